@@ -1,0 +1,35 @@
+# `make demo` shows it, `make test` proves it. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+BIN := .venv/bin
+TESTS ?=
+
+.PHONY: setup demo check test test-all format clean
+
+setup: .venv/installed  ## make .venv and install zeroskip with what its tests need
+
+.venv/installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: setup  ## the whole journey on real digits: a measured table, runs/demo/report.html
+	$(BIN)/zeroskip sparsify digits --out runs/demo
+
+check: setup  ## lint, format, types, house rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_house_rules.py
+
+test: setup  ## the test suite without long sweeps
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(TESTS)
+
+test-all: setup  ## with long sweeps
+	$(BIN)/python -m pytest -q -n 2 $(TESTS)
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,196 @@
+"""What zeroskip asks of a task, and how its optional parts are used when there and missed by name when not.
+
+Four functions: `model()`, `train(model)` in place, `evaluate(model)` -> a number, lower is better, and `batch()`,
+one batch of inputs. Optional:
+
+    evaluate(model, split)    split "validation" | "test"; else decisions are made on the reported set
+    batches()                 pairs (inputs, targets), for statistics over a data set; else `batch()` serves
+    split_sizes()             dict of examples per split, for the report and the tolerance of one example
+    learning_rate             the number that the first training starts from; retraining divides it
+    train(model, *, epochs, learning_rate, weight_decay, loss, on_step, resume, on_epoch)   any of these keywords
+"""
+
+from __future__ import annotations
+
+import inspect
+import traceback
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.errors import ModelError, TaskError, ZeroskipError
+
+FUNCTIONS = ("model", "train", "evaluate", "batch")
+
+
+class Task(Protocol):
+    """The four functions; a module with them will do as well as an object."""
+
+    @property
+    def model(self) -> Callable[[], nn.Module]:
+        """Makes a fresh, untrained network."""
+
+    @property
+    def train(self) -> Callable[..., object]:
+        """Trains a network in place."""
+
+    @property
+    def evaluate(self) -> Callable[..., float]:
+        """The error of a network, lower is better."""
+
+    @property
+    def batch(self) -> Callable[[], Tensor]:
+        """One batch of inputs."""
+
+
+def name(task: Task) -> str:
+    """The task's own name, or its module's.
+
+    >>> name(tasks.digits)
+    'digits'
+    """
+    return str(getattr(task, "name", getattr(task, "__name__", type(task).__name__)))
+
+
+def has_splits(task: Task) -> bool:
+    """Whether `evaluate` tells validation from test.
+
+    >>> has_splits(tasks.digits)
+    True
+    """
+    return _takes(task.evaluate, "split")
+
+
+def split_sizes(task: Task) -> dict[str, int]:
+    """Examples in each split, where the task tells; an empty dict where it does not.
+
+    >>> split_sizes(tasks.digits)
+    {'train': 1077, 'validation': 360, 'test': 360}
+    """
+    sizes = getattr(task, "split_sizes", None)
+    return dict(sizes()) if callable(sizes) else {}
+
+
+def evaluate(task: Task, model: nn.Module, split: str) -> float:
+    """The task's error of `model` on "validation" or "test"; without splits, on the one set there is.
+
+    Raises TaskError where the task returns no finite number.
+
+    >>> evaluate(tasks.digits, model, "test")
+    0.025
+    """
+    keywords = {"split": split} if has_splits(task) else {}
+    with _blaming(task, "evaluate(model)"):
+        value = task.evaluate(model, **keywords)
+    try:
+        error = float(value)
+    except (TypeError, ValueError):
+        error = float("nan")
+    if error != error or error in (float("inf"), float("-inf")):
+        raise TaskError(
+            f"{name(task)}: evaluate(model) returned {value!r}, not a finite number. Return the error, lower is better."
+        )
+    return error
+
+
+def train(task: Task, model: nn.Module, **keywords: Any) -> None:
+    """Call the task's `train` with those keywords that it takes; a warning names the ones it does not.
+
+    `resume` and `on_epoch` are left out silently: without them a run resumes between rounds only.
+
+    >>> train(tasks.digits, model, epochs=3)
+    """
+    given = {key: value for key, value in keywords.items() if value is not None}
+    taken = {key: value for key, value in given.items() if _takes(task.train, key)}
+    missed = sorted(set(given) - set(taken) - {"resume", "on_epoch"})
+    if missed:
+        warnings.warn(
+            f"{name(task)}: train() takes no {', '.join(missed)}; it is called without, as it is written.",
+            stacklevel=2,
+        )
+    with _blaming(task, "train(model)"):
+        task.train(model, **taken)
+
+
+def batches(task: Task) -> Iterable[Tensor]:
+    """Batches of inputs over the task's data set, or its one `batch()`.
+
+    >>> next(iter(batches(tasks.digits))).shape
+    torch.Size([360, 1, 8, 8])
+    """
+    if hasattr(task, "batches"):
+        return (inputs for inputs, _ in task.batches())
+    return [batch(task)]
+
+
+def batch(task: Task) -> Tensor:
+    """The task's batch, checked: a tensor with a batch axis that holds at least one example.
+
+    >>> batch(tasks.digits).shape
+    torch.Size([64, 1, 8, 8])
+    """
+    with _blaming(task, "batch()"):
+        inputs = task.batch()
+    if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not len(inputs):
+        raise TaskError(
+            f"{name(task)}: batch() must return one tensor of inputs, batch axis first, with an example in it."
+        )
+    return inputs
+
+
+def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
+    """A fresh network of the task, with `weights` (a state dict) loaded where given.
+
+    Raises TaskError where `model()` returns no `nn.Module`, ModelError where the weights do not fit it.
+
+    >>> model(tasks.digits, saved)
+    LeNet300100(...)
+    """
+    with _blaming(task, "model()"):
+        made = task.model()
+    if not isinstance(made, nn.Module):
+        raise TaskError(f"{name(task)}: model() returned {type(made).__name__}, not a torch nn.Module.")
+    if weights is not None:
+        try:
+            made.load_state_dict(weights)
+        except RuntimeError as fact:
+            raise ModelError(f"these weights do not fit the network of {name(task)}: {fact}") from None
+    check_finite(made)
+    return made.eval()
+
+
+def check_finite(network: nn.Module) -> None:
+    """ModelError naming the first tensor that holds NaN or Inf.
+
+    >>> check_finite(model)
+    """
+    for key, tensor in network.state_dict().items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise ModelError(
+                f'"{key}" holds NaN or Inf: nothing sensible can be pruned or stored. '
+                f"Train again, with a lower learning rate, or start from other weights."
+            )
+
+
+@contextmanager
+def _blaming(task: Task, function: str) -> Iterator[None]:
+    """Failures of the task's own code say so, with the line; ours pass through."""
+    try:
+        yield
+    except (ZeroskipError, MemoryError):
+        raise
+    except Exception as fact:
+        frame = traceback.extract_tb(fact.__traceback__)[-1]
+        raise TaskError(
+            f"{name(task)}: {function} failed in {frame.filename}, line {frame.lineno}: {type(fact).__name__}: {fact}"
+        ) from fact
+
+
+def _takes(function: Callable[..., object], keyword: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    return keyword in parameters or anything

@@ -1,0 +1,97 @@
+"""Whole files or none: everything zeroskip writes goes to a temporary name first and is renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from zeroskip.errors import FileError
+
+
+def folder(path: str | Path) -> Path:
+    """`path` as an existing folder, made where absent.
+
+    >>> folder("runs/demo")
+    PosixPath('runs/demo')
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as fact:
+        raise FileError(
+            f"cannot make the folder {path}: {fact.strerror}. Choose a folder you may write to."
+        ) from None
+    return path
+
+
+def write(path: str | Path, content: bytes | str) -> Path:
+    """Write `content` to `path` so that a reader sees the old file or the new one, never half of it.
+
+    Text is stored as UTF-8. Raises FileError (disk full, no permission) and then leaves nothing new behind.
+
+    >>> write("note.txt", "done")
+    PosixPath('note.txt')
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    folder(path.parent)
+    temporary = None
+    try:
+        # The same folder, so that the rename stays on one file system and is atomic.
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as fact:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise FileError(
+            f"cannot write {path}: {fact.strerror}. Free some space or choose another place."
+        ) from None
+    return path
+
+
+def read(path: str | Path) -> bytes:
+    """The bytes of `path`; FileError where it is absent or unreadable.
+
+    >>> read("note.txt")
+    b'done'
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as fact:
+        raise FileError(f"cannot read {path}: {fact.strerror}. Check the name and its permissions.") from None
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write `value` as indented JSON, whole or not at all.
+
+    >>> write_json("summary.json", {"task": "digits"})
+    PosixPath('summary.json')
+    """
+    return write(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value in `path`; FileError where it is absent or no JSON.
+
+    >>> read_json("summary.json")
+    {'task': 'digits'}
+    """
+    try:
+        return json.loads(read(path))
+    except ValueError as fact:
+        raise FileError(f"{path} is not JSON: {fact}. Delete it and run the command again.") from None
+
+
+def _umask() -> int:
+    # mkstemp makes private files; what we write should have the rights any other new file would have.
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

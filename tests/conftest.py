@@ -1,0 +1,39 @@
+"""Shared by all tests: small networks, and a count of the tests that ran on real data sets."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
+
+
+@pytest.fixture(scope="session")
+def mnist_folder() -> Path:
+    """The parent of mnist/; skips with the reason where ZEROSKIP_DATA does not name one."""
+    parent = os.environ.get("ZEROSKIP_DATA")
+    if not parent or not (Path(parent) / "mnist").is_dir():
+        pytest.skip("MNIST is absent: set ZEROSKIP_DATA to the folder that holds mnist/")
+    return Path(parent)
+
+
+@pytest.fixture
+def mlp() -> nn.Sequential:
+    """Three linear layers, "0", "2" and "4": 6 -> 8 -> 8 -> 4, ReLU between."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests saw a real data set, and how many could not."""
+
+    def real(outcome: str) -> list[pytest.TestReport]:
+        reports = terminalreporter.stats.get(outcome, [])
+        return [one for one in reports if "real_data" in getattr(one, "keywords", {})]
+
+    ran, skipped = len(real("passed")) + len(real("failed")), len(real("skipped"))
+    terminalreporter.write_line(f"real-data tests: {ran} ran, {skipped} skipped for want of data")

@@ -1,0 +1,94 @@
+"""What a task must have, may have, and what is said where it fails."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import Bare, Tiny
+from torch import Tensor, nn
+
+from zeroskip import contract
+from zeroskip.errors import ModelError, TaskError
+
+
+def test_a_task_with_splits_is_asked_for_the_one_that_is_meant() -> None:
+    model = Tiny().model()
+    assert contract.has_splits(Tiny())
+    assert contract.evaluate(Tiny(), model, "test") == Tiny().evaluate(model, "test")
+    assert not contract.has_splits(Bare())
+    assert contract.evaluate(Bare(), model, "test") == Tiny().evaluate(model, "validation")
+
+
+def test_keywords_that_train_does_not_take_are_named_and_left_out() -> None:
+    with pytest.warns(UserWarning, match=r"Bare: train\(\) takes no epochs, weight_decay; it is called without"):
+        contract.train(Bare(), Bare().model(), epochs=3, weight_decay=0.1, loss=None)
+
+
+def test_resume_and_on_epoch_are_left_out_silently() -> None:
+    contract.train(Bare(), Bare().model(), resume={}, on_epoch=print)  # a warning would be an error here
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "low"])
+def test_an_error_that_is_no_number_is_refused(value: object) -> None:
+    task = Bare()
+    task.evaluate = lambda model: value  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(TaskError, match="not a finite number. Return the error, lower is better"):
+        contract.evaluate(task, Bare().model(), "test")
+
+
+@pytest.mark.parametrize("value", [None, torch.zeros(3), torch.zeros(0, 8), [1, 2]])
+def test_a_batch_that_is_no_batch_is_refused(value: object) -> None:
+    task = Bare()
+    task.batch = lambda: value  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(TaskError, match=r"batch\(\) must return one tensor of inputs"):
+        contract.batch(task)
+
+
+def test_a_failure_inside_the_task_names_function_file_and_line() -> None:
+    task = Bare()
+
+    def train(model: nn.Module) -> None:
+        raise ZeroDivisionError("no steps")
+
+    task.train = train  # type: ignore[method-assign]
+    words = r"Bare: train\(model\) failed in .*test_contract.py, line \d+: ZeroDivisionError: no steps"
+    with pytest.raises(TaskError, match=words):
+        contract.train(task, Bare().model())
+
+
+def test_our_own_errors_and_interrupts_pass_through() -> None:
+    task = Bare()
+    for error in (ModelError("ours"), KeyboardInterrupt()):
+
+        def evaluate(model: nn.Module, error: BaseException = error) -> float:
+            raise error
+
+        task.evaluate = evaluate  # type: ignore[method-assign, assignment]
+        with pytest.raises(type(error)):
+            contract.evaluate(task, Bare().model(), "test")
+
+
+def test_a_model_that_is_none_and_weights_of_another_network_are_refused() -> None:
+    task = Bare()
+    with pytest.raises(ModelError, match="these weights do not fit the network of Bare"):
+        contract.model(task, {"0.weight": torch.zeros(2, 2)})
+    task.model = lambda: "net"  # type: ignore[method-assign, assignment, return-value]
+    with pytest.raises(TaskError, match=r"model\(\) returned str"):
+        contract.model(task)
+
+
+def test_nan_weights_are_named() -> None:
+    state = Tiny().model().state_dict()
+    state["2.bias"][1] = float("inf")
+    with pytest.raises(ModelError, match=r'"2.bias" holds NaN or Inf'):
+        contract.model(Tiny(), state)
+
+
+def test_batches_fall_back_to_the_one_batch() -> None:
+    assert [len(one) for one in contract.batches(Bare())] == [4]
+
+    class Many(Bare):
+        def batches(self) -> list[tuple[Tensor, Tensor]]:
+            return [(torch.zeros(2, 8), torch.zeros(2)), (torch.zeros(3, 8), torch.zeros(3))]
+
+    assert [len(one) for one in contract.batches(Many())] == [2, 3]

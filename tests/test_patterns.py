@@ -1,0 +1,124 @@
+"""Patterns: what each notation means, in small tensors one can check by eye."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zeroskip.errors import PatternError
+from zeroskip.patterns import block_scores, block_size, keep, parse
+
+
+def test_two_of_four_keeps_exactly_the_two_largest_of_every_four() -> None:
+    score = torch.tensor([[4.0, 1.0, 3.0, 2.0, 0.0, 5.0, 6.0, 0.0]])
+    expected = [[True, False, True, False, False, True, True, False]]
+    assert keep(score, "2:4", 0.5).tolist() == expected
+
+
+def test_two_of_four_groups_inputs_at_one_tap_of_a_convolution() -> None:
+    score = torch.rand(3, 8, 3, 3)
+    mask = keep(score, "2:4", 0.5)
+    assert (mask.reshape(3, 2, 4, 3, 3).sum(2) == 2).all()
+
+
+def test_free_keeps_the_largest_wherever_they_are() -> None:
+    score = torch.tensor([[1.0, 9.0], [8.0, 2.0]])
+    assert keep(score, "free", 0.5).tolist() == [[False, True], [True, False]]
+
+
+def test_a_block_of_four_outputs_lives_and_dies_together() -> None:
+    score = torch.tensor([[1.0, 0.0]] * 3 + [[1.0, 100.0]] + [[2.0, 0.0]] * 4)  # column sums 4, 100, 8, 0
+    mask = keep(score, "4x1", 0.5)
+    assert mask.tolist() == [[False, True]] * 4 + [[True, False]] * 4
+
+
+def test_a_kernel_block_removes_whole_3x3_kernels() -> None:
+    score = torch.rand(4, 5, 3, 3)
+    mask = keep(score, "1x1x3x3", 0.6)
+    assert set(mask.sum((2, 3)).flatten().tolist()) == {0, 9}
+    assert mask.sum() == 8 * 9  # 20 kernels, 12 gone
+
+
+def test_channel_removes_whole_outputs_of_both_kinds_of_layer() -> None:
+    linear, conv = keep(torch.rand(10, 7), "channel", 0.3), keep(torch.rand(10, 2, 3, 3), "channel", 0.3)
+    assert sorted(linear.sum(1).tolist()) == [0] * 3 + [7] * 7
+    assert sorted(conv.sum((1, 2, 3)).tolist()) == [0] * 3 + [18] * 7
+
+
+@given(
+    outs=st.integers(1, 6),
+    ins=st.integers(1, 6),
+    sparsity=st.floats(0, 1),
+    block=st.sampled_from(["free", "2x1", "1x3", "2x2", "channel"]),
+)
+def test_the_number_of_survivors_is_exact_and_they_beat_all_others(
+    outs: int, ins: int, sparsity: float, block: str
+) -> None:
+    outs, ins = outs * 2, ins * 6
+    score = torch.rand(outs, ins)
+    pattern = parse(block)
+    mask = keep(score, pattern, sparsity)
+    blocks, size = block_scores(score, pattern), block_size((outs, ins), pattern)
+    assert mask.sum() == (blocks.numel() - round(sparsity * blocks.numel())) * size
+    alive = block_scores(mask.float(), pattern) > 0
+    if alive.any() and not alive.all():
+        assert blocks[alive].min() >= blocks[~alive].max()
+
+
+def test_equal_scores_keep_the_earlier_ones_so_that_runs_repeat() -> None:
+    assert keep(torch.ones(1, 6), "free", 0.5).tolist() == [[True] * 3 + [False] * 3]
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 1.0])
+def test_the_edges_keep_everything_and_nothing(sparsity: float) -> None:
+    assert keep(torch.rand(3, 4), "free", sparsity).all() == (sparsity == 0.0)
+    assert keep(torch.rand(3, 4), "free", sparsity).any() == (sparsity == 0.0)
+
+
+@pytest.mark.parametrize("text", ["", "2:2", "0:4", "4:2", "x", "4x", "0x1", "1x1x3", "2:4x1", "Free", "1x1x3x3x1"])
+def test_what_is_no_pattern_is_refused_with_the_forms_there_are(text: str) -> None:
+    with pytest.raises(PatternError, match=f'"{text}" cannot be read. Use "free"'):
+        parse(text)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.1, float("nan")])
+def test_a_sparsity_outside_0_to_1_is_refused(sparsity: float) -> None:
+    with pytest.raises(PatternError, match="not a share from 0 to 1"):
+        keep(torch.rand(2, 2), "free", sparsity)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pattern", "fact"),
+    [
+        ((4, 6), "2:4", "6 inputs cannot be split into groups of 4"),
+        ((6, 4), "4x1", "6 outputs cannot be split into blocks of 4"),
+        ((4, 4), "1x1x3x3", "1 rows cannot be split into blocks of 3"),
+        ((4,), "free", "neither"),
+    ],
+)
+def test_a_pattern_that_does_not_fit_names_the_numbers(shape: tuple[int, ...], pattern: str, fact: str) -> None:
+    sparsity = parse(pattern).fixed_sparsity or 0.5
+    with pytest.raises(PatternError, match=fact):
+        keep(torch.rand(shape), pattern, sparsity)
+
+
+def test_a_pattern_that_fixes_its_sparsity_refuses_another() -> None:
+    with pytest.raises(PatternError, match="fixes the sparsity at 0.75, not 0.5"):
+        keep(torch.rand(4, 4), "1:4", 0.5)
+
+
+def test_nan_scores_are_refused() -> None:
+    with pytest.raises(PatternError, match="NaN"):
+        keep(torch.tensor([[float("nan"), 1.0]]), "free", 0.5)
+
+
+def test_brute_force_agrees_on_the_best_free_mask_of_a_small_weight() -> None:
+    score = torch.rand(2, 3)
+    best = max(
+        itertools.combinations(range(6), 2), key=lambda kept: sum(score.flatten()[i].item() for i in kept)
+    )
+    assert keep(score, "free", 4 / 6).flatten().nonzero().flatten().tolist() == list(best)
