@@ -1,0 +1,65 @@
+"""A built-in task: one network on one data set, with the training that suits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from zeroskip.data import Splits
+from zeroskip.tasks import training
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Model + data + train + evaluate: what a user's own task file provides as four functions.
+
+    network        makes a fresh, untrained model
+    splits         loads the data when first needed
+    learning_rate  peak of the cosine of the first training; retraining divides it
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    splits: Callable[[], Splits]
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    label_smoothing: float
+
+    def model(self) -> nn.Module:
+        """A fresh, untrained network; its initial weights follow torch's seed."""
+        return self.network()
+
+    def train(self, model: nn.Module, **keywords: Any) -> None:
+        """Train in place; `keywords` are those of `training.fit`, by default the task's own.
+
+        >>> digits.train(model, epochs=5)
+        """
+        names = ("epochs", "batch_size", "learning_rate", "weight_decay")
+        own: dict[str, Any] = {name: getattr(self, name) for name in names}
+        own["loss"] = training.cross_entropy(self.label_smoothing)
+        training.fit(model, self.splits().train, **{**own, **keywords})
+
+    def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+        """Share of wrong answers on "validation" (for decisions) or "test" (once, at the end).
+
+        >>> digits.evaluate(model, "test")
+        0.025
+        """
+        return training.classification_error(model, getattr(self.splits(), split))
+
+    def batch(self) -> Tensor:
+        """64 images of the validation split, for tracing and timing."""
+        return self.splits().validation.inputs[:64]
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The validation split as (inputs, targets), for statistics over a data set."""
+        return training.batches(self.splits().validation)
+
+    def split_sizes(self) -> dict[str, int]:
+        """Examples in each split."""
+        return self.splits().counts

@@ -1,0 +1,63 @@
+"""From the word on the command line to a task: a built-in name, or a Python file with four functions."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from zeroskip import tasks
+from zeroskip.contract import FUNCTIONS, Task
+from zeroskip.errors import TaskError
+
+
+def load(word: str) -> Task:
+    """The built-in task called `word`, or the one in the Python file `word`.
+
+    Raises TaskError where there is neither, the file fails when run, or lacks one of the four functions.
+
+    >>> load("digits").name
+    'digits'
+    """
+    built_in = {task.name: task for task in tasks.BUILT_IN}
+    if word in built_in:
+        return built_in[word]
+    path = Path(word)
+    if not path.is_file():
+        raise TaskError(
+            f'there is no task "{word}". Use one of {", ".join(built_in)}, or the path of a Python file '
+            f"with {', '.join(f'{one}()' for one in FUNCTIONS)}."
+        )
+    return check(_run(path), word)
+
+
+def check(module: ModuleType, word: str) -> Task:
+    """The module as a task; TaskError naming the functions it lacks.
+
+    >>> check(my_task, "my_task.py")
+    <module 'my_task'>
+    """
+    missing = [one for one in FUNCTIONS if not callable(getattr(module, one, None))]
+    if missing:
+        raise TaskError(
+            f"{word} has no {' and no '.join(f'{one}()' for one in missing)}. A task needs model(), "
+            f"train(model), evaluate(model) and batch(); see examples/."
+        )
+    return module
+
+
+def _run(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"{path} is not a Python file. A task is a .py file; see examples/.")
+    module = importlib.util.module_from_spec(spec)
+    folder = str(path.parent.resolve())
+    sys.path.insert(0, folder)  # so that a task may import its neighbours, as a script may
+    try:
+        spec.loader.exec_module(module)
+    except Exception as fact:
+        raise TaskError(f"{path} fails when it is run: {type(fact).__name__}: {fact}") from fact
+    finally:
+        sys.path.remove(folder)
+    return module

@@ -1,0 +1,131 @@
+"""The one training loop of the built-in tasks: Adam with decoupled decay, a cosine learning rate, Fabric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+
+from zeroskip.concepts import TrainState
+from zeroskip.data import Split
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def cross_entropy(label_smoothing: float = 0.0) -> Loss:
+    """The usual loss: mean cross entropy of the class scores, against slightly softened targets.
+
+    Smoothing (Szegedy et al. 2016, section 7) keeps a gradient alive once every training example is right,
+    which is what retraining a pruned network lives on.
+
+    >>> cross_entropy(0.1)(model, inputs, targets).shape
+    torch.Size([])
+    """
+    return lambda model, inputs, targets: F.cross_entropy(
+        model(inputs), targets, label_smoothing=label_smoothing
+    )
+
+
+def cosine(peak: float, steps: int) -> Callable[[int], float]:
+    """Learning rate that falls from `peak` to 0 along half a cosine.
+
+    >>> cosine(0.1, 100)(50)
+    0.05
+    """
+    return lambda step: peak * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def fit(
+    model: nn.Module,
+    data: Split,
+    *,
+    epochs: int,
+    batch_size: int,
+    learning_rate: Callable[[int], float] | float,
+    weight_decay: float = 0.0,
+    loss: Loss,
+    on_step: Callable[[int, int, Optimizer], None] | None = None,
+    resume: TrainState | None = None,
+    on_epoch: Callable[[int, int, TrainState], None] | None = None,
+) -> None:
+    """Train `model` in place on `data`; repeatable on one machine for a given torch seed.
+
+    learning_rate  a number: the peak of a cosine that ends at 0; a function: step -> rate
+    weight_decay   decoupled (AdamW), per step: weight *= 1 - learning rate x decay
+    on_step        called as (step, steps, optimizer) after backward and before the update
+    on_epoch       called as (epochs done, epochs, state); that state given as `resume` continues from there
+    """
+    fabric = Fabric(accelerator="auto", devices=1)
+    parameters = [one for one in model.parameters() if one.requires_grad]
+    optimizer = AdamW(parameters, lr=1.0, weight_decay=weight_decay, foreach=True)
+    wrapped, optimizer = fabric.setup(model, optimizer)
+    start = _restore(model, optimizer, resume) if resume else 0
+    inputs, targets = data.inputs.to(fabric.device), data.targets.to(fabric.device)
+    steps_per_epoch = math.ceil(len(data) / batch_size)
+    steps = epochs * steps_per_epoch
+    rate = learning_rate if callable(learning_rate) else cosine(learning_rate, steps)
+    model.train()
+    for epoch in range(start, epochs):
+        for step, index in enumerate(_shuffled(len(data), batch_size), epoch * steps_per_epoch):
+            optimizer.param_groups[0]["lr"] = rate(step)
+            optimizer.zero_grad()
+            fabric.backward(loss(wrapped, inputs[index], targets[index]))
+            if on_step is not None:
+                on_step(step, steps, optimizer)
+            optimizer.step()
+        if on_epoch is not None:
+            on_epoch(epoch + 1, epochs, _state(model, optimizer, epoch + 1))
+    model.eval().cpu()
+
+
+@torch.inference_mode()
+def classification_error(model: nn.Module, data: Split) -> float:
+    """Share of the examples whose highest score is not the target's, 0..1.
+
+    >>> classification_error(model, data.load().test)
+    0.025
+    """
+    model.eval()
+    device = next((one.device for one in model.parameters()), torch.device("cpu"))
+    wrong = 0
+    for inputs, targets in zip(data.inputs.split(1024), data.targets.split(1024), strict=True):
+        wrong += int((model(inputs.to(device)).argmax(1).cpu() != targets).sum())
+    return wrong / len(data)
+
+
+def batches(data: Split, size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
+    """The data in order, as (inputs, targets) of at most `size` examples.
+
+    >>> next(batches(data.load().train))[0].shape
+    torch.Size([512, 1, 8, 8])
+    """
+    return zip(data.inputs.split(size), data.targets.split(size), strict=True)
+
+
+def _shuffled(count: int, size: int) -> tuple[Tensor, ...]:
+    return torch.randperm(count).split(size)
+
+
+def _state(model: nn.Module, optimizer: Optimizer, epoch: int) -> TrainState:
+    """Weights, optimizer moments, random state and the epoch, under flat names. No pickle is needed."""
+    state = {f"model.{name}": tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{index}.{name}": torch.as_tensor(value).clone() for name, value in moments.items()}
+    return state | {"random": torch.get_rng_state(), "epoch": torch.tensor(epoch)}
+
+
+def _restore(model: nn.Module, optimizer: Optimizer, state: TrainState) -> int:
+    model.load_state_dict({n.removeprefix("model."): t for n, t in state.items() if n.startswith("model.")})
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in state.items():
+        if name.startswith("optimizer."):
+            _, index, moment = name.split(".")
+            moments.setdefault(int(index), {})[moment] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    torch.set_rng_state(state["random"])
+    return int(state["epoch"])
