@@ -1,0 +1,75 @@
+"""All measurements of a network together."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor, nn
+
+from zeroskip import contract
+from zeroskip.concepts import Histogram, LayerProfile, Profile, Progress, silent, weight_sparsity
+from zeroskip.errors import ModelError
+from zeroskip.graph import layers
+from zeroskip.measure.activations import activations
+from zeroskip.measure.cost import cost
+from zeroskip.measure.sensitivity import sensitivity
+
+
+def profile(model: nn.Module, task: contract.Task, *, progress: Progress = silent) -> Profile:
+    """Cost, zeros, histogram and sensitivity of each layer that runs on the task's batch.
+
+    Decisions are made on these figures, so the error is that of the validation split. The model comes back
+    as it was. Raises ModelError where there is nothing to prune or the weights hold NaN.
+
+    >>> profile(model, tasks.digits).layer("fc1").sensitivity[0.9]
+    0.21
+    """
+    contract.check_finite(model)
+    found = layers(model, contract.batch(task)[:1])
+    if not found:
+        raise ModelError("the network runs no linear or convolution layer. There is nothing to prune in it.")
+    costs = cost(model, contract.batch(task)[:1])
+    zeros = activations(model, contract.batches(task))
+    error = contract.evaluate(task, model, "validation")
+    curves = sensitivity(
+        model,
+        lambda one: contract.evaluate(task, one, "validation"),
+        names=[layer.name for layer in found],
+        progress=progress,
+    )
+    measured = []
+    for layer in found:
+        spent, seen = costs[layer.name], zeros[layer.name]
+        measured.append(
+            LayerProfile(
+                name=layer.name,
+                op=layer.op,
+                weight_shape=tuple(layer.weight.shape),
+                input_shape=layer.input_shape,
+                output_shape=layer.output_shape,
+                weights=spent.weights,
+                macs=spent.macs,
+                stored_bytes=spent.stored_bytes,
+                weight_sparsity=weight_sparsity(layer.weight),
+                weight_std=float(layer.weight.float().std(correction=0)),
+                histogram=histogram(layer.weight),
+                input_sparsity=seen.input,
+                output_sparsity=seen.output,
+                input_sparsity_by_channel=seen.input_by_channel,
+                output_sparsity_by_channel=seen.output_by_channel,
+                sensitivity=curves[layer.name],
+            )
+        )
+    return Profile(tuple(measured), error)
+
+
+def histogram(weight: Tensor, *, bins: int = 61) -> Histogram:
+    """Counts of the non-zero values in `bins` equal bins over a symmetric range (Han et al. 2015, figure 7).
+
+    >>> sum(histogram(torch.tensor([-1.0, 0.0, 2.0])).counts)
+    2
+    """
+    values = weight.detach().float().flatten().numpy()
+    values = values[values != 0]
+    reach = float(np.abs(values).max()) if len(values) else 1.0
+    counts, edges = np.histogram(values, bins=bins, range=(-reach, reach))
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
