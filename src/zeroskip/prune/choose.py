@@ -1,0 +1,99 @@
+"""Which weights stay: the masks of one round."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.concepts import Masks, Round
+from zeroskip.errors import PatternError, RecipeError
+from zeroskip.patterns import Pattern, block_scores, block_size, check_sparsity, keep, parse
+from zeroskip.prune import scores
+from zeroskip.prune.masks import check_names, weights
+
+
+def choose(model: nn.Module, one: Round) -> Masks:
+    """The masks of a round for the model's weights as they are. Zeros have score 0: they go first, so what
+    an earlier round pruned stays pruned.
+
+    A layer that the round does not name keeps everything that is not yet zero. Raises RecipeError or
+    PatternError with the layer's name.
+
+    >>> choose(model, Round(sparsity=0.9))["fc1"].float().mean()
+    tensor(0.0741)
+    """
+    found = weights(model)
+    score = getattr(scores, one.score, None)
+    if getattr(score, "__module__", None) != scores.__name__:
+        raise RecipeError(f'there is no score "{one.score}". See zeroskip.prune.scores for those there are.')
+    scored = {name: score(weight) for name, weight in found.items()}
+    if one.quality is not None:
+        check_names(one.quality, found)
+        return {
+            name: (w.abs() >= quality_threshold(w, one.quality[name])) & (w != 0)
+            if name in one.quality
+            else w != 0
+            for name, w in found.items()
+        }
+    patterns = {name: parse(_for_layer(one.pattern, name, "free")) for name in found}
+    if isinstance(one.sparsity, Mapping):
+        check_names(one.sparsity, found)
+        sparsity = dict(one.sparsity)
+    else:
+        sparsity = spread(scored, patterns, one.sparsity or 0.0)
+    masks = {name: found[name] != 0 for name in found}
+    return masks | {name: _keep(name, scored[name], patterns[name], sparsity[name]) for name in sparsity}
+
+
+def quality_threshold(weight: Tensor, quality: float) -> float:
+    """quality x the standard deviation of the layer's weights (Han et al. 2015, section 4).
+
+    After a first pruning that is the deviation of the survivors: zeros are no longer weights.
+
+    >>> quality_threshold(torch.tensor([-1.0, 1.0]), 0.5)
+    0.5
+    """
+    survivors = weight[weight != 0]
+    return quality * float(survivors.float().std(correction=0)) if len(survivors) else 0.0
+
+
+def spread(
+    scored: Mapping[str, Tensor], patterns: Mapping[str, Pattern], sparsity: float
+) -> dict[str, float]:
+    """One threshold for the whole network: the sparsity that each layer gets when the blocks with the lowest
+    mean scores go until `sparsity` of all weights is gone. Patterns that fix their sparsity keep it.
+
+    >>> spread({"a": torch.tensor([[3.0, 4.0]]), "b": torch.tensor([[1.0, 2.0]])}, free, 0.5)
+    {'a': 0.0, 'b': 1.0}
+    """
+    check_sparsity(sparsity, Pattern("free"))
+    fixed = {name: p.fixed_sparsity for name, p in patterns.items() if p.fixed_sparsity is not None}
+    sizes = {
+        name: block_size(tuple(scored[name].shape), patterns[name]) for name in patterns if name not in fixed
+    }
+    if not sizes:
+        return fixed
+    means = {name: block_scores(scored[name], patterns[name]).flatten() / sizes[name] for name in sizes}
+    every = torch.cat(list(means.values()))
+    lengths = torch.cat([torch.full((len(mean),), sizes[name]) for name, mean in means.items()])
+    order = every.argsort(stable=True)
+    pruned = torch.zeros(len(every), dtype=torch.bool)
+    pruned[order] = lengths[order].cumsum(0) <= round(sparsity * int(lengths.sum()))
+    parts = pruned.split([len(mean) for mean in means.values()])
+    return fixed | {name: part.float().mean().item() for name, part in zip(means, parts, strict=True)}
+
+
+def _keep(name: str, score: Tensor, pattern: Pattern, sparsity: float) -> Tensor:
+    try:
+        return keep(score, pattern, sparsity) & (score != 0)
+    except PatternError as fact:
+        raise PatternError(
+            f'layer "{name}" {tuple(score.shape)} cannot take pattern "{pattern.text}": {fact}. '
+            f'Give this layer another pattern, such as {{"{name}": "free"}}, or leave it out of the round.'
+        ) from None
+
+
+def _for_layer(value: str | Mapping[str, str], name: str, default: str) -> str:
+    return value if isinstance(value, str) else value.get(name, default)

@@ -1,0 +1,170 @@
+"""Masks: which weights a round keeps, and that they hold through any optimizer."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from zeroskip import prune
+from zeroskip.concepts import Round
+from zeroskip.errors import ModelError, PatternError, RecipeError
+from zeroskip.models import LeNet5
+from zeroskip.patterns import parse
+
+
+def test_a_number_is_one_threshold_for_the_whole_network(mlp: nn.Sequential) -> None:
+    masks = prune.choose(mlp, Round(sparsity=0.75))
+    every = torch.cat([weight.abs().flatten() for weight in prune.weights(mlp).values()])
+    kept = torch.cat([mask.flatten() for mask in masks.values()])
+    assert kept.sum() == len(every) - round(0.75 * len(every))
+    assert every[kept].min() > every[~kept].max()
+
+
+def test_a_dict_cuts_each_layer_by_its_own_threshold_and_leaves_the_others(mlp: nn.Sequential) -> None:
+    masks = prune.choose(mlp, Round(sparsity={"0": 0.5, "4": 0.25}))
+    assert [int(mask.sum()) for mask in masks.values()] == [24, 64, 24]
+
+
+def test_quality_cuts_below_q_standard_deviations_of_the_layer(mlp: nn.Sequential) -> None:
+    masks = prune.choose(mlp, Round(quality={"2": 0.9}))
+    weight = mlp[2].weight.detach()
+    assert torch.equal(masks["2"], weight.abs() >= 0.9 * weight.std(correction=0))
+    assert masks["0"].all()
+
+
+def test_quality_of_a_pruned_layer_is_that_of_its_survivors() -> None:
+    weight = torch.tensor([0.0, 0.0, 1.0, -1.0, 3.0, -3.0])
+    assert prune.quality_threshold(weight, 2.0) == pytest.approx(2 * 5**0.5)
+    assert prune.quality_threshold(torch.zeros(3), 2.0) == 0.0
+
+
+def test_what_was_pruned_once_stays_pruned(mlp: nn.Sequential) -> None:
+    first = prune.choose(mlp, Round(sparsity=0.5))
+    prune.remove_(prune.apply_(mlp, first))
+    second = prune.choose(mlp, Round(sparsity=0.4))  # asks for less than there already is
+    assert all(torch.equal(second[name], first[name]) for name in first)
+
+
+def test_patterns_differ_by_layer_and_a_misfit_names_the_layer(mlp: nn.Sequential) -> None:
+    masks = prune.choose(mlp, Round(sparsity={"2": 0.5, "4": 0.5}, pattern={"2": "2:4", "4": "4x1"}))
+    assert (masks["2"].reshape(8, 2, 4).sum(2) == 2).all()
+    assert set(masks["4"].sum(0).tolist()) == {0, 4}
+    with pytest.raises(PatternError, match=r'layer "0" \(8, 6\) cannot take pattern "2:4": 6 inputs'):
+        prune.choose(mlp, Round(sparsity={"0": 0.5}, pattern="2:4"))
+
+
+def test_a_global_threshold_compares_blocks_by_their_mean_score() -> None:
+    scored = {"big": torch.tensor([[1.0, 1.0], [1.0, 1.0]]), "small": torch.tensor([[3.0, 2.0], [0.5, 4.0]])}
+    patterns = {"big": parse("2x1"), "small": parse("free")}
+    assert prune.spread(scored, patterns, 5 / 8) == {"big": 1.0, "small": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        (Round(sparsity={"fc9": 0.5}), 'no layer "fc9". It has 0, 2, 4'),
+        (Round(quality={"fc9": 0.5}), 'no layer "fc9"'),
+        (Round(sparsity=0.5, score="magic"), 'no score "magic"'),
+        (Round(sparsity=0.5, score="Tensor"), 'no score "Tensor"'),
+    ],
+)
+def test_a_round_that_cannot_be_followed_is_refused(mlp: nn.Sequential, one: Round, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        prune.choose(mlp, one)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.01, float("nan")])
+def test_a_round_outside_0_to_1_is_refused(mlp: nn.Sequential, sparsity: float) -> None:
+    with pytest.raises(PatternError, match="not a share from 0 to 1"):
+        prune.choose(mlp, Round(sparsity=sparsity))
+    with pytest.raises(PatternError, match="not a share from 0 to 1"):
+        prune.choose(mlp, Round(sparsity={"0": sparsity}))
+
+
+def test_a_network_without_layers_has_nothing_to_prune() -> None:
+    with pytest.raises(ModelError, match="nothing to prune"):
+        prune.choose(nn.Sequential(nn.ReLU()), Round(sparsity=0.5))
+
+
+OPTIMIZERS = [
+    lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
+    lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+    lambda p: torch.optim.Adagrad(p, lr=0.1),
+    lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=2),
+]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS, ids=["sgd", "adamw", "adagrad", "lbfgs"])
+def test_masks_hold_through_any_optimizer_while_the_rest_learns(mlp: nn.Sequential, make) -> None:  # type: ignore[no-untyped-def]
+    masks = prune.choose(mlp, Round(sparsity=0.6))
+    before = {name: weight.clone() for name, weight in prune.weights(mlp).items()}
+    prune.apply_(mlp, masks)
+    optimizer, x = make(mlp.parameters()), torch.randn(32, 6)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = mlp(x).square().sum()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    prune.remove_(mlp)
+    for name, weight in prune.weights(mlp).items():
+        assert (weight[~masks[name]] == 0).all()
+        assert not torch.signbit(weight[~masks[name]]).any()  # +0.0: a -0.0 would have to be stored
+        assert (weight[masks[name]] != before[name][masks[name]]).float().mean() > 0.5
+
+
+def test_a_masked_model_loads_and_saves_plain_names(mlp: nn.Sequential) -> None:
+    names, fresh = set(mlp.state_dict()), copy.deepcopy(mlp)
+    masks = prune.choose(mlp, Round(sparsity=0.5))
+    prune.apply_(mlp, masks)
+    state = mlp.state_dict()
+    assert set(state) == names
+    assert (state["0.weight"][~masks["0"]] == 0).all()
+    fresh.load_state_dict(state)  # into a plain model ...
+    mlp.load_state_dict({name: torch.ones_like(tensor) for name, tensor in state.items()})  # ... and back
+    assert torch.equal(mlp[0].weight, masks["0"].float())
+
+
+def test_a_plain_model_is_left_without_a_trace_of_masks(mlp: nn.Sequential) -> None:
+    x = torch.randn(3, 6)
+    prune.apply_(mlp, prune.choose(mlp, Round(sparsity=0.5)))
+    expected = mlp(x)
+    prune.remove_(mlp)
+    assert torch.equal(mlp(x), expected)
+    assert [type(module) for module in mlp] == [nn.Linear, nn.ReLU] * 2 + [nn.Linear]
+    assert not any(prune.is_masked(module) for module in mlp)
+    mlp.load_state_dict(mlp.state_dict())
+    assert not mlp[0]._state_dict_hooks
+    assert prune.remove_(mlp) is mlp  # once more does no harm
+
+
+def test_masks_on_masks_replace_the_old_ones(mlp: nn.Sequential) -> None:
+    prune.apply_(mlp, prune.choose(mlp, Round(sparsity=0.3)))
+    prune.apply_(mlp, prune.choose(mlp, Round(sparsity=0.6)))
+    assert len(mlp[0].parametrizations.weight) == 1
+    kept = sum(int((weight != 0).sum()) for weight in prune.weights(mlp).values())
+    assert kept == 144 - round(0.6 * 144)
+
+
+def test_convolutions_are_masked_like_linear_layers() -> None:
+    model = LeNet5(side=8, kernel=3, padding=1, channels=(4, 8, 16))
+    masks = prune.choose(model, Round(sparsity=0.5, pattern={"conv2": "1x1x3x3"}))
+    prune.apply_(model, masks)
+    assert set((model.conv2.weight != 0).sum((2, 3)).flatten().tolist()) <= {0, 9}
+
+
+def test_a_wrong_mask_is_refused_before_anything_changes(mlp: nn.Sequential) -> None:
+    before = copy.deepcopy(mlp.state_dict())
+    good = torch.zeros(8, 6, dtype=torch.bool)
+    with pytest.raises(
+        RecipeError, match=r'mask of "2" is torch.float32 \(2, 2\); it must be torch.bool \(8, 8\)'
+    ):
+        prune.apply_(mlp, {"0": good, "2": torch.zeros(2, 2)})
+    assert all(torch.equal(before[name], tensor) for name, tensor in mlp.state_dict().items())
+    assert not prune.is_masked(mlp[0])

@@ -1,0 +1,107 @@
+"""Plans and schedules: closed forms, and that sensitive layers lose less."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zeroskip import prune
+from zeroskip.concepts import Histogram, LayerProfile, Profile, Recipe
+from zeroskip.errors import PatternError, RecipeError
+from zeroskip.prune import schedules
+
+
+def layer(name: str, shape: tuple[int, int], sensitivity: dict[float, float]) -> LayerProfile:
+    weights = shape[0] * shape[1]
+    return LayerProfile(
+        name, "linear", shape, (shape[1],), (shape[0],), weights, weights, 4 * weights, 0.0, 1.0,
+        Histogram((0.0, 1.0), (weights,)), 0.0, 0.0, (), (), sensitivity,
+    )  # fmt: skip
+
+
+ROBUST = layer("robust", (100, 100), {0.5: 0.02, 0.9: 0.03, 0.98: 0.3})
+TENDER = layer("tender", (50, 40), {0.5: 0.10, 0.9: 0.60, 0.98: 0.9})
+PROFILE = Profile((ROBUST, TENDER), error=0.02)
+
+
+@given(st.floats(0.0, 0.97))
+def test_the_shares_of_all_layers_add_up_to_what_was_asked(sparsity: float) -> None:
+    shares = prune.allocate(PROFILE.layers, sparsity)
+    pruned = sum(shares[one.name] * one.weights for one in PROFILE.layers)
+    assert pruned == pytest.approx(sparsity * 12_000, abs=0.01)
+
+
+def test_the_layer_that_minds_less_loses_more() -> None:
+    shares = prune.allocate(PROFILE.layers, 0.8)
+    assert shares["robust"] > 0.85 > shares["tender"]
+
+
+def test_layers_that_mind_alike_lose_alike() -> None:
+    flat = [layer(name, (20, 20), {0.5: 0.02, 0.98: 0.02}) for name in "ab"]
+    shares = prune.allocate(flat, 0.7)
+    assert shares["a"] == shares["b"] == pytest.approx(0.7)
+
+
+def test_no_layer_is_emptied_while_another_still_has_weights() -> None:
+    shares = prune.allocate(PROFILE.layers, 0.9999)
+    assert shares == {"robust": 0.99, "tender": 1 - 50 / 2000}  # one weight per output stays
+
+
+def test_a_plan_reaches_each_sparsity_it_was_given_and_says_why() -> None:
+    recipe = prune.plan(PROFILE, sparsities=(0.5, 0.9))
+    totals = [
+        sum(one.sparsity[part.name] * part.weights for part in PROFILE.layers) / 12_000
+        for one in recipe.rounds
+    ]
+    assert totals == pytest.approx([0.5, 0.9])
+    assert "alone at 98% it takes the error from 2.00% to 90.00%" in recipe.reasons["tender"]
+
+
+def test_the_default_plan_multiplies_what_is_kept_by_0_7_each_round() -> None:
+    rounds = prune.plan(PROFILE).rounds
+    kept = [1 - sum(one.sparsity[p.name] * p.weights for p in PROFILE.layers) / 12_000 for one in rounds[:4]]
+    assert kept == pytest.approx([0.7, 0.49, 0.343, 0.2401])
+
+
+def test_a_pattern_that_does_not_fit_a_layer_leaves_it_dense() -> None:
+    odd = layer("odd", (10, 6), {0.5: 0.02})
+    recipe = prune.plan(Profile((ROBUST, odd), 0.02), pattern="2:4")
+    assert [one.sparsity for one in recipe.rounds] == [{"robust": 0.5}]  # 2:4 fixes it: one round
+    assert recipe.reasons["odd"].startswith("stays dense: (10, 6) does not fit")
+
+
+def test_a_pattern_that_fits_nowhere_is_refused() -> None:
+    with pytest.raises(RecipeError, match='no layer of the network can take the pattern "1x1x3x3"'):
+        prune.plan(PROFILE, pattern="1x1x3x3")
+    with pytest.raises(PatternError, match="cannot be read"):
+        prune.plan(PROFILE, pattern="nonsense")
+
+
+@pytest.mark.parametrize("rise", [-0.1, float("nan")])
+def test_an_impossible_budget_is_refused(rise: float) -> None:
+    with pytest.raises(RecipeError, match="not a number from 0 up"):
+        prune.plan(PROFILE, max_error_rise=rise)
+
+
+def test_a_recipe_survives_json() -> None:
+    recipe = prune.plan(PROFILE, sparsities=(0.5, 0.9))
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+def test_schedules_are_their_closed_forms() -> None:
+    assert schedules.one_shot(0.9) == (0.9,)
+    assert schedules.linear(0.9, 3) == pytest.approx((0.3, 0.6, 0.9))
+    assert schedules.cubic(0.8, 4) == pytest.approx([0.8 * (1 - (1 - t / 4) ** 3) for t in (1, 2, 3, 4)])
+    assert schedules.geometric(0.7, 3) == pytest.approx((0.3, 0.51, 0.657))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda: schedules.one_shot(1.5), lambda: schedules.linear(0.5, 0), lambda: schedules.cubic(-1, 2)],
+)
+def test_an_impossible_schedule_is_refused(wrong) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(RecipeError):
+        wrong()
