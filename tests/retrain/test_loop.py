@@ -1,0 +1,216 @@
+"""The loop: rounds, budget, bisection, resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import Bare, Tiny
+from torch import nn
+
+from zeroskip import contract, prune, retrain
+from zeroskip.concepts import Point, Recipe, Round, Sparse
+from zeroskip.errors import ModelError, RecipeError
+from zeroskip.prune import schedules
+from zeroskip.retrain.loop import between
+
+
+def dense() -> nn.Module:
+    torch.manual_seed(0)
+    model = Tiny().model()
+    Tiny().train(model, epochs=10)
+    return model
+
+
+def rounds(*sparsities: float, **train: Any) -> tuple[Round, ...]:
+    return tuple(Round(sparsity=one, train=train) for one in sparsities)
+
+
+def weights(sparse: Sparse) -> list[float]:
+    return torch.cat([tensor.flatten() for _, tensor in sorted(sparse.model.state_dict().items())]).tolist()
+
+
+def test_without_a_budget_every_round_is_done_and_the_last_counts() -> None:
+    sparse = retrain.loop(dense(), Recipe(rounds(*schedules.cubic(0.75, 3))), Tiny())
+    assert [point.kind for point in sparse.history] == ["dense", "round", "round", "round"]
+    kept = sum(int(mask.sum()) for mask in sparse.masks.values())
+    assert kept == sparse.history[-1].weights_kept == 176 - round(0.75 * 176)
+    assert all((w[~sparse.masks[name]] == 0).all() for name, w in prune.weights(sparse.model).items())
+    assert not any(prune.is_masked(module) for module in sparse.model.modules())
+
+
+class Scripted(Tiny):
+    """Its error depends on nothing but how many weights are left: over the budget below `enough` of 176."""
+
+    enough = 60
+
+    def train(self, model: nn.Module, **keywords: Any) -> None:
+        self.calls.append(keywords)
+
+    def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+        kept = sum(int((weight != 0).sum()) for weight in prune.weights(model).values())
+        return 0.1 if kept >= self.enough else 0.2
+
+
+def test_a_budget_stops_at_the_first_bad_round_and_bisects_twice() -> None:
+    recipe = Recipe(rounds(*schedules.geometric(0.7, 9)), max_error_rise=0.05)
+    history = retrain.loop(dense(), recipe, Scripted()).history
+    assert [(point.kind, point.weights_kept, point.good) for point in history] == [
+        ("dense", 176, True),
+        ("round", 123, True),
+        ("round", 86, True),
+        ("round", 60, True),
+        ("round", 42, False),
+        ("bisection", 51, False),  # 0.7^3.5 of 176, rounded
+        ("bisection", 55, False),
+    ]
+
+
+def test_the_last_good_point_is_what_is_returned() -> None:
+    recipe = Recipe(rounds(*schedules.geometric(0.7, 9)), max_error_rise=0.05)
+    sparse = retrain.loop(dense(), recipe, Scripted())
+    assert sum(int(mask.sum()) for mask in sparse.masks.values()) == 60
+    scripted = Scripted()
+    scripted.enough = 52
+    sparse = retrain.loop(dense(), recipe, scripted)
+    assert [point.good for point in sparse.history[-3:]] == [False, False, True]
+    assert sum(int(mask.sum()) for mask in sparse.masks.values()) == sparse.history[-1].weights_kept == 55
+
+
+def test_if_no_round_is_good_the_dense_network_comes_back_unchanged() -> None:
+    scripted, model = Scripted(), dense()
+    scripted.enough = 176
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    sparse = retrain.loop(model, Recipe(rounds(0.5), max_error_rise=0.0), scripted)
+    assert all(torch.equal(before[name], tensor) for name, tensor in sparse.model.state_dict().items())
+    assert all(mask.all() for mask in sparse.masks.values())
+
+
+def test_half_way_between_two_rounds_keeps_the_geometric_mean_of_each_layer() -> None:
+    assert between(Round(sparsity=0.0), Round(sparsity=0.75)).sparsity == pytest.approx(0.5)
+    middle = between(Round(sparsity={"a": 0.0, "b": 0.36}), Round(sparsity={"a": 0.75, "b": 0.84}))
+    assert middle.sparsity == pytest.approx({"a": 0.5, "b": 1 - (0.64 * 0.16) ** 0.5})
+    from_dense = between(Round(sparsity=0.0), Round(sparsity={"a": 0.75}))
+    assert from_dense.sparsity == pytest.approx({"a": 0.5})
+
+
+def test_the_learning_rate_is_divided_as_the_round_says() -> None:
+    task = Tiny(learning_rate=0.3)
+    retrain.loop(dense(), Recipe(rounds(0.5, learning_rate_divisor=10, epochs=1)), task)
+    assert task.calls[0]["learning_rate"](5) == pytest.approx(0.03)
+    assert task.calls[0]["epochs"] == 1
+    assert "learning_rate_divisor" not in task.calls[0]
+
+
+def test_frozen_layers_do_not_change_while_the_others_learn() -> None:
+    model = dense()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    retrain.loop(model, Recipe((Round(sparsity={"0": 0.5}, frozen=("2",)),)), Tiny())
+    assert torch.equal(model[2].weight, before["2.weight"])
+    assert torch.equal(model[2].bias, before["2.bias"])
+    assert not torch.equal(model[0].bias, before["0.bias"])
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_task_with_the_four_functions_only_is_enough() -> None:
+    with pytest.warns(UserWarning, match="takes no epochs"):
+        sparse = retrain.loop(dense(), Recipe(rounds(0.5, epochs=2)), Bare())
+    assert len(sparse.history) == 2
+
+
+class Interrupting(Tiny):
+    """Dies in the middle of training, like a killed process: after so many epochs in all."""
+
+    def __init__(self, epochs_to_live: int) -> None:
+        super().__init__()
+        self.left = epochs_to_live
+
+    def train(self, model: nn.Module, **keywords: Any) -> None:
+        after = keywords.pop("on_epoch")
+
+        def on_epoch(done: int, total: int, state: dict[str, torch.Tensor]) -> None:
+            after(done, total, state)
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+        super().train(model, on_epoch=on_epoch, **keywords)
+
+
+@pytest.mark.parametrize("epochs", [0, 2, 4, 7, 9, 13])
+def test_a_loop_killed_at_any_epoch_ends_as_if_it_had_not_been(tmp_path: Path, epochs: int) -> None:
+    recipe = Recipe(rounds(0.3, 0.6, 0.8, 0.9), max_error_rise=0.1)
+    whole = retrain.loop(dense(), recipe, Tiny(), seed=5)
+    with pytest.raises(KeyboardInterrupt):
+        retrain.loop(dense(), recipe, Interrupting(epochs), folder=tmp_path, seed=5)
+    task = Tiny()
+    resumed = retrain.loop(dense(), recipe, task, folder=tmp_path, seed=5)
+    assert weights(resumed) == weights(whole)
+    assert resumed.history == whole.history
+    assert len(task.calls) == len(whole.history) - 1 - epochs // 4  # finished rounds are not trained again
+
+
+def test_a_finished_loop_is_read_not_trained(tmp_path: Path) -> None:
+    recipe = Recipe(rounds(0.5, 0.7))
+    first, task = retrain.loop(dense(), recipe, Tiny(), folder=tmp_path), Tiny()
+    second = retrain.loop(dense(), recipe, task, folder=tmp_path)
+    assert weights(first) == weights(second)
+    assert task.calls == []
+
+
+def test_a_task_without_resume_continues_between_rounds_with_the_same_result(tmp_path: Path) -> None:
+    recipe = Recipe(rounds(0.3, 0.6))
+    whole = retrain.loop(dense(), recipe, Bare())
+    retrain.loop(dense(), Recipe(rounds(0.3)), Bare(), folder=tmp_path)
+    assert weights(retrain.loop(dense(), recipe, Bare(), folder=tmp_path)) == weights(whole)
+
+
+class Diverging(Tiny):
+    def train(self, model: nn.Module, **_: Any) -> None:
+        with torch.no_grad():
+            next(model.parameters()).fill_(float("nan"))
+
+
+def test_a_training_that_diverges_is_an_error_and_leaves_no_masks_behind() -> None:
+    model = dense()
+    with pytest.raises(ModelError, match="Train again, with a lower learning rate"):
+        retrain.loop(model, Recipe(rounds(0.5)), Diverging())
+    assert not any(prune.is_masked(module) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (Recipe(()), "no rounds"),
+        (Recipe((Round(quality={"0": 1.0}),), max_error_rise=0.0), "cannot be bisected"),
+        (Recipe((Round(sparsity=0.5), Round(sparsity={"0": 0.6})), max_error_rise=0.0), "Use one form"),
+    ],
+)
+def test_a_recipe_that_cannot_be_followed_is_refused(recipe: Recipe, words: str) -> None:
+    with pytest.raises(RecipeError, match=words):
+        retrain.loop(dense(), recipe, Tiny())
+
+
+def test_a_point_tells_its_sparsity() -> None:
+    assert Point("round", 25, 100, 0.1, True).sparsity == 0.75
+
+
+def test_quality_rounds_prune_below_q_standard_deviations() -> None:
+    model = dense()
+    threshold = prune.quality_threshold(model[0].weight.detach(), 0.8)
+    expected = model[0].weight.abs() >= threshold
+    sparse = retrain.loop(model, Recipe((Round(quality={"0": 0.8}),)), Tiny())
+    assert torch.equal(sparse.masks["0"], expected)
+
+
+def test_training_runs_from_the_seed_it_is_given_whatever_came_before() -> None:
+    states = []
+    for _ in range(2):
+        torch.rand(3)
+        model = Tiny().model()
+        model.load_state_dict(dense().state_dict())
+        retrain.train(Tiny(), model, stage="dense", seed=3)
+        states.append(contract.model(Tiny(), model.state_dict()).state_dict()["0.weight"])
+    assert torch.equal(*states)
