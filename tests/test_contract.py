@@ -20,7 +20,9 @@ def test_a_task_with_splits_is_asked_for_the_one_that_is_meant() -> None:
 
 
 def test_keywords_that_train_does_not_take_are_named_and_left_out() -> None:
-    with pytest.warns(UserWarning, match=r"Bare: train\(\) takes no epochs, weight_decay; it is called without"):
+    with pytest.warns(
+        UserWarning, match=r"Bare: train\(\) takes no epochs, weight_decay; it is called without"
+    ):
         contract.train(Bare(), Bare().model(), epochs=3, weight_decay=0.1, loss=None)
 
 

@@ -79,7 +79,9 @@ def test_the_edges_keep_everything_and_nothing(sparsity: float) -> None:
     assert keep(torch.rand(3, 4), "free", sparsity).any() == (sparsity == 0.0)
 
 
-@pytest.mark.parametrize("text", ["", "2:2", "0:4", "4:2", "x", "4x", "0x1", "1x1x3", "2:4x1", "Free", "1x1x3x3x1"])
+@pytest.mark.parametrize(
+    "text", ["", "2:2", "0:4", "4:2", "x", "4x", "0x1", "1x1x3", "2:4x1", "Free", "1x1x3x3x1"]
+)
 def test_what_is_no_pattern_is_refused_with_the_forms_there_are(text: str) -> None:
     with pytest.raises(PatternError, match=f'"{text}" cannot be read. Use "free"'):
         parse(text)
@@ -100,7 +102,9 @@ def test_a_sparsity_outside_0_to_1_is_refused(sparsity: float) -> None:
         ((4,), "free", "neither"),
     ],
 )
-def test_a_pattern_that_does_not_fit_names_the_numbers(shape: tuple[int, ...], pattern: str, fact: str) -> None:
+def test_a_pattern_that_does_not_fit_names_the_numbers(
+    shape: tuple[int, ...], pattern: str, fact: str
+) -> None:
     sparsity = parse(pattern).fixed_sparsity or 0.5
     with pytest.raises(PatternError, match=fact):
         keep(torch.rand(shape), pattern, sparsity)

@@ -27,10 +27,11 @@ def folder(path: str | Path) -> Path:
     return path
 
 
-def write(path: str | Path, content: bytes | str) -> Path:
+def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Path:
     """Write `content` to `path` so that a reader sees the old file or the new one, never half of it.
 
     Text is stored as UTF-8. Raises FileError (disk full, no permission) and then leaves nothing new behind.
+    through  wait until it is on the disk itself, so that it survives a power cut and not only a killed process
 
     >>> write("note.txt", "done")
     PosixPath('note.txt')
@@ -45,7 +46,8 @@ def write(path: str | Path, content: bytes | str) -> Path:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if through:
+                os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except OSError as fact:

@@ -8,7 +8,7 @@
     unfinished.safetensors  a training between two epochs, tagged with the stage it belongs to
     sparse.safetensors      the outcome
     model.zs                the outcome, packed
-    engine.json             kernels chosen, seconds measured
+    history.json            the points of the trade-off;  engine.json  kernels chosen, seconds, bytes
     summary.json            the figures;  report.html  the pictures
 
 Every file is written whole or not at all, so whatever is there can be trusted.
@@ -30,7 +30,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from zeroskip import files
-from zeroskip.concepts import Choice, Point, Profile, Record, Timing, TrainState
+from zeroskip.concepts import Choice, Packed, Point, Profile, Record, Timing, TrainState
 from zeroskip.errors import FileError, RunError
 
 
@@ -59,7 +59,7 @@ def claim(folder: str | Path, command: dict[str, Any]) -> Path:
     return path
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> Path:
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, through: bool = True) -> Path:
     """Write named tensors as safetensors, whole or not at all.
 
     >>> save_tensors("dense.safetensors", model.state_dict())
@@ -67,7 +67,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor]) -> Path:
     """
     # Tied tensors share storage, which safetensors refuses: a copy each is always right.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return files.write(path, safetensors.torch.save(copies))
+    return files.write(path, safetensors.torch.save(copies), through=through)
 
 
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -119,7 +119,8 @@ def keep_unfinished(folder: Path, stage: str, state: TrainState) -> None:
     >>> keep_unfinished(Path("runs/demo"), "dense", state)
     """
     tag = torch.tensor(list(stage.encode()), dtype=torch.uint8)
-    save_tensors(folder / "unfinished.safetensors", {**state, "stage": tag})
+    # Often, and soon outdated: worth surviving a killed process, not worth waiting for the disk.
+    save_tensors(folder / "unfinished.safetensors", {**state, "stage": tag}, through=False)
 
 
 def save_json(path: str | Path, value: Any) -> Path:
@@ -134,6 +135,35 @@ def save_json(path: str | Path, value: Any) -> Path:
         else dataclasses.asdict(value)
     )
     return files.write_json(path, plain)
+
+
+def save_findings(
+    folder: Path,
+    history: tuple[Point, ...],
+    choices: tuple[Choice, ...],
+    timings: list[Timing],
+    packed: Packed,
+) -> None:
+    """Store what `load` and the report need beyond weights, profile and summary.
+
+    >>> save_findings(Path("runs/demo"), sparse.history, program.choices, [timing], packed)
+    """
+    save_json(folder / "history.json", history)
+    engine = {
+        name: [dataclasses.asdict(one) for one in nouns]
+        for name, nouns in (("choices", choices), ("timings", timings))
+    }
+    files.write_json(folder / "engine.json", {**engine, "ledger": packed.ledger})
+
+
+def finish(folder: Path, summary: dict[str, Any]) -> None:
+    """Write the summary, which vouches for everything else, and drop what only a continuation needs.
+
+    >>> finish(Path("runs/demo"), summary)
+    """
+    files.write_json(folder / "summary.json", summary)
+    for path in folder.rglob("unfinished.safetensors"):
+        path.unlink(missing_ok=True)
 
 
 def from_json(kind: Any, value: Any) -> Any:

@@ -79,9 +79,20 @@ def test_on_step_sees_gradients_before_the_update() -> None:
 
 def test_label_smoothing_is_torch_s() -> None:
     model = Tiny().model()
-    ours = training.cross_entropy(0.1)(model, TRAIN.inputs, TRAIN.targets)
+    ours = training.cross_entropy(label_smoothing=0.1)(model, TRAIN.inputs, TRAIN.targets)
     theirs = nn.CrossEntropyLoss(label_smoothing=0.1)(model(TRAIN.inputs), TRAIN.targets)
     torch.testing.assert_close(ours, theirs)
+
+
+def test_input_noise_moves_the_inputs_by_its_standard_deviation() -> None:
+    seen: list[torch.Tensor] = []
+
+    def model(inputs: torch.Tensor) -> torch.Tensor:
+        seen.append(inputs)
+        return torch.zeros(len(inputs), 3)
+
+    training.cross_entropy(input_noise=0.5)(model, TRAIN.inputs, TRAIN.targets)  # type: ignore[arg-type]
+    assert float((seen[0] - TRAIN.inputs).std()) == pytest.approx(0.5, rel=0.1)  # 1,600 values
 
 
 def test_the_error_counts_wrong_answers_over_odd_sized_batches() -> None:
@@ -159,7 +170,9 @@ def test_a_file_that_is_no_task_is_refused(tmp_path: Path, source: str, words: s
 
 
 def test_an_unknown_word_lists_the_tasks_there_are() -> None:
-    with pytest.raises(TaskError, match='there is no task "digit". Use one of digits, digits-conv, mnist, mnist-conv'):
+    with pytest.raises(
+        TaskError, match='there is no task "digit". Use one of digits, digits-conv, mnist, mnist-conv'
+    ):
         tasks.load("digit")
 
 

@@ -25,8 +25,8 @@ def choose(model: nn.Module, one: Round) -> Masks:
     tensor(0.0741)
     """
     found = weights(model)
-    score = getattr(scores, one.score, None)
-    if getattr(score, "__module__", None) != scores.__name__:
+    score = vars(scores).get(one.score)
+    if not callable(score) or score.__module__ != scores.__name__:
         raise RecipeError(f'there is no score "{one.score}". See zeroskip.prune.scores for those there are.')
     scored = {name: score(weight) for name, weight in found.items()}
     if one.quality is not None:

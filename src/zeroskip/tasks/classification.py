@@ -29,6 +29,7 @@ class Classification:
     learning_rate: float
     weight_decay: float
     label_smoothing: float
+    input_noise: float = 0.0
 
     def model(self) -> nn.Module:
         """A fresh, untrained network; its initial weights follow torch's seed."""
@@ -41,7 +42,9 @@ class Classification:
         """
         names = ("epochs", "batch_size", "learning_rate", "weight_decay")
         own: dict[str, Any] = {name: getattr(self, name) for name in names}
-        own["loss"] = training.cross_entropy(self.label_smoothing)
+        own["loss"] = training.cross_entropy(
+            label_smoothing=self.label_smoothing, input_noise=self.input_noise
+        )
         training.fit(model, self.splits().train, **{**own, **keywords})
 
     def evaluate(self, model: nn.Module, split: str = "validation") -> float:

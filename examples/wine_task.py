@@ -1,0 +1,59 @@
+"""Your own network and data: zeroskip sparsify examples/wine_task.py --out runs/wine
+
+Four functions are enough. This `evaluate` also tells validation from test: nothing is decided on the test set.
+"""
+
+import torch
+import torch.nn.functional as F
+from sklearn.datasets import load_wine
+from sklearn.model_selection import train_test_split
+from torch import nn
+
+features, labels = load_wine(return_X_y=True)
+features = (features - features.mean(0)) / features.std(0)
+x, y = torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
+rest, test = train_test_split(range(len(y)), test_size=45, stratify=y, random_state=0)
+train_rows, validation = train_test_split(rest, test_size=45, stratify=y[rest], random_state=0)
+
+learning_rate = 0.003
+
+
+class Residual(nn.Module):
+    """A network that zeroskip has never seen: two residual blocks with batch norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(13, 64)
+        self.blocks = nn.ModuleList(nn.Linear(64, 64) for _ in range(2))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(64) for _ in range(2))
+        self.last = nn.Linear(64, 3)
+
+    def forward(self, inputs):
+        h = F.relu(self.first(inputs))  # (batch, 64)
+        for block, norm in zip(self.blocks, self.norms, strict=True):
+            h = h + F.relu(norm(block(h)))
+        return self.last(h)
+
+
+def model():
+    return Residual()
+
+
+def train(model, epochs=60, learning_rate=lambda step: 0.003):
+    optimizer = torch.optim.Adam(model.parameters())
+    model.train()
+    for step in range(epochs):
+        optimizer.param_groups[0]["lr"] = learning_rate(step)
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[train_rows]), y[train_rows], label_smoothing=0.1).backward()
+        optimizer.step()
+
+
+def evaluate(model, split="validation"):
+    rows = test if split == "test" else validation
+    with torch.no_grad():
+        return (model.eval()(x[rows]).argmax(1) != y[rows]).float().mean().item()
+
+
+def batch():
+    return x[validation]

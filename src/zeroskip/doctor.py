@@ -1,0 +1,73 @@
+"""What this machine can do, and what is missing."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from zeroskip.concepts import Kernel, Layer, Machine
+from zeroskip.data import data_folder
+from zeroskip.emit.machine import detect
+from zeroskip.errors import DataError
+from zeroskip.report import Grid
+from zeroskip.run import kernels
+
+DATA_SETS = ("mnist",)
+
+
+def examine() -> dict[str, Any]:
+    """The machine, the kernels with what keeps them from running, the data sets, the helpers.
+
+    >>> examine()["kernels"]["dense"]
+    'ready'
+    """
+    machine = detect()
+    weight = torch.eye(64)  # mostly zeros: what every sparse kernel is for
+    image = Layer("example", "conv2d", weight.reshape(64, 64, 1, 1), None, (64, 8, 8), (64, 8, 8))
+    layers = [Layer("example", "linear", weight, None, (64,), (64,)), image]
+    return {
+        "machine": {
+            "name": machine.name,
+            "arch": machine.arch,
+            "cores": machine.cores,
+            "vector_bytes": machine.vector_bytes,
+            "features": sorted(machine.features),
+        },
+        "versions": {name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
+        "kernels": {one.name: _ready(one, layers, machine) for one in kernels.ALL},
+        "data_sets": {"digits": "part of scikit-learn"} | {name: _found(name) for name in DATA_SETS},
+        "helpers": {
+            "C++ compiler, for torch.compile": shutil.which("g++") or shutil.which("c++") or "absent",
+        },
+    }
+
+
+def show(found: dict[str, Any]) -> Grid:
+    """The findings as one table.
+
+    >>> len(show(examine()).rows) > 5
+    True
+    """
+    machine = found["machine"]
+    rows = [
+        ("machine", f"{machine['name']} ({machine['arch']}), {machine['cores']} cores"),
+        ("vectors", f"{machine['vector_bytes'] * 8} bits"),
+    ]
+    for group in ("versions", "kernels", "data_sets", "helpers"):
+        rows += [(f"{name} ({group.replace('_', ' ')})", value) for name, value in found[group].items()]
+    return Grid("zeroskip doctor", ("what", "found"), tuple(rows), prose=("found",))
+
+
+def _ready(kernel: Kernel, layers: list[Layer], machine: Machine) -> str:
+    refusals = [kernel.accepts(layer, machine, "fp32") for layer in layers]
+    return "ready" if None in refusals else "; ".join(filter(None, refusals))
+
+
+def _found(name: str) -> str:
+    try:
+        return str(data_folder(name))
+    except DataError as fact:
+        return str(fact)

@@ -1,0 +1,231 @@
+"""Kernels as text: a small writer of LLVM IR, and LLVM turning the text into a function of this process."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from zeroskip.concepts import Machine
+
+POINTER = "ptr"
+INTEGER = "i64"
+
+
+def vector(lanes: int, element: str = "float") -> str:
+    """LLVM's name of a vector type.
+
+    >>> vector(16)
+    '<16 x float>'
+    """
+    return f"<{lanes} x {element}>"
+
+
+class Function:
+    """One LLVM function, written line by line; values are names such as "%v7".
+
+    Arguments are given as name -> type and read as "%name". The memory behind different pointers must not
+    overlap. Variables that change in loops are stack slots here; LLVM turns them into registers.
+
+    >>> double = Function("double", {"x": POINTER})
+    >>> value = double.load("float", "%x")
+    >>> double.store("float", double.value(f"fadd float {value}, {value}"), "%x")
+    """
+
+    def __init__(self, name: str, arguments: Mapping[str, str]) -> None:
+        self.name = name
+        self._arguments = arguments
+        self._declarations: set[str] = set()
+        self._slots: list[str] = []
+        self._lines: list[str] = []
+        self._count = 0
+
+    def do(self, statement: str) -> None:
+        """Add a line that has no value."""
+        self._lines.append(f"  {statement}")
+
+    def value(self, expression: str) -> str:
+        """Add a line and return the name of its value."""
+        name = f"%v{self._number()}"
+        self.do(f"{name} = {expression}")
+        return name
+
+    def slot(self, kind: str, start: str) -> str:
+        """A pointer to a variable of type `kind` that holds `start` from here on."""
+        name = f"%slot{self._number()}"
+        self._slots.append(f"  {name} = alloca {kind}, align 64")
+        self.store(kind, start, name)
+        return name
+
+    def load(self, kind: str, pointer: str) -> str:
+        """The value at `pointer`; vectors need no more alignment than their elements."""
+        return self.value(f"load {kind}, ptr {pointer}, align {_alignment(kind)}")
+
+    def store(self, kind: str, value: str, pointer: str) -> None:
+        """Write `value` to `pointer`."""
+        self.do(f"store {kind} {value}, ptr {pointer}, align {_alignment(kind)}")
+
+    def at(self, pointer: str, index: str | int, element: str = "float") -> str:
+        """Pointer to element `index` of the array at `pointer`."""
+        return self.value(f"getelementptr {element}, ptr {pointer}, i64 {index}")
+
+    def fields(self, pointer: str, kinds: Sequence[str]) -> list[str]:
+        """The 8-byte fields at `pointer`, one for each of the types."""
+        return [self.load(kind, self.at(pointer, index, INTEGER)) for index, kind in enumerate(kinds)]
+
+    def add(self, a: str | int, b: str | int) -> str:
+        """The integer a + b."""
+        return self.value(f"add nsw i64 {a}, {b}")
+
+    def multiply(self, a: str | int, b: str | int) -> str:
+        """The integer a x b."""
+        return self.value(f"mul nsw i64 {a}, {b}")
+
+    def smaller(self, a: str | int, b: str | int) -> str:
+        """The smaller one of two integers."""
+        return self.call(INTEGER, "llvm.smin.i64", f"i64 {a}", f"i64 {b}")
+
+    def multiply_add(self, lanes: int, a: str, b: str, c: str) -> str:
+        """Vector a x b + c, in one instruction where the processor has it."""
+        kind = vector(lanes)
+        return self.call(kind, f"llvm.fmuladd.v{lanes}f32", f"{kind} {a}", f"{kind} {b}", f"{kind} {c}")
+
+    def relu(self, lanes: int, a: str) -> str:
+        """Vector with 0 in place of what is below 0; NaN stays, as in PyTorch."""
+        negative = self.value(f"fcmp olt {vector(lanes)} {a}, zeroinitializer")
+        return self.value(
+            f"select {vector(lanes, 'i1')} {negative}, {vector(lanes)} zeroinitializer, {vector(lanes)} {a}"
+        )
+
+    def splat(self, lanes: int, value: str, element: str = "float") -> str:
+        """Vector that holds `value` in every lane."""
+        kind = vector(lanes, element)
+        single = self.value(f"insertelement {kind} poison, {element} {value}, i32 0")
+        first = f"{vector(lanes, 'i32')} zeroinitializer"
+        return self.value(f"shufflevector {kind} {single}, {kind} poison, {first}")
+
+    def below(self, lanes: int, count: str) -> str:
+        """Mask whose first `count` lanes are true."""
+        kind = vector(lanes, INTEGER)
+        numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
+        return self.value(f"icmp slt {kind} <{numbers}>, {self.splat(lanes, count, INTEGER)}")
+
+    def load_masked(self, lanes: int, mask: str, pointer: str) -> str:
+        """Floats at `pointer` where the mask is true, without touching the others; 0 elsewhere."""
+        kind, flags = vector(lanes), vector(lanes, "i1")
+        name = f"llvm.masked.load.v{lanes}f32.p0"
+        return self.call(kind, name, f"ptr {pointer}", "i32 4", f"{flags} {mask}", f"{kind} zeroinitializer")
+
+    def store_masked(self, lanes: int, mask: str, value: str, pointer: str) -> None:
+        """Write the lanes of `value` where the mask is true, without touching the others."""
+        kind, flags = vector(lanes), vector(lanes, "i1")
+        name = f"llvm.masked.store.v{lanes}f32.p0"
+        self.do(self._called("void", name, f"{kind} {value}", f"ptr {pointer}", "i32 4", f"{flags} {mask}"))
+
+    def transposed(self, vectors: Sequence[str]) -> list[str]:
+        """As many vectors as each has lanes, seen as a square, with rows and columns exchanged."""
+        rows, lanes, step = list(vectors), len(vectors), 1
+        while step < lanes:
+            # Exchange the off-diagonal quarters of every square of 2 x step rows and lanes.
+            for top in (row for row in range(lanes) if not row & step):
+                pair = rows[top], rows[top + step]
+                left = [i + lanes - step if i & step else i for i in range(lanes)]
+                right = [i + lanes if i & step else i + step for i in range(lanes)]
+                rows[top], rows[top + step] = self._shuffle(*pair, left), self._shuffle(*pair, right)
+            step *= 2
+        return rows
+
+    def call(self, kind: str, intrinsic: str, *arguments: str) -> str:
+        """Value of an LLVM intrinsic; each argument is written "type value"."""
+        return self.value(self._called(kind, intrinsic, *arguments))
+
+    @contextmanager
+    def loop(self, start: str | int, stop: str | int, step: int = 1) -> Iterator[str]:
+        """What is written inside runs with the yielded index = start, start + step, ... below stop."""
+        number = self._number()
+        counter = self.slot(INTEGER, str(start))
+        self.do(f"br label %test{number}")
+        self._lines.append(f"test{number}:")
+        index = self.load(INTEGER, counter)
+        inside = self.value(f"icmp slt i64 {index}, {stop}")
+        self.do(f"br i1 {inside}, label %body{number}, label %done{number}")
+        self._lines.append(f"body{number}:")
+        yield index
+        self.store(INTEGER, self.add(index, step), counter)
+        self.do(f"br label %test{number}")
+        self._lines.append(f"done{number}:")
+
+    def text(self, machine: Machine) -> str:
+        """The finished module, with vectors as wide as the machine's."""
+        kinds = {POINTER: f"{POINTER} noalias", INTEGER: INTEGER}
+        arguments = ", ".join(f"{kinds[kind]} %{name}" for name, kind in self._arguments.items())
+        # Without the attribute LLVM may halve 64-byte vectors on processors that it believes to slow down.
+        attribute = f'"prefer-vector-width"="{8 * machine.vector_bytes}"'
+        head = f"define void @{self.name}({arguments}) {attribute} {{\nentry:"
+        lines = [*sorted(self._declarations), head, *self._slots, *self._lines, "  ret void", "}"]
+        return "\n".join(lines) + "\n"
+
+    def _shuffle(self, a: str, b: str, lanes: Sequence[int]) -> str:
+        kind = vector(len(lanes))
+        order = ", ".join(f"i32 {lane}" for lane in lanes)
+        return self.value(f"shufflevector {kind} {a}, {kind} {b}, {vector(len(lanes), 'i32')} <{order}>")
+
+    def _called(self, kind: str, intrinsic: str, *arguments: str) -> str:
+        types = ", ".join(argument.rsplit(" ", 1)[0] for argument in arguments)
+        self._declarations.add(f"declare {kind} @{intrinsic}({types})")
+        return f"call {kind} @{intrinsic}({', '.join(arguments)})"
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count
+
+
+def compile_function(ir: str, name: str, machine: Machine, arguments: int) -> Callable[..., None]:
+    """The function `name` of the module `ir`, callable with `arguments` addresses or 64-bit integers.
+
+    It may use the features of `machine` and no others. The call releases Python's lock. What lies behind an
+    address is the caller's to keep alive and large enough.
+
+    >>> compile_function(double.text(machine), "double", machine, 1)(array.ctypes.data)
+    """
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    module, target = _optimised(ir, machine, llvm.get_process_triple())
+    engine = llvm.create_mcjit_compiler(module, target)
+    engine.finalize_object()
+    # Every argument is declared as an address: ctypes converts those faster than 64-bit integers.
+    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
+    function: Any = kind(engine.get_function_address(name))
+    function.engine = engine  # owns the machine code, so it has to live as long as the function
+    return function
+
+
+def assembly(ir: str, machine: Machine, *, triple: str | None = None) -> str:
+    """The machine code of `ir` as text, for this kind of processor or the one that `triple` names.
+
+    >>> "vfmadd" in assembly(kernel.text(machine), machine, triple="x86_64-unknown-linux-gnu")
+    True
+    """
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    module, target = _optimised(ir, machine, triple or llvm.get_process_triple())
+    return target.emit_assembly(module)
+
+
+def _alignment(kind: str) -> int:
+    element = kind.strip("<>").split(" x ")[-1]
+    return {"i16": 2, "float": 4, INTEGER: 8, POINTER: 8}[element]
+
+
+def _optimised(ir: str, machine: Machine, triple: str) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
+    features = ",".join(f"+{feature}" for feature in sorted(machine.features))
+    target = llvm.Target.from_triple(triple).create_target_machine(features=features, opt=3)
+    module = llvm.parse_assembly(ir)
+    module.triple, module.data_layout = triple, str(target.target_data)
+    module.verify()
+    passes = llvm.create_pass_builder(target, llvm.create_pipeline_tuning_options(speed_level=3))
+    passes.getModulePassManager().run(module, passes)
+    return module, target

@@ -1,0 +1,303 @@
+"""A network as a list of operations, taken with torch.export."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind, InputSpec
+from torch.fx.experimental.symbolic_shapes import is_concrete_int
+
+from zeroskip.concepts import Layer
+from zeroskip.errors import EngineError
+from zeroskip.graph.layers import evaluating, per_example
+
+ATEN = torch.ops.aten
+RELU = (ATEN.relu.default, ATEN.relu_.default)
+CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv2d.padding)
+DROPOUT = (ATEN.dropout.default, ATEN.feature_dropout.default, ATEN.alpha_dropout.default)
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation on the values named in `inputs`: the graph's input or earlier nodes.
+
+    op        torch's name, e.g. "aten.max_pool2d.default"
+    function  computes the node in plain PyTorch
+    layer     the weighted operation, where it is a linear or conv2d with constant weights
+    relu      the layer's output goes through a ReLU, which is part of this node
+    """
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    function: Callable[..., Any]
+    layer: Layer | None = None
+    relu: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operations of a network in an order in which they can run.
+
+    input    name of the value that the network is called with
+    outputs  names of the values that are returned
+    rebuild  list of those values -> what the network itself returns (a tensor, a tuple, a dict, ...)
+    batch    None: any batch size; a number: the network could only be captured for that one
+    """
+
+    input: str
+    nodes: tuple[Node, ...]
+    outputs: tuple[str, ...]
+    rebuild: Callable[[Sequence[Tensor]], Any]
+    batch: int | None
+
+
+def capture(model: nn.Module, example: Tensor) -> Graph:
+    """The operations that `model` does in evaluation mode on a batch like `example` (batch first).
+
+    Linear and convolution layers become Layers named after their weight's parameter. What depends on
+    parameters alone (a parametrization) is computed once, dropout disappears, and a ReLU right after a layer
+    joins it; everything else stays the torch operation that was exported. A network that cannot be exported
+    for every batch size (`x.view(16, -1)`) is captured for that of `example`.
+    Raises EngineError where torch.export cannot follow the network or it changes its own buffers.
+
+    >>> [node.op for node in capture(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(1, 4)).nodes]
+    ['aten.linear.default']
+    """
+    if not len(example):
+        raise EngineError(
+            "the batch of examples is empty, so nothing can be seen at work. Give at least one."
+        )
+    with evaluating(model), quiet():
+        exported, batch = _export(model, example)
+        return _graph(exported, example if batch else example[:1], batch)
+
+
+def last_uses(graph: Graph) -> list[tuple[str, ...]]:
+    """For each node, the values that nothing needs any more once it has run.
+
+    >>> last_uses(capture(nn.Linear(4, 3), torch.zeros(1, 4)))
+    [('input_1',)]
+    """
+    left = set(graph.outputs)
+    ends: list[tuple[str, ...]] = []
+    for node in reversed(graph.nodes):
+        # A node that nobody reads (its result is dropped by the network) ends itself.
+        ending = {*node.inputs, node.name} - left
+        ends.append(tuple(sorted(ending)))
+        left |= ending
+    return ends[::-1]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings and log lines inside: torch's compilers talk about matters that are reported otherwise.
+
+    >>> with quiet():
+    ...     torch.export.export(model, (x,))
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _export(model: nn.Module, example: Tensor) -> tuple[torch.export.ExportedProgram, int | None]:
+    """The exported network, and the batch size that it is bound to, if it is."""
+    # torch.export takes a size of 1 for a constant, so a single example is shown twice.
+    several = example if len(example) > 1 else torch.cat([example, example])
+    try:
+        anyhow = torch.export.export(model, (several,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        if not is_concrete_int(_input(anyhow).meta["val"].shape[0]):
+            return anyhow, None
+    except Exception:  # for whatever reason: what counts is whether the fixed batch works
+        pass
+    try:
+        return torch.export.export(model, (example,)), len(example)
+    except Exception as fact:
+        reason = str(fact).strip().splitlines()[0] if str(fact).strip() else type(fact).__name__
+        raise EngineError(
+            f"torch.export cannot follow the network on an input of shape {tuple(example.shape)}: {reason} "
+            "Take control flow that depends on values (if, while, .item()) out of forward, or put the part "
+            "that can be exported into a module of its own and compile that."
+        ) from fact
+
+
+def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int | None) -> Graph:
+    """Nodes as data. Every operation runs once on `example`, which shows the shapes and folds constants."""
+    source, constants = _input(exported), _constants(exported)
+    names = {node: str(spec.target) for node, spec in _placeholders(exported)}
+    values: dict[fx.Node, Any] = {source: example.clone()}
+    nodes: list[Node] = []
+    _drop_dropout_(exported.graph)
+    for node in exported.graph.nodes:
+        if node.op == "get_attr":
+            names[node], constants[node] = node.target, getattr(exported.graph_module, node.target)
+        if node.op != "call_function":
+            continue
+        function, inputs = _bind(node, constants)
+        if _is_constant(node, constants):
+            constants[node] = function()
+            continue
+        values[node] = function(*[values[each] for each in inputs])
+        layer, relu = None, False
+        if _is_layer(node, constants):
+            shapes = [per_example(values[each], len(example)) for each in (node.args[0], node)]
+            layer = _layer(_name(node.args[1], names), node, constants, shapes)
+            relu = _take_relu_(node)
+        if relu:
+            function = _with_relu(function)
+            values[node] = torch.relu(values[node])
+        nodes.append(Node(node.name, _op(node), tuple(each.name for each in inputs), function, layer, relu))
+    returned = exported.call_spec.out_spec
+    rebuild = operator.itemgetter(0) if returned.is_leaf() else returned.unflatten
+    return Graph(source.name, tuple(nodes), tuple(_outputs(exported, values, batch)), rebuild, batch)
+
+
+def _input(exported: torch.export.ExportedProgram) -> fx.Node:
+    return next(node for node, spec in _placeholders(exported) if spec.kind is InputKind.USER_INPUT)
+
+
+def _constants(exported: torch.export.ExportedProgram) -> dict[fx.Node, Any]:
+    stored = {**exported.constants, **exported.state_dict}
+    return {
+        node: stored[spec.target].detach()
+        for node, spec in _placeholders(exported)
+        if spec.kind is not InputKind.USER_INPUT
+    }
+
+
+def _placeholders(exported: torch.export.ExportedProgram) -> list[tuple[fx.Node, InputSpec]]:
+    nodes = (node for node in exported.graph.nodes if node.op == "placeholder")
+    return list(zip(nodes, exported.graph_signature.input_specs, strict=True))
+
+
+def _drop_dropout_(graph: fx.Graph) -> None:
+    for node in list(graph.nodes):
+        if node.target in DROPOUT and node.args[2] is False:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+
+
+def _bind(node: fx.Node, constants: dict[fx.Node, Any]) -> tuple[Callable[..., Any], list[fx.Node]]:
+    """The node's operation as a function of those inputs that are not constants, and these inputs."""
+    inputs = [each for each in node.all_input_nodes if each not in constants]
+    readers = [_reader(argument, inputs, constants) for argument in node.args]
+    named = {key: _reader(argument, inputs, constants) for key, argument in node.kwargs.items()}
+    target: Any = node.target
+
+    def function(*values: Any) -> Any:
+        return target(
+            *[read(values) for read in readers], **{key: read(values) for key, read in named.items()}
+        )
+
+    return function, inputs
+
+
+def _reader(argument: Any, inputs: list[fx.Node], constants: dict[fx.Node, Any]) -> Callable[[Any], Any]:
+    """values of `inputs` -> the argument with its nodes replaced by values."""
+    if isinstance(argument, fx.Node) and argument in constants:
+        argument = constants[argument]
+    elif isinstance(argument, fx.Node):
+        return operator.itemgetter(inputs.index(argument))
+    elif isinstance(argument, (list, tuple)):
+        readers = [_reader(each, inputs, constants) for each in argument]
+        return lambda values: [read(values) for read in readers]
+    return lambda values: argument
+
+
+def _is_constant(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
+    """Whether the node depends on parameters and buffers alone. EngineError where it overwrites one."""
+    schema = getattr(node.target, "_schema", None)
+    for argument, given in zip(schema.arguments if schema else (), node.args, strict=False):
+        written = argument.alias_info is not None and argument.alias_info.is_write
+        if written and isinstance(given, fx.Node) and given in constants:
+            raise EngineError(
+                f"the network overwrites its own buffer or parameter ({_op(node)}), so its answers depend on "
+                "the calls before. Take that out of forward in evaluation mode, then compile."
+            )
+    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    known = [each in constants for each in node.all_input_nodes]
+    return bool(known) and all(known) and not random
+
+
+def _is_layer(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
+    """Whether it is a linear or convolution of a changing input with constant weight and bias."""
+    if node.target is not ATEN.linear.default and node.target not in CONVOLUTIONS:
+        return False
+    x, *weights = node.args[:3]
+    fixed = all(each is None or each in constants for each in weights)
+    return fixed and x not in constants and not node.kwargs
+
+
+def _layer(name: str, node: fx.Node, constants: dict[fx.Node, Any], shapes: Sequence[Any]) -> Layer:
+    # torch leaves out trailing arguments that have their default.
+    given: tuple[Any, ...] = (*node.args, *(None, None, None, [1], [0], [1], 1)[len(node.args) :])
+    _, weight, bias, stride, padding, dilation, groups = given
+    bias = None if bias is None else constants[bias]
+    if node.target is ATEN.linear.default:
+        return Layer(name, "linear", constants[weight], bias, shapes[0], shapes[1])
+    padding = padding if isinstance(padding, str) else _pair(padding)
+    steps = {"stride": _pair(stride), "padding": padding, "dilation": _pair(dilation), "groups": groups}
+    return Layer(name, "conv2d", constants[weight], bias, shapes[0], shapes[1], **steps)
+
+
+def _name(weight: fx.Node, names: dict[fx.Node, str]) -> str:
+    """The module that a weight, or the parameter it is computed from, belongs to: "fc1" of "fc1.weight"."""
+    while weight not in names:
+        weight = weight.all_input_nodes[0]
+    name = names[weight].split(".parametrizations.")[0]
+    return "" if name == "weight" else name.removesuffix(".weight")
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    # torch writes a size that is the same in both directions once or twice.
+    return values[0], values[-1]
+
+
+def _take_relu_(node: fx.Node) -> bool:
+    """Whether the only thing done with the node's value is a ReLU, which is then taken out of the graph."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].target not in RELU:
+        return False
+    users[0].replace_all_uses_with(node)
+    users[0].graph.erase_node(users[0])
+    return True
+
+
+def _with_relu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda *values: torch.relu(function(*values))
+
+
+def _op(node: fx.Node) -> str:
+    target: Any = node.target
+    return str(target) if hasattr(target, "_schema") else target.__name__
+
+
+def _outputs(
+    exported: torch.export.ExportedProgram, values: dict[fx.Node, Any], batch: int | None
+) -> list[str]:
+    returned = exported.graph.output_node().args[0]
+    if not all(isinstance(each, fx.Node) and isinstance(values.get(each), Tensor) for each in returned):
+        raise EngineError(
+            "the network returns something besides tensors that depend on its input, which a program cannot "
+            "give back. Compile a module whose forward returns those tensors only."
+        )
+    if batch is not None and any(values[each].shape[:1] != (batch,) for each in returned):
+        raise EngineError(
+            f"the network can only be captured for batches of {batch}, and what it returns does not have one entry "
+            "for each example, so it cannot be run on others. Let its forward take any batch size."
+        )
+    return [each.name for each in returned]

@@ -1,0 +1,254 @@
+"""The whole path in one function, to be read first: from a dense network to a measured table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip import contract, files, measure, pack, prune, report, retrain, run, runs
+from zeroskip.concepts import Packed, Profile, Progress, Recipe, Record, Sparse, Timing, silent
+from zeroskip.verdict import verdict
+
+
+def sparsify(
+    task: contract.Task,
+    out: str | Path,
+    *,
+    seed: int = 0,
+    pattern: str = "free",
+    max_error_rise: float = 0.0,
+    weights: Mapping[str, Tensor] | None = None,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> Record:
+    """Train, measure, plan, prune and retrain, pack, run; leaves tables and pictures in the RUN folder `out`.
+
+    Killed and called again with the same arguments, it continues and ends with the same network.
+    Decisions look at the validation split only; the test split is looked at once, at the end.
+
+    weights  state dict of a trained network to start from, instead of training one
+
+    >>> sparsify(tasks.digits, "runs/demo").summary["verdict"]
+    'Ship model.zs and run it with zeroskip: ...'
+    """
+    folder = runs.claim(out, _command(task, seed, pattern, max_error_rise, weights, threads))
+    if (folder / "summary.json").exists():
+        return _record(folder)
+    dense = _dense(task, folder, seed, weights, progress)
+    profile = _profile(task, dense, folder, progress)
+    recipe = _recipe(profile, pattern, max_error_rise, folder)
+    start = contract.model(task, dense.state_dict())
+    sparse = retrain.loop(start, recipe, task, folder=folder, seed=seed, progress=progress)
+    packed, unpacked = _pack(task, sparse, folder)
+    raced = race(task, unpacked, threads=threads, progress=progress)
+    errors = {
+        "error_dense": contract.evaluate(task, dense, "test"),
+        "error_sparse": contract.evaluate(task, sparse.model, "test"),
+        "error_unpacked": contract.evaluate(task, unpacked, "test"),
+        "error_run": contract.evaluate(task, run.as_module(raced[0][0], unpacked), "test"),
+    }
+    runs.save_findings(folder, sparse.history, raced[0][0].choices, [timing for _, timing in raced], packed)
+    options = {"task": contract.name(task), "seeds": 1, "seed": seed, "max_error_rise": max_error_rise}
+    summary = {
+        **options,
+        **errors,
+        **_sizes(sparse, packed),
+        **_speeds(raced),
+        **_layers(task, sparse, raced),
+    }
+    summary |= {"selected_on": _selected_on(task), "splits": contract.split_sizes(task)}
+    runs.finish(folder, {**summary, "verdict": verdict(summary)})
+    return _record(folder)
+
+
+def sparsify_seeds(
+    task: contract.Task, out: str | Path, *, seeds: int, progress: Progress = silent, **options: Any
+) -> Record:
+    """`sparsify` for seeds 0 .. seeds - 1, each in its own RUN folder inside `out`; resumes likewise.
+
+    The summary's numbers are means over the seeds and `runs` has one record each; layers and pictures are
+    those of the seed with the median error. `options` are those of `sparsify`.
+
+    >>> sparsify_seeds(tasks.digits, "runs/three", seeds=3).summary["seeds"]
+    3
+    """
+    folder = runs.claim(out, {"task": contract.name(task), "seeds": seeds})
+    records = []
+    for seed in range(seeds):
+
+        def told(what: str, done: int, total: int, seed: int = seed) -> None:
+            progress(f"seed {seed + 1} of {seeds}: {what}", done, total)
+
+        records.append(sparsify(task, folder / f"seed-{seed}", seed=seed, progress=told, **options))
+    runs.finish(folder, _mean([record.summary for record in records]))
+    return _record(folder)
+
+
+def race(
+    task: contract.Task,
+    model: nn.Module,
+    *,
+    batch: int | None = None,
+    threads: int = 1,
+    progress: Progress = silent,
+) -> list[tuple[run.Program, Timing]]:
+    """Programs beside every dense engine: for one input at a time, and for the task's batch; or for `batch`.
+
+    Each program is compiled for its batch size, as the engines are.
+
+    >>> race(tasks.digits, model)[0][1].speedup
+    3.1
+    """
+    inputs = contract.batch(task)
+    sizes = sorted({1, len(inputs)}) if batch is None else [batch]
+    inputs = inputs[torch.arange(max(sizes)) % len(inputs)]
+    raced = []
+    for size in sizes:
+        program = run.compile(model, inputs[:size], threads=threads)
+        timing = run.compare(program, model, inputs[:size], threads=threads, progress=progress)
+        raced.append((program, timing))
+    return raced
+
+
+def _command(
+    task: contract.Task,
+    seed: int,
+    pattern: str,
+    max_error_rise: float,
+    weights: Mapping[str, Tensor] | None,
+    threads: int,
+) -> dict[str, Any]:
+    return {
+        "task": contract.name(task),
+        "seed": seed,
+        "pattern": pattern,
+        "max_error_rise": max_error_rise,
+        "started_from": None if weights is None else runs.fingerprint(weights),
+        "threads": threads,
+    }
+
+
+def _dense(
+    task: contract.Task,
+    folder: Path,
+    seed: int,
+    weights: Mapping[str, Tensor] | None,
+    progress: Progress,
+) -> nn.Module:
+    stored = folder / "dense.safetensors"
+    if stored.exists():
+        return contract.model(task, runs.load_tensors(stored))
+    torch.manual_seed(seed)
+    model = contract.model(task, dict(weights) if weights is not None else None)
+    prune.weights(model)  # a network with nothing to prune is refused before an hour of training
+    if weights is None:
+        retrain.train(task, model, stage="dense training", seed=seed, folder=folder, progress=progress)
+    runs.save_tensors(stored, model.state_dict())
+    return model.eval()
+
+
+def _profile(task: contract.Task, dense: nn.Module, folder: Path, progress: Progress) -> Profile:
+    stored = folder / "profile.json"
+    if not stored.exists():
+        runs.save_json(stored, measure.profile(dense, task, progress=progress))
+    return runs.from_json(Profile, files.read_json(stored))
+
+
+def _recipe(profile: Profile, pattern: str, max_error_rise: float, folder: Path) -> Recipe:
+    stored = folder / "recipe.json"
+    if not stored.exists():
+        recipe = prune.plan(profile, pattern=pattern, max_error_rise=max_error_rise)
+        files.write_json(stored, recipe.to_json())
+    return Recipe.from_json(files.read_json(stored))
+
+
+def _pack(task: contract.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn.Module]:
+    """Store the outcome and read it back: the same, bit for bit."""
+    runs.save_tensors(folder / "sparse.safetensors", sparse.model.state_dict())
+    packed = pack.encode(sparse)
+    pack.save(packed, folder / "model.zs")
+    decoded = pack.decode(pack.load(folder / "model.zs"))
+    for name, tensor in sparse.model.state_dict().items():
+        assert tensor.cpu().numpy().tobytes() == decoded[name].numpy().tobytes(), name
+    return packed, contract.model(task, decoded)
+
+
+def _record(folder: Path) -> Record:
+    record = runs.load(folder)
+    if not (folder / "report.html").exists():
+        report.html(folder / "report.html", record)
+    return record
+
+
+def _selected_on(task: contract.Task) -> str:
+    return "validation" if contract.has_splits(task) else "the reported set"
+
+
+def _sizes(sparse: Sparse, packed: Packed) -> dict[str, Any]:
+    weights = sum(mask.numel() for mask in sparse.masks.values())
+    kept = sum(int(mask.sum()) for mask in sparse.masks.values())
+    dense_bytes = 4 * sum(parameter.numel() for parameter in sparse.model.parameters())
+    return {
+        "weights": weights,
+        "weights_kept": kept,
+        "weights_times_fewer": weights / max(kept, 1),
+        "stored_bytes_dense": dense_bytes,
+        "stored_bytes": packed.stored_bytes,
+        "stored_times_smaller": dense_bytes / packed.stored_bytes,
+    }
+
+
+def _speeds(raced: list[tuple[run.Program, Timing]]) -> dict[str, Any]:
+    timing = raced[0][1]
+    return {
+        "dense_seconds": timing.dense_seconds,
+        "sparse_seconds": timing.sparse_seconds,
+        "dense_engine": timing.dense_engine,
+        "batch": timing.batch,
+        "threads": timing.threads,
+        "precision": timing.precision,
+        "machine": timing.machine,
+        "spread": timing.spread,
+        "timings": [asdict(one) for _, one in raced],
+    }
+
+
+def _layers(
+    task: contract.Task, sparse: Sparse, raced: list[tuple[run.Program, Timing]]
+) -> dict[str, list[dict[str, Any]]]:
+    zeros = measure.activations(sparse.model, contract.batches(task))
+    layers = [
+        {
+            "name": choice.layer,
+            "weights": sparse.masks[choice.layer].numel(),
+            "weights_kept": int(sparse.masks[choice.layer].sum()),
+            "weight_sparsity": choice.sparsity,
+            "input_sparsity": zeros[choice.layer].input,
+            "kernel": choice.kernel,
+            "reason": choice.reason,
+        }
+        for choice in raced[0][0].choices
+    ]
+    return {"layers": layers}
+
+
+def _mean(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of all numbers; everything else as in the seed with the median error."""
+    by_error = sorted(summaries, key=lambda one: (one["error_sparse"], one["weights_kept"]))
+    median = by_error[len(by_error) // 2]
+    varying = [key for key, value in median.items() if isinstance(value, float)]
+    means = {
+        key: statistics.fmean(one[key] for one in summaries)
+        for key in (*varying, "weights_kept", "stored_bytes")
+    }
+    scalars = [
+        {k: v for k, v in one.items() if k not in ("layers", "timings", "spread")} for one in summaries
+    ]
+    mean = {**median, **means, "seeds": len(summaries), "shown": f"seed-{median['seed']}", "runs": scalars}
+    return {**mean, "verdict": verdict(mean)}

@@ -1,0 +1,42 @@
+"""Say what a run found: tables for a terminal, and one HTML page that opens anywhere.
+
+Record -> summary_table, layer_table, timing_table, ...  -> rich's Console.print
+Record -> html(path, record)                              -> report.html
+"""
+
+from __future__ import annotations
+
+from zeroskip.report.grid import Grid
+from zeroskip.report.page import html
+from zeroskip.report.text import (
+    choice_table,
+    comparison_table,
+    history_table,
+    layer_table,
+    ledger_table,
+    profile_table,
+    seeds_table,
+    summary_table,
+    timing_table,
+)
+from zeroskip.report.words import show_bytes, show_count, show_error, show_seconds, show_share, show_times
+
+__all__ = [
+    "Grid",
+    "choice_table",
+    "comparison_table",
+    "history_table",
+    "html",
+    "layer_table",
+    "ledger_table",
+    "profile_table",
+    "seeds_table",
+    "show_bytes",
+    "show_count",
+    "show_error",
+    "show_seconds",
+    "show_share",
+    "show_times",
+    "summary_table",
+    "timing_table",
+]

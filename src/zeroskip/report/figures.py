@@ -1,0 +1,309 @@
+"""The figures of the HTML page, drawn from a record's own numbers; no data, no figure."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from math import isqrt, prod
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from zeroskip.concepts import LayerProfile, Point, Record
+from zeroskip.report.text import chosen, run_names
+from zeroskip.report.words import show_error, show_share
+
+MOST_HISTOGRAMS = 12
+MOST_TENSORS = 24
+
+# Greys with alpha are readable on a light and on a dark page alike; the page sets the colour of the text.
+_PALE, _LINE = "rgba(128,128,128,0.38)", "rgba(128,128,128,0.22)"
+_GREY = "rgba(128,128,128,0.8)"
+_GOOD, _BROKEN, _ACCENT = "#2a9d62", "#d1495b", "#3b7dd8"
+_HUES = (_ACCENT, "#e0862c", _GOOD, "#c04f9b", "#8a6fd1", "#1aa3a3", "#b58900", _BROKEN, "#7a8794")
+_AXIS = {
+    "gridcolor": _LINE,
+    "linecolor": _LINE,
+    "zeroline": False,
+    "automargin": True,
+    "title": {"font": {"size": 13}},
+}
+_SHARE = {"tickformat": ".3~%", "hoverformat": ".2%"}
+_SHADES = [[0, "rgba(128,128,128,0.08)"], [1, _ACCENT]]
+_STYLE = {
+    "font": {"family": "system-ui, sans-serif", "size": 13},
+    "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+    "bargap": 0.3,
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One plotly figure with the heading that the page puts above it."""
+
+    title: str
+    figure: go.Figure
+
+
+def layers(record: Record) -> list[Plot]:
+    """Weights of every layer before and after, and the zeros in its input and output.
+
+    >>> [plot.title for plot in layers(record)]
+    ['Weights', 'Zeros in activations']
+    """
+    shown = [layer for layer in record.profile.layers if layer.name in record.sparse_weights]
+    if not shown:
+        return []
+    names = [layer.name for layer in shown]
+    before = np.array([layer.weights for layer in shown])
+    kept = np.array([int(torch.count_nonzero(record.sparse_weights[name])) for name in names])
+    hues = [_hues(record)[name] for name in names]
+    weights = _across(names, [("before", before, _PALE), ("kept", kept, hues)], "weights (log)")
+    text = [f"{show_share(share)} kept" for share in kept / before]
+    weights.update_traces(text=text, insidetextfont_color="white", selector={"name": "kept"})
+    # On top of each other: the eye compares the two ends. From 1 on, where a log axis has its natural start.
+    weights.update_layout(barmode="overlay")
+    weights.update_xaxes(type="log", dtick=1, range=[0, 1.02 * np.log10(before.max())])
+    inputs, outputs = [layer.input_sparsity for layer in shown], [layer.output_sparsity for layer in shown]
+    zeros = _across(
+        names, [("input", inputs, _ACCENT), ("output", outputs, _PALE)], "zeros, share of all values"
+    )
+    zeros.update_xaxes(range=[0, 1.02], dtick=0.2, **_SHARE)
+    return [Plot("Weights", weights), Plot("Zeros in activations", zeros)]
+
+
+def sensitivity(record: Record) -> list[Plot]:
+    """Error of the network when one layer alone is pruned, one line per layer.
+
+    >>> len(sensitivity(record)[0].figure.data)
+    3
+    """
+    probed = [layer for layer in record.profile.layers if layer.sensitivity]
+    figure = _figure("zeros in this layer alone", "validation error", height=380 + 6 * len(probed))
+    figure.update_xaxes(**_SHARE)
+    figure.update_yaxes(**_errors([error for layer in probed for error in layer.sensitivity.values()]))
+    for layer in probed:
+        sparsities = sorted(layer.sensitivity)
+        errors = [layer.sensitivity[sparsity] for sparsity in sparsities]
+        look = {"mode": "lines+markers", "line_color": _hues(record)[layer.name]}
+        figure.add_scatter(x=sparsities, y=errors, name=_label(layer.name), **look)
+    level, title = record.profile.error, f"nothing pruned ({show_error(record.profile.error)})"
+    figure.add_scatter(
+        x=[0, 1], y=[level, level], mode="lines", line={"dash": "dot", "color": _GREY}, name=title
+    )
+    return [Plot("", figure)] if probed else []
+
+
+def trade_off(record: Record) -> list[Plot]:
+    """Validation error against the share of weights kept, for every point the pruning went through.
+
+    >>> trade_off(record)[0].figure.data[0].name
+    'path'
+    """
+    history = record.history
+    if not history:
+        return []
+    figure = _figure("weights kept (log, fewer to the right)", "validation error")
+    figure.update_xaxes(type="log", autorange="reversed", dtick="D2", **_SHARE)
+    figure.update_yaxes(**_errors([point.error for point in history]))
+    path = [point for point in history if point.kind != "bisection"]
+    figure.add_scatter(**_places(path), mode="lines", line_color=_GREY, name="path", showlegend=False)
+    looks = {
+        "dense": ("square", "dense"),
+        "round": ("circle", "round"),
+        "bisection": ("diamond", "bisection"),
+    }
+    for kind, (symbol, name) in looks.items():
+        for good, colour, outcome in ((True, _GOOD, ""), (False, _BROKEN, ", over the budget")):
+            found = [point for point in history if point.kind == kind and point.good is good]
+            if found:
+                marker = {"symbol": symbol, "color": colour, "size": 10}
+                figure.add_scatter(**_places(found), mode="markers", marker=marker, name=name + outcome)
+    best = chosen(history)
+    if best is not None:
+        ring = {"symbol": "circle-open", "size": 20, "color": _ACCENT, "line_width": 3}
+        figure.add_scatter(**_places([history[best]]), mode="markers", marker=ring, name="chosen")
+    return [Plot("", figure)]
+
+
+def histograms(record: Record) -> list[Plot]:
+    """Distribution of every layer's weights before and after; the zeros are left out after.
+
+    At most MOST_HISTOGRAMS layers, those with the most weights, in the order of the network.
+
+    >>> [plot.title for plot in histograms(record)]
+    ['fc1', 'fc2', 'fc3']
+    """
+    both = [name for name in record.dense_weights if name in record.sparse_weights]
+    largest = sorted(both, key=lambda name: -record.dense_weights[name].numel())[:MOST_HISTOGRAMS]
+    return [Plot(name, _histogram(record, name)) for name in both if name in largest]
+
+
+def _histogram(record: Record, name: str) -> go.Figure:
+    dense, sparse = _flat(record.dense_weights[name]), _flat(record.sparse_weights[name])
+    values = {"before": dense, "kept": sparse[sparse != 0]}
+    hues = {"before": _GREY, "kept": _hues(record)[name]}
+    edges = np.histogram_bin_edges(np.concatenate([dense, sparse]), bins=61)
+    figure = _figure("weight", "share of the weights", height=280).update_yaxes(**_SHARE)
+    for title, some in values.items():
+        shares = np.histogram(some, edges)[0] / max(1, some.size)
+        line = {"color": hues[title], "shape": "hvh", "width": 1.5}
+        figure.add_scatter(x=(edges[1:] + edges[:-1]) / 2, y=shares, name=title, line=line, fill="tozeroy")
+    return figure
+
+
+def first_layer(record: Record) -> list[Plot]:
+    """The first layer's mask as a picture, and for a square image the connections left per pixel.
+
+    A convolution shows its kernels instead, one filter per row, removed weights left blank.
+
+    >>> [plot.title for plot in first_layer(record)]
+    ['Mask of fc1', 'Connections per input pixel']
+    """
+    first = record.profile.layers[0] if record.profile.layers else None
+    if first is None or first.name not in record.sparse_weights:
+        return []
+    weight = record.sparse_weights[first.name].detach().float()
+    if first.op == "conv2d":
+        return [Plot(f"Kernels of {first.name}", _kernels(weight))]
+    kept = (weight != 0).float()  # (out, in)
+    mask = _picture(kept, "input", "output neuron", _SHADES)
+    mask.update_traces(showscale=False)
+    return [Plot(f"Mask of {first.name}", mask), *_pixels(kept, first)]
+
+
+def _kernels(weight: Tensor) -> go.Figure:
+    rows = weight.flatten(1)  # (out, in kh kw)
+    largest = rows.abs().max().item()
+    blank = torch.where(rows == 0, torch.nan, rows)
+    figure = _picture(
+        blank, "weight of the filter: input channel, kernel row, kernel column", "filter", "RdBu_r", "weight"
+    )
+    return figure.update_traces(zmin=-largest, zmax=largest)
+
+
+def _pixels(kept: Tensor, first: LayerProfile) -> list[Plot]:
+    side = isqrt(prod(first.input_shape))
+    if side * side != kept.shape[1] or side < 2:
+        return []
+    counts = kept.sum(0).reshape(side, side)
+    figure = _picture(counts, "pixel column", "pixel row", _SHADES, "kept")
+    figure.update_traces(zmin=0)
+    figure.update_yaxes(scaleanchor="x", constrain="domain").update_xaxes(constrain="domain")
+    return [Plot("Connections per input pixel", figure)]
+
+
+def ledger(record: Record) -> list[Plot]:
+    """Bytes of every stored tensor: values, positions and header, stacked.
+
+    Beyond MOST_TENSORS tensors the smallest are summed in one row.
+
+    >>> len(ledger(record)[0].figure.data)
+    3
+    """
+    sizes = {name: sum(parts.values()) for name, parts in record.ledger.items()}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_TENSORS]
+    rest = [name for name in sizes if name not in largest]
+    groups = {name: [name] for name in sizes if name in largest} | (
+        {f"{len(rest)} others": rest} if rest else {}
+    )
+    series = []
+    for kind, hue in (("values", _ACCENT), ("positions", "#e0862c"), ("header", _PALE)):
+        counts = [sum(record.ledger[name].get(kind, 0) for name in names) for names in groups.values()]
+        series.append((kind, np.array(counts), hue))
+    figure = _across(list(groups), series, "bytes")
+    return [Plot("", figure.update_layout(barmode="stack"))] if groups else []
+
+
+def comparison(records: Sequence[Record]) -> list[Plot]:
+    """Test error against weights and against stored bytes: an open mark is dense, a full one sparse.
+
+    >>> [plot.title for plot in comparison([one, other])]
+    ['Error against weights', 'Error against stored bytes']
+    """
+    axes = {
+        "weights": ("weights", "weights_kept"),
+        "stored bytes": ("stored_bytes_dense", "stored_bytes"),
+    }
+    plots = [Plot(f"Error against {title}", _sizes(records, title, *keys)) for title, keys in axes.items()]
+    return [plot for plot in plots if plot.figure.data]
+
+
+def _sizes(records: Sequence[Record], title: str, dense: str, sparse: str) -> go.Figure:
+    figure = _figure(f"{title} (log)", "test error").update_xaxes(type="log", dtick="D2", tickformat="~s")
+    errors: list[float] = []
+    for name, record, hue in zip(run_names(records), records, cycle(_HUES)):
+        value: Callable[..., Any] = record.summary.get
+        sizes, both = [value(dense), value(sparse)], [value("error_dense"), value("error_sparse")]
+        if None in (*sizes, *both):
+            continue
+        marker = {
+            "symbol": ["circle-open", "circle"],
+            "size": 12,
+            "color": hue,
+            "line": {"width": 2, "color": hue},
+        }
+        look = {"mode": "lines+markers", "line": {"color": hue, "dash": "dot"}, "marker": marker}
+        figure.add_scatter(x=sizes, y=both, name=_label(name), **look)
+        errors += both
+    return figure.update_yaxes(**_errors(errors))
+
+
+def _figure(x: str, y: str, *, height: int = 380) -> go.Figure:
+    figure = go.Figure(layout={"template": "none", **_STYLE, "height": height})
+    return figure.update_xaxes(title_text=x, **_AXIS).update_yaxes(title_text=y, **_AXIS)
+
+
+def _across(names: Sequence[str], series: Sequence[tuple[str, Any, Any]], unit: str) -> go.Figure:
+    """Horizontal bars, one row per name from the top, one series per (title, values, colour)."""
+    figure = _figure(unit, "", height=110 + 34 * len(names))
+    for title, values, hue in series:
+        figure.add_bar(
+            y=[_label(name) for name in names], x=values, name=title, orientation="h", marker_color=hue
+        )
+    # "0" and "2" are the names of layers in an nn.Sequential, not numbers.
+    return figure.update_yaxes(type="category", autorange="reversed")
+
+
+def _picture(values: Tensor, x: str, y: str, colours: Any, unit: str = "") -> go.Figure:
+    """A matrix as a heat map with row 0 on top; a large one is averaged down to what a screen can show."""
+    rows, columns = min(values.shape[0], 600), min(values.shape[1], 1200)
+    small = adaptive_avg_pool2d(values[None], (rows, columns))[0]
+    figure = _figure(x, y, height=420)
+    bar = {"thickness": 14, "outlinewidth": 0, "title": {"text": unit, "font": {"size": 13}}}
+    figure.add_heatmap(z=small.numpy(), colorscale=colours, colorbar=bar)
+    return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
+
+
+def _places(points: Sequence[Point]) -> dict[str, list[float]]:
+    kept = [point.weights_kept / point.weights for point in points]
+    return {"x": kept, "y": [point.error for point in points]}
+
+
+def _errors(errors: Sequence[float]) -> dict[str, str]:
+    """The format of an axis of errors: percent, unless one is above 1 and so no share (a perplexity)."""
+    return _SHARE if max(errors, default=0) <= 1 else {}
+
+
+def _hues(record: Record) -> dict[str, str]:
+    """Layer name -> colour, the same in every figure of the page."""
+    names = dict.fromkeys([*(layer.name for layer in record.profile.layers), *record.dense_weights])
+    return dict(zip(names, cycle(_HUES)))
+
+
+def _flat(weight: Tensor) -> np.ndarray:
+    return weight.detach().float().flatten().numpy()
+
+
+def _label(name: str) -> str:
+    """A name for plotly, which would read `<b>` as a tag."""
+    return html.escape(name, quote=False)

@@ -1,0 +1,136 @@
+"""One HTML file that holds everything, opens offline and asks nobody for anything."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from zeroskip import files
+from zeroskip.concepts import Record
+from zeroskip.errors import RunError
+from zeroskip.report import figures, text
+from zeroskip.report.captions import CAPTIONS
+from zeroskip.report.figures import Plot
+from zeroskip.report.grid import Grid
+from zeroskip.report.words import show_count
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: what to see, then a verdict, tables and figures; `details` are tables folded away.
+
+    linked  the rows of its tables are the sections that follow
+    mood    colours the verdict: "win" or "loss" where zeroskip won or lost every race, else ""
+    """
+
+    title: str
+    caption: str = ""
+    grids: Sequence[Grid] = ()
+    plots: Sequence[Plot] = ()
+    details: Sequence[Grid] = ()
+    verdict: str = ""
+    linked: bool = False
+    mood: str = ""
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to look at."""
+        return not (self.verdict or self.plots or any(grid.rows for grid in self.grids))
+
+
+def html(path: str | Path, *records: Record) -> Path:
+    """Write the report of one run, or the comparison of several, as one self-contained HTML file.
+
+    What a record lacks (timings, sensitivity, ledger, ...) has no section. Raises FileError where the
+    file cannot be written and RunError where no record is given.
+
+    >>> report.html("report.html", record)
+    PosixPath('report.html')
+    """
+    if not records:
+        raise RunError("a report of no runs was asked for: there is nothing to show. Name at least one run.")
+    if len(records) == 1:
+        return files.write(path, _render(f"{_task(records[0])}: do its zeros pay?", one_run(records[0])))
+    return files.write(path, _render(f"{len(records)} runs compared", several_runs(records)))
+
+
+def one_run(record: Record) -> list[Section]:
+    """The sections of one run's page; those without content are left out.
+
+    >>> [section.title for section in one_run(record)][:2]
+    ['Verdict', 'Time on this machine']
+    """
+    seeds = [text.seeds_table(record)] if len(record.summary.get("runs") or ()) > 1 else []
+    parts = [
+        _verdict("Verdict", record, [text.summary_table(record), *seeds]),
+        _section("Time on this machine", grids=[text.timing_table(timing) for timing in record.timings]),
+        _section(
+            "Layer by layer", grids=[text.layer_table(record)], details=[text.choice_table(record.choices)]
+        ),
+        _section("Where the zeros are", figures.layers(record), details=[text.profile_table(record.profile)]),
+        _section("How much each layer minds", figures.sensitivity(record)),
+        _section(
+            "Error against weights kept",
+            figures.trade_off(record),
+            details=[text.history_table(record.history)],
+        ),
+        _section("Weights before and after", figures.histograms(record)),
+        _section("What the first layer keeps", figures.first_layer(record)),
+        _section("Where the bytes go", figures.ledger(record), details=[text.ledger_table(record.ledger)]),
+    ]
+    return [part for part in parts if not part.empty]
+
+
+def several_runs(records: Sequence[Record]) -> list[Section]:
+    """The sections of a comparison: all runs in one table and two figures, then each run's own verdict.
+
+    >>> [section.title for section in several_runs([one, other])]
+    ['Comparison', 'digits', 'digits-conv']
+    """
+    first = Section(
+        "Comparison",
+        CAPTIONS["Comparison"],
+        [text.comparison_table(records)],
+        figures.comparison(records),
+        linked=True,
+    )
+    names = text.run_names(records)
+    each = [
+        _verdict(name, record, [text.summary_table(record)])
+        for name, record in zip(names, records, strict=True)
+    ]
+    return [first, *each]
+
+
+def _section(
+    title: str, plots: Sequence[Plot] = (), *, grids: Sequence[Grid] = (), details: Sequence[Grid] = ()
+) -> Section:
+    return Section(title, CAPTIONS[title], grids, plots, [grid for grid in details if grid.rows])
+
+
+def _verdict(title: str, record: Record, grids: Sequence[Grid]) -> Section:
+    value = record.summary.get
+    splits = ", ".join(f"{name} {show_count(count)}" for name, count in (value("splits") or {}).items())
+    caption = f"Examples: {splits}." if splits else ""
+    marks = {text.mark(dense, sparse) for _, _, dense, sparse in text.races(record)}
+    mood = marks.pop() if len(marks) == 1 else ""
+    return Section(title, caption, grids, verdict=value("verdict") or "", mood=mood)
+
+
+def _task(record: Record) -> str:
+    return str(record.summary.get("task") or text.run_names([record])[0])
+
+
+def _render(title: str, sections: Sequence[Section]) -> str:
+    # Plotly's own source goes in once, as it is; everything else is escaped.
+    page = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    plots = [json.loads(plot.figure.to_json()) for section in sections for plot in section.plots]
+    given = {"title": title, "sections": sections, "plots": plots, "plotly": get_plotlyjs()}
+    return page.get_template("template.html.j2").render(given)

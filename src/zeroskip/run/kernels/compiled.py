@@ -1,0 +1,170 @@
+"""What the kernels in machine code have in common: their memory, how they are called, and calling several at once.
+
+Such a kernel is a function (plan, x (rows, in), y (rows, out), scratch, rows) of four addresses and a number.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Layer, Machine, weight_sparsity
+from zeroskip.emit import INTEGER, POINTER, Function, compile_function
+from zeroskip.errors import EngineError
+
+ARGUMENTS = {"plan": POINTER, "x": POINTER, "y": POINTER, "scratch": POINTER, "rows": INTEGER}
+
+# Column numbers are stored in 16 bits: half the memory traffic of 32, and wide enough for all but giants.
+WIDEST = 1 << 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Numbers and arrays that machine code finds behind one address.
+
+    address  of a table with 8 bytes for each: the number, or the address of the array
+    alive    the memory behind it, which lives as long as the plan
+    """
+
+    address: int
+    alive: tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Linear layers in machine code: a float32 tensor (..., inputs) -> (..., outputs).
+
+    scratch          floats of working memory that a call needs,
+    scratch_per_row  and as many more for each row of the input
+    """
+
+    run: Callable[..., None]
+    plan: Plan
+    inputs: int
+    outputs: int
+    machine: Machine
+    scratch: int = 0
+    scratch_per_row: int = 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = x.shape
+        # Machine code believes what it is told: a wrong size would make it read foreign memory.
+        if shape[-1] != self.inputs or x.dtype is not torch.float32:
+            raise EngineError(
+                f"the layer takes float32 (..., {self.inputs}), and was given {x.dtype} {tuple(shape)}."
+            )
+        x = x if x.is_contiguous() else x.contiguous()
+        rows = x.numel() // self.inputs
+        y = torch.empty(*shape[:-1], self.outputs)
+        # Working memory is fresh for each call, because several threads may run the same layer.
+        size = self.scratch + self.scratch_per_row * rows
+        scratch = torch.empty(size) if size else y
+        self.run(self.plan.address, x.data_ptr(), y.data_ptr(), scratch.data_ptr(), rows)
+        return y
+
+
+def plan(*parts: int | np.ndarray, alive: Sequence[object] = ()) -> Plan:
+    """The plan that holds `parts` in this order, and keeps `alive` besides.
+
+    >>> plan(300, np.zeros(4, np.float32)).alive[0].dtype
+    torch.float32
+    """
+    # torch aligns its memory to cache lines, numpy does not; vectors then seldom lie across two lines.
+    copies = [
+        torch.from_numpy(np.ascontiguousarray(part)).clone() for part in parts if not isinstance(part, int)
+    ]
+    addresses = iter([copy.data_ptr() for copy in copies])
+    fields = [part if isinstance(part, int) else next(addresses) for part in parts]
+    table = torch.tensor(fields, dtype=torch.int64)
+    return Plan(table.data_ptr(), (*copies, table, *alive))
+
+
+def sequence(layers: Sequence[Compiled]) -> Compiled:
+    """The layers one after the other, in one call: for small networks a call costs more than its arithmetic.
+
+    >>> sequence([fc1, fc2, fc3])(torch.zeros(1, 784)).shape
+    torch.Size([1, 10])
+    """
+    machine, widest = layers[0].machine, max(layer.outputs for layer in layers)
+    scratch = max(layer.scratch for layer in layers)
+    calls = [each for layer in layers for each in (_address(layer.run), layer.plan.address)]
+    weights = plan(len(layers), scratch, widest, *calls, alive=layers)
+    run = _compiled(machine)
+    return Compiled(run, weights, layers[0].inputs, layers[-1].outputs, machine, scratch, 2 * widest)
+
+
+def refusal(layer: Layer, precision: str) -> str | None:
+    """Why a kernel for sparse float32 linear layers cannot run the layer, or None.
+
+    >>> refusal(layer_without_zeros, "fp32")
+    '0 % zeros: nothing to skip'
+    """
+    if precision != "fp32":
+        return f"computes fp32, not {precision}"
+    if layer.op != "linear":
+        return f"computes linear layers, not {layer.op}"
+    if layer.weight.dtype is not torch.float32:
+        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
+    if layer.weight.shape[1] > WIDEST:
+        return f"{layer.weight.shape[1]} inputs: column numbers of 16 bits reach {WIDEST}"
+    return None if weight_sparsity(layer.weight) > 0 else "0 % zeros: nothing to skip"
+
+
+def arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
+    """Weight (out, in) and bias (out,) of a linear layer; the bias is zero where it has none.
+
+    >>> [array.shape for array in arrays(layer)]
+    [(300, 64), (300,)]
+    """
+    weight = layer.weight.detach().numpy()
+    bias = np.zeros(len(weight), np.float32) if layer.bias is None else layer.bias.detach().numpy()
+    return weight, bias
+
+
+def starts(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Where each of several runs begins when they lie one after the other, and where the last one ends.
+
+    >>> starts([3, 0, 2])
+    array([0, 3, 3, 5])
+    """
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def emit_sequence() -> Function:
+    """The function that calls others in turn, passing results through two buffers behind their scratch.
+
+    >>> emit_sequence().name
+    'sequence'
+    """
+    f = Function("sequence", ARGUMENTS)
+    count, scratch, widest = f.fields("%plan", [INTEGER] * 3)
+    even = f.at("%scratch", scratch)
+    odd = f.at(even, f.multiply(widest, "%rows"))
+    last = f.add(count, -1)
+    with f.loop(0, count) as number:
+        code, weights = f.fields(f.at("%plan", f.add(f.multiply(number, 2), 3), INTEGER), [POINTER] * 2)
+        is_odd = f.value(f"trunc i64 {number} to i1")
+        before, after = (f"select i1 {is_odd}, ptr {a}, ptr {b}" for a, b in ((even, odd), (odd, even)))
+        source = _select(f, f"eq i64 {number}, 0", "%x", f.value(before))
+        target = _select(f, f"eq i64 {number}, {last}", "%y", f.value(after))
+        f.do(f"call void {code}(ptr {weights}, ptr {source}, ptr {target}, ptr %scratch, i64 %rows)")
+    return f
+
+
+def _select(f: Function, condition: str, yes: str, no: str) -> str:
+    return f.value(f"select i1 {f.value(f'icmp {condition}')}, ptr {yes}, ptr {no}")
+
+
+@cache
+def _compiled(machine: Machine) -> Callable[..., None]:
+    return compile_function(emit_sequence().text(machine), "sequence", machine, len(ARGUMENTS))
+
+
+def _address(function: Callable[..., None]) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]

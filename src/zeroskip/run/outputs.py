@@ -1,0 +1,53 @@
+"""Comparing what two ways of computing a network return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+# A program may differ from the network by this share of the network's largest output: rounding errors of
+# float32 grow through the layers, a wrong weight is orders of magnitude worse.
+TOLERANCE = 1e-3
+
+
+def leaves(value: Any) -> list[Tensor]:
+    """The tensors in what a network returns: a tensor, or tuples, lists and dicts of them.
+
+    >>> len(leaves((torch.zeros(1), {"a": torch.zeros(1)})))
+    2
+    """
+    if isinstance(value, Tensor):
+        return [value]
+    parts = (
+        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    )
+    return [leaf for part in parts for leaf in leaves(part)]
+
+
+def difference(value: Any, expected: Any) -> float:
+    """Largest absolute difference between two returned values, where `expected` is finite.
+
+    Infinite where shapes or numbers of tensors differ, or `value` is not finite where `expected` is.
+
+    >>> difference(torch.tensor([1.0, 2.0]), torch.tensor([1.0, float("nan")]))
+    0.0
+    """
+    pairs = list(zip(leaves(value), leaves(expected), strict=False))
+    if len(leaves(value)) != len(leaves(expected)) or any(a.shape != b.shape for a, b in pairs):
+        return float("inf")
+    gaps = [(a.double() - b.double())[b.isfinite()].abs() for a, b in pairs]
+    largest = max((float(gap.max()) for gap in gaps if gap.numel()), default=0.0)
+    return largest if largest == largest else float("inf")
+
+
+def agree(value: Any, expected: Any) -> bool:
+    """Whether two returned values are the same up to rounding.
+
+    >>> agree(torch.tensor([1.0]), torch.tensor([1.0000001]))
+    True
+    """
+    finite = [leaf[leaf.isfinite()].double().abs() for leaf in leaves(expected)]
+    largest = max((float(leaf.max()) for leaf in finite if leaf.numel()), default=0.0)
+    return difference(value, expected) <= TOLERANCE * largest + 1e-6

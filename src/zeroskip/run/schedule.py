@@ -1,0 +1,101 @@
+"""From a graph to one function that runs it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroskip.graph import Graph, Node, last_uses
+from zeroskip.run.kernels.compiled import Compiled, sequence
+
+Runner = Callable[[Tensor], Sequence[Tensor]]
+"""The input of a network -> its output tensors, in the order of `Graph.outputs`."""
+
+
+def schedule(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Runner:
+    """The graph as a function, with `functions` (by node name) in place of PyTorch's.
+
+    Layers in machine code that follow each other become one call. Takes any batch size; a graph that is bound
+    to one is called with the examples cut and filled up (with zeros) to that size.
+
+    >>> schedule(graph, {})(torch.zeros(2, 784))[0].shape
+    torch.Size([2, 10])
+    """
+    nodes = [replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes]
+    joined = replace(graph, nodes=tuple(_joined(nodes, graph.outputs)))
+    run = _chain(joined) if _is_chain(joined) else _network(joined)
+    return run if graph.batch is None else _in_pieces(run, graph.batch)
+
+
+def _joined(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
+    """The nodes, with each run of compiled layers that only feed each other as a single node."""
+    uses = Counter([*outputs, *(name for node in nodes for name in node.inputs)])
+    groups: list[list[Node]] = []
+    for node in nodes:
+        before = groups[-1][-1] if groups else None
+        follows = before is not None and node.inputs == (before.name,) and uses[before.name] == 1
+        if follows and _is_compiled(node) and _is_compiled(groups[-1][-1]):
+            groups[-1].append(node)
+        else:
+            groups.append([node])
+    return [_sequence(group) if len(group) > 1 else group[0] for group in groups]
+
+
+def _is_compiled(node: Node) -> bool:
+    return isinstance(node.function, Compiled)
+
+
+def _sequence(group: Sequence[Node]) -> Node:
+    function: Any = sequence([node.function for node in group if isinstance(node.function, Compiled)])
+    return Node(group[-1].name, "sequence", group[0].inputs, function)
+
+
+def _is_chain(graph: Graph) -> bool:
+    """Whether every node reads just the one before it, and the last one is the result."""
+    names = [graph.input, *(node.name for node in graph.nodes)]
+    straight = all(node.inputs == (before,) for node, before in zip(graph.nodes, names, strict=False))
+    return straight and graph.outputs == (names[-1],)
+
+
+def _chain(graph: Graph) -> Runner:
+    functions = [node.function for node in graph.nodes]
+
+    def run(x: Tensor) -> Sequence[Tensor]:
+        for function in functions:
+            x = function(x)
+        return (x,)
+
+    return run
+
+
+def _network(graph: Graph) -> Runner:
+    steps = [
+        (node.function, node.inputs, node.name, ended)
+        for node, ended in zip(graph.nodes, last_uses(graph), strict=True)
+    ]
+
+    def run(x: Tensor) -> Sequence[Tensor]:
+        values: dict[str, Any] = {graph.input: x}
+        for function, inputs, name, ended in steps:
+            values[name] = function(*[values[each] for each in inputs])
+            for each in ended:
+                del values[each]
+        return [values[name] for name in graph.outputs]
+
+    return run
+
+
+def _in_pieces(run: Runner, batch: int) -> Runner:
+    def run_all(x: Tensor) -> Sequence[Tensor]:
+        count = len(x)
+        missing = batch if not count else -count % batch
+        filled = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
+        results = zip(*[run(piece) for piece in filled.split(batch)], strict=True)
+        return [torch.cat(pieces)[:count] for pieces in results]
+
+    return run_all

@@ -1,0 +1,212 @@
+"""graph.capture: the operations, taken one by one, compute what the network computes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from zeroskip.errors import EngineError
+from zeroskip.graph import Graph, capture, last_uses, layers, quiet
+
+
+class Masked(nn.Module):
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+class Branching(nn.Module):
+    """Two ways that meet, a value used twice, a list of tensors, a size, and a dict of results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.scale = nn.Parameter(torch.rand(8) + 1)
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        a = self.a(x)
+        both = torch.cat([a.relu(), self.b(x).relu_() + a], dim=1)
+        return {"both": both.view(x.shape[0], 2, -1), "more": (a * self.scale.exp(), x)}
+
+
+class Fixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.view(3, 8))
+
+
+class Counting(Fixed):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count.add_(1)
+        return self.layer(x)
+
+
+class Deciding(Fixed):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) if x.sum() > 0 else x
+
+
+class Constant(Fixed):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.layer(x), self.layer.weight * 2
+
+
+class OneWeight(Fixed):
+    """The weight of a linear layer used as a convolution's, without a module for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.conv2d(x.view(-1, 1, 2, 4), self.layer.weight.view(4, 1, 2, 4), padding="valid")
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(4),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(4, 4, 3, groups=2, dilation=2, padding="same"),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(),
+        nn.Linear(16, 6),
+        nn.ReLU(),
+        nn.Dropout(),
+        nn.Linear(6, 3),
+    )
+
+
+def evaluate(graph: Graph, x: Tensor) -> Any:
+    """The graph, node by node, forgetting each value as soon as `last_uses` allows."""
+    values: dict[str, Any] = {graph.input: x}
+    for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
+        values[node.name] = node.function(*[values[name] for name in node.inputs])
+        for name in ended:
+            del values[name]
+    assert set(values) - {graph.input} == set(graph.outputs) - {graph.input}
+    return graph.rebuild([values[name] for name in graph.outputs])
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [(convolutional(), (1, 8, 8)), (Branching(), (8,)), (OneWeight(), (8,)), (nn.Linear(3, 2), (7, 3))],
+    ids=["convolutional", "branching", "functional", "tokens"],
+)
+def test_the_nodes_compute_what_the_network_does_for_batches_of_1_2_and_5(
+    model: nn.Module, shape: tuple[int, ...]
+) -> None:
+    model.eval()
+    for captured_with in (1, 4):
+        graph = capture(model, torch.randn(captured_with, *shape))
+        assert graph.batch is None
+        for batch in (1, 2, 5):
+            x = torch.randn(batch, *shape)
+            with torch.no_grad():
+                torch.testing.assert_close(evaluate(graph, x.clone()), model(x), rtol=0, atol=1e-6)
+
+
+def test_layers_have_the_names_shapes_and_steps_that_hooks_see() -> None:
+    model, x = convolutional().eval(), torch.randn(2, 1, 8, 8)
+    captured = [node.layer for node in capture(model, x).nodes if node.layer]
+    for ours, theirs in zip(captured, layers(model, x), strict=True):
+        assert ours.weight.data_ptr() == theirs.weight.data_ptr()
+        facts = ("name", "op", "input_shape", "output_shape", "stride", "padding", "dilation", "groups")
+        assert [getattr(ours, fact) for fact in facts] == [getattr(theirs, fact) for fact in facts]
+
+
+def test_dropout_is_gone_and_a_relu_belongs_to_the_layer_before_it_but_not_to_batch_norm() -> None:
+    graph = capture(convolutional(), torch.randn(2, 1, 8, 8))
+    assert not [node for node in graph.nodes if "dropout" in node.op]
+    assert [(node.layer.name, node.relu) for node in graph.nodes if node.layer] == [
+        ("0", False),
+        ("3", True),
+        ("8", True),
+        ("11", False),
+    ]
+    assert [node.op for node in graph.nodes if "relu" in node.op] == ["aten.relu_.default"]
+
+
+def test_a_relu_stays_apart_where_the_value_before_it_is_used_as_well() -> None:
+    graph = capture(Branching(), torch.randn(2, 8))
+    assert {node.layer.name: node.relu for node in graph.nodes if node.layer} == {"a": False, "b": True}
+
+
+def test_a_parametrized_weight_is_computed_once_and_keeps_the_name_of_its_module() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU())
+    mask = torch.rand(4, 6) > 0.5
+    parametrize.register_parametrization(model[0], "weight", Masked(mask))
+    (node,) = capture(model, torch.randn(1, 6)).nodes
+    assert node.layer is not None
+    assert node.layer.name == "0"
+    assert node.relu
+    assert torch.equal(node.layer.weight, model[0].weight)
+    assert torch.equal(node.layer.weight != 0, mask)
+
+
+def test_a_bare_layer_has_the_empty_name() -> None:
+    (node,) = capture(nn.Linear(3, 2), torch.randn(1, 3)).nodes
+    assert node.layer is not None
+    assert node.layer.name == ""
+
+
+def test_a_network_that_only_takes_3_examples_is_captured_for_3() -> None:
+    graph = capture(Fixed(), torch.randn(3, 8))
+    assert graph.batch == 3
+
+
+def test_the_training_flag_of_every_module_is_as_before() -> None:
+    model = convolutional().train()
+    model[1].eval()
+    capture(model, torch.randn(2, 1, 8, 8))
+    assert [module.training for module in model] == [index != 1 for index in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (Deciding(), "control flow that depends on values"),
+        (Counting(), r"overwrites its own buffer or parameter \(aten.add_"),
+        (Constant(), "besides tensors that depend on its input"),
+    ],
+    ids=["data-dependent", "stateful", "constant"],
+)
+def test_what_cannot_be_captured_is_refused_with_a_way_out(model: nn.Module, reason: str) -> None:
+    with pytest.raises(EngineError, match=reason):
+        capture(model, torch.randn(2, 8))
+
+
+def test_a_stateful_network_is_not_changed_by_being_refused() -> None:
+    model = Counting()
+    with pytest.raises(EngineError):
+        capture(model, torch.randn(2, 8))
+    assert model.count.item() == 0
+
+
+def test_an_empty_batch_shows_nothing_and_is_refused() -> None:
+    with pytest.raises(EngineError, match="at least one"):
+        capture(nn.Linear(3, 2), torch.zeros(0, 3))
+
+
+def test_quiet_silences_warnings_and_logs_and_lets_them_speak_again(caplog: pytest.LogCaptureFixture) -> None:
+    with quiet():
+        warnings.warn("hush", stacklevel=1)  # would be an error in these tests
+        logging.getLogger("torch").critical("hush")
+    assert not caplog.records
+    logging.getLogger("elsewhere").critical("heard")
+    assert [record.message for record in caplog.records] == ["heard"]

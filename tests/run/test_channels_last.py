@@ -1,0 +1,82 @@
+"""Convolutions pixel by pixel: the same answers, and chosen only where the whole network can live with them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zeroskip import run
+from zeroskip.concepts import Layer
+from zeroskip.emit import detect
+from zeroskip.run import choose, race
+from zeroskip.run.kernels import channels_last, dense
+
+
+def conv(**options: int) -> Layer:
+    module = nn.Conv2d(4, 8, 3, **options).requires_grad_(False)  # type: ignore[arg-type]
+    sizes = {"stride": module.stride, "padding": module.padding, "dilation": module.dilation}
+    shape = tuple(module(torch.zeros(1, 4, 9, 7)).shape[1:])
+    return Layer("c", "conv2d", module.weight, module.bias, (4, 9, 7), shape, groups=module.groups, **sizes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    "options", [{}, {"stride": 2, "padding": 1}, {"dilation": 2}, {"groups": 4, "padding": 2}]
+)
+def test_it_computes_what_pytorch_does_and_leaves_images_pixel_by_pixel(
+    options: dict[str, int], relu: bool
+) -> None:
+    layer, x = conv(**options), torch.randn(3, 4, 9, 7)
+    y = channels_last.build(layer, detect(), "fp32", relu)(x)
+    torch.testing.assert_close(y, dense.reference(layer, x, relu))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_it_refuses_linear_layers_and_other_precisions_in_words() -> None:
+    linear = Layer("fc", "linear", torch.zeros(2, 3), None, (3,), (2,))
+    assert channels_last.accepts(linear, detect(), "fp32") == "a layout of images, and linear has none"
+    assert channels_last.accepts(conv(), detect(), "int4") == "computes fp32, not int4"
+    assert channels_last.accepts(conv(), detect(), "fp32") is None
+
+
+class Viewing(nn.Module):
+    """Its view cannot be taken of an image stored pixel by pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(1, 2, 3), nn.Linear(72, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.conv(x)).view(len(x), 72))
+
+
+def always_pixelwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timings by which dense layers win alone, and the whole network wins with images pixel by pixel."""
+
+    def seconds(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
+        return {name: [0.1 if name == "dense" else 1.0] for name in calls}
+
+    def whole(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
+        return {name: [0.1 if name == "pixelwise" else 1.0] for name in calls}
+
+    monkeypatch.setattr(race, "interleaved", seconds)
+    monkeypatch.setattr(choose, "interleaved", whole)
+
+
+def test_a_network_that_can_take_it_is_run_with_it_and_answers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    always_pixelwise(monkeypatch)
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3)
+    ).eval()
+    x = torch.randn(5, 1, 8, 8)
+    program = run.compile(model, x)
+    assert {choice.kernel for choice in program.choices if choice.op == "conv2d"} == {"channels_last"}
+    torch.testing.assert_close(program(x), model(x).detach())
+
+
+def test_a_network_with_a_view_in_the_way_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    always_pixelwise(monkeypatch)
+    model, x = Viewing().eval(), torch.randn(5, 1, 8, 8)
+    program = run.compile(model, x)
+    torch.testing.assert_close(program(x), model(x).detach())

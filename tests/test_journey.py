@@ -1,0 +1,231 @@
+"""The whole path, on a task that trains in milliseconds and, once, on real digits."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import Bare, Tiny
+from torch import nn
+
+from zeroskip import files, journey, pack, prune, run, runs, tasks
+from zeroskip.concepts import Record
+from zeroskip.errors import FileError, ModelError, RunError
+from zeroskip.run.compare import eager
+
+KEYS = {
+    "task", "seeds", "error_dense", "error_sparse", "error_unpacked", "error_run", "weights", "weights_kept",
+    "weights_times_fewer", "stored_bytes_dense", "stored_bytes", "stored_times_smaller", "layers",
+    "dense_seconds", "sparse_seconds", "dense_engine", "batch", "threads", "precision", "machine", "spread",
+    "verdict",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def short_race(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One dense engine and two rounds: what is timed does not matter here."""
+    short = partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
+    monkeypatch.setattr(run, "compare", short)
+
+
+def check_summary(record: Record, folder: Path) -> None:
+    """What must hold in the summary of any run with one seed."""
+    summary = record.summary
+    assert set(summary) >= KEYS
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
+    assert summary["weights_times_fewer"] == summary["weights"] / summary["weights_kept"]
+    assert summary["stored_bytes"] == (folder / "model.zs").stat().st_size
+    assert summary["stored_times_smaller"] == summary["stored_bytes_dense"] / summary["stored_bytes"]
+    assert summary["error_sparse"] == summary["error_unpacked"]
+    assert summary["weights_kept"] == sum(layer["weights_kept"] for layer in summary["layers"])
+    assert summary["dense_engine"] in summary["spread"]
+    assert summary["sparse_seconds"] > 0
+    assert summary["verdict"].startswith("Ship ")
+
+
+def test_the_journey_leaves_a_complete_consistent_record(tmp_path: Path) -> None:
+    task, folder = Tiny(), tmp_path / "run"
+    record = journey.sparsify(task, folder, max_error_rise=0.05)
+    check_summary(record, folder)
+    assert record.summary["weights"] == 8 * 16 + 16 * 3
+    assert record.summary["stored_bytes_dense"] == 4 * (8 * 16 + 16 * 3 + 16 + 3)
+    assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
+    assert not list(folder.rglob("unfinished*"))
+    assert [timing.batch for timing in record.timings] == [1, 4]
+
+
+def test_the_files_it_leaves_hold_the_same_network_bit_for_bit(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    record = journey.sparsify(Tiny(), folder, max_error_rise=0.05)
+    sparse = runs.load_tensors(folder / "sparse.safetensors")
+    unpacked = pack.decode(pack.load(folder / "model.zs"))
+    assert set(sparse) == set(unpacked)
+    assert all(sparse[name].numpy().tobytes() == unpacked[name].numpy().tobytes() for name in sparse)
+    model = Tiny().model()
+    model.load_state_dict(unpacked)
+    assert record.summary["error_sparse"] == Tiny().evaluate(model, "test")
+    kept = sum(int((weight != 0).sum()) for weight in prune.weights(model).values())
+    assert record.summary["weights_kept"] == kept
+
+
+def test_a_finished_run_is_read_again_without_training(tmp_path: Path) -> None:
+    first = journey.sparsify(Tiny(), tmp_path / "run")
+    task = Tiny()
+    (tmp_path / "run" / "report.html").unlink()
+    again = journey.sparsify(task, tmp_path / "run")
+    assert again.summary == first.summary
+    assert task.calls == []
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_another_command_does_not_touch_the_folder(tmp_path: Path) -> None:
+    journey.sparsify(Tiny(), tmp_path / "run")
+    with pytest.raises(RunError, match=r"max_error_rise 0.0, now 0.1"):
+        journey.sparsify(Tiny(), tmp_path / "run", max_error_rise=0.1)
+
+
+def test_test_data_is_looked_at_only_when_everything_is_decided(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    class Watching(Tiny):
+        def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+            seen.append(split)
+            return super().evaluate(model, split)
+
+    journey.sparsify(Watching(), tmp_path / "run")
+    first = seen.index("test")
+    assert seen[first:] == ["test"] * 4
+    assert "validation" in seen[:first]
+
+
+def test_a_task_of_four_functions_is_labelled_selected_on_the_reported_set(tmp_path: Path) -> None:
+    record = journey.sparsify(Bare(), tmp_path / "run")
+    assert record.summary["selected_on"] == "the reported set"
+    assert "chosen on the same set" in record.summary["verdict"]
+
+
+def test_a_trained_network_is_taken_as_it_is(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model, task = Tiny().model(), Tiny()
+    Tiny().train(model, epochs=10)
+    record = journey.sparsify(task, tmp_path / "run", weights=model.state_dict())
+    assert torch.equal(record.dense_weights["0"], model[0].weight)
+    assert all("learning_rate" not in call for call in task.calls)
+    assert len(task.calls) == len(record.history) - 1  # no first training
+
+
+def test_nan_weights_are_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    state = Tiny().model().state_dict()
+    state["0.weight"][0, 0] = float("nan")
+    with pytest.raises(ModelError, match=r'"0.weight" holds NaN'):
+        journey.sparsify(Tiny(), tmp_path / "run", weights=state)
+
+
+def test_a_network_with_nothing_to_prune_is_refused_before_training(tmp_path: Path) -> None:
+    class Layerless(Tiny):
+        def model(self) -> nn.Module:
+            return nn.Sequential(nn.ReLU(), nn.LayerNorm(8))
+
+    task = Layerless()
+    with pytest.raises(ModelError, match="nothing to prune"):
+        journey.sparsify(task, tmp_path / "run")
+    assert task.calls == []
+
+
+def test_three_seeds_give_means_records_and_the_median_seed(tmp_path: Path) -> None:
+    record = journey.sparsify_seeds(Tiny(), tmp_path / "run", seeds=3, max_error_rise=0.05)
+    summary, each = record.summary, record.summary["runs"]
+    assert summary["seeds"] == len(each) == 3
+    assert [one["seed"] for one in each] == [0, 1, 2]
+    for key in (
+        "error_dense",
+        "error_run",
+        "weights_kept",
+        "weights_times_fewer",
+        "stored_bytes",
+        "dense_seconds",
+    ):
+        assert summary[key] == pytest.approx(sum(one[key] for one in each) / 3)
+    errors = sorted(one["error_sparse"] for one in each)
+    shown = runs.load(tmp_path / "run" / summary["shown"])
+    assert shown.summary["error_sparse"] == errors[1]
+    assert all(torch.equal(record.sparse_weights[name], shown.sparse_weights[name]) for name in ("0", "2"))
+    assert (
+        len({one["weights_kept"] for one in each} | {one["error_dense"] for one in each}) > 1
+    )  # seeds differ
+
+
+def test_a_full_disk_at_any_moment_is_one_sentence_and_the_run_continues_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = journey.sparsify(Tiny(), tmp_path / "whole")
+    write = files.write
+    failures = 0
+    for survives in (0, 1, 3, 8, 20):
+        left = survives
+
+        def failing(path: Any, content: Any, **keywords: Any) -> Path:
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise FileError(f"cannot write {path}: No space left on device.")
+            return write(path, content, **keywords)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write", failing)
+            try:
+                journey.sparsify(Tiny(), tmp_path / "run")
+            except FileError:
+                failures += 1
+    assert failures == 5
+    record = journey.sparsify(Tiny(), tmp_path / "run")
+    assert all(torch.equal(record.sparse_weights[name], whole.sparse_weights[name]) for name in ("0", "2"))
+
+
+SCRIPT = """
+import sys
+from functools import partial
+sys.path.insert(0, {tests!r})
+from tiny import Tiny
+from zeroskip import journey, run
+from zeroskip.run.compare import eager
+run.compare = partial(run.compare, engines={{"torch eager": eager}}, runs=1, rounds=2)
+journey.sparsify(Tiny(), sys.argv[1], max_error_rise=0.1)
+"""
+
+
+def test_killed_with_kill_9_and_started_again_it_ends_with_the_same_network(tmp_path: Path) -> None:
+    whole = journey.sparsify(Tiny(), tmp_path / "whole", max_error_rise=0.1)
+    command = [sys.executable, "-c", SCRIPT.format(tests=str(Path(__file__).parent)), str(tmp_path / "run")]
+    for milestone in ("dense.safetensors", "rounds/002.json"):
+        process = subprocess.Popen(command)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / milestone).exists() and time.monotonic() < deadline:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "run" / "summary.json").exists()
+    subprocess.run(command, check=True)
+    record = runs.load(tmp_path / "run")
+    assert record.history == whole.history
+    assert all(torch.equal(record.sparse_weights[name], whole.sparse_weights[name]) for name in ("0", "2"))
+
+
+def test_digits_becomes_twelve_times_smaller_without_losing_more_than_one_test_image(tmp_path: Path) -> None:
+    record = journey.sparsify(tasks.digits, tmp_path / "run")
+    check_summary(record, tmp_path / "run")
+    assert record.summary["splits"] == {"train": 1077, "validation": 360, "test": 360}
+    assert record.summary["weights"] == 50_200
+    assert record.summary["weights_times_fewer"] >= 12
+    assert record.summary["error_sparse"] <= record.summary["error_dense"] + 1 / 360 + 1e-9
+    assert math.isclose(record.summary["error_run"], record.summary["error_sparse"], abs_tol=1 / 360)
