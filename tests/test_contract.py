@@ -19,6 +19,13 @@ def test_a_task_with_splits_is_asked_for_the_one_that_is_meant() -> None:
     assert contract.evaluate(Bare(), model, "test") == Tiny().evaluate(model, "validation")
 
 
+def test_one_example_is_a_share_of_the_validation_split_where_its_size_is_told() -> None:
+    assert contract.one_example(Bare()) == 0.0
+    task = Tiny()
+    task.split_sizes = lambda: {"validation": 50, "test": 10}  # type: ignore[attr-defined]
+    assert contract.one_example(task) == 0.02
+
+
 def test_keywords_that_train_does_not_take_are_named_and_left_out() -> None:
     with pytest.warns(
         UserWarning, match=r"Bare: train\(\) takes no epochs, weight_decay; it is called without"

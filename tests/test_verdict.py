@@ -58,7 +58,8 @@ def test_one_batch_size_may_win_and_another_lose() -> None:
     [
         (0.03, 0.0, {"test": 100}, False),  # one test example more cannot be told apart
         (0.031, 0.0, {"test": 100}, True),
-        (0.04, 0.01, {"test": 100}, False),
+        (0.04, 0.02, {"test": 100}, False),
+        (0.041, 0.02, {"test": 100}, True),
         (0.021, 0.0, {}, True),  # a task that does not tell its sizes gets no allowance
     ],
 )

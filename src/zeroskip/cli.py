@@ -46,7 +46,11 @@ DOWNLOAD = typer.Option(help="Fetch the data set into --data first, if it is abs
 JSON = typer.Option("--json", help="Print JSON instead of tables.")
 THREADS = typer.Option(min=1, help="Threads for every engine that is timed.")
 PATTERN = typer.Option(help="Where zeros may lie: free, 2:4, 4x1, 1x1x3x3, channel, ...")
-RISE = typer.Option(min=0.0, help="How much the validation error may rise, 0.01 = one point.")
+RISE = typer.Option(
+    min=0.0,
+    help="How much the validation error may rise, 0.01 = one point. Default: one example of the validation split, "
+    "where the task tells its size.",
+)
 
 
 @app.command()
@@ -55,7 +59,7 @@ def sparsify(
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for everything the run leaves behind.")],
     seeds: Annotated[int, typer.Option(min=1, help="Repeat with this many seeds and report means.")] = 1,
     pattern: Annotated[str, PATTERN] = "free",
-    max_error_rise: Annotated[float, RISE] = 0.0,
+    max_error_rise: Annotated[float | None, RISE] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
     threads: Annotated[int, THREADS] = 1,
     data: Annotated[Path | None, DATA] = None,
@@ -112,7 +116,7 @@ def prune(
     task: Annotated[str, TASK],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sparse weights go (safetensors).")],
     pattern: Annotated[str, PATTERN] = "free",
-    max_error_rise: Annotated[float, RISE] = 0.0,
+    max_error_rise: Annotated[float | None, RISE] = None,
     sparsity: Annotated[
         float | None,
         typer.Option(help="Prune to this share of zeros, e.g. 0.9, whatever the error, instead of a budget."),
@@ -130,7 +134,7 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
-    from zeroskip import measure, report, retrain, runs
+    from zeroskip import contract, measure, report, retrain, runs
     from zeroskip import prune as pruning
 
     loaded = _task(task, data, download)
@@ -139,7 +143,8 @@ def prune(
         model = _trained(loaded, weights, progress)
         profile = measure.profile(model, loaded, progress=progress)
         if sparsity is None:
-            recipe = pruning.plan(profile, pattern=pattern, max_error_rise=max_error_rise, train=train)
+            rise = contract.one_example(loaded) if max_error_rise is None else max_error_rise
+            recipe = pruning.plan(profile, pattern=pattern, max_error_rise=rise, train=train)
         else:
             steps = pruning.schedules.cubic(sparsity, rounds)
             recipe = pruning.plan(

@@ -75,6 +75,16 @@ def split_sizes(task: Task) -> dict[str, int]:
     return dict(sizes()) if callable(sizes) else {}
 
 
+def one_example(task: Task) -> float:
+    """What one more wrong answer on the validation split adds to the error; 0 where its size is not told.
+
+    >>> one_example(tasks.digits) == 1 / 360
+    True
+    """
+    count = split_sizes(task).get("validation", 0)
+    return 1 / count if count else 0.0
+
+
 def evaluate(task: Task, model: nn.Module, split: str) -> float:
     """The task's error of `model` on "validation" or "test"; without splits, on the one set there is.
 

@@ -22,7 +22,7 @@ def sparsify(
     *,
     seed: int = 0,
     pattern: str = "free",
-    max_error_rise: float = 0.0,
+    max_error_rise: float | None = None,
     weights: Mapping[str, Tensor] | None = None,
     threads: int = 1,
     progress: Progress = silent,
@@ -32,11 +32,14 @@ def sparsify(
     Killed and called again with the same arguments, it continues and ends with the same network.
     Decisions look at the validation split only; the test split is looked at once, at the end.
 
-    weights  state dict of a trained network to start from, instead of training one
+    max_error_rise  what pruning may cost on validation; None: one example, the smallest difference there is
+    weights         state dict of a trained network to start from, instead of training one
 
     >>> sparsify(tasks.digits, "runs/demo").summary["verdict"]
     'Ship model.zs and run it with zeroskip: ...'
     """
+    if max_error_rise is None:
+        max_error_rise = contract.one_example(task)
     folder = runs.claim(out, _command(task, seed, pattern, max_error_rise, weights, threads))
     if (folder / "summary.json").exists():
         return _record(folder)

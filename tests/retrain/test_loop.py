@@ -68,6 +68,16 @@ def test_a_budget_stops_at_the_first_bad_round_and_bisects_twice() -> None:
     ]
 
 
+def test_a_rise_of_exactly_the_budget_is_within_it() -> None:
+    class Counting(Scripted):
+        def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+            return 13 / 360 if super().evaluate(model, split) == 0.1 else 14 / 360
+
+    assert 13 / 360 + 1 / 360 < 14 / 360  # in floating point
+    history = retrain.loop(dense(), Recipe(rounds(0.9), max_error_rise=1 / 360), Counting()).history
+    assert [point.good for point in history] == [True, True]
+
+
 def test_the_last_good_point_is_what_is_returned() -> None:
     recipe = Recipe(rounds(*schedules.geometric(0.7, 9)), max_error_rise=0.05)
     sparse = retrain.loop(dense(), recipe, Scripted())
