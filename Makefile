@@ -1,6 +1,7 @@
 # `make demo` shows it, `make test` proves it. Everything lives in .venv; nothing else is touched.
 PYTHON ?= python3
 BIN := .venv/bin
+# Through the environment, pip pins the build of the package too.
 TESTS ?=
 
 .PHONY: setup demo check test test-all format clean
@@ -9,7 +10,7 @@ setup: .venv/installed  ## make .venv and install zeroskip with what its tests n
 
 .venv/installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
 demo: setup  ## the whole journey on real digits: a measured table, runs/demo/report.html

@@ -108,6 +108,7 @@ def test_sparsify_a_file_of_one_s_own_prints_a_table_and_ends_with_the_verdict(
     status, out, _ = call("sparsify", TASK, "--out", tmp_path / "run", "--max-error-rise", 0.05)
     assert status == 0
     assert "stored bytes" in out
+    assert out.splitlines()[0] == f"{TASK}: 200 train, 100 validation, 100 test examples"
     assert out.strip().splitlines()[-1].startswith("Ship ")
     assert (tmp_path / "run" / "report.html").exists()
 

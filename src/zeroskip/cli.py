@@ -71,7 +71,7 @@ def sparsify(
     Writes report.html, summary.json, model.zs and sparse.safetensors into RUN. Killed at any moment and
     started again with the same words, it continues where it was.
     """
-    from zeroskip import journey, report
+    from zeroskip import contract, journey, report
 
     loaded = _task(task, data, download)
     options: dict[str, Any] = {
@@ -85,6 +85,8 @@ def sparsify(
             record = journey.sparsify_seeds(loaded, out, seeds=seeds, progress=progress, **options)
         else:
             record = journey.sparsify(loaded, out, progress=progress, **options)
+    if not as_json and (sizes := contract.split_sizes(loaded)):
+        _say(f"{task}: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " examples")
     tables = [report.summary_table(record), report.layer_table(record)]
     tables += [report.seeds_table(record)] if seeds > 1 else []
     _show(record.summary, *tables, as_json=as_json)

@@ -249,6 +249,11 @@ class Machine:
     cores: int
     vector_bytes: int
 
+    @property
+    def title(self) -> str:
+        """What a table says of it."""
+        return f"{self.name}, {self.cores} cores, {8 * self.vector_bytes}-bit vectors"
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -324,6 +329,12 @@ class Timing:
     def speedup(self) -> float:
         """Above 1 is faster than the fastest dense engine."""
         return self.dense_seconds / self.sparse_seconds
+
+    @property
+    def settled(self) -> bool:
+        """Whether the runs of the two do not overlap: otherwise neither can be called faster."""
+        ours, dense = self.spread["zeroskip"], self.spread[self.dense_engine]
+        return ours[1] < dense[0] or dense[1] < ours[0]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def test_every_engine_is_measured_and_agrees_with_the_network(
         low, high = timing.spread[name]
         assert 0 < low <= seconds <= high
         assert timing.max_difference[name] < 1e-5
-    assert (timing.batch, timing.threads, timing.precision, timing.machine) == (4, 1, "fp32", HERE.name)
+    assert (timing.batch, timing.threads, timing.precision, timing.machine) == (4, 1, "fp32", HERE.title)
     assert (timing.runs, timing.rounds, timing.skipped) == (3, 2, {})
     assert timing.speedup == min(timing.seconds[name] for name in QUICK) / timing.seconds["zeroskip"]
 

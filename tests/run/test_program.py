@@ -194,7 +194,7 @@ def test_printing_a_program_names_every_kernel_its_time_and_every_reason(prefer:
     model = convolutional()
     text = str(run.compile(model, torch.randn(2, 1, 8, 8)))
     head, titles, convolution, middle, last = text.splitlines()
-    assert HERE.name in head
+    assert HERE.title in head
     assert "fp32, batch 2, 1 thread: 2.0 us a call, 4.0 us with every layer dense" in head
     assert titles.split() == [
         "layer",

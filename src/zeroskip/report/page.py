@@ -117,7 +117,7 @@ def _verdict(title: str, record: Record, grids: Sequence[Grid]) -> Section:
     value = record.summary.get
     splits = ", ".join(f"{name} {show_count(count)}" for name, count in (value("splits") or {}).items())
     caption = f"Examples: {splits}." if splits else ""
-    marks = {text.mark(dense, sparse) for _, _, dense, sparse in text.races(record)}
+    marks = {text.mark(dense, sparse) if sure else "" for *_, dense, sparse, sure in text.races(record)}
     mood = marks.pop() if len(marks) == 1 else ""
     return Section(title, caption, grids, verdict=value("verdict") or "", mood=mood)
 

@@ -48,33 +48,35 @@ def summary_table(record: Record) -> Grid:
         if value(sparse) is not None
     ]
     times = races(record)
-    marks = {len(cells) + i: mark(dense, sparse) for i, (_, _, dense, sparse) in enumerate(times)}
+    marks = {len(cells) + i: mark(dense, sparse) for i, (*_, dense, sparse, sure) in enumerate(times) if sure}
     cells += [
         (
             f"time per call, batch {batch}",
             show_seconds(dense),
             show_seconds(sparse),
-            show_speed(dense, sparse, than=engine),
+            show_speed(dense, sparse, than=engine) + ("" if sure else "; spreads overlap"),
         )
-        for batch, engine, dense, sparse in times
+        for batch, engine, dense, sparse, sure in times
     ]
     title, note = str(value("task", "Summary")), conditions(record)
     return Grid(title, ("", "dense", "sparse", "ratio"), tuple(cells), note, prose=("ratio",), marks=marks)
 
 
 def races(record: Record) -> list[tuple[Any, ...]]:
-    """(batch, fastest dense engine, its seconds, zeroskip's seconds) of every race that both took part in.
+    """(batch, fastest dense engine, its seconds, zeroskip's, whether that is settled) of every race.
 
     >>> races(record)[0]
-    (1, 'torch eager', 2.1e-05, 1.4e-05)
+    (1, 'torch eager', 2.1e-05, 1.4e-05, True)
     """
     found = [
-        (t.batch, t.dense_engine, t.dense_seconds, t.sparse_seconds) for t in record.timings if _raced(t)
+        (t.batch, t.dense_engine, t.dense_seconds, t.sparse_seconds, t.settled)
+        for t in record.timings
+        if _raced(t)
     ]
     from_summary = tuple(
         map(record.summary.get, ("batch", "dense_engine", "dense_seconds", "sparse_seconds"))
     )
-    return found or ([] if None in from_summary else [from_summary])
+    return found or ([] if None in from_summary else [(*from_summary, True)])
 
 
 def conditions(record: Record) -> str:
@@ -83,10 +85,11 @@ def conditions(record: Record) -> str:
     >>> conditions(record)
     'seed 0; chosen on validation; 2 threads; float32; AMD EPYC'
     """
+    seeds = record.summary.get("seeds", 1)
     forms = {
-        "seed": "seed {}",
+        "seed": "seed {}" if seeds == 1 else f"means of {seeds} seeds, times and layers of seed {{}}",
         "selected_on": "chosen on {}",
-        "threads": "{} threads",
+        "threads": "{} thread" if record.summary.get("threads") == 1 else "{} threads",
         "precision": "{}",
         "machine": "{}",
     }

@@ -102,7 +102,7 @@ def compare(
         batch=len(batch),
         threads=threads,
         precision=program.precision,
-        machine=program.machine.name,
+        machine=program.machine.title,
         runs=runs,
         rounds=rounds,
     )

@@ -78,13 +78,13 @@ def table(program: Program) -> str:
     """Which kernel runs each layer of a program, how fast, and why not the others.
 
     >>> print(table(program))
-    AMD EPYC, fp32, batch 1, 1 thread: 4.9 us a call, 15.3 us with every layer dense
+    AMD EPYC, 2 cores, 512-bit vectors; fp32, batch 1, 1 thread: 4.9 us a call, 15.3 us with every layer dense
     layer  weight     zeros   kernel  us   dense us  why, and the others
     fc1    300 x 784  92.0 %  sell    6.1  15.4      fastest; spmm 10.9 us
     fc3    10 x 100   0.0 %   dense   3.0  3.0       only one possible; sell: 0 % zeros: nothing to skip
     """
     threads = f"{program.threads} thread{'s' if program.threads > 1 else ''}"
-    head = f"{program.machine.name}, {program.precision}, batch {program.batch}, {threads}: "
+    head = f"{program.machine.title}; {program.precision}, batch {program.batch}, {threads}: "
     times = f"{_us(program.seconds)} us a call, {_us(program.dense_seconds)} us with every layer dense"
     titles = ("layer", "weight", "zeros", "kernel", "us", "dense us", "why, and the others")
     rows = [titles, *map(_row, program.choices)]

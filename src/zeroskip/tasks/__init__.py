@@ -11,7 +11,7 @@ from zeroskip.tasks.load import load
 
 digits = Classification(
     "digits", lambda: LeNet300100(inputs=64), _digits.load,
-    epochs=60, batch_size=32, learning_rate=4e-3, weight_decay=0.3, label_smoothing=0.1, input_noise=0.1,
+    epochs=60, batch_size=32, learning_rate=2e-3, weight_decay=0.3, label_smoothing=0.1, input_noise=0.1,
 )  # fmt: skip
 digits_conv = Classification(
     "digits-conv", lambda: LeNet5(side=8, kernel=3, padding=1, channels=(20, 50, 120)), _digits.load,

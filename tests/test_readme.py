@@ -1,0 +1,124 @@
+"""The README keeps its word: its commands run, its figures are those of the stored results."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import Tiny
+
+from zeroskip import cli, run, tasks
+from zeroskip.run.compare import eager
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+RESULTS = [json.loads((ROOT / f"docs/results/{name}.json").read_text()) for name in ("digits", "digits-conv")]
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Everything runs in an empty folder, on the tiny task, with one dense engine and two rounds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tasks, "BUILT_IN", (Tiny("digits"), Tiny("digits-conv"), Tiny("mnist")))
+    monkeypatch.setattr(tasks, "digits", Tiny("digits"))
+    monkeypatch.setattr(
+        run, "compare", partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
+    )
+
+
+def commands() -> list[str]:
+    found = re.findall(r"zeroskip (sparsify [^#`\n]*)", README)
+    return [command.strip() for command in found]
+
+
+def test_the_readme_is_one_screen_and_names_commands() -> None:
+    assert len(README.splitlines()) <= 60
+    assert len(commands()) == 3
+
+
+@pytest.mark.parametrize("command", commands())
+def test_every_zeroskip_command_of_the_readme_runs(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("my_task.py").write_text((ROOT / "tests" / "tiny_task.py").read_text())
+    words = shlex.split(command.replace("--data DIR", "--data . --out runs/mnist"))
+    monkeypatch.setattr(sys, "argv", ["zeroskip", *words])
+    cli.main()
+    assert (Path(words[words.index("--out") + 1]) / "report.html").exists()
+
+
+def test_the_step_commands_it_names_are_all_there_are_beside_sparsify() -> None:
+    named = re.search(r"Each step alone: `zeroskip ([\s\S]*?); all take", README)
+    assert named is not None
+    words = set(re.findall(r"[a-z]+", named.group(1)))
+    assert words == {command.name or command.callback.__name__ for command in cli.app.registered_commands} - {  # type: ignore[union-attr]
+        "sparsify"
+    }
+
+
+def test_the_python_lines_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
+    code = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    assert code is not None
+    Path("runs").mkdir()
+    exec(code.group(1), {})
+    assert "dense us" in capsys.readouterr().out
+    assert Path("runs/digits.zs").exists()
+
+
+def row(name: str, cell: Any) -> str:
+    return f"| {name} | " + " | ".join(cell(summary) for summary in RESULTS) + " |"
+
+
+def seconds(timing: dict[str, Any], engine: str) -> str:
+    return f"{1e6 * timing['seconds'][engine]:.3g} us"
+
+
+def race(place: int) -> Any:
+    def cell(summary: dict[str, Any]) -> str:
+        timing = summary["timings"][place]
+        dense = min(
+            (name for name in timing["seconds"] if name != "zeroskip"), key=timing["seconds"].__getitem__
+        )
+        ratio = timing["seconds"][dense] / timing["seconds"]["zeroskip"]
+        return f"{seconds(timing, 'zeroskip')}, {dense} {seconds(timing, dense)}: {ratio:.2f}x"
+
+    return cell
+
+
+def table() -> str:
+    """The README's table, from the stored summaries."""
+    return "\n".join(
+        [
+            row("test error, dense -> sparse", lambda s: f"{s['error_dense']:.2%} -> {s['error_run']:.2%}"),
+            row(
+                "weights, dense -> sparse",
+                lambda s: (
+                    f"{s['weights']:,} -> {s['weights_kept']:,.0f}: **{s['weights_times_fewer']:.1f}x** fewer"
+                ),
+            ),
+            row(
+                "stored bytes, dense -> sparse",
+                lambda s: (
+                    f"{s['stored_bytes_dense']:,} -> {s['stored_bytes']:,.0f}: {s['stored_times_smaller']:.1f}x"
+                ),
+            ),
+            row("one input a call (median seed)", race(0)),
+            row("64 inputs a call (median seed)", race(1)),
+        ]
+    )
+
+
+def test_the_figures_of_the_readme_are_those_of_the_stored_results() -> None:
+    assert table() in README
+    assert all(summary["machine"] in README.replace("\n", " ") for summary in RESULTS)
+
+
+def test_the_stored_results_keep_the_promise() -> None:
+    digits = RESULTS[0]
+    assert digits["seeds"] == 3
+    assert digits["weights_times_fewer"] >= 12
+    assert digits["error_sparse"] <= digits["error_dense"] + 1 / 360 + 1e-9
