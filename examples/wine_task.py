@@ -7,10 +7,10 @@ from sklearn.model_selection import train_test_split
 from torch import nn
 
 features, labels = load_wine(return_X_y=True)
-features = (features - features.mean(0)) / features.std(0)
+rest, test = train_test_split(range(len(labels)), test_size=45, stratify=labels, random_state=0)
+train_rows, validation = train_test_split(rest, test_size=45, stratify=labels[rest], random_state=0)
+features = (features - features[train_rows].mean(0)) / features[train_rows].std(0)
 x, y = torch.tensor(features, dtype=torch.float32), torch.tensor(labels)
-rest, test = train_test_split(range(len(y)), test_size=45, stratify=y, random_state=0)
-train_rows, validation = train_test_split(rest, test_size=45, stratify=y[rest], random_state=0)
 
 
 class Residual(nn.Module):

@@ -41,7 +41,7 @@ def test_resume_and_on_epoch_are_left_out_silently() -> None:
 def test_an_error_that_is_no_number_is_refused(value: object) -> None:
     task = Bare()
     task.evaluate = lambda model: value  # type: ignore[method-assign, assignment, return-value]
-    with pytest.raises(TaskError, match="not a finite number. Return the error, lower is better"):
+    with pytest.raises(TaskError, match="not a (finite )?number. Return the error, lower is better"):
         contract.evaluate(task, Bare().model(), "test")
 
 
@@ -63,6 +63,31 @@ def test_a_failure_inside_the_task_names_function_file_and_line() -> None:
     words = r"Bare: train\(model\) failed in .*test_contract.py, line \d+: ZeroDivisionError: no steps"
     with pytest.raises(TaskError, match=words):
         contract.train(task, Bare().model())
+
+
+@pytest.mark.parametrize("function", ["split_sizes", "batches"])
+def test_optional_functions_that_fail_are_named_too(function: str) -> None:
+    task = Bare()
+    setattr(task, function, lambda: 1 / 0)
+    with pytest.raises(TaskError, match=rf"{function}\(\) failed in .*ZeroDivisionError"):
+        _ = contract.split_sizes(task), list(contract.batches(task))
+
+
+def test_an_exit_inside_the_task_is_no_success() -> None:
+    def leave(model: nn.Module) -> None:
+        raise SystemExit(0)
+
+    task = Bare()
+    task.train = leave  # type: ignore[method-assign]
+    with pytest.raises(TaskError, match="SystemExit"):
+        contract.train(task, Bare().model())
+
+
+def test_lazy_layers_must_have_run_once() -> None:
+    task = Bare()
+    task.model = lambda: nn.Sequential(nn.LazyLinear(3))  # type: ignore[method-assign]
+    with pytest.raises(ModelError, match="has no values yet"):
+        contract.model(task)
 
 
 def test_our_own_errors_and_interrupts_pass_through() -> None:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "concepts": {"errors"},
-    "contract": {"errors", "concepts"},
+    "contract": {"errors", "concepts", "files"},
     "patterns": set(),
     "graph": set(),
     "emit": set(),

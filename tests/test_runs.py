@@ -80,6 +80,11 @@ def test_an_unfinished_training_is_found_by_its_own_stage_only(tmp_path: Path) -
     assert runs.unfinished(tmp_path, "round 3") is None
 
 
+def test_a_damaged_unfinished_training_starts_over(tmp_path: Path) -> None:
+    (tmp_path / "unfinished.safetensors").write_bytes(b"")
+    assert runs.unfinished(tmp_path, "round 3") is None
+
+
 def test_a_fingerprint_changes_with_any_bit_name_or_shape() -> None:
     base = {"a": torch.zeros(2, 3)}
     others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).double()}]

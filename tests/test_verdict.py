@@ -20,6 +20,7 @@ FASTER, SLOWER, LEVEL = (1e-6, 1e-6, 3e-6, 3e-6), (4e-6, 4e-6, 2e-6, 2e-6), (1e-
 
 def summary(*speeds: tuple[float, float, float, float], **changes: Any) -> dict[str, Any]:
     return {
+        "layers": [{"kernel": "sell"}, {"kernel": "dense"}],
         "weights": 1000, "weights_kept": 50, "weights_times_fewer": 20.0, "stored_times_smaller": 15.0,
         "error_dense": 0.02, "error_run": 0.02, "max_error_rise": 0.0, "splits": {"test": 100},
         "selected_on": "validation",
@@ -30,7 +31,7 @@ def summary(*speeds: tuple[float, float, float, float], **changes: Any) -> dict[
 def test_smaller_as_good_and_faster_is_shipped_sparse() -> None:
     text = verdict(summary(FASTER))
     assert text.startswith(
-        "Ship model.zs and run it with zeroskip: 20.0x fewer weights, a 15.0x smaller file"
+        "Ship model.zs and run it with zeroskip: 20.0x fewer weights, a file 15.0x smaller"
     )
     assert "At batch 1 3.0x faster than torch eager, the fastest dense engine" in text
 
@@ -45,6 +46,21 @@ def test_what_overlaps_is_not_called_faster() -> None:
     text = verdict(summary(LEVEL))
     assert text.startswith("Ship model.zs for its size")
     assert "about as fast as torch eager" in text
+
+
+def test_what_is_neither_smaller_nor_faster_is_not_shipped_for_its_size() -> None:
+    text = verdict(summary(SLOWER, stored_times_smaller=0.8))
+    assert text.startswith("Ship the dense network: the sparse one is neither smaller nor faster")
+    assert "a file 1.2x LARGER" in text
+
+
+def test_a_program_without_a_sparse_kernel_does_not_credit_the_zeros() -> None:
+    text = verdict(summary(FASTER, layers=[{"kernel": "dense"}, {"kernel": "channels_last"}]))
+    assert "every layer runs dense, so zeros have no part in this" in text
+
+
+def test_of_several_seeds_the_file_of_the_shown_one_is_named() -> None:
+    assert verdict(summary(FASTER, shown="seed-1")).startswith("Ship seed-1/model.zs and run it")
 
 
 def test_one_batch_size_may_win_and_another_lose() -> None:

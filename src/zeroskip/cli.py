@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from zeroskip.errors import ZeroskipError
+from zeroskip.errors import RecipeError, ZeroskipError
 
 # Everything heavy is imported inside the commands, so that --help answers at once.
 if TYPE_CHECKING:
@@ -80,6 +80,8 @@ def sparsify(
         "weights": _weights(weights),
         "threads": threads,
     }
+    if (out / "summary.json").exists():
+        _note(f"{out} is finished; its figures are shown again. Another --out runs anew.")
     with _progress() as progress:
         if seeds > 1:
             record = journey.sparsify_seeds(loaded, out, seeds=seeds, progress=progress, **options)
@@ -88,6 +90,7 @@ def sparsify(
     if not as_json and (sizes := contract.split_sizes(loaded)):
         _say(f"{task}: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " examples")
     tables = [report.summary_table(record), report.layer_table(record)]
+    tables += [report.timing_table(timing) for timing in record.timings]
     tables += [report.seeds_table(record)] if seeds > 1 else []
     _show(record.summary, *tables, as_json=as_json)
     if not as_json:
@@ -124,8 +127,9 @@ def prune(
         typer.Option(help="Prune to this share of zeros, e.g. 0.9, whatever the error, instead of a budget."),
     ] = None,
     rounds: Annotated[
-        int, typer.Option(min=1, help="With --sparsity: prune and retrain in this many steps.")
-    ] = 4,
+        int | None,
+        typer.Option(min=1, help="With --sparsity: prune and retrain in this many steps, default 4."),
+    ] = None,
     learning_rate_divisor: Annotated[
         float | None,
         typer.Option(min=1.0, help="Retrain at the task's learning rate divided by this (Han et al.: 10)."),
@@ -136,19 +140,29 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
-    from zeroskip import contract, measure, report, retrain, runs
+    from zeroskip import contract, files, measure, report, retrain, runs
     from zeroskip import prune as pruning
 
+    if sparsity is None and rounds is not None:
+        raise RecipeError("--rounds goes with --sparsity; a budget makes as many rounds as it allows.")
+    if sparsity is not None and max_error_rise is not None:
+        raise RecipeError("give --sparsity or --max-error-rise, not both.")
     loaded = _task(task, data, download)
+    files.folder(out.parent)  # a place that cannot be written is better known before the training
     train = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
     with _progress() as progress:
+        fresh = contract.model(loaded, _weights(weights))
+        shapes = {name: tuple(weight.shape) for name, weight in pruning.weights(fresh).items()}
+        pruning.check(shapes, pattern, max_error_rise)
+        if sparsity is not None:
+            pruning.schedules.one_shot(sparsity)
         model = _trained(loaded, weights, progress)
         profile = measure.profile(model, loaded, progress=progress)
         if sparsity is None:
             rise = contract.one_example(loaded) if max_error_rise is None else max_error_rise
             recipe = pruning.plan(profile, pattern=pattern, max_error_rise=rise, train=train)
         else:
-            steps = pruning.schedules.cubic(sparsity, rounds)
+            steps = pruning.schedules.cubic(sparsity, rounds or 4)
             recipe = pruning.plan(
                 profile, pattern=pattern, max_error_rise=None, sparsities=steps, train=train
             )
@@ -298,8 +312,8 @@ def _task(word: str, data: Path | None, download: bool = False) -> Task:
     if download and word.startswith("mnist"):
         parent = Path(os.environ.get("ZEROSKIP_DATA", "data"))
         os.environ["ZEROSKIP_DATA"] = str(parent)
-        if not (parent / "mnist").is_dir():
-            _say(f"fetching MNIST into {parent / 'mnist'}")
+        if not mnist.is_complete(parent):
+            _note(f"fetching MNIST into {parent / 'mnist'}")
             mnist.download(parent)
     return load(word)
 

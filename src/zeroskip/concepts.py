@@ -63,7 +63,7 @@ class Layer:
     def macs(self) -> int:
         """Multiply-accumulates of one example: each weight meets every output position once."""
         # A linear layer applied to (..., in) and a convolution alike: outputs / out channels = positions.
-        positions = math.prod(self.output_shape) // self.weight.shape[0]
+        positions = math.prod(self.output_shape) // max(self.weight.shape[0], 1)
         return self.weights * positions
 
 

@@ -12,16 +12,20 @@ one batch of inputs. Optional:
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import math
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
+from zeroskip import files
 from zeroskip.errors import ModelError, TaskError, ZeroskipError
 
 FUNCTIONS = ("model", "train", "evaluate", "batch")
@@ -56,6 +60,17 @@ def name(task: Task) -> str:
     return str(getattr(task, "name", getattr(task, "__name__", type(task).__name__)))
 
 
+def identity(task: Task) -> str:
+    """The task's name and, for a file, a few digits that change with its text.
+
+    >>> identity(my_task)
+    'my_task a41f09c2'
+    """
+    file = getattr(task, "__file__", None)
+    digest = " " + hashlib.sha256(files.read(file)).hexdigest()[:8] if file else ""
+    return name(task) + digest
+
+
 def has_splits(task: Task) -> bool:
     """Whether `evaluate` tells validation from test.
 
@@ -72,7 +87,10 @@ def split_sizes(task: Task) -> dict[str, int]:
     {'train': 1077, 'validation': 360, 'test': 360}
     """
     sizes = getattr(task, "split_sizes", None)
-    return dict(sizes()) if callable(sizes) else {}
+    if not callable(sizes):
+        return {}
+    with _blaming(task, "split_sizes()"):
+        return {str(split): int(count) for split, count in dict(sizes()).items()}
 
 
 def one_example(task: Task) -> float:
@@ -85,6 +103,16 @@ def one_example(task: Task) -> float:
     return 1 / count if count else 0.0
 
 
+def probe(task: Task, model: nn.Module) -> float:
+    """The validation error of a network that pruning may have ruined: infinite where it is no finite number.
+
+    >>> probe(tasks.digits, model)
+    0.9
+    """
+    error = _error(task, model, "validation")
+    return error if math.isfinite(error) else math.inf
+
+
 def evaluate(task: Task, model: nn.Module, split: str) -> float:
     """The task's error of `model` on "validation" or "test"; without splits, on the one set there is.
 
@@ -93,16 +121,10 @@ def evaluate(task: Task, model: nn.Module, split: str) -> float:
     >>> evaluate(tasks.digits, model, "test")
     0.025
     """
-    keywords = {"split": split} if has_splits(task) else {}
-    with _blaming(task, "evaluate(model)"):
-        value = task.evaluate(model, **keywords)
-    try:
-        error = float(value)
-    except (TypeError, ValueError):
-        error = float("nan")
-    if error != error or error in (float("inf"), float("-inf")):
+    error = _error(task, model, split)
+    if not math.isfinite(error):
         raise TaskError(
-            f"{name(task)}: evaluate(model) returned {value!r}, not a finite number. Return the error, lower is better."
+            f"{name(task)}: evaluate(model) returned {error}, not a finite number. Return the error, lower is better."
         )
     return error
 
@@ -126,15 +148,18 @@ def train(task: Task, model: nn.Module, **keywords: Any) -> None:
         task.train(model, **taken)
 
 
-def batches(task: Task) -> Iterable[Tensor]:
+def batches(task: Task) -> Iterator[Tensor]:
     """Batches of inputs over the task's data set, or its one `batch()`.
 
-    >>> next(iter(batches(tasks.digits))).shape
+    >>> next(batches(tasks.digits)).shape
     torch.Size([360, 1, 8, 8])
     """
-    if hasattr(task, "batches"):
-        return (inputs for inputs, _ in task.batches())
-    return [batch(task)]
+    if not hasattr(task, "batches"):
+        yield batch(task)
+        return
+    with _blaming(task, "batches()"):
+        for inputs, _ in task.batches():
+            yield inputs
 
 
 def batch(task: Task) -> Tensor:
@@ -168,22 +193,37 @@ def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
         try:
             made.load_state_dict(weights)
         except RuntimeError as fact:
-            raise ModelError(f"these weights do not fit the network of {name(task)}: {fact}") from None
+            told = " ".join(str(fact).split())[:300]
+            raise ModelError(f"these weights do not fit the network of {name(task)}: {told}") from None
     check_finite(made)
     return made.eval()
 
 
 def check_finite(network: nn.Module) -> None:
-    """ModelError naming the first tensor that holds NaN or Inf.
+    """ModelError naming the first parameter that holds NaN or Inf, or has no values yet.
 
     >>> check_finite(model)
     """
-    for key, tensor in network.state_dict().items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+    for key, parameter in network.named_parameters():
+        if is_lazy(parameter):
+            raise ModelError(f'"{key}" has no values yet: run the network once in model(), then return it.')
+        if not torch.isfinite(parameter).all():
             raise ModelError(
                 f'"{key}" holds NaN or Inf: nothing sensible can be pruned or stored. '
                 f"Train again, with a lower learning rate, or start from other weights."
             )
+
+
+def _error(task: Task, model: nn.Module, split: str) -> float:
+    keywords = {"split": split} if has_splits(task) else {}
+    with _blaming(task, "evaluate(model)"):
+        value = task.evaluate(model, **keywords)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TaskError(
+            f"{name(task)}: evaluate(model) returned {value!r}, not a number. Return the error, lower is better."
+        ) from None
 
 
 @contextmanager
@@ -193,7 +233,7 @@ def _blaming(task: Task, function: str) -> Iterator[None]:
         yield
     except (ZeroskipError, MemoryError):
         raise
-    except Exception as fact:
+    except (Exception, SystemExit) as fact:
         frame = traceback.extract_tb(fact.__traceback__)[-1]
         raise TaskError(
             f"{name(task)}: {function} failed in {frame.filename}, line {frame.lineno}: {type(fact).__name__}: {fact}"

@@ -42,7 +42,7 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
     temporary = None
     try:
         # The same folder, so that the rename stays on one file system and is atomic.
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)
             stream.flush()
@@ -50,9 +50,11 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
                 os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except OSError as fact:
+    except BaseException as fact:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(fact, OSError):
+            raise
         raise FileError(
             f"cannot write {path}: {fact.strerror}. Free some space or choose another place."
         ) from None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from zeroskip import contract, files, measure, pack, prune, report, retrain, run, runs
 from zeroskip.concepts import Packed, Profile, Progress, Recipe, Record, Sparse, Timing, silent
+from zeroskip.errors import ModelError
 from zeroskip.verdict import verdict
 
 
@@ -40,6 +41,7 @@ def sparsify(
     """
     if max_error_rise is None:
         max_error_rise = contract.one_example(task)
+    _ready(task, weights, pattern, max_error_rise)
     folder = runs.claim(out, _command(task, seed, pattern, max_error_rise, weights, threads))
     if (folder / "summary.json").exists():
         return _record(folder)
@@ -81,7 +83,7 @@ def sparsify_seeds(
     >>> sparsify_seeds(tasks.digits, "runs/three", seeds=3).summary["seeds"]
     3
     """
-    folder = runs.claim(out, {"task": contract.name(task), "seeds": seeds})
+    folder = runs.claim(out, {"task": contract.identity(task), "seeds": seeds})
     records = []
     for seed in range(seeds):
 
@@ -119,6 +121,17 @@ def race(
     return raced
 
 
+def _ready(
+    task: contract.Task, weights: Mapping[str, Tensor] | None, pattern: str, max_error_rise: float
+) -> None:
+    """Refuse now what can be refused, before an hour of training and before a folder is made."""
+    model = contract.model(task, dict(weights) if weights is not None else None)
+    batch = contract.batch(task)
+    shapes = {name: tuple(weight.shape) for name, weight in prune.weights(model).items()}
+    prune.check(shapes, pattern, max_error_rise)
+    run.check(model, batch)
+
+
 def _command(
     task: contract.Task,
     seed: int,
@@ -128,7 +141,7 @@ def _command(
     threads: int,
 ) -> dict[str, Any]:
     return {
-        "task": contract.name(task),
+        "task": contract.identity(task),
         "seed": seed,
         "pattern": pattern,
         "max_error_rise": max_error_rise,
@@ -149,7 +162,6 @@ def _dense(
         return contract.model(task, runs.load_tensors(stored))
     torch.manual_seed(seed)
     model = contract.model(task, dict(weights) if weights is not None else None)
-    prune.weights(model)  # a network with nothing to prune is refused before an hour of training
     if weights is None:
         retrain.train(task, model, stage="dense training", seed=seed, folder=folder, progress=progress)
     runs.save_tensors(stored, model.state_dict())
@@ -179,7 +191,13 @@ def _pack(task: contract.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn
     decoded = pack.decode(pack.load(folder / "model.zs"))
     for name, tensor in sparse.model.state_dict().items():
         assert tensor.cpu().numpy().tobytes() == decoded[name].numpy().tobytes(), name
-    return packed, contract.model(task, decoded)
+    unpacked = contract.model(task, decoded)
+    if contract.probe(task, unpacked) != contract.probe(task, sparse.model):
+        raise ModelError(
+            "the network read back from its file gives another error: it depends on something that is not in its "
+            "state_dict (a random buffer with persistent=False?). Make model() build the same network each time."
+        )
+    return packed, unpacked
 
 
 def _record(folder: Path) -> Record:
@@ -226,18 +244,21 @@ def _layers(
     task: contract.Task, sparse: Sparse, raced: list[tuple[run.Program, Timing]]
 ) -> dict[str, list[dict[str, Any]]]:
     zeros = measure.activations(sparse.model, contract.batches(task))
-    layers = [
-        {
-            "name": choice.layer,
-            "weights": sparse.masks[choice.layer].numel(),
-            "weights_kept": int(sparse.masks[choice.layer].sum()),
-            "weight_sparsity": choice.sparsity,
-            "input_sparsity": zeros[choice.layer].input,
-            "kernel": choice.kernel,
-            "reason": choice.reason,
-        }
-        for choice in raced[0][0].choices
-    ]
+    choices = {choice.layer: choice for choice in raced[0][0].choices}
+    layers = []
+    for name, mask in sparse.masks.items():
+        choice, seen = choices.get(name), zeros.get(name)
+        layers.append(
+            {
+                "name": name,
+                "weights": mask.numel(),
+                "weights_kept": int(mask.sum()),
+                "weight_sparsity": 1 - float(mask.float().mean()),
+                "input_sparsity": seen.input if seen else None,
+                "kernel": choice.kernel if choice else "none",
+                "reason": choice.reason if choice else "not run as a layer of its own",
+            }
+        )
     return {"layers": layers}
 
 

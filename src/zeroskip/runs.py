@@ -108,8 +108,11 @@ def unfinished(folder: Path, stage: str) -> TrainState | None:
     path = folder / "unfinished.safetensors"
     if not path.exists():
         return None
-    state = load_tensors(path)
-    tag = bytes(state.pop("stage").tolist()).decode()
+    try:
+        state = load_tensors(path)
+        tag = bytes(state.pop("stage").tolist()).decode()
+    except (FileError, KeyError, UnicodeDecodeError):
+        return None  # a power cut may leave it damaged: then the training starts over
     return state if tag == stage else None
 
 
@@ -162,8 +165,9 @@ def finish(folder: Path, summary: dict[str, Any]) -> None:
     >>> finish(Path("runs/demo"), summary)
     """
     files.write_json(folder / "summary.json", summary)
-    for path in folder.rglob("unfinished.safetensors"):
-        path.unlink(missing_ok=True)
+    for pattern in ("unfinished.safetensors", ".*.part"):
+        for path in folder.rglob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def from_json(kind: Any, value: Any) -> Any:
@@ -197,6 +201,8 @@ def load(folder: str | Path) -> Record:
     summary = files.read_json(path / "summary.json")
     shown = path / summary["shown"] if "shown" in summary else path  # with several seeds: the median one
     engine = files.read_json(shown / "engine.json")
+    if not isinstance(engine, dict) or not {"choices", "timings", "ledger"} <= set(engine):
+        raise RunError(f"{shown / 'engine.json'} is damaged. Delete the folder and run again.")
     profile = from_json(Profile, files.read_json(shown / "profile.json"))
     dense, sparse = (load_tensors(shown / f"{which}.safetensors") for which in ("dense", "sparse"))
     names = {layer.name: f"{layer.name}.weight".removeprefix(".") for layer in profile.layers}

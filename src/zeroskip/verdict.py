@@ -13,20 +13,34 @@ def verdict(summary: dict[str, Any]) -> str:
     >>> verdict(summary)
     'Ship model.zs and run it with zeroskip: 24.8x fewer weights, ...'
     """
+    file = f"{summary['shown']}/model.zs" if "shown" in summary else "model.zs"
+    size = summary["stored_times_smaller"]
     figures = (
-        f"{summary['weights_times_fewer']:.1f}x fewer weights, a {summary['stored_times_smaller']:.1f}x smaller "
-        f"file, error {_error(summary['error_run'])} against {_error(summary['error_dense'])} dense"
+        f"{summary['weights_times_fewer']:.1f}x fewer weights, a file {_ratio(size, 'smaller', 'LARGER')}, "
+        f"error {_error(summary['error_run'])} against {_error(summary['error_dense'])} dense"
     )
-    caution = "" if summary["selected_on"] == "validation" else " (chosen on the same set it is reported on)"
-    if summary["error_run"] > summary["error_dense"] + _allowed(summary):
-        return f"Ship the dense network: the sparse one makes more errors. It has {figures}{caution}."
-    speeds = "; ".join(_speed(timing) for timing in summary["timings"])
-    faster = [timing for timing in summary["timings"] if _compare(timing) > 0]
+    if summary["selected_on"] != "validation":
+        figures += " (chosen on the same set it is reported on)"
+    speeds = _sentence("; ".join(_speed(timing) for timing in summary["timings"]) + _who_did_it(summary))
     if summary["weights_kept"] == summary["weights"]:
-        return f"Ship the dense network: no weight could go within the allowed error. {_sentence(speeds)}."
-    if not faster:
-        return f"Ship model.zs for its size, but run it dense: {figures}{caution}. {_sentence(speeds)}."
-    return f"Ship model.zs and run it with zeroskip: {figures}{caution}. {_sentence(speeds)}."
+        return f"Ship the dense network: no weight could go within the allowed error. {speeds}."
+    if summary["error_run"] > summary["error_dense"] + _allowed(summary):
+        return f"Ship the dense network: the sparse one makes more errors. It has {figures}. {speeds}."
+    if any(_compare(timing) > 0 for timing in summary["timings"]):
+        return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
+    if size > 1:
+        return f"Ship {file} for its size, but run it dense: {figures}. {speeds}."
+    return (
+        f"Ship the dense network: the sparse one is neither smaller nor faster. It has {figures}. {speeds}."
+    )
+
+
+def _who_did_it(summary: dict[str, Any]) -> str:
+    """Zeros get the credit only where a kernel skips them."""
+    dense = {"dense", "channels_last", "none"}
+    if all(layer["kernel"] in dense for layer in summary["layers"]):
+        return " (every layer runs dense, so zeros have no part in this)"
+    return ""
 
 
 def _allowed(summary: dict[str, Any]) -> float:
@@ -40,8 +54,8 @@ def _speed(timing: dict[str, Any]) -> str:
     order = _compare(timing)
     if order == 0:
         return f"at batch {timing['batch']} about as fast as {name}, the fastest dense engine"
-    how = f"{ratio:.1f}x faster than" if order > 0 else f"{1 / ratio:.1f}x SLOWER than"
-    return f"at batch {timing['batch']} {how} {name}, the fastest dense engine"
+    how = _ratio(ratio, "faster", "SLOWER")
+    return f"at batch {timing['batch']} {how} than {name}, the fastest dense engine"
 
 
 def _compare(timing: dict[str, Any]) -> int:
@@ -55,6 +69,10 @@ def _fastest_dense(timing: dict[str, Any]) -> tuple[str, float]:
     dense = {name: seconds for name, seconds in timing["seconds"].items() if name != "zeroskip"}
     name = min(dense, key=dense.__getitem__)
     return name, dense[name]
+
+
+def _ratio(value: float, better: str, worse: str) -> str:
+    return f"{value:.1f}x {better}" if value >= 1 else f"{1 / value:.1f}x {worse}"
 
 
 def _error(value: float) -> str:

@@ -97,6 +97,18 @@ def test_looking_at_activations_changes_nothing_in_the_model() -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_layer_called_by_keyword_is_counted() -> None:
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(input=x)
+
+    assert measure.activations(Keyword(), [torch.tensor([[0.0, 1.0]])])["fc"].input == 0.5
+
+
 def test_no_batch_is_an_error() -> None:
     with pytest.raises(ModelError, match="no zeros could be counted"):
         measure.activations(nn.Linear(2, 2), [])

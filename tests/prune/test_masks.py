@@ -84,6 +84,12 @@ def test_a_round_outside_0_to_1_is_refused(mlp: nn.Sequential, sparsity: float) 
         prune.choose(mlp, Round(sparsity={"0": sparsity}))
 
 
+def test_a_computed_weight_is_refused_with_the_way_out() -> None:
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
+    with pytest.raises(ModelError, match='layer "0" computes its weight'):
+        prune.choose(model, Round(sparsity=0.5))
+
+
 def test_a_network_without_layers_has_nothing_to_prune() -> None:
     with pytest.raises(ModelError, match="nothing to prune"):
         prune.choose(nn.Sequential(nn.ReLU()), Round(sparsity=0.5))

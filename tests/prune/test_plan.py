@@ -57,7 +57,7 @@ def test_a_plan_reaches_each_sparsity_it_was_given_and_says_why() -> None:
         for one in recipe.rounds
     ]
     assert totals == pytest.approx([0.5, 0.9])
-    assert "alone at 98% it takes the error from 2.00% to 90.00%" in recipe.reasons["tender"]
+    assert "alone at 98% it takes the error from 0.02 to 0.9" in recipe.reasons["tender"]
 
 
 def test_the_default_plan_multiplies_what_is_kept_by_0_7_each_round() -> None:
@@ -68,7 +68,8 @@ def test_the_default_plan_multiplies_what_is_kept_by_0_7_each_round() -> None:
 
 def test_a_pattern_that_does_not_fit_a_layer_leaves_it_dense() -> None:
     odd = layer("odd", (10, 6), {0.5: 0.02})
-    recipe = prune.plan(Profile((ROBUST, odd), 0.02), pattern="2:4")
+    with pytest.warns(UserWarning, match=r'pattern "2:4" does not fit them: "odd" \(10, 6\)'):
+        recipe = prune.plan(Profile((ROBUST, odd), 0.02), pattern="2:4")
     assert [one.sparsity for one in recipe.rounds] == [{"robust": 0.5}]  # 2:4 fixes it: one round
     assert recipe.reasons["odd"].startswith("stays dense: (10, 6) does not fit")
 
@@ -78,6 +79,35 @@ def test_a_pattern_that_fits_nowhere_is_refused() -> None:
         prune.plan(PROFILE, pattern="1x1x3x3")
     with pytest.raises(PatternError, match="cannot be read"):
         prune.plan(PROFILE, pattern="nonsense")
+
+
+def test_a_sparsity_that_the_pattern_does_not_have_or_no_layer_can_reach_is_refused() -> None:
+    with pytest.raises(PatternError, match="fixes the sparsity at 0.5, not 0.9"):
+        prune.plan(PROFILE, pattern="2:4", sparsities=(0.5, 0.9))
+    with pytest.raises(
+        RecipeError, match=r"99.90% of the weights cannot go: .* which leaves 98.75%. Ask for less"
+    ):
+        prune.plan(PROFILE, sparsities=(0.5, 0.999))
+
+
+def test_rounds_end_where_there_is_nothing_left_to_prune() -> None:
+    small = layer("small", (4, 8), {0.5: 0.1})
+    assert [one.sparsity["small"] for one in prune.plan(Profile((small,), 0.1)).rounds][-1] < 7 / 8
+    assert (
+        len(prune.plan(Profile((small,), 0.1)).rounds) == 5
+    )  # 0.7^5 of 32 weights is more than 4, 0.7^6 is less
+
+
+def test_channels_of_the_last_layer_are_the_answers_and_stay() -> None:
+    with pytest.warns(UserWarning, match='"tender"'):
+        recipe = prune.plan(PROFILE, pattern="channel", sparsities=(0.5,))
+    assert recipe.rounds[0].sparsity == {"robust": pytest.approx(0.5)}
+
+
+def test_an_infinite_error_of_a_ruined_layer_is_the_worst_and_no_more() -> None:
+    ruined = layer("ruined", (50, 40), {0.5: 0.1, 0.9: float("inf")})
+    shares = prune.allocate([ROBUST, ruined], 0.8)
+    assert shares["robust"] > shares["ruined"] > 0
 
 
 @pytest.mark.parametrize("rise", [-0.1, float("nan")])

@@ -12,7 +12,7 @@ from torch import nn
 
 from zeroskip import contract, prune, retrain
 from zeroskip.concepts import Point, Recipe, Round, Sparse
-from zeroskip.errors import ModelError, RecipeError
+from zeroskip.errors import ModelError, RecipeError, RunError
 from zeroskip.prune import schedules
 from zeroskip.retrain.loop import between
 
@@ -173,8 +173,59 @@ def test_a_finished_loop_is_read_not_trained(tmp_path: Path) -> None:
 def test_a_task_without_resume_continues_between_rounds_with_the_same_result(tmp_path: Path) -> None:
     recipe = Recipe(rounds(0.3, 0.6))
     whole = retrain.loop(dense(), recipe, Bare())
-    retrain.loop(dense(), Recipe(rounds(0.3)), Bare(), folder=tmp_path)
+    retrain.loop(dense(), recipe, Bare(), folder=tmp_path)
+    for path in tmp_path.rglob("002.*"):  # as if killed after the first round
+        path.unlink()
     assert weights(retrain.loop(dense(), recipe, Bare(), folder=tmp_path)) == weights(whole)
+
+
+def test_attempts_of_another_recipe_or_start_are_not_taken_for_one_s_own(tmp_path: Path) -> None:
+    retrain.loop(dense(), Recipe(rounds(0.5)), Tiny(), folder=tmp_path)
+    with pytest.raises(RunError, match="other settings .recipe"):
+        retrain.loop(dense(), Recipe(rounds(0.9)), Tiny(), folder=tmp_path)
+    with pytest.raises(RunError, match="other settings .start"):
+        retrain.loop(Tiny().model(), Recipe(rounds(0.5)), Tiny(), folder=tmp_path)
+
+
+def test_a_pattern_that_fixes_its_sparsity_is_within_the_budget_or_the_network_stays_dense() -> None:
+    fixed = Recipe((Round(sparsity={"0": 0.5}, pattern="2:4"),), max_error_rise=0.05)
+    scripted = Scripted()
+    scripted.enough = 176  # no weight may go
+    assert [point.kind for point in retrain.loop(dense(), fixed, scripted).history] == ["dense", "round"]
+    mixed = Round(sparsity={"0": 0.5, "2": 0.75}, pattern={"0": "2:4"})
+    assert between(Round(sparsity=0.0), mixed).sparsity == pytest.approx({"0": 0.5, "2": 0.5})
+
+
+def test_a_ruined_network_of_infinite_error_is_over_the_budget_and_no_failure() -> None:
+    class Ruined(Scripted):
+        def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+            return 0.1 if super().evaluate(model, split) == 0.1 else float("inf")
+
+    history = retrain.loop(dense(), Recipe(rounds(0.9), max_error_rise=0.1), Ruined()).history
+    assert [point.good for point in history] == [True, False, False, True]
+
+
+def test_a_divisor_without_a_learning_rate_to_divide_is_named() -> None:
+    with pytest.warns(UserWarning, match="Bare has no learning_rate to divide by 10"):
+        retrain.loop(dense(), Recipe(rounds(0.5, learning_rate_divisor=10)), Bare())
+
+
+def test_tied_weights_are_pruned_together_and_counted_once() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.down, self.up = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.up.weight = self.down.weight
+            self.last = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.last(torch.relu(self.up(torch.relu(self.down(x)))))
+
+    sparse = retrain.loop(Tied(), Recipe(rounds(0.5, epochs=2)), Tiny())
+    assert sparse.history[-1].weights == 64 + 24
+    assert sparse.model.up.weight is sparse.model.down.weight
+    assert sparse.history[-1].weights_kept == 44
+    assert int((sparse.model.up.weight != 0).sum()) == int(sparse.masks["down"].sum())
 
 
 class Diverging(Tiny):
@@ -194,6 +245,8 @@ def test_a_training_that_diverges_is_an_error_and_leaves_no_masks_behind() -> No
     ("recipe", "words"),
     [
         (Recipe(()), "no rounds"),
+        (Recipe((Round(sparsity=0.5, frozen=("fc9",)),)), 'no layer "fc9"'),
+        (Recipe((Round(quality={"0": 1.0}, pattern="2:4"),)), "takes neither pattern nor sparsity"),
         (Recipe((Round(quality={"0": 1.0}),), max_error_rise=0.0), "cannot be bisected"),
         (Recipe((Round(sparsity=0.5), Round(sparsity={"0": 0.6})), max_error_rise=0.0), "Use one form"),
     ],

@@ -155,11 +155,34 @@ def test_a_file_with_the_four_functions_is_a_task_and_may_import_its_neighbours(
     assert tasks.load(str(tmp_path / "mine.py")).evaluate(None) == 0.25
 
 
+LATE = """
+from __future__ import annotations
+from dataclasses import dataclass
+@dataclass
+class Options:
+    rate: float = 0.5
+def model():
+    import later_neighbour
+    return later_neighbour.WIDTH
+def train(model): pass
+def evaluate(model): return Options().rate
+def batch(): return 2
+"""
+
+
+def test_a_file_may_hold_dataclasses_and_import_its_neighbours_late(tmp_path: Path) -> None:
+    (tmp_path / "later_neighbour.py").write_text("WIDTH = 7")
+    (tmp_path / "late.py").write_text(LATE)
+    task = tasks.load(str(tmp_path / "late.py"))
+    assert (task.model(), task.evaluate(None)) == (7, 0.5)
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
         ("def model(): pass", r"has no train\(\) and no evaluate\(\) and no batch\(\). A task needs"),
         ("x = 1 / 0", "fails when it is run: ZeroDivisionError"),
+        ("raise SystemExit(0)", "fails when it is run: SystemExit"),
         ("def model(:", "fails when it is run: SyntaxError"),
     ],
 )

@@ -18,6 +18,9 @@ from zeroskip.data.split import Split, Splits, data_folder, hold_out
 from zeroskip.errors import DataError
 
 HELD_OUT = 10_000
+FILES = tuple(
+    f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
+)
 
 
 @cache
@@ -51,6 +54,15 @@ def read_idx(path: Path) -> np.ndarray:
         raise DataError(f"{path} is damaged: {fact}. Fetch it again.") from None
 
 
+def is_complete(folder: str | Path) -> bool:
+    """Whether `folder`/mnist holds all four files.
+
+    >>> is_complete("/data")
+    True
+    """
+    return all((Path(folder) / "mnist" / name).is_file() for name in FILES)
+
+
 def download(folder: str | Path) -> Path:
     """Fetch MNIST from OpenML through scikit-learn and store it as the four idx files in `folder`/mnist.
 
@@ -62,7 +74,9 @@ def download(folder: str | Path) -> Path:
     from sklearn.datasets import fetch_openml
 
     try:
-        pixels, labels = fetch_openml("mnist_784", version=1, as_frame=False, return_X_y=True)
+        pixels, labels = fetch_openml(
+            "mnist_784", version=1, as_frame=False, return_X_y=True, parser="liac-arff"
+        )  # the parser that needs no pandas
     except OSError as fact:
         raise DataError(
             f"MNIST could not be fetched: {fact}. Check the network, or give --data DIR."

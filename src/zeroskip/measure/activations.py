@@ -107,13 +107,13 @@ def _count(model: nn.Module, inputs: Tensor, counters: dict[str, tuple[_Counter,
         module: name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
     }
 
-    def seen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    def seen(module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
         before, _ = counters.setdefault(names[module], (_Counter(), _Counter()))
-        before.add(args[0])
+        before.add(args[0] if args else named["input"])
         _settle(follow, names[module], counters)  # a second call of a layer must not hide its first
         follow.starts(names[module], output)
 
-    hooks = [module.register_forward_hook(seen) for module in names]
+    hooks = [module.register_forward_hook(seen, with_kwargs=True) for module in names]
     try:
         with follow:
             model(inputs)

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from zeroskip import contract
-from zeroskip.concepts import Histogram, LayerProfile, Profile, Progress, silent, weight_sparsity
+from zeroskip.concepts import Histogram, Layer, LayerProfile, Profile, Progress, silent, weight_sparsity
 from zeroskip.errors import ModelError
 from zeroskip.graph import layers
 from zeroskip.measure.activations import activations
@@ -24,7 +24,7 @@ def profile(model: nn.Module, task: contract.Task, *, progress: Progress = silen
     0.21
     """
     contract.check_finite(model)
-    found = layers(model, contract.batch(task)[:1])
+    found = _unshared(layers(model, contract.batch(task)[:1]))
     if not found:
         raise ModelError("the network runs no linear or convolution layer. There is nothing to prune in it.")
     costs = cost(model, contract.batch(task)[:1])
@@ -32,7 +32,7 @@ def profile(model: nn.Module, task: contract.Task, *, progress: Progress = silen
     error = contract.evaluate(task, model, "validation")
     curves = sensitivity(
         model,
-        lambda one: contract.evaluate(task, one, "validation"),
+        lambda one: contract.probe(task, one),
         names=[layer.name for layer in found],
         progress=progress,
     )
@@ -60,6 +60,11 @@ def profile(model: nn.Module, task: contract.Task, *, progress: Progress = silen
             )
         )
     return Profile(tuple(measured), error)
+
+
+def _unshared(found: list[Layer]) -> list[Layer]:
+    """Of layers that share a weight, the first."""
+    return list({layer.weight.data_ptr(): layer for layer in reversed(found)}.values())[::-1]
 
 
 def histogram(weight: Tensor, *, bins: int = 61) -> Histogram:

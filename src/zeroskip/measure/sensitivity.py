@@ -54,7 +54,12 @@ def _weighted(model: nn.Module) -> list[str]:
 def _error_without(
     module: nn.Module, sparsity: float, model: nn.Module, evaluate: Callable[[nn.Module], float]
 ) -> float:
-    weight = module.get_parameter("weight")
+    weight = module._parameters.get("weight")
+    if weight is None:
+        raise ModelError(
+            "a layer of the network computes its weight (a mask, weight norm). Make it plain first, for example "
+            "with prune.remove_ or torch.nn.utils.parametrize."
+        )
     original = weight.detach().clone()
     try:
         weight.masked_fill_(~keep(original.abs(), "free", sparsity), 0.0)

@@ -16,8 +16,8 @@ def encode(weights: nn.Module | Sparse | Mapping[str, Tensor]) -> Packed:
     """Every tensor of the network's state, exact, each in the coding that takes the fewest bytes.
 
     Exact means that -0.0 is no zero: `weight * mask` makes -0.0 of a pruned negative weight, and that is
-    stored; `weight.masked_fill(~mask, 0)` makes 0.0. Raises PackError, naming the tensor, for NaN or
-    infinity, dtypes other than bool, integers and floats of up to 64 bits, and names that cannot be stored.
+    stored; `weight.masked_fill(~mask, 0)` makes 0.0. Raises PackError, naming the tensor, for NaN,
+    dtypes other than bool, integers and floats of up to 64 bits, and names that cannot be stored.
 
     >>> encode({"fc.bias": torch.tensor([0.0, 1.5])}).tensors[0].coding
     'bitmask'

@@ -35,7 +35,7 @@ def encode_tensor(name: str, tensor: Tensor) -> PackedTensor:
     """The tensor in the coding that takes the fewest bytes.
 
     An element is a non-zero if any of its bits is set, so that -0.0 is kept. Raises PackError, saying why but
-    not which tensor, for NaN, infinity, more than 2^31 elements, and dtypes that are not in DTYPES.
+    not which tensor, for NaN, more than 2^31 elements, and dtypes that are not in DTYPES.
 
     >>> encode_tensor("fc.bias", torch.tensor([0.0, 0.0, 1.5])).coding
     'bitmask'
@@ -45,9 +45,9 @@ def encode_tensor(name: str, tensor: Tensor) -> PackedTensor:
         given = f"{dtype}, {tensor.layout}, on {tensor.device}"
         raise PackError(f"it is {given}; make it a plain array of {', '.join(DTYPES)}")
     elements(shape)  # raises before anything is copied
-    if not tensor.isfinite().all():
+    if tensor.isnan().any():  # infinity is exact, and masks of attention hold it
         raise PackError(
-            "it holds NaN or infinity; train again with a smaller learning rate, or, if it is a buffer that "
+            "it holds NaN; train again with a smaller learning rate, or, if it is a buffer that "
             "should hold them, register it with persistent=False"
         )
     raw = _raw(tensor)

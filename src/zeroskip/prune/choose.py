@@ -30,6 +30,10 @@ def choose(model: nn.Module, one: Round) -> Masks:
         raise RecipeError(f'there is no score "{one.score}". See zeroskip.prune.scores for those there are.')
     scored = {name: score(weight) for name, weight in found.items()}
     if one.quality is not None:
+        if one.pattern != "free" or one.sparsity is not None:
+            raise RecipeError(
+                "a round by quality takes neither pattern nor sparsity: its threshold decides. Give one."
+            )
         check_names(one.quality, found)
         return {
             name: (w.abs() >= quality_threshold(w, one.quality[name])) & (w != 0)

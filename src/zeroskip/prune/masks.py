@@ -13,20 +13,25 @@ from torch.utils.hooks import RemovableHandle
 from zeroskip.concepts import Masks
 from zeroskip.errors import ModelError, RecipeError
 
+_ORIGINAL = "parametrizations.weight.original"
+
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Layer name -> weight of every linear and convolution layer: what can be pruned.
 
-    Raises ModelError where the network has none.
+    A weight that several layers share is listed once, under the first's name. Raises ModelError where the
+    network has none, or computes one (weight norm).
 
     >>> list(weights(LeNet300100()))
     ['fc1', 'fc2', 'fc3']
     """
-    found = {
-        name: module.weight.detach()
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d)
-    }
+    found, seen = {}, set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            parameter = _parameter(name, module)
+            if parameter not in seen:
+                found[name] = module.weight.detach()
+            seen.add(parameter)
     if not found:
         raise ModelError("the network has no linear or convolution layer. There is nothing to prune in it.")
     return found
@@ -75,14 +80,33 @@ def apply_(model: nn.Module, masks: Masks) -> nn.Module:
             )
     remove_(model)
     for name, mask in masks.items():
-        module = model.get_submodule(name)
+        shared = model.get_submodule(name).get_parameter("weight")
         with torch.no_grad():
-            module.get_parameter("weight").masked_fill_(~mask, 0.0)
-        held = Mask(mask.to(found[name].device))
-        parametrize.register_parametrization(module, "weight", held)
-        held.hooks.append(module.register_state_dict_post_hook(_save_plain))
-        held.hooks.append(module.register_load_state_dict_pre_hook(_load_plain))
+            shared.masked_fill_(~mask, 0.0)
+        layers = [one for one in model.modules() if isinstance(one, nn.Linear | nn.Conv2d)]
+        for module in [one for one in layers if one._parameters.get("weight") is shared]:
+            _hold_(module, mask.to(shared.device))
     return model
+
+
+def _hold_(module: nn.Module, mask: Tensor) -> None:
+    held = Mask(mask)
+    parametrize.register_parametrization(module, "weight", held)
+    held.hooks.append(module.register_state_dict_post_hook(_save_plain))
+    held.hooks.append(module.register_load_state_dict_pre_hook(_load_plain))
+
+
+def _parameter(name: str, module: nn.Module) -> nn.Parameter:
+    """The parameter behind the layer's weight."""
+    if _held(module) is not None:
+        return module.get_parameter(_ORIGINAL)
+    parameter = module._parameters.get("weight")
+    if parameter is None:
+        raise ModelError(
+            f'layer "{name}" computes its weight (weight norm, or another parametrization), so zeros put into it '
+            f"would not stay. Make it plain first, for example with torch.nn.utils.parametrize."
+        )
+    return parameter
 
 
 def remove_(model: nn.Module) -> nn.Module:
@@ -112,9 +136,6 @@ def _held(module: nn.Module) -> Mask | None:
         return None
     steps: Any = module.parametrizations
     return steps.weight[0] if isinstance(steps.weight[0], Mask) else None
-
-
-_ORIGINAL = "parametrizations.weight.original"
 
 
 def _save_plain(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:

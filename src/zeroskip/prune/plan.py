@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from zeroskip.concepts import LayerProfile, Profile, Recipe, Round
 from zeroskip.errors import PatternError, RecipeError
-from zeroskip.patterns import block_size, check_sparsity, parse
+from zeroskip.patterns import Pattern, block_size, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
 
 
@@ -18,14 +19,15 @@ def plan(
     *,
     pattern: str | Mapping[str, str] = "free",
     max_error_rise: float | None = 0.0,
-    sparsities: Sequence[float] = geometric(0.7, 16),
+    sparsities: Sequence[float] | None = None,
     train: Mapping[str, Any] | None = None,
 ) -> Recipe:
-    """A recipe whose rounds reach `sparsities` of the whole network, spread over the layers by sensitivity.
+    """A recipe whose rounds reach `sparsities` of the layers that `pattern` fits, spread by sensitivity.
 
-    Every layer is cut to where pruning it alone would raise the error by the same amount, so the layers
-    that mind least lose most (Han et al. 2015, section 4.3: thresholds from the sensitivity scan). A layer
-    that `pattern` does not fit stays dense. A pattern such as "2:4" needs one round.
+    Every layer is cut to where pruning it alone would raise the error by the same amount, so the layers that
+    mind least lose most (Han et al. 2015, section 4.3). By default each round keeps 0.7 of the one before. A
+    layer that the pattern does not fit stays dense, with a warning. Raises RecipeError or PatternError where
+    the sparsities or the pattern cannot be had.
 
     train  keywords for each retraining. By default it is the task's own training over again, which on digits
            kept 1.7 times fewer weights than {"learning_rate_divisor": 10}, the rate of Han et al.
@@ -33,26 +35,64 @@ def plan(
     >>> plan(profile).rounds[0].sparsity
     {'fc1': 0.33, 'fc2': 0.2, 'fc3': 0.05}
     """
+    shapes = {layer.name: layer.weight_shape for layer in profile.layers}
+    check(shapes, pattern, max_error_rise)
+    named = _fitting(shapes, pattern)
+    _tell_dense(profile.layers, named, pattern)
+    fixed = {name: s for name, text in named.items() if (s := parse(text).fixed_sparsity) is not None}
+    free = [layer for layer in profile.layers if layer.name in named and layer.name not in fixed]
+    totals = _reachable(free, fixed, named, sparsities)
+    shares = [{**fixed, **allocate(free, total)} for total in totals]
+    rounds = tuple(Round(sparsity=share, pattern=named, train=dict(train or {})) for share in shares)
+    return Recipe(rounds, max_error_rise, _reasons(profile, shares[-1]))
+
+
+def check(
+    shapes: Mapping[str, tuple[int, ...]], pattern: str | Mapping[str, str], max_error_rise: float | None
+) -> None:
+    """RecipeError or PatternError where no plan can be made for weights of these shapes, by layer name.
+
+    >>> check({"fc1": (300, 784)}, "free", 0.0)
+    """
     if max_error_rise is not None and not max_error_rise >= 0:
         raise RecipeError(
             f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 allows one point more."
         )
-    patterns = {layer.name: _pattern(layer, pattern) for layer in profile.layers}
-    fitting = [layer for layer in profile.layers if patterns[layer.name] is not None]
-    if not fitting:
+    if not _fitting(shapes, pattern):
         raise RecipeError(
             f'no layer of the network can take the pattern "{pattern}". Choose another, such as "free".'
         )
-    named = {layer.name: str(patterns[layer.name]) for layer in fitting}
-    fixed = {name: s for name, text in named.items() if (s := parse(text).fixed_sparsity) is not None}
-    free = [layer for layer in fitting if layer.name not in fixed]
-    rounds: list[Round] = []
-    for sparsity in sparsities if free else sparsities[:1]:
+
+
+def _reachable(
+    free: Sequence[LayerProfile],
+    fixed: Mapping[str, float],
+    named: Mapping[str, str],
+    sparsities: Sequence[float] | None,
+) -> list[float]:
+    """The sparsities to go through: those asked for, if they can be had, or as far as weights are left to go."""
+    for sparsity in sparsities or ():
         check_sparsity(sparsity, parse("free"))
-        rounds.append(
-            Round(sparsity=fixed | allocate(free, sparsity), pattern=named, train=dict(train or {}))
+    if not free:
+        for name in fixed if sparsities else ():
+            check_sparsity(max(sparsities or (0,)), parse(named[name]))
+        return [0.0]  # one round: the patterns fix everything
+    most = sum(_most(layer) * layer.weights for layer in free) / sum(layer.weights for layer in free)
+    if sparsities and max(sparsities) > most:
+        raise RecipeError(
+            f"{max(sparsities):.2%} of the weights cannot go: one weight per output stays in every layer, which leaves "
+            f"{most:.2%}. Ask for less."
         )
-    return Recipe(tuple(rounds), max_error_rise, _reasons(profile, patterns, rounds[-1]))
+    return list(sparsities or [each for each in geometric(0.7, 16) if each < most] or [most])
+
+
+def _tell_dense(layers: Sequence[LayerProfile], named: Mapping[str, str], pattern: Any) -> None:
+    left = [f'"{layer.name}" {layer.weight_shape}' for layer in layers if layer.name not in named]
+    if left and isinstance(pattern, str):
+        warnings.warn(
+            f'these layers stay dense, since the pattern "{pattern}" does not fit them: {", ".join(left)}',
+            stacklevel=3,
+        )
 
 
 def allocate(layers: Sequence[LayerProfile], sparsity: float) -> dict[str, float]:
@@ -64,7 +104,8 @@ def allocate(layers: Sequence[LayerProfile], sparsity: float) -> dict[str, float
     """
     if not layers:
         return {}
-    worst = max((error for layer in layers for error in layer.sensitivity.values()), default=1.0)
+    seen = [error for layer in layers for error in layer.sensitivity.values() if math.isfinite(error)]
+    worst = max(seen, default=1.0)
     curves = {layer.name: _curve(layer, worst) for layer in layers}
     total = sum(layer.weights for layer in layers)
 
@@ -87,11 +128,11 @@ def _curve(layer: LayerProfile, worst: float) -> list[tuple[float, float]]:
     Damage is mostly the rise in error as a share of the worst seen in any layer. A tenth of it is the
     sparsity itself: where the error does not move at all, layers are cut alike.
     """
-    best = min(layer.sensitivity.values(), default=0.0)
+    best = min([worst, *layer.sensitivity.values()])
     span = max(worst - best, 1e-9)
     curve, highest = [(0.0, 0.0)], 0.0
     for sparsity, error in sorted(layer.sensitivity.items()):
-        highest = max(highest, (error - best) / span)
+        highest = max(highest, (min(error, worst) - best) / span)
         curve.append((sparsity, 0.9 * highest + 0.1 * sparsity))
     return [*curve, (1.0, 1.0)]
 
@@ -107,29 +148,37 @@ def _most(layer: LayerProfile) -> float:
     return 1 - layer.weight_shape[0] / layer.weights
 
 
-def _pattern(layer: LayerProfile, pattern: str | Mapping[str, str]) -> str | None:
-    text = pattern if isinstance(pattern, str) else pattern.get(layer.name)
-    if text is None:
-        return None
-    parsed = parse(text)
+def _fitting(shapes: Mapping[str, tuple[int, ...]], pattern: str | Mapping[str, str]) -> dict[str, str]:
+    """Layer name -> its pattern, of the layers that the pattern fits."""
+    wanted = dict.fromkeys(shapes, pattern) if isinstance(pattern, str) else pattern
+    # The channels of the last layer are the network's answers.
+    taken = {name for name, text in wanted.items() if text == "channel" and name == list(shapes)[-1]}
+    return {
+        name: wanted[name]
+        for name, shape in shapes.items()
+        if name in wanted and name not in taken and _fits(shape, parse(wanted[name]))
+    }
+
+
+def _fits(shape: tuple[int, ...], pattern: Pattern) -> bool:
     try:
-        block_size(layer.weight_shape, parsed)
+        block_size(shape, pattern)
     except PatternError:
-        return None
-    fits = not parsed.of or layer.weight_shape[1] % parsed.of == 0
-    return text if fits else None
+        return False
+    return not pattern.of or shape[1] % pattern.of == 0
 
 
-def _reasons(profile: Profile, patterns: Mapping[str, str | None], last: Round) -> dict[str, str]:
-    reasons = {}
-    for layer in profile.layers:
-        if patterns[layer.name] is None:
-            reasons[layer.name] = f"stays dense: {tuple(layer.weight_shape)} does not fit the pattern"
-            continue
-        assert isinstance(last.sparsity, Mapping)
-        worst = max(layer.sensitivity.items(), key=lambda item: item[0], default=(math.nan, math.nan))
-        reasons[layer.name] = (
-            f"up to {last.sparsity[layer.name]:.1%} zeros: alone at {worst[0]:.0%} it takes the error "
-            f"from {profile.error:.2%} to {worst[1]:.2%}"
-        )
-    return reasons
+def _reasons(profile: Profile, shares: Mapping[str, float]) -> dict[str, str]:
+    return {layer.name: _reason(layer, profile.error, shares.get(layer.name)) for layer in profile.layers}
+
+
+def _reason(layer: LayerProfile, error: float, share: float | None) -> str:
+    if share is None:
+        return f"stays dense: {layer.weight_shape} does not fit the pattern"
+    if not layer.sensitivity:
+        return f"up to {share:.1%} zeros"
+    probe = max(layer.sensitivity)
+    return (
+        f"up to {share:.1%} zeros: alone at {probe:.0%} it takes the error from {error:.4g} "
+        f"to {layer.sensitivity[probe]:.4g}"
+    )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 from zeroskip import contract, files, prune, runs
 from zeroskip.concepts import Point, Progress, Recipe, Round, Sparse, TrainState, silent
 from zeroskip.errors import RecipeError
+from zeroskip.patterns import parse
 
 BISECTIONS = 2
 """How often the gap between the last good round and the first bad one is halved."""
@@ -50,13 +54,13 @@ def loop(
     With `max_error_rise`, rounds stop at the first whose validation error exceeds the budget; the gap to the
     last good one is bisected twice and the last good point is returned (the dense network, if none was good).
     With `folder`, every attempt is stored: called again with the same arguments, the loop continues where it
-    was killed and ends with the same result. Each attempt has a random seed of its own.
+    was killed and ends with the same result; with others, RunError. Each attempt has a random seed of its own.
 
     >>> retrain.loop(model, recipe, tasks.digits, folder="runs/digits").history[-1].error
     0.028
     """
-    _check(recipe)
-    path = files.folder(Path(folder) / "rounds") if folder is not None else None
+    _check(recipe, model)
+    path = _claim(folder, model, recipe, seed)
     error = contract.evaluate(task, model, "validation")
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
     budget = float("inf") if recipe.max_error_rise is None else error + recipe.max_error_rise + 1e-9
@@ -74,6 +78,8 @@ def loop(
         if broken is None:
             break
         middle = between(done, broken)
+        if middle == broken:
+            break  # patterns that fix their sparsity leave nothing in the middle
         after, point = _attempt(setting, good, middle, "bisection", len(history))
         history.append(point)
         if point.good:
@@ -94,7 +100,7 @@ def as_sparse(model: nn.Module, history: tuple[Point, ...] = ()) -> Sparse:
 
 
 def between(good: Round, broken: Round) -> Round:
-    """The round half way: each layer keeps the geometric mean of what the two keep.
+    """The round half way: each layer keeps the geometric mean of what the two keep, unless its pattern fixes it.
 
     >>> between(Round(sparsity=0.0), Round(sparsity=0.75)).sparsity
     0.5
@@ -102,10 +108,21 @@ def between(good: Round, broken: Round) -> Round:
     low, high = good.sparsity, broken.sparsity
     if isinstance(high, Mapping):
         lows = low if isinstance(low, Mapping) else dict.fromkeys(high, low or 0.0)
-        return replace(broken, sparsity={name: _half_way(lows.get(name, 0.0), high[name]) for name in high})
+        return replace(
+            broken,
+            sparsity={
+                name: share if _is_fixed(broken, name) else _half_way(lows.get(name, 0.0), share)
+                for name, share in high.items()
+            },
+        )
     assert isinstance(low, float | int | None)  # _check allows no mixture
     assert high is not None
     return replace(broken, sparsity=_half_way(low or 0.0, high))
+
+
+def _is_fixed(one: Round, name: str) -> bool:
+    text = one.pattern if isinstance(one.pattern, str) else one.pattern.get(name, "free")
+    return parse(text).fixed_sparsity is not None
 
 
 def _half_way(low: float, high: float) -> float:
@@ -125,7 +142,7 @@ def _attempt(setting: _Setting, start: Weights, one: Round, kind: str, index: in
         _retrain(setting, one, kind, index)
     finally:
         prune.remove_(model)
-    error = contract.evaluate(setting.task, model, "validation")
+    error = contract.probe(setting.task, model)
     point = _point(model, kind, error, good=error <= setting.budget)
     weights = _plain(model)
     if stored is not None:
@@ -138,7 +155,12 @@ def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
     keywords: dict[str, Any] = dict(one.train)
     divisor = keywords.pop("learning_rate_divisor", None)
     rate = getattr(setting.task, "learning_rate", None)
-    if divisor is not None and rate is not None:
+    if divisor is not None and rate is None:
+        warnings.warn(
+            f"{contract.name(setting.task)} has no learning_rate to divide by {divisor:g}: its train() runs as it is.",
+            stacklevel=2,
+        )
+    elif divisor is not None and rate is not None:
         # Constant, as Caffe's step policy is within one retraining; without a divisor the task's own schedule runs.
         keywords["learning_rate"] = lambda step: float(rate) / divisor
     with _frozen(setting.model, one.frozen):
@@ -205,9 +227,22 @@ def _point(model: nn.Module, kind: str, error: float, *, good: bool) -> Point:
     return Point(kind, sum(kept.values()), sum(w.numel() for w in weights.values()), error, good, kept)
 
 
-def _check(recipe: Recipe) -> None:
+def _claim(folder: str | Path | None, model: nn.Module, recipe: Recipe, seed: int) -> Path | None:
+    """The folder of the attempts, which belong to this start, recipe and seed and to no others."""
+    if folder is None:
+        return None
+    rounds = hashlib.sha256(json.dumps(recipe.to_json()).encode()).hexdigest()[:12]
+    return runs.claim(
+        Path(folder) / "rounds",
+        {"start": runs.fingerprint(model.state_dict()), "recipe": rounds, "seed": seed},
+    )
+
+
+def _check(recipe: Recipe, model: nn.Module) -> None:
     if not recipe.rounds:
         raise RecipeError("the recipe has no rounds. `prune.plan` makes one, or give Recipe((Round(...),)).")
+    for one in recipe.rounds:
+        prune.check_names(one.frozen, prune.weights(model))
     if recipe.max_error_rise is None:
         return
     if any(one.sparsity is None for one in recipe.rounds):

@@ -1,8 +1,8 @@
 """Run a network fast: the quickest kernel for each layer, measured here, and dense where that is quickest."""
 
-from zeroskip.run.choose import compile
+from zeroskip.run.choose import check, compile
 from zeroskip.run.compare import compare
 from zeroskip.run.module import as_module
 from zeroskip.run.program import Program
 
-__all__ = ["Program", "as_module", "compare", "compile"]
+__all__ = ["Program", "as_module", "check", "compare", "compile"]

@@ -69,6 +69,21 @@ def compile(
     )
 
 
+def check(model: nn.Module, example: Tensor) -> None:
+    """ModelError or EngineError where `compile` would refuse the network; quicker than to compile it.
+
+    >>> check(lenet, torch.zeros(1, 784))
+    """
+    _check(model, example, "fp32")
+    odd = next((one.dtype for one in model.parameters() if one.dtype != torch.float32), None)
+    if odd is not None:
+        raise EngineError(
+            f"a parameter of the network is {odd}, and precision is fp32. Convert it with .float()."
+        )
+    forward(model, example.clone())
+    capture(model, example)
+
+
 def _check(model: nn.Module, example: Tensor, precision: str) -> None:
     if precision != "fp32":
         raise EngineError(f'precision "{precision}" is not there yet; what can be run is precision="fp32".')

@@ -52,12 +52,12 @@ def _run(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise TaskError(f"{path} is not a Python file. A task is a .py file; see examples/.")
     module = importlib.util.module_from_spec(spec)
-    folder = str(path.parent.resolve())
-    sys.path.insert(0, folder)  # so that a task may import its neighbours, as a script may
+    # As for a script: its neighbours can be imported, also later, and the module can be found by its name.
+    sys.path.insert(0, str(path.parent.resolve()))
+    if path.stem not in sys.modules:
+        sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as fact:
+    except (Exception, SystemExit) as fact:
         raise TaskError(f"{path} fails when it is run: {type(fact).__name__}: {fact}") from fact
-    finally:
-        sys.path.remove(folder)
     return module
