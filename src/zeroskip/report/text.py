@@ -156,9 +156,7 @@ def timing_table(timing: Timing) -> Grid:
     ours = timing.seconds.get(OURS)
     marks = {i: mark(timing.seconds[name], ours) for i, name in enumerate(engines) if ours and name != OURS}
     columns = ("engine", "median", "lowest to highest", "difference", "against zeroskip")
-    title = (
-        f"Time per call: batch {timing.batch}, {timing.threads} threads, {timing.precision}, {timing.machine}"
-    )
+    title = f"Time per call: batch {timing.batch}, {timing.threads} thread{'s' * (timing.threads > 1)}, {timing.precision}, {timing.machine}"
     note = (
         f"Median of {timing.runs} runs of {timing.rounds} interleaved rounds; lowest and highest run. "
         "Difference: largest absolute difference of the output from torch eager's."
