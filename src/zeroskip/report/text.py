@@ -89,12 +89,17 @@ def conditions(record: Record) -> str:
     forms = {
         "seed": "seed {}" if seeds == 1 else f"means of {seeds} seeds, times and layers of seed {{}}",
         "selected_on": "chosen on {}",
-        "threads": "{} thread" if record.summary.get("threads") == 1 else "{} threads",
+        "threads": "{}",
         "precision": "{}",
         "machine": "{}",
     }
     known = {key: record.summary.get(key) for key in forms}
+    known["threads"] = known["threads"] and _threads(known["threads"])
     return "; ".join(forms[key].format(value) for key, value in known.items() if value is not None)
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread" if count == 1 else f"{count} threads"
 
 
 def layer_table(record: Record) -> Grid:
@@ -156,7 +161,7 @@ def timing_table(timing: Timing) -> Grid:
     ours = timing.seconds.get(OURS)
     marks = {i: mark(timing.seconds[name], ours) for i, name in enumerate(engines) if ours and name != OURS}
     columns = ("engine", "median", "lowest to highest", "difference", "against zeroskip")
-    title = f"Time per call: batch {timing.batch}, {timing.threads} thread{'s' * (timing.threads > 1)}, {timing.precision}, {timing.machine}"
+    title = f"Time per call: batch {timing.batch}, {_threads(timing.threads)}, {timing.precision}, {timing.machine}"
     note = (
         f"Median of {timing.runs} runs of {timing.rounds} interleaved rounds; lowest and highest run. "
         "Difference: largest absolute difference of the output from torch eager's."
