@@ -23,7 +23,6 @@ FILES = tuple(
 )
 
 
-@cache
 def load(folder: str | Path | None = None) -> Splits:
     """The three splits; inputs (count, 1, 28, 28) scaled to 0..1, so that the border is exactly 0.
 
@@ -32,7 +31,11 @@ def load(folder: str | Path | None = None) -> Splits:
     >>> load("/data").counts
     {'train': 50000, 'validation': 10000, 'test': 10000}
     """
-    path = data_folder("mnist", folder)
+    return _load(data_folder("mnist", folder))
+
+
+@cache
+def _load(path: Path) -> Splits:
     train, validation = hold_out(_read_split(path, "train"), HELD_OUT)
     return Splits(train, validation, _read_split(path, "t10k"))
 
