@@ -36,6 +36,15 @@ def test_smaller_as_good_and_faster_is_shipped_sparse() -> None:
     assert "At batch 1 3.0x faster than torch eager, the fastest dense engine" in text
 
 
+def test_what_zeros_alone_gain_is_told_apart_from_what_compiling_gains() -> None:
+    figures = summary(FASTER)
+    figures["timings"][0]["seconds"]["zeroskip, all dense"] = 1.5e-6
+    assert (
+        "3.0x faster than torch eager, the fastest dense engine (1.5x faster than itself without"
+        in verdict(figures)
+    )
+
+
 def test_smaller_but_slower_is_shipped_for_its_size_and_run_dense() -> None:
     text = verdict(summary(SLOWER))
     assert text.startswith("Ship model.zs for its size, but run it dense")

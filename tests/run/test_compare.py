@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zeroskip import run
 from zeroskip.errors import EngineError
-from zeroskip.run.compare import ENGINES, channels_last, eager
+from zeroskip.run.compare import ENGINES, all_dense, channels_last, eager
 
 
 def convolutional() -> nn.Sequential:
@@ -151,3 +151,22 @@ def test_torch_compile_takes_part_or_is_skipped_for_a_reason_and_says_nothing(
     assert {*timing.seconds, *timing.skipped} == {*ENGINES, "zeroskip"}
     assert timing.skipped.get("torch.compile", "ran") != ""
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_program_that_skips_nothing_is_no_peer_but_shows_what_zeros_gain() -> None:
+    model = nn.Sequential(nn.Linear(64, 30), nn.ReLU(), nn.Linear(30, 10)).eval()
+    with torch.no_grad():
+        model[0].weight[:, ::2] = 0.0
+    batch = torch.randn(4, 64)
+    call = all_dense(model, batch)
+    assert {choice.kernel for choice in call.func.choices} == {"dense"}
+    timing = run.compare(
+        run.compile(model, batch),
+        model,
+        batch,
+        runs=1,
+        rounds=1,
+        engines={"torch eager": eager, "zeroskip, all dense": all_dense},
+    )
+    assert timing.dense_engine == "torch eager"
+    assert timing.seconds["zeroskip, all dense"] > 0

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from zeroskip.concepts import Progress, Timing, silent
 from zeroskip.errors import EngineError
 from zeroskip.graph import evaluating, forward, quiet
+from zeroskip.run.choose import compile
+from zeroskip.run.kernels import channels_last as pixelwise
+from zeroskip.run.kernels import dense
 from zeroskip.run.outputs import agree, difference
 from zeroskip.run.program import Program
 from zeroskip.run.timing import Call, interleaved, medians, torch_threads
@@ -57,10 +60,21 @@ def compiled(model: nn.Module, batch: Tensor) -> Call:
     return partial(torch.compile(copy.deepcopy(model), dynamic=False), batch)
 
 
+def all_dense(model: nn.Module, batch: Tensor) -> Call:
+    """A zeroskip program in which no kernel skips a zero: what a program gains by being compiled.
+
+    >>> all_dense(model, batch)().shape
+    torch.Size([64, 10])
+    """
+    kernels = (dense.KERNEL, pixelwise.KERNEL)
+    return partial(compile(model, batch, threads=torch.get_num_threads(), kernels=kernels), batch)
+
+
 ENGINES: Mapping[str, Engine] = {
     "torch eager": eager,
     "torch channels_last": channels_last,
     "torch.compile": compiled,
+    "zeroskip, all dense": all_dense,
 }
 
 
