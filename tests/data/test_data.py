@@ -65,16 +65,16 @@ def test_an_idx_file_reads_as_the_array_it_was(tmp_path: Path) -> None:
     assert (mnist.read_idx(tmp_path / "a.gz") == array).all()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"no gzip",
-        idx(np.zeros(5, np.uint8))[:-6],
-        idx(np.zeros(5, np.uint8), kind=13),
-        gzip.compress(b"\0\0"),
-    ],
-)
+DAMAGED = {
+    "empty": b"",
+    "no gzip": b"no gzip",
+    "cut short": idx(np.zeros(5, np.uint8))[:-6],
+    "floats": idx(np.zeros(5, np.uint8), kind=13),
+    "no header": gzip.compress(b"\0\0"),
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_idx_file_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"a.gz is damaged: .* Fetch it again"):
