@@ -90,7 +90,8 @@ def _tell_dense(layers: Sequence[LayerProfile], named: Mapping[str, str], patter
     left = [f'"{layer.name}" {layer.weight_shape}' for layer in layers if layer.name not in named]
     if left and isinstance(pattern, str):
         warnings.warn(
-            f'these layers stay dense, since the pattern "{pattern}" does not fit them: {", ".join(left)}',
+            f'these layers stay dense, since the pattern "{pattern}" does not fit them: {", ".join(left)}'
+            + (" (the channels of the last layer are the answers)" if pattern == "channel" else ""),
             stacklevel=3,
         )
 

@@ -99,10 +99,10 @@ def sequence(layers: Sequence[Compiled]) -> Compiled:
     return Compiled(run, weights, layers[0].inputs, layers[-1].outputs, machine, scratch, 2 * widest)
 
 
-def refusal(layer: Layer, precision: str) -> str | None:
-    """Why a kernel for sparse float32 linear layers cannot run the layer, or None.
+def accepts(layer: Layer, machine: Machine, precision: str) -> str | None:
+    """None, or why a kernel for sparse float32 linear layers cannot run the layer; any machine will do.
 
-    >>> refusal(layer_without_zeros, "fp32")
+    >>> accepts(layer_without_zeros, detect(), "fp32")
     '0 % zeros: nothing to skip'
     """
     if precision != "fp32":

@@ -18,17 +18,8 @@ import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
-from zeroskip.run.kernels.compiled import ARGUMENTS, Compiled, Plan, arrays, plan, refusal, starts
+from zeroskip.run.kernels.compiled import ARGUMENTS, Compiled, Plan, accepts, arrays, plan, starts
 from zeroskip.run.kernels.dense import reference
-
-
-def accepts(layer: Layer, machine: Machine, precision: str) -> str | None:
-    """None, or why the layer cannot run here.
-
-    >>> accepts(layer_without_zeros, detect(), "fp32")
-    '0 % zeros: nothing to skip'
-    """
-    return refusal(layer, precision)
 
 
 def build(layer: Layer, machine: Machine, precision: str, relu: bool) -> Compiled:
