@@ -36,8 +36,12 @@ class Tiny:
 
     def train(self, model: nn.Module, *, epochs: int = 4, **keywords: Any) -> None:
         self.calls.append({"epochs": epochs, **keywords})
-        own: dict[str, Any] = {"learning_rate": 0.01, "loss": training.cross_entropy()}
+        own: dict[str, Any] = {"learning_rate": 0.01, "loss": self.loss}
         training.fit(model, TRAIN, epochs=epochs, batch_size=50, **{**own, **keywords})
+
+    @property
+    def loss(self) -> training.Loss:
+        return training.cross_entropy()
 
     def evaluate(self, model: nn.Module, split: str = "validation") -> float:
         return training.classification_error(model, TEST if split == "test" else VALIDATION)

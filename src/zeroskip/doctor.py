@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from zeroskip.concepts import Kernel, Layer, Machine
-from zeroskip.data import data_folder
+from zeroskip.data import data_folder, imagenet
 from zeroskip.emit.machine import detect
 from zeroskip.errors import DataError
 from zeroskip.report import Grid
 from zeroskip.run import kernels
 
-DATA_SETS = ("mnist",)
+DATA_SETS: dict[str, Callable[[], Path]] = {"mnist": partial(data_folder, "mnist"), "imagenet": imagenet.find}
 
 
 def examine() -> dict[str, Any]:
@@ -38,7 +41,7 @@ def examine() -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
         "kernels": {one.name: _ready(one, layers, machine) for one in kernels.ALL},
-        "data_sets": {"digits": "part of scikit-learn"} | {name: _found(name) for name in DATA_SETS},
+        "data_sets": {"digits": "part of scikit-learn"} | {name: _found(find) for name, find in DATA_SETS.items()},
         "helpers": {
             "C++ compiler, for torch.compile": shutil.which("g++") or shutil.which("c++") or "absent",
         },
@@ -66,8 +69,8 @@ def _ready(kernel: Kernel, layers: list[Layer], machine: Machine) -> str:
     return "ready" if None in refusals else "; ".join(filter(None, refusals))
 
 
-def _found(name: str) -> str:
+def _found(find: Callable[[], Path]) -> str:
     try:
-        return str(data_folder(name))
+        return str(find())
     except DataError as fact:
         return str(fact)

@@ -85,14 +85,34 @@ def test_label_smoothing_is_torch_s() -> None:
 
 
 def test_input_noise_moves_the_inputs_by_its_standard_deviation() -> None:
-    seen: list[torch.Tensor] = []
+    seen = training.jittered(TRAIN.inputs, noise=0.5)
+    assert float((seen - TRAIN.inputs).std()) == pytest.approx(0.5, rel=0.1)  # 1,600 values
 
-    def model(inputs: torch.Tensor) -> torch.Tensor:
-        seen.append(inputs)
-        return torch.zeros(len(inputs), 3)
 
-    training.cross_entropy(input_noise=0.5)(model, TRAIN.inputs, TRAIN.targets)  # type: ignore[arg-type]
-    assert float((seen[0] - TRAIN.inputs).std()) == pytest.approx(0.5, rel=0.1)  # 1,600 values
+def test_a_shift_moves_whole_images_by_at_most_1_pixel_and_lets_zeros_in() -> None:
+    torch.manual_seed(0)
+    image = torch.zeros(1, 1, 5, 5)
+    image[0, 0, 2, 2] = 1
+    seen = training.jittered(image.repeat(500, 1, 1, 1), shift=1)
+    places = seen.sum(dim=(0, 1))
+    assert (seen.sum(dim=(1, 2, 3)) == 1).all()
+    assert (places[1:4, 1:4] > 30).all(), "nine places, 55 images each on average"
+    assert places.sum() == places[1:4, 1:4].sum()
+    corner = torch.ones(200, 1, 5, 5)
+    assert training.jittered(corner, shift=1).sum(dim=(1, 2, 3)).unique().tolist() == [16, 20, 25]
+
+
+def test_bfloat16_training_ends_near_float32_and_leaves_float32_weights() -> None:
+    def trained(precision: training.Precision) -> nn.Module:
+        torch.manual_seed(0)
+        model = Tiny().model()
+        Tiny().train(model, epochs=10, precision=precision)
+        return model
+
+    full, mixed = trained("32-true"), trained("bf16-mixed")
+    assert all(tensor.dtype == torch.float32 for tensor in mixed.state_dict().values())
+    assert not torch.equal(full[0].weight, mixed[0].weight)  # type: ignore[index]
+    assert training.classification_error(mixed, TRAIN) <= training.classification_error(full, TRAIN) + 0.05
 
 
 def test_the_error_counts_wrong_answers_over_odd_sized_batches() -> None:

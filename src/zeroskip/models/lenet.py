@@ -9,23 +9,25 @@ from torch import Tensor, nn
 class LeNet300100(nn.Module):
     """Two hidden layers of 300 and 100 ReLUs. (batch, inputs) or (batch, 1, h, w) -> (batch, classes).
 
-    With 784 inputs it has 266,200 weights (Han et al. 2015, table 2).
+    With 784 inputs it has 266,200 weights (Han et al. 2015, table 2). `dropout` is the share of each hidden
+    layer that a training step leaves out.
 
     >>> LeNet300100()(torch.zeros(2, 784)).shape
     torch.Size([2, 10])
     """
 
-    def __init__(self, inputs: int = 784, classes: int = 10) -> None:
+    def __init__(self, inputs: int = 784, classes: int = 10, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(inputs, 300)
         self.fc2 = nn.Linear(300, 100)
         self.fc3 = nn.Linear(100, classes)
+        self.drop1, self.drop2 = nn.Dropout(dropout), nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores before the softmax."""
         x = x.flatten(1)  # (batch, inputs)
-        x = F.relu(self.fc1(x))  # (batch, 300)
-        x = F.relu(self.fc2(x))  # (batch, 100)
+        x = self.drop1(F.relu(self.fc1(x)))  # (batch, 300)
+        x = self.drop2(F.relu(self.fc2(x)))  # (batch, 100)
         return self.fc3(x)
 
 
@@ -34,7 +36,8 @@ class LeNet5(nn.Module):
 
     With side 28 it has 430,500 weights (Han et al. 2015, table 3). ReLU follows the convolutions too,
     as the published activation densities need, though Caffe's example has it after fc1 only.
-    `channels` (conv1, conv2, fc1) and `kernel` make the small one for 8x8 digits.
+    `channels` (conv1, conv2, fc1) and `kernel` make the small one for 8x8 digits. `dropout` is the share of
+    fc1's outputs that a training step leaves out.
 
     >>> LeNet5()(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
@@ -48,6 +51,7 @@ class LeNet5(nn.Module):
         padding: int = 0,
         channels: tuple[int, int, int] = (20, 50, 500),
         classes: int = 10,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         first, second, hidden = channels
@@ -57,10 +61,11 @@ class LeNet5(nn.Module):
         final = ((side - shrink) // 2 - shrink) // 2  # side of the map that reaches fc1
         self.fc1 = nn.Linear(second * final * final, hidden)
         self.fc2 = nn.Linear(hidden, classes)
+        self.drop1 = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores before the softmax."""
         x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # (batch, 20, 12, 12) for MNIST
         x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (batch, 50, 4, 4)
-        x = F.relu(self.fc1(x.flatten(1)))  # (batch, 500)
+        x = self.drop1(F.relu(self.fc1(x.flatten(1))))  # (batch, 500)
         return self.fc2(x)

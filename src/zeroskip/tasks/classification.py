@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ class Classification:
     network        makes a fresh, untrained model
     splits         loads the data when first needed
     learning_rate  peak of the cosine of the first training; retraining divides it
+    input_noise    standard deviation of the Gaussian noise on training inputs
+    shift          training images move by up to this many pixels
+    precision      of the training's products, as in `training.fit`; evaluation is always float32
     """
 
     name: str
@@ -30,6 +34,8 @@ class Classification:
     weight_decay: float
     label_smoothing: float
     input_noise: float = 0.0
+    shift: int = 0
+    precision: training.Precision = "32-true"
 
     def model(self) -> nn.Module:
         """A fresh, untrained network; its initial weights follow torch's seed."""
@@ -40,12 +46,15 @@ class Classification:
 
         >>> digits.train(model, epochs=5)
         """
-        names = ("epochs", "batch_size", "learning_rate", "weight_decay")
+        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "loss", "precision")
         own: dict[str, Any] = {name: getattr(self, name) for name in names}
-        own["loss"] = training.cross_entropy(
-            label_smoothing=self.label_smoothing, input_noise=self.input_noise
-        )
+        own["augment"] = partial(training.jittered, noise=self.input_noise, shift=self.shift)
         training.fit(model, self.splits().train, **{**own, **keywords})
+
+    @property
+    def loss(self) -> training.Loss:
+        """What `train` minimises: (model, inputs, targets) -> a number."""
+        return training.cross_entropy(label_smoothing=self.label_smoothing)
 
     def evaluate(self, model: nn.Module, split: str = "validation") -> float:
         """Share of wrong answers on "validation" (for decisions) or "test" (once, at the end).
