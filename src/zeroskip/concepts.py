@@ -25,6 +25,11 @@ Masks = dict[str, Tensor]
 Progress = Callable[[str, int, int], None]
 """Called as progress(what is being done, steps done, steps in all)."""
 
+Edits = list[dict[str, Any]]
+"""Structure taken out for good, as JSON; `prune.rebuild(model, edits)` replays it on a fresh network. Each edit is
+{"edit": "remove", "layer": name, "inputs": [...], "outputs": [...]}: the input columns (features or channels, as
+the layer counts them) and the outputs that go. Of a batch norm, inputs are its channels and outputs are []."""
+
 TrainState = dict[str, Tensor]
 """Everything a training needs to continue after an epoch, as tensors under flat names."""
 
@@ -133,6 +138,12 @@ class Round:
     pattern   where zeros may lie, for all layers or by layer name; see `zeroskip.patterns`
     score     name of a function in `zeroskip.prune.scores`
     frozen    layers whose weights do not change in this round's retraining
+    gradual   share of the retraining during which the sparsity grows to its value, fast first (Zhu and Gupta
+              2017); 0: everything is cut before the retraining
+    penalty   {"l1": a, "l2": b}: a x sum |w| + b / 2 x sum w^2 of the layers' weights is added to the loss
+    teacher   {"weight": a, "temperature": t}: this share of the loss is the distance to the softened answers of
+              the network that the loop started from (Hinton et al. 2015)
+    rescale_dropout  dropout shrinks with the connections it works on (Han et al. 2015, section 3.2)
     train     keywords handed to the task's `train`, and `learning_rate_divisor`
     """
 
@@ -141,6 +152,10 @@ class Round:
     pattern: str | Mapping[str, str] = "free"
     score: str = "magnitude"
     frozen: tuple[str, ...] = ()
+    gradual: float = 0.0
+    penalty: Mapping[str, float] = field(default_factory=dict)
+    teacher: Mapping[str, float] = field(default_factory=dict)
+    rescale_dropout: bool = True
     train: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -176,7 +191,7 @@ class Recipe:
 class Point:
     """One point of the trade-off that a loop went through.
 
-    kind  "dense", "round" or "bisection"; good tells whether the error stayed within the budget
+    kind  "dense", "round", "bisection" or "centroids"; good tells whether the error stayed within the budget
     """
 
     kind: str
@@ -203,10 +218,17 @@ class Sparse:
 
 @dataclass(frozen=True)
 class PackedTensor:
-    """One stored tensor: `positions` says where its non-zeros are, `values` what they are, both as bytes.
+    """One stored tensor, exact: `positions` says where its non-zeros are, `values` what they are, as bytes.
 
-    coding  "dense" (no positions), "bitmask", or "gaps3" ... "gaps8" (relative index of that many bits)
-    dtype   "float32", "int64", ...: torch's name; values are stored exactly
+    coding          "dense" (no positions: every element has a value), "bitmask", "gaps2" ... "gaps16" (relative
+                    index of that many bits), "huffman2" ... "huffman16" (the same gaps as Huffman codes),
+                    "arithmetic"
+    values_coding   "exact" (as they are), or codes that number the entries of `codebook`: "fixed" (all of one
+                    width), "huffman", "arithmetic"; where both are "arithmetic", `values` holds both
+    codebook        the distinct values, of `codebook_dtype`; both empty without codes
+    tables          the Huffman codes of the gaps, then those of the values, where they are used
+    escapes         how many gaps went on because their field was too narrow
+    dtype           "float32", "int64", ...: torch's name
     """
 
     name: str
@@ -216,14 +238,19 @@ class PackedTensor:
     nonzeros: int
     positions: bytes
     values: bytes
+    values_coding: str = "exact"
+    codebook_dtype: str = ""
+    codebook: bytes = b""
+    tables: bytes = b""
+    escapes: int = 0
 
 
 @dataclass(frozen=True)
 class Packed:
     """A network's stored tensors. It holds no code: to run it, load it into the task's own model.
 
-    ledger  tensor name -> {"values": bytes, "positions": bytes, "header": bytes}, and "(file)" for what
-            belongs to no tensor; the sum of it all is `stored_bytes`, the size of the file
+    ledger  tensor name -> bytes of its "values", "positions", "codebook", "tables" and "header", and "(file)"
+            for what belongs to no tensor; the sum of it all is `stored_bytes`, the size of the file
     """
 
     tensors: tuple[PackedTensor, ...]

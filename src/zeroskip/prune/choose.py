@@ -14,12 +14,14 @@ from zeroskip.prune import scores
 from zeroskip.prune.masks import check_names, weights
 
 
-def choose(model: nn.Module, one: Round) -> Masks:
+def choose(model: nn.Module, one: Round, moments: Mapping[str, Tensor] | None = None) -> Masks:
     """The masks of a round for the model's weights as they are. Zeros have score 0: they go first, so what
     an earlier round pruned stays pruned.
 
     A layer that the round does not name keeps everything that is not yet zero. Raises RecipeError or
     PatternError with the layer's name.
+
+    moments  layer name -> mean squares of the weight's gradients, for scores that need them
 
     >>> choose(model, Round(sparsity=0.9))["fc1"].float().mean()
     tensor(0.0741)
@@ -28,7 +30,7 @@ def choose(model: nn.Module, one: Round) -> Masks:
     score = vars(scores).get(one.score)
     if not callable(score) or score.__module__ != scores.__name__:
         raise RecipeError(f'there is no score "{one.score}". See zeroskip.prune.scores for those there are.')
-    scored = {name: score(weight) for name, weight in found.items()}
+    scored = {name: score(weight, (moments or {}).get(name)) for name, weight in found.items()}
     if one.quality is not None:
         if one.pattern != "free" or one.sparsity is not None:
             raise RecipeError(
@@ -61,6 +63,24 @@ def quality_threshold(weight: Tensor, quality: float) -> float:
     """
     survivors = weight[weight != 0]
     return quality * float(survivors.float().std(correction=0)) if len(survivors) else 0.0
+
+
+def quality(weight: Tensor, sparsity: float) -> float:
+    """The quality whose threshold leaves `sparsity` zeros in the layer: `quality_threshold` the other way round.
+
+    0 where so many are zero already.
+
+    >>> quality(torch.tensor([-2.0, 2.0, 1.0, -1.0]), 0.5)
+    1.264...
+    """
+    survivors = weight[weight != 0].float()
+    kept = round((1 - sparsity) * weight.numel())
+    if kept >= len(survivors):
+        return 0.0
+    sizes = survivors.abs().sort(descending=True).values
+    last, next_one = float(sizes[kept - 1]) if kept else 2 * float(sizes[0]), float(sizes[kept])
+    # Half way between the last that stays and the first that goes: no rounding can exchange them.
+    return (last + next_one) / 2 / float(survivors.std(correction=0))
 
 
 def spread(

@@ -16,21 +16,35 @@ from zeroskip.errors import ModelError, RecipeError
 _ORIGINAL = "parametrizations.weight.original"
 
 
-def weights(model: nn.Module) -> dict[str, Tensor]:
+def weights(model: nn.Module, *, attached: bool = False) -> dict[str, Tensor]:
     """Layer name -> weight of every linear and convolution layer: what can be pruned.
 
     A weight that several layers share is listed once, under the first's name. Raises ModelError where the
     network has none, or computes one (weight norm).
+    attached  gradients flow through them, as a penalty in a loss needs
 
     >>> list(weights(LeNet300100()))
     ['fc1', 'fc2', 'fc3']
     """
-    found, seen = {}, set()
+    found: dict[str, Any] = {name: model.get_submodule(name).weight for name in parameters(model)}
+    return {name: weight if attached else weight.detach() for name, weight in found.items()}
+
+
+def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Layer name -> what an optimizer changes in it: the weight, or, while masked, the weight behind the mask.
+
+    Listed and raising as `weights` does.
+
+    >>> parameters(LeNet300100())["fc3"].shape
+    torch.Size([10, 100])
+    """
+    found: dict[str, nn.Parameter] = {}
+    seen = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             parameter = _parameter(name, module)
             if parameter not in seen:
-                found[name] = module.weight.detach()
+                found[name] = parameter
             seen.add(parameter)
     if not found:
         raise ModelError("the network has no linear or convolution layer. There is nothing to prune in it.")
@@ -86,6 +100,19 @@ def apply_(model: nn.Module, masks: Masks) -> nn.Module:
         layers = [one for one in model.modules() if isinstance(one, nn.Linear | nn.Conv2d)]
         for module in [one for one in layers if one._parameters.get("weight") is shared]:
             _hold_(module, mask.to(shared.device))
+    return model
+
+
+def update_(model: nn.Module, masks: Masks) -> nn.Module:
+    """Give a masked model other masks, of the same layers, while an optimizer works on it.
+
+    >>> update_(apply_(model, masks), later)
+    """
+    behind = parameters(model)
+    for module in model.modules():
+        if (held := _held(module)) is not None:
+            names = [name for name, one in behind.items() if one is module.get_parameter(_ORIGINAL)]
+            held.mask.copy_(masks[names[0]])
     return model
 
 

@@ -1,14 +1,40 @@
-"""How much a weight matters. A score is one formula: weight -> a tensor of its shape, higher is kept."""
+"""How much a weight matters. A score is one formula: (weight, moment) -> a tensor of its shape, higher is kept.
+
+moment  the mean square of the weight's gradient, as Adam keeps it: there while a network trains, None otherwise
+"""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from zeroskip.errors import RecipeError
 
-def magnitude(weight: Tensor) -> Tensor:
+
+def magnitude(weight: Tensor, moment: Tensor | None = None) -> Tensor:
     """|w|: small weights matter least (Han et al. 2015). weight of any shape.
 
     >>> magnitude(torch.tensor([-2.0, 1.0])).tolist()
     [2.0, 1.0]
     """
     return weight.abs()
+
+
+def saliency(weight: Tensor, moment: Tensor | None = None) -> Tensor:
+    """w^2 x sqrt(mean g^2): what the loss would mind, as in LeCun et al. 1990 (OBD) with the gradient's size in
+    place of the curvature. Comparable between layers, so that one threshold serves a whole network.
+
+    Raises RecipeError where no moment is known: the score exists while a network trains.
+
+    >>> saliency(torch.tensor([2.0, 1.0]), torch.tensor([1.0, 4.0])).tolist()
+    [4.0, 2.0]
+    """
+    if moment is None:
+        raise RecipeError(
+            'the score "saliency" needs gradients: give the round gradual=0.7, so that it prunes while it trains.'
+        )
+    return weight.square() * (moment + _SMALLEST).sqrt()
+
+
+# Weights that never had a gradient are still told apart by their size.
+_SMALLEST = torch.finfo(torch.float32).tiny

@@ -7,7 +7,8 @@ import json
 import random
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,12 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip import contract, files, prune, runs
-from zeroskip.concepts import Point, Progress, Recipe, Round, Sparse, TrainState, silent
-from zeroskip.errors import RecipeError
+from zeroskip.concepts import Masks, Point, Progress, Recipe, Round, Sparse, TrainState, silent
+from zeroskip.errors import RecipeError, TaskError
 from zeroskip.patterns import parse
+from zeroskip.retrain.dropout import rescaled_dropout
+from zeroskip.retrain.gradual import check_gradual, growing
+from zeroskip.retrain.losses import Loss, check, penalized, taught
 
 BISECTIONS = 2
 """How often the gap between the last good round and the first bad one is halved."""
@@ -32,6 +36,7 @@ class _Setting:
     """What stays the same over a whole loop."""
 
     model: nn.Module
+    teacher: nn.Module
     recipe: Recipe
     task: contract.Task
     folder: Path | None
@@ -64,13 +69,13 @@ def loop(
     error = contract.evaluate(task, model, "validation")
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
     budget = float("inf") if recipe.max_error_rise is None else error + recipe.max_error_rise + 1e-9
-    setting = _Setting(model, recipe, task, path, seed, progress, budget)
-    history = [_point(model, "dense", error, good=True)]
+    setting = _Setting(model, deepcopy(model).eval(), recipe, task, path, seed, progress, budget)
+    history = [point(model, "dense", error, good=True)]
     good, done, broken = _plain(model), Round(sparsity=0.0), None
     for one in recipe.rounds:
-        after, point = _attempt(setting, good, one, "round", len(history))
-        history.append(point)
-        if not point.good:
+        after, reached = _attempt(setting, good, one, "round", len(history))
+        history.append(reached)
+        if not reached.good:
             broken = one
             break
         good, done = after, one
@@ -80,9 +85,9 @@ def loop(
         middle = between(done, broken)
         if middle == broken:
             break  # patterns that fix their sparsity leave nothing in the middle
-        after, point = _attempt(setting, good, middle, "bisection", len(history))
-        history.append(point)
-        if point.good:
+        after, reached = _attempt(setting, good, middle, "bisection", len(history))
+        history.append(reached)
+        if reached.good:
             good, done = after, middle
         else:
             broken = middle
@@ -133,26 +138,61 @@ def _attempt(setting: _Setting, start: Weights, one: Round, kind: str, index: in
     """Prune as `one` says from `start`, retrain, evaluate; or read what an earlier process found."""
     stored = setting.folder / f"{index:03}.json" if setting.folder else None
     if stored is not None and stored.exists():
-        point = runs.from_json(Point, files.read_json(stored))
-        return runs.load_tensors(stored.with_suffix(".safetensors")), point
+        found = runs.from_json(Point, files.read_json(stored))
+        return runs.load_tensors(stored.with_suffix(".safetensors")), found
     model = setting.model
     model.load_state_dict(start)
-    prune.apply_(model, prune.choose(model, one))
+    prune.apply_(model, _first_masks(model, one))
     try:
         _retrain(setting, one, kind, index)
     finally:
         prune.remove_(model)
+    _check_reached(setting, one)
     error = contract.probe(setting.task, model)
-    point = _point(model, kind, error, good=error <= setting.budget)
+    found = point(model, kind, error, good=error <= setting.budget)
     weights = _plain(model)
     if stored is not None:
         runs.save_tensors(stored.with_suffix(".safetensors"), weights)
-        runs.save_json(stored, point)  # last: a point that is there vouches for its weights
-    return weights, point
+        runs.save_json(stored, found)  # last: a point that is there vouches for its weights
+    return weights, found
+
+
+def _first_masks(model: nn.Module, one: Round) -> Masks:
+    """What a retraining starts with: all that the round prunes or, where it prunes gradually, nothing new."""
+    return prune.choose(model, Round(sparsity={}) if one.gradual else one)
+
+
+def _check_reached(setting: _Setting, one: Round) -> None:
+    """A training that never called `on_step` has pruned nothing, and must not pass for sparse."""
+    if not one.gradual:
+        return
+    wanted = prune.choose(setting.model, replace(one, score="magnitude"))
+    kept = sum(int(torch.count_nonzero(weight)) for weight in prune.weights(setting.model).values())
+    if kept > sum(int(mask.sum()) for mask in wanted.values()) + len(wanted):  # each layer's share is rounded
+        raise TaskError(
+            f"{contract.name(setting.task)}: train() did not call on_step(step, steps, optimizer) at each step, which "
+            f"a round with gradual={one.gradual:g} prunes in. Call it after backward, or prune with gradual=0."
+        )
+
+
+def _loss(setting: _Setting, one: Round) -> Loss | None:
+    """The task's loss with what the round adds to it; None: train() uses its own."""
+    if not one.penalty and not one.teacher:
+        return None
+    loss: Loss | None = getattr(setting.task, "loss", None)
+    if loss is None:
+        raise TaskError(
+            f"{contract.name(setting.task)} has no loss(model, inputs, targets) that a penalty or a teacher could be "
+            f"added to. Write one and let train() take it as a keyword, or leave penalty and teacher out of the round."
+        )
+    loss = penalized(loss, one.penalty) if one.penalty else loss
+    return taught(loss, setting.teacher, one.teacher) if one.teacher else loss
 
 
 def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
-    keywords: dict[str, Any] = dict(one.train)
+    keywords: dict[str, Any] = {**one.train, "loss": _loss(setting, one)}
+    if one.gradual:
+        keywords["on_step"] = growing(setting.model, one)
     divisor = keywords.pop("learning_rate_divisor", None)
     rate = getattr(setting.task, "learning_rate", None)
     if divisor is not None and rate is None:
@@ -163,7 +203,9 @@ def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
     elif divisor is not None and rate is not None:
         # Constant, as Caffe's step policy is within one retraining; without a divisor the task's own schedule runs.
         keywords["learning_rate"] = lambda step: float(rate) / divisor
-    with _frozen(setting.model, one.frozen):
+    example = contract.batch(setting.task)[:1]
+    dropout = rescaled_dropout(setting.model, example) if one.rescale_dropout else nullcontext()
+    with dropout, _frozen(setting.model, one.frozen):
         train(
             setting.task,
             setting.model,
@@ -221,7 +263,12 @@ def _plain(model: nn.Module) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def _point(model: nn.Module, kind: str, error: float, *, good: bool) -> Point:
+def point(model: nn.Module, kind: str, error: float, *, good: bool) -> Point:
+    """Where `model` stands on the trade-off of weights against error.
+
+    >>> point(model, "round", 0.03, good=True).sparsity
+    0.9
+    """
     weights = prune.weights(model)
     kept = {name: int(torch.count_nonzero(weight)) for name, weight in weights.items()}
     return Point(kind, sum(kept.values()), sum(w.numel() for w in weights.values()), error, good, kept)
@@ -243,6 +290,9 @@ def _check(recipe: Recipe, model: nn.Module) -> None:
         raise RecipeError("the recipe has no rounds. `prune.plan` makes one, or give Recipe((Round(...),)).")
     for one in recipe.rounds:
         prune.check_names(one.frozen, prune.weights(model))
+        check(one.penalty, ("l1", "l2"), "penalty")
+        check(one.teacher, ("weight", "temperature"), "teacher")
+        check_gradual(one)
     if recipe.max_error_rise is None:
         return
     if any(one.sparsity is None for one in recipe.rounds):

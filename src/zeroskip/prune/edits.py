@@ -1,0 +1,121 @@
+"""Structure taken out for good, as data: what `rebuild` replays on a fresh network."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.concepts import Edits
+from zeroskip.errors import ModelError, RecipeError
+from zeroskip.prune.masks import is_masked
+
+_LAYERS = (nn.Linear, nn.Conv2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+
+
+def rebuild(model: nn.Module, edits: Edits) -> nn.Module:
+    """A copy of `model` whose layers have the sizes that `edits` leave; see `concepts.Edits`.
+
+    The state of the network that the edits were made from loads into it. What stays keeps its values, but
+    constants are not folded: that is done by `compact`. Raises RecipeError with layer and index where an edit
+    does not fit the network, ModelError where the network is masked.
+
+    >>> rebuild(LeNet300100(), [{"edit": "remove", "layer": "fc1", "inputs": [], "outputs": [0, 7]}]).fc1
+    Linear(in_features=784, out_features=298, bias=True)
+    """
+    made = plain_copy(model)
+    modules: dict[str, Any] = dict(made.named_modules())
+    if not isinstance(edits, list):
+        raise RecipeError(f"edits are a list, as `prune.compact` returns them, not {type(edits).__name__}.")
+    for index, edit in enumerate(edits):
+        _check(edit, f"edit {index}", modules)
+        module = modules[edit["layer"]]
+        inputs, outputs = (torch.tensor(edit[key], dtype=torch.long) for key in ("inputs", "outputs"))
+        if isinstance(module, _NORMS):
+            _cut_norm_(module, inputs)
+        else:
+            _cut_layer_(module, inputs, outputs)
+    return made
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A copy of a network without masks. ModelError where it has some.
+
+    >>> plain_copy(model)
+    LeNet300100(...)
+    """
+    # torch gives a copy the class of the original, so that taking masks off the copy would break the original.
+    if any(is_masked(module) for module in model.modules()):
+        raise ModelError("the network still holds masks. Make it plain first: prune.remove_(model).")
+    return deepcopy(model)
+
+
+def _check(edit: Any, what: str, modules: dict[str, Any]) -> None:
+    """RecipeError unless this is an edit that can be done to one of the modules."""
+    if not isinstance(edit, dict) or edit.get("edit") != "remove":
+        raise RecipeError(f'{what} is {str(edit)[:80]!r}. Edits are dicts with "edit": "remove".')
+    if set(edit) != {"edit", "layer", "inputs", "outputs"} or not isinstance(edit["layer"], str):
+        raise RecipeError(f'{what} must have "edit", "layer" (a name), "inputs" and "outputs", and no more.')
+    name = edit["layer"]
+    module: Any = modules.get(name)
+    if type(module) not in _LAYERS + _NORMS or "weight" not in module._parameters:
+        raise RecipeError(
+            f'{what}: the network has no linear, convolution or batch norm layer "{name}". It was made for another.'
+        )
+    if getattr(module, "groups", 1) > 1:
+        raise RecipeError(f'{what}: layer "{name}" has {module.groups} groups, which have to stay equal.')
+    _check_indices(edit["inputs"], _sizes(module)[0], f'{what}: the inputs of "{name}"')
+    _check_indices(edit["outputs"], _sizes(module)[1], f'{what}: the outputs of "{name}"')
+
+
+def _check_indices(indices: Any, size: int, what: str) -> None:
+    if not isinstance(indices, list) or any(type(each) is not int for each in indices):
+        raise RecipeError(f"{what} to remove are no list of integers.")
+    outside = [each for each in indices if not 0 <= each < size]
+    if outside:
+        raise RecipeError(f"{what} are numbered 0 to {size - 1}; {outside[0]} cannot be removed.")
+    if len(set(indices)) < len(indices):
+        twice = next(each for each in indices if indices.count(each) > 1)
+        raise RecipeError(f"{what}: {twice} is to be removed twice. Name it once.")
+    if indices and len(indices) == size:
+        raise RecipeError(f"{what} would all go. Leave one, which torch needs.")
+
+
+def _sizes(module: Any) -> tuple[int, int]:
+    """Inputs and outputs; a batch norm's channels are its inputs, its outputs cannot be cut apart from them."""
+    if isinstance(module, _NORMS):
+        return module.num_features, 0
+    out, into = module.weight.shape[:2]
+    return into, out
+
+
+def _cut_norm_(module: Any, inputs: Tensor) -> None:
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if getattr(module, name) is not None:
+            _cut_(module, name, 0, inputs)
+    module.num_features -= len(inputs)
+
+
+def _cut_layer_(module: Any, inputs: Tensor, outputs: Tensor) -> None:
+    _cut_(module, "weight", 0, outputs)
+    _cut_(module, "weight", 1, inputs)
+    if module.bias is not None:
+        _cut_(module, "bias", 0, outputs)
+    into, out = (
+        ("in_features", "out_features") if isinstance(module, nn.Linear) else ("in_channels", "out_channels")
+    )
+    setattr(module, into, getattr(module, into) - len(inputs))
+    setattr(module, out, getattr(module, out) - len(outputs))
+
+
+def _cut_(module: nn.Module, name: str, axis: int, gone: Tensor) -> None:
+    old = getattr(module, name)
+    stays = torch.ones(old.shape[axis], dtype=torch.bool)
+    stays[gone] = False
+    new = old.detach().index_select(axis, stays.nonzero()[:, 0].to(old.device))
+    if isinstance(old, nn.Parameter):
+        new = nn.Parameter(new, requires_grad=old.requires_grad)
+    setattr(module, name, new)

@@ -1,0 +1,215 @@
+"""Neurons that pruning has left without inputs or without outputs, taken out (Han et al. 2015, section 3.5).
+
+A neuron, or channel, without inputs gives the same number whatever the network sees, and that number goes into the
+bias of what follows. One without outputs is read by nobody. Taking one out may leave others without; what is found
+is the end of that. The compact network answers as the pruned one up to rounding.
+
+Kept, though dead: the constant that meets a zero padding, since at the border it is not the same; a constant other
+than 0 that reaches a layer without bias; the last neuron of a layer; and all of the layers in `left_alone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.concepts import Edits, Layer
+from zeroskip.errors import ModelError
+from zeroskip.graph import forward
+from zeroskip.graph.flow import Flow, Stage, follow
+from zeroskip.prune.edits import plain_copy, rebuild
+
+# Rounding errors of float32 grow through the layers; a neuron taken out wrongly is orders of magnitude worse.
+_TOLERANCE = 1e-3
+_ADVICE = (
+    "It uses a weight or a number of channels in a way that its operations do not show: reshape with "
+    "flatten(1), read weights through their layers only, or keep its dead neurons."
+)
+
+
+@dataclass(frozen=True)
+class DeadCount:
+    """What goes from one layer.
+
+    without_inputs   neurons that gave a constant
+    without_outputs  other neurons: nobody read what they gave
+    weights          weights that go, with these neurons and with the layer's columns for those before it
+    connections      those of the weights that are not zero: pruning had left them, for nothing
+    """
+
+    without_inputs: int
+    without_outputs: int
+    weights: int
+    connections: int
+
+
+def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
+    """A smaller plain network that answers as `model` does, and the edits that lead there; `model` is untouched.
+
+    model    with its zeros in place; it is taken as it is in evaluation mode
+    example  a batch as the network takes it, examples first
+
+    Raises EngineError where torch.export cannot follow the network, ModelError where it is masked, or where the
+    smaller one answers otherwise, for the network uses weights or sizes in a way that its operations hide.
+
+    >>> small, edits = compact(pruned, torch.zeros(1, 784))
+    >>> small.fc1
+    Linear(in_features=784, out_features=281, bias=True)
+    """
+    plain = plain_copy(model)
+    flow = follow(plain, example)
+    constant = _constant(flow)
+    alive = _alive(flow, constant)
+    edits = _edits(flow, alive)
+    for stage in flow.stages:
+        if stage.layer is not None and stage.layer.bias is not None:
+            _fold_(plain.get_submodule(stage.name), stage, constant & ~alive)
+    small = rebuild(plain, edits)
+    _check_same(small, model, example)
+    return small, edits
+
+
+def dead_neurons(model: nn.Module, example: Tensor) -> Edits:
+    """The edits that `compact` makes, without making them. Raises as `compact` does.
+
+    >>> dead_neurons(pruned, torch.zeros(1, 784))[0]["outputs"]
+    [3, 17, 254]
+    """
+    flow = follow(plain_copy(model), example)
+    return _edits(flow, _alive(flow, _constant(flow)))
+
+
+def dead_counts(model: nn.Module, example: Tensor) -> dict[str, DeadCount]:
+    """For each layer that can be followed, what goes from it. Raises as `compact` does.
+
+    >>> dead_counts(pruned, torch.zeros(1, 784))["fc1"].without_outputs
+    3
+    """
+    flow = follow(plain_copy(model), example)
+    constant = _constant(flow)
+    alive = _alive(flow, constant)
+    return {
+        stage.name: _count(stage, stage.layer, constant, alive)
+        for stage in flow.stages
+        if stage.layer is not None
+    }
+
+
+def left_alone(model: nn.Module, example: Tensor) -> dict[str, str]:
+    """Layer -> why all its outputs stay, dead or not. Raises as `compact` does.
+
+    >>> left_alone(LeNet300100(), torch.zeros(1, 784))
+    {'fc3': 'they are the outputs of the network'}
+    """
+    return follow(plain_copy(model), example).fixed
+
+
+def _connected(layer: Layer) -> Tensor:
+    """(out, in) whether any weight between the two is not zero."""
+    return layer.weight.ne(0).flatten(2).any(2).cpu() if layer.weight.ndim > 2 else layer.weight.ne(0).cpu()
+
+
+def _constant(flow: Flow) -> Tensor:
+    """(units + 1,) whether a unit gives the same whatever the network sees: all it is connected to is constant.
+    Of layers that are left alone no unit counts, since what reads them may also have changed them in place."""
+    constant = torch.zeros(flow.units + 1, dtype=torch.bool)
+    for stage in flow.stages:
+        if stage.layer is not None and stage.name not in flow.fixed:
+            constant[stage.outputs] = ~(_connected(stage.layer) & ~constant[stage.sources]).any(1)
+    return constant
+
+
+def _alive(flow: Flow, constant: Tensor) -> Tensor:
+    """(units + 1,) which units stay. Starts from all and takes out until nothing changes."""
+    connected = {stage.name: _connected(stage.layer) for stage in flow.stages if stage.layer is not None}
+    alive = torch.ones(flow.units + 1, dtype=torch.bool)
+    while True:
+        stays = torch.zeros_like(alive)
+        stays[0] = True
+        for stage in flow.stages:
+            if stage.layer is not None:
+                read = connected[stage.name][alive[stage.outputs]].any(0)  # (in,) by an output that is there
+                stays[stage.sources[read & ~_foldable(stage, stage.layer, constant)]] = True
+        for stage in flow.stages:
+            if stage.name in flow.fixed:
+                stays[stage.outputs] = True
+            elif len(stage.outputs) and not stays[stage.outputs].any():
+                stays[stage.outputs[alive[stage.outputs]][0]] = True
+        if torch.equal(stays, alive):
+            return alive
+        alive = stays
+
+
+def _foldable(stage: Stage, layer: Layer, constant: Tensor) -> Tensor:
+    """(in,) the columns that can become part of the bias: a constant that is the same wherever it is read."""
+    everywhere = layer.bias is not None and layer.padding in ((0, 0), "valid")
+    known = stage.arrived.isfinite() if everywhere else stage.arrived == 0
+    return constant[stage.sources] & known
+
+
+def _edits(flow: Flow, alive: Tensor) -> Edits:
+    found: Edits = []
+    for stage in flow.stages:
+        inputs = (~alive[stage.sources]).nonzero()[:, 0].tolist()
+        outputs = (~alive[stage.outputs]).nonzero()[:, 0].tolist()
+        if inputs or outputs:
+            found.append({"edit": "remove", "layer": stage.name, "inputs": inputs, "outputs": outputs})
+    return found
+
+
+def _fold_(module: Any, stage: Stage, folded: Tensor) -> None:
+    """Add to the bias what the columns of the `folded` units, (units + 1,) bool, contribute everywhere."""
+    values = torch.where(folded[stage.sources] & stage.arrived.isfinite(), stage.arrived, 0.0)  # (in,)
+    weight = module.weight.detach().cpu().double()
+    summed = weight.flatten(2).sum(2) if weight.ndim > 2 else weight  # (out, in)
+    with torch.no_grad():
+        module.bias.copy_((module.bias.cpu().double() + summed @ values).to(module.bias.dtype))
+
+
+def _count(stage: Stage, layer: Layer, constant: Tensor, alive: Tensor) -> DeadCount:
+    gone, idle = ~alive[stage.outputs], constant[stage.outputs]
+    stays = torch.outer(~gone, alive[stage.sources])  # (out, in)
+    flat = layer.weight.detach().cpu().reshape(*stays.shape, -1)
+    return DeadCount(
+        int((gone & idle).sum()),
+        int((gone & ~idle).sum()),
+        int((~stays).sum()) * flat.shape[2],
+        int(torch.count_nonzero(flat[~stays])),
+    )
+
+
+def _check_same(small: nn.Module, model: nn.Module, example: Tensor) -> None:
+    """ModelError unless both answer the same, up to rounding, on inputs other than those looked at."""
+    x = example
+    if example.is_floating_point():
+        x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
+    expected = _leaves(forward(model, x))
+    try:
+        answers = _leaves(forward(small, x))
+    except ModelError as fact:
+        raise ModelError(f"without its dead neurons the network no longer runs. {_ADVICE} {fact}") from fact
+    pairs = list(zip(answers, expected, strict=False))
+    same = len(answers) == len(expected) and all(a.shape == b.shape for a, b in pairs)
+    if not same or any(_differ(a, b) for a, b in pairs):
+        raise ModelError(f"without its dead neurons the network answers otherwise. {_ADVICE}")
+
+
+def _leaves(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, Mapping) else value
+    return (
+        [leaf for part in parts for leaf in _leaves(part)]
+        if isinstance(value, Mapping | list | tuple)
+        else []
+    )
+
+
+def _differ(answer: Tensor, expected: Tensor) -> bool:
+    known = expected.isfinite()
+    gap, size = (answer - expected)[known].abs(), expected[known].abs()
+    return bool(gap.numel() and not gap.max() <= _TOLERANCE * size.max() + 1e-6)

@@ -1,0 +1,76 @@
+"""Shared weights, fine-tuned: the last training before a network is stored (Deep Compression, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from zeroskip import contract, prune, sharing
+from zeroskip.concepts import Progress, Sparse, silent
+from zeroskip.errors import RecipeError
+from zeroskip.retrain.loop import as_sparse, point, train
+
+
+def centroids(
+    sparse: Sparse,
+    task: contract.Task,
+    *,
+    bits: int | Mapping[str, int] = 5,
+    bias_bits: int = 6,
+    start: str = "linear",
+    folder: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress = silent,
+    **keywords: Any,
+) -> Sparse:
+    """`sparse` with 2^bits shared values a layer, trained together: as accurate, and a fraction of the bytes.
+
+    k-means first, then the task's training on the centroids alone; of the two states, the one with the lower
+    validation error is returned. `sparse` stays as it is; its zeros stay zeros.
+    bits      a width for all layers, or layer name -> width; biases take `bias_bits`
+    keywords  for the task's train, e.g. epochs=2, learning_rate=5e-4; epochs=0 leaves it at k-means
+
+    >>> retrain.centroids(sparse, tasks.digits, bits=4, epochs=5).model
+    LeNet300100(...)
+    """
+    model = deepcopy(sparse.model)
+    widths = widths_of(model, bits, bias_bits)
+    start_only = sharing.release_(sharing.hold_(deepcopy(model), widths, start=start))
+    shared = [_judged(start_only, task, sparse)]
+    if keywords.get("epochs") != 0:
+        path = None if folder is None else Path(folder)
+        sharing.hold_(model, widths, start=start)
+        try:
+            train(task, model, stage="centroids", seed=seed, folder=path, progress=progress, **keywords)
+        finally:
+            sharing.release_(model)
+        shared.append(_judged(model, task, sparse))
+    return min(shared, key=lambda one: one.history[-1].error)
+
+
+def widths_of(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int) -> dict[str, int]:
+    """Name of each stored tensor that is to be shared -> width of its codes.
+
+    >>> widths_of(model, 5, 6)["fc1.weight"]
+    5
+    """
+    layers = prune.weights(model)
+    if isinstance(bits, Mapping):
+        prune.check_names(bits, layers)
+    by_layer = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
+    for name, width in (*by_layer.items(), ("bias", bias_bits)):
+        if not 1 <= width <= sharing.MOST_BITS:
+            raise RecipeError(f'"{name}" cannot have codes of {width} bits. Choose 1 to {sharing.MOST_BITS}.')
+    biases = [
+        f"{name}.bias" for name in by_layer if getattr(model.get_submodule(name), "bias", None) is not None
+    ]
+    return {f"{name}.weight": width for name, width in by_layer.items()} | dict.fromkeys(biases, bias_bits)
+
+
+def _judged(model: nn.Module, task: contract.Task, sparse: Sparse) -> Sparse:
+    error = contract.probe(task, model)
+    return as_sparse(model, (*sparse.history, point(model, "centroids", error, good=True)))

@@ -1,0 +1,93 @@
+"""Dropout that shrinks with the connections it works on (Han et al. 2015, section 3.2).
+
+Pruning already leaves fewer paths, so a retraining drops fewer neurons: Dr = Do x sqrt(Cir / Cio), with Cio the
+connections of the layer that the dropout feeds and Cir those that pruning left. Only modules can be found:
+`F.dropout` with a number in `forward`, and the dropout inside attention and recurrent layers, stay as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.graph import forward
+
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+@contextmanager
+def rescaled_dropout(model: nn.Module, example: Tensor) -> Iterator[dict[str, float]]:
+    """Inside, every dropout of `model` drops p x sqrt(its connections left / its connections); then p is back.
+
+    Yields dropout -> p inside. The model may be masked or have its zeros in place; a module used several times
+    counts the connections of all that it feeds. Raises ModelError where the network cannot run on `example`.
+
+    >>> with rescaled_dropout(pruned, torch.zeros(1, 784)) as now:
+    ...     train(pruned)  # now == {"drop1": 0.16}, where 1 connection in 10 is left and p is 0.5
+    """
+    modules: dict[str, Any] = dict(model.named_modules())
+    before = {name: modules[name].p for name in modules if isinstance(modules[name], DROPOUTS)}
+    now = {
+        name: before[name] * _share_left([modules[layer] for layer in layers])
+        for name, layers in dropout_layers(model, example).items()
+    }
+    try:
+        for name, p in now.items():
+            modules[name].p = p
+        yield now
+    finally:
+        for name, p in before.items():
+            modules[name].p = p
+
+
+def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ...]]:
+    """Each dropout that runs -> the linear and convolution layers that it feeds or, where it feeds none, the
+    one that ran before it. Raises ModelError where the network cannot run on `example`.
+
+    >>> dropout_layers(nn.Sequential(nn.Linear(4, 3), nn.Dropout(), nn.Linear(3, 2)), torch.zeros(1, 4))
+    {'1': ('2',)}
+    """
+    named = dict(model.named_modules())
+    dropouts = {module: name for name, module in named.items() if isinstance(module, DROPOUTS)}
+    layers = {module: name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)}
+    return {name: _fed(model, example, module, layers) for module, name in dropouts.items()}
+
+
+def _fed(model: nn.Module, example: Tensor, dropout: nn.Module, layers: dict[Any, str]) -> tuple[str, ...]:
+    """The layers whose input turns to NaN when the dropout's output does. Their own output is made clean again,
+    so that those further on are not taken for fed."""
+    fed: list[str] = []
+    before: list[str] = []
+
+    def mark(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        before.extend(ran[-1:])
+        return torch.full_like(output, torch.nan)
+
+    def catch(module: nn.Module, args: Any, kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
+        ran.append(layers[module])
+        if not (args[0] if args else kwargs["input"]).isnan().any():
+            return None
+        fed.append(layers[module])
+        return torch.zeros_like(output)
+
+    ran: list[str] = []
+    handles = [module.register_forward_hook(catch, with_kwargs=True) for module in layers]
+    handles.append(dropout.register_forward_hook(mark))
+    try:
+        forward(model, example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(dict.fromkeys(fed or before))
+
+
+def _share_left(layers: list[Any]) -> float:
+    """sqrt(Cir / Cio) over the layers; 1 where there is none."""
+    before = sum(layer.weight.numel() for layer in layers)
+    left = sum(int(torch.count_nonzero(layer.weight)) for layer in layers)
+    return math.sqrt(left / before) if before else 1.0

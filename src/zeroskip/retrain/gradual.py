@@ -1,0 +1,76 @@
+"""Prune while training: the sparsity grows along a cubic schedule, and the masks follow the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from zeroskip import prune
+from zeroskip.concepts import Round
+from zeroskip.errors import RecipeError
+from zeroskip.patterns import parse
+
+EVERY = 50
+"""Steps between two looks at the masks (Zhu and Gupta 2017 find 100 to 1000 equally good; MNIST runs are short)."""
+
+OnStep = Callable[[int, int, Optimizer], None]
+
+
+def growing(model: nn.Module, one: Round) -> OnStep:
+    """The `on_step` that prunes a masked `model` during the first `one.gradual` of a training.
+
+    At step s of n the sparsity is that of the round x (1 - (1 - s / (gradual x n))^3) (Zhu and Gupta 2017,
+    equation 1). What is pruned never returns: its score is zero. A training that continues after a stop takes
+    its masks from the weights that are zero.
+
+    >>> task.train(model, on_step=growing(model, Round(sparsity=0.9, gradual=0.7)))
+    """
+    restored = False
+
+    def on_step(step: int, steps: int, optimizer: Optimizer) -> None:
+        nonlocal restored
+        if not restored:
+            prune.update_(model, {name: weight != 0 for name, weight in prune.weights(model).items()})
+            restored = True
+        last = max(1, int(one.gradual * steps))
+        if 0 < step <= last and (
+            step == last or step % EVERY == 0
+        ):  # before the first update there are no moments
+            grown = 1 - (1 - step / last) ** 3
+            prune.update_(model, prune.choose(model, _scaled(one, grown), moments(model, optimizer)))
+
+    return on_step
+
+
+def check_gradual(one: Round) -> None:
+    """RecipeError where the round's sparsity cannot grow from nothing to its value.
+
+    >>> check_gradual(Round(sparsity=0.9, gradual=0.7))
+    """
+    if not 0 <= one.gradual <= 1:
+        raise RecipeError(f"gradual {one.gradual} is no share of a training. Give a number from 0 to 1.")
+    patterns = [one.pattern] if isinstance(one.pattern, str) else list(one.pattern.values())
+    fixed = [text for text in patterns if parse(text).fixed_sparsity is not None]
+    if one.gradual and (fixed or one.quality is not None):
+        what = f'the pattern "{fixed[0]}"' if fixed else "a quality"
+        raise RecipeError(f"{what} has no sparsity that could grow. Prune at once, with gradual=0.")
+
+
+def moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Layer name -> mean squares of its weight's gradients, (like the weight); without those that the optimizer
+    does not keep. Adam's have a bias in the first steps, the same for every weight, which scores do not mind.
+
+    >>> moments(model, adam)["fc1"].shape
+    torch.Size([300, 784])
+    """
+    kept = {name: optimizer.state.get(parameter, {}) for name, parameter in prune.parameters(model).items()}
+    return {name: state["exp_avg_sq"] for name, state in kept.items() if "exp_avg_sq" in state}
+
+
+def _scaled(one: Round, grown: float) -> Round:
+    if isinstance(one.sparsity, Mapping):
+        return replace(one, sparsity={name: share * grown for name, share in one.sparsity.items()})
+    return replace(one, sparsity=(one.sparsity or 0.0) * grown)

@@ -1,0 +1,80 @@
+"""Losses of a retraining: the task's own, with penalties on the weights and a teacher's answers beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zeroskip import prune
+from zeroskip.errors import RecipeError
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+
+
+def penalized(loss: Loss, penalty: Mapping[str, float]) -> Loss:
+    """`loss` + l1 x sum |w| + l2 / 2 x sum w^2 over the weights of linear and convolution layers.
+
+    The two regularisers of Han et al. 2015, section 3.1. Raises RecipeError for other names.
+
+    >>> penalized(task.loss, {"l1": 1e-5})(model, inputs, targets).shape
+    torch.Size([])
+    """
+    check(penalty, ("l1", "l2"), "penalty")
+
+    def added(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        total = loss(model, inputs, targets)
+        for weight in prune.weights(model, attached=True).values():
+            total = total + penalty.get("l1", 0.0) * weight.abs().sum()
+            total = total + penalty.get("l2", 0.0) / 2 * weight.square().sum()
+        return total
+
+    return added
+
+
+def taught(loss: Loss, teacher: nn.Module, how: Mapping[str, float]) -> Loss:
+    """(1 - weight) x `loss` + weight x t^2 x cross entropy with the teacher's answers, both softened by t.
+
+    Distillation as in Hinton et al. 2015, equation 4, for networks that return class scores (batch, classes).
+    how  {"weight": 0..1, "temperature": t}, by default 0.5 and 2
+
+    >>> taught(task.loss, dense, {"weight": 0.5, "temperature": 2.0})(model, inputs, targets).shape
+    torch.Size([])
+    """
+    check(how, ("weight", "temperature"), "teacher")
+    share, temperature = how.get("weight", 0.5), how.get("temperature", 2.0)
+
+    def added(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        answers = model(inputs)  # (batch, classes), used for both parts
+        with torch.no_grad():
+            wanted = (teacher(inputs) / temperature).softmax(1)
+        distance = F.cross_entropy(answers / temperature, wanted) * temperature**2
+        return (1 - share) * loss(_Answered(answers), inputs, targets) + share * distance
+
+    return added
+
+
+def check(given: Mapping[str, float], known: tuple[str, ...], what: str) -> None:
+    """RecipeError unless the names in `given` are known and their values are numbers from 0 up.
+
+    >>> check({"l1": 1e-5}, ("l1", "l2"), "penalty")
+    """
+    for name, value in given.items():
+        if name not in known or not value >= 0:
+            raise RecipeError(
+                f'the {what} "{name}": {value} cannot be followed. '
+                f"It takes numbers from 0 up for {' and '.join(known)}."
+            )
+
+
+class _Answered(nn.Module):
+    """Stands for a network whose answers are known, so that a loss need not compute them again."""
+
+    def __init__(self, answers: Tensor) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, _: Tensor) -> Tensor:
+        return self.answers

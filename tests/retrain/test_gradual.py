@@ -1,0 +1,142 @@
+"""Pruning while training: the cubic schedule, what it must never do, and where it cannot work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import Bare, Tiny
+from torch import nn
+
+from zeroskip import prune, retrain
+from zeroskip.concepts import Recipe, Round, Sparse
+from zeroskip.errors import RecipeError, TaskError
+from zeroskip.retrain import gradual
+
+GROWING = Round(sparsity=0.75, gradual=0.5, score="saliency", train={"epochs": 60})
+
+
+def dense() -> nn.Module:
+    torch.manual_seed(0)
+    model = Tiny().model()
+    Tiny().train(model, epochs=10)
+    return model
+
+
+def zeros(model: nn.Module) -> int:
+    return sum(int((weight == 0).sum()) for weight in prune.weights(model).values())
+
+
+class Watched(Tiny):
+    """Notes after each step how many of the 176 weights are zero, and which."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.zeros: list[int] = []
+        self.returned = 0
+
+    def train(self, model: nn.Module, **keywords: Any) -> None:
+        before = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in prune.weights(model).items()}
+
+        def on_step(step: int, steps: int, optimizer: torch.optim.Optimizer) -> None:
+            keywords["on_step"](step, steps, optimizer)
+            self.zeros.append(zeros(model))
+            for name, weight in prune.weights(model).items():
+                self.returned += int((before[name] & (weight != 0)).sum())
+                before[name] = weight == 0
+
+        super().train(model, **{**keywords, "on_step": on_step})
+
+
+def test_sparsity_follows_the_cubic_schedule_at_every_50th_step() -> None:
+    task = Watched()  # 4 steps an epoch: 240 steps, pruned until step 120
+    sparse = retrain.loop(dense(), Recipe((GROWING,)), task)
+    wanted = [176 * 0.75 * (1 - (1 - step / 120) ** 3) for step in (50, 100, 120)]
+    assert task.zeros[49] == 0
+    assert [task.zeros[step] for step in (50, 100, 120)] == pytest.approx(wanted, abs=1)
+    assert task.zeros[50:100] == [task.zeros[50]] * 50
+    assert task.zeros[120:] == [132] * 120
+    assert sparse.history[-1].weights_kept == 44
+
+
+def test_no_pruned_weight_ever_returns() -> None:
+    task = Watched()
+    retrain.loop(dense(), Recipe((GROWING,)), task)
+    assert task.returned == 0
+
+
+class Dies(Tiny):
+    """Is killed after an epoch, once."""
+
+    at = 35
+
+    def train(self, model: nn.Module, **keywords: Any) -> None:
+        told = keywords["on_epoch"]
+
+        def on_epoch(done: int, total: int, state: Any) -> None:
+            told(done, total, state)
+            if done == self.at:
+                raise KeyboardInterrupt
+
+        super().train(model, **{**keywords, "on_epoch": on_epoch})
+
+
+def flat(sparse: Sparse) -> list[float]:
+    return torch.cat([tensor.flatten() for _, tensor in sorted(sparse.model.state_dict().items())]).tolist()
+
+
+@pytest.mark.parametrize("epoch", [10, 35])  # while masks still grow, and after
+def test_killed_between_epochs_it_ends_with_the_same_network(tmp_path: Path, epoch: int) -> None:
+    whole = retrain.loop(dense(), Recipe((GROWING,)), Tiny())
+    dying = Dies()
+    dying.at = epoch
+    with pytest.raises(KeyboardInterrupt):
+        retrain.loop(dense(), Recipe((GROWING,)), dying, folder=tmp_path)
+    continued = retrain.loop(dense(), Recipe((GROWING,)), Tiny(), folder=tmp_path)
+    assert flat(continued) == flat(whole)
+
+
+def test_each_layer_grows_to_its_own_sparsity() -> None:
+    one = Round(sparsity={"0": 0.5, "2": 0.25}, gradual=0.5, train={"epochs": 40})
+    sparse = retrain.loop(dense(), Recipe((one,)), Tiny())
+    assert sparse.history[-1].layers_kept == {"0": 64, "2": 36}
+
+
+def test_adam_s_second_moments_are_found_behind_the_masks() -> None:
+    model = dense()
+    prune.apply_(model, {name: weight != 0 for name, weight in prune.weights(model).items()})
+    optimizer = torch.optim.Adam(model.parameters())
+    assert gradual.moments(model, optimizer) == {}
+    model(torch.randn(4, 8)).sum().backward()
+    optimizer.step()
+    found = gradual.moments(model, optimizer)
+    squared = prune.parameters(model)["0"].grad.square()  # type: ignore[union-attr]
+    torch.testing.assert_close(found["0"], squared * (1 - 0.999))
+
+
+def test_a_train_that_never_calls_on_step_does_not_pass_for_sparse() -> None:
+    with pytest.warns(UserWarning, match="takes no .*on_step"), pytest.raises(TaskError, match="on_step"):
+        retrain.loop(dense(), Recipe((Round(sparsity=0.5, gradual=0.7),)), Bare())
+
+
+@pytest.mark.parametrize(
+    ("one", "told"),
+    [
+        (Round(sparsity=0.5, gradual=1.5), "gradual 1.5 is no share"),
+        (Round(sparsity=0.5, gradual=0.5, pattern="2:4"), '"2:4" has no sparsity that could grow'),
+        (Round(quality={"0": 1.0}, gradual=0.5), "a quality has no sparsity that could grow"),
+        (Round(sparsity=0.5, score="saliency"), "give the round gradual"),
+    ],
+)
+def test_what_cannot_grow_is_refused(one: Round, told: str) -> None:
+    with pytest.raises(RecipeError, match=told):
+        retrain.loop(dense(), Recipe((one,)), Tiny())
+
+
+def test_saliency_prefers_weights_whose_loss_is_steep() -> None:
+    weight, moment = torch.tensor([1.0, 1.0, 2.0]), torch.tensor([4.0, 1.0, 0.25])
+    assert prune.scores.saliency(weight, moment).tolist() == [2.0, 1.0, 2.0]
+    untouched = prune.scores.saliency(torch.tensor([2.0, 1.0, 0.0]), torch.zeros(3))
+    assert untouched[0] > untouched[1] > untouched[2] == 0
