@@ -41,7 +41,8 @@ def examine() -> dict[str, Any]:
         },
         "versions": {name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
         "kernels": {one.name: _ready(one, layers, machine) for one in kernels.ALL},
-        "data_sets": {"digits": "part of scikit-learn"} | {name: _found(find) for name, find in DATA_SETS.items()},
+        "data_sets": {"digits": "part of scikit-learn"}
+        | {name: _found(find) for name, find in DATA_SETS.items()},
         "helpers": {
             "C++ compiler, for torch.compile": shutil.which("g++") or shutil.which("c++") or "absent",
         },

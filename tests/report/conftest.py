@@ -70,11 +70,17 @@ def history_of(weights: int) -> tuple[Point, ...]:
 
 
 def ledger_of(sparse: dict[str, Tensor]) -> dict[str, dict[str, int]]:
-    ledger = {"(file)": {"values": 0, "positions": 0, "header": 312}}
+    ledger = {"(file)": {"values": 0, "positions": 0, "codebook": 0, "tables": 0, "header": 312}}
     for name, weight in sparse.items():
         kept = int(torch.count_nonzero(weight))
-        ledger[f"{name}.weight"] = {"values": 4 * kept, "positions": 5 * kept // 8, "header": 24}
-        ledger[f"{name}.bias"] = {"values": 4 * weight.shape[0], "positions": 0, "header": 16}
+        ledger[f"{name}.weight"] = {
+            "values": 4 * kept - 140,
+            "positions": 5 * kept // 8,
+            "codebook": 128,
+            "tables": 12,
+            "header": 24,
+        }
+        ledger[f"{name}.bias"] = {"values": 4 * weight.shape[0], "header": 16}  # a part of 0 may be left out
     return ledger
 
 

@@ -131,7 +131,7 @@ def test_where_no_round_was_good_the_dense_network_is_chosen_and_zero_weights_ar
 
 def test_the_ledger_adds_up_to_the_stored_bytes(record: Record):
     found = cells(report.ledger_table(record.ledger))
-    assert found["fc1.weight"] == ("6,528", "1,020", "24", "7,572")
+    assert found["fc1.weight"] == ("6,388", "1,020", "128", "12", "24", "7,572")
     assert found["all"][-1] == f"{record.summary['stored_bytes']:,}"
 
 

@@ -1,9 +1,23 @@
-"""Where the non-zeros are, as bytes and back: one file per way of writing it down.
+"""Arrays as bits and back: one file per way of writing them down.
 
-    bitmask   one bit per position
-    gaps      the distance from each non-zero to the next, in a fixed number of bits (Han et al. 2015)
+Where the non-zeros are:
+
+    bitmask     one bit per position
+    gaps        the distance from each non-zero to the next, in a fixed number of bits
+
+What they are, or anything else that is a small number:
+
+    huffman     canonical Huffman codes, the more often the shorter
+
+Both together:
+
+    arithmetic  each bit predicted from those before it, and stored by arithmetic coding
+    relative    Deep Compression's relative index: entries of a gap and a code, with fillers (Han et al. 2016)
+    eie         EIE's interleaved compressed columns (Han et al. 2016)
 
 Each has `encode`, `decode`, `bits` (exact, before the last byte is filled up) and `expected_bits` (the mean
-of `bits` over masks whose positions are zero independently with probability `sparsity`). A mask is a 1-D bool
-array whose True is a non-zero. `decode` trusts nothing it is given and raises PackError with the bare fact.
+of `bits` over masks whose positions are zero independently with probability `sparsity`; for huffman, over
+symbols drawn independently; for arithmetic, the entropy). A mask is a bool array whose True is a non-zero.
+`decode` trusts nothing it is given and raises PackError with the bare fact. stream.py puts codes of any width
+one after the other.
 """

@@ -13,9 +13,13 @@ and exactly zero stays distinguishable from a bridge. Zeros after the last non-z
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
+from zeroskip.codecs import stream
+from zeroskip.emit import INTEGER, POINTER, Function, compile_function, detect
 from zeroskip.errors import PackError, RecipeError
 
 
@@ -25,12 +29,8 @@ def encode(mask: np.ndarray, width: int) -> bytes:
     >>> encode(np.array([False, True, False, False, False, True]), 2).hex()  # 1, escape, 0
     '70'
     """
-    escape = _escape(width)
-    zeros = _zeros_before(mask)  # (nonzeros,)
-    ends = np.cumsum(zeros // escape + 1)  # (nonzeros,) codes up to and including each non-zero
-    codes = np.full(ends[-1] if len(ends) else 0, escape, np.uint16)
-    codes[ends - 1] = zeros % escape
-    return np.packbits(_to_bits(codes, width)).tobytes()
+    codes = symbols(mask, width)
+    return stream.write(codes, np.broadcast_to(np.uint8(width), codes.shape))
 
 
 def decode(data: bytes, size: int, nonzeros: int, width: int) -> np.ndarray:
@@ -54,18 +54,44 @@ def positions(data: bytes, size: int, nonzeros: int, width: int) -> np.ndarray:
     array([1, 5])
     """
     escape = _escape(width)
-    flags = np.unpackbits(np.frombuffer(data, np.uint8))  # (8 * bytes,)
-    codes = _from_bits(flags, width).astype(np.int64)  # (codes,) the left-over bits may read as codes too
+    codes = stream.read_fixed(data, 8 * len(data) // width, width)  # left-over bits may read as codes too
     found = np.flatnonzero(codes != escape)
     if len(found) < nonzeros:
         raise PackError(f"{len(data):,} bytes of gaps hold fewer than {nonzeros:,} positions")
-    used = width * (int(found[nonzeros - 1]) + 1) if nonzeros else 0
-    if len(data) != -(-used // 8) or flags[used:].any():
-        raise PackError(f"there is more in {len(data):,} bytes of gaps than {nonzeros:,} positions")
-    places = np.cumsum(codes + (codes != escape))[found[:nonzeros]] - 1  # an escape steps over no non-zero
-    if nonzeros and places[-1] >= size:
-        raise PackError(f"the gaps lead to position {places[-1]:,} of {size:,}")
-    return places
+    codes = codes[: found[nonzeros - 1] + 1 if nonzeros else 0]
+    stream.check_end(data, width * len(codes), f"{nonzeros:,} gaps")
+    return places(codes, size, nonzeros, width)
+
+
+def symbols(mask: np.ndarray, width: int) -> np.ndarray:
+    """The codes themselves, escapes included: (size,) bool -> (nonzeros + fillers,) uint16.
+
+    >>> symbols(np.array([False, True, False, False, False, True]), 2)
+    array([1, 3, 0], dtype=uint16)
+    """
+    return bridged(zeros_before(mask), _escape(width), _escape(width))[0]
+
+
+def places(codes: np.ndarray, size: int, nonzeros: int, width: int) -> np.ndarray:
+    """Where the codes (nonzeros + fillers,) lead to: the non-zeros' places, increasing, (nonzeros,) int64.
+
+    Raises PackError for another number of non-zeros, an escape after the last, or a place beyond `size`.
+
+    >>> places(np.array([1, 3, 0], np.uint16), 6, 2, 2)
+    array([1, 5])
+    """
+    escape = _escape(width)
+    landings = int(np.count_nonzero(codes != escape))
+    if landings != nonzeros or (len(codes) and codes[-1] == escape):
+        raise PackError(f"the gaps lead to {landings:,} positions, not {nonzeros:,}, or on from the last")
+    codes = np.ascontiguousarray(codes, np.uint16)
+    found = np.empty(
+        nonzeros + 1, np.int64
+    )  # one more: what is not a landing is written, too, and overwritten
+    _walker()(codes.ctypes.data, found.ctypes.data, len(codes), escape)
+    if nonzeros and found[nonzeros - 1] >= size:
+        raise PackError(f"the gaps lead to position {found[nonzeros - 1]:,} of {size:,}")
+    return found[:nonzeros]
 
 
 def bits(mask: np.ndarray, width: int) -> int:
@@ -83,39 +109,70 @@ def fillers(mask: np.ndarray, width: int) -> int:
     >>> fillers(np.array([False, True, False, False, False, True]), 2)
     1
     """
-    return int((_zeros_before(mask) // _escape(width)).sum())
+    return int((zeros_before(mask) // _escape(width)).sum())
 
 
 def expected_bits(size: int, sparsity: float, width: int) -> float:
     """Mean of `bits` over random masks of `size` positions, each zero with probability `sparsity`.
-
-    A non-zero at position i has a k-th escape before it if k * ESCAPE <= i and the k * ESCAPE positions
-    before it are zero. With p = 1 - sparsity, r = sparsity^ESCAPE and K = (size - 1) // ESCAPE, the expected
-    number of escapes is
-
-        p * sum over k = 1..K of (size - k * ESCAPE) * r^k
 
     Raises RecipeError for a sparsity outside 0..1.
 
     >>> round(expected_bits(1000, 0.9, 4), 3)
     501.75
     """
-    escape = _escape(width)
+    return width * expected_entries(size, sparsity, _escape(width))
+
+
+def expected_entries(size: int, sparsity: float, step: int) -> float:
+    """Mean number of non-zeros and of bridges over `step` zeros before them, over the same random masks.
+
+    A non-zero at position i has a k-th bridge before it if k * step <= i and the k * step positions before it
+    are zero. With p = 1 - sparsity, r = sparsity^step and K = (size - 1) // step, the expected number of
+    bridges is
+
+        p * sum over k = 1..K of (size - k * step) * r^k
+
+    >>> round(expected_entries(1000, 0.9, 15), 3)
+    125.438
+    """
     if not 0 <= sparsity <= 1:
         raise RecipeError(f"a sparsity of {sparsity} is no share of zeros. Give a number from 0 to 1.")
-    if size <= escape or sparsity in (0, 1):
-        return width * size * (1 - sparsity)  # no escape is possible
-    log_r = escape * math.log(sparsity)
+    if size <= step or sparsity in (0, 1):
+        return size * (1 - sparsity)  # no bridge is possible
+    log_r = step * math.log(sparsity)
     odds = math.exp(log_r) / -math.expm1(log_r)  # r / (1 - r)
-    longest = (size - 1) // escape  # K
+    longest = (size - 1) // step  # K
 
     def series(terms: int) -> float:  # r + r^2 + ... + r^terms, exact also where r is almost 1
         return -odds * math.expm1(terms * log_r)
 
-    # The sum above is, with size - k * ESCAPE counted from its last term on, a sum of geometric series.
-    last = (size - longest * escape) * series(longest)
-    others = escape * odds * (longest - 1 - series(longest - 1))
-    return width * (1 - sparsity) * (size + last + others)
+    # The sum above is, with size - k * step counted from its last term on, a sum of geometric series.
+    last = (size - longest * step) * series(longest)
+    others = step * odds * (longest - 1 - series(longest - 1))
+    return (1 - sparsity) * (size + last + others)
+
+
+def zeros_before(mask: np.ndarray) -> np.ndarray:
+    """Zeros between each non-zero and the one before it: (size,) -> (nonzeros,).
+
+    >>> zeros_before(np.array([False, True, False, False, False, True]))
+    array([1, 3])
+    """
+    return np.diff(np.flatnonzero(mask), prepend=-1) - 1
+
+
+def bridged(zeros: np.ndarray, step: int, filler: int) -> tuple[np.ndarray, np.ndarray]:
+    """Runs of zeros (nonzeros,) with every `step` of them replaced by an entry `filler`.
+
+    Returns the entries, (nonzeros + fillers,) uint16, and which of them belong to the non-zeros, (nonzeros,).
+
+    >>> bridged(np.array([1, 3]), 3, 3)
+    (array([1, 3, 0], dtype=uint16), array([0, 2]))
+    """
+    own = np.cumsum(zeros // step + 1) - 1
+    entries = np.full(own[-1] + 1 if len(own) else 0, filler, np.uint16)
+    entries[own] = zeros % step
+    return entries, own
 
 
 def _escape(width: int) -> int:
@@ -125,21 +182,21 @@ def _escape(width: int) -> int:
     return 2**width - 1
 
 
-def _zeros_before(mask: np.ndarray) -> np.ndarray:
-    """Zeros between each non-zero and the one before it: (size,) -> (nonzeros,)."""
-    return np.diff(np.flatnonzero(mask), prepend=-1) - 1
+@cache
+def _walker() -> Callable[..., None]:
+    machine = detect()
+    return compile_function(_walker_code().text(machine), "walk", machine, 4)
 
 
-def _to_bits(codes: np.ndarray, width: int) -> np.ndarray:
-    """(codes,) -> (codes * width,) of 0 and 1, highest bit of each code first."""
-    cell = 8 if width <= 8 else 16
-    cells = codes.astype(f">u{cell // 8}").view(np.uint8)
-    return np.unpackbits(cells).reshape(-1, cell)[:, cell - width :].reshape(-1)
-
-
-def _from_bits(flags: np.ndarray, width: int) -> np.ndarray:
-    """(bits,) of 0 and 1 -> (bits // width,) codes; bits left over at the end are not looked at."""
-    cell = 8 if width <= 8 else 16
-    rows = np.zeros((len(flags) // width, cell), np.uint8)
-    rows[:, cell - width :] = flags[: len(rows) * width].reshape(-1, width)
-    return np.packbits(rows).view(f">u{cell // 8}")
+def _walker_code() -> Function:
+    """walk(codes, places, count, escape): a running sum that keeps the places where it lands on a non-zero."""
+    f = Function("walk", {"codes": POINTER, "places": POINTER, "count": INTEGER, "escape": INTEGER})
+    reached, landings = f.slot(INTEGER, "-1"), f.slot(INTEGER, "0")
+    with f.loop(0, "%count") as index:
+        code = f.value(f"zext i16 {f.load('i16', f.at('%codes', index, 'i16'))} to i64")
+        lands = f.value(f"zext i1 {f.value(f'icmp ne i64 {code}, %escape')} to i64")  # else over no non-zero
+        place, number = f.add(f.load(INTEGER, reached), f.add(code, lands)), f.load(INTEGER, landings)
+        f.store(INTEGER, place, f.at("%places", number, INTEGER))
+        f.store(INTEGER, place, reached)
+        f.store(INTEGER, f.add(number, lands), landings)
+    return f

@@ -217,7 +217,7 @@ def assembly(ir: str, machine: Machine, *, triple: str | None = None) -> str:
 
 def _alignment(kind: str) -> int:
     element = kind.strip("<>").split(" x ")[-1]
-    return {"i16": 2, "float": 4, INTEGER: 8, POINTER: 8}[element]
+    return {"i16": 2, "i32": 4, "float": 4, INTEGER: 8, POINTER: 8}[element]
 
 
 def _optimised(ir: str, machine: Machine, triple: str) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:

@@ -2,10 +2,13 @@
 
 container.py   the file format, on one screen
 encode.py      a network <-> Packed
-tensor.py      one tensor: which coding is the cheapest
+tensor.py      one tensor: which codings are the cheapest; positions.py and values.py its two halves
+record.py      one tensor's bytes in the file
+foreign.py     files of others
 """
 
-from zeroskip.pack.container import from_bytes, load, save, to_bytes
+from zeroskip.pack.container import escapes, from_bytes, load, save, to_bytes
 from zeroskip.pack.encode import decode, encode
+from zeroskip.pack.foreign import read_deep_compression
 
-__all__ = ["decode", "encode", "from_bytes", "load", "save", "to_bytes"]
+__all__ = ["decode", "encode", "escapes", "from_bytes", "load", "read_deep_compression", "save", "to_bytes"]

@@ -1,22 +1,32 @@
-"""Packed <-> the bytes of a `.zs` file, format version 1.
+"""Packed <-> the bytes of a `.zs` file, format version 2.
 
     file      a safetensors file of one tensor "zs" (U8, one side), byte for byte as that library writes it;
               the tensor's bytes are the body
     body      magic      4 bytes  5A 53 4B 50, "ZSKP"
-              version    1 byte   1
+              version    1 byte   2
               crc        4 bytes  CRC-32 (zlib's) of magic, version and all bytes after the crc
               count      varint   number of tensors, which follow one by one and end the body
     tensor    name       varint   length in bytes, at most 1024; then the name as UTF-8
-              dtype      1 byte   0 bool, 1 uint8, 2 int8, 3 int16, 4 int32, 5 int64,
+              kind       1 byte   dtype + 16 x values coding + 64 if the codebook is stored as float16
+                         dtype    0 bool, 1 uint8, 2 int8, 3 int16, 4 int32, 5 int64,
                                   6 float16, 7 bfloat16, 8 float32, 9 float64
+                         values   0 exact; the others are codes: 1 fixed width, 2 Huffman, 3 arithmetic
               shape      varint   number of sides, at most 64; then each side as a varint;
                                   max(1, side) multiply to at most 2^31
-              coding     1 byte   0 dense, 1 bitmask, 2 ... 8 gaps of that many bits
+              coding     1 byte   0 dense, 1 bitmask, 2 ... 16 gaps of that many bits,
+                                  17 ... 31 Huffman codes of gaps of 2 ... 16 bits, 32 arithmetic
               nonzeros   varint   number of elements with a bit set
-              length     varint   bytes of positions; there for gaps only
-              positions           none (dense), ceil(elements / 8) bytes (bitmask, see codecs/bitmask.py),
-                                  `length` bytes (gaps, see codecs/gaps.py)
-              values              every element (dense) or the non-zeros (others), last side fastest
+              escapes    varint   gaps and Huffman codes of gaps: how many of them are escapes
+              length     varint   Huffman codes of gaps, arithmetic: bytes of positions
+              levels     varint   codes: number of entries of the codebook, at most 2^16
+              length     varint   Huffman and arithmetic codes: bytes of values
+              tables              the Huffman code of the gaps, then that of the values (codecs/huffman.py)
+              codebook            the distinct values, as unsigned integers they increase
+              positions           none (dense), or as codecs/bitmask.py, gaps.py, huffman.py, arithmetic.py (of
+                                  1 level; none where the values are arithmetic codes) write
+              values              every element (dense) or the non-zeros (others), last side fastest: as they
+                                  are, or as codes that number the codebook's entries: fixed width (at least
+                                  1 bit, highest first), huffman.py, or arithmetic.py (with the positions)
 
 Integers are little-endian. A varint is LEB128, unsigned, in as few bytes as possible and at most 5. Names are
 unique and not "(file)". Left-over bits are zero, so every Packed has one spelling: a reader writes what it
@@ -26,7 +36,6 @@ has read once more and refuses a file that differs anywhere.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +44,13 @@ import safetensors.numpy
 from zeroskip import files
 from zeroskip.concepts import Packed, PackedTensor
 from zeroskip.errors import PackError
-from zeroskip.pack.tensor import CODINGS, DTYPES, MAX_DIMENSIONS, MAX_ELEMENTS, check, elements, value_bytes
+from zeroskip.pack import record
+from zeroskip.pack.record import FILE, Reader
+from zeroskip.pack.tensor import check
+from zeroskip.pack.varint import varint
 
 MAGIC = b"ZSKP"
-VERSION = 1
-MAX_NAME = 1024
-FILE = "(file)"  # the ledger's entry for what belongs to no tensor
+VERSION = 2
 
 
 def save(packed: Packed, path: str | Path) -> Path:
@@ -97,8 +107,7 @@ def serialize(tensors: tuple[PackedTensor, ...]) -> bytes:
     >>> serialize(packed.tensors) == to_bytes(packed)
     True
     """
-    stored = [part for one in tensors for part in (_header(one), one.positions, one.values)]
-    content = b"".join([_varint(len(tensors)), *stored])
+    content = b"".join([varint(len(tensors)), *(part for one in tensors for part in record.write(one))])
     body = b"".join([MAGIC, bytes([VERSION]), _crc(content), content])
     return safetensors.numpy.save({"zs": np.frombuffer(body, np.uint8)})
 
@@ -107,59 +116,20 @@ def ledger(tensors: tuple[PackedTensor, ...], file_bytes: int) -> dict[str, dict
     """Where the bytes of a file of `file_bytes` went, to the last one.
 
     >>> ledger(encode({"fc.bias": torch.tensor([0.0, 1.5])}).tensors, 95)["fc.bias"]
-    {'values': 4, 'positions': 1, 'header': 13}
+    {'values': 4, 'positions': 1, 'codebook': 0, 'tables': 0, 'header': 13}
     """
-    entries = {one.name: _entry(len(one.values), len(one.positions), len(_header(one))) for one in tensors}
+    entries = {one.name: _entry(*map(len, record.write(one))) for one in tensors}
     rest = file_bytes - sum(sum(entry.values()) for entry in entries.values())
-    return {**entries, FILE: _entry(0, 0, rest)}
+    return {**entries, FILE: _entry(rest, 0, 0, 0, 0)}
 
 
-def check_name(name: object) -> bytes:
-    """A tensor's name as it is stored; PackError, with the bare rule, if it cannot be.
+def escapes(packed: Packed) -> dict[str, int]:
+    """Of every tensor, how many gaps went on because their field was too narrow.
 
-    >>> check_name("fc.weight")
-    b'fc.weight'
+    >>> escapes(encode({"w": torch.arange(40) == 30}, coder="fixed", index_bits=4))
+    {'w': 2}
     """
-    try:
-        stored = name.encode() if isinstance(name, str) and name != FILE else None
-    except UnicodeEncodeError:
-        stored = None
-    if stored is None or len(stored) > MAX_NAME:
-        raise PackError(f'a name is a text of at most {MAX_NAME:,} bytes of UTF-8, and not "{FILE}"')
-    return stored
-
-
-@dataclass
-class _Reader:
-    """Takes bytes from front to back, and never more than there are."""
-
-    data: bytes
-    at: int = 0
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.data) - self.at:
-            raise PackError(f"it ends after {len(self.data):,} bytes, in the middle of a tensor")
-        self.at += count
-        return self.data[self.at - count : self.at]
-
-    def integer(self, what: str, most: int) -> int:
-        value = 0
-        for shift in range(0, 35, 7):
-            byte = self.take(1)[0]
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                break
-        else:
-            raise PackError(f"the number of {what} is longer than 5 bytes")
-        if value > most:
-            raise PackError(f"{value:,} {what} are more than {most:,}")
-        return value
-
-    def one_of(self, choices: tuple[str, ...], what: str) -> str:
-        code = self.take(1)[0]
-        if code >= len(choices):
-            raise PackError(f"{what} {code} is unknown, only 0 to {len(choices) - 1} have a meaning")
-        return choices[code]
+    return {one.name: one.escapes for one in packed.tensors}
 
 
 def _body(data: bytes) -> bytes:
@@ -176,7 +146,7 @@ def _body(data: bytes) -> bytes:
 
 
 def _parse(content: bytes) -> tuple[PackedTensor, ...]:
-    reader = _Reader(content)
+    reader = Reader(content)
     tensors: dict[str, PackedTensor] = {}
     for _ in range(reader.integer("tensors", len(content))):
         one = _parse_tensor(reader)
@@ -188,59 +158,25 @@ def _parse(content: bytes) -> tuple[PackedTensor, ...]:
     return tuple(tensors.values())
 
 
-def _parse_tensor(reader: _Reader) -> PackedTensor:
-    name = _parse_name(reader)
+def _parse_tensor(reader: Reader) -> PackedTensor:
+    name = record.read_name(reader)
     try:
-        one = _parse_fields(name, reader)
+        one = record.read(name, reader)
         check(one)
     except PackError as fact:
         raise PackError(f'tensor "{name}": {fact}') from None
     return one
 
 
-def _parse_name(reader: _Reader) -> str:
-    stored = reader.take(reader.integer("bytes of name", MAX_NAME))
-    try:
-        return stored.decode()
-    except UnicodeDecodeError:
-        raise PackError(f"a tensor name, {stored[:40]!r}, is not UTF-8") from None
-
-
-def _parse_fields(name: str, reader: _Reader) -> PackedTensor:
-    dtype = reader.one_of(DTYPES, "dtype")
-    sides = reader.integer("sides", MAX_DIMENSIONS)
-    shape = tuple(reader.integer("elements", MAX_ELEMENTS) for _ in range(sides))
-    size = elements(shape)
-    coding = reader.one_of(CODINGS, "coding")
-    nonzeros = reader.integer("non-zeros", size)
-    lengths = {"dense": 0, "bitmask": -(-size // 8)}
-    length = lengths[coding] if coding in lengths else reader.integer("bytes of gaps", len(reader.data))
-    positions = reader.take(length)
-    values = reader.take(value_bytes(dtype, coding, shape, nonzeros))
-    return PackedTensor(name, dtype, shape, coding, nonzeros, positions, values)
-
-
-def _header(one: PackedTensor) -> bytes:
-    """Everything that is stored of a tensor except its positions and values."""
-    name = check_name(one.name)
-    named = _varint(len(name)) + name + bytes([DTYPES.index(one.dtype)])
-    shaped = _varint(len(one.shape)) + b"".join(_varint(side) for side in one.shape)
-    coded = bytes([CODINGS.index(one.coding)]) + _varint(one.nonzeros)
-    return named + shaped + coded + (_varint(len(one.positions)) if one.coding.startswith("gaps") else b"")
-
-
-def _varint(value: int) -> bytes:
-    """LEB128: seven bits a byte, lowest first, the top bit set on all but the last byte."""
-    more = []
-    while value > 0x7F:
-        more.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*more, value])
-
-
 def _crc(content: bytes) -> bytes:
     return zlib.crc32(content, zlib.crc32(MAGIC + bytes([VERSION]))).to_bytes(4, "little")
 
 
-def _entry(values: int, positions: int, header: int) -> dict[str, int]:
-    return {"values": values, "positions": positions, "header": header}
+def _entry(header: int, tables: int, codebook: int, positions: int, values: int) -> dict[str, int]:
+    return {
+        "values": values,
+        "positions": positions,
+        "codebook": codebook,
+        "tables": tables,
+        "header": header,
+    }

@@ -9,11 +9,22 @@ from torch import Tensor, nn
 from zeroskip.concepts import Packed, PackedTensor, Sparse
 from zeroskip.errors import PackError
 from zeroskip.pack import container
-from zeroskip.pack.tensor import decode_tensor, encode_tensor
+from zeroskip.pack.positions import WIDTHS
+from zeroskip.pack.record import check_name
+from zeroskip.pack.tensor import CODERS, decode_tensor, encode_tensor
 
 
-def encode(weights: nn.Module | Sparse | Mapping[str, Tensor]) -> Packed:
+def encode(
+    weights: nn.Module | Sparse | Mapping[str, Tensor],
+    *,
+    coder: str = "huffman",
+    index_bits: int | Mapping[str, int] | None = None,
+) -> Packed:
     """Every tensor of the network's state, exact, each in the coding that takes the fewest bytes.
+
+    coder       "fixed": codes of one width; "huffman": Huffman codes too; "arithmetic": arithmetic codes too
+    index_bits  width of gaps, 2 to 16, for all tensors or by name, instead of the best; `escapes` then tells
+                how many were too narrow. Tensors that are smaller without gaps have none all the same.
 
     Exact means that -0.0 is no zero: `weight * mask` makes -0.0 of a pruned negative weight, and that is
     stored; `weight.masked_fill(~mask, 0)` makes 0.0. Raises PackError, naming the tensor, for NaN,
@@ -23,7 +34,11 @@ def encode(weights: nn.Module | Sparse | Mapping[str, Tensor]) -> Packed:
     'bitmask'
     """
     state = _state(weights)
-    tensors = tuple(_encode_one(name, tensor) for name, tensor in state.items())
+    if coder not in CODERS:
+        raise PackError(f"the coder {coder!r} is unknown. Give one of {', '.join(CODERS)}.")
+    widths = dict(index_bits) if isinstance(index_bits, Mapping) else dict.fromkeys(state, index_bits)
+    _check_widths(widths, state)
+    tensors = tuple(_encode_one(name, tensor, coder, widths.get(name)) for name, tensor in state.items())
     return Packed(tensors, container.ledger(tensors, len(container.serialize(tensors))))
 
 
@@ -48,11 +63,19 @@ def _state(weights: nn.Module | Sparse | Mapping[str, Tensor]) -> Mapping[str, T
     return state
 
 
-def _encode_one(name: str, tensor: Tensor) -> PackedTensor:
+def _check_widths(widths: Mapping[str, int | None], state: Mapping[str, Tensor]) -> None:
+    for name, width in widths.items():
+        if name not in state:
+            raise PackError(f"index_bits names {name!r:.80}, and there is no such tensor. Leave it out.")
+        if width is not None and width not in WIDTHS:
+            raise PackError(f"gaps of {width} bits for {name!r:.80} are impossible. Give 2 to 16.")
+
+
+def _encode_one(name: str, tensor: Tensor, coder: str, index_bits: int | None) -> PackedTensor:
     try:
-        container.check_name(name)
+        check_name(name)
         if not isinstance(tensor, Tensor):
             raise PackError(f"it is no tensor but of type {type(tensor).__name__}; leave it out")
-        return encode_tensor(name, tensor)
+        return encode_tensor(name, tensor, coder=coder, index_bits=index_bits)
     except PackError as fact:
         raise PackError(f"cannot store the tensor {name!r:.80}: {fact}.") from None

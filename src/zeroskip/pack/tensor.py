@@ -1,4 +1,4 @@
-"""One tensor <-> its stored form: the cheapest way to say where its non-zeros are, and their exact values."""
+"""One tensor <-> its stored form: the cheapest way to say where its non-zeros are and which values they have."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroskip.codecs import bitmask, gaps
+from zeroskip.codecs import arithmetic, huffman
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
+from zeroskip.pack import positions, values
 
-# Both orders are part of the file format: a file stores the index. "gaps5" stands at index 5.
+# The order is part of the file format: a file stores the index.
 DTYPES = (
     "bool",
     "uint8",
@@ -25,48 +26,40 @@ DTYPES = (
     "float32",
     "float64",
 )
-CODINGS = ("dense", "bitmask", *(f"gaps{width}" for width in range(2, 9)))
+CODERS = ("fixed", "huffman", "arithmetic")
 
 MAX_DIMENSIONS = 64  # PyTorch's own
 MAX_ELEMENTS = 2**31  # of one tensor: a few bytes of gaps may stand for many zeros, and this bounds how many
 
 
-def encode_tensor(name: str, tensor: Tensor) -> PackedTensor:
-    """The tensor in the coding that takes the fewest bytes.
+def encode_tensor(name: str, tensor: Tensor, *, coder: str, index_bits: int | None = None) -> PackedTensor:
+    """The tensor in the coding that takes the fewest bytes of the file; of equals in the simplest.
 
     An element is a non-zero if any of its bits is set, so that -0.0 is kept. Raises PackError, saying why but
     not which tensor, for NaN, more than 2^31 elements, and dtypes that are not in DTYPES.
 
-    >>> encode_tensor("fc.bias", torch.tensor([0.0, 0.0, 1.5])).coding
+    >>> encode_tensor("fc.bias", torch.tensor([0.0, 0.0, 1.5]), coder="huffman").coding
     'bitmask'
     """
-    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
-    if tensor.layout != torch.strided or tensor.is_meta or dtype not in DTYPES:
-        given = f"{dtype}, {tensor.layout}, on {tensor.device}"
-        raise PackError(f"it is {given}; make it a plain array of {', '.join(DTYPES)}")
-    elements(shape)  # raises before anything is copied
-    if tensor.isnan().any():  # infinity is exact, and masks of attention hold it
-        raise PackError(
-            "it holds NaN; train again with a smaller learning rate, or, if it is a buffer that "
-            "should hold them, register it with persistent=False"
-        )
+    dtype, shape = _storable(tensor)
     raw = _raw(tensor)
-    mask = raw != 0
-    coding = cheapest(mask, raw.itemsize)
-    values = raw if coding == "dense" else raw[mask]
-    places = _encode_positions(mask, coding)
-    return PackedTensor(name, dtype, shape, coding, int(np.count_nonzero(mask)), places, values.tobytes())
+    levels, counts = values.distinct(raw[raw != 0])
+    codings = _candidates(raw != 0, levels, counts, dtype, coder, index_bits)
+    found = [_encoded(name, dtype, shape, raw, levels, *pair) for pair in codings]
+    most = positions.MOST_PER_BYTE  # elements, or a reader refuses
+    found[1:] = [one for one in found[1:] if len(raw) <= most * len(one.positions or one.values)]
+    return min(found, key=lambda one: sum(map(len, (one.positions, one.values, one.codebook, one.tables))))
 
 
 def decode_tensor(packed: PackedTensor) -> Tensor:
     """The very tensor that was encoded, on the CPU; raises PackError as `check` does.
 
-    >>> decode_tensor(encode_tensor("fc.bias", torch.tensor([0.0, 0.0, 1.5])))
+    >>> decode_tensor(encode_tensor("fc.bias", torch.tensor([0.0, 0.0, 1.5]), coder="huffman"))
     tensor([0.0000, 0.0000, 1.5000])
     """
-    values = _values(packed)
-    raw = np.zeros(elements(packed.shape), f"u{values.itemsize}")
-    raw[_positions(packed)] = values
+    places, stored = _contents(packed)
+    raw = np.zeros(elements(packed.shape), stored.dtype)
+    raw[places] = stored
     return torch.from_numpy(raw.view(np.uint8)).view(getattr(torch, packed.dtype)).reshape(packed.shape)
 
 
@@ -79,26 +72,7 @@ def check(packed: PackedTensor) -> None:
     Traceback (most recent call last):
     zeroskip.errors.PackError: 3 values of float32 take 12 bytes, not 0
     """
-    _values(packed)
-    _positions(packed)
-
-
-def cheapest(mask: np.ndarray, itemsize: int) -> str:
-    """The coding of a mask (size,) that takes the fewest bytes, positions and values of `itemsize` together.
-
-    Of equals the simplest wins: the one that stands first in CODINGS.
-
-    >>> cheapest(np.array([True, True, False, True]), 4)
-    'bitmask'
-    """
-    kept = int(np.count_nonzero(mask))
-    position_bits = {"bitmask": bitmask.bits(mask)}
-    for coding in CODINGS[2:]:
-        if _width(coding) * kept < mask.size:  # otherwise a bitmask is as small, whatever the gaps
-            position_bits[coding] = gaps.bits(mask, _width(coding))
-    stored_bytes = {"dense": mask.size * itemsize}
-    stored_bytes |= {coding: -(-bits // 8) + kept * itemsize for coding, bits in position_bits.items()}
-    return min(stored_bytes, key=stored_bytes.__getitem__)
+    _contents(packed)
 
 
 def elements(shape: tuple[int, ...]) -> int:
@@ -115,13 +89,45 @@ def elements(shape: tuple[int, ...]) -> int:
     return math.prod(shape)
 
 
-def value_bytes(dtype: str, coding: str, shape: tuple[int, ...], nonzeros: int) -> int:
-    """Length of the stored values: every element if "dense", otherwise the non-zeros.
+def stored_values(coding: str, shape: tuple[int, ...], nonzeros: int) -> int:
+    """How many values are stored: every element if "dense", otherwise the non-zeros.
 
-    >>> value_bytes("float32", "bitmask", (300, 784), 23520)
-    94080
+    >>> stored_values("bitmask", (300, 784), 23520)
+    23520
     """
-    return getattr(torch, dtype).itemsize * (elements(shape) if coding == "dense" else nonzeros)
+    return elements(shape) if coding == "dense" else nonzeros
+
+
+def read_tables(
+    data: bytes | memoryview, coding: str, values_coding: str, levels: int
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The Huffman codes' lengths of gaps and of values, empty where there are none, and the bytes they take.
+
+    >>> read_tables(b"", "dense", "exact", 0)
+    (array([], dtype=uint8), array([], dtype=uint8), 0)
+    """
+    gap_lengths = value_lengths = np.zeros(0, np.uint8)
+    used = more = 0
+    if coding.startswith("huffman"):
+        gap_lengths, used = huffman.read_table(data, 2 ** positions.gap_width(coding))
+    if values_coding == "huffman":
+        value_lengths, more = huffman.read_table(data[used:], levels)
+    return gap_lengths, value_lengths, used + more
+
+
+def _storable(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
+    """Its dtype and shape; PackError for what cannot be stored."""
+    dtype, shape = str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)
+    if tensor.layout != torch.strided or tensor.is_meta or dtype not in DTYPES:
+        given = f"{dtype}, {tensor.layout}, on {tensor.device}"
+        raise PackError(f"it is {given}; make it a plain array of {', '.join(DTYPES)}")
+    elements(shape)  # raises before anything is copied
+    if tensor.isnan().any():  # infinity is exact, and masks of attention hold it
+        raise PackError(
+            "it holds NaN; train again with a smaller learning rate, or, if it is a buffer that "
+            "should hold them, register it with persistent=False"
+        )
+    return dtype, shape
 
 
 def _raw(tensor: Tensor) -> np.ndarray:
@@ -132,42 +138,92 @@ def _raw(tensor: Tensor) -> np.ndarray:
     return native.astype(f"<u{tensor.itemsize}", copy=False)
 
 
-def _values(packed: PackedTensor) -> np.ndarray:
-    """The stored values as unsigned integers: (elements,) if "dense", (nonzeros,) otherwise."""
-    expected = value_bytes(packed.dtype, packed.coding, packed.shape, packed.nonzeros)
-    itemsize = getattr(torch, packed.dtype).itemsize
-    if len(packed.values) != expected:
-        count, given = expected // itemsize, len(packed.values)
-        raise PackError(f"{count:,} values of {packed.dtype} take {expected:,} bytes, not {given:,}")
-    values = np.frombuffer(packed.values, f"<u{itemsize}")
-    nonzeros = int(np.count_nonzero(values))
+def _candidates(
+    mask: np.ndarray, levels: np.ndarray, counts: np.ndarray, dtype: str, coder: str, index_bits: int | None
+) -> list[tuple[str, str]]:
+    """The codings of positions and values that could take the fewest bytes together.
+
+    Arithmetic codes are their own pair: how long they are is only known from encoding them.
+    """
+    kept = int(np.count_nonzero(mask))
+    sparse = values.costs(kept, levels, counts, dtype, coder=coder)
+    pays = min(sparse, key=sparse.__getitem__) != "exact"
+    apart = [("arithmetic", "arithmetic" if pays else "exact")] if coder == "arithmetic" and kept else []
+    if len(levels) and kept < mask.size:
+        levels, counts = np.insert(levels, 0, 0), np.insert(counts, 0, mask.size - kept)
+    dense = values.costs(mask.size, levels, counts, dtype, coder=coder)
+    bytes_by = {("dense", coding): cost for coding, cost in dense.items()}
+    for places, place_cost in positions.costs(mask, coder=coder, width=index_bits).items():
+        bytes_by |= {(places, coding): place_cost + cost for coding, cost in sparse.items()}
+    return [min(bytes_by, key=bytes_by.__getitem__), *apart]
+
+
+def _encoded(
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    raw: np.ndarray,
+    levels: np.ndarray,
+    coding: str,
+    values_coding: str,
+) -> PackedTensor:
+    """The tensor of bits raw (elements,), whose distinct non-zeros are `levels`, in these codings."""
+    mask = raw != 0
+    stored = raw if coding == "dense" else raw[mask]
+    nonzeros, both = int(np.count_nonzero(mask)), values_coding == "arithmetic"
+    places, tables, escapes = (b"", b"", 0) if both else positions.encode(mask.reshape(shape), coding)
+    if values_coding == "exact":
+        rest = (stored.tobytes(), "exact", "", b"", tables, escapes)
+        return PackedTensor(name, dtype, shape, coding, nonzeros, places, *rest)
+    if len(stored) > nonzeros:
+        levels = np.insert(levels, 0, 0)
+    codes, table = np.searchsorted(levels, stored), b""
+    if both:
+        data = arithmetic.encode(mask.reshape(shape), codes, len(levels))
+    else:
+        data, table = values.encode(codes, len(levels), values_coding)
+    rest = (data, values_coding, *values.codebook(levels, dtype), tables + table, escapes)
+    return PackedTensor(name, dtype, shape, coding, nonzeros, places, *rest)
+
+
+def _contents(packed: PackedTensor) -> tuple[np.ndarray | slice, np.ndarray]:
+    """Which elements are stored, and their bits (stored values,); PackError where the parts do not fit."""
+    exact = packed.values_coding == "exact"
+    book = np.zeros(0, np.uint8) if exact else values.entries(packed)
+    codings = (packed.coding, packed.values_coding)
+    gap_lengths, value_lengths, used = read_tables(packed.tables, *codings, len(book))
+    if used != len(packed.tables):
+        raise PackError(f"{len(packed.tables) - used:,} bytes follow its Huffman tables")
+    if packed.values_coding == "arithmetic":
+        return _joint_contents(packed, book)
+    count = stored_values(packed.coding, packed.shape, packed.nonzeros)
+    codes = None if exact else values.decode(packed, count, len(book), value_lengths)
+    stored = _checked(packed, _exact(packed, count) if codes is None else book[codes])
+    return positions.decode(packed, elements(packed.shape), gap_lengths), stored
+
+
+def _joint_contents(packed: PackedTensor, book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places and bits of a tensor that is one arithmetic code."""
+    if packed.coding != "arithmetic" or packed.positions:
+        raise PackError("arithmetic codes of values hold the positions too, and here they are given apart")
+    mask, codes = positions.joint(packed.values, packed.shape, len(book))
+    return np.flatnonzero(mask), _checked(packed, book[codes])
+
+
+def _checked(packed: PackedTensor, stored: np.ndarray) -> np.ndarray:
+    """The stored values' bits, if they are possible ones."""
+    nonzeros = int(np.count_nonzero(stored))
     if nonzeros != packed.nonzeros:
         raise PackError(f"{nonzeros:,} of its values are not zero, but {packed.nonzeros:,} should be")
-    if packed.dtype == "bool" and values.max(initial=0) > 1:
+    if packed.dtype == "bool" and stored.max(initial=0) > 1:
         raise PackError("a bool is neither 0 nor 1")
-    return values
+    return stored
 
 
-def _encode_positions(mask: np.ndarray, coding: str) -> bytes:
-    if coding == "dense":
-        return b""
-    return bitmask.encode(mask) if coding == "bitmask" else gaps.encode(mask, _width(coding))
-
-
-def _positions(packed: PackedTensor) -> np.ndarray | slice:
-    """Which elements the values belong to."""
-    data, size = packed.positions, elements(packed.shape)
-    if packed.coding == "dense":
-        if data:
-            raise PackError(f"a dense tensor has no positions, and {len(data):,} bytes of them are here")
-        return slice(None)
-    if packed.coding != "bitmask":
-        return gaps.positions(data, size, packed.nonzeros, _width(packed.coding))
-    places = np.flatnonzero(bitmask.decode(data, size))
-    if len(places) != packed.nonzeros:
-        raise PackError(f"its bitmask holds {len(places):,} positions, not {packed.nonzeros:,}")
-    return places
-
-
-def _width(coding: str) -> int:
-    return int(coding.removeprefix("gaps"))
+def _exact(packed: PackedTensor, count: int) -> np.ndarray:
+    """The stored values as unsigned integers, (count,)."""
+    itemsize = getattr(torch, packed.dtype).itemsize
+    if len(packed.values) != count * itemsize:
+        expected, given = count * itemsize, len(packed.values)
+        raise PackError(f"{count:,} values of {packed.dtype} take {expected:,} bytes, not {given:,}")
+    return np.frombuffer(packed.values, f"<u{itemsize}")

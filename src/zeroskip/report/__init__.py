@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from zeroskip.report.grid import Grid
 from zeroskip.report.page import html
+from zeroskip.report.reproduction import reproduction_markdown, reproduction_summary, reproduction_tables
 from zeroskip.report.text import (
     choice_table,
     comparison_table,
@@ -30,6 +31,9 @@ __all__ = [
     "layer_table",
     "ledger_table",
     "profile_table",
+    "reproduction_markdown",
+    "reproduction_summary",
+    "reproduction_tables",
     "seeds_table",
     "show_bytes",
     "show_count",

@@ -37,8 +37,9 @@ CAPTIONS = {
         "the borders of handwritten digits, lose theirs. Drawn after Han et al. 2015, fig. 4."
     ),
     "Where the bytes go": (
-        "Exact bytes of the stored file: the values of the weights that are left, the positions that say"
-        " where they belong, and headers. At most the 24 largest tensors have a row of their own."
+        "Exact bytes of the stored file: the values of the weights that are left (or their codes, and the"
+        " codebook that the codes number), the positions that say where they belong, the tables of Huffman"
+        " codes, and headers. At most the 24 largest tensors have a row of their own."
     ),
     "Comparison": (
         "One colour per run: the open mark is its dense network, the full one what pruning made of it. "

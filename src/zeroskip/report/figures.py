@@ -17,7 +17,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from zeroskip.concepts import LayerProfile, Point, Record
 from zeroskip.report.text import chosen, run_names
-from zeroskip.report.words import show_error, show_share
+from zeroskip.report.words import LEDGER_PARTS, show_error, show_share
 
 MOST_HISTOGRAMS = 12
 MOST_TENSORS = 24
@@ -203,12 +203,12 @@ def _pixels(kept: Tensor, first: LayerProfile) -> list[Plot]:
 
 
 def ledger(record: Record) -> list[Plot]:
-    """Bytes of every stored tensor: values, positions and header, stacked.
+    """Bytes of every stored tensor: values, positions, codebook, tables and header, stacked.
 
     Beyond MOST_TENSORS tensors the smallest are summed in one row.
 
     >>> len(ledger(record)[0].figure.data)
-    3
+    5
     """
     sizes = {name: sum(parts.values()) for name, parts in record.ledger.items()}
     largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_TENSORS]
@@ -217,7 +217,7 @@ def ledger(record: Record) -> list[Plot]:
         {f"{len(rest)} others": rest} if rest else {}
     )
     series = []
-    for kind, hue in (("values", _ACCENT), ("positions", "#e0862c"), ("header", _PALE)):
+    for kind, hue in zip(LEDGER_PARTS, (_ACCENT, "#e0862c", _GOOD, "#c04f9b", _PALE), strict=True):
         counts = [sum(record.ledger[name].get(kind, 0) for name in names) for names in groups.values()]
         series.append((kind, np.array(counts), hue))
     figure = _across(list(groups), series, "bytes")

@@ -10,6 +10,7 @@ from typing import Any
 from zeroskip.concepts import Choice, Point, Profile, Record, Timing
 from zeroskip.report.grid import Grid
 from zeroskip.report.words import (
+    LEDGER_PARTS,
     show_bytes,
     show_count,
     show_error,
@@ -232,17 +233,16 @@ def chosen(history: Sequence[Point]) -> int | None:
 
 
 def ledger_table(ledger: Mapping[str, Mapping[str, int]]) -> Grid:
-    """Bytes of the stored file per tensor, exactly: values, positions, header, and their sums.
+    """Bytes of the stored file per tensor, exactly: LEDGER_PARTS and their sums.
 
     >>> Console().print(ledger_table(packed.ledger))
     """
-    kinds = ("values", "positions", "header")
-    counts = {name: [parts.get(kind, 0) for kind in kinds] for name, parts in ledger.items()}
+    counts = {name: [parts.get(kind, 0) for kind in LEDGER_PARTS] for name, parts in ledger.items()}
     sums = [sum(column) for column in zip(*counts.values(), strict=True)]
     rows = [(name, *map(show_count, (*parts, sum(parts)))) for name, parts in counts.items()]
     if rows:
         rows.append(("all", *map(show_count, (*sums, sum(sums)))))
-    return Grid("Stored bytes", ("tensor", *kinds, "all"), tuple(rows), marks={len(counts): "total"})
+    return Grid("Stored bytes", ("tensor", *LEDGER_PARTS, "all"), tuple(rows), marks={len(counts): "total"})
 
 
 def seeds_table(record: Record) -> Grid:

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+LEDGER_PARTS = (
+    "values",
+    "positions",
+    "codebook",
+    "tables",
+    "header",
+)  # what the bytes of a file are spent on
+
 _SECONDS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
 _BYTES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
 

@@ -1,56 +1,35 @@
-"""Words on a terminal: every command prints a table, `--json` prints the same for machines."""
+"""The commands: the whole journey, and each of its steps alone. Their docstrings are the --help."""
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from zeroskip.errors import RecipeError, ZeroskipError
-
-# Everything heavy is imported inside the commands, so that --help answers at once.
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from zeroskip.concepts import Progress
-    from zeroskip.contract import Task
-
-app = typer.Typer(
-    help="Find, make, store and run the zeros of a neural network, and measure whether they pay.\n\n"
-    "Start with: zeroskip sparsify digits --out runs/demo",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+from zeroskip.cli.words import (
+    DATA,
+    DOWNLOAD,
+    JSON,
+    PATTERN,
+    RISE,
+    TASK,
+    THREADS,
+    WEIGHTS,
+    app,
+    load_task,
+    load_weights,
+    note,
+    print_json,
+    progress_bars,
+    say,
+    show,
+    trained,
+    tuning,
+    use_data,
 )
-
-TASK = typer.Argument(
-    metavar="TASK",
-    help="digits, digits-conv, mnist, mnist-conv, or your Python file with model(), train(model), "
-    "evaluate(model) and batch().",
-)
-WEIGHTS = typer.Option(metavar="FILE", help="Start from this trained network (safetensors state dict).")
-DATA = typer.Option(
-    metavar="DIR", help="Folder that holds mnist/ and other data sets; default ZEROSKIP_DATA."
-)
-DOWNLOAD = typer.Option(help="Fetch the data set into --data first, if it is absent.")
-JSON = typer.Option("--json", help="Print JSON instead of tables.")
-THREADS = typer.Option(min=1, help="Threads for every engine that is timed.")
-PATTERN = typer.Option(help="Where zeros may lie: free, 2:4, 4x1, 1x1x3x3, channel, ...")
-RISE = typer.Option(
-    min=0.0,
-    help="How much the validation error may rise, 0.01 = one point. Default: one example of the validation split, "
-    "where the task tells its size.",
-)
+from zeroskip.errors import RecipeError
 
 
 @app.command()
@@ -73,29 +52,29 @@ def sparsify(
     """
     from zeroskip import contract, journey, report
 
-    loaded = _task(task, data, download)
+    loaded = load_task(task, data, download)
     options: dict[str, Any] = {
         "pattern": pattern,
         "max_error_rise": max_error_rise,
-        "weights": _weights(weights),
+        "weights": load_weights(weights),
         "threads": threads,
     }
     if (out / "summary.json").exists():
-        _note(f"{out} is finished; its figures are shown again. Another --out runs anew.")
-    with _progress() as progress:
+        note(f"{out} is finished; its figures are shown again. Another --out runs anew.")
+    with progress_bars() as progress:
         if seeds > 1:
             record = journey.sparsify_seeds(loaded, out, seeds=seeds, progress=progress, **options)
         else:
             record = journey.sparsify(loaded, out, progress=progress, **options)
     if not as_json and (sizes := contract.split_sizes(loaded)):
-        _say(f"{task}: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " examples")
+        say(f"{task}: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " examples")
     tables = [report.summary_table(record), report.layer_table(record)]
     tables += [report.timing_table(timing) for timing in record.timings]
     tables += [report.seeds_table(record)] if seeds > 1 else []
-    _show(record.summary, *tables, as_json=as_json)
+    show(record.summary, *tables, as_json=as_json)
     if not as_json:
-        _say(f"wrote {out / 'report.html'}, {out / 'summary.json'}")
-        _say(str(record.summary["verdict"]))
+        say(f"wrote {out / 'report.html'}, {out / 'summary.json'}")
+        say(str(record.summary["verdict"]))
 
 
 @app.command()
@@ -110,10 +89,10 @@ def measure(
     from zeroskip import measure as measuring
     from zeroskip import report
 
-    loaded = _task(task, data, download)
-    with _progress() as progress:
-        profile = measuring.profile(_trained(loaded, weights, progress), loaded, progress=progress)
-    _show(asdict(profile), report.profile_table(profile), as_json=as_json)
+    loaded = load_task(task, data, download)
+    with progress_bars() as progress:
+        profile = measuring.profile(trained(loaded, weights, progress), loaded, progress=progress)
+    show(asdict(profile), report.profile_table(profile), as_json=as_json)
 
 
 @app.command()
@@ -130,6 +109,14 @@ def prune(
         int | None,
         typer.Option(min=1, help="With --sparsity: prune and retrain in this many steps, default 4."),
     ] = None,
+    while_training: Annotated[
+        bool,
+        typer.Option(
+            "--while-training",
+            help="With --sparsity: prune in the course of one training, by w^2 x sqrt(mean g^2): fewer weights at "
+            "the same error than by size, for tasks whose train() calls on_step.",
+        ),
+    ] = False,
     learning_rate_divisor: Annotated[
         float | None,
         typer.Option(min=1.0, help="Retrain at the task's learning rate divided by this (Han et al.: 10)."),
@@ -145,20 +132,24 @@ def prune(
 
     if sparsity is None and rounds is not None:
         raise RecipeError("--rounds goes with --sparsity; a budget makes as many rounds as it allows.")
+    if while_training and (sparsity is None or rounds is not None or pattern != "free"):
+        raise RecipeError("--while-training goes with --sparsity, without --rounds and --pattern.")
     if sparsity is not None and max_error_rise is not None:
         raise RecipeError("give --sparsity or --max-error-rise, not both.")
-    loaded = _task(task, data, download)
+    loaded = load_task(task, data, download)
     files.folder(out.parent)  # a place that cannot be written is better known before the training
     train = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
-    with _progress() as progress:
-        fresh = contract.model(loaded, _weights(weights))
+    with progress_bars() as progress:
+        fresh = contract.model(loaded, load_weights(weights))
         shapes = {name: tuple(weight.shape) for name, weight in pruning.weights(fresh).items()}
         pruning.check(shapes, pattern, max_error_rise)
         if sparsity is not None:
             pruning.schedules.one_shot(sparsity)
-        model = _trained(loaded, weights, progress)
+        model = trained(loaded, weights, progress)
         profile = measure.profile(model, loaded, progress=progress)
-        if sparsity is None:
+        if sparsity is not None and while_training:
+            recipe = pruning.while_training(sparsity, train=train)
+        elif sparsity is None:
             rise = contract.one_example(loaded) if max_error_rise is None else max_error_rise
             recipe = pruning.plan(profile, pattern=pattern, max_error_rise=rise, train=train)
         else:
@@ -169,9 +160,9 @@ def prune(
         sparse = retrain.loop(model, recipe, loaded, progress=progress)
     runs.save_tensors(out, sparse.model.state_dict())
     history = [asdict(point) for point in sparse.history]
-    _show({"written": str(out), "history": history}, report.history_table(sparse.history), as_json=as_json)
+    show({"written": str(out), "history": history}, report.history_table(sparse.history), as_json=as_json)
     if not as_json:
-        _say(f"wrote {out}; next: zeroskip pack {task} {out} --out model.zs")
+        say(f"wrote {out}; next: zeroskip pack {task} {out} --out model.zs")
 
 
 @app.command()
@@ -179,40 +170,77 @@ def pack(
     task: Annotated[str, TASK],
     sparse: Annotated[Path, typer.Argument(metavar="SPARSE", help="Weights to store (safetensors).")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The .zs file to write.")],
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=16, help="Let each layer's weights share 2^BITS values; default: stored exactly."
+        ),
+    ] = None,
+    epochs: Annotated[
+        int, typer.Option(min=0, help="With --bits: train the shared values for so long; 0: k-means alone.")
+    ] = 4,
+    coder: Annotated[
+        str, typer.Option(help="fixed, huffman, or arithmetic: the smallest file, and the slowest to read.")
+    ] = "huffman",
+    index_bits: Annotated[
+        int | None, typer.Option(min=2, max=16, help="Width of the gaps; default: the best for each layer.")
+    ] = None,
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Store sparse weights as a .zs file, and say where its bytes go."""
-    from zeroskip import contract, report, runs
+    """Store sparse weights as a .zs file, and say where its bytes go.
+
+    Without --bits the file holds the very weights. With --bits it holds few values a layer, trained on the task
+    (Deep Compression); the error before and after is shown.
+    """
+    from zeroskip import contract, report, retrain, runs
     from zeroskip import pack as packing
 
-    model = contract.model(_task(task, data), runs.load_tensors(sparse))  # refuses weights of another network
-    packed = packing.encode(model)
+    loaded = load_task(task, data)
+    model = contract.model(loaded, runs.load_tensors(sparse))  # refuses weights of another network
+    small, errors = retrain.as_sparse(model), {}
+    if bits is not None:
+        with progress_bars() as progress:
+            errors["error_given"] = contract.evaluate(loaded, model, "validation")
+            small = retrain.centroids(small, loaded, bits=bits, progress=progress, **tuning(loaded, epochs))
+            errors["error_shared"] = small.history[-1].error
+    widths = None if index_bits is None else {f"{name}.weight": index_bits for name in small.masks}
+    packed = packing.encode(small, coder=coder, index_bits=widths)
     packing.save(packed, out)
-    figures = {"written": str(out), "stored_bytes": packed.stored_bytes, "ledger": packed.ledger}
-    _show(figures, report.ledger_table(packed.ledger), as_json=as_json)
+    figures = {"written": str(out), "stored_bytes": packed.stored_bytes, "ledger": packed.ledger, **errors}
+    figures["escapes"] = {one.name: one.escapes for one in packed.tensors}
+    show(figures, report.ledger_table(packed.ledger), as_json=as_json)
     if not as_json:
-        _say(f"wrote {out}, {packed.stored_bytes:,} bytes; next: zeroskip run {task} {out}")
+        for name, error in errors.items():
+            say(f"{name.removeprefix('error_')} weights: validation error {report.show_error(error)}")
+        say(f"wrote {out}, {packed.stored_bytes:,} bytes; next: zeroskip run {task} {out}")
 
 
 @app.command()
 def unpack(
     packed: Annotated[Path, typer.Argument(metavar="FILE", help="The .zs file to read.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the plain weights go (safetensors).")],
+    prototxt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="FILE is a .net of Deep Compression's authors; this is its network."
+        ),
+    ] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Turn a .zs file back into plain weights, checked, exactly as they were."""
     from zeroskip import pack as packing
     from zeroskip import runs
 
-    tensors = packing.decode(packing.load(packed))
+    if prototxt is None:
+        tensors = packing.decode(packing.load(packed))
+    else:
+        tensors = packing.read_deep_compression(packed, prototxt)
     runs.save_tensors(out, tensors)
     if as_json:
-        _print_json(
-            {"written": str(out), "tensors": {name: list(one.shape) for name, one in tensors.items()}}
-        )
+        print_json({"written": str(out), "tensors": {name: list(one.shape) for name, one in tensors.items()}})
     else:
-        _say(f"wrote {out}: {len(tensors)} tensors, {sum(one.numel() for one in tensors.values()):,} values")
+        say(f"wrote {out}: {len(tensors)} tensors, {sum(one.numel() for one in tensors.values()):,} values")
 
 
 @app.command()
@@ -231,9 +259,9 @@ def run(
     from zeroskip import pack as packing
     from zeroskip import run as running
 
-    loaded = _task(task, data)
+    loaded = load_task(task, data)
     model = contract.model(loaded, packing.decode(packing.load(packed)))
-    with _progress() as progress:
+    with progress_bars() as progress:
         raced = journey.race(loaded, model, batch=batch, threads=threads, progress=progress)
     program, timings = raced[0][0], [timing for _, timing in raced]
     error = contract.evaluate(loaded, running.as_module(program, model), "test")
@@ -242,9 +270,9 @@ def run(
         "choices": [asdict(one) for one in program.choices],
         "timings": [asdict(one) for one in timings],
     }
-    _show(figures, report.choice_table(program.choices), *map(report.timing_table, timings), as_json=as_json)
+    show(figures, report.choice_table(program.choices), *map(report.timing_table, timings), as_json=as_json)
     if not as_json:
-        _say(f"error of what runs, test split: {report.show_error(error)}")
+        say(f"error of what runs, test split: {report.show_error(error)}")
 
 
 @app.command()
@@ -269,9 +297,9 @@ def report(
         if len(records) == 1
         else reporting.comparison_table(tuple(records))
     )
-    _show({"written": str(path), "runs": [record.summary for record in records]}, table, as_json=as_json)
+    show({"written": str(path), "runs": [record.summary for record in records]}, table, as_json=as_json)
     if not as_json:
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 @app.command()
@@ -280,111 +308,9 @@ def doctor(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """This machine: what it is, which kernels it can run, which data sets are found."""
-    from zeroskip.doctor import examine, show
+    from zeroskip.doctor import examine
+    from zeroskip.doctor import show as table
 
-    _use_data(data)
+    use_data(data)
     found = examine()
-    _show(found, show(found), as_json=as_json)
-
-
-def main() -> None:
-    """Entry point: errors of ours, one sentence each, exit status 1; no traceback.
-
-    >>> main()
-    """
-    warnings.simplefilter("ignore")  # libraries' own; ours are notes to the user
-    warnings.filterwarnings("always", module=r"zeroskip(\.|$)")
-    warnings.showwarning = lambda message, *_, **__: _note(str(message))
-    try:
-        app(prog_name="zeroskip")
-    except ZeroskipError as fact:
-        Console(stderr=True).print(
-            f"error: {fact}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
-        sys.exit(1)
-
-
-def _task(word: str, data: Path | None, download: bool = False) -> Task:
-    from zeroskip.data import mnist
-    from zeroskip.tasks import load
-
-    _use_data(data)
-    if download and word.startswith("mnist"):
-        parent = Path(os.environ.get("ZEROSKIP_DATA", "data"))
-        os.environ["ZEROSKIP_DATA"] = str(parent)
-        if not mnist.is_complete(parent):
-            _note(f"fetching MNIST into {parent / 'mnist'}")
-            mnist.download(parent)
-    return load(word)
-
-
-def _use_data(data: Path | None) -> None:
-    if data is not None:
-        os.environ["ZEROSKIP_DATA"] = str(data)
-
-
-def _weights(path: Path | None) -> dict[str, Tensor] | None:
-    from zeroskip import runs
-
-    return None if path is None else runs.load_tensors(path)
-
-
-def _trained(task: Task, weights: Path | None, progress: Progress) -> Any:
-    from zeroskip import contract, retrain
-
-    model = contract.model(task, _weights(weights))
-    if weights is None:
-        retrain.train(task, model, stage="dense training", seed=0, progress=progress)
-    return model.eval()
-
-
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """One bar per stage on stderr, with time left; nothing where stderr is no terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
-
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-    console = Console(stderr=True)
-    with Bars(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
-        stages: dict[str, Any] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in stages:
-                stages[what] = bars.add_task(what)
-            bars.update(stages[what], completed=done, total=total)
-
-        yield progress
-
-
-def _show(figures: Any, *tables: Any, as_json: bool) -> None:
-    if as_json:
-        _print_json(figures)
-        return
-    console = Console(width=None if sys.stdout.isatty() else 100)
-    for table in tables:
-        console.print(table)
-
-
-def _print_json(figures: Any) -> None:
-    print(json.dumps(figures, indent=2))
-
-
-def _say(text: str) -> None:
-    Console(soft_wrap=True).print(text, markup=False, highlight=False)
-
-
-def _note(text: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"note: {text}", markup=False, highlight=False)
-
-
-if __name__ == "__main__":
-    main()
+    show(found, table(found), as_json=as_json)

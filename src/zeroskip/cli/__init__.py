@@ -1,0 +1,36 @@
+"""Words on a terminal: every command prints a table, `--json` prints the same for machines.
+
+words.py      the app, shared options, how things are shown
+steps.py      the whole journey, and each step alone
+papers.py     published tables beside ours
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+from rich.console import Console
+
+from zeroskip.cli import papers, steps  # noqa: F401  they add their commands to the app
+from zeroskip.cli.words import app, note
+from zeroskip.errors import ZeroskipError
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Entry point: errors of ours, one sentence each, exit status 1; no traceback.
+
+    >>> main()
+    """
+    warnings.simplefilter("ignore")  # libraries' own; ours are notes to the user
+    warnings.filterwarnings("always", module=r"zeroskip(\.|$)")
+    warnings.showwarning = lambda message, *_, **__: note(str(message))
+    try:
+        app(prog_name="zeroskip")
+    except ZeroskipError as fact:
+        Console(stderr=True).print(
+            f"error: {fact}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
+        sys.exit(1)

@@ -1,0 +1,5 @@
+"""`python -m zeroskip.cli` is `zeroskip`."""
+
+from zeroskip.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""The command that puts published tables beside ours. Its docstring is the --help."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from zeroskip.cli.words import DATA, JSON, app, print_json, progress_bars, say, show, use_data
+from zeroskip.errors import RecipeError
+
+if TYPE_CHECKING:
+    from zeroskip.reproduce import Paper, Result
+
+NETWORK = typer.Option(
+    help="Only this network; may be repeated. lenet-300-100, lenet-5, digits, digits-conv, alexnet, vgg16, or "
+    "fc-layers (Deep Compression, table 8). Trained with --out, unless named: the two LeNets."
+)
+RESULTS = typer.Option(
+    metavar="PATH", help="Findings stored by an earlier --out: a file, or a folder of them; may be repeated."
+)
+ANALYTIC = typer.Option(
+    "--analytic/--no-analytic",
+    help="Only rows that need no training. Default without PAPER, unless --out or --results is given.",
+)
+
+
+@app.command()
+def reproduce(
+    paper: Annotated[
+        str | None, typer.Argument(metavar="PAPER", help="han2015 or deep-compression; default: all.")
+    ] = None,
+    analytic: Annotated[bool | None, ANALYTIC] = None,
+    network: Annotated[list[str] | None, NETWORK] = None,
+    results: Annotated[list[Path] | None, RESULTS] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Train or time what can be measured, in this folder.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="With --out: train with this many seeds.")] = 3,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown, failures included.")
+    ] = None,
+    data: Annotated[Path | None, DATA] = None,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Every table of a paper, row by row: published, ours, the difference, and whether it holds.
+
+    What was not measured stays in the table, with the reason.
+    """
+    from zeroskip import files, report
+    from zeroskip import reproduce as reproducing
+
+    if analytic and (out or results):
+        raise RecipeError("--analytic leaves out what --out and --results are for. Give one or the other.")
+    if out and paper is None:
+        raise RecipeError("--out measures one paper. Name it: zeroskip reproduce han2015 --out RUN.")
+    papers = [reproducing.named(paper)] if paper else list(reproducing.PAPERS)
+    use_data(data)
+    found = [one for path in results or [] for one in reproducing.load(path)]
+    found += _measured(papers[0], network or [], out, seeds) if out else []
+    if analytic is None:
+        analytic = paper is None and not found
+    rows = reproducing.rows(papers, analytic=analytic, networks=network or [], results=found)
+    told = [row.to_json() for row in rows]
+    if as_json:
+        print_json(told)
+    else:
+        show(told, *report.reproduction_tables(told), as_json=False)
+    if markdown is not None:
+        titles = {one.name: one.title for one in papers}
+        files.write(markdown, report.reproduction_markdown(told, titles, [one.origin for one in found]))
+    if not as_json:
+        for line in report.reproduction_summary(told):
+            say(line)
+        if analytic:
+            say(
+                "rows that need training are left out; --no-analytic lists them, with --results their figures"
+            )
+        if markdown is not None:
+            say(f"wrote {markdown}")
+
+
+def _measured(paper: Paper, networks: list[str], out: Path, seeds: int) -> list[Result]:
+    from zeroskip import reproduce as reproducing
+    from zeroskip.emit import detect
+
+    results = []
+    for network in reproducing.measurable(paper, networks):
+        result = reproducing.stored(out, paper.name, network, seeds)
+        if result is None:
+            with progress_bars() as progress:
+                findings = paper.measure[network](out=out / "trained", seeds=seeds, progress=progress)
+            about = date.today().isoformat(), detect().title, " ".join(["zeroskip", *sys.argv[1:]])
+            result = reproducing.Result(paper.name, network, *about, seeds, dict(findings))
+            reproducing.store(out, result)
+        results.append(result)
+    return results

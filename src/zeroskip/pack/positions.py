@@ -1,0 +1,123 @@
+"""Where a tensor's non-zeros are: what each coding costs, and the positions as bytes and back."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from zeroskip.codecs import arithmetic, bitmask, gaps, huffman, stream
+from zeroskip.concepts import PackedTensor
+from zeroskip.errors import PackError
+from zeroskip.pack.values import huffman_bytes
+from zeroskip.pack.varint import varint
+
+WIDTHS = range(2, 17)
+# The order is part of the file format: a file stores the index. "gaps5" stands at index 5.
+CODINGS = (
+    "dense",
+    "bitmask",
+    *(f"gaps{width}" for width in WIDTHS),
+    *(f"huffman{width}" for width in WIDTHS),
+    "arithmetic",
+)
+
+MOST_PER_BYTE = 1 << 10  # elements: memory and time to decode arithmetic codes grow with the shape
+
+
+def costs(mask: np.ndarray, *, coder: str, width: int | None) -> dict[str, int]:
+    """Bytes that the positions of mask (size,) take in a file, by coding, for the codings worth a thought.
+
+    width  of the gaps; None: every one that could be the best
+
+    >>> costs(np.array([True, True, False, True]), coder="fixed", width=None)
+    {'bitmask': 1, 'gaps2': 2}
+    """
+    zeros, counts = np.unique(gaps.zeros_before(mask), return_counts=True)  # (distinct gaps,)
+    found = {"bitmask": -(-bitmask.bits(mask) // 8)}
+    for each in WIDTHS if width is None else [width]:
+        histogram = _histogram(zeros, counts, each)
+        escapes = len(varint(int(histogram[-1])))
+        found[f"gaps{each}"] = escapes - (-each * int(histogram.sum()) // 8)
+        if coder != "fixed":
+            found[f"huffman{each}"] = escapes + huffman_bytes(histogram)
+        if width is None and zeros[-1:].sum() < 2**each - 1:
+            break  # no gap escapes, so a wider field only costs more
+    return found
+
+
+def encode(mask: np.ndarray, coding: str) -> tuple[bytes, bytes, int]:
+    """The positions of mask (...) as bytes, the table that they need, and how many gaps escape.
+
+    >>> encode(np.array([False, True, False, False, False, True]), "gaps2")
+    (b'p', b'', 1)
+    """
+    if coding == "dense":
+        return b"", b"", 0
+    if coding == "arithmetic":
+        return arithmetic.encode(mask, np.zeros(np.count_nonzero(mask), np.int64), 1), b"", 0
+    mask = mask.reshape(-1)
+    if coding == "bitmask":
+        return bitmask.encode(mask), b"", 0
+    width = gap_width(coding)
+    escapes = gaps.fillers(mask, width)
+    if coding.startswith("gaps"):
+        return gaps.encode(mask, width), b"", escapes
+    symbols = gaps.symbols(mask, width)
+    lengths = huffman.lengths(np.bincount(symbols, minlength=2**width))
+    return huffman.encode(symbols, lengths), huffman.table(lengths), escapes
+
+
+def decode(packed: PackedTensor, size: int, lengths: np.ndarray) -> np.ndarray | slice:
+    """Which of `size` elements the values belong to; raises PackError where the bytes tell something else.
+
+    lengths  (2^width,) of the Huffman code of the gaps, if there is one
+
+    >>> decode(PackedTensor("b", "uint8", (6,), "gaps2", 2, b"p", b"ab", escapes=1), 6, np.empty(0))
+    array([1, 5])
+    """
+    data, coding, nonzeros = packed.positions, packed.coding, packed.nonzeros
+    if coding == "dense":
+        if data:
+            raise PackError(f"a dense tensor has no positions, and {len(data):,} bytes of them are here")
+        return slice(None)
+    if coding in ("bitmask", "arithmetic"):
+        mask = bitmask.decode(data, size) if coding == "bitmask" else joint(data, packed.shape, 1)[0]
+        if np.count_nonzero(mask) != nonzeros:
+            raise PackError(f"its {coding} holds {np.count_nonzero(mask):,} positions, not {nonzeros:,}")
+        return np.flatnonzero(mask)
+    width, count = gap_width(coding), nonzeros + packed.escapes
+    if coding.startswith("huffman"):
+        return gaps.places(huffman.decode(data, count, lengths), size, nonzeros, width)
+    codes = stream.read_fixed(data, count, width)
+    stream.check_end(data, count * width, f"{count:,} gaps")
+    return gaps.places(codes, size, nonzeros, width)
+
+
+def joint(data: bytes, shape: tuple[int, ...], levels: int) -> tuple[np.ndarray, np.ndarray]:
+    """The mask (shape) and the codes (nonzeros,) of an arithmetic code; raises PackError as its codec does.
+
+    >>> joint(arithmetic.encode(np.eye(9, dtype=bool), np.zeros(9, int), 4), (9, 9), 4)[1].tolist()
+    [0, 0, 0, 0, 0, 0, 0, 0, 0]
+    """
+    size = math.prod(shape)
+    if size > MOST_PER_BYTE * len(data):
+        raise PackError(f"{len(data):,} bytes of arithmetic codes are too few for {size:,} elements")
+    return arithmetic.decode(data, shape, levels)
+
+
+def gap_width(coding: str) -> int:
+    """Bits of a gap.
+
+    >>> gap_width("huffman5")
+    5
+    """
+    return int(coding.removeprefix("gaps").removeprefix("huffman"))
+
+
+def _histogram(zeros: np.ndarray, counts: np.ndarray, width: int) -> np.ndarray:
+    """How often each code of gaps occurs, (2^width,), where `zeros` (distinct,) occur `counts` times."""
+    escape = 2**width - 1
+    histogram = np.bincount(zeros % escape, counts, 2**width).astype(np.int64)
+    histogram[escape] += int((zeros // escape) @ counts)
+    return histogram

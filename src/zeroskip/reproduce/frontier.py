@@ -1,0 +1,76 @@
+"""Rows beyond the papers: how far zeroskip's own recipe gets on their networks, beside their headline figures.
+
+Findings of one network (reproduce/trained/frontier.py makes them), for images as they are under "frontier" and
+for images that move by a pixel, in the dense training too, under "frontier_shifts":
+
+    error_dense, error_continued  of the dense network, and after as many steps as a pruned one has had
+    points                        [{"times_fewer", "weights_kept", "error", "bits", "error_stored",
+                                  "stored_bytes": {"huffman", "arithmetic"}}]
+    stored_bytes_dense            4 x parameters
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zeroskip.reproduce import facts
+from zeroskip.reproduce.networks import title
+from zeroskip.reproduce.published import deep_compression, han2015
+from zeroskip.reproduce.rows import AT_LEAST, Row, Table, at_most, figure
+
+OURS = "our own bound; the paper has no such figure"
+RISE = "0.1"  # points: what still counts as no loss, ten of ten thousand images
+IMAGES = {"frontier": "", "frontier_shifts": ", images moved by up to a pixel"}
+
+
+def weights_rows(paper: str, network: str, findings: Mapping[str, Any]) -> list[Row]:
+    """Error against weights, for a network with published figures.
+
+    >>> weights_rows("han2015", "lenet-5", findings)[0].row
+    'dense, trained as long'
+    """
+    rows, error = [], han2015.TABLE1[network].error
+    for key, images in IMAGES.items():
+        found = findings.get(key)
+        if found is None:
+            continue
+        judge = Table(paper, f"Beyond the paper: {title(network)}{images}", network).judge
+        dense = facts.percent(found["error_continued"])
+        rows.append(judge("dense, trained as long", "test error", error, dense, at_most(), unit="%"))
+        for point in found["points"]:
+            name, ours = f"{point['times_fewer']}x fewer weights", point["error"]
+            rows += _errors(judge, name, error, ours, found["error_continued"])
+    return rows
+
+
+def bytes_rows(paper: str, network: str, findings: Mapping[str, Any]) -> list[Row]:
+    """Error against bytes of the whole file, for a network with published figures.
+
+    >>> bytes_rows("deep-compression", "lenet-5", findings)[2].column
+    'times smaller, Huffman codes'
+    """
+    rows, told = [], deep_compression.TABLE1[network]
+    for key, images in IMAGES.items():
+        found = findings.get(key)
+        if found is None:
+            continue
+        judge = Table(paper, f"Beyond the paper: {title(network)}{images}", network).judge
+        for point in found["points"]:
+            name = f"{point['times_fewer']}x fewer weights, {point['bits']} bits"
+            rows += _errors(judge, name, told.error, point["error_stored"], found["error_continued"])
+            for coder, size in point["stored_bytes"].items():
+                times, column = found["stored_bytes_dense"] / size, f"times smaller, {CODERS[coder]}"
+                rows.append(judge(name, column, told.rate, times, AT_LEAST, unit="x"))
+    return rows
+
+
+CODERS = {"huffman": "Huffman codes", "arithmetic": "arithmetic codes"}
+
+
+def _errors(judge: Any, name: str, error: str, ours: float, dense: float) -> list[Row]:
+    limit, rise = at_most(figure(error).value, f"the paper's dense error, {error} %"), 100 * (ours - dense)
+    return [
+        judge(name, "test error", error, facts.percent(ours), limit, unit="%"),
+        judge(name, "rise over dense, trained as long", RISE, rise, at_most(), unit="points", trust=OURS),
+    ]

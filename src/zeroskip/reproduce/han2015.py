@@ -1,0 +1,388 @@
+"""Han et al. 2015: what follows from the networks' exact sizes, and what needs training.
+
+Findings of one network, a plain JSON object; every part may be absent. Shares and errors are 0..1, errors
+are those of the test split, means over the seeds.
+
+    error_dense, error_pruned    of the network before and after; top5_dense, top5_pruned likewise
+    weights_kept                 weights left, a count
+    layers                       our layer name -> {"kept", "output", "work"}: shares of weights left, of
+                                 activations that are not zero after pooling, of FLOP left; and
+    total                        the same three of the whole network
+    figure4                      {"kept_by_pixel": 784 counts of the first layer's connections}
+    figure5                      curve -> [[share of weights kept, error], ...]; curves: "L1", "L2" (no
+                                 retraining), "L1 retrained", "L2 retrained", "L2 iterative"
+    figure6                      layer -> {sparsity: error with this layer alone pruned}
+    figure7                      {"before": histogram, "after": histogram} of fc1's non-zero weights, each
+                                 {"edges": n + 1 numbers, "counts": n numbers}
+    dropout                      {"rule": error, "unchanged": error} with dropout by the rule, and as it was
+    dead_neurons                 {"removed": count, "largest_difference": of the network's outputs}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from zeroskip.codecs import gaps
+from zeroskip.reproduce import facts, frontier
+from zeroskip.reproduce.networks import NETWORKS, Size, parameters, sizes, title
+from zeroskip.reproduce.published import han2015 as published
+from zeroskip.reproduce.rows import (
+    AT_LEAST,
+    EQUAL,
+    LAST_DIGIT,
+    RECOMPUTED,
+    ROUNDS,
+    Row,
+    Table,
+    at_most,
+    figure,
+    within,
+    within_share,
+)
+
+PAPER = "han2015"
+POINT = within(1, "1 point")
+TEN_POINTS = within(10, "10 points; it depends on the training")
+# Every published share is rounded to a point, so what is summed from them may be off by half a point.
+HALF_POINT = 0.5
+IMAGENET = "needs training on ImageNet"
+TRAINING = "needs training (--out or --results)"
+
+
+def analytic() -> list[Row]:
+    """Every row that follows from layer sizes and published shares, in the order of the paper.
+
+    >>> sum(row.holds is False for row in analytic())
+    1
+    """
+    rows = [*_energy(), *_rates()]
+    for network in NETWORKS:
+        rows += [*_layers(network), *_totals(network)]
+    return [*rows, *_zeros(), *_caption(), *_others(), *_index()]
+
+
+def measured_rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
+    """Every row of `network` that needs training, from its findings (see the top of this file).
+
+    network  one of NETWORKS, or "digits", "digits-conv", which have the rows of the figures only
+
+    >>> measured_rows("lenet-5", {"error_pruned": 0.0074})[1].holds
+    True
+    """
+    tables = [*_table1(network, findings), *_shares(network, findings)] if network in NETWORKS else []
+    beyond = frontier.weights_rows(PAPER, network, findings) if network in NETWORKS else []
+    return [*tables, *_figures(network, findings), *_methods(network, findings), *beyond]
+
+
+def missing(network: str) -> str:
+    """Why a row of `network` that needs training has no figure.
+
+    >>> missing("vgg16")
+    'needs training on ImageNet'
+    """
+    return IMAGENET if network in ("alexnet", "vgg16") else TRAINING
+
+
+def shares(network: str) -> list[tuple[Size, published.Layer]]:
+    """The exact size of each layer beside its published row.
+
+    >>> [size.weights for size, _ in shares("lenet-300-100")]
+    [235200, 30000, 1000]
+    """
+    return list(zip(sizes(network), published.LAYERS[network], strict=True))
+
+
+def kept_weights(network: str) -> float:
+    """Weights left by the published share of each layer and its exact size.
+
+    >>> round(kept_weights("alexnet"))
+    6796192
+    """
+    return sum(size.weights * figure(layer.kept).value / 100 for size, layer in shares(network))
+
+
+def _energy() -> list[Row]:
+    table, unit = Table(PAPER, "Energy table, 45 nm CMOS"), "x"
+    cost = {name: figure(picojoules).value for name, picojoules, _ in published.ENERGY}
+    rows = [
+        table.judge(name, "relative to int ADD", times, cost[name] / cost["int ADD"], ROUNDS, unit=unit)
+        for name, _, times in published.ENERGY
+    ]
+    watts = 1e9 * 20 * cost["DRAM"] * 1e-12  # connections x per second x joules
+    return [*rows, table.judge("1 G connections at 20 Hz", "DRAM power", "12.8", watts, ROUNDS, unit="W")]
+
+
+def _rates() -> list[Row]:
+    table = {network: Table(PAPER, "Table 1", network) for network in NETWORKS}
+    rows = []
+    for network, told in published.TABLE1.items():
+        name, judge = title(network), table[network].judge
+        whole, left = sum(size.weights for size in sizes(network)), kept_weights(network)
+        rule = within(HALF_POINT / 100 * whole, "half a point of all weights: shares are printed in points")
+        total = parameters(network)
+        rows += [
+            judge(f"{name} ref", "parameters", told.parameters, total, LAST_DIGIT, unit="weights"),
+            judge(f"{name} pruned", "parameters", told.parameters_pruned, left, rule, unit="weights"),
+            judge(f"{name} pruned", "rate", told.rate, whole / left, ROUNDS, unit="x"),
+        ]
+    return rows
+
+
+def _layers(network: str) -> list[Row]:
+    table, rows, fed = _table(network), [], 100.0
+    for size, told in shares(network):
+        work = figure(told.kept).value * fed / 100
+        rows += [
+            table.judge(told.name, "weights", told.weights, size.weights, LAST_DIGIT, unit="weights"),
+            table.judge(told.name, "FLOP", told.flop, 2 * size.macs, LAST_DIGIT, unit="FLOP"),
+            table.judge(told.name, "FLOP%", told.work, work, POINT, unit="%"),
+        ]
+        fed = figure(told.output).value  # a multiplication by a zero input need not be done either
+    return rows
+
+
+def _totals(network: str) -> list[Row]:
+    judge, told, rows = _table(network).judge, published.TOTALS[network], shares(network)
+    weights, macs = (sum(getattr(size, key) for size, _ in rows) for key in ("weights", "macs"))
+    outputs = sum(size.outputs for size, _ in rows)
+    fed = [100.0, *(figure(layer.output).value for _, layer in rows[:-1])]
+    left = sum(size.outputs * figure(layer.output).value for size, layer in rows) / outputs
+    work = sum(
+        size.macs * figure(layer.kept).value * share / 100
+        for (size, layer), share in zip(rows, fed, strict=True)
+    )
+    kept = within(HALF_POINT, "half a point: the layers' shares are printed in points")
+    return [
+        judge("total", "weights", told.weights, weights, LAST_DIGIT, unit="weights"),
+        judge("total", "FLOP", told.flop, 2 * macs, LAST_DIGIT, unit="FLOP"),
+        judge("total", "Act%", told.output, left, ROUNDS, unit="%"),
+        judge("total", "Weights%", told.kept, 100 * kept_weights(network) / weights, kept, unit="%"),
+        judge("total", "FLOP%", told.work, work / macs, POINT, unit="%"),
+    ]
+
+
+def _zeros() -> list[Row]:
+    rows = []
+    for network, zeros in published.ZEROS.items():
+        table, left = _table(network), round(kept_weights(network))
+        whole = sum(size.weights for size in sizes(network))
+        share = 100 * (1 - left / whole)
+        printed, trust = (published.SIZES[network], published.KEPT[network]), RECOMPUTED
+        rows += [
+            table.judge("total", "weights, exact", printed[0], whole, EQUAL, unit="weights", trust=trust),
+            table.judge(
+                "total", "weights left, exact", printed[1], left, LAST_DIGIT, unit="weights", trust=trust
+            ),
+            table.judge("total", "zeros, by exact sizes", zeros, share, ROUNDS, unit="%", trust=trust),
+        ]
+    return rows
+
+
+def _caption() -> list[Row]:
+    rate = sum(size.weights for size in sizes("vgg16")) / kept_weights("vgg16")
+    reason = "the paper contradicts itself: Table 1 and the text say 13x, and so does the sum of the layers"
+    return [_table("vgg16").judge("caption", "rate", "12", rate, ROUNDS, unit="x", reason=reason)]
+
+
+def _others() -> list[Row]:
+    table, whole = Table(PAPER, "Table 6", "alexnet"), sum(size.weights for size in sizes("alexnet"))
+    rows = [
+        table.judge(name, "rate", rate, whole / figure(left).value, ROUNDS, unit="x")
+        for name, left, rate, *_ in published.TABLE6
+    ]
+    return [
+        table.judge("baseline", "parameters", "61.0M", parameters("alexnet"), ROUNDS, unit="weights"),
+        *rows,
+    ]
+
+
+def _index() -> list[Row]:
+    layers = [(size, figure(told.kept).value / 100) for size, told in shares("alexnet")[5:]]
+    index = sum(gaps.expected_bits(size.weights, 1 - kept, 5) for size, kept in layers)
+    values = sum(32 * size.weights * kept for size, kept in layers)
+    rule = within(1, "1 point: ours counts the bridges of gaps longer than 5 bits can tell")
+    table = Table(PAPER, "Sparse storage", "alexnet")
+    return [table.judge("FC layers, 5-bit gaps", "overhead", "15.6", 100 * index / values, rule, unit="%")]
+
+
+def _table1(network: str, findings: Mapping[str, Any]) -> list[Row]:
+    told, name = published.TABLE1[network], title(network)
+    judge, kept = Table(PAPER, "Table 1", network, missing(network)).judge, findings.get("weights_kept")
+    reference = at_most(figure(told.error).value, f"the published error before pruning, {told.error} %")
+    top5_dense, top5 = (facts.percent(findings.get(key)) for key in ("top5_dense", "top5_pruned"))
+    dense, pruned = (facts.percent(findings.get(key)) for key in ("error_dense", "error_pruned"))
+    whole = sum(size.weights for size in sizes(network))
+    rows = [
+        judge(f"{name} ref", "top-1 error", told.error, dense, at_most(), unit="%"),
+        judge(f"{name} pruned", "top-1 error", told.error_pruned, pruned, reference, unit="%"),
+    ]
+    if told.top5:
+        rows.append(judge(f"{name} ref", "top-5 error", told.top5, top5_dense, at_most(), unit="%"))
+        rows.append(judge(f"{name} pruned", "top-5 error", told.top5_pruned, top5, at_most(), unit="%"))
+    rate = None if kept is None else whole / kept
+    return [
+        *rows,
+        judge(f"{name} pruned", "weights left", told.parameters_pruned, kept, at_most(), unit="weights"),
+        judge(f"{name} pruned", "rate, measured", told.rate, rate, AT_LEAST, unit="x"),
+    ]
+
+
+def _shares(network: str, findings: Mapping[str, Any]) -> list[Row]:
+    table, rows = _table(network, missing(network)), []
+    rule = at_most(words="the published figure, and half a point for its rounding", slack=HALF_POINT)
+    found = [findings.get("layers", {}).get(size.name, {}) for size in sizes(network)]
+    layers = [*zip(published.LAYERS[network], found, strict=True)]
+    for told, ours in [*layers, (published.TOTALS[network], findings.get("total", {}))]:
+        for column, printed, key, judged in (
+            ("Act%, measured", told.output, "output", TEN_POINTS),
+            ("Weights%, measured", told.kept, "kept", rule),
+            ("FLOP%, measured", told.work, "work", rule),
+        ):
+            ours_percent = facts.percent(ours.get(key))
+            rows.append(table.judge(told.name, column, printed, ours_percent, judged, unit="%"))
+    return rows
+
+
+def _figures(network: str, findings: Mapping[str, Any]) -> list[Row]:
+    rows, why = [], missing(network)
+    if network == "vgg16":
+        return []  # the figures are AlexNet's
+    if network == "lenet-300-100":
+        pixels = findings.get("figure4", {}).get("kept_by_pixel")
+        table = Table(PAPER, f"Figure 4: {title(network)}", network, why)
+        period = None if pixels is None else facts.period(pixels)
+        rows += [
+            table.judge("mask of fc1", "width of a band", "28", period, EQUAL, unit="pixels"),
+            table.fact(
+                "mask of fc1",
+                "connections at the border",
+                "few",
+                facts.border(pixels),
+                "a border pixel (2 outer rings) keeps less than a tenth of what an inner one keeps",
+            ),
+        ]
+    rows += _trade_off(network, findings)
+    if network not in ("lenet-300-100", "digits"):
+        table, seen = (
+            Table(PAPER, f"Figure 6: {title(network)}", network, why),
+            facts.most_sensitive(findings.get("figure6")),
+        )
+        rows.append(
+            table.fact(
+                "layers pruned alone",
+                "most sensitive",
+                "the first convolution",
+                None if seen is None else (seen, seen == "conv1"),
+                "the same layer: highest mean error over the sparsities tried",
+            )
+        )
+        rows.append(
+            table.fact(
+                "layers pruned alone",
+                "conv against fc",
+                "conv is more sensitive",
+                facts.conv_against_fc(findings.get("figure6")),
+                "mean error of the conv layers above that of the fc layers",
+            )
+        )
+    return [*rows, *_histogram(network, findings)]
+
+
+def _trade_off(network: str, findings: Mapping[str, Any]) -> list[Row]:
+    table = Table(PAPER, f"Figure 5: {title(network)}", network, missing(network))
+    curves, dense = findings.get("figure5", {}), findings.get("error_dense")
+    order = ("L2", "L2 retrained", "L2 iterative")
+    return [
+        table.fact(
+            "times fewer without loss",
+            "iterative > retrained once > not retrained",
+            "9x > 5x > 2x",
+            facts.reach(curves, order, dense),
+            "the same order, each the most at an error at most 0.1 points above the dense network's",
+        ),
+        table.fact(
+            "without retraining",
+            "L1 against L2",
+            "L1 is better",
+            facts.better(curves, "L1", "L2"),
+            "lower mean error over the shares kept that both curves have",
+        ),
+        table.fact(
+            "with retraining",
+            "L2 against L1",
+            "L2 is better",
+            facts.better(curves, "L2 retrained", "L1 retrained"),
+            "lower mean error over the shares kept that both curves have",
+        ),
+    ]
+
+
+def _histogram(network: str, findings: Mapping[str, Any]) -> list[Row]:
+    table, both = (
+        Table(PAPER, f"Figure 7: {title(network)}", network, missing(network)),
+        findings.get("figure7", {}),
+    )
+    before, after = both.get("before"), both.get("after")
+    return [
+        table.fact(
+            "fc1 before", "peaks", "one, at zero", facts.one_peak(before), "the highest bin is next to zero"
+        ),
+        table.fact(
+            "fc1 after",
+            "peaks",
+            "two, none at zero",
+            facts.two_peaks(after),
+            "left and right of zero each have a peak at least twice as high as the bins at zero",
+        ),
+        table.fact(
+            "fc1 after",
+            "spread",
+            "wider: 0.025 from 0.015",
+            facts.wider(before, after),
+            "the interval that holds all but 1 % of the weights that are not zero is wider than before",
+        ),
+    ]
+
+
+def _methods(network: str, findings: Mapping[str, Any]) -> list[Row]:
+    dropout, dead = findings.get("dropout"), findings.get("dead_neurons")
+    if network in ("alexnet", "vgg16"):
+        return []
+    table = Table(PAPER, f"Section 3: {title(network)}", network, missing(network))
+    difference = None if dead is None else dead["largest_difference"]
+    return [
+        table.fact(
+            "dropout while retraining",
+            "by the rule against unchanged",
+            "by the rule is better",
+            facts.lower(dropout, "rule", "unchanged"),
+            "the error with dropout x sqrt(connections left / connections) is at most that with dropout as before",
+        ),
+        table.judge(
+            "neurons without inputs or outputs",
+            "change of the network's outputs when removed",
+            "0",
+            difference,
+            within(1e-5, "0.00001"),
+        ),
+    ]
+
+
+def _table(network: str, why: str = "") -> Table:
+    return Table(PAPER, f"{published.TABLES[network]}: {title(network)}", network, why)
+
+
+def unmeasurable() -> list[Row]:
+    """Rows of table 6 that would need other people's methods on ImageNet: present, never measured.
+
+    >>> unmeasurable()[0].holds is None
+    True
+    """
+    table = Table(PAPER, "Table 6", "alexnet", IMAGENET)
+    return [
+        table.judge(name, f"{top} error", error, None, within_share(0), unit="%")
+        for name, _, _, *errors in published.TABLE6
+        for top, error in zip(("top-1", "top-5"), errors, strict=True)
+        if error
+    ]

@@ -1,0 +1,163 @@
+"""The papers, and how their rows are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from zeroskip.errors import FileError, RecipeError
+from zeroskip.reproduce import deep_compression, fc_layers, han2015, trained
+from zeroskip.reproduce.networks import NETWORKS
+from zeroskip.reproduce.published import deep_compression as published_dc
+from zeroskip.reproduce.published import han2015 as published_han
+from zeroskip.reproduce.results import Result
+from zeroskip.reproduce.rows import Row
+
+Findings = Mapping[str, Any]
+NETWORKS_TRAINED = ("lenet-300-100", "lenet-5")  # unless others are named
+
+
+@dataclass(frozen=True)
+class Paper:
+    """One paper: its rows without training, its rows from a network's findings, and how to get findings.
+
+    networks      those whose measured rows are listed always
+    more          those that have measured rows too, listed when asked for
+    unmeasurable  rows that are listed and never measured
+    measure       network -> how to train or time it: measure(out=folder, seeds=3, progress=...) -> findings
+    """
+
+    name: str
+    title: str
+    networks: tuple[str, ...]
+    more: tuple[str, ...]
+    analytic: Callable[[], list[Row]]
+    measured_rows: Callable[[str, Findings], list[Row]]
+    unmeasurable: Callable[[], list[Row]]
+    measure: Mapping[str, Callable[..., Findings]]
+
+
+def _trained(measure: Callable[..., Findings]) -> dict[str, Callable[..., Findings]]:
+    return {network: partial(measure, network) for network in trained.RECIPES}
+
+
+PAPERS = (
+    Paper(
+        han2015.PAPER,
+        published_han.TITLE,
+        tuple(NETWORKS),
+        ("digits", "digits-conv"),
+        han2015.analytic,
+        han2015.measured_rows,
+        han2015.unmeasurable,
+        _trained(trained.han2015.measure_network),
+    ),
+    Paper(
+        deep_compression.PAPER,
+        published_dc.TITLE,
+        (*NETWORKS, fc_layers.NETWORK),
+        ("digits", "digits-conv"),
+        deep_compression.analytic,
+        deep_compression.measured_rows,
+        deep_compression.unmeasurable,
+        _trained(trained.deep_compression.measure_network),
+    ),
+)
+
+
+def named(name: str) -> Paper:
+    """The paper called `name`; RecipeError with the names there are.
+
+    >>> named("han2015").title
+    'Learning both Weights and Connections (Han et al. 2015, arXiv 1506.02626)'
+    """
+    for paper in PAPERS:
+        if paper.name == name:
+            return paper
+    raise RecipeError(f'there is no paper "{name}". Use one of {", ".join(one.name for one in PAPERS)}.')
+
+
+def rows(
+    papers: Sequence[Paper] = PAPERS,
+    *,
+    analytic: bool = False,
+    networks: Sequence[str] = (),
+    results: Sequence[Result] = (),
+) -> list[Row]:
+    """All rows of `papers`, table by table and line by line.
+
+    analytic  only rows that need no training
+    networks  only rows of these; none named: all, and those of no network
+    results   stored findings, one per paper and network; the last one given counts
+    Raises RecipeError for a network no paper has, FileError for findings of another form.
+
+    >>> len(rows(analytic=True, networks=["alexnet"]))
+    89
+    """
+    check(networks, papers)
+    for one in results:
+        check([one.network], [named(one.paper)])
+    found = {(one.paper, one.network): one.findings for one in results}
+    listed = []
+    for paper in papers:
+        own = paper.analytic()
+        if not analytic:
+            stored = [network for network in paper.more if (paper.name, network) in found]
+            for network in dict.fromkeys([*paper.networks, *stored, *_known(networks, paper)]):
+                own += _measured(paper, network, found.get((paper.name, network), {}))
+            own += paper.unmeasurable()
+        listed += _together(own)
+    return [row for row in listed if not networks or row.network in networks]
+
+
+def measurable(paper: Paper, networks: Sequence[str] = ()) -> list[str]:
+    """Those of `networks` that zeroskip can train or time for `paper`; none named: the two LeNets.
+
+    Raises RecipeError where there is none.
+
+    >>> measurable(named("han2015"), ["lenet-5", "alexnet"])
+    ['lenet-5']
+    """
+    check(networks, [paper])
+    found = [network for network in networks or NETWORKS_TRAINED if network in paper.measure]
+    if not found:
+        known = ", ".join(paper.measure) or "none"
+        raise RecipeError(
+            f"{paper.name} cannot be measured here on {', '.join(networks or NETWORKS_TRAINED)}. Networks that "
+            f"can: {known}. Leave out --out, or give stored findings with --results."
+        )
+    return found
+
+
+def check(networks: Sequence[str], papers: Sequence[Paper]) -> None:
+    """RecipeError for a network that none of the papers has.
+
+    >>> check(["lenet-5"], PAPERS)
+    """
+    known = dict.fromkeys(network for paper in papers for network in (*paper.networks, *paper.more))
+    for network in networks:
+        if network not in known:
+            raise RecipeError(f'there is no network "{network}" here. Use one of {", ".join(known)}.')
+
+
+def _measured(paper: Paper, network: str, findings: Findings) -> list[Row]:
+    try:
+        return paper.measured_rows(network, findings)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as fact:
+        raise FileError(
+            f"the findings of {network} for {paper.name} are damaged ({type(fact).__name__}: {fact}). Delete their "
+            "file and measure again."
+        ) from None
+
+
+def _together(some: list[Row]) -> list[Row]:
+    """Table by table and line by line, each where it came first."""
+    tables = list(dict.fromkeys(row.table for row in some))
+    lines = list(dict.fromkeys((row.table, row.row) for row in some))
+    return sorted(some, key=lambda row: (tables.index(row.table), lines.index((row.table, row.row))))
+
+
+def _known(networks: Sequence[str], paper: Paper) -> list[str]:
+    return [network for network in networks if network in (*paper.networks, *paper.more)]

@@ -1,0 +1,1 @@
+"""Published figures as data, exactly as printed, one file per paper."""

@@ -1,0 +1,224 @@
+"""Han et al. 2015 on one network: the paper's own method, its five trade-off curves, its figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from zeroskip import contract, measure, prune, retrain
+from zeroskip.concepts import Profile, Progress, Recipe, Round, silent
+from zeroskip.graph import forward
+from zeroskip.reproduce.trained import frontier, stages
+from zeroskip.reproduce.trained.recipes import RECIPES, Plan
+from zeroskip.reproduce.trained.stages import Seed
+
+ROUNDS = 4
+L1, L2 = {"l1": 1e-5}, {"l2": 1e-4}
+
+
+def measure_network(
+    network: str, *, out: Path, seeds: int = 3, progress: Progress = silent
+) -> dict[str, Any]:
+    """The findings that reproduce/han2015.py describes; resumes in `out`, and reads what is there.
+
+    Tables are means over the seeds, figures are those of seed 0.
+
+    >>> measure_network("lenet-5", out=Path("runs/han"))["error_pruned"]
+    0.0077
+    """
+    return findings(RECIPES[network], out / network, seeds, progress)
+
+
+def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
+    """The same for a plan of one's own.
+
+    >>> findings(RECIPES["digits"], Path("runs/digits"), 1)["error_dense"]
+    0.0157
+    """
+    seeds = stages.seeds(plan, out, count, progress)
+    tables = [stages.once(seed.folder / "han-tables.json", lambda seed=seed: _tables(seed)) for seed in seeds]  # type: ignore[misc]
+    figures = {
+        name: stages.once(seeds[0].folder / f"{name}.json", lambda find=find: find(seeds[0]))  # type: ignore[misc]
+        for name, find in FIGURES.items()
+    }
+    found = {**mean(tables), **figures, "frontier": frontier.frontier(seeds)}
+    if plan.shifted:
+        moved = stages.seeds(plan.augmented(), out.with_name(f"{out.name}-shifts"), count, progress)
+        found["frontier_shifts"] = frontier.frontier(moved)
+    return found
+
+
+def iterative(seed: Seed) -> nn.Module:
+    """The paper's method: thresholds of quality x standard deviation from the sensitivity scan, survivors
+    retrained at a tenth of the learning rate, again and again until `plan.published` times fewer are left.
+
+    >>> iterative(seed)
+    LeNet300100(...)
+    """
+    model = stages.dense(seed)
+    profile = measure.profile(model, seed.task, progress=seed.progress)
+    kept = (1 / seed.plan.published) ** (1 / ROUNDS)
+    for index in range(1, ROUNDS + 1):
+        shares = prune.allocate(profile.layers, 1 - kept**index)
+        quality = {name: prune.quality(weight, shares[name]) for name, weight in prune.weights(model).items()}
+        one = Round(quality=quality, train={"epochs": 2 * seed.plan.rounds, "learning_rate_divisor": 10})
+        model = stages.pruned(seed, f"iterative-{index}", model, Recipe((one,))).model
+    return model
+
+
+def _tables(seed: Seed) -> dict[str, Any]:
+    dense, model = stages.dense(seed), iterative(seed)
+    profile = measure.profile(model, seed.task, progress=seed.progress)
+    left, fed = {}, 1.0
+    for layer in profile.layers:
+        kept = 1 - layer.weight_sparsity
+        left[layer.name] = {"kept": kept, "output": 1 - layer.output_sparsity, "work": kept * fed}
+        fed = 1 - layer.output_sparsity
+    return {
+        "error_dense": contract.evaluate(seed.task, dense, "test"),
+        "error_pruned": contract.evaluate(seed.task, model, "test"),
+        "weights_kept": sum(int((weight != 0).sum()) for weight in prune.weights(model).values()),
+        "layers": left,
+        "total": _total(profile, left),
+    }
+
+
+def _total(profile: Profile, left: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Shares of the whole network: weights by weights, FLOP by FLOP, activations by what leaves each layer."""
+    outputs = {one.name: _outputs(profile, index) for index, one in enumerate(profile.layers)}
+
+    def weighted(key: str, sizes: Mapping[str, int]) -> float:
+        return sum(left[name][key] * size for name, size in sizes.items()) / sum(sizes.values())
+
+    return {
+        "kept": weighted("kept", {one.name: one.weights for one in profile.layers}),
+        "output": weighted("output", outputs),
+        "work": weighted("work", {one.name: one.macs for one in profile.layers}),
+    }
+
+
+def _outputs(profile: Profile, index: int) -> int:
+    """Values that leave a layer after its pooling: what the next one reads."""
+    later = profile.layers[index + 1 :]
+    shape = later[0].input_shape if later else profile.layers[index].output_shape
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def _mask_by_pixel(seed: Seed) -> dict[str, Any]:
+    weight = next(iter(prune.weights(iterative(seed)).values()))
+    return {"kept_by_pixel": (weight != 0).sum(0).flatten().tolist()}
+
+
+def _sensitivity(seed: Seed) -> dict[str, Any]:
+    profile = measure.profile(stages.dense(seed), seed.task, progress=seed.progress)
+    return {
+        one.name: {str(share): error for share, error in one.sensitivity.items()} for one in profile.layers
+    }
+
+
+def _histograms(seed: Seed) -> dict[str, Any]:
+    return {
+        "before": asdict(measure.histogram(prune.weights(stages.dense(seed))["fc1"])),
+        "after": asdict(measure.histogram(prune.weights(iterative(seed))["fc1"])),
+    }
+
+
+def _dead(seed: Seed) -> dict[str, Any]:
+    model, example = iterative(seed).double(), contract.batch(seed.task).double()
+    small, _ = prune.compact(model, example)
+    removed = sum(
+        one.without_inputs + one.without_outputs for one in prune.dead_counts(model, example).values()
+    )
+    change = (forward(small, example) - forward(model, example)).abs().max()
+    return {"removed": removed, "largest_difference": float(change)}
+
+
+def _dropout(seed: Seed) -> dict[str, float]:
+    """Errors after one cut to the published size and a retraining, with dropout by the rule, and as it was."""
+    task = replace(seed.plan.task, network=seed.plan.dropout)
+    own = replace(seed, plan=replace(seed.plan, task=task), folder=seed.folder / "dropout")
+    start = stages.dense(own)
+    train = {"epochs": 2 * seed.plan.rounds, "learning_rate_divisor": 10}
+    errors = {}
+    for name, rescaled in (("rule", True), ("unchanged", False)):
+        one = Round(sparsity=1 - 1 / seed.plan.published, rescale_dropout=rescaled, train=train)
+        sparse = stages.pruned(own, name, start, Recipe((one,)))
+        errors[name] = contract.evaluate(own.task, sparse.model, "test")
+    return errors
+
+
+def _trade_off(seed: Seed) -> dict[str, Any]:
+    """The five curves of figure 5: [[share of the weights kept, error], ...] each."""
+    curves: dict[str, list[list[float]]] = {}
+    for name, penalty in (("L1", L1), ("L2", L2)):
+        start = stages.dense(seed, f"dense-{name}", loss=_penalized(seed, penalty), weight_decay=0.0)
+        layers = measure.profile(start, seed.task, progress=seed.progress).layers
+        cuts = {kept: prune.allocate(layers, 1 - kept) for kept in seed.plan.curve}
+        curves[name] = [[kept, _cut(seed, start, cut)] for kept, cut in cuts.items()]
+        curves[f"{name} retrained"] = [
+            [kept, _retrained(seed, f"{name}-retrained-{1 / kept:.0f}x", start, (cut,), penalty)[0]]
+            for kept, cut in cuts.items()
+        ]
+        if penalty is L2:
+            errors = _retrained(seed, "L2-iterative", start, tuple(cuts.values()), penalty)
+            curves["L2 iterative"] = [[kept, error] for kept, error in zip(cuts, errors, strict=True)]
+    return curves
+
+
+def _penalized(seed: Seed, penalty: Mapping[str, float]) -> Any:
+    return retrain.penalized(seed.plan.task.loss, penalty)
+
+
+def _cut(seed: Seed, start: nn.Module, cut: Mapping[str, float]) -> float:
+    model = contract.model(seed.task, start.state_dict())
+    prune.remove_(prune.apply_(model, prune.choose(model, Round(sparsity=cut))))
+    return contract.evaluate(seed.task, model, "test")
+
+
+def _retrained(
+    seed: Seed,
+    name: str,
+    start: nn.Module,
+    cuts: tuple[Mapping[str, float], ...],
+    penalty: Mapping[str, float],
+) -> list[float]:
+    """Error after each of the cuts, one after the other, each with a retraining at a tenth of the rate."""
+    errors, model = [], start
+    train = {"epochs": seed.plan.rounds, "learning_rate_divisor": 10, "weight_decay": 0.0}
+    for index, cut in enumerate(cuts):
+        recipe = Recipe((Round(sparsity=cut, penalty=penalty, train=train),))
+        model = stages.pruned(seed, f"{name}-{index}", model, recipe).model
+        errors.append(contract.evaluate(seed.task, model, "test"))
+    return errors
+
+
+def mean(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds, key by key.
+
+    >>> mean([{"error": 0.01}, {"error": 0.03}])
+    {'error': 0.02}
+    """
+    return {
+        key: mean([one[key] for one in each])
+        if isinstance(value, dict)
+        else statistics.fmean(one[key] for one in each)
+        for key, value in each[0].items()
+    }
+
+
+FIGURES = {
+    "figure4": _mask_by_pixel,
+    "figure5": _trade_off,
+    "figure6": _sensitivity,
+    "figure7": _histograms,
+    "dead_neurons": _dead,
+    "dropout": _dropout,
+}

@@ -1,0 +1,128 @@
+"""Trainings of a reproduction, one folder each: what is there is read back, so a killed run continues."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from zeroskip import contract, files, retrain, runs
+from zeroskip.concepts import Progress, Recipe, Sparse
+from zeroskip.reproduce.trained.recipes import Plan, gradual
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One of several repetitions: its plan, number, folder, and where progress is told."""
+
+    plan: Plan
+    number: int
+    folder: Path
+    progress: Progress
+
+    @property
+    def task(self) -> contract.Task:
+        """What is trained."""
+        return self.plan.task
+
+
+def seeds(plan: Plan, out: Path, count: int, progress: Progress) -> list[Seed]:
+    """Seeds 0 .. count - 1, each with a folder of its own inside `out`.
+
+    >>> [seed.number for seed in seeds(plan, Path("runs/han"), 3, silent)]
+    [0, 1, 2]
+    """
+
+    def told(number: int) -> Progress:
+        return lambda what, done, total: progress(f"seed {number + 1} of {count}: {what}", done, total)
+
+    return [Seed(plan, number, files.folder(out / f"seed-{number}"), told(number)) for number in range(count)]
+
+
+def dense(seed: Seed, name: str = "dense", **keywords: Any) -> nn.Module:
+    """The network trained without pruning, with the task's training or with `keywords` in it.
+
+    >>> dense(seed).training
+    False
+    """
+    stored = seed.folder / f"{name}.safetensors"
+    if not stored.exists():
+        torch.manual_seed(seed.number)
+        model = contract.model(seed.task)
+        retrain.train(
+            seed.task,
+            model,
+            stage=name,
+            seed=seed.number,
+            folder=seed.folder,
+            progress=seed.progress,
+            **keywords,
+        )
+        runs.save_tensors(stored, model.state_dict())
+    return contract.model(seed.task, runs.load_tensors(stored))
+
+
+def pruned(seed: Seed, name: str, start: nn.Module, recipe: Recipe) -> Sparse:
+    """The outcome of `recipe` from `start`, in a folder called `name`.
+
+    >>> pruned(seed, "30x", dense(seed), gradual(seed.plan, 30)).history[-1].sparsity
+    0.9667
+    """
+
+    def progress(what: str, done: int, total: int) -> None:
+        seed.progress(f"{name}, {what}", done, total)
+
+    model = contract.model(seed.task, start.state_dict())
+    folder = seed.folder / name
+    return retrain.loop(model, recipe, seed.task, folder=folder, seed=seed.number, progress=progress)
+
+
+def continued(seed: Seed) -> nn.Module:
+    """The dense network after as many steps as a pruned one: its training, then the same retraining unpruned.
+
+    >>> continued(seed)
+    LeNet300100(...)
+    """
+    return pruned(seed, "dense-continued", dense(seed), gradual(seed.plan, 1)).model
+
+
+def sparsified(seed: Seed, times_fewer: int) -> Sparse:
+    """One weight in `times_fewer`, pruned while training.
+
+    >>> sparsified(seed, 30).history[-1].weights_kept
+    8873
+    """
+    return pruned(seed, f"{times_fewer}x", dense(seed), gradual(seed.plan, times_fewer))
+
+
+def shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:
+    """`sparse` with shared values, stored in a folder called `name`; `keywords` are those of retrain.centroids.
+
+    >>> shared(seed, "30x-4-bits", sparsified(seed, 30), bits=4, epochs=2).model
+    LeNet300100(...)
+    """
+    folder = runs.claim(
+        seed.folder / name, {"start": runs.fingerprint(sparse.model.state_dict()), **keywords}
+    )
+    stored = folder / "sparse.safetensors"
+    if not stored.exists():
+        made = retrain.centroids(
+            sparse, seed.task, folder=folder, seed=seed.number, progress=seed.progress, **keywords
+        )
+        runs.save_tensors(stored, made.model.state_dict())
+    return retrain.as_sparse(contract.model(seed.task, runs.load_tensors(stored)))
+
+
+def once(path: Path, find: Callable[[], Any]) -> Any:
+    """What `find` returns, as JSON; found once and then read from `path`.
+
+    >>> once(Path("runs/han/figure5.json"), lambda: {"L1": []})
+    {'L1': []}
+    """
+    if not path.exists():
+        files.write_json(path, find())
+    return files.read_json(path)

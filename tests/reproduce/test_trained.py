@@ -1,0 +1,157 @@
+"""The figures that need training, on a plan so short that nothing is learned: what is found, once, and read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zeroskip import prune, reproduce
+from zeroskip.concepts import silent
+from zeroskip.reproduce import deep_compression, frontier, han2015
+from zeroskip.reproduce.trained import RECIPES, stages
+from zeroskip.reproduce.trained import deep_compression as trained_dc
+from zeroskip.reproduce.trained import han2015 as trained_han
+from zeroskip.reproduce.trained.recipes import gradual
+
+LONG = RECIPES["digits"]
+SHORT = replace(
+    LONG,
+    task=replace(LONG.task, epochs=3),
+    retraining={"epochs": 3},
+    rounds=1,
+    curve=(1 / 2, 1 / 4),
+    shifted={16: 3},
+)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained") / "digits"
+
+
+@pytest.fixture(scope="module")
+def han(out: Path) -> dict[str, Any]:
+    return trained_han.findings(SHORT, out, 2)
+
+
+@pytest.fixture(scope="module")
+def dc(out: Path, han: dict[str, Any]) -> dict[str, Any]:
+    return trained_dc.findings(SHORT, out, 2)
+
+
+def test_the_published_method_keeps_1_weight_in_6_by_quality_thresholds(
+    out: Path, han: dict[str, Any]
+) -> None:
+    seed = stages.seeds(SHORT, out, 1, silent)[0]
+    kept = {
+        name: int((weight != 0).sum()) for name, weight in prune.weights(trained_han.iterative(seed)).items()
+    }
+    assert sum(kept.values()) == pytest.approx(50_200 / 6, rel=0.001)
+    assert han["weights_kept"] == pytest.approx(50_200 / 6, rel=0.001)
+    shares = {name: found["kept"] for name, found in han["layers"].items()}
+    assert shares["fc3"] > shares["fc1"], "the layer that minds most keeps most"
+
+
+def test_totals_are_weighted_by_weights_flop_and_activations(han: dict[str, Any]) -> None:
+    layers, sizes = han["layers"], {"fc1": 19_200, "fc2": 30_000, "fc3": 1_000}
+    wanted = sum(layers[name]["kept"] * size for name, size in sizes.items()) / 50_200
+    assert han["total"]["kept"] == pytest.approx(wanted)
+    outputs = {"fc1": 300, "fc2": 100, "fc3": 10}
+    wanted = sum(layers[name]["output"] * size for name, size in outputs.items()) / 410
+    assert han["total"]["output"] == pytest.approx(wanted)
+    for before, after in (("fc1", "fc2"), ("fc2", "fc3")):
+        assert layers[after]["work"] == pytest.approx(
+            layers[after]["kept"] * layers[before]["output"], rel=0.05
+        )
+
+
+def test_five_curves_have_a_point_for_each_share_kept(han: dict[str, Any]) -> None:
+    assert set(han["figure5"]) == {"L1", "L2", "L1 retrained", "L2 retrained", "L2 iterative"}
+    assert all([kept for kept, _ in curve] == [0.5, 0.25] for curve in han["figure5"].values())
+
+
+def test_figures_have_one_entry_per_pixel_layer_and_bin(han: dict[str, Any]) -> None:
+    assert len(han["figure4"]["kept_by_pixel"]) == 64
+    assert set(han["figure6"]) == {"fc1", "fc2", "fc3"}
+    assert sum(han["figure7"]["before"]["counts"]) == 19_200
+    assert sum(han["figure7"]["after"]["counts"]) < 19_200 / 3
+    assert han["dead_neurons"]["largest_difference"] < 1e-9
+    assert set(han["dropout"]) == {"rule", "unchanged"}
+
+
+def test_the_frontier_has_errors_of_every_seed_and_bytes_of_both_coders(han: dict[str, Any]) -> None:
+    found = han["frontier"]
+    assert found["stored_bytes_dense"] == 202_440
+    point = found["points"][0]
+    assert point["times_fewer"] == 8
+    assert point["weights_kept"] == 6_275
+    assert len(point["errors"]) == len(found["errors_continued"]) == 2
+    assert point["error"] == pytest.approx(sum(point["errors"]) / 2)
+    assert point["stored_bytes"]["arithmetic"] < point["stored_bytes"]["huffman"] < 6_275 * 2
+    assert han["frontier_shifts"]["points"][0]["weights_kept"] == round(50_200 / 16)
+
+
+def test_deep_compression_counts_bits_by_layer(dc: dict[str, Any]) -> None:
+    for found in (*dc["layers"].values(), dc["total"]):
+        assert found["bits_huffman"] <= found["bits"] + 0.01 <= 6.02  # the last byte is filled up
+        assert found["stored_huffman"] <= found["stored"]
+    whole = sum(
+        found["stored_huffman"] * size
+        for found, size in zip(dc["layers"].values(), (19_200, 30_000, 1_000), strict=True)
+    )
+    assert dc["total"]["stored_huffman"] == pytest.approx(whole / 50_200)
+    assert dc["stored_bytes"] < dc["stored_bytes_dense"] / 10
+    assert set(dc["figure8"]) == {"linear", "density", "random"}
+    assert list(dc["figure8"]["linear"]) == [str(bits) for bits in range(2, 9)]
+    sizes = [size for size, _ in dc["figure6"]["both"]]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_everything_found_fits_into_json_and_into_rows(han: dict[str, Any], dc: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(han)) == han
+    for rows in (han2015.measured_rows("digits", han), deep_compression.measured_rows("digits", dc)):
+        assert rows
+        assert all(row.ours is not None for row in rows)
+    beyond = frontier.weights_rows("han2015", "lenet-300-100", han)
+    assert [row.row for row in beyond][:2] == ["dense, trained as long", "8x fewer weights"]
+    assert {row.table for row in beyond} == {
+        "Beyond the paper: LeNet-300-100",
+        "Beyond the paper: LeNet-300-100, images moved by up to a pixel",
+    }
+    packed = frontier.bytes_rows("deep-compression", "lenet-300-100", dc)
+    times = [row.ours for row in packed if row.column == "times smaller, Huffman codes"]
+    assert times[0] == pytest.approx(202_440 / dc["frontier"]["points"][0]["stored_bytes"]["huffman"])
+
+
+def test_found_once_it_is_read_and_not_trained_again(
+    out: Path, han: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("zeroskip.contract.train", never)
+    assert trained_han.findings(SHORT, out, 2) == han
+
+
+def test_the_dense_network_beside_a_pruned_one_has_had_as_many_steps() -> None:
+    plan = RECIPES["lenet-5"]
+    (dense,), (pruned,) = gradual(plan, 1).rounds, gradual(plan, 40).rounds
+    assert dense.train == pruned.train
+    assert dense.sparsity == 0
+    assert pruned.sparsity == 0.975
+
+
+def test_moved_images_are_a_task_of_their_own() -> None:
+    moved = RECIPES["lenet-5"].augmented()
+    assert moved.task.shift == 1
+    assert moved.task.name == "mnist-conv-shifts"
+    assert moved.frontier == RECIPES["lenet-5"].shifted
+
+
+def test_every_network_with_a_recipe_can_be_measured_for_both_papers() -> None:
+    for paper in reproduce.PAPERS:
+        assert set(RECIPES) <= set(paper.measure)
