@@ -20,7 +20,7 @@ from zeroskip.run.compare import eager
 
 TESTS = Path(__file__).parent
 TASK = str(TESTS / "tiny_task.py")
-COMMANDS = ["sparsify", "measure", "prune", "pack", "unpack", "run", "report", "doctor"]
+COMMANDS = ["sparsify", "measure", "prune", "pack", "unpack", "run", "report", "reproduce", "doctor"]
 
 Call = Callable[..., tuple[int, str, str]]
 

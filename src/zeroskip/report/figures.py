@@ -23,10 +23,10 @@ MOST_HISTOGRAMS = 12
 MOST_TENSORS = 24
 
 # Greys with alpha are readable on a light and on a dark page alike; the page sets the colour of the text.
-_PALE, _LINE = "rgba(128,128,128,0.38)", "rgba(128,128,128,0.22)"
-_GREY = "rgba(128,128,128,0.8)"
-_GOOD, _BROKEN, _ACCENT = "#2a9d62", "#d1495b", "#3b7dd8"
-_HUES = (_ACCENT, "#e0862c", _GOOD, "#c04f9b", "#8a6fd1", "#1aa3a3", "#b58900", _BROKEN, "#7a8794")
+PALE, _LINE = "rgba(128,128,128,0.38)", "rgba(128,128,128,0.22)"
+GREY = "rgba(128,128,128,0.8)"
+GOOD, BROKEN, ACCENT = "#2a9d62", "#d1495b", "#3b7dd8"
+HUES = (ACCENT, "#e0862c", GOOD, "#c04f9b", "#8a6fd1", "#1aa3a3", "#b58900", BROKEN, "#7a8794")
 _AXIS = {
     "gridcolor": _LINE,
     "linecolor": _LINE,
@@ -34,8 +34,8 @@ _AXIS = {
     "automargin": True,
     "title": {"font": {"size": 13}},
 }
-_SHARE = {"tickformat": ".3~%", "hoverformat": ".2%"}
-_SHADES = [[0, "rgba(128,128,128,0.08)"], [1, _ACCENT]]
+SHARE = {"tickformat": ".3~%", "hoverformat": ".2%"}
+SHADES = [[0, "rgba(128,128,128,0.08)"], [1, ACCENT]]
 _STYLE = {
     "font": {"family": "system-ui, sans-serif", "size": 13},
     "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
@@ -67,7 +67,7 @@ def layers(record: Record) -> list[Plot]:
     before = np.array([layer.weights for layer in shown])
     kept = np.array([int(torch.count_nonzero(record.sparse_weights[name])) for name in names])
     hues = [_hues(record)[name] for name in names]
-    weights = _across(names, [("before", before, _PALE), ("kept", kept, hues)], "weights (log)")
+    weights = _across(names, [("before", before, PALE), ("kept", kept, hues)], "weights (log)")
     text = [f"{show_share(share)} kept" for share in kept / before]
     weights.update_traces(text=text, insidetextfont_color="white", selector={"name": "kept"})
     # On top of each other: the eye compares the two ends. From 1 on, where a log axis has its natural start.
@@ -75,9 +75,9 @@ def layers(record: Record) -> list[Plot]:
     weights.update_xaxes(type="log", dtick=1, range=[0, 1.02 * np.log10(before.max())])
     inputs, outputs = [layer.input_sparsity for layer in shown], [layer.output_sparsity for layer in shown]
     zeros = _across(
-        names, [("input", inputs, _ACCENT), ("output", outputs, _PALE)], "zeros, share of all values"
+        names, [("input", inputs, ACCENT), ("output", outputs, PALE)], "zeros, share of all values"
     )
-    zeros.update_xaxes(range=[0, 1.02], dtick=0.2, **_SHARE)
+    zeros.update_xaxes(range=[0, 1.02], dtick=0.2, **SHARE)
     return [Plot("Weights", weights), Plot("Zeros in activations", zeros)]
 
 
@@ -88,17 +88,17 @@ def sensitivity(record: Record) -> list[Plot]:
     3
     """
     probed = [layer for layer in record.profile.layers if layer.sensitivity]
-    figure = _figure("zeros in this layer alone", "validation error", height=380 + 6 * len(probed))
-    figure.update_xaxes(**_SHARE)
-    figure.update_yaxes(**_errors([error for layer in probed for error in layer.sensitivity.values()]))
+    figure = blank("zeros in this layer alone", "validation error", height=380 + 6 * len(probed))
+    figure.update_xaxes(**SHARE)
+    figure.update_yaxes(**error_format([error for layer in probed for error in layer.sensitivity.values()]))
     for layer in probed:
         sparsities = sorted(layer.sensitivity)
         errors = [layer.sensitivity[sparsity] for sparsity in sparsities]
         look = {"mode": "lines+markers", "line_color": _hues(record)[layer.name]}
-        figure.add_scatter(x=sparsities, y=errors, name=_label(layer.name), **look)
+        figure.add_scatter(x=sparsities, y=errors, name=label(layer.name), **look)
     level, title = record.profile.error, f"nothing pruned ({show_error(record.profile.error)})"
     figure.add_scatter(
-        x=[0, 1], y=[level, level], mode="lines", line={"dash": "dot", "color": _GREY}, name=title
+        x=[0, 1], y=[level, level], mode="lines", line={"dash": "dot", "color": GREY}, name=title
     )
     return [Plot("", figure)] if probed else []
 
@@ -112,25 +112,25 @@ def trade_off(record: Record) -> list[Plot]:
     history = record.history
     if not history:
         return []
-    figure = _figure("weights kept (log, fewer to the right)", "validation error")
-    figure.update_xaxes(type="log", autorange="reversed", dtick="D2", **_SHARE)
-    figure.update_yaxes(**_errors([point.error for point in history]))
+    figure = blank("weights kept (log, fewer to the right)", "validation error")
+    figure.update_xaxes(type="log", autorange="reversed", dtick="D2", **SHARE)
+    figure.update_yaxes(**error_format([point.error for point in history]))
     path = [point for point in history if point.kind != "bisection"]
-    figure.add_scatter(**_places(path), mode="lines", line_color=_GREY, name="path", showlegend=False)
+    figure.add_scatter(**_places(path), mode="lines", line_color=GREY, name="path", showlegend=False)
     looks = {
         "dense": ("square", "dense"),
         "round": ("circle", "round"),
         "bisection": ("diamond", "bisection"),
     }
     for kind, (symbol, name) in looks.items():
-        for good, colour, outcome in ((True, _GOOD, ""), (False, _BROKEN, ", over the budget")):
+        for good, colour, outcome in ((True, GOOD, ""), (False, BROKEN, ", over the budget")):
             found = [point for point in history if point.kind == kind and point.good is good]
             if found:
                 marker = {"symbol": symbol, "color": colour, "size": 10}
                 figure.add_scatter(**_places(found), mode="markers", marker=marker, name=name + outcome)
     best = chosen(history)
     if best is not None:
-        ring = {"symbol": "circle-open", "size": 20, "color": _ACCENT, "line_width": 3}
+        ring = {"symbol": "circle-open", "size": 20, "color": ACCENT, "line_width": 3}
         figure.add_scatter(**_places([history[best]]), mode="markers", marker=ring, name="chosen")
     return [Plot("", figure)]
 
@@ -151,14 +151,24 @@ def histograms(record: Record) -> list[Plot]:
 def _histogram(record: Record, name: str) -> go.Figure:
     dense, sparse = _flat(record.dense_weights[name]), _flat(record.sparse_weights[name])
     values = {"before": dense, "kept": sparse[sparse != 0]}
-    hues = {"before": _GREY, "kept": _hues(record)[name]}
+    hues = {"before": GREY, "kept": _hues(record)[name]}
     edges = np.histogram_bin_edges(np.concatenate([dense, sparse]), bins=61)
-    figure = _figure("weight", "share of the weights", height=280).update_yaxes(**_SHARE)
+    figure = blank("weight", "share of the weights", height=280).update_yaxes(**SHARE)
     for title, some in values.items():
-        shares = np.histogram(some, edges)[0] / max(1, some.size)
-        line = {"color": hues[title], "shape": "hvh", "width": 1.5}
-        figure.add_scatter(x=(edges[1:] + edges[:-1]) / 2, y=shares, name=title, line=line, fill="tozeroy")
+        add_bins(figure, title, edges, np.histogram(some, edges)[0], hues[title])
     return figure
+
+
+def add_bins(figure: go.Figure, name: str, edges: np.ndarray, counts: np.ndarray, hue: str) -> go.Figure:
+    """Draw a histogram into `figure` as steps: edges (bins + 1,), counts (bins,), shown as shares of their sum.
+
+    >>> add_bins(figure, "before", np.array([-1, 0, 1]), np.array([3, 1]), GREY).data[0].y
+    array([0.75, 0.25])
+    """
+    look = {"line": {"color": hue, "shape": "hvh", "width": 1.5}, "fill": "tozeroy"}
+    return figure.add_scatter(
+        x=(edges[1:] + edges[:-1]) / 2, y=counts / max(1, counts.sum()), name=name, **look
+    )
 
 
 def first_layer(record: Record) -> list[Plot]:
@@ -176,7 +186,7 @@ def first_layer(record: Record) -> list[Plot]:
     if first.op == "conv2d":
         return [Plot(f"Kernels of {first.name}", _kernels(weight))]
     kept = (weight != 0).float()  # (out, in)
-    mask = _picture(kept, "input", "output neuron", _SHADES)
+    mask = picture(kept, "input", "output neuron", SHADES)
     mask.update_traces(showscale=False)
     return [Plot(f"Mask of {first.name}", mask), *_pixels(kept, first)]
 
@@ -185,7 +195,7 @@ def _kernels(weight: Tensor) -> go.Figure:
     rows = weight.flatten(1)  # (out, in kh kw)
     largest = rows.abs().max().item()
     blank = torch.where(rows == 0, torch.nan, rows)
-    figure = _picture(
+    figure = picture(
         blank, "weight of the filter: input channel, kernel row, kernel column", "filter", "RdBu_r", "weight"
     )
     return figure.update_traces(zmin=-largest, zmax=largest)
@@ -193,10 +203,19 @@ def _kernels(weight: Tensor) -> go.Figure:
 
 def _pixels(kept: Tensor, first: LayerProfile) -> list[Plot]:
     side = isqrt(prod(first.input_shape))
-    if side * side != kept.shape[1] or side < 2:
+    return pixels(kept.sum(0)) if side * side == kept.shape[1] else []
+
+
+def pixels(counts: Tensor) -> list[Plot]:
+    """Connections left at each input (inputs,) as the square image they belong to; no square, no figure.
+
+    >>> [plot.title for plot in pixels(torch.ones(784))]
+    ['Connections per input pixel']
+    """
+    side = isqrt(counts.numel())
+    if side * side != counts.numel() or side < 2:
         return []
-    counts = kept.sum(0).reshape(side, side)
-    figure = _picture(counts, "pixel column", "pixel row", _SHADES, "kept")
+    figure = picture(counts.reshape(side, side), "pixel column", "pixel row", SHADES, "kept")
     figure.update_traces(zmin=0)
     figure.update_yaxes(scaleanchor="x", constrain="domain").update_xaxes(constrain="domain")
     return [Plot("Connections per input pixel", figure)]
@@ -217,7 +236,7 @@ def ledger(record: Record) -> list[Plot]:
         {f"{len(rest)} others": rest} if rest else {}
     )
     series = []
-    for kind, hue in zip(LEDGER_PARTS, (_ACCENT, "#e0862c", _GOOD, "#c04f9b", _PALE), strict=True):
+    for kind, hue in zip(LEDGER_PARTS, (ACCENT, "#e0862c", GOOD, "#c04f9b", PALE), strict=True):
         counts = [sum(record.ledger[name].get(kind, 0) for name in names) for names in groups.values()]
         series.append((kind, np.array(counts), hue))
     figure = _across(list(groups), series, "bytes")
@@ -239,9 +258,9 @@ def comparison(records: Sequence[Record]) -> list[Plot]:
 
 
 def _sizes(records: Sequence[Record], title: str, dense: str, sparse: str) -> go.Figure:
-    figure = _figure(f"{title} (log)", "test error").update_xaxes(type="log", dtick="D2", tickformat="~s")
+    figure = blank(f"{title} (log)", "test error").update_xaxes(type="log", dtick="D2", tickformat="~s")
     errors: list[float] = []
-    for name, record, hue in zip(run_names(records), records, cycle(_HUES)):
+    for name, record, hue in zip(run_names(records), records, cycle(HUES)):
         value: Callable[..., Any] = record.summary.get
         sizes, both = [value(dense), value(sparse)], [value("error_dense"), value("error_sparse")]
         if None in (*sizes, *both):
@@ -253,32 +272,41 @@ def _sizes(records: Sequence[Record], title: str, dense: str, sparse: str) -> go
             "line": {"width": 2, "color": hue},
         }
         look = {"mode": "lines+markers", "line": {"color": hue, "dash": "dot"}, "marker": marker}
-        figure.add_scatter(x=sizes, y=both, name=_label(name), **look)
+        figure.add_scatter(x=sizes, y=both, name=label(name), **look)
         errors += both
-    return figure.update_yaxes(**_errors(errors))
+    return figure.update_yaxes(**error_format(errors))
 
 
-def _figure(x: str, y: str, *, height: int = 380) -> go.Figure:
+def blank(x: str, y: str, *, height: int = 380) -> go.Figure:
+    """A figure without data in the style of the page; x and y are the titles of its axes, height is in pixels.
+
+    >>> blank("weight", "share of the weights").layout.height
+    380
+    """
     figure = go.Figure(layout={"template": "none", **_STYLE, "height": height})
     return figure.update_xaxes(title_text=x, **_AXIS).update_yaxes(title_text=y, **_AXIS)
 
 
 def _across(names: Sequence[str], series: Sequence[tuple[str, Any, Any]], unit: str) -> go.Figure:
     """Horizontal bars, one row per name from the top, one series per (title, values, colour)."""
-    figure = _figure(unit, "", height=110 + 34 * len(names))
+    figure = blank(unit, "", height=110 + 34 * len(names))
     for title, values, hue in series:
         figure.add_bar(
-            y=[_label(name) for name in names], x=values, name=title, orientation="h", marker_color=hue
+            y=[label(name) for name in names], x=values, name=title, orientation="h", marker_color=hue
         )
     # "0" and "2" are the names of layers in an nn.Sequential, not numbers.
     return figure.update_yaxes(type="category", autorange="reversed")
 
 
-def _picture(values: Tensor, x: str, y: str, colours: Any, unit: str = "") -> go.Figure:
-    """A matrix as a heat map with row 0 on top; a large one is averaged down to what a screen can show."""
+def picture(values: Tensor, x: str, y: str, colours: Any, unit: str = "") -> go.Figure:
+    """A matrix (rows, columns) as a heat map, row 0 on top; a large one is averaged down to what a screen shows.
+
+    >>> picture(counts, "pixel column", "pixel row", SHADES, "kept").data[0].z.shape
+    (28, 28)
+    """
     rows, columns = min(values.shape[0], 600), min(values.shape[1], 1200)
     small = adaptive_avg_pool2d(values[None], (rows, columns))[0]
-    figure = _figure(x, y, height=420)
+    figure = blank(x, y, height=420)
     bar = {"thickness": 14, "outlinewidth": 0, "title": {"text": unit, "font": {"size": 13}}}
     figure.add_heatmap(z=small.numpy(), colorscale=colours, colorbar=bar)
     return figure.update_yaxes(autorange="reversed", showgrid=False).update_xaxes(showgrid=False)
@@ -289,21 +317,29 @@ def _places(points: Sequence[Point]) -> dict[str, list[float]]:
     return {"x": kept, "y": [point.error for point in points]}
 
 
-def _errors(errors: Sequence[float]) -> dict[str, str]:
-    """The format of an axis of errors: percent, unless one is above 1 and so no share (a perplexity)."""
-    return _SHARE if max(errors, default=0) <= 1 else {}
+def error_format(errors: Sequence[float]) -> dict[str, str]:
+    """The format of an axis of errors: percent, unless one is above 1 and so no share (a perplexity).
+
+    >>> error_format([0.02, 23.4])
+    {}
+    """
+    return SHARE if max(errors, default=0) <= 1 else {}
 
 
 def _hues(record: Record) -> dict[str, str]:
     """Layer name -> colour, the same in every figure of the page."""
     names = dict.fromkeys([*(layer.name for layer in record.profile.layers), *record.dense_weights])
-    return dict(zip(names, cycle(_HUES)))
+    return dict(zip(names, cycle(HUES)))
 
 
 def _flat(weight: Tensor) -> np.ndarray:
     return weight.detach().float().flatten().numpy()
 
 
-def _label(name: str) -> str:
-    """A name for plotly, which would read `<b>` as a tag."""
+def label(name: str) -> str:
+    """A name for plotly, which would read `<b>` as a tag.
+
+    >>> label("a<b")
+    'a&lt;b'
+    """
     return html.escape(name, quote=False)

@@ -55,8 +55,8 @@ def html(path: str | Path, *records: Record) -> Path:
     if not records:
         raise RunError("a report of no runs was asked for: there is nothing to show. Name at least one run.")
     if len(records) == 1:
-        return files.write(path, _render(f"{_task(records[0])}: do its zeros pay?", one_run(records[0])))
-    return files.write(path, _render(f"{len(records)} runs compared", several_runs(records)))
+        return files.write(path, render(f"{_task(records[0])}: do its zeros pay?", one_run(records[0])))
+    return files.write(path, render(f"{len(records)} runs compared", several_runs(records)))
 
 
 def one_run(record: Record) -> list[Section]:
@@ -126,7 +126,12 @@ def _task(record: Record) -> str:
     return str(record.summary.get("task") or text.run_names([record])[0])
 
 
-def _render(title: str, sections: Sequence[Section]) -> str:
+def render(title: str, sections: Sequence[Section]) -> str:
+    """The text of a whole page.
+
+    >>> render("No runs", [])[:15]
+    '<!DOCTYPE html>'
+    """
     # Plotly's own source goes in once, as it is; everything else is escaped.
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined

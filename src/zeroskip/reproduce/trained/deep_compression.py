@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from zeroskip import contract, pack, prune, retrain, sharing
 from zeroskip.concepts import Packed, Progress, Recipe, Round, Sparse, silent
@@ -20,35 +22,34 @@ FEWEST_BITS = (8, 6, 5, 4, 3, 2, 1)
 
 
 def measure_network(
-    network: str, *, out: Path, seeds: int = 3, progress: Progress = silent
+    network: str,
+    *,
+    out: Path,
+    seeds: int = 3,
+    progress: Progress = silent,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """The findings that reproduce/deep_compression.py describes; resumes in `out`, and reads what is there.
 
     Networks are those that `han2015.measure_network` trains: given the same `out`, they are trained once.
+    weights  state dict of a trained network to start from, instead of training one
 
     >>> measure_network("lenet-5", out=Path("runs/han"))["stored_bytes"]
     38110
     """
-    return findings(RECIPES[network], out / network, seeds, progress)
+    return findings(replace(RECIPES[network], weights=weights), out / network, seeds, progress)
 
 
 def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
     """The same for a plan of one's own.
 
-    >>> findings(RECIPES["digits"], Path("runs/digits"), 1)["error_dense"]
-    0.0157
+    >>> findings(RECIPES["digits"], Path("runs/digits"), 1)["error"]
+    0.0185
     """
     seeds = stages.seeds(plan, out, count, progress)
-    tables = [stages.once(seed.folder / "dc-tables.json", lambda seed=seed: _tables(seed)) for seed in seeds]  # type: ignore[misc]
-    figures = {
-        name: stages.once(seeds[0].folder / f"dc-{name}.json", lambda find=find: find(seeds[0]))  # type: ignore[misc]
-        for name, find in FIGURES.items()
-    }
-    found = {**mean(tables), **figures, "frontier": frontier.frontier(seeds)}
-    if plan.shifted:
-        moved = stages.seeds(plan.augmented(), out.with_name(f"{out.name}-shifts"), count, progress)
-        found["frontier_shifts"] = frontier.frontier(moved)
-    return found
+    tables = stages.each(seeds, "dc-tables", _tables)
+    figures = {NUMBERS[name]: one for name, one in stages.figures(seeds[0], FIGURES).items()}
+    return {**mean(tables), **figures, **frontier.both(plan, out, count, progress)}
 
 
 def _published(seed: Seed) -> Sparse:
@@ -73,8 +74,7 @@ def _tables(seed: Seed) -> dict[str, Any]:
         pack.encode(small, coder="huffman"),
     )
     return {
-        "error_dense": contract.evaluate(seed.task, dense, "test"),
-        "error": contract.evaluate(seed.task, small.model, "test"),
+        **stages.errors(seed, error_dense=dense, error=small.model),
         "stored_bytes_dense": dense_bytes(dense),
         "stored_bytes": huffman.stored_bytes,
         **_layers(small, fixed, huffman),
@@ -141,7 +141,7 @@ def cut(seed: Seed, model: nn.Module, times_fewer: float) -> nn.Module:
     sparsity = 1 - sum(int((w != 0).sum()) for w in prune.weights(model).values()) / times_fewer / sum(
         w.numel() for w in prune.weights(model).values()
     )
-    train = {"epochs": seed.plan.rounds, "learning_rate_divisor": 10}
+    train = {"epochs": seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor}
     recipe = Recipe((Round(sparsity=sparsity, train=train),))
     return stages.pruned(seed, f"cut-{times_fewer:g}x", model, recipe).model
 
@@ -185,4 +185,5 @@ def dense_bytes(model: nn.Module) -> int:
     return 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
-FIGURES = {"figure6": _sizes, "figure7": _fewest_bits, "figure8": _starts}
+FIGURES = {"sizes": _sizes, "fewest_bits": _fewest_bits, "starts": _starts}
+NUMBERS = {"sizes": "figure6", "fewest_bits": "figure7", "starts": "figure8"}

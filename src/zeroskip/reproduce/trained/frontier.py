@@ -4,11 +4,14 @@ that was trained as long on the same images."""
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 from zeroskip import contract, pack
-from zeroskip.concepts import Sparse
-from zeroskip.reproduce.trained.stages import Seed, continued, dense, once, shared, sparsified
+from zeroskip.concepts import Progress, Sparse
+from zeroskip.reproduce.trained import stages
+from zeroskip.reproduce.trained.recipes import Plan
+from zeroskip.reproduce.trained.stages import Seed, continued, dense, shared, sparsified
 
 TUNING = {"bias_bits": 5, "epochs": 4, "learning_rate": 5e-4, "weight_decay": 0.0}
 CODERS = ("huffman", "arithmetic")
@@ -22,8 +25,22 @@ def frontier(seeds: list[Seed]) -> dict[str, Any]:
     >>> frontier(seeds)["points"][0]["times_fewer"]
     30
     """
-    each = [once(seed.folder / "frontier.json", lambda seed=seed: _one(seed)) for seed in seeds]  # type: ignore[misc]
-    return _mean(each)
+    return _mean(stages.each(seeds, "frontier", _one))
+
+
+def both(plan: Plan, out: Path, count: int, progress: Progress) -> dict[str, Any]:
+    """{"frontier", "frontier_shifts"}, as far as the plan asks for them.
+
+    >>> list(both(RECIPES["digits"], Path("runs/digits"), 1, silent))
+    ['frontier']
+    """
+    found = {}
+    if plan.frontier:
+        found["frontier"] = frontier(stages.seeds(plan, out, count, progress))
+    if plan.shifted:
+        moved = out.with_name(f"{out.name}-shifts")
+        found["frontier_shifts"] = frontier(stages.seeds(plan.augmented(), moved, count, progress))
+    return found
 
 
 def stored(seed: Seed, times_fewer: int, bits: int) -> Sparse:

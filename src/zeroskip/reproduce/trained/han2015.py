@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from zeroskip import contract, measure, prune, retrain
 from zeroskip.concepts import Profile, Progress, Recipe, Round, silent
@@ -22,16 +22,22 @@ L1, L2 = {"l1": 1e-5}, {"l2": 1e-4}
 
 
 def measure_network(
-    network: str, *, out: Path, seeds: int = 3, progress: Progress = silent
+    network: str,
+    *,
+    out: Path,
+    seeds: int = 3,
+    progress: Progress = silent,
+    weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
     """The findings that reproduce/han2015.py describes; resumes in `out`, and reads what is there.
 
     Tables are means over the seeds, figures are those of seed 0.
+    weights  state dict of a trained network to start from, instead of training one
 
     >>> measure_network("lenet-5", out=Path("runs/han"))["error_pruned"]
     0.0077
     """
-    return findings(RECIPES[network], out / network, seeds, progress)
+    return findings(replace(RECIPES[network], weights=weights), out / network, seeds, progress)
 
 
 def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
@@ -41,16 +47,8 @@ def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> 
     0.0157
     """
     seeds = stages.seeds(plan, out, count, progress)
-    tables = [stages.once(seed.folder / "han-tables.json", lambda seed=seed: _tables(seed)) for seed in seeds]  # type: ignore[misc]
-    figures = {
-        name: stages.once(seeds[0].folder / f"{name}.json", lambda find=find: find(seeds[0]))  # type: ignore[misc]
-        for name, find in FIGURES.items()
-    }
-    found = {**mean(tables), **figures, "frontier": frontier.frontier(seeds)}
-    if plan.shifted:
-        moved = stages.seeds(plan.augmented(), out.with_name(f"{out.name}-shifts"), count, progress)
-        found["frontier_shifts"] = frontier.frontier(moved)
-    return found
+    tables = stages.each(seeds, "han-tables", _tables)
+    return {**mean(tables), **stages.figures(seeds[0], FIGURES), **frontier.both(plan, out, count, progress)}
 
 
 def iterative(seed: Seed) -> nn.Module:
@@ -60,15 +58,31 @@ def iterative(seed: Seed) -> nn.Module:
     >>> iterative(seed)
     LeNet300100(...)
     """
-    model = stages.dense(seed)
+    model, plan = stages.dense(seed), seed.plan
     profile = measure.profile(model, seed.task, progress=seed.progress)
-    kept = (1 / seed.plan.published) ** (1 / ROUNDS)
+    kept = (1 / plan.published) ** (1 / ROUNDS)
     for index in range(1, ROUNDS + 1):
         shares = prune.allocate(profile.layers, 1 - kept**index)
-        quality = {name: prune.quality(weight, shares[name]) for name, weight in prune.weights(model).items()}
-        one = Round(quality=quality, train={"epochs": 2 * seed.plan.rounds, "learning_rate_divisor": 10})
-        model = stages.pruned(seed, f"iterative-{index}", model, Recipe((one,))).model
+        for part, frozen in _parts(model, plan.alternate):
+            quality = {name: prune.quality(prune.weights(model)[name], shares[name]) for name in part}
+            train = {"epochs": 2 * plan.rounds, "learning_rate_divisor": plan.divisor}
+            one = Round(quality=quality, frozen=frozen, train=train)
+            name = f"iterative-{index}" + ("-fc" if frozen and frozen[0] in _convolutions(model) else "")
+            model = stages.pruned(seed, name, model, Recipe((one,))).model
     return model
+
+
+def _parts(model: nn.Module, alternate: bool) -> list[tuple[list[str], tuple[str, ...]]]:
+    """Which layers are pruned together, and which are frozen meanwhile: first the linear ones, then the others."""
+    convolutions = _convolutions(model)
+    linear = [name for name in prune.weights(model) if name not in convolutions]
+    if not alternate:
+        return [(list(prune.weights(model)), ())]
+    return [(linear, tuple(convolutions)), (convolutions, tuple(linear))]
+
+
+def _convolutions(model: nn.Module) -> list[str]:
+    return [name for name, weight in prune.weights(model).items() if weight.ndim == 4]
 
 
 def _tables(seed: Seed) -> dict[str, Any]:
@@ -80,8 +94,7 @@ def _tables(seed: Seed) -> dict[str, Any]:
         left[layer.name] = {"kept": kept, "output": 1 - layer.output_sparsity, "work": kept * fed}
         fed = 1 - layer.output_sparsity
     return {
-        "error_dense": contract.evaluate(seed.task, dense, "test"),
-        "error_pruned": contract.evaluate(seed.task, model, "test"),
+        **stages.errors(seed, error_dense=dense, error_pruned=model),
         "weights_kept": sum(int((weight != 0).sum()) for weight in prune.weights(model).values()),
         "layers": left,
         "total": _total(profile, left),
@@ -126,9 +139,13 @@ def _sensitivity(seed: Seed) -> dict[str, Any]:
 
 def _histograms(seed: Seed) -> dict[str, Any]:
     return {
-        "before": asdict(measure.histogram(prune.weights(stages.dense(seed))["fc1"])),
-        "after": asdict(measure.histogram(prune.weights(iterative(seed))["fc1"])),
+        "before": asdict(measure.histogram(_first_linear(stages.dense(seed)))),
+        "after": asdict(measure.histogram(_first_linear(iterative(seed)))),
     }
+
+
+def _first_linear(model: nn.Module) -> Tensor:
+    return next(weight for weight in prune.weights(model).values() if weight.ndim == 2)
 
 
 def _dead(seed: Seed) -> dict[str, Any]:
@@ -146,7 +163,7 @@ def _dropout(seed: Seed) -> dict[str, float]:
     task = replace(seed.plan.task, network=seed.plan.dropout)
     own = replace(seed, plan=replace(seed.plan, task=task), folder=seed.folder / "dropout")
     start = stages.dense(own)
-    train = {"epochs": 2 * seed.plan.rounds, "learning_rate_divisor": 10}
+    train = {"epochs": 2 * seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor}
     errors = {}
     for name, rescaled in (("rule", True), ("unchanged", False)):
         one = Round(sparsity=1 - 1 / seed.plan.published, rescale_dropout=rescaled, train=train)
@@ -192,7 +209,7 @@ def _retrained(
 ) -> list[float]:
     """Error after each of the cuts, one after the other, each with a retraining at a tenth of the rate."""
     errors, model = [], start
-    train = {"epochs": seed.plan.rounds, "learning_rate_divisor": 10, "weight_decay": 0.0}
+    train = {"epochs": seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor, "weight_decay": 0.0}
     for index, cut in enumerate(cuts):
         recipe = Recipe((Round(sparsity=cut, penalty=penalty, train=train),))
         model = stages.pruned(seed, f"{name}-{index}", model, recipe).model

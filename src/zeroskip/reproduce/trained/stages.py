@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,16 +53,18 @@ def dense(seed: Seed, name: str = "dense", **keywords: Any) -> nn.Module:
     stored = seed.folder / f"{name}.safetensors"
     if not stored.exists():
         torch.manual_seed(seed.number)
-        model = contract.model(seed.task)
-        retrain.train(
-            seed.task,
-            model,
-            stage=name,
-            seed=seed.number,
-            folder=seed.folder,
-            progress=seed.progress,
-            **keywords,
-        )
+        given = seed.plan.weights
+        model = contract.model(seed.task, None if given is None else dict(given))
+        if given is None:
+            retrain.train(
+                seed.task,
+                model,
+                stage=name,
+                seed=seed.number,
+                folder=seed.folder,
+                progress=seed.progress,
+                **keywords,
+            )
         runs.save_tensors(stored, model.state_dict())
     return contract.model(seed.task, runs.load_tensors(stored))
 
@@ -115,6 +118,40 @@ def shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:
         )
         runs.save_tensors(stored, made.model.state_dict())
     return retrain.as_sparse(contract.model(seed.task, runs.load_tensors(stored)))
+
+
+def each(seeds: list[Seed], name: str, find: Callable[[Seed], Any]) -> list[Any]:
+    """What `find` gives for every seed, each found once and stored in its folder as `name`.json.
+
+    >>> each(seeds, "tables", lambda seed: {"seed": seed.number})
+    [{'seed': 0}, {'seed': 1}]
+    """
+    return [once(seed.folder / f"{name}.json", partial(find, seed)) for seed in seeds]
+
+
+def figures(seed: Seed, finders: Mapping[str, Callable[[Seed], Any]]) -> dict[str, Any]:
+    """Those figures of `finders` that the plan asks for, by name.
+
+    >>> figures(seed, {"figure6": sensitivity})
+    {'figure6': {...}}
+    """
+    wanted = [name for name in finders if name in seed.plan.figures]
+    return {name: each([seed], name, finders[name])[0] for name in wanted}
+
+
+def errors(seed: Seed, **models: nn.Module) -> dict[str, float]:
+    """The test error of each model under its name and, where the task knows it, the top-5 error beside it.
+
+    >>> errors(seed, error_dense=model)
+    {'error_dense': 0.0164}
+    """
+    top5 = getattr(seed.task, "errors", None)
+    if top5 is None:
+        return {name: contract.evaluate(seed.task, model, "test") for name, model in models.items()}
+    found: dict[str, float] = {}
+    for name, model in models.items():
+        found[name], found[name.replace("error", "top5")] = top5(model, "test")
+    return found
 
 
 def once(path: Path, find: Callable[[], Any]) -> Any:
