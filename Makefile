@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Through the environment, pip pins the build of the package too.
 TESTS ?=
 
-.PHONY: setup demo check test test-all format clean
+.PHONY: setup demo check test test-all reproduce reproduce-short bench format clean
 
 setup: .venv/installed  ## make .venv and install zeroskip with what its tests need
 
@@ -27,6 +27,20 @@ test: setup  ## the test suite without long sweeps
 
 test-all: setup  ## with long sweeps
 	$(BIN)/python -m pytest -q -n 2 $(TESTS)
+
+reproduce: setup  ## every table of the papers, trained on MNIST in ZEROSKIP_DATA: about three hours on two cores
+	$(BIN)/zeroskip reproduce han2015 --out runs/reproduce
+	$(BIN)/zeroskip reproduce deep-compression --out runs/reproduce
+	cp runs/reproduce/reproduce-*.json docs/results/
+	$(BIN)/zeroskip reproduce --no-analytic --results docs/results --markdown docs/VALIDATION.md
+
+reproduce-short: setup  ## the same on digits, one seed, two minutes; and the rows that need no training
+	$(BIN)/zeroskip reproduce --analytic
+	$(BIN)/zeroskip reproduce han2015 --network digits --seeds 1 --out runs/reproduce-short
+	$(BIN)/zeroskip reproduce deep-compression --network digits --seeds 1 --out runs/reproduce-short
+
+bench: setup  ## seconds from a .zs file of 61 million weights to tensors; Huffman symbols a second
+	$(BIN)/python benchmarks/load.py
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+
+from zeroskip import cli, run
+from zeroskip.run.compare import eager
 
 torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
 
@@ -26,6 +32,27 @@ def mlp() -> nn.Sequential:
     """Three linear layers, "0", "2" and "4": 6 -> 8 -> 8 -> 4, ReLU between."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+
+
+@pytest.fixture
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `zeroskip WORDS...` in this process: (exit status, stdout, stderr)."""
+    short = partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
+    monkeypatch.setattr(run, "compare", short)
+
+    def calling(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["zeroskip", *map(str, words)])
+        try:
+            cli.main()
+            status = 0
+        except SystemExit as fact:
+            status = int(fact.code or 0)
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
+
+    return calling
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

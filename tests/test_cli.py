@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,33 +14,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from zeroskip import cli, run
-from zeroskip.run.compare import eager
+from zeroskip import run
 
 TESTS = Path(__file__).parent
 TASK = str(TESTS / "tiny_task.py")
 COMMANDS = ["sparsify", "measure", "prune", "pack", "unpack", "run", "report", "reproduce", "doctor"]
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Run `zeroskip WORDS...` in this process: (exit status, stdout, stderr)."""
-    short = partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
-    monkeypatch.setattr(run, "compare", short)
-
-    def calling(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["zeroskip", *map(str, words)])
-        try:
-            cli.main()
-            status = 0
-        except SystemExit as fact:
-            status = int(fact.code or 0)
-        printed = capsys.readouterr()
-        return status, printed.out, printed.err
-
-    return calling
 
 
 def test_help_names_every_command_and_where_to_start(call: Call) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from zeroskip.cli.words import (
     THREADS,
     WEIGHTS,
     app,
+    check_plan,
     load_task,
     load_weights,
     note,
@@ -30,6 +31,12 @@ from zeroskip.cli.words import (
     use_data,
 )
 from zeroskip.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zeroskip.concepts import Progress, Recipe
+    from zeroskip.contract import Task
 
 
 @app.command()
@@ -127,42 +134,64 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
-    from zeroskip import contract, files, measure, report, retrain, runs
-    from zeroskip import prune as pruning
+    from zeroskip import files, report, retrain, runs
 
-    if sparsity is None and rounds is not None:
-        raise RecipeError("--rounds goes with --sparsity; a budget makes as many rounds as it allows.")
-    if while_training and (sparsity is None or rounds is not None or pattern != "free"):
-        raise RecipeError("--while-training goes with --sparsity, without --rounds and --pattern.")
-    if sparsity is not None and max_error_rise is not None:
-        raise RecipeError("give --sparsity or --max-error-rise, not both.")
+    _check_ways(sparsity, rounds, max_error_rise, while_training, pattern)
     loaded = load_task(task, data, download)
     files.folder(out.parent)  # a place that cannot be written is better known before the training
-    train = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
     with progress_bars() as progress:
-        fresh = contract.model(loaded, load_weights(weights))
-        shapes = {name: tuple(weight.shape) for name, weight in pruning.weights(fresh).items()}
-        pruning.check(shapes, pattern, max_error_rise)
-        if sparsity is not None:
-            pruning.schedules.one_shot(sparsity)
+        check_plan(loaded, weights, pattern, max_error_rise, sparsity)
         model = trained(loaded, weights, progress)
-        profile = measure.profile(model, loaded, progress=progress)
-        if sparsity is not None and while_training:
-            recipe = pruning.while_training(sparsity, train=train)
-        elif sparsity is None:
-            rise = contract.one_example(loaded) if max_error_rise is None else max_error_rise
-            recipe = pruning.plan(profile, pattern=pattern, max_error_rise=rise, train=train)
-        else:
-            steps = pruning.schedules.cubic(sparsity, rounds or 4)
-            recipe = pruning.plan(
-                profile, pattern=pattern, max_error_rise=None, sparsities=steps, train=train
-            )
+        ways: dict[str, Any] = {
+            "pattern": pattern,
+            "max_error_rise": max_error_rise,
+            "sparsity": sparsity,
+            "rounds": rounds,
+        }
+        divisor = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
+        recipe = _recipe(model, loaded, progress, while_training=while_training, train=divisor, **ways)
         sparse = retrain.loop(model, recipe, loaded, progress=progress)
     runs.save_tensors(out, sparse.model.state_dict())
     history = [asdict(point) for point in sparse.history]
     show({"written": str(out), "history": history}, report.history_table(sparse.history), as_json=as_json)
     if not as_json:
         say(f"wrote {out}; next: zeroskip pack {task} {out} --out model.zs")
+
+
+def _check_ways(
+    sparsity: float | None, rounds: int | None, rise: float | None, while_training: bool, pattern: str
+) -> None:
+    if sparsity is None and rounds is not None:
+        raise RecipeError("--rounds goes with --sparsity; a budget makes as many rounds as it allows.")
+    if while_training and (sparsity is None or rounds is not None or pattern != "free"):
+        raise RecipeError("--while-training goes with --sparsity, without --rounds and --pattern.")
+    if sparsity is not None and rise is not None:
+        raise RecipeError("give --sparsity or --max-error-rise, not both.")
+
+
+def _recipe(
+    model: nn.Module,
+    task: Task,
+    progress: Progress,
+    *,
+    pattern: str,
+    max_error_rise: float | None,
+    sparsity: float | None,
+    rounds: int | None,
+    while_training: bool,
+    train: dict[str, Any] | None,
+) -> Recipe:
+    from zeroskip import contract, measure
+    from zeroskip import prune as pruning
+
+    if sparsity is not None and while_training:
+        return pruning.while_training(sparsity, train=train)
+    profile = measure.profile(model, task, progress=progress)
+    if sparsity is None:
+        rise = contract.one_example(task) if max_error_rise is None else max_error_rise
+        return pruning.plan(profile, pattern=pattern, max_error_rise=rise, train=train)
+    steps = pruning.schedules.cubic(sparsity, rounds or 4)
+    return pruning.plan(profile, pattern=pattern, max_error_rise=None, sparsities=steps, train=train)
 
 
 @app.command()

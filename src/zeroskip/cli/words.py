@@ -31,7 +31,8 @@ app = typer.Typer(
 
 TASK = typer.Argument(
     metavar="TASK",
-    help="digits, digits-conv, mnist, mnist-conv, or your Python file with model(), train(model), "
+    help="digits, digits-conv, mnist, mnist-conv, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet in --data), or "
+    "your Python file with model(), train(model), "
     "evaluate(model) and batch().",
 )
 WEIGHTS = typer.Option(metavar="FILE", help="Start from this trained network (safetensors state dict).")
@@ -66,6 +67,22 @@ def load_task(word: str, data: Path | None, download: bool = False) -> Task:
             note(f"fetching MNIST into {parent / 'mnist'}")
             mnist.download(parent)
     return load(word)
+
+
+def check_plan(
+    task: Task, weights: Path | None, pattern: str, max_error_rise: float | None, sparsity: float | None
+) -> None:
+    """Refuse before a training what could not be planned after it.
+
+    >>> check_plan(tasks.digits, None, "free", None, 0.9)
+    """
+    from zeroskip import contract, prune
+
+    fresh = contract.model(task, load_weights(weights))
+    shapes = {name: tuple(weight.shape) for name, weight in prune.weights(fresh).items()}
+    prune.check(shapes, pattern, max_error_rise)
+    if sparsity is not None:
+        prune.schedules.one_shot(sparsity)
 
 
 def tuning(task: Task, epochs: int) -> dict[str, Any]:
