@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zeroskip import contract, files, measure, pack, prune, report, retrain, run, runs
 from zeroskip.concepts import Packed, Profile, Progress, Recipe, Record, Sparse, Timing, silent
-from zeroskip.errors import ModelError
+from zeroskip.errors import ModelError, RecipeError
 from zeroskip.verdict import verdict
 
 
@@ -24,6 +24,8 @@ def sparsify(
     seed: int = 0,
     pattern: str = "free",
     max_error_rise: float | None = None,
+    sparsity: float | None = None,
+    bits: int | None = None,
     weights: Mapping[str, Tensor] | None = None,
     threads: int = 1,
     progress: Progress = silent,
@@ -34,6 +36,8 @@ def sparsify(
     Decisions look at the validation split only; the test split is looked at once, at the end.
 
     max_error_rise  what pruning may cost on validation; None: one example, the smallest difference there is
+    sparsity        prune to this in one training, by saliency, instead of rounds within max_error_rise
+    bits            each layer ends with 2^bits values, trained
     weights         state dict of a trained network to start from, instead of training one
 
     >>> sparsify(tasks.digits, "runs/demo").summary["verdict"]
@@ -41,15 +45,18 @@ def sparsify(
     """
     if max_error_rise is None:
         max_error_rise = contract.one_example(task)
-    _ready(task, weights, pattern, max_error_rise)
-    folder = runs.claim(out, _command(task, seed, pattern, max_error_rise, weights, threads))
+    goal = Goal(pattern, max_error_rise, sparsity, bits)
+    _ready(task, weights, goal)
+    folder = runs.claim(out, _command(task, seed, goal, weights, threads))
     if (folder / "summary.json").exists():
         return _record(folder)
     dense = _dense(task, folder, seed, weights, progress)
     profile = _profile(task, dense, folder, progress)
-    recipe = _recipe(profile, pattern, max_error_rise, folder)
+    recipe = _recipe(profile, goal, folder)
     start = contract.model(task, dense.state_dict())
     sparse = retrain.loop(start, recipe, task, folder=folder, seed=seed, progress=progress)
+    if bits is not None:
+        sparse = retrain.centroids(sparse, task, bits=bits, folder=folder, seed=seed, progress=progress)
     packed, unpacked = _pack(task, sparse, folder)
     raced = race(task, unpacked, threads=threads, progress=progress)
     errors = {
@@ -59,7 +66,7 @@ def sparsify(
         "error_run": contract.evaluate(task, run.as_module(raced[0][0], unpacked), "test"),
     }
     runs.save_findings(folder, sparse.history, raced[0][0].choices, [timing for _, timing in raced], packed)
-    options = {"task": contract.name(task), "seeds": 1, "seed": seed, "max_error_rise": max_error_rise}
+    options = {"task": contract.name(task), "seeds": 1, "seed": seed, **asdict(goal)}
     summary = {
         **options,
         **errors,
@@ -121,30 +128,44 @@ def race(
     return raced
 
 
-def _ready(
-    task: contract.Task, weights: Mapping[str, Tensor] | None, pattern: str, max_error_rise: float
-) -> None:
+@dataclass(frozen=True)
+class Goal:
+    """What is asked for: where zeros may lie, and how far to go."""
+
+    pattern: str
+    max_error_rise: float
+    sparsity: float | None
+    bits: int | None
+
+
+def _ready(task: contract.Task, weights: Mapping[str, Tensor] | None, goal: Goal) -> None:
     """Refuse now what can be refused, before an hour of training and before a folder is made."""
+    if goal.sparsity is not None:
+        if goal.pattern != "free":
+            raise RecipeError(
+                f'a sparsity goes with the pattern "free", not "{goal.pattern}". Leave one of them out.'
+            )
+        prune.while_training(goal.sparsity)
     model = contract.model(task, dict(weights) if weights is not None else None)
     batch = contract.batch(task)
     shapes = {name: tuple(weight.shape) for name, weight in prune.weights(model).items()}
-    prune.check(shapes, pattern, max_error_rise)
+    prune.check(shapes, goal.pattern, goal.max_error_rise)
+    if goal.bits is not None:
+        retrain.widths(model, goal.bits)
     run.check(model, batch)
 
 
 def _command(
     task: contract.Task,
     seed: int,
-    pattern: str,
-    max_error_rise: float,
+    goal: Goal,
     weights: Mapping[str, Tensor] | None,
     threads: int,
 ) -> dict[str, Any]:
     return {
         "task": contract.identity(task),
         "seed": seed,
-        "pattern": pattern,
-        "max_error_rise": max_error_rise,
+        **asdict(goal),
         "started_from": None if weights is None else runs.fingerprint(weights),
         "threads": threads,
     }
@@ -175,10 +196,13 @@ def _profile(task: contract.Task, dense: nn.Module, folder: Path, progress: Prog
     return runs.from_json(Profile, files.read_json(stored))
 
 
-def _recipe(profile: Profile, pattern: str, max_error_rise: float, folder: Path) -> Recipe:
+def _recipe(profile: Profile, goal: Goal, folder: Path) -> Recipe:
     stored = folder / "recipe.json"
     if not stored.exists():
-        recipe = prune.plan(profile, pattern=pattern, max_error_rise=max_error_rise)
+        if goal.sparsity is None:
+            recipe = prune.plan(profile, pattern=goal.pattern, max_error_rise=goal.max_error_rise)
+        else:
+            recipe = prune.while_training(goal.sparsity)
         files.write_json(stored, recipe.to_json())
     return Recipe.from_json(files.read_json(stored))
 

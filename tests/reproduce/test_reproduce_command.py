@@ -108,7 +108,7 @@ def test_out_trains_stores_and_is_not_trained_again(
     told = json.loads(out)
     assert status == 0
     assert [row["ours"] for row in told if row["column"] == "top-1 error"][:2] == [0.7, 0.74]
-    assert [(one["out"].name, one["seeds"]) for one in trained] == [("han2015-lenet-5", 2)]
+    assert [(one["out"].name, one["seeds"]) for one in trained] == [("trained", 2)]
     assert json.loads(call(*words)[1]) == told
     assert len(trained) == 1
     stored = json.loads((tmp_path / "reproduce-han2015-lenet-5.json").read_text())
@@ -118,6 +118,28 @@ def test_out_trains_stores_and_is_not_trained_again(
     assert [row for row in merged if row["network"] == "lenet-5" and row["paper"] == "han2015"] == [
         row for row in told if row["network"] == "lenet-5"
     ]
+
+
+def test_out_writes_the_page_beside_the_findings_and_html_writes_it_anywhere(
+    call: Call, trained: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    run, other = tmp_path / "run", tmp_path / "pages" / "han.html"
+    status, out, _ = call("han2015", "--network", "lenet-5", "--out", run)
+    assert (status, len(trained)) == (0, 1)
+    assert out.splitlines()[-1].endswith("report.html")
+    first = (run / "report.html").read_text()
+    assert "Learning both Weights and Connections" in first
+    assert "<h2>lenet-5</h2>" in first
+    assert call("han2015", "--network", "lenet-5", "--results", run, "--html", other)[0] == 0
+    assert other.read_text() == first
+
+
+def test_without_out_and_html_no_page_is_written(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("han2015")[0] == 0
+    assert not list(tmp_path.iterdir())
 
 
 BAD = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -43,6 +45,13 @@ def reproduce(
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown, failures included.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the page with the papers' figures. Default with --out: RUN/report.html.",
+        ),
+    ] = None,
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -50,7 +59,7 @@ def reproduce(
 
     What was not measured stays in the table, with the reason.
     """
-    from zeroskip import files, report
+    from zeroskip import report
     from zeroskip import reproduce as reproducing
 
     if analytic and (out or results):
@@ -65,22 +74,33 @@ def reproduce(
         analytic = paper is None and not found
     rows = reproducing.rows(papers, analytic=analytic, networks=network or [], results=found)
     told = [row.to_json() for row in rows]
+    page = html or (out / "report.html" if out else None)
+    _write(markdown, page, told, found, {one.name: one.title for one in papers})
     if as_json:
         print_json(told)
-    else:
-        show(told, *report.reproduction_tables(told), as_json=False)
+        return
+    show(told, *report.reproduction_tables(told), as_json=False)
+    for line in report.reproduction_summary(told):
+        say(line)
+    if analytic:
+        say("rows that need training are left out; --no-analytic lists them, with --results their figures")
+    for path in filter(None, (markdown, page)):
+        say(f"wrote {path}")
+
+
+def _write(
+    markdown: Path | None,
+    page: Path | None,
+    told: Sequence[Mapping[str, Any]],
+    found: Sequence[Result],
+    titles: Mapping[str, str],
+) -> None:
+    from zeroskip import files, report
+
     if markdown is not None:
-        titles = {one.name: one.title for one in papers}
         files.write(markdown, report.reproduction_markdown(told, titles, [one.origin for one in found]))
-    if not as_json:
-        for line in report.reproduction_summary(told):
-            say(line)
-        if analytic:
-            say(
-                "rows that need training are left out; --no-analytic lists them, with --results their figures"
-            )
-        if markdown is not None:
-            say(f"wrote {markdown}")
+    if page is not None:
+        report.reproduction_html(page, told, [asdict(one) for one in found], titles)
 
 
 def _measured(paper: Paper, networks: list[str], out: Path, seeds: int) -> list[Result]:

@@ -27,7 +27,6 @@ from zeroskip.cli.words import (
     say,
     show,
     trained,
-    tuning,
     use_data,
 )
 from zeroskip.errors import RecipeError
@@ -46,6 +45,16 @@ def sparsify(
     seeds: Annotated[int, typer.Option(min=1, help="Repeat with this many seeds and report means.")] = 1,
     pattern: Annotated[str, PATTERN] = "free",
     max_error_rise: Annotated[float | None, RISE] = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            help="Prune to this share of zeros in the course of one training, whatever the error, instead of rounds "
+            "within a budget: far fewer weights where train() takes on_step and uses Adam."
+        ),
+    ] = None,
+    bits: Annotated[
+        int | None, typer.Option(min=1, max=16, help="Let each layer share 2^BITS trained values.")
+    ] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
     threads: Annotated[int, THREADS] = 1,
     data: Annotated[Path | None, DATA] = None,
@@ -63,6 +72,8 @@ def sparsify(
     options: dict[str, Any] = {
         "pattern": pattern,
         "max_error_rise": max_error_rise,
+        "sparsity": sparsity,
+        "bits": bits,
         "weights": load_weights(weights),
         "threads": threads,
     }
@@ -231,7 +242,7 @@ def pack(
     if bits is not None:
         with progress_bars() as progress:
             errors["error_given"] = contract.evaluate(loaded, model, "validation")
-            small = retrain.centroids(small, loaded, bits=bits, progress=progress, **tuning(loaded, epochs))
+            small = retrain.centroids(small, loaded, bits=bits, progress=progress, epochs=epochs)
             errors["error_shared"] = small.history[-1].error
     widths = None if index_bits is None else {f"{name}.weight": index_bits for name in small.masks}
     packed = packing.encode(small, coder=coder, index_bits=widths)

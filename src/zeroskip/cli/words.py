@@ -85,17 +85,6 @@ def check_plan(
         prune.schedules.one_shot(sparsity)
 
 
-def tuning(task: Task, epochs: int) -> dict[str, Any]:
-    """Keywords of the training of shared values: short, at a tenth of the task's rate where it is known.
-
-    >>> tuning(tasks.digits, 4)["epochs"]
-    4
-    """
-    rate = getattr(task, "learning_rate", None)
-    slow = {} if rate is None else {"learning_rate": lambda step: float(rate) / 10}
-    return {"epochs": epochs, "weight_decay": 0.0, **slow}
-
-
 def use_data(data: Path | None) -> None:
     """Look for data sets in this folder, if one was named.
 

@@ -2,13 +2,19 @@
 
 Record -> summary_table, layer_table, timing_table, ...  -> rich's Console.print
 Record -> html(path, record)                              -> report.html
+rows and results of `reproduce` -> reproduction_html      -> report.html
 """
 
 from __future__ import annotations
 
 from zeroskip.report.grid import Grid
 from zeroskip.report.page import html
-from zeroskip.report.reproduction import reproduction_markdown, reproduction_summary, reproduction_tables
+from zeroskip.report.reproduction import (
+    reproduction_html,
+    reproduction_markdown,
+    reproduction_summary,
+    reproduction_tables,
+)
 from zeroskip.report.text import (
     choice_table,
     comparison_table,
@@ -31,6 +37,7 @@ __all__ = [
     "layer_table",
     "ledger_table",
     "profile_table",
+    "reproduction_html",
     "reproduction_markdown",
     "reproduction_summary",
     "reproduction_tables",

@@ -155,20 +155,10 @@ def _histogram(record: Record, name: str) -> go.Figure:
     edges = np.histogram_bin_edges(np.concatenate([dense, sparse]), bins=61)
     figure = blank("weight", "share of the weights", height=280).update_yaxes(**SHARE)
     for title, some in values.items():
-        add_bins(figure, title, edges, np.histogram(some, edges)[0], hues[title])
+        shares = np.histogram(some, edges)[0] / max(1, some.size)
+        line = {"color": hues[title], "shape": "hvh", "width": 1.5}
+        figure.add_scatter(x=(edges[1:] + edges[:-1]) / 2, y=shares, name=title, line=line, fill="tozeroy")
     return figure
-
-
-def add_bins(figure: go.Figure, name: str, edges: np.ndarray, counts: np.ndarray, hue: str) -> go.Figure:
-    """Draw a histogram into `figure` as steps: edges (bins + 1,), counts (bins,), shown as shares of their sum.
-
-    >>> add_bins(figure, "before", np.array([-1, 0, 1]), np.array([3, 1]), GREY).data[0].y
-    array([0.75, 0.25])
-    """
-    look = {"line": {"color": hue, "shape": "hvh", "width": 1.5}, "fill": "tozeroy"}
-    return figure.add_scatter(
-        x=(edges[1:] + edges[:-1]) / 2, y=counts / max(1, counts.sum()), name=name, **look
-    )
 
 
 def first_layer(record: Record) -> list[Plot]:

@@ -1,14 +1,26 @@
-"""Published tables beside ours, for a terminal and as Markdown. A row is what `Row.to_json` gives."""
+"""Published tables beside ours, for a terminal, as Markdown, and as an HTML page with the papers' figures.
+
+A row is what `Row.to_json` gives, a result what `asdict` makes of a `reproduce.Result`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+from zeroskip import files
+from zeroskip.errors import FileError
+from zeroskip.report import findings
+from zeroskip.report.captions import CAPTIONS
+from zeroskip.report.findings import Findings, Published
 from zeroskip.report.grid import Grid
+from zeroskip.report.page import Section, render
 
 Rows = Sequence[Mapping[str, Any]]
+Results = Sequence[Mapping[str, Any]]
 
 _WHOLE = ("weights", "FLOP")
 _MARKS = {True: "win", False: "loss", None: ""}
@@ -68,6 +80,113 @@ def reproduction_markdown(
         parts += [_failures(group)] if any(row["holds"] is False for row in group) else []
         parts += [_table(title, list(own)) for title, own in groupby(group, key=lambda row: row["table"])]
     return "\n".join(parts)
+
+
+def reproduction_html(
+    path: str | Path, rows: Rows, results: Results = (), titles: Mapping[str, str] | None = None
+) -> Path:
+    """Write one self-contained page: per network what holds and the papers' figures, then every table.
+
+    results  findings of a training with their origin; those of a network without rows are left out, and of
+             several for one paper and network the last one counts
+    titles   paper -> its full title
+    What a result lacks has no section. Raises FileError where the file cannot be written or findings are damaged.
+
+    >>> reproduction_html("report.html", rows, results, {"han2015": "Learning both ..."})
+    PosixPath('report.html')
+    """
+    papers = list(dict.fromkeys(row["paper"] for row in rows))
+    asked = {(row["paper"], row["network"]) for row in rows}
+    last = {(one["paper"], one["network"]): one for one in results if (one["paper"], one["network"]) in asked}
+    networks = list(dict.fromkeys(network for _, network in last))
+    sections = []
+    for network in networks:
+        some = {paper: last[paper, network] for paper in papers if (paper, network) in last}
+        sections += _network(network, rows, some, f"{network}: " if len(networks) > 1 else "")
+    title = " and ".join((titles or {}).get(paper, paper) for paper in papers) or "No rows"
+    return files.write(path, render(title, [*sections, _all_tables(rows, networks)]))
+
+
+def _network(
+    network: str, rows: Rows, results: Mapping[str, Mapping[str, Any]], prefix: str
+) -> list[Section]:
+    own = [row for row in rows if row["network"] == network]
+    found = {paper: one["findings"] for paper, one in results.items()}
+    try:
+        drawn = _figures(found.get("han2015", {}), found.get("deep-compression", {}), _published(own))
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as fact:
+        raise FileError(
+            f"the findings of {network} cannot be drawn ({type(fact).__name__}: {fact}). Delete their file and "
+            "measure again."
+        ) from None
+    return [_summary(network, own, results), *[replace(one, title=prefix + one.title) for one in drawn]]
+
+
+def _figures(han: Findings, deep: Findings, told: Published) -> list[Section]:
+    beyond = han if "frontier" in han or "frontier_shifts" in han else deep  # both papers train the same ones
+    parts = {
+        "Trade-off": findings.trade_off(han),
+        "Sensitivity": findings.sensitivity(han),
+        "Histogram of weights": findings.histograms(han),
+        "Mask of the first layer": findings.mask(han),
+        "Error against size": findings.sizes(deep),
+        "Error against bits": findings.bits(deep),
+        "Starts of the centroids": findings.starts(deep),
+        "Frontier: weights": findings.frontier_weights(beyond, told),
+        "Frontier: bytes": findings.frontier_bytes(beyond, told),
+    }
+    return [Section(title, CAPTIONS[title], plots=plots) for title, plots in parts.items() if plots]
+
+
+def _published(rows: Rows) -> Published:
+    """What the papers' table 1 says of the network that the rows are about, by its rows."""
+    told = {
+        (row["row"].rsplit(" ", 1)[-1], row["column"]): row["published"]
+        for row in rows
+        if row["table"] == "Table 1"
+    }
+
+    def point(name: str, rate: str) -> tuple[float, float] | None:
+        times, error = told.get((name, rate)), told.get((name, "top-1 error"))
+        return None if times is None or error is None else (times, error / 100)
+
+    dense = told.get(("ref", "top-1 error"))
+    pruned, stored = point("pruned", "rate, measured"), point("compressed", "rate, measured")
+    return Published(None if dense is None else dense / 100, pruned, stored)
+
+
+def _summary(network: str, rows: Rows, results: Mapping[str, Mapping[str, Any]]) -> Section:
+    columns = ("paper", "date", "machine", "seeds", "command")
+    cells = [[paper, *(str(one[key]) for key in columns[1:])] for paper, one in results.items()]
+    origins = Grid(
+        "Where the figures come from", columns, tuple(map(tuple, cells)), prose=("date", "machine", "command")
+    )
+    return Section(network, verdict=_verdict(rows), grids=[origins, *_failing(rows)])
+
+
+def _all_tables(rows: Rows, shown: Sequence[str]) -> Section:
+    """Every table folded away, above them what fails of the networks that have no summary."""
+    others = [row for row in rows if row["network"] not in shown]
+    grids, details = _failing(others), reproduction_tables(rows)
+    return Section("Every table", CAPTIONS["Every table"], grids, verdict=_verdict(rows), details=details)
+
+
+def _verdict(rows: Rows) -> str:
+    return ". ".join(reproduction_summary(rows)) + "."
+
+
+def _failing(rows: Rows) -> list[Grid]:
+    """What fails, a table per paper, each row with its whole address."""
+    columns = ("what", "published", "ours", "difference", "known about it")
+    grids = []
+    for paper, some in groupby((row for row in rows if row["holds"] is False), key=lambda row: row["paper"]):
+        cells = []
+        for row in some:
+            name, column, *numbers, _ = _cells(row)
+            cells.append((f"{row['table']}, {name}, {column}", *numbers, row["reason"]))
+        prose = ("published", "ours", "known about it")  # some are facts in words
+        grids.append(Grid(f"{paper}: rows that fail", columns, tuple(cells), prose=prose))
+    return grids
 
 
 def _counts(rows: Rows) -> str:

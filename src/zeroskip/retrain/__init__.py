@@ -1,6 +1,6 @@
 """Give the accuracy back: prune, retrain, repeat."""
 
-from zeroskip.retrain.centroids import centroids
+from zeroskip.retrain.centroids import centroids, widths
 from zeroskip.retrain.dropout import dropout_layers, rescaled_dropout
 from zeroskip.retrain.loop import as_sparse, loop, train
 from zeroskip.retrain.losses import penalized, taught
@@ -14,4 +14,5 @@ __all__ = [
     "rescaled_dropout",
     "taught",
     "train",
+    "widths",
 ]

@@ -32,18 +32,20 @@ def centroids(
     k-means first, then the task's training on the centroids alone; of the two states, the one with the lower
     validation error is returned. `sparse` stays as it is; its zeros stay zeros.
     bits      a width for all layers, or layer name -> width; biases take `bias_bits`
-    keywords  for the task's train, e.g. epochs=2, learning_rate=5e-4; epochs=0 leaves it at k-means
+    keywords  for the task's train, by default 4 epochs at a tenth of its learning rate without decay; epochs=0
+              leaves it at k-means
 
     >>> retrain.centroids(sparse, tasks.digits, bits=4, epochs=5).model
     LeNet300100(...)
     """
     model = deepcopy(sparse.model)
-    widths = widths_of(model, bits, bias_bits)
-    start_only = sharing.release_(sharing.hold_(deepcopy(model), widths, start=start))
+    shared_bits = widths(model, bits, bias_bits)
+    start_only = sharing.release_(sharing.hold_(deepcopy(model), shared_bits, start=start))
     shared = [_judged(start_only, task, sparse)]
-    if keywords.get("epochs") != 0:
+    keywords = {**_gentle(task), **keywords}
+    if keywords["epochs"] != 0:
         path = None if folder is None else Path(folder)
-        sharing.hold_(model, widths, start=start)
+        sharing.hold_(model, shared_bits, start=start)
         try:
             train(task, model, stage="centroids", seed=seed, folder=path, progress=progress, **keywords)
         finally:
@@ -52,10 +54,17 @@ def centroids(
     return min(shared, key=lambda one: one.history[-1].error)
 
 
-def widths_of(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int) -> dict[str, int]:
+def _gentle(task: contract.Task) -> dict[str, Any]:
+    """A short training at a low rate: the centroids are near their places already."""
+    rate = getattr(task, "learning_rate", None)
+    slow = {} if rate is None else {"learning_rate": lambda step: float(rate) / 10}
+    return {"epochs": 4, "weight_decay": 0.0, **slow}
+
+
+def widths(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int = 6) -> dict[str, int]:
     """Name of each stored tensor that is to be shared -> width of its codes.
 
-    >>> widths_of(model, 5, 6)["fc1.weight"]
+    >>> widths(model, 5, 6)["fc1.weight"]
     5
     """
     layers = prune.weights(model)
