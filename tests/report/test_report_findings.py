@@ -165,7 +165,7 @@ def test_bits_are_numbers_so_that_8_comes_before_10() -> None:
 
 
 def test_the_frontier_has_means_a_dot_per_seed_and_the_three_levels() -> None:
-    figure = findings.frontier_weights({"frontier": FRONTIER}, TOLD)[0].figure
+    figure = findings.frontier_weights({"frontier_plain": FRONTIER}, TOLD)[0].figure
     mean, dots, *levels, star = figure.data
     assert list(zip(mean.x, mean.y, strict=True)) == [(30, 0.014), (60, 0.017)]
     assert sorted(zip(dots.x, dots.y, strict=True)) == [(30, 0.013), (30, 0.015), (60, 0.016), (60, 0.018)]
@@ -177,7 +177,7 @@ def test_the_frontier_has_means_a_dot_per_seed_and_the_three_levels() -> None:
 
 
 def test_bytes_have_a_line_per_coder_at_the_dense_bytes_by_the_stored_ones() -> None:
-    found = lines(findings.frontier_bytes({"frontier": FRONTIER}, TOLD)[0])
+    found = lines(findings.frontier_bytes({"frontier_plain": FRONTIER}, TOLD)[0])
     assert found["Huffman codes"] == [(50, 0.015), (100, 0.018)]
     assert found["arithmetic codes"] == [(62.5, 0.015), (125, 0.018)]
     assert found["published (40x, 1.58 %)"] == [(40, 0.0158)]

@@ -15,16 +15,18 @@ from zeroskip.reproduce import deep_compression, frontier, han2015
 from zeroskip.reproduce.trained import RECIPES, stages
 from zeroskip.reproduce.trained import deep_compression as trained_dc
 from zeroskip.reproduce.trained import han2015 as trained_han
-from zeroskip.reproduce.trained.recipes import gradual
+from zeroskip.reproduce.trained.recipes import Frontier, gradual
 
 LONG = RECIPES["digits"]
 SHORT = replace(
     LONG,
     task=replace(LONG.task, epochs=3),
-    retraining={"epochs": 3},
+    frontiers={
+        "frontier": Frontier({8: 5}, {"epochs": 3}),
+        "frontier_shifts": Frontier({16: 3}, {"epochs": 3}, {"shift": 1}),
+    },
     rounds=1,
     curve=(1 / 2, 1 / 4),
-    shifted={16: 3},
 )
 
 
@@ -119,8 +121,8 @@ def test_everything_found_fits_into_json_and_into_rows(han: dict[str, Any], dc: 
     beyond = frontier.weights_rows("han2015", "lenet-300-100", han)
     assert [row.row for row in beyond][:2] == ["dense, trained as long", "8x fewer weights"]
     assert {row.table for row in beyond} == {
-        "Beyond the paper: LeNet-300-100",
-        "Beyond the paper: LeNet-300-100, images moved by up to a pixel",
+        "Beyond the paper: LeNet-300-100, images with noise",
+        "Beyond the paper: LeNet-300-100, images with noise and moved by up to a pixel",
     }
     packed = frontier.bytes_rows("deep-compression", "lenet-300-100", dc)
     times = [row.ours for row in packed if row.column == "times smaller, Huffman codes"]
@@ -138,18 +140,17 @@ def test_found_once_it_is_read_and_not_trained_again(
 
 
 def test_the_dense_network_beside_a_pruned_one_has_had_as_many_steps() -> None:
-    plan = RECIPES["lenet-5"]
-    (dense,), (pruned,) = gradual(plan, 1).rounds, gradual(plan, 40).rounds
-    assert dense.train == pruned.train
-    assert dense.sparsity == 0
-    assert pruned.sparsity == 0.975
+    for plan in RECIPES.values():
+        for way in plan.frontiers.values():
+            (dense,), (pruned,) = gradual(way, 1).rounds, gradual(way, 40).rounds
+            assert dense.train == pruned.train == way.retraining
+            assert dense.sparsity == 0
+            assert pruned.sparsity == 0.975
 
 
-def test_moved_images_are_a_task_of_their_own() -> None:
-    moved = RECIPES["lenet-5"].augmented()
-    assert moved.task.shift == 1
-    assert moved.task.name == "mnist-conv-shifts"
-    assert moved.frontier == RECIPES["lenet-5"].shifted
+def test_each_way_trains_its_own_dense_network_on_its_own_images(out: Path, han: dict[str, Any]) -> None:
+    assert (out.parent / "digits-shifts" / "seed-1" / "dense.safetensors").exists()
+    assert han["frontier_shifts"]["errors_dense"] != han["frontier"]["errors_dense"]
 
 
 def test_every_network_with_a_recipe_can_be_measured_for_both_papers() -> None:

@@ -24,7 +24,11 @@ Curve = Sequence[tuple[float, float]]
 KEPT = "weights kept (log, fewer to the right)"
 _WIDE = 10  # errors that differ by more than this factor need a log axis
 _NAMES = {"L1": "L1, not retrained", "L2": "L2, not retrained"}
-_IMAGES = {"frontier": ("", HUES[1]), "frontier_shifts": (", moved images", ACCENT)}
+_IMAGES = {
+    "frontier_plain": ("", HUES[0]),
+    "frontier": (", noise", HUES[1]),
+    "frontier_shifts": (", noise and moved images", HUES[2]),
+}
 _CODERS = {"huffman": ("Huffman codes", "solid"), "arithmetic": ("arithmetic codes", "dash")}
 
 

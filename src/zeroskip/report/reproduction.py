@@ -123,7 +123,9 @@ def _network(
 
 
 def _figures(han: Findings, deep: Findings, told: Published) -> list[Section]:
-    beyond = han if "frontier" in han or "frontier_shifts" in han else deep  # both papers train the same ones
+    beyond = (
+        han if any(key.startswith("frontier") for key in han) else deep
+    )  # both papers train the same ones
     parts = {
         "Trade-off": findings.trade_off(han),
         "Sensitivity": findings.sensitivity(han),

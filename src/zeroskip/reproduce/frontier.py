@@ -1,7 +1,8 @@
 """Rows beyond the papers: how far zeroskip's own recipe gets on their networks, beside their headline figures.
 
-Findings of one network (reproduce/trained/frontier.py makes them), for images as they are under "frontier" and
-for images that move by a pixel, in the dense training too, under "frontier_shifts":
+Findings of one network (reproduce/trained/frontier.py makes them), three times, since what training images go
+through changes dense and pruned networks alike: "frontier_plain" for images as they are, "frontier" for those of
+the task, with noise, and "frontier_shifts" for images with noise that move by up to a pixel.
 
     error_dense, error_continued  of the dense network, and after as many steps as a pruned one has had
     points                        [{"times_fewer", "weights_kept", "error", "bits", "error_stored",
@@ -21,7 +22,11 @@ from zeroskip.reproduce.rows import AT_LEAST, Row, Table, at_most, figure
 
 OURS = "our own bound; the paper has no such figure"
 RISE = "0.1"  # points: what still counts as no loss, ten of ten thousand images
-IMAGES = {"frontier": "", "frontier_shifts": ", images moved by up to a pixel"}
+IMAGES = {
+    "frontier_plain": "",
+    "frontier": ", images with noise",
+    "frontier_shifts": ", images with noise and moved by up to a pixel",
+}
 
 
 def weights_rows(paper: str, network: str, findings: Mapping[str, Any]) -> list[Row]:

@@ -4,66 +4,60 @@ that was trained as long on the same images."""
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from zeroskip import contract, pack
-from zeroskip.concepts import Progress, Sparse
+from zeroskip.concepts import Progress
 from zeroskip.reproduce.trained import stages
-from zeroskip.reproduce.trained.recipes import Plan
+from zeroskip.reproduce.trained.recipes import Frontier, Plan
 from zeroskip.reproduce.trained.stages import Seed, continued, dense, shared, sparsified
 
 TUNING = {"bias_bits": 5, "epochs": 4, "learning_rate": 5e-4, "weight_decay": 0.0}
 CODERS = ("huffman", "arithmetic")
 
 
-def frontier(seeds: list[Seed]) -> dict[str, Any]:
+def all_ways(plan: Plan, out: Path, count: int, progress: Progress) -> dict[str, Any]:
+    """The findings of each of the plan's frontiers, by its name; those with a changed task beside `out`.
+
+    >>> list(all_ways(RECIPES["digits"], Path("runs/digits"), 1, silent))
+    ['frontier']
+    """
+    found = {}
+    for name, way in plan.frontiers.items():
+        ending = name.removeprefix("frontier").replace("_", "-")  # "frontier_plain" -> "-plain"
+        task = replace(plan.task, **{"name": plan.task.name + ending, **way.changes})
+        folder = out.with_name(out.name + ending)
+        found[name] = frontier(stages.seeds(replace(plan, task=task), folder, count, progress), way)
+    return found
+
+
+def frontier(seeds: list[Seed], way: Frontier) -> dict[str, Any]:
     """Means over the seeds and, in lists, each seed's own figures; errors are those of the test split.
 
     The keys are those of reproduce/frontier.py, with "errors_..." beside every error.
 
-    >>> frontier(seeds)["points"][0]["times_fewer"]
+    >>> frontier(seeds, way)["points"][0]["times_fewer"]
     30
     """
-    return _mean(stages.each(seeds, "frontier", _one))
+    return _mean(stages.each(seeds, "frontier", partial(_one, way)))
 
 
-def both(plan: Plan, out: Path, count: int, progress: Progress) -> dict[str, Any]:
-    """{"frontier", "frontier_shifts"}, as far as the plan asks for them.
-
-    >>> list(both(RECIPES["digits"], Path("runs/digits"), 1, silent))
-    ['frontier']
-    """
-    found = {}
-    if plan.frontier:
-        found["frontier"] = frontier(stages.seeds(plan, out, count, progress))
-    if plan.shifted:
-        moved = out.with_name(f"{out.name}-shifts")
-        found["frontier_shifts"] = frontier(stages.seeds(plan.augmented(), moved, count, progress))
-    return found
-
-
-def stored(seed: Seed, times_fewer: int, bits: int) -> Sparse:
-    """The network of the frontier as it is stored: shared values, fine-tuned.
-
-    >>> stored(seed, 30, 4).masks["fc1"].sum()
-    tensor(5100)
-    """
-    return shared(seed, f"{times_fewer}x-{bits}-bits", sparsified(seed, times_fewer), bits=bits, **TUNING)
-
-
-def _one(seed: Seed) -> dict[str, Any]:
-    points = [_point(seed, times_fewer, bits) for times_fewer, bits in seed.plan.frontier.items()]
+def _one(way: Frontier, seed: Seed) -> dict[str, Any]:
+    model = dense(seed)
     return {
-        "stored_bytes_dense": 4 * sum(parameter.numel() for parameter in dense(seed).parameters()),
-        "error_dense": contract.evaluate(seed.task, dense(seed), "test"),
-        "error_continued": contract.evaluate(seed.task, continued(seed), "test"),
-        "points": points,
+        "stored_bytes_dense": 4 * sum(parameter.numel() for parameter in model.parameters()),
+        "error_dense": contract.evaluate(seed.task, model, "test"),
+        "error_continued": contract.evaluate(seed.task, continued(seed, way), "test"),
+        "points": [_point(seed, way, times_fewer, bits) for times_fewer, bits in way.points.items()],
     }
 
 
-def _point(seed: Seed, times_fewer: int, bits: int) -> dict[str, Any]:
-    sparse, small = sparsified(seed, times_fewer), stored(seed, times_fewer, bits)
+def _point(seed: Seed, way: Frontier, times_fewer: int, bits: int) -> dict[str, Any]:
+    sparse = sparsified(seed, way, times_fewer)
+    small = shared(seed, f"{times_fewer}x-{bits}-bits", sparse, bits=bits, **TUNING)
     return {
         "times_fewer": times_fewer,
         "weights_kept": sum(int(mask.sum()) for mask in sparse.masks.values()),

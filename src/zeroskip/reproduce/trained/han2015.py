@@ -48,7 +48,11 @@ def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> 
     """
     seeds = stages.seeds(plan, out, count, progress)
     tables = stages.each(seeds, "han-tables", _tables)
-    return {**mean(tables), **stages.figures(seeds[0], FIGURES), **frontier.both(plan, out, count, progress)}
+    return {
+        **mean(tables),
+        **stages.figures(seeds[0], FIGURES),
+        **frontier.all_ways(plan, out, count, progress),
+    }
 
 
 def iterative(seed: Seed) -> nn.Module:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,20 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
+class Frontier:
+    """How zeroskip's own recipe is tried: dense and pruned networks are trained alike.
+
+    points      times fewer weights -> bits of the shared values
+    retraining  keywords of the training that prunes, and of the same length of training for the dense network
+    changes     what is different in the task
+    """
+
+    points: Mapping[int, int]
+    retraining: Mapping[str, Any]
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Plan:
     """What is trained on one network: the method of the papers, and zeroskip's own.
 
@@ -39,9 +53,7 @@ class Plan:
     figures     those that are made; the five trade-off curves need networks trained with other penalties
     curve       shares of the weights kept, for trade-off curves
     dropout     makes the network with dropout, for the rule about it
-    retraining  keywords of our training that prunes, and of the same length of training for the dense network
-    frontier    times fewer weights -> bits of its shared values; empty: our own method is left out
-    shifted     the same for images that move by one pixel, in the dense training too; a table of its own
+    frontiers   ways of zeroskip's own, by the names in reproduce/frontier.py; empty: it is left out
     weights     a trained network to start from, instead of training one
     """
 
@@ -54,17 +66,14 @@ class Plan:
     figures: tuple[str, ...] = FIGURES
     curve: tuple[float, ...] = ()
     dropout: Callable[[], nn.Module] | None = None
-    retraining: Mapping[str, Any] = field(default_factory=dict)
-    frontier: Mapping[int, int] = field(default_factory=dict)
-    shifted: Mapping[int, int] = field(default_factory=dict)
+    frontiers: Mapping[str, Frontier] = field(default_factory=dict)
     weights: Mapping[str, Tensor] | None = None
 
-    def augmented(self) -> Plan:
-        """The same with moved images: the dense network is trained alike."""
-        task = replace(self.task, name=f"{self.task.name}-shifts", shift=1)
-        return replace(self, task=task, frontier=self.shifted)
 
-
+_MLP: dict[str, Any] = {"epochs": 100, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 0.03}
+_CONV: dict[str, Any] = {"epochs": 25, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.03}
+_PLAIN: dict[str, Any] = {"input_noise": 0.0, "label_smoothing": 0.0}
+_MOVED: dict[str, Any] = {"shift": 1}
 RECIPES = {
     "lenet-300-100": Plan(
         task=tasks.mnist,
@@ -73,9 +82,11 @@ RECIPES = {
         rounds=6,
         curve=(1 / 2, 1 / 3, 1 / 5, 1 / 8, 1 / 12, 1 / 20, 1 / 30),
         dropout=partial(LeNet300100, dropout=0.5),
-        retraining={"epochs": 100, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 0.03},
-        frontier={30: 4, 60: 4},
-        shifted={60: 4},
+        frontiers={
+            "frontier": Frontier({30: 4, 60: 4}, _MLP),
+            "frontier_plain": Frontier({30: 4, 60: 4}, {**_MLP, "epochs": 40, "weight_decay": 0.1}, _PLAIN),
+            "frontier_shifts": Frontier({60: 4}, _MLP, _MOVED),
+        },
     ),
     "lenet-5": Plan(
         task=tasks.mnist_conv,
@@ -84,9 +95,10 @@ RECIPES = {
         rounds=2,
         curve=(1 / 3, 1 / 8, 1 / 12, 1 / 20, 1 / 40),
         dropout=partial(LeNet5, dropout=0.5),
-        retraining={"epochs": 25, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.03},
-        frontier={40: 4, 150: 4},
-        shifted={150: 4},
+        frontiers={
+            "frontier": Frontier({40: 4, 150: 4}, _CONV),
+            "frontier_shifts": Frontier({150: 4}, _CONV, _MOVED),
+        },
     ),
     "digits": Plan(
         task=tasks.digits,
@@ -95,8 +107,7 @@ RECIPES = {
         rounds=5,
         curve=(1 / 2, 1 / 4, 1 / 8),
         dropout=partial(LeNet300100, 64, dropout=0.5),
-        retraining={"epochs": 30, "weight_decay": 0.03},
-        frontier={8: 5},
+        frontiers={"frontier": Frontier({8: 5}, {"epochs": 30, "weight_decay": 0.03})},
     ),
     # ImageNet is the user's own; a round is 173 hours on the paper's card, so only what the tables need is made.
     "alexnet": Plan(
@@ -120,13 +131,12 @@ RECIPES = {
 }
 
 
-def gradual(plan: Plan, times_fewer: float) -> Recipe:
+def gradual(way: Frontier, times_fewer: float) -> Recipe:
     """One training that prunes by saliency until 1 weight in `times_fewer` is left; 1 prunes nothing.
 
-    >>> gradual(RECIPES["lenet-5"], 40).rounds[0].sparsity
+    >>> gradual(RECIPES["lenet-5"].frontiers["frontier"], 40).rounds[0].sparsity
     0.975
     """
     if times_fewer == 1:
-        return Recipe((Round(sparsity=0.0, train=plan.retraining),))
-    sparsity = 1 - 1 / times_fewer
-    return Recipe((Round(sparsity=sparsity, score="saliency", gradual=0.7, train=plan.retraining),))
+        return Recipe((Round(sparsity=0.0, train=way.retraining),))
+    return prune.while_training(1 - 1 / times_fewer, train=way.retraining)

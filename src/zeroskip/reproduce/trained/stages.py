@@ -13,7 +13,7 @@ from torch import nn
 
 from zeroskip import contract, files, retrain, runs
 from zeroskip.concepts import Progress, Recipe, Sparse
-from zeroskip.reproduce.trained.recipes import Plan, gradual
+from zeroskip.reproduce.trained.recipes import Frontier, Plan, gradual
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def dense(seed: Seed, name: str = "dense", **keywords: Any) -> nn.Module:
 def pruned(seed: Seed, name: str, start: nn.Module, recipe: Recipe) -> Sparse:
     """The outcome of `recipe` from `start`, in a folder called `name`.
 
-    >>> pruned(seed, "30x", dense(seed), gradual(seed.plan, 30)).history[-1].sparsity
+    >>> pruned(seed, "30x", dense(seed), gradual(way, 30)).history[-1].sparsity
     0.9667
     """
 
@@ -84,28 +84,28 @@ def pruned(seed: Seed, name: str, start: nn.Module, recipe: Recipe) -> Sparse:
     return retrain.loop(model, recipe, seed.task, folder=folder, seed=seed.number, progress=progress)
 
 
-def continued(seed: Seed) -> nn.Module:
+def continued(seed: Seed, way: Frontier) -> nn.Module:
     """The dense network after as many steps as a pruned one: its training, then the same retraining unpruned.
 
-    >>> continued(seed)
+    >>> continued(seed, way)
     LeNet300100(...)
     """
-    return pruned(seed, "dense-continued", dense(seed), gradual(seed.plan, 1)).model
+    return pruned(seed, "dense-continued", dense(seed), gradual(way, 1)).model
 
 
-def sparsified(seed: Seed, times_fewer: int) -> Sparse:
+def sparsified(seed: Seed, way: Frontier, times_fewer: int) -> Sparse:
     """One weight in `times_fewer`, pruned while training.
 
-    >>> sparsified(seed, 30).history[-1].weights_kept
+    >>> sparsified(seed, way, 30).history[-1].weights_kept
     8873
     """
-    return pruned(seed, f"{times_fewer}x", dense(seed), gradual(seed.plan, times_fewer))
+    return pruned(seed, f"{times_fewer}x", dense(seed), gradual(way, times_fewer))
 
 
 def shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:
     """`sparse` with shared values, stored in a folder called `name`; `keywords` are those of retrain.centroids.
 
-    >>> shared(seed, "30x-4-bits", sparsified(seed, 30), bits=4, epochs=2).model
+    >>> shared(seed, "30x-4-bits", sparsified(seed, way, 30), bits=4, epochs=2).model
     LeNet300100(...)
     """
     folder = runs.claim(
