@@ -267,5 +267,5 @@ def test_a_paper_and_a_network_that_cannot_be_measured_are_named() -> None:
         named("han2016")
     with pytest.raises(RecipeError, match='no network "resnet"'):
         rows(networks=["resnet"])
-    with pytest.raises(RecipeError, match="cannot be measured here on alexnet"):
-        measurable(named("han2015"), ["alexnet"])
+    with pytest.raises(RecipeError, match="cannot be measured here on digits-conv"):
+        measurable(named("han2015"), ["digits-conv"])

@@ -221,9 +221,11 @@ def _table1(network: str, findings: Mapping[str, Any]) -> list[Row]:
         rows.append(judge(f"{name} ref", "top-5 error", told.top5, top5_dense, at_most(), unit="%"))
         rows.append(judge(f"{name} pruned", "top-5 error", told.top5_pruned, top5, at_most(), unit="%"))
     rate = None if kept is None else whole / kept
+    half = figure(told.parameters_pruned).digit / 2
+    rounded = at_most(words="the published figure, and half a step of its last digit", slack=half)
     return [
         *rows,
-        judge(f"{name} pruned", "weights left", told.parameters_pruned, kept, at_most(), unit="weights"),
+        judge(f"{name} pruned", "weights left", told.parameters_pruned, kept, rounded, unit="weights"),
         judge(f"{name} pruned", "rate, measured", told.rate, rate, AT_LEAST, unit="x"),
     ]
 

@@ -62,7 +62,8 @@ PAPERS = (
         deep_compression.analytic,
         deep_compression.measured_rows,
         deep_compression.unmeasurable,
-        _trained(trained.deep_compression.measure_network),
+        _trained(trained.deep_compression.measure_network)
+        | {fc_layers.NETWORK: trained.fc_layers.measure_network},
     ),
 )
 
