@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from zeroskip import cli, reproduce
+from zeroskip import cli, reproduce, runs
 from zeroskip.reproduce import papers
 
 Call = Callable[..., tuple[int, str, str]]
@@ -29,6 +30,14 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         return int(end.value.code or 0), printed.out, printed.err
 
     return calling
+
+
+@pytest.fixture(autouse=True)
+def nothing_committed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the findings that come with zeroskip, empty."""
+    folder = tmp_path_factory.mktemp("measured")
+    monkeypatch.setattr("zeroskip.reproduce.results.MEASURED", folder)
+    return folder
 
 
 @pytest.fixture
@@ -49,12 +58,39 @@ def _with(measure: Callable[..., Any]) -> tuple[reproduce.Paper, ...]:
     return tuple(replace(one, measure={"lenet-5": measure}) for one in reproduce.PAPERS)
 
 
-def test_without_a_paper_the_analytic_rows_of_all_papers_are_shown_and_it_is_said(call: Call) -> None:
-    status, out, err = call()
+def test_analytic_rows_of_all_papers_are_shown_and_it_is_said(call: Call) -> None:
+    status, out, err = call("--analytic")
     assert (status, err) == (0, "")
     assert "han2015: 149 rows: 148 hold, 1 fails, 0 not measured" in out
     assert "deep-compression: 174 rows: 166 hold, 8 fail, 0 not measured" in out
-    assert "rows that need training are left out; --no-analytic lists them" in out
+    assert "rows that need training are left out" in out
+
+
+def test_findings_that_come_with_zeroskip_are_shown_unless_others_are_given(
+    call: Call, trained: list[dict[str, Any]], nothing_committed: Path, tmp_path: Path
+) -> None:
+    def error(*words: object) -> float:
+        told = json.loads(call("han2015", "--json", *words)[1])
+        return next(row["ours"] for row in told if row["row"] == "LeNet-5 pruned" and row["unit"] == "%")
+
+    kept = reproduce.Result("han2015", "lenet-5", "2026-01-01", "a machine", "", 1, {"error_pruned": 0.0079})
+    reproduce.store(nothing_committed, kept)
+    assert error() == pytest.approx(0.79)
+    assert not trained
+    assert error("--network", "lenet-5", "--out", tmp_path) == pytest.approx(0.74)
+    assert error("--results", tmp_path) == pytest.approx(0.74)
+
+
+def test_data_alone_trains_in_runs_and_weights_are_handed_on(
+    call: Call, trained: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ZEROSKIP_DATA", "")
+    file = runs.save_tensors(tmp_path / "w.safetensors", {"fc.bias": torch.ones(2)})
+    words = ("han2015", "--network", "lenet-5", "--data", tmp_path, "--weights", file, "--seeds", 1)
+    assert call(*words)[0] == 0
+    assert trained[0]["weights"]["fc.bias"].tolist() == [1, 1]
+    assert (tmp_path / "runs" / "reproduce" / "report.html").exists()
 
 
 def test_json_is_a_list_of_rows_and_nothing_else(call: Call) -> None:
@@ -80,7 +116,7 @@ def test_network_may_be_repeated_and_limits_the_rows(call: Call) -> None:
 
 def test_markdown_is_written_with_failures_and_the_titles_of_the_papers(call: Call, tmp_path: Path) -> None:
     page = tmp_path / "docs" / "VALIDATION.md"
-    status, out, _ = call("--no-analytic", "--markdown", page)
+    status, out, _ = call("--markdown", page)
     text = page.read_text()
     assert status == 0
     assert out.splitlines()[-1].endswith("VALIDATION.md")
@@ -153,6 +189,10 @@ BAD = {
         "han2015 cannot be measured here on vgg16",
     ),
     "training without a paper": (["--out", "{new}"], "--out measures one paper."),
+    "weights of two networks": (
+        ["han2015", "--weights", "{new}", "--out", "{new}"],
+        "--weights are those of one network.",
+    ),
     "training no rows": (["han2015", "--analytic", "--out", "{new}"], "--analytic leaves out"),
     "absent results": (["han2015", "--results", "{new}"], "cannot read"),
 }

@@ -3,14 +3,27 @@
 rows.py       a Row, and the rules that say whether it holds
 networks.py   exact layer sizes, from the models
 facts.py      what a figure states, judged on numbers
-results.py    findings of long runs, stored as JSON
+results.py    findings of long runs, stored as JSON; measured/ holds those that come with zeroskip
+trained/      what is trained, and the findings that come of it
 
 A paper has rows that follow from sizes and arithmetic (`analytic`) and rows that need training or timing
 (`measured_rows`, from the findings of one network); those without findings stay, with the reason.
 """
 
 from zeroskip.reproduce.papers import PAPERS, Paper, measurable, named, rows
-from zeroskip.reproduce.results import Result, load, store, stored
+from zeroskip.reproduce.results import Result, committed, load, store, stored
 from zeroskip.reproduce.rows import Row
 
-__all__ = ["PAPERS", "Paper", "Result", "Row", "load", "measurable", "named", "rows", "store", "stored"]
+__all__ = [
+    "PAPERS",
+    "Paper",
+    "Result",
+    "Row",
+    "committed",
+    "load",
+    "measurable",
+    "named",
+    "rows",
+    "store",
+    "stored",
+]

@@ -10,6 +10,8 @@ from typing import Any
 from zeroskip import files
 from zeroskip.errors import FileError, RunError
 
+MEASURED = Path(__file__).parent / "measured"
+
 
 @dataclass(frozen=True)
 class Result:
@@ -54,6 +56,15 @@ def stored(folder: str | Path, paper: str, network: str, seeds: int) -> Result |
             f"{path} was found with {result.seeds} seeds, not {seeds}. Choose another --out, or delete the file."
         )
     return result
+
+
+def committed() -> list[Result]:
+    """The findings that come with zeroskip, each with its date and machine.
+
+    >>> [one.network for one in committed()]
+    ['lenet-300-100', 'lenet-5', ...]
+    """
+    return [_read(one) for one in sorted(MEASURED.glob("reproduce-*.json"))]
 
 
 def load(path: str | Path) -> list[Result]:
