@@ -20,7 +20,15 @@ from torch import nn
 
 from zeroskip import files, journey, pack, prune, run, runs, tasks
 from zeroskip.concepts import Record
-from zeroskip.errors import EngineError, FileError, ModelError, PatternError, RecipeError, RunError
+from zeroskip.errors import (
+    EngineError,
+    FileError,
+    ModelError,
+    PatternError,
+    RecipeError,
+    RunError,
+    TaskError,
+)
 from zeroskip.run.compare import eager
 
 KEYS = {
@@ -306,3 +314,22 @@ def test_three_seeds_of_digits_keep_a_twelfth_of_the_weights_within_one_test_ima
     summary = journey.sparsify_seeds(tasks.digits, tmp_path / "run", seeds=3).summary
     assert summary["weights_times_fewer"] >= 12
     assert summary["error_sparse"] <= summary["error_dense"] + 1 / 360 + 1e-9
+
+
+def test_a_sparsity_is_reached_in_one_training_and_each_layer_ends_with_few_values(tmp_path: Path) -> None:
+    summary = journey.sparsify(Tiny(), tmp_path / "run", sparsity=0.75, bits=2).summary
+    assert summary["weights_kept"] == 44
+    assert (summary["sparsity"], summary["bits"]) == (0.75, 2)
+    tensors = pack.decode(pack.load(tmp_path / "run" / "model.zs"))
+    assert all(len(tensors[name].unique()) <= 5 for name in ("0.weight", "2.weight"))
+    assert summary["error_unpacked"] == summary["error_sparse"]
+
+
+def test_a_sparsity_goes_with_neither_a_budget_nor_a_pattern(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="not both"):
+        journey.sparsify(Tiny(), tmp_path / "run", sparsity=0.5, max_error_rise=0.1)
+    with pytest.raises(RecipeError, match='not "2:4"'):
+        journey.sparsify(Tiny(), tmp_path / "run", sparsity=0.5, pattern="2:4")
+    with pytest.raises(TaskError, match="takes no on_step"):
+        journey.sparsify(Bare(), tmp_path / "run", sparsity=0.5)
+    assert not (tmp_path / "run").exists()

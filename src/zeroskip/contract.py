@@ -199,6 +199,18 @@ def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
     return made.eval()
 
 
+def check_on_step(task: Task) -> None:
+    """TaskError where `train` takes no on_step, which pruning in the course of a training needs.
+
+    >>> check_on_step(tasks.digits)
+    """
+    if not _takes(task.train, "on_step"):
+        raise TaskError(
+            f"{name(task)}: train() takes no on_step, and pruning while it trains needs it. Call on_step(step, steps, "
+            f"optimizer) after each backward and before the update, or prune in rounds between trainings."
+        )
+
+
 def check_finite(network: nn.Module) -> None:
     """ModelError naming the first parameter that holds NaN or Inf, or has no values yet.
 

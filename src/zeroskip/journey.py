@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -43,6 +44,10 @@ def sparsify(
     >>> sparsify(tasks.digits, "runs/demo").summary["verdict"]
     'Ship model.zs and run it with zeroskip: ...'
     """
+    if sparsity is not None and max_error_rise is not None:
+        raise RecipeError(
+            "give a sparsity or max_error_rise, not both: one says how far to go, the other how bad."
+        )
     if max_error_rise is None:
         max_error_rise = contract.one_example(task)
     goal = Goal(pattern, max_error_rise, sparsity, bits)
@@ -56,7 +61,8 @@ def sparsify(
     start = contract.model(task, dense.state_dict())
     sparse = retrain.loop(start, recipe, task, folder=folder, seed=seed, progress=progress)
     if bits is not None:
-        sparse = retrain.centroids(sparse, task, bits=bits, folder=folder, seed=seed, progress=progress)
+        told: dict[str, Any] = {"folder": folder, "seed": seed, "progress": progress}
+        sparse = retrain.centroids(sparse, task, bits=bits, max_error=_limit(profile, goal), **told)
     packed, unpacked = _pack(task, sparse, folder)
     raced = race(task, unpacked, threads=threads, progress=progress)
     errors = {
@@ -146,6 +152,7 @@ def _ready(task: contract.Task, weights: Mapping[str, Tensor] | None, goal: Goal
                 f'a sparsity goes with the pattern "free", not "{goal.pattern}". Leave one of them out.'
             )
         prune.while_training(goal.sparsity)
+        contract.check_on_step(task)
     model = contract.model(task, dict(weights) if weights is not None else None)
     batch = contract.batch(task)
     shapes = {name: tuple(weight.shape) for name, weight in prune.weights(model).items()}
@@ -205,6 +212,11 @@ def _recipe(profile: Profile, goal: Goal, folder: Path) -> Recipe:
             recipe = prune.while_training(goal.sparsity)
         files.write_json(stored, recipe.to_json())
     return Recipe.from_json(files.read_json(stored))
+
+
+def _limit(profile: Profile, goal: Goal) -> float:
+    """The validation error that sharing may not exceed: the budget, where there is one."""
+    return math.inf if goal.sparsity is not None else profile.error + goal.max_error_rise + 1e-9
 
 
 def _pack(task: contract.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn.Module]:

@@ -103,6 +103,7 @@ def hold_(model: nn.Module, bits: Mapping[str, int], *, start: str = "linear") -
     for name, width in bits.items():
         if name not in parameters:
             raise RecipeError(f'the network has no tensor "{name}". It has {", ".join(parameters)}.')
+        _check_single(model, name, parameters[name])
         path, _, tensor = name.rpartition(".")
         values = parameters[name].detach()
         centroids = codebook(values[values != 0], width, start=start)
@@ -125,6 +126,14 @@ def release_(model: nn.Module) -> nn.Module:
             for hook in held.hooks:
                 hook.remove()
     return model
+
+
+def _check_single(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    holders = [one for module in model.modules() for one in module._parameters.values() if one is parameter]
+    if len(holders) > 1:
+        raise ModelError(
+            f'"{name}" is used by {len(holders)} layers, which cannot share a codebook. Leave it out of bits.'
+        )
 
 
 def _first(ordered: Tensor, count: int, start: str) -> Tensor:
@@ -166,8 +175,8 @@ def _hold_(module: nn.Module, tensor: str, values: Tensor, centroids: Tensor) ->
 
     def load_plain(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         if (plain := state.pop(prefix + tensor, None)) is not None:
-            centroids = held.centroids.clone()
-            centroids[held.codes] = plain.flatten()[held.places].to(centroids)
+            centroids = held.centroids.to(held.codes.device, copy=True)
+            centroids[held.codes] = plain.to(centroids).flatten()[held.places]
             state[f"{prefix}parametrizations.{tensor}.original"] = centroids
 
     held.hooks.append(module.register_state_dict_post_hook(save_plain))

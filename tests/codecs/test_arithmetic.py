@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 
+import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.codecs import arithmetic, gaps
+from zeroskip.codecs import arithmetic, gaps, mixing
 from zeroskip.errors import PackError, RecipeError
 
 LEVELS = (1, 2, 3, 16, 255, 256, 65_536)
@@ -18,7 +19,7 @@ SIZES = [654, 1863, 402]
 DIGEST = "7927072abc6bd946017259316d21ff64085ea77c322677d0794d51757f2de416"
 SHAPES = st.one_of(
     st.sampled_from(
-        [(), (0,), (0, 4), (3, 0), (1,), (784,), (1, 1), (2, 784), (9, 800), (4, 3, 5, 5), (2, 3, 1, 1)]
+        [(), (0,), (0, 0), (0, 4), (3, 0), (1,), (784,), (1, 1), (2, 784), (9, 800), (4, 3, 5, 5), (2, 3, 1, 1)]
     ),
     st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple),
 )
@@ -227,5 +228,33 @@ def test_what_cannot_be_encoded_or_decoded_is_refused_in_words():
     for levels in (0, 65_537):
         with pytest.raises(PackError, match="levels are not 1 to 65,536"):
             arithmetic.decode(b"", (4, 5), levels)
+    with pytest.raises(PackError, match="rows of 1,048,577 elements are too long"):
+        arithmetic.encode(np.zeros((0, 2**20 + 1), bool), codes[:0], 1)
+    with pytest.raises(PackError, match="rows of 4,294,967,296 elements are too long"):
+        arithmetic.decode(b"", (1, 2**16, 2**16), 1)
     with pytest.raises(PackError, match="cannot belong to an empty tensor"):
         arithmetic.decode(b"\1", (0, 5), 16)
+
+
+def test_where_the_data_end_reading_stops_within_the_row():
+    for what in (
+        lambda coder: mixing.code_flags(coder, mixer(0, 1), np.zeros(50_001, bool), np.zeros((1, 50_000), np.int32)),
+        lambda coder: mixing.code_mask(
+            coder, mixer(4, 5), np.ones((1, 50_001), bool), np.ones(2, bool), np.ones(50_001, bool), geometry
+        ),
+    ):
+        mixer = functools.partial(lambda *sizes: mixing.new_mixer(*sizes, *mixing.tables()))
+        geometry = arithmetic._geometry((50_000,), 0)
+        coder = arithmetic._coder(np.arange(7, 47, dtype=np.uint8) * 151, reading=True)
+        what(coder)
+        assert 40 < coder.state[mixing.AT] < 45  # 50,000 bits of noise would be 6,250 bytes
+
+
+def test_without_a_folder_for_compiled_code_functions_are_compiled_all_the_same(monkeypatch):
+    def next_one(number: int) -> int:
+        return number + 1
+
+    monkeypatch.setattr(numba.core.caching._CacheImpl, "_locator_classes", [])
+    with pytest.raises(RuntimeError, match="no locator"):
+        numba.njit(cache=True)(next_one)
+    assert mixing._compiled(next_one)(1) == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -258,3 +260,29 @@ def test_long_data_that_are_cut_are_refused(length):
     lengths = code_for(symbols, 32)
     with pytest.raises(PackError):
         huffman.decode(huffman.encode(symbols, lengths)[:length], 20_000, lengths)
+
+
+def test_a_table_is_read_without_a_look_at_the_megabyte_after_it():
+    data = huffman.table(np.array([*[0] * 65_535, 1], np.uint8))
+    assert len(data) == 9
+    tracemalloc.start()
+    lengths, used = huffman.read_table(data + bytes(2**20), 65_536)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (used, lengths[-1], np.count_nonzero(lengths)) == (9, 1, 1)
+    assert peak < 2**20 + 2**19  # the sum above is a megabyte itself
+
+
+@pytest.mark.parametrize("zeros", [16, 17, 20_000])
+def test_a_number_of_more_than_17_bits_in_a_table_is_refused(zeros):
+    digits = "00100" + "0" * zeros + "1" * (zeros + 1)
+    data = int(digits.ljust(-(-len(digits) // 8) * 8, "0"), 2).to_bytes(-(-len(digits) // 8), "big")
+    with pytest.raises(PackError, match="not spelled as" if zeros == 16 else "larger than any"):
+        huffman.read_table(data, 65_536)
+
+
+def test_the_bytes_of_20000_symbols_in_four_lanes_do_not_change_between_machines_and_versions():
+    symbols = np.cumsum(np.arange(20_000) ** 2 % 37) % 53 % 32
+    lengths = code_for(symbols, 32)
+    data = huffman.table(lengths) + huffman.encode(symbols, lengths)
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (0, "")

@@ -219,6 +219,27 @@ def test_arithmetic_codes_are_left_where_a_byte_would_stand_for_more_than_1024_e
     assert_same(pack.decode(pack.from_bytes(pack.to_bytes(packed))), state)
 
 
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_of_50_random_tensors_none_is_larger_by_a_stronger_coder(first):
+    for seed in range(first, first + 50):
+        random = np.random.default_rng(seed)
+        shape = tuple(int(side) for side in random.integers(1, 13, 1 + seed % 3))
+        weight = shared_tensor(shape, int(random.integers(1, 40)), random.choice([0.0, 0.5, 0.9]), seed)
+        if seed % 5 == 0:
+            weight = random_tensor(shape, torch.float32, 0.8, seed)
+        coders = ("fixed", "huffman", "arithmetic")
+        fixed, shorter, shortest = (pack.encode({"w": weight}, coder=one).stored_bytes for one in coders)
+        assert shortest <= shorter <= fixed
+
+
+def test_rows_of_more_than_a_million_elements_are_left_to_huffman_codes():
+    random = torch.Generator().manual_seed(8)
+    kept = torch.rand(2**20 + 1, generator=random) < 0.004
+    state = {"long": kept, "square": kept[1:].reshape(1024, 1024)}
+    long, square = pack.encode(state, coder="arithmetic").tensors
+    assert (long.coding[:7], square.coding) == ("huffman", "arithmetic")
+
+
 def test_arithmetic_codes_find_the_empty_columns_that_nothing_else_does():
     weight = shared_tensor((100, 300), 16, 0.8, seed=7)
     weight[:, torch.rand(300, generator=torch.Generator().manual_seed(1)) < 0.66] = 0

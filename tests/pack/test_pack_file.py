@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip import pack
-from zeroskip.codecs import arithmetic
+from zeroskip.codecs import arithmetic, huffman
 from zeroskip.errors import FileError, PackError
 
 GOLDEN_STATE = {
@@ -221,6 +221,19 @@ HOSTILE = {
         bad(HUFFMAN, tables=b"\x02\x07\xff"),
         "a Huffman code is|no complete code|too many|ends in",
     ),
+    "a number of 6,000 digits in a Huffman table": (
+        bad(HUFFMAN, coding=31, tables=bytes(2500) + b"\xff" * 2501),
+        "larger than any that it can hold",
+    ),
+    "a table of 65,536 gaps that are not there": (
+        bad(HUFFMAN, kind=8, coding=31, fields=(0, 0, 0), tables=b"\x20\x00\x04\x00\x00", book=b"", values=b""),
+        "a Huffman table, and no Huffman codes",
+    ),
+    "a table of 2 values that are not there": (
+        bad(BITMASK, kind=8 + 32, fields=(0, 2, 0), tables=b"\xc0", book=ONE_TWO, positions=b"\0", values=b""),
+        "a Huffman table, and no Huffman codes",
+    ),
+    "a Huffman table for more symbols": (bad(HUFFMAN, tables=b"\x72\x38\xc0"), "not spelled as"),
     "Huffman positions too short": (bad(HUFFMAN, fields=(2, 0, 0, 2, 1)), "too few for 2 Huffman codes"),
     "2 billion Huffman codes": (
         bad(HUFFMAN, shape=(2**31,), fields=(2**31, 0, 1, 2, 1)),
@@ -247,6 +260,10 @@ HOSTILE = {
     "arithmetic codes and a byte": (
         bad(JOINT, fields=(2, 0, 2, len(JOINT_DATA) + 1), values=JOINT_DATA + b"!"),
         "too few, too many or altered|contradict",
+    ),
+    "arithmetic rows too long": (
+        bad(PLACES, shape=(2, 2**20 + 1), fields=(2, 3000), positions=bytes(3000)),
+        "rows of 1,048,577 elements are too long",
     ),
     "a megabyte of arithmetic zeros": (bad(JOINT, shape=(2**20,)), "too few for 1,048,576 elements"),
     "a number spelled in more bytes than needed": (file(b"\x81\x00w" + tensor()[2:]), "it differs from"),
@@ -285,6 +302,13 @@ def test_refusing_a_hostile_file_takes_less_than_a_megabyte_of_memory(name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**20
+
+
+def test_a_file_s_huffman_tables_are_parsed_once(monkeypatch):
+    read, parsed = huffman.read_table, []
+    monkeypatch.setattr(huffman, "read_table", lambda *given: parsed.append(given[1]) or read(*given))
+    pack.from_bytes(GOLDEN)
+    assert parsed == [4, 4]
 
 
 def test_a_golden_file_of_five_tensors_is_written_and_read_byte_for_byte():
@@ -419,3 +443,27 @@ def test_a_packed_tensor_put_together_by_hand_is_checked_before_it_is_decoded(ch
     (one,) = packed.tensors
     with pytest.raises(PackError, match=fact):
         pack.decode(dataclasses.replace(packed, tensors=(dataclasses.replace(one, **change),)))
+
+
+@pytest.mark.parametrize(
+    ("change", "fact"),
+    [
+        ({"dtype": "complex64"}, "dtype 'complex64' is unknown"),
+        ({"coding": "zip"}, "coding 'zip' is unknown"),
+        ({"coding": "gaps33"}, "coding 'gaps33' is unknown"),
+        ({"coding": "huffman1"}, "coding 'huffman1' is unknown"),
+        ({"values_coding": "zip"}, "coding of values 'zip' is unknown"),
+        ({"values_coding": "fixed", "codebook_dtype": ""}, "dtype of a codebook '' is unknown"),
+        ({"values_coding": "fixed", "codebook_dtype": "int9"}, "dtype of a codebook 'int9' is unknown"),
+        ({"shape": (-2, -2)}, r"shape \(-2, -2\), 2 non-zeros and 0 escapes are not all whole numbers"),
+        ({"shape": (2.0, 2)}, "not all whole numbers"),
+        ({"nonzeros": -1}, "-1 non-zeros"),
+        ({"coding": "gaps4", "escapes": -1}, "-1 escapes"),
+    ],
+)
+def test_a_packed_tensor_of_unknown_kinds_or_negative_counts_is_neither_decoded_nor_written(change, fact):
+    packed = pack.from_bytes(file(tensor(**BITMASK)))
+    made = dataclasses.replace(packed, tensors=(dataclasses.replace(packed.tensors[0], **change),))
+    for function in (pack.decode, pack.to_bytes):
+        with pytest.raises(PackError, match=fact):
+            function(made)

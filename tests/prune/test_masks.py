@@ -174,3 +174,18 @@ def test_a_wrong_mask_is_refused_before_anything_changes(mlp: nn.Sequential) -> 
         prune.apply_(mlp, {"0": good, "2": torch.zeros(2, 2)})
     assert all(torch.equal(before[name], tensor) for name, tensor in mlp.state_dict().items())
     assert not prune.is_masked(mlp[0])
+
+
+def test_quality_is_the_threshold_that_leaves_so_many() -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(40, 50)
+    weight[torch.rand(40, 50) < 0.3] = 0.0
+    for sparsity in (0.5, 0.9, 0.9995):
+        quality = prune.quality(weight, sparsity)
+        kept = int((weight.abs() >= prune.quality_threshold(weight, quality)).sum())
+        assert kept == round((1 - sparsity) * 2000)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [3.0, 3.0], [0.0, 2.0]])
+def test_survivors_without_deviation_have_quality_0(values: list[float]) -> None:
+    assert prune.quality(torch.tensor(values), 0.5) == 0.0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from tiny import Tiny
 from torch import nn
 
-from zeroskip import prune, retrain
+from zeroskip import prune, retrain, sharing
 from zeroskip.concepts import Round, Sparse
-from zeroskip.errors import RecipeError
+from zeroskip.errors import ModelError, RecipeError
 
 
 def sparse() -> Sparse:
@@ -42,6 +45,44 @@ def test_fine_tuning_gives_back_what_two_values_a_layer_cost() -> None:
     clustered = retrain.centroids(start, Tiny(), bits=1, epochs=0).history[-1].error
     tuned = retrain.centroids(start, Tiny(), bits=1, epochs=30).history[-1].error
     assert tuned < clustered
+
+
+class Dies(Tiny):
+    """Is killed after its second epoch, once."""
+
+    def train(self, model: nn.Module, **keywords: Any) -> None:
+        told = keywords["on_epoch"]
+
+        def on_epoch(done: int, total: int, state: Any) -> None:
+            told(done, total, state)
+            if done == 2:
+                raise KeyboardInterrupt
+
+        super().train(model, **{**keywords, "on_epoch": on_epoch})
+
+
+@pytest.mark.parametrize("start", sharing.STARTS)
+def test_killed_between_epochs_it_ends_with_the_same_values(tmp_path: Path, start: str) -> None:
+    told: dict[str, Any] = {"bits": 2, "epochs": 5, "start": start}
+    whole = retrain.centroids(sparse(), Tiny(), **told).model.state_dict()
+    with pytest.raises(KeyboardInterrupt):
+        retrain.centroids(sparse(), Dies(), folder=tmp_path, **told)
+    continued = retrain.centroids(sparse(), Tiny(), folder=tmp_path, **told).model.state_dict()
+    assert all(torch.equal(tensor, continued[name]) for name, tensor in whole.items())
+
+
+def test_beyond_the_error_that_is_allowed_the_network_stays_unshared() -> None:
+    start = sparse()
+    kept = retrain.centroids(start, Tiny(), bits=1, epochs=0, max_error=0.0)
+    assert kept.model is start.model
+    assert [point.good for point in kept.history] == [False]
+
+
+def test_layers_that_share_a_weight_cannot_share_values() -> None:
+    tied = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
+    tied[2].weight = tied[0].weight
+    with pytest.raises(ModelError, match='"0.weight" is used by 2 layers'):
+        sharing.hold_(tied, {"0.weight": 2})
 
 
 class Harmful(Tiny):

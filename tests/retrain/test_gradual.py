@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import Bare, Tiny
+from tiny import TRAIN, Bare, Tiny
 from torch import nn
 
 from zeroskip import prune, retrain
@@ -108,17 +108,64 @@ def test_adam_s_second_moments_are_found_behind_the_masks() -> None:
     model = dense()
     prune.apply_(model, {name: weight != 0 for name, weight in prune.weights(model).items()})
     optimizer = torch.optim.Adam(model.parameters())
-    assert gradual.moments(model, optimizer) == {}
+    found = gradual.Moments(model)
+    assert found.of(optimizer) == {}
     model(torch.randn(4, 8)).sum().backward()
     optimizer.step()
-    found = gradual.moments(model, optimizer)
     squared = prune.parameters(model)["0"].grad.square()  # type: ignore[union-attr]
-    torch.testing.assert_close(found["0"], squared * (1 - 0.999))
+    torch.testing.assert_close(found.of(optimizer)["0"], squared * (1 - 0.999))
+
+
+def test_an_optimizer_without_moments_gets_the_same_from_us() -> None:
+    model = dense()
+    sgd, adam = torch.optim.SGD(model.parameters(), 0.0), torch.optim.Adam(model.parameters(), 0.0)
+    found = gradual.Moments(model)
+    for _ in range(5):
+        sgd.zero_grad()
+        model(torch.randn(4, 8)).square().sum().backward()
+        found.update_(sgd)
+        adam.step()
+    kept = adam.state[prune.parameters(model)["2"]]["exp_avg_sq"]
+    torch.testing.assert_close(found.of(sgd)["2"], kept)
+
+
+class Descending(Tiny):
+    """Trains by plain gradient descent."""
+
+    def train(self, model: nn.Module, *, epochs: int = 4, on_step: Any = None, **_: Any) -> None:
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for step in range(4 * epochs):
+            optimizer.zero_grad()
+            self.loss(model, TRAIN.inputs, TRAIN.targets).backward()
+            if on_step is not None:
+                on_step(step, 4 * epochs, optimizer)
+            optimizer.step()
+
+
+def test_saliency_works_with_plain_gradient_descent() -> None:
+    assert retrain.loop(dense(), Recipe((GROWING,)), Descending()).history[-1].weights_kept == 44
+
+
+def test_pruning_to_the_very_last_step_reaches_the_sparsity() -> None:
+    one = Round(sparsity=0.75, gradual=1.0, train={"epochs": 30})
+    assert retrain.loop(dense(), Recipe((one,)), Tiny()).history[-1].weights_kept == 44
+
+
+def test_a_train_that_takes_no_on_step_is_refused_before_any_training() -> None:
+    with pytest.raises(TaskError, match="train\\(\\) takes no on_step"):
+        retrain.loop(dense(), Recipe((Round(sparsity=0.5, gradual=0.7),)), Bare())
+
+
+class Forgetful(Tiny):
+    """Takes on_step and never calls it."""
+
+    def train(self, model: nn.Module, *, on_step: Any = None, **keywords: Any) -> None:
+        super().train(model, **keywords)
 
 
 def test_a_train_that_never_calls_on_step_does_not_pass_for_sparse() -> None:
-    with pytest.warns(UserWarning, match="takes no .*on_step"), pytest.raises(TaskError, match="on_step"):
-        retrain.loop(dense(), Recipe((Round(sparsity=0.5, gradual=0.7),)), Bare())
+    with pytest.raises(TaskError, match="did not call on_step"):
+        retrain.loop(dense(), Recipe((Round(sparsity=0.5, gradual=0.7),)), Forgetful())
 
 
 @pytest.mark.parametrize(
@@ -128,6 +175,10 @@ def test_a_train_that_never_calls_on_step_does_not_pass_for_sparse() -> None:
         (Round(sparsity=0.5, gradual=0.5, pattern="2:4"), '"2:4" has no sparsity that could grow'),
         (Round(quality={"0": 1.0}, gradual=0.5), "a quality has no sparsity that could grow"),
         (Round(sparsity=0.5, score="saliency"), "give the round gradual"),
+        (
+            Round(sparsity=0.5, score="saliency", gradual=0.7, frozen=("0",)),
+            '"0" is frozen and has no gradients',
+        ),
     ],
 )
 def test_what_cannot_grow_is_refused(one: Round, told: str) -> None:

@@ -58,6 +58,17 @@ def test_a_teacher_without_weight_changes_nothing() -> None:
     torch.testing.assert_close(same, plain)
 
 
+def test_a_round_may_have_a_teacher_and_a_penalty_at_once() -> None:
+    one = Round(sparsity=0.5, penalty={"l1": 0.01}, teacher={"weight": 0.5}, train={"epochs": 20})
+    light = Round(sparsity=0.5, teacher={"weight": 0.5}, train={"epochs": 20})
+
+    def size(one: Round) -> float:
+        sparse = retrain.loop(model(), Recipe((one,)), Tiny())
+        return sum(float(weight.abs().sum()) for weight in prune.weights(sparse.model).values())
+
+    assert size(one) < size(light)
+
+
 def test_the_loop_s_teacher_is_the_network_that_it_started_from() -> None:
     start = model()
     Tiny().train(start, epochs=40)
@@ -75,6 +86,8 @@ def test_the_loop_s_teacher_is_the_network_that_it_started_from() -> None:
         (Round(sparsity=0.5, penalty={"l3": 0.1}), 'penalty "l3"'),
         (Round(sparsity=0.5, penalty={"l1": -0.1}), 'penalty "l1": -0.1'),
         (Round(sparsity=0.5, teacher={"heat": 2.0}), 'teacher "heat"'),
+        (Round(sparsity=0.5, teacher={"weight": 2.0}), "weight from 0 to 1"),
+        (Round(sparsity=0.5, teacher={"temperature": 0.0}), "temperature from 0.1"),
     ],
 )
 def test_unknown_terms_are_refused_before_any_training(one: Round, told: str) -> None:

@@ -77,7 +77,7 @@ def reproduce(
     from zeroskip import report
     from zeroskip import reproduce as reproducing
 
-    if data is not None and not analytic:
+    if data is not None and paper is not None and not (analytic or results):
         out = out or Path("runs/reproduce")
     _check_words(paper, analytic, out, results, weights, network)
     papers = [reproducing.named(paper)] if paper else list(reproducing.PAPERS)
@@ -138,7 +138,8 @@ def _measured(paper: Paper, networks: list[str], out: Path, seeds: int, weights:
 
     results = []
     for network in reproducing.measurable(paper, networks):
-        result = reproducing.stored(out, paper.name, network, seeds)
+        # Findings from other weights would be wrong; with weights the folders of the trainings tell whose they are.
+        result = None if weights else reproducing.stored(out, paper.name, network, seeds)
         if result is None:
             with progress_bars() as progress:
                 findings = paper.measure[network](

@@ -145,13 +145,15 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
-    from zeroskip import files, report, retrain, runs
+    from zeroskip import contract, files, report, retrain, runs
 
     _check_ways(sparsity, rounds, max_error_rise, while_training, pattern)
     loaded = load_task(task, data, download)
     files.folder(out.parent)  # a place that cannot be written is better known before the training
     with progress_bars() as progress:
         check_plan(loaded, weights, pattern, max_error_rise, sparsity)
+        if while_training:
+            contract.check_on_step(loaded)
         model = trained(loaded, weights, progress)
         ways: dict[str, Any] = {
             "pattern": pattern,
@@ -217,8 +219,11 @@ def pack(
         ),
     ] = None,
     epochs: Annotated[
-        int, typer.Option(min=0, help="With --bits: train the shared values for so long; 0: k-means alone.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=0, help="With --bits: train the shared values for so long, default 4; 0: k-means alone."
+        ),
+    ] = None,
     coder: Annotated[
         str, typer.Option(help="fixed, huffman, or arithmetic: the smallest file, and the slowest to read.")
     ] = "huffman",
@@ -236,13 +241,18 @@ def pack(
     from zeroskip import contract, report, retrain, runs
     from zeroskip import pack as packing
 
+    if epochs is not None and bits is None:
+        raise RecipeError("--epochs goes with --bits: without shared values nothing is trained.")
+    packing.encode({}, coder=coder)  # an unknown coder is better known before the training
     loaded = load_task(task, data)
     model = contract.model(loaded, runs.load_tensors(sparse))  # refuses weights of another network
     small, errors = retrain.as_sparse(model), {}
     if bits is not None:
         with progress_bars() as progress:
             errors["error_given"] = contract.evaluate(loaded, model, "validation")
-            small = retrain.centroids(small, loaded, bits=bits, progress=progress, epochs=epochs)
+            small = retrain.centroids(
+                small, loaded, bits=bits, progress=progress, epochs=4 if epochs is None else epochs
+            )
             errors["error_shared"] = small.history[-1].error
     widths = None if index_bits is None else {f"{name}.weight": index_bits for name in small.masks}
     packed = packing.encode(small, coder=coder, index_bits=widths)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from zeroskip.codecs.mixing import Coder, Geometry
 
 MAX_LEVELS = 65_536
+MAX_COLUMNS = 1 << 20  # the model holds about 100 bytes for each, however few the data are
 MAX_SIDE = 255
 NEAR = ((-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2))  # x and y, all coded before (0, 0)
 AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, -1), (-1, 1), (1, 1))
@@ -55,7 +56,8 @@ AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, -1), (-1, 1), (1, 1))
 def encode(mask: np.ndarray, codes: np.ndarray, levels: int) -> bytes:
     """The mask, bool of any shape, and the code of each non-zero, (nonzeros,) integers below `levels`.
 
-    Non-zeros count row-major. Raises PackError where codes and mask or levels do not fit.
+    Non-zeros count row-major. Raises PackError where codes and mask or levels do not fit, or where the rows are
+    longer than MAX_COLUMNS.
 
     >>> len(encode(np.eye(100, dtype=bool), np.zeros(100, int), 16))
     63
@@ -67,6 +69,7 @@ def encode(mask: np.ndarray, codes: np.ndarray, levels: int) -> bytes:
         )
     if not 1 <= levels <= MAX_LEVELS or (nonzeros and not 0 <= codes.min() <= codes.max() < levels):
         raise PackError(f"codes are 0 to levels - 1 with at most {MAX_LEVELS:,} levels, not {levels:,}")
+    _check_columns(mask.shape)
     if not mask.size:
         return b""
     flat = _as_rows(mask, mask.shape)
@@ -80,8 +83,9 @@ def encode(mask: np.ndarray, codes: np.ndarray, levels: int) -> bytes:
 def decode(data: bytes, shape: tuple[int, ...], levels: int) -> tuple[np.ndarray, np.ndarray]:
     """The mask (shape) bool and the codes (nonzeros,) int64 that `encode` wrote.
 
-    Memory and time grow with the shape, so check it first. Raises PackError for all bytes that `encode` would
-    not write for this shape and number of levels.
+    Memory grows with the shape, about 3 bytes an element and 100 a column, so check its size first. Time grows
+    with the data: nothing is predicted after their end. Raises PackError for all bytes that `encode` would not
+    write for this shape and number of levels.
 
     >>> mask, codes = decode(encode(np.eye(100, dtype=bool), np.zeros(100, int), 16), (100, 100), 16)
     >>> mask.sum(), codes.shape
@@ -89,6 +93,7 @@ def decode(data: bytes, shape: tuple[int, ...], levels: int) -> tuple[np.ndarray
     """
     if not 1 <= levels <= MAX_LEVELS:
         raise PackError(f"{levels:,} levels are not 1 to {MAX_LEVELS:,}")
+    _check_columns(shape)
     mask = np.zeros(shape, bool)
     if not mask.size:
         if data:
@@ -109,6 +114,15 @@ def bits(mask: np.ndarray, codes: np.ndarray, levels: int) -> int:
     504
     """
     return 8 * len(encode(mask, codes, levels))
+
+
+def fits(shape: tuple[int, ...]) -> bool:
+    """Whether its rows are short enough for this codec: at most MAX_COLUMNS columns.
+
+    >>> fits((300, 784)), fits((2**20 + 1,))
+    (True, False)
+    """
+    return _columns(shape) <= MAX_COLUMNS
 
 
 def expected_bits(size: int, sparsity: float) -> float:
@@ -136,7 +150,8 @@ def _walk(
         raise PackError(f"{_columns(shape):,} columns are no images of {side} x {side}")
     geometry = _geometry(shape, side)
     columns, rows = np.append(mask[:, :-1].any(0), False), np.append(mask.any(1), False)
-    before = np.append(len(mask), np.arange(len(mask) - 1))[None]  # (1, rows) the row before each
+    before = np.arange(-1, len(mask) - 1, dtype=np.int32)[None]  # (1, rows) the row before each
+    before[0, 0] = len(mask)
     mixing.code_flags(coder, mixing.new_mixer(0, 1, *_tables()), columns, geometry.near)
     mixing.code_flags(coder, mixing.new_mixer(0, 1, *_tables()), rows, before)
     mixer = mixing.new_mixer(mixing.POSITION_ESTIMATES, mixing.POSITION_CONTEXTS, *_tables())
@@ -184,23 +199,34 @@ def _columns(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:] or shape)
 
 
+def _check_columns(shape: tuple[int, ...]) -> None:
+    if not fits(shape):
+        raise PackError(
+            f"rows of {_columns(shape):,} elements are too long for arithmetic codes; split or reshape the tensor"
+        )
+
+
 def _geometry(shape: tuple[int, ...], side: int) -> Geometry:
     """Neighbours in the kernels of a convolution, or in images of side x side pixels; none if side is 0."""
     from zeroskip.codecs import mixing
 
     columns = _columns(shape)
-    j = np.arange(columns)
+    j = np.arange(columns, dtype=np.int32)
     width, height = (shape[-1], shape[-2] if len(shape) > 3 else 1) if len(shape) > 2 else (side, side)
     tile = width * height or columns
     place = j % tile
     x, y = (place % width, place // width) if width else (place, place)
 
-    def at(step: tuple[int, int], otherwise: np.ndarray) -> np.ndarray:
+    def at(step: tuple[int, int], otherwise: np.ndarray | np.int32) -> np.ndarray:
         there = (x + step[0] >= 0) & (x + step[0] < width) & (y + step[1] >= 0) & (y + step[1] < height)
         return np.where(there, j + step[0] + width * step[1], otherwise)
 
-    near = np.stack([at(step, np.full(columns, columns)) for step in NEAR])
-    return mixing.Geometry(tile, near, np.stack([at(step, j) for step in AROUND]))
+    near, around = np.empty((len(NEAR), columns), np.int32), np.empty((len(AROUND), columns), np.int32)
+    for k, step in enumerate(NEAR):
+        near[k] = at(step, np.int32(columns))
+    for k, step in enumerate(AROUND):
+        around[k] = at(step, j)
+    return mixing.Geometry(tile, near, around)
 
 
 def _side(mask: np.ndarray, shape: tuple[int, ...]) -> int:

@@ -24,6 +24,7 @@ from zeroskip.errors import PackError
 
 MAX_ALPHABET = 1 << 16
 _ENTRY = 5  # bytes
+_LONGEST_RUN = 16  # zero bits at the start of a gamma code: no number is larger than MAX_ALPHABET
 
 
 def lengths(counts: np.ndarray) -> np.ndarray:
@@ -57,7 +58,9 @@ def encode(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
     >>> encode(np.array([0, 2, 3]), np.array([1, 0, 2, 2])).hex()  # 0, 10, 11
     '58'
     """
-    _, codes = _canonical(lengths)
+    order, ordered = _ordered(lengths)
+    codes = np.zeros(len(lengths), np.int64)
+    codes[order] = ordered
     widths = _widths(symbols, lengths)
     lane = stream.lane_codes(len(symbols), int(lengths.max(initial=0)))
     return _entries(widths, lane) + stream.write(codes[symbols], widths)
@@ -69,7 +72,7 @@ def decode(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
     >>> decode(bytes.fromhex("58"), 3, np.array([1, 0, 2, 2], np.uint8))
     array([0, 2, 3], dtype=uint16)
     """
-    order, _ = _canonical(lengths)
+    order, _ = _ordered(lengths)
     widest = int(lengths.max(initial=0))
     if len(data) < -(-count // 8) or (count and not len(order)):
         raise PackError(f"{len(data):,} bytes are too few for {count:,} Huffman codes")
@@ -143,24 +146,26 @@ def read_table(data: bytes | memoryview, alphabet: int) -> tuple[np.ndarray, int
     >>> read_table(bytes.fromhex("64a8"), 4)
     (array([1, 0, 2, 2], dtype=uint8), 2)
     """
-    longest = 2 * alphabet + 8  # no symbol takes more than 13 bits
-    text = "".join(f"{byte:08b}" for byte in data[:longest])
-    found: list[int] = []
-    at, before = 0, _fixed_width(alphabet)
-    while len(found) < alphabet:
-        number, at = _gamma(text, at)
+    lengths = np.zeros(alphabet, np.uint8)
+    at, symbol, before, last = 0, 0, _fixed_width(alphabet), 0
+    while symbol < alphabet:
+        number, at = _gamma(data, at)
         if number == 4:
-            run, at = _gamma(text, at)
-            found += [0] * min(run, alphabet - len(found))
-            continue
-        before += _difference(number)
-        if not 0 < before <= _limit(alphabet):
-            raise PackError(f"a Huffman code is {before} bits long")
-        found.append(before)
-    lengths, used = np.array(found, np.uint8), -(-at // 8)
-    _canonical(lengths)
-    if table(lengths) != data[:used]:
-        raise PackError("a Huffman table is not spelled as it should be")
+            run, at = _gamma(data, at)
+            symbol += run
+        else:
+            before += _difference(number)
+            if not 0 < before <= _limit(alphabet):
+                raise PackError(f"a Huffman code is {before} bits long")
+            lengths[symbol] = before
+            symbol += 1
+        if symbol > alphabet or number == last == 4:  # two runs would be one
+            raise PackError("a Huffman table is not spelled as it should be")
+        last = number
+    _ordered(lengths)
+    used = -(-at // 8)
+    if at % 8 and data[used - 1] & (0xFF >> at % 8):
+        raise PackError("a Huffman table is not spelled as it should be: bits are set after its end")
     return lengths, used
 
 
@@ -173,8 +178,8 @@ def _fixed_width(alphabet: int) -> int:
     return max(alphabet - 1, 1).bit_length()
 
 
-def _canonical(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Used symbols in the order of their codes, (used,), and all symbols' codes, (alphabet,); or PackError."""
+def _ordered(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Used symbols in the order of their codes, (used,), and the codes, (used,) int64; or PackError."""
     used = np.flatnonzero(lengths)
     order = used[np.argsort(lengths[used], kind="stable")]
     widest = int(lengths.max(initial=0))
@@ -184,9 +189,7 @@ def _canonical(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ends = np.cumsum(1 << unused_bits)  # each symbol owns a range of the numbers of `widest` bits
     if len(order) and ends[-1] != 1 << widest and not (len(order) == 1 and widest == 1):
         raise PackError("the lengths of its Huffman codes are those of no complete code")
-    codes = np.zeros(len(lengths), np.int64)
-    codes[order] = (ends - (1 << unused_bits)) >> unused_bits
-    return order, codes
+    return order, (ends - (1 << unused_bits)) >> unused_bits
 
 
 def _widths(symbols: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -232,10 +235,14 @@ def _difference(number: int) -> int:
     return (number - 1) // 2 if number % 2 else -((number - 2) // 2)
 
 
-def _gamma(text: str, at: int) -> tuple[int, int]:
-    """The number that begins at bit `at`, and the bit after it."""
-    one = text.find("1", at)
-    end = 2 * one - at + 1
-    if one < 0 or end > len(text):
+def _gamma(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """The number that begins at bit `at`, and the bit after it; looks at no more than six bytes."""
+    six = int.from_bytes(bytes(data[at // 8 : at // 8 + 6]).ljust(6, b"\0"), "big")
+    ahead = six << at % 8 & (1 << 48) - 1  # the bits from `at` on
+    zeros = 48 - ahead.bit_length()
+    end = at + 2 * zeros + 1
+    if end > 8 * len(data):
         raise PackError("a Huffman table ends in the middle")
-    return int(text[one:end], 2), end
+    if zeros > _LONGEST_RUN:
+        raise PackError("a number of a Huffman table is larger than any that it can hold")
+    return ahead >> 47 - 2 * zeros, end

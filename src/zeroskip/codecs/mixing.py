@@ -5,11 +5,15 @@ it. All numbers are integers, so that every machine predicts the same. The proba
 (1..65535), or 22 where it is counted; logits, ln(p / (1 - p)), are in 1/256.
 
 One walk serves both directions: each `code_...` takes the bits to write, or fills them in as they are read.
+
+Every number in this file decides what the bytes mean: changing one, or the order in which anything is counted, means
+a new VERSION of the file format (pack/container.py).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numba import njit
@@ -25,6 +29,15 @@ EVEN = np.int64(1 << 21)  # a probability of one half
 POSITION_ESTIMATES, POSITION_CONTEXTS, CODE_CONTEXTS = 4, 5, 9
 
 Integer: TypeAlias = int | np.int64  # the same to numba
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _compiled(function: _Function) -> _Function:
+    """The function as machine code, which is kept for the next process where a folder can be written to."""
+    try:
+        return cast(_Function, njit(cache=True)(function))
+    except RuntimeError:  # neither beside this file nor in the user's cache
+        return cast(_Function, njit(function))
 
 
 class Coder(NamedTuple):
@@ -51,8 +64,8 @@ class Geometry(NamedTuple):
     """Which columns touch. Where there is none, `near` says `columns`, and `around` the column itself."""
 
     tile: int  # columns per image or kernel
-    near: np.ndarray  # (6, columns) int64: left, above, above left, above right, two left, two above
-    around: np.ndarray  # (8, columns) int64: the four at its sides, then the four at its corners
+    near: np.ndarray  # (6, columns) int32: left, above, above left, above right, two left, two above
+    around: np.ndarray  # (8, columns) int32: the four at its sides, then the four at its corners
 
 
 class Past(NamedTuple):
@@ -100,7 +113,7 @@ def new_mixer(estimates: int, contexts: int, squash: np.ndarray, stretch: np.nda
     )
 
 
-@njit(cache=True)
+@_compiled
 def code_number(coder: Coder, number: int, bits: int) -> int:
     """A number below 2^bits, all equally likely.
 
@@ -113,13 +126,15 @@ def code_number(coder: Coder, number: int, bits: int) -> int:
     return result
 
 
-@njit(cache=True)
+@_compiled
 def code_flags(coder: Coder, mixer: Mixer, flags: np.ndarray, near: np.ndarray) -> None:
     """Flags (count + 1,) bool without the last, each predicted from those of `near` (neighbours, count).
 
     >>> code_flags(coder, new_mixer(0, 1, *tables()), alive, geometry.near)
     """
     for j in range(len(flags) - 1):
+        if _is_over(coder):
+            break
         pattern = 0
         for k in range(len(near)):
             pattern |= flags[near[k, j]] << k
@@ -127,7 +142,7 @@ def code_flags(coder: Coder, mixer: Mixer, flags: np.ndarray, near: np.ndarray) 
         flags[j] = _code_mixed(coder, mixer, EVEN, int(flags[j]))[0]
 
 
-@njit(cache=True)
+@_compiled
 def code_mask(
     coder: Coder, mixer: Mixer, mask: np.ndarray, rows: np.ndarray, columns: np.ndarray, geometry: Geometry
 ) -> None:
@@ -145,7 +160,7 @@ def code_mask(
                 counts[j] += 4096 * mask[i, j]
 
 
-@njit(cache=True)
+@_compiled
 def code_codes(
     coder: Coder, mixer: Mixer, mask: np.ndarray, codes: np.ndarray, levels: int, geometry: Geometry
 ) -> None:
@@ -176,7 +191,7 @@ def code_codes(
                 at += 1
 
 
-@njit(cache=True)
+@_compiled
 def _code_bit(coder: Coder, probability: Integer, bit: int) -> int:
     """The bit, written or read, at the cost of -log2 of its probability."""
     state, data = coder
@@ -202,13 +217,13 @@ def _code_bit(coder: Coder, probability: Integer, bit: int) -> int:
     return bit
 
 
-@njit(cache=True)
+@_compiled
 def _is_over(coder: Coder) -> bool:
     """Whether more bytes were read than there are, so that nothing sensible can follow."""
     return coder.state[READING] and coder.state[AT] > len(coder.data)
 
 
-@njit(cache=True)
+@_compiled
 def _code_mixed(coder: Coder, mixer: Mixer, prior: Integer, bit: int) -> tuple[int, int]:
     """The bit, predicted by mixing mixer.estimate and mixer.slot, and the prediction; prior has 22 bits."""
     estimates, weight, logit = len(mixer.estimate), mixer.weight, mixer.logit
@@ -233,19 +248,19 @@ def _code_mixed(coder: Coder, mixer: Mixer, prior: Integer, bit: int) -> tuple[i
     return bit, predicted
 
 
-@njit(cache=True)
+@_compiled
 def _logit(mixer: Mixer, probability: Integer) -> int:
     return mixer.stretch[min(max(probability, 1), 65535)]
 
 
-@njit(cache=True)
+@_compiled
 def _count(probability: np.ndarray, seen: np.ndarray, slot: int, bit: int) -> None:
     """Move towards the bit, as the mean of the bits so far that counts the start 2.5 times."""
     probability[slot] += ((bit << 22) - probability[slot]) * 2 // (2 * seen[slot] + 7)
     seen[slot] = min(seen[slot] + 1, STEADY)
 
 
-@njit(cache=True)
+@_compiled
 def _coarse(count: int) -> int:
     """0 to 7 as they are, then four steps to each doubling, 31 at most."""
     shift = 0
@@ -254,7 +269,7 @@ def _coarse(count: int) -> int:
     return min(4 * shift + (count >> shift), 31)
 
 
-@njit(cache=True)
+@_compiled
 def _smooth(counts: np.ndarray, around: np.ndarray) -> np.ndarray:
     """Each column averaged with the eight around it, weights 4, 2 (sides) and 1 (corners): (columns,)."""
     smooth = np.empty_like(counts)
@@ -266,7 +281,7 @@ def _smooth(counts: np.ndarray, around: np.ndarray) -> np.ndarray:
     return smooth
 
 
-@njit(cache=True)
+@_compiled
 def _code_row(
     coder: Coder, mixer: Mixer, row: np.ndarray, columns: np.ndarray, geometry: Geometry, past: Past
 ) -> None:
@@ -275,7 +290,7 @@ def _code_row(
     taps = np.zeros(geometry.tile, np.int64)  # non-zeros at each place of a tile, in the tiles before
     kept, expected = 0, 0
     for j in range(len(row) - 1):
-        if columns[j]:
+        if columns[j] and not _is_over(coder):
             tap, ones, positions = j % geometry.tile, past.totals[0], past.totals[1]
             density = max(64, (2 * ones + 1 << 22) // (2 * positions + 4))
             _look_at(mixer, row, guess, j, density, geometry, past)
@@ -292,7 +307,7 @@ def _code_row(
             past.totals[1] += 1
 
 
-@njit(cache=True)
+@_compiled
 def _look_at(
     mixer: Mixer, row: np.ndarray, guess: np.ndarray, j: int, density: int, geometry: Geometry, past: Past
 ) -> None:
@@ -313,7 +328,7 @@ def _look_at(
     mixer.slot[2] = pattern
 
 
-@njit(cache=True)
+@_compiled
 def _look_around(
     contexts: np.ndarray, row: np.ndarray, mask: np.ndarray, j: int, levels: int, geometry: Geometry
 ) -> None:
@@ -334,7 +349,7 @@ def _look_around(
     contexts[4], contexts[5], contexts[6] = signs + 8, crowd, pattern
 
 
-@njit(cache=True)
+@_compiled
 def _code_in_tree(
     coder: Coder,
     mixer: Mixer,

@@ -161,8 +161,8 @@ def _parse(content: bytes) -> tuple[PackedTensor, ...]:
 def _parse_tensor(reader: Reader) -> PackedTensor:
     name = record.read_name(reader)
     try:
-        one = record.read(name, reader)
-        check(one)
+        one, lengths = record.read(name, reader)
+        check(one, lengths=lengths)
     except PackError as fact:
         raise PackError(f'tensor "{name}": {fact}') from None
     return one

@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
+from zeroskip.codecs import huffman
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
 from zeroskip.pack import positions, values
-from zeroskip.pack.tensor import DTYPES, MAX_DIMENSIONS, MAX_ELEMENTS, elements, read_tables, stored_values
 from zeroskip.pack.varint import varint
 
+# The order is part of the file format: a file stores the index.
+DTYPES = (
+    "bool",
+    "uint8",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+)
+MAX_DIMENSIONS = 64  # PyTorch's own
+MAX_ELEMENTS = 2**31  # of one tensor: a few bytes of gaps may stand for many zeros, and this bounds how many
 MAX_NAME = 1024
 FILE = "(file)"  # the ledger's entry for what belongs to no tensor
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The lengths of a tensor's Huffman codes, (alphabet,) uint8; empty where there is none."""
+
+    gaps: np.ndarray
+    values: np.ndarray
 
 
 @dataclass
@@ -48,10 +73,13 @@ class Reader:
 def write(one: PackedTensor) -> list[bytes]:
     """Header, tables, codebook, positions and values of a tensor, as they follow each other.
 
+    Raises PackError as `check_name` and `check_fields` do.
+
     >>> b"".join(write(PackedTensor("b", "uint8", (2,), "dense", 2, b"", b"ab"))).hex(" ")
     '01 62 01 01 02 00 02 61 62'
     """
     name = check_name(one.name)
+    check_fields(one)
     half = one.values_coding != "exact" and one.codebook_dtype != one.dtype
     kind = DTYPES.index(one.dtype) | values.CODINGS.index(one.values_coding) << 4 | half << 6
     header = varint(len(name)) + name + bytes([kind]) + varint(len(one.shape))
@@ -68,10 +96,10 @@ def write(one: PackedTensor) -> list[bytes]:
     return [header, one.tables, one.codebook, one.positions, one.values]
 
 
-def read(name: str, reader: Reader) -> PackedTensor:
-    """The tensor that follows its name in the file; raises PackError, with the bare fact.
+def read(name: str, reader: Reader) -> tuple[PackedTensor, Lengths]:
+    """The tensor that follows its name in the file, and what its tables say; PackError with the bare fact.
 
-    >>> read("b", Reader(bytes.fromhex("01 01 02 00 02 61 62"))).values
+    >>> read("b", Reader(bytes.fromhex("01 01 02 00 02 61 62")))[0].values
     b'ab'
     """
     kind = reader.take(1)[0]
@@ -95,12 +123,13 @@ def read(name: str, reader: Reader) -> PackedTensor:
         value_bytes = -(-count * values.code_width(levels) // 8)
     if values_coding in ("huffman", "arithmetic"):
         value_bytes = reader.integer("bytes of values", most)
-    rest = memoryview(reader.data)[reader.at :]
-    tables = reader.take(read_tables(rest, coding, values_coding, levels)[2])
+    kinds = (values_coding, book_dtype)
+    one = PackedTensor(name, dtype, shape, coding, nonzeros, b"", b"", *kinds, escapes=escapes)
+    table_lengths, used = read_tables(one, memoryview(reader.data)[reader.at :], levels)
+    tables = reader.take(used)
     book = reader.take(levels * getattr(torch, book_dtype).itemsize if book_dtype else 0)
     places, data = reader.take(lengths[coding]), reader.take(value_bytes)
-    stored = (places, data, values_coding, book_dtype, book, tables, escapes)
-    return PackedTensor(name, dtype, shape, coding, nonzeros, *stored)
+    return replace(one, positions=places, values=data, codebook=book, tables=tables), table_lengths
 
 
 def read_name(reader: Reader) -> str:
@@ -114,6 +143,72 @@ def read_name(reader: Reader) -> str:
         return stored.decode()
     except UnicodeDecodeError:
         raise PackError(f"a tensor name, {stored[:40]!r}, is not UTF-8") from None
+
+
+def read_tables(one: PackedTensor, data: bytes | memoryview, levels: int) -> tuple[Lengths, int]:
+    """What the tables say that `data` begins with, and how many of its bytes they are.
+
+    `levels` is the number of entries of the codebook. PackError, too, for Huffman codes of nothing: nobody writes
+    them, and a few bytes of them would stand for a table of 65,536 symbols.
+
+    >>> read_tables(PackedTensor("b", "uint8", (2,), "dense", 2, b"", b"ab"), b"", 0)[1]
+    0
+    """
+    gap_lengths = value_lengths = np.zeros(0, np.uint8)
+    gaps = one.nonzeros + one.escapes if one.coding.startswith("huffman") else None
+    codes = stored_values(one.coding, one.shape, one.nonzeros) if one.values_coding == "huffman" else None
+    if 0 in (gaps, codes):
+        raise PackError("it has a Huffman table, and no Huffman codes")
+    used = more = 0
+    if gaps:
+        gap_lengths, used = huffman.read_table(data, 2 ** positions.gap_width(one.coding))
+    if codes:
+        value_lengths, more = huffman.read_table(data[used:], levels)
+    return Lengths(gap_lengths, value_lengths), used + more
+
+
+def elements(shape: tuple[int, ...]) -> int:
+    """Number of elements; PackError for a shape larger than a file may claim.
+
+    >>> elements((300, 784))
+    235200
+    """
+    # An empty tensor may not have absurd other sides either: its strides would overflow.
+    if len(shape) > MAX_DIMENSIONS or math.prod(max(1, side) for side in shape) > MAX_ELEMENTS:
+        raise PackError(
+            f"a tensor has at most {MAX_DIMENSIONS} sides and {MAX_ELEMENTS:,} elements; split it"
+        )
+    return math.prod(shape)
+
+
+def stored_values(coding: str, shape: tuple[int, ...], nonzeros: int) -> int:
+    """How many values are stored: every element if "dense", otherwise the non-zeros.
+
+    >>> stored_values("bitmask", (300, 784), 23520)
+    23520
+    """
+    return elements(shape) if coding == "dense" else nonzeros
+
+
+def check_fields(one: PackedTensor) -> None:
+    """PackError unless dtypes and codings are those that a file can name, and no count is negative.
+
+    >>> check_fields(PackedTensor("b", "uint8", (2,), "dense", 2, b"", b"ab"))
+    """
+    books = ("",) if one.values_coding == "exact" else (one.dtype, "float16")
+    for what, given, choices in (
+        ("dtype", one.dtype, DTYPES),
+        ("coding", one.coding, positions.CODINGS),
+        ("coding of values", one.values_coding, values.CODINGS),
+        ("dtype of a codebook", one.codebook_dtype, books),
+    ):
+        if given not in choices:
+            raise PackError(f"the {what} {given!r} is unknown here; it can be {', '.join(map(repr, choices))}")
+    counts = (*one.shape, one.nonzeros, one.escapes)
+    if any(not isinstance(count, int) or count < 0 for count in counts):
+        raise PackError(
+            f"shape {one.shape}, {one.nonzeros} non-zeros and {one.escapes} escapes are not all whole numbers from 0 on"
+        )
 
 
 def check_name(name: object) -> bytes:

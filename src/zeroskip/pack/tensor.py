@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from zeroskip.codecs import arithmetic, huffman
+from zeroskip.codecs import arithmetic
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
-from zeroskip.pack import positions, values
+from zeroskip.pack import positions, record, values
+from zeroskip.pack.record import DTYPES, Lengths, elements, read_tables, stored_values
 
-# The order is part of the file format: a file stores the index.
-DTYPES = (
-    "bool",
-    "uint8",
-    "int8",
-    "int16",
-    "int32",
-    "int64",
-    "float16",
-    "bfloat16",
-    "float32",
-    "float64",
-)
 CODERS = ("fixed", "huffman", "arithmetic")
 
-MAX_DIMENSIONS = 64  # PyTorch's own
-MAX_ELEMENTS = 2**31  # of one tensor: a few bytes of gaps may stand for many zeros, and this bounds how many
 
 
 def encode_tensor(name: str, tensor: Tensor, *, coder: str, index_bits: int | None = None) -> PackedTensor:
@@ -45,10 +29,11 @@ def encode_tensor(name: str, tensor: Tensor, *, coder: str, index_bits: int | No
     raw = _raw(tensor)
     levels, counts = values.distinct(raw[raw != 0])
     codings = _candidates(raw != 0, levels, counts, dtype, coder, index_bits)
+    codings = [pair for pair in codings if "arithmetic" not in pair or arithmetic.fits(shape)]
     found = [_encoded(name, dtype, shape, raw, levels, *pair) for pair in codings]
     most = positions.MOST_PER_BYTE  # elements, or a reader refuses
     found[1:] = [one for one in found[1:] if len(raw) <= most * len(one.positions or one.values)]
-    return min(found, key=lambda one: sum(map(len, (one.positions, one.values, one.codebook, one.tables))))
+    return min(found, key=lambda one: sum(map(len, record.write(one))))
 
 
 def decode_tensor(packed: PackedTensor) -> Tensor:
@@ -60,59 +45,21 @@ def decode_tensor(packed: PackedTensor) -> Tensor:
     places, stored = _contents(packed)
     raw = np.zeros(elements(packed.shape), stored.dtype)
     raw[places] = stored
+    raw = raw.astype(f"=u{stored.itemsize}", copy=False)  # torch knows the machine's own order only
     return torch.from_numpy(raw.view(np.uint8)).view(getattr(torch, packed.dtype)).reshape(packed.shape)
 
 
-def check(packed: PackedTensor) -> None:
+def check(packed: PackedTensor, *, lengths: Lengths | None = None) -> None:
     """Raise PackError, with the bare fact, unless the bytes are those of a tensor of this shape and dtype.
 
-    Memory and time grow with the bytes that are there, not with the shape that they claim.
+    Memory and time grow with the bytes that are there, not with the shape that they claim; of arithmetic codes
+    each byte may stand for 1024 elements. `lengths` are those of its Huffman tables if they are known already.
 
     >>> check(PackedTensor("fc.bias", "float32", (3,), "dense", 0, b"", b""))
     Traceback (most recent call last):
     zeroskip.errors.PackError: 3 values of float32 take 12 bytes, not 0
     """
-    _contents(packed)
-
-
-def elements(shape: tuple[int, ...]) -> int:
-    """Number of elements; PackError for a shape larger than a file may claim.
-
-    >>> elements((300, 784))
-    235200
-    """
-    # An empty tensor may not have absurd other sides either: its strides would overflow.
-    if len(shape) > MAX_DIMENSIONS or math.prod(max(1, side) for side in shape) > MAX_ELEMENTS:
-        raise PackError(
-            f"a tensor has at most {MAX_DIMENSIONS} sides and {MAX_ELEMENTS:,} elements; split it"
-        )
-    return math.prod(shape)
-
-
-def stored_values(coding: str, shape: tuple[int, ...], nonzeros: int) -> int:
-    """How many values are stored: every element if "dense", otherwise the non-zeros.
-
-    >>> stored_values("bitmask", (300, 784), 23520)
-    23520
-    """
-    return elements(shape) if coding == "dense" else nonzeros
-
-
-def read_tables(
-    data: bytes | memoryview, coding: str, values_coding: str, levels: int
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The Huffman codes' lengths of gaps and of values, empty where there are none, and the bytes they take.
-
-    >>> read_tables(b"", "dense", "exact", 0)
-    (array([], dtype=uint8), array([], dtype=uint8), 0)
-    """
-    gap_lengths = value_lengths = np.zeros(0, np.uint8)
-    used = more = 0
-    if coding.startswith("huffman"):
-        gap_lengths, used = huffman.read_table(data, 2 ** positions.gap_width(coding))
-    if values_coding == "huffman":
-        value_lengths, more = huffman.read_table(data[used:], levels)
-    return gap_lengths, value_lengths, used + more
+    _contents(packed, lengths)
 
 
 def _storable(tensor: Tensor) -> tuple[str, tuple[int, ...]]:
@@ -186,20 +133,21 @@ def _encoded(
     return PackedTensor(name, dtype, shape, coding, nonzeros, places, *rest)
 
 
-def _contents(packed: PackedTensor) -> tuple[np.ndarray | slice, np.ndarray]:
+def _contents(packed: PackedTensor, lengths: Lengths | None = None) -> tuple[np.ndarray | slice, np.ndarray]:
     """Which elements are stored, and their bits (stored values,); PackError where the parts do not fit."""
+    record.check_fields(packed)
     exact = packed.values_coding == "exact"
     book = np.zeros(0, np.uint8) if exact else values.entries(packed)
-    codings = (packed.coding, packed.values_coding)
-    gap_lengths, value_lengths, used = read_tables(packed.tables, *codings, len(book))
-    if used != len(packed.tables):
-        raise PackError(f"{len(packed.tables) - used:,} bytes follow its Huffman tables")
+    if lengths is None:
+        lengths, used = read_tables(packed, packed.tables, len(book))
+        if used != len(packed.tables):
+            raise PackError(f"{len(packed.tables) - used:,} bytes follow its Huffman tables")
     if packed.values_coding == "arithmetic":
         return _joint_contents(packed, book)
     count = stored_values(packed.coding, packed.shape, packed.nonzeros)
-    codes = None if exact else values.decode(packed, count, len(book), value_lengths)
+    codes = None if exact else values.decode(packed, count, len(book), lengths.values)
     stored = _checked(packed, _exact(packed, count) if codes is None else book[codes])
-    return positions.decode(packed, elements(packed.shape), gap_lengths), stored
+    return positions.decode(packed, elements(packed.shape), lengths.gaps), stored
 
 
 def _joint_contents(packed: PackedTensor, book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

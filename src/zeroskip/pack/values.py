@@ -56,9 +56,10 @@ def codebook(levels: np.ndarray, dtype: str) -> tuple[str, bytes]:
     ('float16', b'\\x00\\x00\\x00<')
     """
     if dtype in _HALVED:
+        own = f"<f{levels.itemsize}"
         with np.errstate(over="ignore"):  # what does not fit is noticed in the next line
-            half = levels.view(dtype).astype("<f2")
-        if np.array_equal(half.astype(dtype).view(levels.dtype), levels):
+            half = levels.view(own).astype("<f2")
+        if np.array_equal(half.astype(own).view(levels.dtype), levels):
             return "float16", half.tobytes()
     return dtype, levels.tobytes()
 
@@ -75,7 +76,7 @@ def entries(packed: PackedTensor) -> np.ndarray:
         raise PackError(f"{len(packed.codebook):,} bytes are no codebook of {packed.dtype}")
     stored = np.frombuffer(packed.codebook, f"<u{itemsize}")
     if packed.codebook_dtype != packed.dtype:
-        stored = stored.view("<f2").astype(packed.dtype).view(f"<u{own}")
+        stored = stored.view("<f2").astype(f"<f{own}").view(f"<u{own}")
     if (stored[1:] <= stored[:-1]).any():
         raise PackError("the entries of its codebook do not increase")
     return stored

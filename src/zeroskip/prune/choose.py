@@ -68,19 +68,20 @@ def quality_threshold(weight: Tensor, quality: float) -> float:
 def quality(weight: Tensor, sparsity: float) -> float:
     """The quality whose threshold leaves `sparsity` zeros in the layer: `quality_threshold` the other way round.
 
-    0 where so many are zero already.
+    0 where so many are zero already, or where the survivors have no deviation that could be multiplied.
 
     >>> quality(torch.tensor([-2.0, 2.0, 1.0, -1.0]), 0.5)
     1.264...
     """
     survivors = weight[weight != 0].float()
     kept = round((1 - sparsity) * weight.numel())
-    if kept >= len(survivors):
+    deviation = float(survivors.std(correction=0)) if len(survivors) else 0.0
+    if kept >= len(survivors) or not deviation:
         return 0.0
     sizes = survivors.abs().sort(descending=True).values
     last, next_one = float(sizes[kept - 1]) if kept else 2 * float(sizes[0]), float(sizes[kept])
     # Half way between the last that stays and the first that goes: no rounding can exchange them.
-    return (last + next_one) / 2 / float(survivors.std(correction=0))
+    return (last + next_one) / 2 / deviation
 
 
 def spread(
@@ -101,9 +102,11 @@ def spread(
         return fixed
     means = {name: block_scores(scored[name], patterns[name]).flatten() / sizes[name] for name in sizes}
     every = torch.cat(list(means.values()))
-    lengths = torch.cat([torch.full((len(mean),), sizes[name]) for name, mean in means.items()])
+    lengths = torch.cat(
+        [torch.full_like(mean, sizes[name], dtype=torch.long) for name, mean in means.items()]
+    )
     order = every.argsort(stable=True)
-    pruned = torch.zeros(len(every), dtype=torch.bool)
+    pruned = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     pruned[order] = lengths[order].cumsum(0) <= round(sparsity * int(lengths.sum()))
     parts = pruned.split([len(mean) for mean in means.values()])
     return fixed | {name: part.float().mean().item() for name, part in zip(means, parts, strict=True)}

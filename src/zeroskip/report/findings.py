@@ -46,10 +46,11 @@ def trade_off(found: Findings) -> list[Plot]:
     """Han et al. 2015, figure 5: error against the share of weights kept, by penalty and retraining.
 
     >>> [line.name for line in trade_off(found)[0].figure.data][-1]
-    'dense (1.64 %)'
+    'dense, L2 (1.64 %)'
     """
     curves = {_NAMES.get(name, name): points for name, points in found.get("figure5", {}).items()}
-    return _shares(curves, KEPT, found.get("error_dense"))
+    dense = {f"dense, {name}": error for name, error in found.get("figure5_dense", {}).items()}
+    return _shares(curves, KEPT, dense)
 
 
 def sensitivity(found: Findings) -> list[Plot]:
@@ -105,7 +106,7 @@ def sizes(found: Findings) -> list[Plot]:
     ['pruned', 'shared', 'both']
     """
     x = "size, share of the dense network's (log, smaller to the right)"
-    return _shares(found.get("figure6", {}), x, found.get("error_dense"))
+    return _shares(found.get("figure6", {}), x, _start(found))
 
 
 def bits(found: Findings) -> list[Plot]:
@@ -115,7 +116,7 @@ def bits(found: Findings) -> list[Plot]:
     ['conv layers', 'fc layers']
     """
     curves = {f"{kind} layers": curve for kind, curve in found.get("figure7", {}).items()}
-    return _widths(curves, found.get("error_dense"))
+    return _widths(curves, _start(found))
 
 
 def starts(found: Findings) -> list[Plot]:
@@ -124,7 +125,12 @@ def starts(found: Findings) -> list[Plot]:
     >>> [line.name for line in starts(found)[0].figure.data][:3]
     ['linear', 'density', 'random']
     """
-    return _widths(found.get("figure8", {}), found.get("error_dense"))
+    return _widths(found.get("figure8", {}), _start(found))
+
+
+def _start(found: Findings) -> dict[str, float]:
+    """The error of the dense network that the curves start from: theirs is one seed, tables are means."""
+    return {"dense": found["figures_dense"]} if "figures_dense" in found else {}
 
 
 def frontier_weights(found: Findings, told: Published) -> list[Plot]:
@@ -212,27 +218,29 @@ def _level(
     figure.add_scatter(x=ends, y=[error, error], mode="lines", line=line, name=name)
 
 
-def _shares(curves: Mapping[str, Curve], x: str, dense: float | None) -> list[Plot]:
+def _shares(curves: Mapping[str, Curve], x: str, dense: Mapping[str, float]) -> list[Plot]:
     """Error against shares on a log axis, the smallest to the right."""
     figure = _lines(curves, blank(x, "test error", height=440), dense)
     figure.update_xaxes(type="log", autorange="reversed", dtick="D2", **SHARE)
     return [Plot("", figure)] if curves else []
 
 
-def _widths(curves: Mapping[str, Mapping[str, float]], dense: float | None) -> list[Plot]:
+def _widths(curves: Mapping[str, Mapping[str, float]], dense: Mapping[str, float]) -> list[Plot]:
     """Error against bits."""
     by_bits = {name: _by_number(curve) for name, curve in curves.items()}
     figure = _lines(by_bits, blank("bits of a code", "test error"), dense)
     return [Plot("", figure.update_xaxes(dtick=1))] if curves else []
 
 
-def _lines(curves: Mapping[str, Curve], figure: go.Figure, dense: float | None = None) -> go.Figure:
-    """A line with marks per curve, each from its own colour; where there is a dense error, a dotted line."""
+def _lines(
+    curves: Mapping[str, Curve], figure: go.Figure, dense: Mapping[str, float] | None = None
+) -> go.Figure:
+    """A line with marks per curve, each from its own colour; a dotted level per dense error."""
     for (name, points), hue in zip(curves.items(), cycle(HUES)):
         figure.add_scatter(**_xy(points), mode="lines+markers", line_color=hue, name=label(name))
-    if curves and dense is not None:
-        places = [x for line in figure.data for x in line.x]
-        _level(figure, [min(places), max(places)], dense, "dense", GREY)
+    places = [x for line in figure.data for x in line.x]
+    for (name, error), dash in zip((dense or {}).items() if places else (), cycle(("dot", "dash"))):
+        _level(figure, [min(places), max(places)], error, label(name), GREY, dash)
     errors = [y for line in figure.data for y in line.y]
     scale = {"type": "log", "dtick": "D2"} if errors and 0 < _WIDE * min(errors) < max(errors) else {}
     return figure.update_yaxes(**error_format(errors), **scale)

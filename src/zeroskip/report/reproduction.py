@@ -95,6 +95,7 @@ def reproduction_html(
     >>> reproduction_html("report.html", rows, results, {"han2015": "Learning both ..."})
     PosixPath('report.html')
     """
+    _check(results)
     papers = list(dict.fromkeys(row["paper"] for row in rows))
     asked = {(row["paper"], row["network"]) for row in rows}
     last = {(one["paper"], one["network"]): one for one in results if (one["paper"], one["network"]) in asked}
@@ -105,6 +106,14 @@ def reproduction_html(
         sections += _network(network, rows, some, f"{network}: " if len(networks) > 1 else "")
     title = " and ".join((titles or {}).get(paper, paper) for paper in papers) or "No rows"
     return files.write(path, render(title, [*sections, _all_tables(rows, networks)]))
+
+
+def _check(results: Results) -> None:
+    needed = {"paper", "network", "date", "machine", "command", "seeds", "findings"}
+    for one in results:
+        if not needed <= set(one) or not isinstance(one["findings"], Mapping):
+            lacking = ", ".join(sorted(needed - set(one))) or "findings that are an object"
+            raise FileError(f"a result is damaged: it lacks {lacking}. Delete its file and measure again.")
 
 
 def _network(
@@ -215,7 +224,9 @@ def _table(title: str, rows: Rows) -> str:
     for row in rows:
         name, column, published, *rest = _cells(row)
         star = " *" if row["trust"].startswith("recomputed") else ""
-        lines.append("| " + " | ".join([name, column, published + star, *rest, row["rule"]]) + " |\n")
+        cells = [name, column, published + star, *rest, row["rule"]]
+        # A bar or the end of a line within a cell would be the end of the cell.
+        lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n")
     return f"### {title}\n\n{head}{rule}{''.join(lines)}"
 
 

@@ -135,6 +135,8 @@ def one_peak(histogram: Mapping[str, Any] | None) -> Found:
 def two_peaks(histogram: Mapping[str, Any] | None) -> Found:
     """Highest bins left and right of zero; agrees where both are at least twice as high as the bin at zero.
 
+    A threshold removes what is around zero, so only a retraining that fills the gap again can disagree.
+
     >>> two_peaks({"edges": [-3, -1, 1, 3], "counts": [4, 1, 5]})
     ('peaks at -2 and 2', True)
     """
@@ -148,7 +150,9 @@ def two_peaks(histogram: Mapping[str, Any] | None) -> Found:
 
 
 def wider(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Found:
-    """The distance from zero within which all but 1 % of the weights lie, before and after.
+    """The distance from zero within which all but 1 % of the weights lie; agrees where it is larger after.
+
+    To be told of the same weights: removing the small ones makes it larger without any retraining.
 
     >>> one = {"edges": [-1, 0, 1], "counts": [5, 5]}
     >>> wider(one, {"edges": [-2, 0, 2], "counts": [5, 5]})
@@ -175,8 +179,12 @@ def fewest_bits(curves: Mapping[str, Mapping[str, float]] | None, dense: float |
     return f"conv {least['conv']}, fc {least['fc']}", least["conv"] > least["fc"]
 
 
-def best_start(curves: Mapping[str, Mapping[str, float]] | None, bits: int) -> Found:
-    """The start of the centroids with the lowest error at this width; agrees where "linear" has it.
+def best_start(
+    curves: Mapping[str, Mapping[str, float]] | None, bits: int, *, linear: bool = True
+) -> Found:
+    """The starts of the centroids by their errors at this width; agrees where none is below that of "linear".
+
+    linear  False: agrees where another start is
 
     >>> best_start({"linear": {"5": 0.010}, "random": {"5": 0.014}}, 5)
     ('linear 1.00 %, random 1.40 %', True)
@@ -185,7 +193,19 @@ def best_start(curves: Mapping[str, Mapping[str, float]] | None, bits: int) -> F
     if "linear" not in errors:
         return None
     told = ", ".join(f"{name} {100 * errors[name]:.2f} %" for name in sorted(errors, key=errors.__getitem__))
-    return told, errors["linear"] <= min(errors.values())
+    return told, (errors["linear"] <= min(errors.values())) is linear
+
+
+def removal(dead: Mapping[str, float] | None) -> Found:
+    """How many neurons were removed, and what that changed; agrees where some were, and next to nothing changed.
+
+    >>> removal({"removed": 28, "largest_difference": 1.8e-15})
+    ('28 removed, change 1.8e-15', True)
+    """
+    if dead is None:
+        return None
+    removed, change = dead["removed"], dead["largest_difference"]
+    return f"{removed:g} removed, change {change:.2g}", removed > 0 and change <= 1e-5
 
 
 def _means(curves: Mapping[str, Mapping[str, float]] | None) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Han et al. 2015: what follows from the networks' exact sizes, and what needs training.
 
 Findings of one network, a plain JSON object; every part may be absent. Shares and errors are 0..1, errors
-are those of the test split, means over the seeds.
+are those of the test split where nothing else is said. Up to "total" they are means over the seeds, the
+others are those of seed 0.
 
     error_dense, error_pruned    of the network before and after; top5_dense, top5_pruned likewise
     weights_kept                 weights left, a count
@@ -11,9 +12,11 @@ are those of the test split, means over the seeds.
     figure4                      {"kept_by_pixel": 784 counts of the first layer's connections}
     figure5                      curve -> [[share of weights kept, error], ...]; curves: "L1", "L2" (no
                                  retraining), "L1 retrained", "L2 retrained", "L2 iterative"
-    figure6                      layer -> {sparsity: error with this layer alone pruned}
+    figure5_dense                {"L1": error, "L2": error} of the two dense networks that the curves start from
+    figure6                      layer -> {sparsity: validation error with this layer alone pruned}
     figure7                      {"before": histogram, "after": histogram} of fc1's non-zero weights, each
                                  {"edges": n + 1 numbers, "counts": n numbers}
+    figure7_survivors            histogram of those weights before that are left after
     dropout                      {"rule": error, "unchanged": error} with dropout by the rule, and as it was
     dead_neurons                 {"removed": count, "largest_difference": of the network's outputs}
 """
@@ -24,17 +27,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from zeroskip.codecs import gaps
-from zeroskip.reproduce import facts, frontier
-from zeroskip.reproduce.networks import NETWORKS, Size, parameters, sizes, title
+from zeroskip.reproduce import facts, frontier, han2015_figures
+from zeroskip.reproduce.networks import IMAGENET, NETWORKS, Size, missing, parameters, sizes, title
 from zeroskip.reproduce.published import han2015 as published
 from zeroskip.reproduce.rows import (
-    AT_LEAST,
     EQUAL,
     LAST_DIGIT,
     RECOMPUTED,
     ROUNDS,
     Row,
     Table,
+    at_least,
     at_most,
     figure,
     within,
@@ -46,8 +49,6 @@ POINT = within(1, "1 point")
 TEN_POINTS = within(10, "10 points; it depends on the training")
 # Every published share is rounded to a point, so what is summed from them may be off by half a point.
 HALF_POINT = 0.5
-IMAGENET = "needs training on ImageNet"
-TRAINING = "needs training (--out or --results)"
 
 
 def analytic() -> list[Row]:
@@ -72,16 +73,7 @@ def measured_rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
     """
     tables = [*_table1(network, findings), *_shares(network, findings)] if network in NETWORKS else []
     beyond = frontier.weights_rows(PAPER, network, findings) if network in NETWORKS else []
-    return [*tables, *_figures(network, findings), *_methods(network, findings), *beyond]
-
-
-def missing(network: str) -> str:
-    """Why a row of `network` that needs training has no figure.
-
-    >>> missing("vgg16")
-    'needs training on ImageNet'
-    """
-    return IMAGENET if network in ("alexnet", "vgg16") else TRAINING
+    return [*tables, *han2015_figures.rows(network, findings), *beyond]
 
 
 def shares(network: str) -> list[tuple[Size, published.Layer]]:
@@ -221,12 +213,14 @@ def _table1(network: str, findings: Mapping[str, Any]) -> list[Row]:
         rows.append(judge(f"{name} ref", "top-5 error", told.top5, top5_dense, at_most(), unit="%"))
         rows.append(judge(f"{name} pruned", "top-5 error", told.top5_pruned, top5, at_most(), unit="%"))
     rate = None if kept is None else whole / kept
-    half = figure(told.parameters_pruned).digit / 2
-    rounded = at_most(words="the published figure, and half a step of its last digit", slack=half)
+    fewer, times = (figure(printed).digit / 2 for printed in (told.parameters_pruned, told.rate))
+    rounded = at_most(words="the published figure, and half a step of its last digit", slack=fewer)
+    reached = at_least("the published figure, less half a step of its last digit", slack=times)
     return [
         *rows,
+        frontier.rise(judge, f"{name} pruned", findings.get("error_pruned"), findings.get("error_dense")),
         judge(f"{name} pruned", "weights left", told.parameters_pruned, kept, rounded, unit="weights"),
-        judge(f"{name} pruned", "rate, measured", told.rate, rate, AT_LEAST, unit="x"),
+        judge(f"{name} pruned", "rate, measured", told.rate, rate, reached, unit="x"),
     ]
 
 
@@ -244,131 +238,6 @@ def _shares(network: str, findings: Mapping[str, Any]) -> list[Row]:
             ours_percent = facts.percent(ours.get(key))
             rows.append(table.judge(told.name, column, printed, ours_percent, judged, unit="%"))
     return rows
-
-
-def _figures(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    rows, why = [], missing(network)
-    if network == "vgg16":
-        return []  # the figures are AlexNet's
-    if network == "lenet-300-100":
-        pixels = findings.get("figure4", {}).get("kept_by_pixel")
-        table = Table(PAPER, f"Figure 4: {title(network)}", network, why)
-        period = None if pixels is None else facts.period(pixels)
-        rows += [
-            table.judge("mask of fc1", "width of a band", "28", period, EQUAL, unit="pixels"),
-            table.fact(
-                "mask of fc1",
-                "connections at the border",
-                "few",
-                facts.border(pixels),
-                "a border pixel (2 outer rings) keeps less than a tenth of what an inner one keeps",
-            ),
-        ]
-    rows += _trade_off(network, findings)
-    if network not in ("lenet-300-100", "digits"):
-        table, seen = (
-            Table(PAPER, f"Figure 6: {title(network)}", network, why),
-            facts.most_sensitive(findings.get("figure6")),
-        )
-        rows.append(
-            table.fact(
-                "layers pruned alone",
-                "most sensitive",
-                "the first convolution",
-                None if seen is None else (seen, seen == "conv1"),
-                "the same layer: highest mean error over the sparsities tried",
-            )
-        )
-        rows.append(
-            table.fact(
-                "layers pruned alone",
-                "conv against fc",
-                "conv is more sensitive",
-                facts.conv_against_fc(findings.get("figure6")),
-                "mean error of the conv layers above that of the fc layers",
-            )
-        )
-    return [*rows, *_histogram(network, findings)]
-
-
-def _trade_off(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    table = Table(PAPER, f"Figure 5: {title(network)}", network, missing(network))
-    curves, dense = findings.get("figure5", {}), findings.get("error_dense")
-    order = ("L2", "L2 retrained", "L2 iterative")
-    return [
-        table.fact(
-            "times fewer without loss",
-            "iterative > retrained once > not retrained",
-            "9x > 5x > 2x",
-            facts.reach(curves, order, dense),
-            "the same order, each the most at an error at most 0.1 points above the dense network's",
-        ),
-        table.fact(
-            "without retraining",
-            "L1 against L2",
-            "L1 is better",
-            facts.better(curves, "L1", "L2"),
-            "lower mean error over the shares kept that both curves have",
-        ),
-        table.fact(
-            "with retraining",
-            "L2 against L1",
-            "L2 is better",
-            facts.better(curves, "L2 retrained", "L1 retrained"),
-            "lower mean error over the shares kept that both curves have",
-        ),
-    ]
-
-
-def _histogram(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    table, both = (
-        Table(PAPER, f"Figure 7: {title(network)}", network, missing(network)),
-        findings.get("figure7", {}),
-    )
-    before, after = both.get("before"), both.get("after")
-    return [
-        table.fact(
-            "fc1 before", "peaks", "one, at zero", facts.one_peak(before), "the highest bin is next to zero"
-        ),
-        table.fact(
-            "fc1 after",
-            "peaks",
-            "two, none at zero",
-            facts.two_peaks(after),
-            "left and right of zero each have a peak at least twice as high as the bins at zero",
-        ),
-        table.fact(
-            "fc1 after",
-            "spread",
-            "wider: 0.025 from 0.015",
-            facts.wider(before, after),
-            "the interval that holds all but 1 % of the weights that are not zero is wider than before",
-        ),
-    ]
-
-
-def _methods(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    dropout, dead = findings.get("dropout"), findings.get("dead_neurons")
-    if network in ("alexnet", "vgg16"):
-        return []
-    table = Table(PAPER, f"Section 3: {title(network)}", network, missing(network))
-    difference = None if dead is None else dead["largest_difference"]
-    return [
-        table.fact(
-            "dropout while retraining",
-            "by the rule against unchanged",
-            "by the rule is better",
-            facts.lower(dropout, "rule", "unchanged"),
-            "the error with dropout x sqrt(connections left / connections) is at most that with dropout as before",
-        ),
-        table.judge(
-            "neurons without inputs or outputs",
-            "change of the network's outputs when removed",
-            "0",
-            difference,
-            within(1e-5, "0.00001"),
-        ),
-    ]
 
 
 def _table(network: str, why: str = "") -> Table:

@@ -20,6 +20,10 @@ NETWORKS: dict[str, tuple[str, type[nn.Module], tuple[int, ...]]] = {
 }
 
 
+IMAGENET = "needs training on ImageNet"
+TRAINING = "needs training (--out or --results)"
+
+
 @dataclass(frozen=True)
 class Size:
     """One layer: weights (biases excluded), multiply-accumulates, values it hands on after its pooling."""
@@ -54,6 +58,15 @@ def title(network: str) -> str:
     ('VGG-16', 'digits')
     """
     return NETWORKS[network][0] if network in NETWORKS else network
+
+
+def missing(network: str) -> str:
+    """Why a row of `network` that needs training has no figure.
+
+    >>> missing("vgg16")
+    'needs training on ImageNet'
+    """
+    return IMAGENET if network in ("alexnet", "vgg16") else TRAINING
 
 
 def parameters(network: str) -> int:

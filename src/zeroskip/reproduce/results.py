@@ -72,7 +72,7 @@ def load(path: str | Path) -> list[Result]:
 
     Raises FileError where there is none, or where it has another form.
 
-    >>> [one.network for one in load("docs/results")]
+    >>> [one.network for one in load("runs/reproduce")]
     ['lenet-300-100', 'lenet-5']
     """
     path = Path(path)

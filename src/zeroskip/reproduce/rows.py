@@ -102,8 +102,8 @@ class Table:
         """
         published = figure(printed)
         holds = None if ours is None else rule.holds(published, ours)
-        reason = self.missing if ours is None else reason
         where = (self.paper, self.title, row, column)
+        reason = self._reason(holds, reason)
         return Row(*where, published.value, ours, holds, unit, rule.text, trust, self.network, reason)
 
     def fact(
@@ -121,9 +121,12 @@ class Table:
         True
         """
         ours, holds = found or (None, None)
-        reason = self.missing if found is None else reason
         where = (self.paper, self.title, row, column)
+        reason = self._reason(holds, reason)
         return Row(*where, published, ours, holds, "", rule, READ, self.network, reason)
+
+    def _reason(self, holds: bool | None, known: str) -> str:
+        return {True: "", False: known, None: self.missing}[holds]
 
 
 def figure(printed: str) -> Figure:
@@ -173,7 +176,16 @@ def at_most(limit: float | None = None, words: str = "the published figure", sla
     )
 
 
-AT_LEAST = Rule("at least the published figure", lambda told, ours: ours >= told.value)
+def at_least(words: str = "the published figure", slack: float = 0.0) -> Rule:
+    """Ours is no less than the published figure minus `slack`.
+
+    >>> at_least().text
+    'at least the published figure'
+    """
+    return Rule(f"at least {words}", lambda told, ours: ours >= told.value - slack)
+
+
+AT_LEAST = at_least()
 ROUNDS = Rule(
     "rounds to the published figure", lambda told, ours: abs(ours - told.value) <= told.digit / 2 * _SLACK
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from zeroskip import contract, prune, sharing
@@ -22,6 +25,7 @@ def centroids(
     bits: int | Mapping[str, int] = 5,
     bias_bits: int = 6,
     start: str = "linear",
+    max_error: float = math.inf,
     folder: str | Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
@@ -31,6 +35,7 @@ def centroids(
 
     k-means first, then the task's training on the centroids alone; of the two states, the one with the lower
     validation error is returned. `sparse` stays as it is; its zeros stay zeros.
+    max_error where both are worse than this on validation, `sparse` comes back, with the try in its history
     bits      a width for all layers, or layer name -> width; biases take `bias_bits`
     keywords  for the task's train, by default 4 epochs at a tenth of its learning rate without decay; epochs=0
               leaves it at k-means
@@ -40,18 +45,21 @@ def centroids(
     """
     model = deepcopy(sparse.model)
     shared_bits = widths(model, bits, bias_bits)
+    torch.manual_seed(seed)
     start_only = sharing.release_(sharing.hold_(deepcopy(model), shared_bits, start=start))
-    shared = [_judged(start_only, task, sparse)]
+    shared = [_judged(start_only, task, sparse, max_error)]
     keywords = {**_gentle(task), **keywords}
     if keywords["epochs"] != 0:
         path = None if folder is None else Path(folder)
+        torch.manual_seed(seed)  # random starts are the same again, also after a stop
         sharing.hold_(model, shared_bits, start=start)
         try:
             train(task, model, stage="centroids", seed=seed, folder=path, progress=progress, **keywords)
         finally:
             sharing.release_(model)
-        shared.append(_judged(model, task, sparse))
-    return min(shared, key=lambda one: one.history[-1].error)
+        shared.append(_judged(model, task, sparse, max_error))
+    best = min(shared, key=lambda one: one.history[-1].error)
+    return best if best.history[-1].good else replace(sparse, history=best.history)
 
 
 def _gentle(task: contract.Task) -> dict[str, Any]:
@@ -80,6 +88,6 @@ def widths(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int = 6) 
     return {f"{name}.weight": width for name, width in by_layer.items()} | dict.fromkeys(biases, bias_bits)
 
 
-def _judged(model: nn.Module, task: contract.Task, sparse: Sparse) -> Sparse:
+def _judged(model: nn.Module, task: contract.Task, sparse: Sparse, max_error: float) -> Sparse:
     error = contract.probe(task, model)
-    return as_sparse(model, (*sparse.history, point(model, "centroids", error, good=True)))
+    return as_sparse(model, (*sparse.history, point(model, "centroids", error, good=error <= max_error)))

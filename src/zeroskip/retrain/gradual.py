@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -28,19 +29,20 @@ def growing(model: nn.Module, one: Round) -> OnStep:
 
     >>> task.train(model, on_step=growing(model, Round(sparsity=0.9, gradual=0.7)))
     """
-    restored = False
+    restored, own = False, Moments(model)
 
     def on_step(step: int, steps: int, optimizer: Optimizer) -> None:
         nonlocal restored
         if not restored:
             prune.update_(model, {name: weight != 0 for name, weight in prune.weights(model).items()})
             restored = True
-        last = max(1, int(one.gradual * steps))
+        own.update_(optimizer)
+        last = max(1, min(int(one.gradual * steps), steps - 1))
         if 0 < step <= last and (
             step == last or step % EVERY == 0
         ):  # before the first update there are no moments
             grown = 1 - (1 - step / last) ** 3
-            prune.update_(model, prune.choose(model, _scaled(one, grown), moments(model, optimizer)))
+            prune.update_(model, prune.choose(model, _scaled(one, grown), own.of(optimizer)))
 
     return on_step
 
@@ -52,6 +54,10 @@ def check_gradual(one: Round) -> None:
     """
     if not 0 <= one.gradual <= 1:
         raise RecipeError(f"gradual {one.gradual} is no share of a training. Give a number from 0 to 1.")
+    if one.gradual and one.frozen and one.score == "saliency":
+        raise RecipeError(
+            f'"{one.frozen[0]}" is frozen and has no gradients, which the score "saliency" needs. Use "magnitude".'
+        )
     patterns = [one.pattern] if isinstance(one.pattern, str) else list(one.pattern.values())
     fixed = [text for text in patterns if parse(text).fixed_sparsity is not None]
     if one.gradual and (fixed or one.quality is not None):
@@ -59,15 +65,25 @@ def check_gradual(one: Round) -> None:
         raise RecipeError(f"{what} has no sparsity that could grow. Prune at once, with gradual=0.")
 
 
-def moments(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Layer name -> mean squares of its weight's gradients, (like the weight); without those that the optimizer
-    does not keep. Adam's have a bias in the first steps, the same for every weight, which scores do not mind.
+class Moments:
+    """Mean squares of the gradients of each layer's weight: the optimizer's where it keeps them, as Adam does, or
+    else ours, with Adam's rate. Ours start again after a stop. A bias in the first steps is the same for all."""
 
-    >>> moments(model, adam)["fc1"].shape
-    torch.Size([300, 784])
-    """
-    kept = {name: optimizer.state.get(parameter, {}) for name, parameter in prune.parameters(model).items()}
-    return {name: state["exp_avg_sq"] for name, state in kept.items() if "exp_avg_sq" in state}
+    def __init__(self, model: nn.Module) -> None:
+        self.parameters = prune.parameters(model)
+        self.own: dict[str, Tensor] = {}
+
+    def update_(self, optimizer: Optimizer) -> None:
+        """Take in the gradients of one step."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None and "exp_avg_sq" not in optimizer.state.get(parameter, {}):
+                square = parameter.grad.detach().square()
+                self.own[name] = torch.lerp(self.own.get(name, torch.zeros_like(square)), square, 1e-3)
+
+    def of(self, optimizer: Optimizer) -> dict[str, Tensor]:
+        """Layer name -> a tensor like its weight; without layers that have had no gradient."""
+        kept = {name: optimizer.state.get(one, {}).get("exp_avg_sq") for name, one in self.parameters.items()}
+        return self.own | {name: moment for name, moment in kept.items() if moment is not None}
 
 
 def _scaled(one: Round, grown: float) -> Round:

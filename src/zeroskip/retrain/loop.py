@@ -23,7 +23,7 @@ from zeroskip.errors import RecipeError, TaskError
 from zeroskip.patterns import parse
 from zeroskip.retrain.dropout import rescaled_dropout
 from zeroskip.retrain.gradual import check_gradual, growing
-from zeroskip.retrain.losses import Loss, check, penalized, taught
+from zeroskip.retrain.losses import PENALTY, TEACHER, Loss, check, penalized, taught
 
 BISECTIONS = 2
 """How often the gap between the last good round and the first bad one is halved."""
@@ -64,7 +64,7 @@ def loop(
     >>> retrain.loop(model, recipe, tasks.digits, folder="runs/digits").history[-1].error
     0.028
     """
-    _check(recipe, model)
+    _check(recipe, model, task)
     path = _claim(folder, model, recipe, seed)
     error = contract.evaluate(task, model, "validation")
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
@@ -185,8 +185,8 @@ def _loss(setting: _Setting, one: Round) -> Loss | None:
             f"{contract.name(setting.task)} has no loss(model, inputs, targets) that a penalty or a teacher could be "
             f"added to. Write one and let train() take it as a keyword, or leave penalty and teacher out of the round."
         )
-    loss = penalized(loss, one.penalty) if one.penalty else loss
-    return taught(loss, setting.teacher, one.teacher) if one.teacher else loss
+    loss = taught(loss, setting.teacher, one.teacher) if one.teacher else loss
+    return penalized(loss, one.penalty) if one.penalty else loss
 
 
 def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
@@ -285,13 +285,15 @@ def _claim(folder: str | Path | None, model: nn.Module, recipe: Recipe, seed: in
     )
 
 
-def _check(recipe: Recipe, model: nn.Module) -> None:
+def _check(recipe: Recipe, model: nn.Module, task: contract.Task) -> None:
     if not recipe.rounds:
         raise RecipeError("the recipe has no rounds. `prune.plan` makes one, or give Recipe((Round(...),)).")
+    if any(one.gradual for one in recipe.rounds):
+        contract.check_on_step(task)
     for one in recipe.rounds:
         prune.check_names(one.frozen, prune.weights(model))
-        check(one.penalty, ("l1", "l2"), "penalty")
-        check(one.teacher, ("weight", "temperature"), "teacher")
+        check(one.penalty, PENALTY, "penalty")
+        check(one.teacher, TEACHER, "teacher")
         check_gradual(one)
     if recipe.max_error_rise is None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -10,6 +11,9 @@ from torch import Tensor, nn
 
 from zeroskip import prune
 from zeroskip.errors import RecipeError
+
+PENALTY = {"l1": (0.0, math.inf), "l2": (0.0, math.inf)}
+TEACHER = {"weight": (0.0, 1.0), "temperature": (0.1, 100.0)}
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
@@ -22,7 +26,7 @@ def penalized(loss: Loss, penalty: Mapping[str, float]) -> Loss:
     >>> penalized(task.loss, {"l1": 1e-5})(model, inputs, targets).shape
     torch.Size([])
     """
-    check(penalty, ("l1", "l2"), "penalty")
+    check(penalty, PENALTY, "penalty")
 
     def added(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         total = loss(model, inputs, targets)
@@ -43,11 +47,12 @@ def taught(loss: Loss, teacher: nn.Module, how: Mapping[str, float]) -> Loss:
     >>> taught(task.loss, dense, {"weight": 0.5, "temperature": 2.0})(model, inputs, targets).shape
     torch.Size([])
     """
-    check(how, ("weight", "temperature"), "teacher")
+    check(how, TEACHER, "teacher")
     share, temperature = how.get("weight", 0.5), how.get("temperature", 2.0)
 
     def added(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         answers = model(inputs)  # (batch, classes), used for both parts
+        teacher.to(inputs.device)  # the task decides on the device, when it trains
         with torch.no_grad():
             wanted = (teacher(inputs) / temperature).softmax(1)
         distance = F.cross_entropy(answers / temperature, wanted) * temperature**2
@@ -56,16 +61,17 @@ def taught(loss: Loss, teacher: nn.Module, how: Mapping[str, float]) -> Loss:
     return added
 
 
-def check(given: Mapping[str, float], known: tuple[str, ...], what: str) -> None:
-    """RecipeError unless the names in `given` are known and their values are numbers from 0 up.
+def check(given: Mapping[str, float], known: Mapping[str, tuple[float, float]], what: str) -> None:
+    """RecipeError unless the names in `given` are known and their values lie between the least and the most.
 
-    >>> check({"l1": 1e-5}, ("l1", "l2"), "penalty")
+    >>> check({"l1": 1e-5}, PENALTY, "penalty")
     """
     for name, value in given.items():
-        if name not in known or not value >= 0:
+        low, high = known.get(name, (math.inf, -math.inf))
+        if not low <= value <= high:
+            rules = [f"{one} from {least:g} to {most:g}" for one, (least, most) in known.items()]
             raise RecipeError(
-                f'the {what} "{name}": {value} cannot be followed. '
-                f"It takes numbers from 0 up for {' and '.join(known)}."
+                f'the {what} "{name}": {value} cannot be followed. It takes {" and ".join(rules)}.'
             )
 
 

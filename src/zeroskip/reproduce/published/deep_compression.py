@@ -117,8 +117,8 @@ RATES = {
     "vgg16": ("31", "49"),
 }
 
-# Bits of a position as the text has them, conv and fc; tables 2 to 5 say otherwise.
-TEXT_INDEX = {"conv": "8", "fc": "5"}
+# Bits of a position in conv layers as the text has them; tables 2 to 5 say otherwise.
+TEXT_INDEX = "8"
 
 # Table 6, AlexNet: bits of a conv and an fc weight, rise of the top-1 and top-5 error in points.
 TABLE6 = (("8/5", "0.00", "-0.03"), ("8/4", "0.01", "0.00"), ("4/2", "1.99", "2.60"))

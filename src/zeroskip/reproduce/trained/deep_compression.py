@@ -49,7 +49,8 @@ def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> 
     seeds = stages.seeds(plan, out, count, progress)
     tables = stages.each(seeds, "dc-tables", _tables)
     figures = {NUMBERS[name]: one for name, one in stages.figures(seeds[0], FIGURES).items()}
-    return {**mean(tables), **figures, **frontier.all_ways(plan, out, count, progress)}
+    start = {"figures_dense": tables[0]["error_dense"]}  # figures are those of seed 0
+    return {**mean(tables), **start, **figures, **frontier.all_ways(plan, out, count, progress)}
 
 
 def _published(seed: Seed) -> Sparse:

@@ -23,7 +23,8 @@ BATCHES = (1, 64)
 def measure_network(
     *, out: Path, seeds: int = 1, progress: Progress = silent, weights: object = None
 ) -> dict[str, Any]:
-    """{"table8": {layer: {batch: [seconds of PyTorch on the dense layer, seconds of zeroskip's program]}}}.
+    """{"table8": {layer: {batch: [seconds of PyTorch on the dense layer, seconds of zeroskip's program],
+    "kernel": {batch: zeroskip's}}}}.
 
     Random masks at the published shares; medians of interleaved rounds, one thread. Of zeroskip's kernels the
     fastest runs, which may be a dense one. There is nothing random enough for seeds, and nothing to start from.
@@ -57,8 +58,8 @@ def shapes() -> dict[str, tuple[int, int, float]]:
     return {name: (*size, share) for name, size, share in named}
 
 
-def timed(inputs: int, outputs: int, share: float) -> dict[str, list[float]]:
-    """Batch size -> [dense, sparse] seconds of one linear layer.
+def timed(inputs: int, outputs: int, share: float) -> dict[str, Any]:
+    """Batch size -> [dense, sparse] seconds of one linear layer; "kernel" -> which one ran, by batch size.
 
     >>> timed(4096, 1000, 0.25)["1"]
     [0.0004, 0.0003]
@@ -67,9 +68,12 @@ def timed(inputs: int, outputs: int, share: float) -> dict[str, list[float]]:
     pruned = nn.Linear(inputs, outputs).eval()
     with torch.no_grad():
         pruned.weight.masked_fill_(torch.rand(outputs, inputs) >= share, 0.0)
-    found = {}
+    found: dict[str, list[float]] = {}
+    kernels: dict[str, str] = {}
     for batch in BATCHES:
         x = torch.randn(batch, inputs)
-        timing = run.compare(run.compile(pruned, x), pruned, x, engines={"torch eager": eager})
+        program = run.compile(pruned, x)
+        timing = run.compare(program, pruned, x, engines={"torch eager": eager})
         found[str(batch)] = [timing.dense_seconds, timing.sparse_seconds]
-    return found
+        kernels[str(batch)] = program.choices[0].kernel
+    return {**found, "kernel": kernels}

@@ -19,6 +19,7 @@ from zeroskip.reproduce.trained.stages import Seed
 
 ROUNDS = 4
 L1, L2 = {"l1": 1e-5}, {"l2": 1e-4}
+PENALTIES = {"L1": L1, "L2": L2}
 
 
 def measure_network(
@@ -48,9 +49,11 @@ def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> 
     """
     seeds = stages.seeds(plan, out, count, progress)
     tables = stages.each(seeds, "han-tables", _tables)
+    beside = {name: find for name, find in BESIDE.items() if name.split("_")[0] in plan.figures}
     return {
         **mean(tables),
         **stages.figures(seeds[0], FIGURES),
+        **{name: stages.each(seeds[:1], name, find)[0] for name, find in beside.items()},
         **frontier.all_ways(plan, out, count, progress),
     }
 
@@ -148,6 +151,12 @@ def _histograms(seed: Seed) -> dict[str, Any]:
     }
 
 
+def _survivors(seed: Seed) -> dict[str, Any]:
+    """Figure 7 before pruning, of those weights only that are left after it."""
+    before, after = _first_linear(stages.dense(seed)), _first_linear(iterative(seed))
+    return asdict(measure.histogram(before * (after != 0)))
+
+
 def _first_linear(model: nn.Module) -> Tensor:
     return next(weight for weight in prune.weights(model).values() if weight.ndim == 2)
 
@@ -179,8 +188,8 @@ def _dropout(seed: Seed) -> dict[str, float]:
 def _trade_off(seed: Seed) -> dict[str, Any]:
     """The five curves of figure 5: [[share of the weights kept, error], ...] each."""
     curves: dict[str, list[list[float]]] = {}
-    for name, penalty in (("L1", L1), ("L2", L2)):
-        start = stages.dense(seed, f"dense-{name}", loss=_penalized(seed, penalty), weight_decay=0.0)
+    for name, penalty in PENALTIES.items():
+        start = _start(seed, name, penalty)
         layers = measure.profile(start, seed.task, progress=seed.progress).layers
         cuts = {kept: prune.allocate(layers, 1 - kept) for kept in seed.plan.curve}
         curves[name] = [[kept, _cut(seed, start, cut)] for kept, cut in cuts.items()]
@@ -192,6 +201,18 @@ def _trade_off(seed: Seed) -> dict[str, Any]:
             errors = _retrained(seed, "L2-iterative", start, tuple(cuts.values()), penalty)
             curves["L2 iterative"] = [[kept, error] for kept, error in zip(cuts, errors, strict=True)]
     return curves
+
+
+def _dense_of_curves(seed: Seed) -> dict[str, float]:
+    """Test errors of the dense networks that the curves start from, by penalty."""
+    return {
+        name: contract.evaluate(seed.task, _start(seed, name, penalty), "test")
+        for name, penalty in PENALTIES.items()
+    }
+
+
+def _start(seed: Seed, name: str, penalty: Mapping[str, float]) -> nn.Module:
+    return stages.dense(seed, f"dense-{name}", loss=_penalized(seed, penalty), weight_decay=0.0)
 
 
 def _penalized(seed: Seed, penalty: Mapping[str, float]) -> Any:
@@ -243,3 +264,5 @@ FIGURES = {
     "dead_neurons": _dead,
     "dropout": _dropout,
 }
+# What a figure is judged by, made where the figure is; stored beside it.
+BESIDE = {"figure5_dense": _dense_of_curves, "figure7_survivors": _survivors}

@@ -84,7 +84,7 @@ RECIPES = {
         dropout=partial(LeNet300100, dropout=0.5),
         frontiers={
             "frontier": Frontier({30: 4, 60: 4}, _MLP),
-            "frontier_plain": Frontier({30: 4, 60: 4}, {**_MLP, "epochs": 40, "weight_decay": 0.1}, _PLAIN),
+            "frontier_plain": Frontier({30: 6, 60: 4}, {**_MLP, "epochs": 40, "weight_decay": 0.1}, _PLAIN),
             "frontier_shifts": Frontier({60: 4}, _MLP, _MOVED),
         },
     ),

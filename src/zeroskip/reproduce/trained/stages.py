@@ -32,7 +32,8 @@ class Seed:
 
 
 def seeds(plan: Plan, out: Path, count: int, progress: Progress) -> list[Seed]:
-    """Seeds 0 .. count - 1, each with a folder of its own inside `out`.
+    """Seeds 0 .. count - 1, each with a folder of its own inside `out`; RunError where one belongs to another
+    task or other weights to start from.
 
     >>> [seed.number for seed in seeds(plan, Path("runs/han"), 3, silent)]
     [0, 1, 2]
@@ -41,7 +42,10 @@ def seeds(plan: Plan, out: Path, count: int, progress: Progress) -> list[Seed]:
     def told(number: int) -> Progress:
         return lambda what, done, total: progress(f"seed {number + 1} of {count}: {what}", done, total)
 
-    return [Seed(plan, number, files.folder(out / f"seed-{number}"), told(number)) for number in range(count)]
+    given = None if plan.weights is None else runs.fingerprint(plan.weights)
+    owner = {"task": contract.identity(plan.task), "started_from": given}
+    folders = [runs.claim(out / f"seed-{number}", owner) for number in range(count)]
+    return [Seed(plan, number, folder, told(number)) for number, folder in enumerate(folders)]
 
 
 def dense(seed: Seed, name: str = "dense", **keywords: Any) -> nn.Module:
