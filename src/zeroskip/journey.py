@@ -44,13 +44,7 @@ def sparsify(
     >>> sparsify(tasks.digits, "runs/demo").summary["verdict"]
     'Ship model.zs and run it with zeroskip: ...'
     """
-    if sparsity is not None and max_error_rise is not None:
-        raise RecipeError(
-            "give a sparsity or max_error_rise, not both: one says how far to go, the other how bad."
-        )
-    if max_error_rise is None:
-        max_error_rise = contract.one_example(task)
-    goal = Goal(pattern, max_error_rise, sparsity, bits)
+    goal = _goal(task, pattern, max_error_rise, sparsity, bits)
     _ready(task, weights, goal)
     folder = runs.claim(out, _command(task, seed, goal, weights, threads))
     if (folder / "summary.json").exists():
@@ -142,6 +136,16 @@ class Goal:
     max_error_rise: float
     sparsity: float | None
     bits: int | None
+
+
+def _goal(
+    task: contract.Task, pattern: str, rise: float | None, sparsity: float | None, bits: int | None
+) -> Goal:
+    if sparsity is not None and rise is not None:
+        raise RecipeError(
+            "give a sparsity or max_error_rise, not both: one says how far to go, the other how bad."
+        )
+    return Goal(pattern, contract.one_example(task) if rise is None else rise, sparsity, bits)
 
 
 def _ready(task: contract.Task, weights: Mapping[str, Tensor] | None, goal: Goal) -> None:

@@ -30,6 +30,7 @@ HAN: dict[str, Any] = {
     "error_dense": 0.0164,
     "figure4": {"kept_by_pixel": list(range(784))},
     "figure5": {"L1": [[0.5, 0.02], [0.1, 0.5]], "L2 iterative": [[0.5, 0.016], [0.1, 0.017]]},
+    "figure5_dense": {"L1": 0.0171, "L2": 0.0164},
     "figure6": {"fc1": {"0.9": 0.06, "0.5": 0.02, "0.98": 0.4}},
     "figure7": {
         "before": {"edges": [-1, 0, 1], "counts": [5, 7]},
@@ -39,7 +40,8 @@ HAN: dict[str, Any] = {
     "frontier_shifts": {**FRONTIER, "error_dense": 0.012, "points": FRONTIER["points"][:1]},
 }
 DEEP: dict[str, Any] = {
-    "error_dense": 0.0164,
+    "error_dense": 0.0171,
+    "figures_dense": 0.0164,
     "figure6": {"pruned": [[0.1, 0.016]], "both": [[0.05, 0.017], [0.03, 0.4]]},
     "figure7": {"conv": {"8": 0.016, "10": 0.015}, "fc": {"2": 0.02}},
     "figure8": {"linear": {"2": 0.03, "3": 0.02}, "random": {"2": 0.04}},
@@ -109,14 +111,15 @@ def drawn(text: str) -> list[dict[str, Any]]:
     return json.loads(found[1]) if found else []
 
 
-def test_each_trade_off_curve_is_the_one_found_and_the_dotted_level_is_the_dense_error() -> None:
+def test_each_trade_off_curve_is_the_one_found_and_a_level_is_the_dense_error_of_each_penalty() -> None:
     (plot,) = findings.trade_off(HAN)
     assert lines(plot) == {
         "L1, not retrained": [(0.5, 0.02), (0.1, 0.5)],
         "L2 iterative": [(0.5, 0.016), (0.1, 0.017)],
-        "dense (1.64 %)": [(0.1, 0.0164), (0.5, 0.0164)],
+        "dense, L1 (1.71 %)": [(0.1, 0.0171), (0.5, 0.0171)],
+        "dense, L2 (1.64 %)": [(0.1, 0.0164), (0.5, 0.0164)],
     }
-    assert plot.figure.data[-1].line.dash == "dot"
+    assert [line.line.dash for line in plot.figure.data[-2:]] == ["dot", "dash"]
     assert (plot.figure.layout.xaxis.type, plot.figure.layout.xaxis.autorange) == ("log", "reversed")
 
 
@@ -155,6 +158,7 @@ def test_error_against_size_has_the_points_of_pruned_and_both() -> None:
     found = lines(findings.sizes(DEEP)[0])
     assert found["pruned"] == [(0.1, 0.016)]
     assert found["both"] == [(0.05, 0.017), (0.03, 0.4)]
+    assert found["dense (1.64 %)"][0][1] == 0.0164, "that of the curves' own seed"
 
 
 def test_bits_are_numbers_so_that_8_comes_before_10() -> None:
@@ -309,3 +313,13 @@ def test_damaged_findings_are_one_sentence_and_write_no_page(tmp_path: Path, bro
     with pytest.raises(FileError, match="the findings of lenet-300-100 cannot be drawn"):
         page(tmp_path, ROWS, [result("han2015", broken)])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("key", ["findings", "date", "paper"])
+def test_a_result_without_one_of_its_parts_is_refused_by_its_name(tmp_path: Path, key: str) -> None:
+    one = result("han2015", HAN)
+    del one[key]
+    with pytest.raises(FileError, match=f"a result is damaged: it lacks {key}"):
+        page(tmp_path, ROWS, [one])
+    with pytest.raises(FileError, match="it lacks findings that are an object"):
+        page(tmp_path, ROWS, [result("han2015", [1])])  # type: ignore[arg-type]

@@ -96,6 +96,19 @@ def test_the_best_start_of_centroids_and_a_tie() -> None:
     assert facts.best_start(errors, 4) is None
 
 
+def test_a_paper_that_says_not_linear_is_met_only_by_an_error_below_that_of_linear() -> None:
+    errors = {"linear": {"2": 0.02, "3": 0.02, "4": 0.01}, "random": {"2": 0.03, "3": 0.01, "4": 0.01}}
+    held = [facts.best_start(errors, bits, linear=False) for bits in (2, 3, 4)]
+    assert [one and one[1] for one in held] == [False, True, False]
+
+
+def test_a_removal_counts_neurons_and_agrees_up_to_a_change_of_0_00001() -> None:
+    assert facts.removal({"removed": 28, "largest_difference": 1e-5}) == ("28 removed, change 1e-05", True)
+    assert facts.removal({"removed": 28, "largest_difference": 2e-5}) == ("28 removed, change 2e-05", False)
+    assert facts.removal({"removed": 0, "largest_difference": 0.0}) == ("0 removed, change 0", False)
+    assert facts.removal(None) is None
+
+
 def test_errors_side_by_side() -> None:
     assert facts.lower({"rule": 0.01, "unchanged": 0.01}, "rule", "unchanged") == ("1.00 % and 1.00 %", True)
     assert facts.lower(None, "rule", "unchanged") is None

@@ -15,6 +15,7 @@ from zeroskip.reproduce.rows import (
     ROUNDS,
     Figure,
     Table,
+    at_least,
     at_most,
     figure,
     within,
@@ -61,6 +62,7 @@ def test_what_rounds_to_a_figure_is_within_a_step_of_its_last_digit(told: float,
         (at_most(words="10 and a half", slack=0.5), 10.5, 10.6),
         (at_most(12.0, "12"), 12.0, 12.1),
         (AT_LEAST, 10.0, 9.9),
+        (at_least("9 and a half", slack=0.5), 9.5, 9.4),
         (EQUAL, 10.0, 10.0001),
         (ROUNDS, 10.5, 10.6),
         (LAST_DIGIT, 11.0, 11.1),
@@ -93,5 +95,9 @@ def test_a_row_of_words_has_no_difference_and_a_verdict() -> None:
     assert row.reason == "known"
 
 
-def test_a_row_that_holds_keeps_no_reason_for_missing() -> None:
-    assert TABLE.judge("fc1", "size", "27", 26.0, at_most()).reason == ""
+def test_a_row_that_holds_keeps_no_reason_and_one_that_fails_the_known_one() -> None:
+    held, failed = (
+        TABLE.judge("fc1", "size", "27", ours, at_most(), reason="known") for ours in (26.0, 28.0)
+    )
+    assert (held.reason, failed.reason) == ("", "known")
+    assert TABLE.fact("conv1", "rank", "first", ("first", True), "the same", reason="known").reason == ""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from zeroskip import prune, reproduce
+from zeroskip import contract, prune, reproduce, runs
 from zeroskip.concepts import silent
 from zeroskip.reproduce import deep_compression, frontier, han2015
 from zeroskip.reproduce.trained import RECIPES, stages
@@ -74,6 +74,32 @@ def test_totals_are_weighted_by_weights_flop_and_activations(han: dict[str, Any]
 def test_five_curves_have_a_point_for_each_share_kept(han: dict[str, Any]) -> None:
     assert set(han["figure5"]) == {"L1", "L2", "L1 retrained", "L2 retrained", "L2 iterative"}
     assert all([kept for kept, _ in curve] == [0.5, 0.25] for curve in han["figure5"].values())
+
+
+def test_curves_come_with_the_errors_of_the_very_networks_they_start_from(
+    out: Path, han: dict[str, Any], dc: dict[str, Any]
+) -> None:
+    seed = stages.seeds(SHORT, out, 1, silent)[0]
+    for name in ("L1", "L2"):
+        model = contract.model(seed.task, runs.load_tensors(seed.folder / f"dense-{name}.safetensors"))
+        assert han["figure5_dense"][name] == contract.evaluate(seed.task, model, "test")
+    assert dc["figures_dense"] == contract.evaluate(seed.task, stages.dense(seed), "test")
+
+
+def test_the_survivors_of_figure_7_are_as_many_as_are_left_and_none_is_small(han: dict[str, Any]) -> None:
+    survivors, after = han["figure7_survivors"], han["figure7"]["after"]
+    assert sum(survivors["counts"]) == sum(after["counts"])
+    middle = len(survivors["counts"]) // 2
+    assert survivors["counts"][middle] == 0
+    assert survivors["edges"] == han["figure7"]["before"]["edges"], "the largest weight is never removed"
+
+
+def test_what_a_plan_makes_no_figure_of_is_not_trained_for_it(tmp_path: Path) -> None:
+    plan = replace(SHORT, figures=("figure7",), frontiers={})
+    found = trained_han.findings(plan, tmp_path / "digits", 1)
+    assert "figure7_survivors" in found
+    assert "figure5_dense" not in found
+    assert not list(tmp_path.glob("**/dense-L*"))
 
 
 def test_figures_have_one_entry_per_pixel_layer_and_bin(han: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from zeroskip.concepts import Timing
 from zeroskip.reproduce import fc_layers as rows
 from zeroskip.reproduce import named
 from zeroskip.reproduce.trained import fc_layers
+from zeroskip.run import kernels
 
 
 def test_the_six_layers_have_the_sizes_of_the_networks_and_the_published_shares() -> None:
@@ -22,8 +23,9 @@ def test_the_six_layers_have_the_sizes_of_the_networks_and_the_published_shares(
 
 def test_a_layer_is_timed_at_batch_1_and_64_with_zeros_where_the_mask_is() -> None:
     found = fc_layers.timed(64, 32, 0.1)
-    assert set(found) == {"1", "64"}
-    assert all(0 < seconds < 1 for pair in found.values() for seconds in pair)
+    assert set(found) == {"1", "64", "kernel"}
+    assert all(0 < seconds < 1 for batch in ("1", "64") for seconds in found[batch])
+    assert set(found["kernel"].values()) <= {kernel.name for kernel in kernels.ALL}
 
 
 def test_each_layer_is_timed_once_and_its_ratio_becomes_a_row(
@@ -54,5 +56,6 @@ def test_what_is_compared_is_a_timing_of_ours_against_pytorch(monkeypatch: pytes
         return Timing(seconds, {}, {}, {}, len(x), 1, "fp32", "", 1, 1)
 
     monkeypatch.setattr("zeroskip.run.compare", compare)
-    assert fc_layers.timed(400, 100, 0.09) == {"1": [2.0, 1.0], "64": [2.0, 1.0]}
+    found = fc_layers.timed(400, 100, 0.09)
+    assert {batch: found[batch] for batch in ("1", "64")} == {"1": [2.0, 1.0], "64": [2.0, 1.0]}
     assert seen == pytest.approx([0.91, 0.91], abs=0.01)

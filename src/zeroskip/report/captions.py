@@ -48,8 +48,9 @@ CAPTIONS = {
     "Trade-off": (
         "Error on the test split against the share of weights kept, by the penalty of the training (L1 or L2) "
         "and by what follows the cut: nothing, one retraining, or cuts and retrainings in turn (iterative). "
-        "Further right is sparser, further down is better. The curves are those of one seed, the dotted level is "
-        "the dense network's mean over the seeds. Drawn after Han et al. 2015, fig. 5."
+        "Further right is sparser, further down is better. The curves are those of one seed; the dotted and the "
+        "dashed level are the dense networks that the L1 and the L2 curves start from. Drawn after Han et al. "
+        "2015, fig. 5."
     ),
     "Sensitivity": (
         "One layer at a time loses its smallest weights, all others are untouched and nothing is retrained. A "

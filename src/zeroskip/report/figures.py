@@ -121,6 +121,7 @@ def trade_off(record: Record) -> list[Plot]:
         "dense": ("square", "dense"),
         "round": ("circle", "round"),
         "bisection": ("diamond", "bisection"),
+        "centroids": ("star", "shared values"),
     }
     for kind, (symbol, name) in looks.items():
         for good, colour, outcome in ((True, GOOD, ""), (False, BROKEN, ", over the budget")):
@@ -184,9 +185,9 @@ def first_layer(record: Record) -> list[Plot]:
 def _kernels(weight: Tensor) -> go.Figure:
     rows = weight.flatten(1)  # (out, in kh kw)
     largest = rows.abs().max().item()
-    blank = torch.where(rows == 0, torch.nan, rows)
+    kept = torch.where(rows == 0, torch.nan, rows)
     figure = picture(
-        blank, "weight of the filter: input channel, kernel row, kernel column", "filter", "RdBu_r", "weight"
+        kept, "weight of the filter: input channel, kernel row, kernel column", "filter", "RdBu_r", "weight"
     )
     return figure.update_traces(zmin=-largest, zmax=largest)
 

@@ -205,7 +205,7 @@ def history_table(history: Sequence[Point]) -> Grid:
 
     >>> Console().print(history_table(sparse.history))
     """
-    best = chosen(history)
+    best, limited = chosen(history), not all(point.good for point in history)
     rows = tuple(
         (
             point.kind,
@@ -213,7 +213,7 @@ def history_table(history: Sequence[Point]) -> Grid:
             show_share(point.sparsity),
             show_times(point.weights / point.weights_kept) if point.weights_kept else "all gone",
             show_error(point.error),
-            _outcome(point, number == best),
+            _outcome(point, number == best, limited),
         )
         for number, point in enumerate(history)
     )
@@ -336,11 +336,13 @@ def _bracketed(form: Callable[[float], str], number: float | None, times: float 
     return f"{_known(form, number)} ({_known(show_times, times)})"
 
 
-def _outcome(point: Point, is_chosen: bool) -> str:
+def _outcome(point: Point, is_chosen: bool, limited: bool) -> str:
     if is_chosen:
         return "chosen"
     if point.kind == "dense":
         return "the start"
+    if not limited:  # there may have been no budget at all, which the points do not tell
+        return "on the way"
     return "within the budget" if point.good else "over the budget"
 
 

@@ -179,9 +179,7 @@ def fewest_bits(curves: Mapping[str, Mapping[str, float]] | None, dense: float |
     return f"conv {least['conv']}, fc {least['fc']}", least["conv"] > least["fc"]
 
 
-def best_start(
-    curves: Mapping[str, Mapping[str, float]] | None, bits: int, *, linear: bool = True
-) -> Found:
+def best_start(curves: Mapping[str, Mapping[str, float]] | None, bits: int, *, linear: bool = True) -> Found:
     """The starts of the centroids by their errors at this width; agrees where none is below that of "linear".
 
     linear  False: agrees where another start is

@@ -95,7 +95,7 @@ def rows(
     Raises RecipeError for a network no paper has, FileError for findings of another form.
 
     >>> len(rows(analytic=True, networks=["alexnet"]))
-    89
+    91
     """
     check(networks, papers)
     for one in results:
@@ -119,7 +119,7 @@ def measurable(paper: Paper, networks: Sequence[str] = ()) -> list[str]:
     Raises RecipeError where there is none.
 
     >>> measurable(named("han2015"), ["lenet-5", "alexnet"])
-    ['lenet-5']
+    ['lenet-5', 'alexnet']
     """
     check(networks, [paper])
     found = [network for network in networks or NETWORKS_TRAINED if network in paper.measure]

@@ -61,7 +61,7 @@ class Plan:
     published: float
     bits: Mapping[str, int]
     rounds: int
-    divisor: float = 10.0
+    divisor: float = 10
     alternate: bool = False
     figures: tuple[str, ...] = FIGURES
     curve: tuple[float, ...] = ()
@@ -97,6 +97,9 @@ RECIPES = {
         dropout=partial(LeNet5, dropout=0.5),
         frontiers={
             "frontier": Frontier({40: 4, 150: 4}, _CONV),
+            "frontier_plain": Frontier(
+                {40: 5}, {**_CONV, "epochs": 15, "learning_rate": 2e-3, "weight_decay": 0.1}, _PLAIN
+            ),
             "frontier_shifts": Frontier({150: 4}, _CONV, _MOVED),
         },
     ),
@@ -115,7 +118,7 @@ RECIPES = {
         published=9.0,
         bits=_widths(AlexNetCaffe),
         rounds=5,
-        divisor=100.0,
+        divisor=100,
         alternate=True,
         figures=("figure6", "figure7", "dead_neurons"),
     ),
@@ -124,7 +127,7 @@ RECIPES = {
         published=13.0,
         bits=_widths(VGG16),
         rounds=5,
-        divisor=100.0,
+        divisor=100,
         alternate=True,
         figures=("figure6", "figure7", "dead_neurons"),
     ),
