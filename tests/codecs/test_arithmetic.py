@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 
-import numba
+import numba.core.caching
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,20 @@ SIZES = [654, 1863, 402]
 DIGEST = "7927072abc6bd946017259316d21ff64085ea77c322677d0794d51757f2de416"
 SHAPES = st.one_of(
     st.sampled_from(
-        [(), (0,), (0, 0), (0, 4), (3, 0), (1,), (784,), (1, 1), (2, 784), (9, 800), (4, 3, 5, 5), (2, 3, 1, 1)]
+        [
+            (),
+            (0,),
+            (0, 0),
+            (0, 4),
+            (3, 0),
+            (1,),
+            (784,),
+            (1, 1),
+            (2, 784),
+            (9, 800),
+            (4, 3, 5, 5),
+            (2, 3, 1, 1),
+        ]
     ),
     st.lists(st.integers(1, 9), min_size=1, max_size=5).map(tuple),
 )
@@ -236,25 +249,33 @@ def test_what_cannot_be_encoded_or_decoded_is_refused_in_words():
         arithmetic.decode(b"\1", (0, 5), 16)
 
 
-def test_where_the_data_end_reading_stops_within_the_row():
-    for what in (
-        lambda coder: mixing.code_flags(coder, mixer(0, 1), np.zeros(50_001, bool), np.zeros((1, 50_000), np.int32)),
-        lambda coder: mixing.code_mask(
-            coder, mixer(4, 5), np.ones((1, 50_001), bool), np.ones(2, bool), np.ones(50_001, bool), geometry
-        ),
-    ):
-        mixer = functools.partial(lambda *sizes: mixing.new_mixer(*sizes, *mixing.tables()))
-        geometry = arithmetic._geometry((50_000,), 0)
-        coder = arithmetic._coder(np.arange(7, 47, dtype=np.uint8) * 151, reading=True)
-        what(coder)
-        assert 40 < coder.state[mixing.AT] < 45  # 50,000 bits of noise would be 6,250 bytes
+def code_one_row(coder: mixing.Coder, part: str, row: np.ndarray) -> None:
+    """Flags, or the mask of a tensor of one row (columns + 1,), written or read by the model alone."""
+    if part == "flags":
+        mixer = mixing.new_mixer(0, 1, *mixing.tables())
+        mixing.code_flags(coder, mixer, row, np.zeros((1, len(row) - 1), np.int32))
+    else:
+        mixer = mixing.new_mixer(mixing.POSITION_ESTIMATES, mixing.POSITION_CONTEXTS, *mixing.tables())
+        geometry = arithmetic._geometry((len(row) - 1,), 0)
+        mixing.code_mask(coder, mixer, row[None], np.ones(2, bool), np.ones_like(row), geometry)
+
+
+@pytest.mark.parametrize("part", ["flags", "mask"])
+def test_where_the_data_end_reading_stops_within_the_row(part):
+    row = np.random.default_rng(0).random(50_001) < 0.5
+    writer = arithmetic._coder(np.empty(10_000, np.uint8), reading=False)
+    code_one_row(writer, part, row)
+    assert writer.state[mixing.AT] > 6_000
+    reader = arithmetic._coder(writer.data[:40], reading=True)
+    code_one_row(reader, part, row.copy())
+    assert 40 < reader.state[mixing.AT] < 45
 
 
 def test_without_a_folder_for_compiled_code_functions_are_compiled_all_the_same(monkeypatch):
     def next_one(number: int) -> int:
         return number + 1
 
-    monkeypatch.setattr(numba.core.caching._CacheImpl, "_locator_classes", [])
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(next_one)
     assert mixing._compiled(next_one)(1) == 2

@@ -182,3 +182,9 @@ def test_any_bytes_are_either_refused_or_the_one_spelling_of_a_mask(data, size, 
         return
     assert (mask.size, mask.sum()) == (size, nonzeros)
     assert gaps.encode(mask, width) == data
+
+
+@pytest.mark.parametrize("code", [-1, 4, 2**16, 2**16 + 1, 2**32 + 2])
+def test_codes_that_2_bits_cannot_hold_lead_nowhere(code):
+    with pytest.raises(PackError, match="do not fit 2 bits"):
+        gaps.places(np.array([1, code, 0]), 100, 3, 2)

@@ -98,7 +98,13 @@ def test_the_authors_own_fc8_decodes_and_encodes_to_their_1051991_entries():
     ("codes", "runs", "pointers", "fact"),
     [
         ([1], [1, 2], [[0, 1]], "no list of entries"),
-        ([16], [0], [[0, 1]], "does not fit 4 bits"),
+        ([16], [0], [[0, 1]], "do not fit 4 bits"),
+        ([-1], [0], [[0, 1]], "do not fit 4 bits"),
+        ([1.5], [0], [[0, 1]], "codes of float64 are not whole"),
+        ([1], [0.5], [[0, 1]], "no list of entries"),
+        ([1], [0], [0, 1], r"pointers \(2,\) of int64 are no table"),
+        ([1], [0], [[]], "are no table"),
+        ([1], [0], [[0.0, 1.0]], "of float64 are no table"),
         ([1], [16], [[0, 1]], "not all between 0 and 15"),
         ([0, 1], [3, 0], [[0, 2]], "code 0 has a gap of 3, a filler has 15"),
         ([0], [15], [[0, 1]], "a column ends with padding"),
@@ -117,6 +123,8 @@ def test_entries_that_encode_would_not_write_are_refused(codes, runs, pointers, 
 def test_codes_that_do_not_fit_4_bits_are_refused(codes):
     with pytest.raises(PackError, match="do not fit 4 bits"):
         eie.encode(np.array(codes), 1)
+    with pytest.raises(PackError, match="codes of float64 are not whole"):
+        eie.encode(np.array([[0.5]]), 1)
 
 
 def test_no_elements_a_vector_and_a_sparsity_of_90_are_refused():

@@ -16,6 +16,7 @@ from zeroskip.codecs import huffman, stream
 from zeroskip.errors import PackError
 
 COUNTS = st.lists(st.one_of(st.just(0), st.integers(0, 5), st.integers(0, 10**6)), min_size=1, max_size=40)
+DIGEST = "effa942a01f0dd4d3b107b99b5187f43398c27fa609c58d1c319539228852657"
 CODE = np.array([1, 0, 2, 2], np.uint8)  # 0, none, 10, 11
 
 
@@ -264,13 +265,14 @@ def test_long_data_that_are_cut_are_refused(length):
 
 def test_a_table_is_read_without_a_look_at_the_megabyte_after_it():
     data = huffman.table(np.array([*[0] * 65_535, 1], np.uint8))
-    assert len(data) == 9
+    assert len(data) == 6
+    long = data + bytes(2**20)
     tracemalloc.start()
-    lengths, used = huffman.read_table(data + bytes(2**20), 65_536)
+    lengths, used = huffman.read_table(long, 65_536)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert (used, lengths[-1], np.count_nonzero(lengths)) == (9, 1, 1)
-    assert peak < 2**20 + 2**19  # the sum above is a megabyte itself
+    assert (used, lengths[-1], np.count_nonzero(lengths)) == (6, 1, 1)
+    assert peak < 2**18
 
 
 @pytest.mark.parametrize("zeros", [16, 17, 20_000])
@@ -285,4 +287,4 @@ def test_the_bytes_of_20000_symbols_in_four_lanes_do_not_change_between_machines
     symbols = np.cumsum(np.arange(20_000) ** 2 % 37) % 53 % 32
     lengths = code_for(symbols, 32)
     data = huffman.table(lengths) + huffman.encode(symbols, lengths)
-    assert (len(data), hashlib.sha256(data).hexdigest()) == (0, "")
+    assert (len(data), hashlib.sha256(data).hexdigest()) == (12_519, DIGEST)

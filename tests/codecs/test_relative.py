@@ -100,6 +100,7 @@ def test_gaps_of_no_or_more_than_16_bits_are_refused(width):
     ("gaps", "codes", "fact"),
     [
         ([1, 2], [5], "no list of entries"),
+        ([1.5], [5], "no list of entries"),
         ([4], [5], "not all between 0 and 3"),
         ([-1], [5], "not all between 0 and 3"),
         ([2, 1], [0, 5], "code 0 has a gap of 2, a filler has 3"),

@@ -65,3 +65,9 @@ def test_reading_behind_the_end_stays_inside_the_buffer_and_tells_so_by_the_end(
 def test_an_end_that_leaves_bytes_or_set_bits_or_lacks_them_is_refused(data, end):
     with pytest.raises(PackError, match=f"take {end} bits, and there is (more|less)"):
         stream.check_end(bytes.fromhex(data), end, "they")
+
+
+def test_a_table_of_every_second_entry_of_an_array_and_one_of_64_bits_are_read_as_they_look():
+    table = np.array([1, 1, 514, 770], np.uint32)
+    for same in (np.repeat(table, 2)[::2], table.astype(np.int64)):
+        assert stream.read(bytes.fromhex("58"), [0] * 4, 0, 3, same)[0].tolist() == [0, 2, 3]

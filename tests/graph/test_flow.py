@@ -133,6 +133,10 @@ TWIN.weight = SHARED.weight
             {"d": nn.BatchNorm2d(4)}, "a", "d, which runs more than once",
         ),
         (lambda net, x: net.c(mean(net.a(x)).softmax(1)), {}, "a", "softmax"),
+        (
+            lambda net, x: net.c(F.max_pool2d(net.a(x).flatten(2), (3, 1), 1, (1, 0)).mean(2)),
+            {}, "a", "max_pool2d",
+        ),
         (lambda net, x: net.c(mean(net.a(x)) * 2), {}, "a", "mul"),
         (lambda net, x: net.c(net.a(x).mean((2, 3)).clamp(min=torch.zeros(4))), {}, "a", "clamp"),
         (lambda net, x: net.c(net.a(x)[:, :4].mean((2, 3))), {}, "a", "slice"),
@@ -181,3 +185,16 @@ def test_a_layer_of_another_class_is_left_alone() -> None:
     assert sources(flow) == {"0": [0] * 4, "2": [0] * 3}
     assert flow.fixed["1"] == "it is not a plain nn.Linear or nn.Conv2d"
     assert flow.fixed["0"].startswith("1 (it is not a plain")
+
+
+def test_an_average_pool_that_counts_zeros_around_a_map_names_the_units_that_meet_them() -> None:
+    for pool, bordered in (
+        (nn.AvgPool2d(3, 1, 1), {1, 3, 4}),
+        (nn.AvgPool2d(3, 1, 1, count_include_pad=False), set()),
+        (nn.AvgPool2d(3), set()),
+        (nn.MaxPool2d(3, 1, 1), set()),
+    ):
+        a = nn.Conv2d(1, 4, 3)
+        a.weight.data[1], a.bias.data[1] = 0, 0
+        flow = follow(nn.Sequential(a, pool, nn.Conv2d(4, 1, 1)), torch.randn(1, 1, 8, 8))
+        assert flow.bordered == bordered

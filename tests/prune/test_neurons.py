@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from zeroskip import prune
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.models import LeNet5, LeNet300100
+from zeroskip.prune import neurons
 
 
 def pruned(model: nn.Module, seed: int, sparsity: float = 0.6) -> nn.Module:
@@ -198,6 +199,70 @@ def test_a_constant_channel_meets_zero_padding_only_if_relu_makes_it_zero(
     assert bool(edits) is goes
     assert small[0].out_channels == 3 - goes
     assert difference(small, model, (1, 8, 8)) < 1e-12
+
+
+class Mean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 8])
+@pytest.mark.parametrize("middle", [nn.Conv2d(3, 3, 3, padding=1), nn.AvgPool2d(3, 1, 1)])
+def test_a_constant_at_a_zero_padding_stays_since_its_mean_is_another_at_other_sizes(
+    middle: nn.Module, size: int
+) -> None:
+    model = chain(nn.Conv2d(1, 3, 1), copy.deepcopy(middle), nn.ReLU(), Mean(), nn.Linear(3, 2))
+    model[0].weight.data[1], model[0].bias.data[1] = 0, 1.0
+    if isinstance(middle, nn.Conv2d):
+        model[1].weight.data[1], model[1].bias.data[1] = 0, 0.1
+        model[1].weight.data[1, 1] = 1.0  # channel 1 of the second map sees the constant alone
+    small, edits = prune.compact(model, torch.zeros(1, 1, size, size, dtype=torch.float64))
+    assert edits == []
+    for other in (1, 3, 8, 13):
+        assert difference(small, model, (1, other, other)) < 1e-12
+
+
+@pytest.mark.parametrize("size", [3, 8])
+def test_a_constant_without_padding_goes_and_the_answers_are_the_same_at_4_other_sizes(size: int) -> None:
+    pools = [nn.AvgPool2d(3, 1, 1, count_include_pad=False), nn.MaxPool2d(3, 1, 1)]
+    model = chain(nn.Conv2d(1, 3, 1), nn.Conv2d(3, 3, 1), *pools, nn.ReLU(), Mean(), nn.Linear(3, 2))
+    model[0].weight.data[1], model[0].bias.data[1] = 0, 1.0
+    model[1].weight.data[1, [0, 2]] = 0
+    small, edits = prune.compact(model, torch.zeros(1, 1, size, size, dtype=torch.float64))
+    assert [edit["outputs"] for edit in edits] == [[1], [1], []]
+    for other in (1, 3, 8, 13):
+        assert difference(small, model, (1, other, other)) < 1e-12
+
+
+def test_a_zero_channel_goes_through_every_padding() -> None:
+    layers = [nn.Conv2d(1, 3, 1), nn.ReLU(), nn.AvgPool2d(3, 1, 1), nn.Conv2d(3, 3, 3, padding=1), Mean()]
+    model = chain(*layers, nn.Linear(3, 2))
+    model[0].weight.data[1], model[0].bias.data[1] = 0, -1.0
+    small, edits = prune.compact(model, torch.zeros(1, 1, 6, 6, dtype=torch.float64))
+    assert [(edit["inputs"], edit["outputs"]) for edit in edits] == [([], [1]), ([1], [])]
+    assert difference(small, model, (1, 9, 9)) < 1e-12
+
+
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> None:
+        return None
+
+
+def test_answers_that_are_bools_are_compared_and_a_network_without_any_tensor_is_refused() -> None:
+    class Above(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) > 0
+
+    model = Above(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    model[0].weight.data[1] = 0
+    small, edits = prune.compact(model, torch.zeros(8, 4))
+    x = torch.randn(50, 4, generator=torch.Generator().manual_seed(2))
+    assert edits[0]["outputs"] == [1]
+    assert torch.equal(small(x), model(x))
+    assert not neurons._differ(torch.tensor([True, False]), torch.tensor([True, False]))
+    assert neurons._differ(torch.tensor([True, False]), torch.tensor([True, True]))
+    with pytest.raises(ModelError, match="holds no tensor"):
+        neurons._check_same(nn.Identity(), Nothing(), torch.zeros(1, 4))
 
 
 def test_batch_norm_makes_a_constant_of_a_dead_channel_and_is_cut_with_it() -> None:

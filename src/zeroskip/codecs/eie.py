@@ -3,8 +3,9 @@
 Row i of a matrix belongs to processing element i mod N, for which it is row i // N. Each element keeps its own
 part of every column as entries of a code of 4 bits (1 to 15, 0 for padding) and the number of zeros before it
 in 4 bits; before more than 15 zeros stands a padding entry, code 0 after 15 zeros, which is a zero itself. The
-zeros after the last code of a part cost nothing, and the count begins anew with each column. A pointer of
-16 bits for each column tells where its entries begin, and one more where the last column ends.
+zeros after the last code of a part cost nothing, and the count begins anew with each column. A pointer for each
+column tells where its entries begin, and one more where the last column ends. A pointer counts as 16 bits, as in the
+paper, whose elements hold fewer than 65,536 entries each; here it may be larger than that.
 """
 
 from __future__ import annotations
@@ -28,8 +29,7 @@ def encode(codes: np.ndarray, elements: int) -> tuple[np.ndarray, np.ndarray, np
     >>> encode(np.array([0, 0, 1, 2, *[0] * 18, 3])[:, None], 1)  # the paper's example
     (array([1, 2, 0, 3], dtype=uint8), array([ 2,  0, 15,  2], dtype=uint8), array([[0, 4]]))
     """
-    if codes.size and not 0 <= codes.min() <= codes.max() <= 15:
-        raise PackError(f"codes from {codes.min()} to {codes.max()} do not fit 4 bits")
+    _check_codes(codes)
     part, local, values = _dealt(codes, elements)
     runs, own = gaps.bridged(_runs(part, local), _LONGEST + 1, _LONGEST)
     entries = np.zeros(len(runs), np.uint8)
@@ -48,8 +48,9 @@ def decode(codes: np.ndarray, runs: np.ndarray, pointers: np.ndarray, rows: int)
            [3]], dtype=uint8)
     """
     relative.check_fillers(runs, codes, _LONGEST)
-    if codes.max(initial=0) > 15:
-        raise PackError(f"a code of {codes.max()} does not fit 4 bits")
+    _check_codes(codes)
+    if pointers.ndim != 2 or not pointers.size or pointers.dtype.kind not in "iu":
+        raise PackError(f"pointers {pointers.shape} of {pointers.dtype} are no table (elements, columns + 1)")
     counts: np.ndarray = np.diff(pointers.astype(np.int64), axis=1).reshape(-1)  # (elements * columns,)
     if pointers[:, 0].any() or (counts < 0).any() or counts.sum() != len(codes):
         raise PackError(f"the pointers do not divide {len(codes):,} entries into columns")
@@ -98,6 +99,13 @@ def expected_bits(rows: int, columns: int, sparsity: float, elements: int) -> fl
     entries = {size: gaps.expected_entries(size, sparsity, _LONGEST + 1) for size in set(parts)}
     in_all = columns * sum(entries[size] for size in parts)
     return ENTRY_BITS * in_all + POINTER_BITS * elements * (columns + 1)
+
+
+def _check_codes(codes: np.ndarray) -> None:
+    if codes.dtype.kind not in "iu":
+        raise PackError(f"codes of {codes.dtype} are not whole numbers")
+    if codes.size and not 0 <= codes.min() <= codes.max() <= 15:
+        raise PackError(f"codes from {codes.min()} to {codes.max()} do not fit 4 bits")
 
 
 def _dealt(codes: np.ndarray, elements: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ Codes are 2 to 16 bits wide and follow each other without holes, highest bit fir
     0 ... ESCAPE - 1   skip that many positions; the next one is a non-zero
     ESCAPE             skip ESCAPE positions; no non-zero here, the gap goes on
 
-Deep Compression (Han et al. 2015, section 3) bridges a long gap with a stored weight of value zero. Our
+Deep Compression (Han, Mao and Dally 2016, section 2) bridges a long gap with a stored weight of value zero. Our
 values are exact and up to 8 bytes each, so an escape without a value is smaller, and a weight that is kept
 and exactly zero stays distinguishable from a bridge. Zeros after the last non-zero cost nothing.
 """
@@ -81,6 +81,8 @@ def places(codes: np.ndarray, size: int, nonzeros: int, width: int) -> np.ndarra
     array([1, 5])
     """
     escape = _escape(width)
+    if len(codes) and not 0 <= codes.min() <= codes.max() <= escape:
+        raise PackError(f"gaps from {codes.min():,} to {codes.max():,} do not fit {width} bits")
     landings = int(np.count_nonzero(codes != escape))
     if landings != nonzeros or (len(codes) and codes[-1] == escape):
         raise PackError(f"the gaps lead to {landings:,} positions, not {nonzeros:,}, or on from the last")

@@ -5,12 +5,18 @@ uint8 with 0 for a symbol that does not occur: among codes of one length the sma
 code, and shorter codes come first. A single symbol has a code of one bit. Codes are not longer than
 max(12, 4 + bits of a fixed-width code of the symbols that occur), so that a table can hold them.
 
-    data      entries  15 bytes, for long data only (see `stream.lane_codes`): the first bit of the second,
-                       third and fourth of the lanes that are read side by side, 5 bytes each, little-endian
-              codes    one after the other, left-over bits are zero
+    data      entries  15 bytes, only where there are at least 16,384 symbols and the longest code has at most 14
+                       bits: the first bit of the second, third and fourth of four lanes that are read side by
+                       side, 5 bytes each, little-endian, counted from the first bit of the codes. The first
+                       three lanes hold count // 16 * 4 symbols each, the fourth holds the rest
+              codes    one after the other, highest bit first; left-over bits are zero
     table     Elias gamma codes, for the symbols one by one: 1 as long as the used symbol before (the first: as
-              a fixed-width code); 2, 3 one bit longer, shorter; 2d + 1, 2d + 2 d bits longer, shorter (d > 1);
-              4 symbols that do not occur, another gamma code tells how many; left-over bits are zero
+              a fixed-width code of the alphabet); 2, 3 one bit longer, shorter; 2d + 1, 2d + 2 d bits longer,
+              shorter (d > 1); 4 symbols that do not occur, another gamma code tells how many, all that there are
+              in a row; left-over bits are zero
+
+A fixed-width code of n symbols has as many bits as n - 1 has, at least 1. The alphabet is not in the table: gaps of w
+bits have 2^w symbols, codes of values as many as the codebook has entries.
 """
 
 from __future__ import annotations
@@ -180,7 +186,7 @@ def _fixed_width(alphabet: int) -> int:
 
 def _ordered(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Used symbols in the order of their codes, (used,), and the codes, (used,) int64; or PackError."""
-    used = np.flatnonzero(lengths)
+    used = np.flatnonzero(lengths != 0)  # ten times faster than of the numbers themselves
     order = used[np.argsort(lengths[used], kind="stable")]
     widest = int(lengths.max(initial=0))
     if len(lengths) > MAX_ALPHABET or widest > _limit(len(order)):

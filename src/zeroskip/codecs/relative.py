@@ -26,17 +26,17 @@ def encode(codes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     return found, entries
 
 
-def decode(gaps: np.ndarray, codes: np.ndarray, size: int, width: int) -> np.ndarray:
-    """The codes (size,) that `encode` was given; raises PackError for entries that it would not write.
+def decode(skips: np.ndarray, codes: np.ndarray, size: int, width: int) -> np.ndarray:
+    """The codes (size,) of entries whose gaps are `skips`; raises PackError for entries that it would not write.
 
     >>> decode(np.array([1, 3, 1]), np.array([7, 0, 9]), 8, 2)
     array([0, 7, 0, 0, 0, 0, 0, 9])
     """
     full = _step(width) - 1
-    check_fillers(gaps, codes, full)
+    check_fillers(skips, codes, full)
     if len(codes) and codes[-1] == 0:
         raise PackError(f"the last of its {len(codes):,} entries is a filler, which leads nowhere")
-    places = np.cumsum(gaps.astype(np.int64) + 1) - 1  # (entries,)
+    places = np.cumsum(skips.astype(np.int64) + 1) - 1  # (entries,)
     if len(places) and places[-1] >= size:
         raise PackError(f"the gaps lead to position {places[-1]:,} of {size:,}")
     found = np.zeros(size, codes.dtype)
@@ -44,17 +44,17 @@ def decode(gaps: np.ndarray, codes: np.ndarray, size: int, width: int) -> np.nda
     return found
 
 
-def check_fillers(gaps: np.ndarray, codes: np.ndarray, full: int) -> None:
-    """PackError unless there are as many gaps as codes, each gap is 0 ... `full`, and that of a filler `full`.
+def check_fillers(skips: np.ndarray, codes: np.ndarray, full: int) -> None:
+    """PackError unless there are as many gaps, `skips`, as codes, each is 0 ... `full`, and that of a filler `full`.
 
     >>> check_fillers(np.array([1, 3, 1]), np.array([7, 0, 9]), 3)
     """
-    if gaps.shape != codes.shape or gaps.ndim != 1:
-        raise PackError(f"gaps {gaps.shape} and codes {codes.shape} are no list of entries")
-    if len(gaps) and not 0 <= gaps.min() <= gaps.max() <= full:
-        raise PackError(f"gaps from {gaps.min()} to {gaps.max()} are not all between 0 and {full:,}")
-    if (gaps[codes == 0] != full).any():
-        raise PackError(f"an entry of code 0 has a gap of {gaps[codes == 0].min()}, a filler has {full:,}")
+    if skips.shape != codes.shape or skips.ndim != 1 or skips.dtype.kind not in "iu":
+        raise PackError(f"gaps {skips.shape} of {skips.dtype} and codes {codes.shape} are no list of entries")
+    if len(skips) and not 0 <= skips.min() <= skips.max() <= full:
+        raise PackError(f"gaps from {skips.min()} to {skips.max()} are not all between 0 and {full:,}")
+    if (skips[codes == 0] != full).any():
+        raise PackError(f"an entry of code 0 has a gap of {skips[codes == 0].min()}, a filler has {full:,}")
 
 
 def fillers(mask: np.ndarray, width: int) -> int:

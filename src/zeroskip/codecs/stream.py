@@ -2,10 +2,14 @@
 
 Reading looks codes up in a table indexed by the next bits of the stream. One stream is a chain of dependent
 steps, so a long one is read at LANES places at once (after huff0 of Y. Collet), which needs to know where.
+
+LANES, GROUP, MAX_GROUPED and MIN_GROUPED say what a Huffman code's first bytes are: changing a number here means a
+new VERSION of the file format (pack/container.py).
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import cache
 
@@ -59,7 +63,7 @@ def read(
     >>> read(bytes.fromhex("58"), [0] * 4, 0, 3, np.array([1, 1, 514, 770], np.uint32))[0]
     array([0, 2, 3], dtype=uint16)
     """
-    buffer = np.frombuffer(data + bytes(8), np.uint8)
+    buffer, table = np.frombuffer(data + bytes(8), np.uint8), np.ascontiguousarray(table, np.uint32)
     ends, symbols = np.array(starts, np.int64), np.empty(count, np.uint16)
     last, shift = len(data), 64 - (len(table).bit_length() - 1)
     addresses = (buffer.ctypes.data, table.ctypes.data, ends.ctypes.data, symbols.ctypes.data)
@@ -131,7 +135,9 @@ def _read_group(f: Function, place: str, output: str, codes: int) -> None:
     """Read `codes` symbols to `output` and move on the bit number that is kept at `place`."""
     bit = f.load(INTEGER, place)
     byte = f.at("%buffer", f.smaller(f.value(f"lshr i64 {bit}, 3"), "%last"), "i8")
-    raw = f.call(INTEGER, "llvm.bswap.i64", f"i64 {f.value(f'load i64, ptr {byte}, align 1')}")
+    raw = f.value(f"load i64, ptr {byte}, align 1")
+    if sys.byteorder == "little":
+        raw = f.call(INTEGER, "llvm.bswap.i64", f"i64 {raw}")
     bits, used = f.value(f"shl i64 {raw}, {f.value(f'and i64 {bit}, 7')}"), "0"
     for number in range(codes):
         entry = f.load("i32", f.at("%table", f.value(f"lshr i64 {bits}, %shift"), "i32"))

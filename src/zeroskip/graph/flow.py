@@ -58,13 +58,15 @@ class Stage:
 class Flow:
     """The stages of a network in the order in which they run.
 
-    units  how many there are, numbered 1..units
-    fixed  layer -> why it has to keep all its outputs
+    units     how many there are, numbered 1..units
+    fixed     layer -> why it has to keep all its outputs
+    bordered  units that an average pool mixed with the zeros around a map: at its border they are smaller
     """
 
     stages: tuple[Stage, ...]
     units: int
     fixed: dict[str, str]
+    bordered: frozenset[int]
 
 
 def follow(model: nn.Module, example: Tensor) -> Flow:
@@ -93,7 +95,7 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
         if [one.name for one in walk.stages].count(stage.name) > 1:  # layers that run twice are no stages
             _fix_(walk, [stage.sources], f"{stage.name}, which runs more than once, reads them")
     _fix_(walk, [units.get(name) for name in graph.outputs], "they are the outputs of the network")
-    return Flow(tuple(walk.stages), len(walk.owner) - 1, walk.fixed)
+    return Flow(tuple(walk.stages), len(walk.owner) - 1, walk.fixed, frozenset(walk.bordered))
 
 
 @dataclass
@@ -105,6 +107,7 @@ class _Walk:
     fixed: dict[str, str]
     stages: list[Stage] = field(default_factory=list)
     owner: list[str] = field(default_factory=lambda: [""])
+    bordered: set[int] = field(default_factory=set)
 
 
 def _cuttable(model: nn.Module, graph: Graph) -> tuple[frozenset[str], dict[int, str], dict[str, str]]:
@@ -157,6 +160,8 @@ def _pass(
     else:
         value = node.function(*inputs)
     after = _carried(node, kind, inputs, seen, value)
+    if kind == "avg_pool2d" and after is not None and seen[0] is not None:
+        walk.bordered |= _meeting_zeros(node.function, inputs[0], seen[0])
     if after is None and kind != "sym_size":  # which reads the size of the batch, and no entry
         reader = (
             node.op if layer is None else f"{layer.name} ({walk.fixed.get(layer.name, 'without a batch')})"
@@ -199,8 +204,10 @@ def _carried(
     # clamp.Tensor and the like take tensors, which have channels of their own.
     if kind in POINTWISE and node.op.endswith(".default"):
         return first
-    if kind in PER_CHANNEL and first is not None and first.ndim > 2 and not _axes(first) - {1}:
-        return _per_channel(kind, node.function, first, value)
+    if kind in PER_CHANNEL and first is not None and not _axes(first) - {1}:
+        # A pool takes the last three of three axes for channels and places, which no batch precedes then.
+        maps = first.ndim == 4 if kind.endswith("pool2d") else first.ndim > 2
+        return _per_channel(kind, node.function, first, value) if maps else None
     if kind in MOVES:
         moved = [_units_of(x, each) for x, each in zip(inputs, seen, strict=True)]
         after = node.function(*moved)
@@ -230,6 +237,12 @@ def _per_channel(kind: str, function: Callable[..., Any], units: Tensor, value: 
         if not torch.allclose(probe, spread(numbers)):
             return None
     return spread(_profile(units, 1))
+
+
+def _meeting_zeros(function: Callable[..., Any], x: Tensor, units: Tensor) -> set[int]:
+    """The units in x that are not zero, if this average pool counts the zeros of its padding."""
+    averages = function(torch.ones_like(x))
+    return set() if (averages - 1).abs().max() < 1e-3 else set(units[x.ne(0).cpu()].tolist())
 
 
 def _survives_cut(function: Callable[..., Any], inputs: Sequence[Any], after: Tensor) -> bool:

@@ -25,8 +25,14 @@
               positions           none (dense), or as codecs/bitmask.py, gaps.py, huffman.py, arithmetic.py (of
                                   1 level; none where the values are arithmetic codes) write
               values              every element (dense) or the non-zeros (others), last side fastest: as they
-                                  are, or as codes that number the codebook's entries: fixed width (at least
-                                  1 bit, highest first), huffman.py, or arithmetic.py (with the positions)
+                                  are, or as codes that number the codebook's entries: fixed width (the bits of
+                                  levels - 1, at least 1; highest first), huffman.py, or arithmetic.py (with the
+                                  positions)
+
+Huffman codes are of at least one symbol. Arithmetic codes are of rows of at most 2^20 elements (a row is all that
+one index of the first of two or more sides has; a tensor of one side is one row), and have at least 1 byte for each
+1024 elements; of a matrix they begin with a side of 0 to 255 that a reader finds anew (arithmetic.py, `_side`) and
+compares. How the codecs predict is told by their files, whose constants belong to this version.
 
 Integers are little-endian. A varint is LEB128, unsigned, in as few bytes as possible and at most 5. Names are
 unique and not "(file)". Left-over bits are zero, so every Packed has one spelling: a reader writes what it
@@ -63,7 +69,10 @@ def save(packed: Packed, path: str | Path) -> Path:
 
 
 def load(path: str | Path) -> Packed:
-    """Read a `.zs` file. It holds no code, and a hostile one can claim at most 2^31 zeros per tensor.
+    """Read a `.zs` file. It holds no code, and reading it needs memory for its bytes, not for the zeros it claims.
+
+    Two exceptions, both for what `pack` wrote as well: arithmetic codes take about 3 bytes of memory per element,
+    at most 1024 elements per byte, and 100 MB for the longest row. Zeros, up to 2^31 per tensor, are made by `decode`.
 
     Raises FileError where there is nothing to read, PackError where it is anything but what `save` wrote.
 

@@ -27,8 +27,8 @@ def encode(
                 how many were too narrow. Tensors that are smaller without gaps have none all the same.
 
     Exact means that -0.0 is no zero: `weight * mask` makes -0.0 of a pruned negative weight, and that is
-    stored; `weight.masked_fill(~mask, 0)` makes 0.0. Raises PackError, naming the tensor, for NaN,
-    dtypes other than bool, integers and floats of up to 64 bits, and names that cannot be stored.
+    stored; `weight.masked_fill(~mask, 0)` makes 0.0. Raises PackError, naming the tensor, for NaN, names that
+    cannot be stored, and dtypes other than bool, uint8, int8 to int64, bfloat16 and float16 to float64.
 
     >>> encode({"fc.bias": torch.tensor([0.0, 1.5])}).tensors[0].coding
     'bitmask'

@@ -203,7 +203,9 @@ def check_fields(one: PackedTensor) -> None:
         ("dtype of a codebook", one.codebook_dtype, books),
     ):
         if given not in choices:
-            raise PackError(f"the {what} {given!r} is unknown here; it can be {', '.join(map(repr, choices))}")
+            raise PackError(
+                f"the {what} {given!r} is unknown here; it can be {', '.join(map(repr, choices))}"
+            )
     counts = (*one.shape, one.nonzeros, one.escapes)
     if any(not isinstance(count, int) or count < 0 for count in counts):
         raise PackError(

@@ -15,7 +15,6 @@ from zeroskip.pack.record import DTYPES, Lengths, elements, read_tables, stored_
 CODERS = ("fixed", "huffman", "arithmetic")
 
 
-
 def encode_tensor(name: str, tensor: Tensor, *, coder: str, index_bits: int | None = None) -> PackedTensor:
     """The tensor in the coding that takes the fewest bytes of the file; of equals in the simplest.
 
