@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from zeroskip.concepts import Profile, Record
+from zeroskip.concepts import Point, Profile, Record
 from zeroskip.report import figures
 
 
@@ -55,6 +55,13 @@ def test_the_trade_off_has_all_seven_points_and_a_ring_around_the_chosen_one(rec
     assert [mark.name for mark in marks] == names
     assert len(path.x) == 5  # the dense network and four rounds; bisections are off the path
     assert (ring.name, ring.x, ring.y) == ("chosen", (4267 / 50200,), (0.025,))
+
+
+def test_shared_values_have_a_star_of_their_own(record: Record):
+    point = Point("centroids", 4267, 50200, 0.026, good=True)
+    marks = figures.trade_off(replace(record, history=(*record.history, point)))[0].figure.data
+    star = next(mark for mark in marks if mark.name == "shared values")
+    assert (star.x, star.y, star.marker.symbol) == ((4267 / 50200,), (0.026,), "star")
 
 
 def test_a_histogram_leaves_out_the_removed_weights_and_sums_to_one(record: Record):

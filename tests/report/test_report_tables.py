@@ -122,6 +122,15 @@ def test_the_history_marks_the_last_good_point_as_chosen(record: Record):
     assert outcomes == ["the start", *["within the budget"] * 3, *["over the budget"] * 2, "chosen"]
 
 
+def test_where_every_point_was_good_there_may_have_been_no_budget_to_speak_of():
+    history = (
+        Point("dense", 10, 10, 0.1, True),
+        Point("round", 5, 10, 0.9, True),
+        Point("round", 2, 10, 0.9, True),
+    )
+    assert [row[-1] for row in report.history_table(history).rows] == ["the start", "on the way", "chosen"]
+
+
 def test_where_no_round_was_good_the_dense_network_is_chosen_and_zero_weights_are_all_gone():
     history = (Point("dense", 10, 10, 0.1, True), Point("round", 0, 10, 0.9, False))
     rows = report.history_table(history).rows
