@@ -100,7 +100,6 @@ RECIPES = {
             "frontier_plain": Frontier(
                 {40: 5}, {**_CONV, "epochs": 15, "learning_rate": 2e-3, "weight_decay": 0.1}, _PLAIN
             ),
-            "frontier_shifts": Frontier({150: 4}, _CONV, _MOVED),
         },
     ),
     "digits": Plan(
