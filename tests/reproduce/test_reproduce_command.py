@@ -90,7 +90,7 @@ def test_data_alone_trains_in_runs_and_weights_are_handed_on(
     words = ("han2015", "--network", "lenet-5", "--data", tmp_path, "--weights", file, "--seeds", 1)
     assert call(*words)[0] == 0
     assert trained[0]["weights"]["fc.bias"].tolist() == [1, 1]
-    assert (tmp_path / "runs" / "reproduce" / "report.html").exists()
+    assert (tmp_path / "runs" / "reproduce" / "report-han2015.html").exists()
 
 
 def test_json_is_a_list_of_rows_and_nothing_else(call: Call) -> None:
@@ -162,8 +162,8 @@ def test_out_writes_the_page_beside_the_findings_and_html_writes_it_anywhere(
     run, other = tmp_path / "run", tmp_path / "pages" / "han.html"
     status, out, _ = call("han2015", "--network", "lenet-5", "--out", run)
     assert (status, len(trained)) == (0, 1)
-    assert out.splitlines()[-1].endswith("report.html")
-    first = (run / "report.html").read_text()
+    assert out.splitlines()[-1].endswith("report-han2015.html")
+    first = (run / "report-han2015.html").read_text()
     assert "Learning both Weights and Connections" in first
     assert "<h2>lenet-5</h2>" in first
     assert call("han2015", "--network", "lenet-5", "--results", run, "--html", other)[0] == 0

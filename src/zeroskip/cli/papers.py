@@ -61,7 +61,7 @@ def reproduce(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the page with the papers' figures. Default with --out: RUN/report.html.",
+            help="Write the page with the papers' figures. Default with --out: RUN/report-PAPER.html.",
         ),
     ] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
@@ -87,7 +87,7 @@ def reproduce(
     found += _measured(papers[0], network or [], out, seeds, weights) if out else []
     rows = reproducing.rows(papers, analytic=analytic, networks=network or [], results=found)
     told = [row.to_json() for row in rows]
-    page = html or (out / "report.html" if out else None)
+    page = html or (out / f"report-{paper}.html" if out else None)
     _write(markdown, page, told, found, {one.name: one.title for one in papers})
     if as_json:
         print_json(told)
