@@ -66,10 +66,8 @@ def iterative(seed: Seed) -> nn.Module:
     LeNet300100(...)
     """
     model, plan = stages.dense(seed), seed.plan
-    profile = measure.profile(model, seed.task, progress=seed.progress)
-    kept = (1 / plan.published) ** (1 / ROUNDS)
-    for index in range(1, ROUNDS + 1):
-        shares = prune.allocate(profile.layers, 1 - kept**index)
+    every = stages.each([seed], "shares", _shares)[0]
+    for index, shares in enumerate(every, 1):
         for part, frozen in _parts(model, plan.alternate):
             quality = {name: prune.quality(prune.weights(model)[name], shares[name]) for name in part}
             train = {"epochs": 2 * plan.rounds, "learning_rate_divisor": plan.divisor}
@@ -77,6 +75,13 @@ def iterative(seed: Seed) -> nn.Module:
             name = f"iterative-{index}" + ("-fc" if frozen and frozen[0] in _convolutions(model) else "")
             model = stages.pruned(seed, name, model, Recipe((one,))).model
     return model
+
+
+def _shares(seed: Seed) -> list[dict[str, float]]:
+    """Sparsity of each layer after each round, spread by the sensitivity scan of the dense network."""
+    profile = measure.profile(stages.dense(seed), seed.task, progress=seed.progress)
+    kept = (1 / seed.plan.published) ** (1 / ROUNDS)
+    return [prune.allocate(profile.layers, 1 - kept**index) for index in range(1, ROUNDS + 1)]
 
 
 def _parts(model: nn.Module, alternate: bool) -> list[tuple[list[str], tuple[str, ...]]]:
