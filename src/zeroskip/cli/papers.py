@@ -71,7 +71,7 @@ def reproduce(
     """Every table of a paper, row by row: published, ours, the difference, and whether it holds.
 
     Rows that need training show the figures that come with zeroskip, with the date and machine of their run; --out
-    trains anew. LeNet-300-100 takes an hour on a core, LeNet-5 two, digits two minutes, a network on ImageNet days.
+    trains anew. LeNet-300-100 takes an hour on a core, LeNet-5 two, digits one minute, a network on ImageNet days.
     What was not measured stays in the table, with the reason.
     """
     from zeroskip import report
