@@ -18,6 +18,12 @@ from zeroskip.run.compare import eager
 torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
 
 
+@pytest.fixture(autouse=True)
+def data_folder_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command with --data changes ZEROSKIP_DATA for its process; the next test finds it as it was."""
+    monkeypatch.setenv("ZEROSKIP_DATA", os.environ.get("ZEROSKIP_DATA", ""))
+
+
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
     """The parent of mnist/; skips with the reason where ZEROSKIP_DATA does not name one."""
