@@ -1,0 +1,305 @@
+"""The dozen x86-64 instructions of which kernels with baked-in patterns consist, as arrays of bytes.
+
+Vector registers are zmm0 to zmm31, numbered; the others are numbered as the processor does (RAX to R15 below).
+Arguments may be arrays: a call then encodes as many instructions, which is how a layer of a million non-zeros
+becomes code in a second. EVEX instructions: Intel SDM volume 2, section 2.7; memory operands are [base + offset],
+in the shortest form that fits. Every form is compared with LLVM's assembler, byte for byte, in the tests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 = range(16)
+LONGEST = 12  # bytes of the longest instruction here
+
+Ints = int | np.ndarray
+
+
+@dataclass(frozen=True)
+class Code:
+    """Instructions in order: `rows` (count, LONGEST) uint8, of which the first `lengths` (count,) bytes count."""
+
+    rows: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, order: np.ndarray) -> Code:
+        return Code(self.rows[order], self.lengths[order])
+
+    def bytes(self) -> bytes:
+        """The machine code."""
+        return self.rows[np.arange(self.rows.shape[1]) < self.lengths[:, None]].tobytes()
+
+
+def join(*codes: Code) -> Code:
+    """The instructions of several codes, one after the other.
+
+    >>> join(load(0, RDI, 0), ret()).bytes().hex()
+    '62f17c481007c3'
+    """
+    return Code(np.concatenate([c.rows for c in codes]), np.concatenate([c.lengths for c in codes]))
+
+
+def load(register: Ints, base: Ints, offset: Ints) -> Code:
+    """vmovups zmm, [base + offset]: 64 bytes, of any type.
+
+    >>> load(0, RDI, 64).bytes().hex()
+    '62f17c48104701'
+    """
+    return _memory(0x10, register, 0, base, offset, 64, field=1)
+
+
+def store(register: Ints, base: Ints, offset: Ints) -> Code:
+    """vmovups [base + offset], zmm.
+
+    >>> store(0, RDI, 64).bytes().hex()
+    '62f17c48114701'
+    """
+    return _memory(0x11, register, 0, base, offset, 64, field=1)
+
+
+def broadcast(register: Ints, base: Ints, offset: Ints, *, half: bool = False) -> Code:
+    """vbroadcastss zmm, [base + offset], or vpbroadcastw for halves: one number in every lane.
+
+    >>> broadcast(1, RSI, 4).bytes().hex()
+    '62f27d48184e01'
+    """
+    opcode, size = (0x79, 2) if half else (0x18, 4)
+    return _memory(opcode, register, 0, base, offset, size, field=2, prefix=1)
+
+
+def multiply_add(total: Ints, x: Ints, base: Ints, offset: Ints, *, half: bool = False) -> Code:
+    """vfmadd231ps total, x, [base + offset]{1to16}, or vfmadd231ph {1to32}: total += x x one number in memory.
+
+    >>> multiply_add(2, 28, RSI, -8).bytes().hex()
+    '62f21d50b856fe'
+    """
+    return _memory(0xB8, total, x, base, offset, 2 if half else 4, field=6 if half else 2, prefix=1, single=1)
+
+
+def add(total: Ints, base: Ints, offset: Ints, *, half: bool = False) -> Code:
+    """vaddps total, total, [base + offset], or vaddph.
+
+    >>> add(3, R8, 128).bytes().hex()
+    '62d16448585802'
+    """
+    return _memory(0x58, total, total, base, offset, 64, field=5 if half else 1)
+
+
+def greater(register: Ints, least: Ints, *, half: bool = False) -> Code:
+    """vmaxps register{k1}{z}, least, register, or vmaxph: NaN stays NaN, lanes outside the mask k1 become 0.
+
+    >>> greater(0, 28).bytes().hex()
+    '62f11cc15fc0'
+    """
+    return _registers(0x5F, register, least, register, field=5 if half else 1, masked=True)
+
+
+def smaller(register: Ints, most: Ints, *, half: bool = False) -> Code:
+    """vminps register{k1}{z}, most, register, or vminph.
+
+    >>> smaller(0, 29).bytes().hex()
+    '62f114c15dc0'
+    """
+    return _registers(0x5D, register, most, register, field=5 if half else 1, masked=True)
+
+
+def masked(register: Ints, *, half: bool = False) -> Code:
+    """vmovaps register{k1}{z}, register, or vmovdqu16: lanes outside the mask k1 become 0.
+
+    >>> masked(0).bytes().hex()
+    '62f17cc928c0'
+    """
+    if half:
+        return _registers(0x6F, register, 0, register, prefix=3, wide=1, masked=True)
+    return _registers(0x28, register, 0, register, masked=True)
+
+
+def zero(register: Ints) -> Code:
+    """vpxord register, register, register: every bit 0.
+
+    >>> zero(28).bytes().hex()
+    '62011d40efe4'
+    """
+    return _registers(0xEF, register, register, register, prefix=1)
+
+
+def load_mask(base: int, offset: int, *, half: bool = False) -> Code:
+    """kmovw k1, [base + offset], or kmovd: which of 16, or 32, lanes count.
+
+    >>> load_mask(R9, 16).bytes().hex()
+    'c4c178904910'
+    """
+    last = 0xF9 if half else 0x78
+    return _fixed([0xC4, 0xE1 ^ (base >> 3 << 5), last, 0x90, 0x48 | base & 7, offset])
+
+
+def read(register: int, base: int, offset: int) -> Code:
+    """mov register, [base + offset]: 64 bits, with an offset of 8.
+
+    >>> read(R10, R9, 8).bytes().hex()
+    '4d8b5108'
+    """
+    return _fixed([_rex(register, base), 0x8B, 0x40 | (register & 7) << 3 | base & 7, offset])
+
+
+def move(register: int, other: int) -> Code:
+    """mov register, other.
+
+    >>> move(RBX, RSI).bytes().hex()
+    '4889f3'
+    """
+    return _fixed([_rex(other, register), 0x89, 0xC0 | (other & 7) << 3 | register & 7])
+
+
+def add_register(register: int, other: int) -> Code:
+    """add register, other.
+
+    >>> add_register(R10, RDI).bytes().hex()
+    '4901fa'
+    """
+    return _fixed([_rex(other, register), 0x01, 0xC0 | (other & 7) << 3 | register & 7])
+
+
+def advance(register: int, amount: Ints) -> Code:
+    """add register, amount: a constant, always written with 32 bits.
+
+    >>> advance(RBX, 1020).bytes().hex()
+    '4881c3fc030000'
+    """
+    amounts = np.atleast_1d(np.asarray(amount, np.int64))
+    head = np.tile(np.array([_rex(0, register), 0x81, 0xC0 | register & 7], np.uint8), (len(amounts), 1))
+    return _padded(np.concatenate([head, _little(amounts)], axis=1), 7)
+
+
+def prefetch(base: int, offset: Ints) -> Code:
+    """prefetcht1 [base + offset], offset always of 32 bits: the line will be needed soon, bring it to L2.
+
+    >>> prefetch(R11, 64).bytes().hex()
+    '410f189340000000'
+    """
+    offsets = np.atleast_1d(np.asarray(offset, np.int64))
+    head = np.tile(np.array([0x40 | base >> 3, 0x0F, 0x18, 0x90 | base & 7], np.uint8), (len(offsets), 1))
+    return _padded(np.concatenate([head, _little(offsets)], axis=1), 8)
+
+
+def address(register: int, distance: int) -> Code:
+    """lea register, [rip + distance], counted from the end of this instruction.
+
+    >>> address(R11, 0).bytes().hex()
+    '4c8d1d00000000'
+    """
+    return _fixed([_rex(register, 0), 0x8D, 0x05 | (register & 7) << 3, *_four(distance)])
+
+
+def count_down(register: int, distance: int) -> Code:
+    """dec register, then jnz to `distance` bytes from the end of both.
+
+    >>> count_down(RCX, -9).bytes().hex()
+    '48ffc90f85f7ffffff'
+    """
+    return _fixed([_rex(0, register), 0xFF, 0xC8 | register & 7, 0x0F, 0x85, *_four(distance)])
+
+
+def push(register: int) -> Code:
+    """push register.
+
+    >>> push(RBX).bytes().hex()
+    '53'
+    """
+    return _fixed([*([0x41] if register > 7 else []), 0x50 | register & 7])
+
+
+def pop(register: int) -> Code:
+    """pop register.
+
+    >>> pop(R12).bytes().hex()
+    '415c'
+    """
+    return _fixed([*([0x41] if register > 7 else []), 0x58 | register & 7])
+
+
+def ret() -> Code:
+    """ret.
+
+    >>> ret().bytes().hex()
+    'c3'
+    """
+    return _fixed([0xC3])
+
+
+def _memory(
+    opcode: int, register: Ints, other: Ints, base: Ints, offset: Ints, unit: int, *, field: int, prefix: int = 0,
+    single: int = 0,
+) -> Code:  # fmt: skip
+    """EVEX instructions with a memory operand; offsets of 8 bits count in steps of `unit` bytes."""
+    register, other, base, offset = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(each, np.int64)) for each in (register, other, base, offset))
+    )
+    head = _evex(register, other, base, 0 * base, field=field, prefix=prefix, single=single)
+    steps, rest = np.divmod(offset, unit)
+    # [rbp] and [r13] cannot go without an offset; those codes mean something else.
+    none = (offset == 0) & (base & 7 != 5)
+    short = (rest == 0) & (steps >= -128) & (steps < 128)
+    mode = np.where(none, 0, np.where(short, 0x40, 0x80))
+    modrm = mode | (register & 7) << 3 | base & 7
+    displacement = _little(np.where(short, steps, offset))
+    rows = np.concatenate([head, _column(opcode + 0 * base), _column(modrm), displacement], axis=1)
+    return _padded(rows, 6 + np.where(none, 0, np.where(short, 1, 4)))
+
+
+def _registers(
+    opcode: int, register: Ints, other: Ints, last: Ints, *, field: int = 1, prefix: int = 0, wide: int = 0,
+    masked: bool = False,
+) -> Code:  # fmt: skip
+    """EVEX instructions on registers alone."""
+    register, other, last = np.broadcast_arrays(
+        *(np.atleast_1d(np.asarray(each, np.int64)) for each in (register, other, last))
+    )
+    head = _evex(register, other, last, last >> 4, field=field, prefix=prefix, wide=wide, masked=masked)
+    modrm = 0xC0 | (register & 7) << 3 | last & 7
+    return _padded(np.concatenate([head, _column(opcode + 0 * last), _column(modrm)], axis=1), 6)
+
+
+def _evex(
+    register: np.ndarray, other: np.ndarray, base: np.ndarray, index: np.ndarray, *, field: int, prefix: int,
+    wide: int = 0, single: int = 0, masked: bool = False,
+) -> np.ndarray:  # fmt: skip
+    """(count, 4) the prefix: high bits of register numbers are stored inverted; vectors have 512 bits."""
+    first = (~register >> 3 & 1) << 7 | (~index & 1) << 6 | (~base >> 3 & 1) << 5 | (~register >> 4 & 1) << 4
+    second = wide << 7 | (~other & 15) << 3 | 4 | prefix
+    third = (0x81 if masked else 0) | 2 << 5 | single << 4 | (~other >> 4 & 1) << 3
+    return np.stack([0 * register + 0x62, first | field, second, third], axis=1).astype(np.uint8)
+
+
+def _rex(register: int, base: int) -> int:
+    return 0x48 | register >> 3 << 2 | base >> 3
+
+
+def _four(value: int) -> bytes:
+    return value.to_bytes(4, "little", signed=True)
+
+
+def _little(values: np.ndarray) -> np.ndarray:
+    """(count,) -> (count, 4) bytes."""
+    return np.ascontiguousarray(values.astype("<i4")).view(np.uint8).reshape(-1, 4)
+
+
+def _column(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.uint8)[:, None]
+
+
+def _fixed(values: list[int]) -> Code:
+    return _padded(np.array([values], np.uint8), len(values))
+
+
+def _padded(rows: np.ndarray, lengths: Ints) -> Code:
+    """Code of rows whose length is the same for all, or given one by one."""
+    padded = np.zeros((len(rows), LONGEST), np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    return Code(padded, np.broadcast_to(np.asarray(lengths, np.int64), len(rows)))

@@ -1,0 +1,151 @@
+"""A convolution between two maps in the workspace, as a job that several kernels can do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import INTEGER, POINTER
+from zeroskip.emit.memory import Executable, executable
+from zeroskip.run.kernels.compiled import plan
+from zeroskip.run.tiles.baked import TABLE_ROW, Baked, bake
+from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.steps import Step, compiled, function
+
+# Output channels x 28 whose code makes one chunk. On Zen 5 code runs as fast from the second-level cache, so that
+# what counts is to read each row of inputs from the first: 256 -> 256 3x3 on 14x14, 90 % zeros: 407, 293, 261, 243
+# and 195 us for 1, 2, 4, 10 and 20 groups.
+GROUPS = 20
+ROWS = 256
+BAND_BYTES = 400_000  # inputs and outputs of a band of vectors, which should stay in the second-level cache
+
+
+@dataclass(frozen=True)
+class Map:
+    """Some channels of the maps that lie at byte `base` of the workspace."""
+
+    layout: Layout
+    base: int
+    channels: range
+
+    @property
+    def first(self) -> int:
+        """Byte of the workspace from which the offsets of the layout count for these channels."""
+        return self.base + self.channels.start * self.layout.vector_bytes
+
+
+@dataclass(frozen=True)
+class Job:
+    """y = activation(weight . rows of x + bias + residual) at every place of y.
+
+    weight  (out, k); row k of x is `offsets[k]` bytes behind a place's own
+    taps    rows that belong to one input channel
+    stride  places of x from one place of y to the next
+    most    the upper bound of a ReLU6, or None
+    """
+
+    node: str
+    weight: np.ndarray
+    bias: np.ndarray
+    offsets: np.ndarray
+    taps: int
+    stride: int
+    x: Map
+    y: Map
+    residual: Map | None
+    relu: bool
+    most: float | None
+
+
+def table(job: Job) -> np.ndarray:
+    """(vectors, 4) int64: offsets of x, y and residual, and the mask of lanes that hold pixels.
+
+    >>> table(job).shape
+    (196, 4)
+    """
+    places = job.y.layout.inside()
+    slot, y, x = places.T
+    source = job.x.layout.offset(slot, y * job.stride, x * job.stride)
+    residual = job.y if job.residual is None else job.residual
+    offsets = [source, job.y.layout.offset(*places.T), residual.layout.offset(*places.T)]
+    return np.stack([*offsets, job.y.layout.masks(places)], axis=1)
+
+
+def band(job: Job) -> int:
+    """How many vectors to work on before the next chunk.
+
+    >>> band(job)
+    28
+    """
+    per_place = job.x.layout.place_bytes * job.stride**2 + job.y.layout.place_bytes
+    vectors = job.y.layout.vectors
+    bands = max(1, min(vectors // 14, round(vectors * per_place / BAND_BYTES)))
+    return -(-vectors // bands)
+
+
+def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
+    """The jobs as machine code of their own, all in one piece of memory in the order in which they run.
+
+    >>> [step.name for step in bake_all([job], detect())]
+    ['baked']
+    """
+    baked = [
+        bake(
+            job.weight,
+            job.bias,
+            job.offsets,
+            band=band(job),
+            taps=job.taps,
+            relu=job.relu,
+            most=job.most,
+            residual=job.residual is not None,
+            groups=GROUPS,
+            rows=ROWS,
+        )  # fmt: skip
+        for job in jobs
+    ]
+    code = executable(b"".join(each.code for each in baked))
+    # The code fetches some lines beyond the end of its own weights.
+    weights = plan(np.concatenate([*[each.weights for each in baked], np.zeros(1024, np.float32)]))
+    stream = weights.alive[0].data_ptr()  # type: ignore[attr-defined]
+    steps, at_code, at_weights = [], code.address, stream
+    for job, each in zip(jobs, baked, strict=True):
+        steps.append(_step(job, each, (at_code, at_weights), (code, weights), machine))
+        at_code += len(each.code)
+        at_weights += each.weights.nbytes
+    return steps
+
+
+def _step(
+    job: Job, baked: Baked, at: tuple[int, int], alive: tuple[Executable, object], machine: Machine
+) -> Step:
+    chunks = baked.chunks + np.array([*at, 0, 0])
+    rows = table(job)
+    residual = job.y if job.residual is None else job.residual
+    bases = job.x.first, job.y.first, residual.first
+    everything = plan(len(rows), band(job), len(chunks), *bases, rows, chunks, alive=alive)
+    return Step("baked", job.node, _driver(machine), everything)
+
+
+@cache
+def _driver(machine: Machine) -> Callable[..., None]:
+    """Bands of vectors, and all chunks for each of them."""
+    f = function("baked")
+    count, width, chunks, x, y, residual, places, codes = f.fields("%plan", [INTEGER] * 6 + [POINTER] * 2)
+    with f.loop(0, count, width) as start:
+        vectors = f.smaller(width, f.value(f"sub i64 {count}, {start}"))
+        rows = f.at(places, f.multiply(start, TABLE_ROW), "i8")
+        with f.loop(0, chunks) as number:
+            chunk = f.at(codes, f.multiply(number, 4), INTEGER)
+            code, weights, more_x, more_y = f.fields(chunk, [POINTER, POINTER, INTEGER, INTEGER])
+            source = f.at("%base", f.add(x, more_x), "i8")
+            target = f.at("%base", f.add(y, more_y), "i8")
+            other = f.at("%base", f.add(residual, more_y), "i8")
+            f.do(
+                f"call void {code}(ptr {source}, ptr {weights}, ptr {target}, i64 {vectors}, ptr {other}, ptr {rows})"
+            )
+    return compiled(f, machine)

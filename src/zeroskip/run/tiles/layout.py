@@ -1,0 +1,167 @@
+"""Where a batch of feature maps lies in memory while the engine works on it: tiles in lanes, channels innermost.
+
+A map is cut into a grid of equal tiles, and lane l of every vector belongs to tile l: the vector of tile place
+(y, x) holds, for one channel, the pixels that stand there in each of the tiles. A neighbouring pixel is then a
+neighbouring vector, so a convolution reads whole aligned vectors, whatever its taps. Around the tile lies a ring
+of further vectors, which repeat the neighbours' pixels and hold zeros beyond the map's border.
+
+In memory: [image row][tile row with ring][tile column with ring][channel] vectors. One vector more than there are
+channels keeps places that are used together from falling into the same sets of the caches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Layout:
+    """`images` maps (channels, height, width) over the tiles of a grid (images, rows, columns).
+
+    tile  (height, width) of a tile; the tiles together may reach beyond the map
+    ring  vectors around a tile: (above, below, left, right)
+    lane_bytes  of one number: 4, or 2 for half precision
+    """
+
+    channels: int
+    height: int
+    width: int
+    images: int
+    grid: tuple[int, int, int]
+    tile: tuple[int, int]
+    ring: tuple[int, int, int, int] = (0, 0, 0, 0)
+    lane_bytes: int = 4
+
+    @property
+    def lanes(self) -> int:
+        """Numbers in a vector."""
+        return self.grid[0] * self.grid[1] * self.grid[2]
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector."""
+        return self.lanes * self.lane_bytes
+
+    @property
+    def slots(self) -> int:
+        """Images that lie below each other, in rows, rather than in lanes."""
+        return -(-self.images // self.grid[0])
+
+    @property
+    def rows(self) -> int:
+        """Rows of vectors of one slot, ring included."""
+        return self.tile[0] + self.ring[0] + self.ring[1]
+
+    @property
+    def pitch(self) -> int:
+        """Vectors from one row to the next, for one channel."""
+        return self.tile[1] + self.ring[2] + self.ring[3]
+
+    @property
+    def place_bytes(self) -> int:
+        """Bytes from one place to the next: all channels of a vector."""
+        return (self.channels + 1) * self.vector_bytes
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all maps."""
+        return self.slots * self.rows * self.pitch * self.place_bytes
+
+    @property
+    def vectors(self) -> int:
+        """Places that hold pixels, the ring not counted."""
+        return self.slots * self.tile[0] * self.tile[1]
+
+    def offset(self, slot: np.ndarray | int, y: np.ndarray | int, x: np.ndarray | int) -> np.ndarray:
+        """Byte offset of the place (slot, y, x), channel 0; y and x are negative in the ring above and left."""
+        row = slot * self.rows + y + self.ring[0]
+        return np.asarray((row * self.pitch + x + self.ring[2]) * self.place_bytes)
+
+    def inside(self) -> np.ndarray:
+        """(vectors, 3) slot, y and x of every place that is not in the ring, in the order of memory."""
+        return _places(self.slots, (0, self.tile[0]), (0, self.tile[1]))
+
+    def around(self) -> np.ndarray:
+        """(count, 3) slot, y and x of every place of the ring."""
+        above, below, left, right = self.ring
+        tall, wide = self.tile
+        places = _places(self.slots, (-above, tall + below), (-left, wide + right))
+        _, y, x = places.T
+        return places[(y < 0) | (y >= tall) | (x < 0) | (x >= wide)]
+
+    @cached_property
+    def _lane_places(self) -> np.ndarray:
+        return _places(self.grid[0], (0, self.grid[1]), (0, self.grid[2]))  # (lanes, 3)
+
+    def pixels(self, places: np.ndarray) -> np.ndarray:
+        """(count, lanes, 3) image, row and column of the pixels at places (count, 3); image -1: none is there."""
+        slot, y, x = (places[:, [axis]] for axis in range(3))
+        image, down, right = self._lane_places.T
+        pixels = np.stack(
+            np.broadcast_arrays(image * self.slots + slot, down * self.tile[0] + y, right * self.tile[1] + x),
+            axis=2,
+        )
+        return np.where(self.contains(pixels)[:, :, None], pixels, -1)
+
+    def contains(self, pixels: np.ndarray) -> np.ndarray:
+        """(...) whether the pixels (..., 3) belong to the maps."""
+        return ((pixels >= 0) & (pixels < (self.images, self.height, self.width))).all(-1)
+
+    def find(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Byte offset and lane (...) at which the maps' pixels (..., 3) lie, outside the ring."""
+        image, row, column = np.moveaxis(pixels, -1, 0)
+        lane_image, slot = np.divmod(image, self.slots)
+        down, y = np.divmod(row, self.tile[0])
+        right, x = np.divmod(column, self.tile[1])
+        return self.offset(slot, y, x), (lane_image * self.grid[1] + down) * self.grid[2] + right
+
+    def masks(self, places: np.ndarray) -> np.ndarray:
+        """(count,) int64: bit l says whether lane l holds a pixel at the place."""
+        held = self.pixels(places)[:, :, 0] >= 0
+        return (held.astype(np.int64) << np.arange(self.lanes)).sum(1)
+
+
+def fresh(channels: int, height: int, width: int, *, images: int, lanes: int, lane_bytes: int = 4) -> Layout:
+    """The grid that needs the fewest vectors, with tiles that are not so thin that their rings outweigh them.
+
+    >>> fresh(64, 56, 56, images=1, lanes=16).grid
+    (1, 4, 4)
+    """
+    best: tuple[float, Layout] | None = None
+    for down in (2**power for power in range(lanes.bit_length())):
+        right = lanes // down
+        tile = -(-height // down), -(-width // right)
+        layout = Layout(channels, height, width, images, (1, down, right), tile, lane_bytes=lane_bytes)
+        ringed = (tile[0] + 2) * (tile[1] + 2)
+        cost = layout.vectors * (1 + 0.04 * ringed / (tile[0] * tile[1]))
+        if best is None or cost < best[0]:
+            best = cost, layout
+    assert best is not None
+    return best[1]
+
+
+def same_places(a: Layout, b: Layout) -> bool:
+    """Whether equal pixels of both lie in equal lanes at equal places of the tiles.
+
+    >>> same_places(layout, replace(layout, channels=3))
+    True
+    """
+    return (a.images, a.grid, a.tile, a.lane_bytes) == (b.images, b.grid, b.tile, b.lane_bytes)
+
+
+def with_ring(layout: Layout, ring: tuple[int, int, int, int]) -> Layout:
+    """The layout with at least this ring.
+
+    >>> with_ring(layout, (1, 1, 1, 1)).ring
+    (1, 1, 1, 1)
+    """
+    above, below, left, right = (max(pair) for pair in zip(layout.ring, ring, strict=True))
+    return replace(layout, ring=(above, below, left, right))
+
+
+def _places(first: int, second: tuple[int, int], third: tuple[int, int]) -> np.ndarray:
+    grid = np.meshgrid(np.arange(first), np.arange(*second), np.arange(*third), indexing="ij")
+    return np.stack([axis.ravel() for axis in grid], axis=1)

@@ -1,0 +1,239 @@
+"""From operations and their places to steps in machine code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from zeroskip.concepts import Layer, Machine
+from zeroskip.run.tiles.arrange import Arrangement, Reading, arrange, reach
+from zeroskip.run.tiles.convolution import Job, Map, bake_all
+from zeroskip.run.tiles.layout import Layout, same_places
+from zeroskip.run.tiles.moves import WHOLE, enter, fill_ring, leave, relayout
+from zeroskip.run.tiles.operations import Operation
+from zeroskip.run.tiles.pointwise import mean, pointwise, pool
+from zeroskip.run.tiles.steps import Chain, Step, joined
+from zeroskip.run.tiles.streamed import depthwise, streamed
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A part of a network that runs on tiles.
+
+    chain    its steps, one call for `images` examples
+    entering, leaving  values whose tensors it reads and writes: the words 0, 1, ... of a workspace in this order
+    shapes   of the values that leave, for one example
+    bytes    size of a workspace
+    """
+
+    chain: Chain
+    images: int
+    entering: tuple[str, ...]
+    leaving: tuple[str, ...]
+    shapes: tuple[tuple[int, int, int], ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the steps are made from."""
+
+    arrangement: Arrangement
+    outside: Mapping[str, tuple[int, int, int]]
+    slots: Mapping[str, int]
+    positive: frozenset[str]
+    images: int
+    machine: Machine
+
+
+def lower(
+    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Sequence[str],
+    machine: Machine, *, images: int = 1, kernels: Mapping[str, str] | None = None,
+) -> Lowered:  # fmt: skip
+    """The operations as steps for `images` examples at a time.
+
+    `outside` are the values made elsewhere, with their shapes, and `leaving` those that are needed elsewhere.
+    `kernels` says by operation what computes a convolution: "baked", or "streamed", which is used where nothing
+    is said.
+
+    >>> lower(operations(graph), {"x": (3, 32, 32)}, ["mean"], detect()).images
+    1
+    """
+    lanes = machine.vector_bytes // 4
+    arrangement = arrange(chain, outside, leaving, images=images, lanes=lanes)
+    entering = tuple(outside)
+    slots = {name: number for number, name in enumerate([*entering, *leaving])}
+    place = _Place(arrangement, outside, slots, _positive(chain), images, machine)
+    parts: list[list[Step | Job]] = [_steps(one, place, (kernels or {}).get(one.name, "")) for one in chain]
+    jobs = [each for part in parts for each in part if isinstance(each, Job)]
+    baked = iter(bake_all(jobs, machine) if jobs else [])
+    steps = [next(baked) if isinstance(each, Job) else each for part in parts for each in part]
+    shapes = {one.name: one.shape for one in chain}
+    whole = joined(steps, machine)
+    return Lowered(
+        whole, images, entering, tuple(leaving), tuple(shapes[n] for n in leaving), arrangement.bytes
+    )
+
+
+def _positive(chain: Sequence[Operation]) -> frozenset[str]:
+    """Values without anything below 0, around which zeros do no harm to a maximum."""
+    found: set[str] = set()
+    for one in chain:
+        kept = one.kind in ("max", "average", "concat") and all(name in found for name in one.inputs)
+        if one.relu or kept:
+            found.add(one.name)
+    return frozenset(found)
+
+
+def _steps(one: Operation, place: _Place, kernel: str) -> list[Step | Job]:
+    """Everything that an operation needs done: copies first, then itself, its ring, and the way out."""
+    node, machine = one.name, place.machine
+    if one.kind == "mean":
+        copies, x = _source(one, place)
+        return [*copies, mean(node, x, place.slots[node], machine)]
+    y = place.arrangement.maps[node]
+    found: list[Step | Job] = []
+    if one.kind == "concat":
+        found += _parts(one, place, y)
+    elif one.kind in ("conv", "depthwise"):
+        found += _convolution(one, place, y, kernel)
+    elif one.window is not None:
+        copies, x = _source(one, place)
+        taps, stride = _taps(one, place.arrangement.readings[node], x.layout)
+        found += [*copies, pool(node, one, x, y, taps, stride, machine)]
+    else:
+        copies, x = _source(one, place)
+        more, other = _second(one, place)
+        found += [*copies, *more, pointwise(node, one, x, other, y, machine)]
+    ring = fill_ring(node, y.layout, y.base, y.channels, machine)
+    found += [] if ring is None or one.kind == "concat" else [ring]
+    if node in place.slots:
+        found.append(leave(node, y.layout, y.base, y.channels, place.slots[node], machine))
+    return found
+
+
+def _source(one: Operation, place: _Place) -> tuple[list[Step], Map]:
+    """The first input as the operation reads it, and the steps that bring it there."""
+    reading, name = place.arrangement.readings[one.name], one.inputs[0]
+    if not reading.copied:
+        return [], place.arrangement.maps[name]
+    copy = place.arrangement.copies[one.name, name]
+    count = reading.phases
+    phases = [(count, *divmod(number, count)) for number in range(count * count)]
+    fill = -np.inf if one.kind == "max" and name not in place.positive and _reads_beyond(one, place) else 0.0
+    steps = [_copied(one, name, copy, phase, number, place, fill) for number, phase in enumerate(phases)]
+    return steps, copy
+
+
+def _copied(
+    one: Operation, name: str, copy: Map, phase: tuple[int, int, int], number: int, place: _Place, fill: float
+) -> Step:
+    if name in place.outside:
+        return enter(
+            one.name, place.slots[name], place.outside[name], copy.layout, copy.base, phase, number,
+            place.machine, fill=fill,
+        )  # fmt: skip
+    source = place.arrangement.maps[name]
+    bases = source.base, copy.base
+    return relayout(
+        one.name, source.layout, copy.layout, bases, source.channels, phase, number, place.machine, fill=fill
+    )
+
+
+def _second(one: Operation, place: _Place) -> tuple[list[Step], Map | None]:
+    """The input that is added, and the step that brings it into the operation's tiles where it has others."""
+    if len(one.inputs) < 2:
+        return [], None
+    name = one.inputs[1]
+    copy = place.arrangement.copies.get((one.name, name))
+    if copy is None:
+        return [], place.arrangement.maps[name]
+    return [_copied(one, name, copy, WHOLE, 0, place, 0.0)], copy
+
+
+def _parts(one: Operation, place: _Place, y: Map) -> list[Step]:
+    """Copies of those inputs of a concatenation that were not made in their place."""
+    steps, start = [], y.channels.start
+    for name in one.inputs:
+        known = place.arrangement.maps.get(name)
+        channels = place.outside[name][0] if known is None else len(known.channels)
+        at = y.base + start * y.layout.vector_bytes
+        if known is None or (known.base, known.channels.start) != (y.base, start):
+            target = Map(y.layout, at, range(channels))
+            steps.append(_copied(one, name, target, WHOLE, 0, place, 0.0))
+        start += channels
+    return steps
+
+
+def _reads_beyond(one: Operation, place: _Place) -> bool:
+    """Whether a window reaches over the border of the map."""
+    assert one.window is not None
+    name = one.inputs[0]
+    known = place.arrangement.maps.get(name)
+    size = place.outside[name][1:] if known is None else (known.layout.height, known.layout.width)
+    ends = zip(reach(one.window), one.shape[1:], size, strict=True)
+    return any(
+        first < 0 or (count - 1) * one.window.stride + last >= limit for (first, last), count, limit in ends
+    )
+
+
+def _taps(one: Operation, reading: Reading, layout: Layout, channels: int = 0) -> tuple[np.ndarray, int]:
+    """(taps,) byte offsets of the window's taps, row by row, and the places from one window to the next.
+
+    Where rows and columns lie in phases, each phase has `channels` channels.
+    """
+    assert one.window is not None
+    (top, _), (left, _) = reach(one.window)
+    rows, columns = (
+        np.arange(size) * step for size, step in zip(one.window.size, one.window.dilation, strict=True)
+    )
+    row, row_phase = np.divmod(top + rows, reading.phases)
+    column, column_phase = np.divmod(left + columns, reading.phases)
+    phase = row_phase[:, None] * reading.phases + column_phase
+    places = row[:, None] * layout.pitch + column
+    count = channels or (layout.channels // reading.phases**2)
+    offsets = places * layout.place_bytes + phase * count * layout.vector_bytes
+    return offsets.ravel(), reading.stride
+
+
+def _convolution(one: Operation, place: _Place, y: Map, kernel: str) -> list[Step | Job]:
+    copies, x = _source(one, place)
+    more, residual = _second(one, place)
+    reading, layer = place.arrangement.readings[one.name], one.layer
+    assert layer is not None
+    taps, stride = _taps(one, reading, x.layout, len(x.channels) // reading.phases**2)
+    bias = np.zeros(one.shape[0], np.float32) if layer.bias is None else layer.bias.detach().numpy()
+    if one.kind == "depthwise":
+        weight = np.ascontiguousarray(layer.weight.detach().flatten(1).numpy())
+        return [
+            *copies,
+            depthwise(_job(one, weight, bias, taps, len(taps), stride, x, y, None), place.machine),
+        ]
+    weight = _whole(layer).flatten(1).numpy()
+    channels = np.arange(weight.shape[1] // len(taps)) * x.layout.vector_bytes
+    offsets = (channels[:, None] + taps).ravel()
+    job = _job(one, weight, bias, offsets, len(taps), stride, x, y, residual)
+    return [*copies, *more, job if kernel == "baked" else streamed(job, place.machine)]
+
+
+def _job(
+    one: Operation, weight: np.ndarray, bias: np.ndarray, offsets: np.ndarray, taps: int, stride: int, x: Map,
+    y: Map, residual: Map | None,
+) -> Job:  # fmt: skip
+    return Job(one.name, weight, bias, offsets, taps, stride, x, y, residual, one.relu, one.most)
+
+
+def _whole(layer: Layer) -> torch.Tensor:
+    """(out, in, height, width): the weight of a layer with groups, with zeros between groups."""
+    weight = layer.weight.detach()
+    if layer.groups == 1:
+        return weight
+    out, inputs, *size = weight.shape
+    whole = weight.new_zeros(out, inputs * layer.groups, *size)
+    for group, part in enumerate(weight.chunk(layer.groups)):
+        rows = slice(group * len(part), (group + 1) * len(part))
+        whole[rows, group * inputs : (group + 1) * inputs] = part
+    return whole

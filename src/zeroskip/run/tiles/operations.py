@@ -1,0 +1,247 @@
+"""From nodes of a graph to the operations that can work on tiles, with what follows them fused in."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Layer
+from zeroskip.graph import Graph, Node
+
+LARGEST = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which rows and columns of the input an output pixel sees; all sizes for (rows, columns)."""
+
+    size: tuple[int, int]
+    stride: int
+    padding: tuple[int, int]
+    dilation: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Something done to maps, named after the value it makes.
+
+    kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "add", "concat"
+    inputs    the values it reads; a convolution's second one is added to its result
+    shape     (channels, height, width) of its value
+    layer     of a convolution
+    factors   scale and shift of each channel, of a "scale"
+    relu, most  what is done to the result: values below 0 become 0, those above `most` become `most`
+    names     the nodes it stands for
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, int, int]
+    names: tuple[str, ...]
+    window: Window | None = None
+    layer: Layer | None = None
+    factors: tuple[Tensor, Tensor] | None = None
+    relu: bool = False
+    most: float | None = None
+    counts_padding: bool = True
+    divisor: int | None = None
+
+
+def operations(graph: Graph) -> list[Operation]:
+    """What of the graph can work on tiles, in running order; nodes that cannot are left out.
+
+    >>> [operation.kind for operation in operations(capture(resnet, x))][:3]
+    ['conv', 'max', 'conv']
+    """
+    uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
+    if graph.batch is not None or any(_overwrites(node) and uses[node.inputs[0]] > 1 for node in graph.nodes):
+        return []
+    shapes = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
+    found = [_operation(node, shapes) for node in graph.nodes]
+    return _fused([each for each in found if each is not None], uses, graph.input)
+
+
+Shapes = Mapping[str, tuple[int, ...] | None]
+
+
+def kind_of(node: Node) -> str:
+    """The operation's plain name: "relu" of "aten.relu_.default".
+
+    >>> kind_of(node)
+    'max_pool2d'
+    """
+    return node.op.removeprefix("aten.").split(".")[0].rstrip("_")
+
+
+def _overwrites(node: Node) -> bool:
+    return bool(node.inputs) and node.op.split(".")[1].endswith("_") if node.op.count(".") > 1 else False
+
+
+def _operation(node: Node, shapes: Shapes) -> Operation | None:
+    """The node as an operation, or None where it cannot work on tiles."""
+    makers = {
+        "conv2d": _convolution, "max_pool2d": _pool, "avg_pool2d": _pool, "adaptive_avg_pool2d": _global,
+        "mean": _global, "relu": _pointwise, "relu6": _pointwise, "hardtanh": _pointwise, "clamp": _pointwise,
+        "batch_norm": _norm, "add": _add, "cat": _concat,
+    }  # fmt: skip
+    maker = makers.get(kind_of(node))
+    maps = [shapes.get(name) for name in node.inputs]
+    if maker is None or not maps or any(shape is None or len(shape) != 3 for shape in maps):
+        return None
+    return maker(node, [(int(s[0]), int(s[1]), int(s[2])) for s in maps if s is not None])
+
+
+_Maps = Sequence[tuple[int, int, int]]
+
+
+def _plain(node: Node, kind: str) -> Operation | None:
+    shape = node.shape
+    if shape is None or len(shape) != 3 or 0 in shape:
+        return None
+    return Operation(node.name, kind, node.inputs, (shape[0], shape[1], shape[2]), (node.name,))
+
+
+def _convolution(node: Node, maps: _Maps) -> Operation | None:
+    layer = node.layer
+    plain = _plain(node, "conv")
+    if layer is None or plain is None or layer.weight.dtype is not torch.float32:
+        return None
+    if layer.stride[0] != layer.stride[1] or int(layer.weight.count_nonzero()) > LARGEST:
+        return None
+    size = layer.weight.shape[2], layer.weight.shape[3]
+    padding = _padding(layer, size)
+    if padding is None:
+        return None
+    window = Window(size, layer.stride[0], padding, layer.dilation)
+    depthwise = layer.groups == maps[0][0] == layer.weight.shape[0] and layer.groups > 1
+    kind = "depthwise" if depthwise and size[0] * size[1] <= 25 else "conv"
+    return replace(plain, kind=kind, layer=layer, window=window, relu=node.relu)
+
+
+def _padding(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
+    if not isinstance(layer.padding, str):
+        return layer.padding
+    if layer.padding == "valid":
+        return 0, 0
+    reach = [step * (length - 1) for step, length in zip(layer.dilation, size, strict=True)]
+    return None if any(each % 2 for each in reach) else (reach[0] // 2, reach[1] // 2)
+
+
+def _pool(node: Node, maps: _Maps) -> Operation | None:
+    given = node.arguments
+    plain = _plain(node, "max" if kind_of(node) == "max_pool2d" else "average")
+    stride = _pair(given["stride"] or given["kernel_size"])
+    size = _pair(given["kernel_size"])
+    if plain is None or stride[0] != stride[1] or size[0] * size[1] > 49:
+        return None
+    window = Window(size, stride[0], _pair(given["padding"]), _pair(given.get("dilation", 1)))
+    divisor = given.get("divisor_override")
+    return replace(plain, window=window, counts_padding=given.get("count_include_pad", True), divisor=divisor)
+
+
+def _global(node: Node, maps: _Maps) -> Operation | None:
+    """The mean over all pixels; pooling to the size that is there already changes nothing and stays out."""
+    given = node.arguments
+    if kind_of(node) == "mean":
+        axes = given.get("dim")
+        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3] or given.get("dtype") is not None:
+            return None
+    elif _pair(given["output_size"]) != (1, 1):
+        return None
+    return Operation(node.name, "mean", node.inputs, (maps[0][0], 1, 1), (node.name,))
+
+
+def _pointwise(node: Node, maps: _Maps) -> Operation | None:
+    plain = _plain(node, "scale")
+    kind, given = kind_of(node), node.arguments
+    least, most = {"relu": (0, None), "relu6": (0, 6)}.get(kind, (None, None))
+    if kind == "hardtanh":
+        least, most = given["min_val"], given["max_val"]
+    elif kind == "clamp":
+        least, most = given.get("min"), given.get("max")
+    if plain is None or least != 0 or isinstance(most, Tensor):
+        return None
+    return replace(plain, relu=True, most=None if most is None else float(most))
+
+
+def _norm(node: Node, maps: _Maps) -> Operation | None:
+    plain, given = _plain(node, "scale"), node.arguments
+    mean, variance = given.get("running_mean"), given.get("running_var")
+    if plain is None or len(node.inputs) != 1 or mean is None or variance is None or given.get("training"):
+        return None
+    scale = (variance.double() + given["eps"]).rsqrt()
+    if given.get("weight") is not None:
+        scale = scale * given["weight"].double()
+    shift = -mean.double() * scale
+    if given.get("bias") is not None:
+        shift = shift + given["bias"].double()
+    return replace(plain, factors=(scale.float(), shift.float()))
+
+
+def _add(node: Node, maps: _Maps) -> Operation | None:
+    plain = _plain(node, "add")
+    same = len(maps) == 2 and maps[0] == maps[1]
+    return plain if same and node.arguments.get("alpha", 1) == 1 else None
+
+
+def _concat(node: Node, maps: _Maps) -> Operation | None:
+    plain = _plain(node, "concat")
+    return plain if node.arguments.get("dim", 0) in (1, -3) else None
+
+
+def _pair(value: int | Sequence[int]) -> tuple[int, int]:
+    values = [value] if isinstance(value, int) else list(value)
+    return values[0], values[-1]
+
+
+def _fused(found: Sequence[Operation], uses: Counter[str], source: str) -> list[Operation]:
+    """Activations join what they follow, and sums the later of the two convolutions they add to something."""
+    done: list[Operation] = []
+    for each in found:
+        last = next((other for other in done if each.inputs and other.name == each.inputs[0]), None)
+        if _is_activation(each) and last is not None and uses[last.name] == 1 and not _is_active(last):
+            if last.kind not in ("max", "average", "mean", "concat"):
+                joined = replace(last, name=each.name, relu=each.relu, most=each.most)
+                done[done.index(last)] = replace(joined, names=(*last.names, *each.names))
+                continue
+        position, other = _summand(each, done, uses, source)
+        if position is None:
+            done.append(each)
+            continue
+        before = done.pop(position)
+        names = (*before.names, *each.names)
+        done.append(replace(before, name=each.name, inputs=(before.inputs[0], other), names=names))
+    return done
+
+
+def _summand(
+    each: Operation, done: Sequence[Operation], uses: Counter[str], source: str
+) -> tuple[int | None, str]:
+    """Where the convolution stands that can add the other input of the sum `each` to its own result.
+
+    The other one must be there by then: it is the network's input, or made before on tiles.
+    """
+    if each.kind != "add" or each.inputs[0] == each.inputs[1]:
+        return None, ""
+    names = [one.name for one in done]
+    places = [(names.index(name) if name in names else -1, name) for name in each.inputs]
+    (_, other), (position, name) = sorted(places)
+    if position < 0 or (other not in names and other != source):
+        return None, ""
+    one = done[position]
+    fits = one.kind == "conv" and len(one.inputs) == 1 and uses[name] == 1 and not _is_active(one)
+    # What runs between the two must not need the sum earlier; nothing can, as only the sum reads it.
+    return (position, other) if fits else (None, "")
+
+
+def _is_activation(each: Operation) -> bool:
+    return each.kind == "scale" and each.factors is None
+
+
+def _is_active(each: Operation) -> bool:
+    return each.relu or each.most is not None

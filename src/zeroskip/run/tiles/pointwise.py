@@ -1,0 +1,178 @@
+"""Operations that look at one place, or at a window without weights: sums, scales, activations, pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import INTEGER, POINTER, Function, vector
+from zeroskip.run.tiles.convolution import Map
+from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.operations import Operation, Window
+from zeroskip.run.tiles.steps import Step, activated, compiled, function, kept, lanes_of, step
+
+
+def pointwise(node: str, one: Operation, x: Map, other: Map | None, y: Map, machine: Machine) -> Step:
+    """y = activation(scale x + shift + other), scale and shift for each channel.
+
+    >>> pointwise("add_1", operation, x, other, y, detect()).name
+    'pointwise'
+    """
+    places = y.layout.inside()
+    maps = [x, y if other is None else other, y]
+    offsets = [each.first + each.layout.offset(*places.T) for each in maps]
+    channels = len(y.channels)
+    scale, shift = (np.ones(channels, np.float32), np.zeros(channels, np.float32))
+    if one.factors is not None:
+        scale, shift = (factor.numpy() for factor in one.factors)
+    code = _pointwise_code(
+        machine, y.layout.lanes, one.factors is not None, other is not None, one.relu, one.most
+    )
+    masks = y.layout.masks(places)
+    return step("pointwise", node, code, len(places), channels, *offsets, masks, scale, shift)
+
+
+def pool(node: str, one: Operation, x: Map, y: Map, taps: np.ndarray, stride: int, machine: Machine) -> Step:
+    """The largest value, or the mean, of the window around each pixel; the taps are byte offsets into x.
+
+    >>> pool("pool1", operation, x, y, taps, 2, detect()).name
+    'max'
+    """
+    assert one.window is not None
+    places = y.layout.inside()
+    slot, row, column = places.T
+    source = x.first + x.layout.offset(slot, row * stride, column * stride)
+    target = y.first + y.layout.offset(*places.T)
+    parts = [len(places), len(y.channels), source, target, y.layout.masks(places), taps.astype(np.int64)]
+    if one.kind == "max":
+        return step("max", node, _pool_code(machine, y.layout.lanes, len(taps), True), *parts)
+    shares = _shares(y.layout, places, one, x.layout)
+    return step("average", node, _pool_code(machine, y.layout.lanes, len(taps), False), *parts, shares)
+
+
+def mean(node: str, x: Map, slot: int, machine: Machine) -> Step:
+    """The mean of every channel, into a tensor (images, channels) at the address in word `slot`.
+
+    >>> mean("mean", x, 1, detect()).name
+    'mean'
+    """
+    layout = x.layout
+    places = layout.inside()
+    offsets = x.first + layout.offset(*places.T)
+    share = np.array([1 / (layout.height * layout.width)], np.float32)
+    code = _mean_code(machine, layout.lanes)
+    return step(
+        "mean",
+        node,
+        code,
+        8 * slot,
+        layout.slots,
+        len(places) // layout.slots,
+        len(x.channels),
+        offsets,
+        share,
+    )
+
+
+def _shares(layout: Layout, places: np.ndarray, one: Operation, source: Layout) -> np.ndarray:
+    """(places, lanes) float32: by what the sum of a window is divided, as a factor."""
+    window = one.window
+    assert window is not None
+    pixels = layout.pixels(places)
+    counts = np.ones(pixels.shape[:2])
+    for axis, size in ((0, source.height), (1, source.width)):
+        counts *= _counted(pixels[..., axis + 1], axis, size, window, one.counts_padding)
+    return (1 / np.maximum(1, counts if one.divisor is None else one.divisor)).astype(np.float32) * np.ones(
+        counts.shape, np.float32
+    )
+
+
+def _counted(pixel: np.ndarray, axis: int, size: int, window: Window, padded: bool) -> np.ndarray:
+    """How many pixels of a window count in one direction: those of the map, or of the map with its padding."""
+    first = pixel * window.stride - window.padding[axis]
+    last = first + window.size[axis]
+    margin = window.padding[axis] if padded else 0
+    return np.minimum(last, size + margin) - np.maximum(first, -margin)
+
+
+@cache
+def _pointwise_code(
+    machine: Machine, lanes: int, scaled: bool, summed: bool, relu: bool, most: float | None
+) -> Callable[..., None]:
+    kind = vector(lanes)
+    f = function("pointwise")
+    count, channels, *arrays = f.fields("%plan", [INTEGER] * 2 + [POINTER] * 6)
+    masks, scale, shift = arrays[3:]
+    with f.loop(0, count) as number:
+        source, other, target = (_place(f, array, number) for array in arrays[:3])
+        mask = lanes_of(f, lanes, f.load(INTEGER, f.at(masks, number, INTEGER)))
+        with f.loop(0, channels) as channel:
+            at = f.multiply(channel, lanes)
+            value = f.load(kind, f.at(source, at))
+            if scaled:
+                factor, term = (
+                    f.splat(lanes, f.load("float", f.at(each, channel))) for each in (scale, shift)
+                )
+                value = f.multiply_add(lanes, value, factor, term)
+            if summed:
+                value = f.value(f"fadd {kind} {value}, {f.load(kind, f.at(other, at))}")
+            f.store(kind, kept(f, lanes, mask, activated(f, lanes, value, relu, most)), f.at(target, at))
+    return compiled(f, machine)
+
+
+@cache
+def _pool_code(machine: Machine, lanes: int, taps: int, largest: bool) -> Callable[..., None]:
+    kind = vector(lanes)
+    f = function("pool")
+    count, channels, *arrays = f.fields(
+        "%plan", [INTEGER] * 2 + [POINTER] * 4 + ([] if largest else [POINTER])
+    )
+    offsets = [f.load(INTEGER, f.at(arrays[3], tap, INTEGER)) for tap in range(taps)]
+    with f.loop(0, count) as number:
+        source, target = (_place(f, array, number) for array in arrays[:2])
+        mask = lanes_of(f, lanes, f.load(INTEGER, f.at(arrays[2], number, INTEGER)))
+        windows = [f.at(source, offset, "i8") for offset in offsets]
+        share = None if largest else f.load(kind, f.at(arrays[4], f.multiply(number, lanes)))
+        with f.loop(0, channels) as channel:
+            at = f.multiply(channel, lanes)
+            total = f.load(kind, f.at(windows[0], at))
+            for window in windows[1:]:
+                value = f.load(kind, f.at(window, at))
+                total = (
+                    _larger(f, lanes, total, value) if largest else f.value(f"fadd {kind} {total}, {value}")
+                )
+            total = total if share is None else f.value(f"fmul {kind} {total}, {share}")
+            f.store(kind, kept(f, lanes, mask, total), f.at(target, at))
+    return compiled(f, machine)
+
+
+@cache
+def _mean_code(machine: Machine, lanes: int) -> Callable[..., None]:
+    kind = vector(lanes)
+    f = function("mean")
+    slot, images, places, channels, offsets, share = f.fields("%plan", [INTEGER] * 4 + [POINTER] * 2)
+    y = f.load(POINTER, f.at("%base", slot, "i8"))
+    factor = f.load("float", share)
+    with f.loop(0, images) as image, f.loop(0, channels) as channel:
+        total = f.slot(kind, "zeroinitializer")
+        with f.loop(0, places) as place:
+            number = f.add(f.multiply(image, places), place)
+            value = f.load(kind, f.at(_place(f, offsets, number), f.multiply(channel, lanes)))
+            f.store(kind, f.value(f"fadd {kind} {f.load(kind, total)}, {value}"), total)
+        whole = f.sum(lanes, f.load(kind, total))
+        at = f.at(y, f.add(f.multiply(image, channels), channel))
+        f.store("float", f.value(f"fmul float {whole}, {factor}"), at)
+    return compiled(f, machine)
+
+
+def _place(f: Function, offsets: str, number: str) -> str:
+    return f.at("%base", f.load(INTEGER, f.at(offsets, number, INTEGER)), "i8")
+
+
+def _larger(f: Function, lanes: int, a: str, b: str) -> str:
+    # Unlike the processor's own maximum it hands on a NaN from either side, as PyTorch does.
+    kind = vector(lanes)
+    return f.call(kind, f"llvm.maximum.v{lanes}f32", f"{kind} {a}", f"{kind} {b}")

@@ -1,0 +1,206 @@
+"""Convolutions that read their pattern as data: for every processor that LLVM knows, and for blocks of channels.
+
+For a rectangle of places, the sums of one output channel (or of a block of them that have their zeros in common)
+stay in registers while the list of the channel's non-zero weights goes by: where the row of inputs lies, and the
+weight. The depthwise convolution is the same without a list, since it needs every weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import INTEGER, POINTER, Function, vector
+from zeroskip.run.kernels.compiled import starts
+from zeroskip.run.tiles.convolution import Job
+from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.steps import Step, activated, compiled, function, kept, lanes_of, step
+
+REGISTERS = 14  # sums at a time; AVX-512 has 32 registers, NEON 32, AVX2 only 16
+
+
+def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
+    """The job with its pattern as data, `block` neighbouring output channels at a time.
+
+    `block` divides their number. Zeros of a block that is not all zero are computed like any weight.
+
+    >>> streamed(job, detect()).name
+    'streamed'
+    """
+    layout = job.y.layout
+    tall, wide = _rectangle(layout, REGISTERS // block)
+    blocks = job.weight.reshape(-1, block, job.weight.shape[1])
+    alive = (blocks != 0).any(1)  # (groups, k)
+    group, row = np.nonzero(alive)
+    begin = starts(alive.sum(1))
+    values = np.ascontiguousarray(blocks[group, :, row], np.float32)  # (non-zeros, block)
+    code = _streamed_code(
+        machine,
+        layout.lanes,
+        block,
+        _steps(job, tall, wide),
+        job.relu,
+        job.most,
+        job.residual is not None,
+    )
+    rows = job.offsets[row].astype(np.int64)
+    return step(
+        "streamed", job.node, code, *_corners(job, tall, wide), len(blocks), begin, rows, values, job.bias
+    )
+
+
+def depthwise(job: Job, machine: Machine) -> Step:
+    """A convolution that keeps channels apart: weight (channels, taps), `offsets` (taps,) those of channel 0.
+
+    >>> depthwise(job, detect()).name
+    'depthwise'
+    """
+    layout = job.y.layout
+    tall, wide = _rectangle(layout, 7)
+    taps = tuple(int(each) for each in job.offsets)
+    places = _steps(job, tall, wide)
+    code = _depthwise_code(machine, layout.lanes, taps, places, job.relu, job.most)
+    corners = _corners(job, tall, wide)
+    return step("depthwise", job.node, code, *corners, len(job.weight), job.weight, job.bias)
+
+
+_Steps = tuple[tuple[int, int, int], ...]
+
+
+def _rectangle(layout: Layout, most: int) -> tuple[int, int]:
+    """The largest rectangle of at most `most` places with which a tile can be covered evenly, the wider the better."""
+    tall, wide = layout.tile
+    fits = [
+        (rows * columns, columns, rows)
+        for rows in range(1, most + 1)
+        for columns in range(1, most // rows + 1)
+        if not tall % rows and not wide % columns
+    ]
+    _, columns, rows = max(fits)
+    return rows, columns
+
+
+def _steps(job: Job, tall: int, wide: int) -> _Steps:
+    """Bytes from the corner of a rectangle to each of its places: in x, in y, in the residual."""
+    found = []
+    for row, column in np.ndindex(tall, wide):
+        x = (row * job.x.layout.pitch + column) * job.stride * job.x.layout.place_bytes
+        y = (row * job.y.layout.pitch + column) * job.y.layout.place_bytes
+        other = job.y.layout if job.residual is None else job.residual.layout
+        found.append((int(x), int(y), int((row * other.pitch + column) * other.place_bytes)))
+    return tuple(found)
+
+
+def _corners(job: Job, tall: int, wide: int) -> list[int | np.ndarray]:
+    """How many rectangles there are, where in the workspace each begins, and the masks of all its places."""
+    layout = job.y.layout
+    grid = np.meshgrid(
+        np.arange(layout.slots),
+        np.arange(0, layout.tile[0], tall),
+        np.arange(0, layout.tile[1], wide),
+        indexing="ij",
+    )
+    slot, y, x = (axis.ravel() for axis in grid)
+    inner = np.array(list(np.ndindex(tall, wide)))
+    places = np.stack([slot, y, x], 1)[:, None] + np.concatenate([0 * inner[:, :1], inner], 1)
+    masks = layout.masks(places.reshape(-1, 3))
+    other = job.y if job.residual is None else job.residual
+    return [
+        len(slot),
+        job.x.first + job.x.layout.offset(slot, y * job.stride, x * job.stride),
+        job.y.first + layout.offset(slot, y, x),
+        other.first + other.layout.offset(slot, y, x),
+        masks,
+    ]
+
+
+@cache
+def _streamed_code(
+    machine: Machine, lanes: int, block: int, places: _Steps, relu: bool, most: float | None, residual: bool
+) -> Callable[..., None]:
+    f = function("streamed")
+    kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 4]
+    count, xs, ys, others, masks, groups, begin, rows, values, biases = f.fields("%plan", kinds)
+    with f.loop(0, count) as number:
+        x, y, other = (_corner(f, offsets, number) for offsets in (xs, ys, others))
+        flags = _flags(f, lanes, masks, number, len(places))
+        with f.loop(0, groups) as group:
+            first = f.multiply(group, block)
+            sums = [_bias(f, lanes, biases, f.add(first, one)) for one in range(block) for _ in places]
+            start, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (group, f.add(group, 1)))
+            with f.loop(start, stop) as place:
+                source = f.at(x, f.load(INTEGER, f.at(rows, place, INTEGER)), "i8")
+                weights = f.at(values, f.multiply(place, block))
+                _multiply_add(f, lanes, source, weights, block, places, sums)
+            channel = f.multiply(first, lanes)
+            for one in range(block):
+                part = sums[one * len(places) :][: len(places)]
+                at = [f.at(each, f.add(channel, one * lanes)) for each in (y, other)]
+                added = at[1] if residual else None
+                _finish(f, lanes, places, part, flags, at[0], added, relu=relu, most=most)
+    return compiled(f, machine)
+
+
+@cache
+def _depthwise_code(
+    machine: Machine, lanes: int, taps: tuple[int, ...], places: _Steps, relu: bool, most: float | None
+) -> Callable[..., None]:
+    f = function("depthwise")
+    kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 2]
+    count, xs, ys, _, masks, channels, values, biases = f.fields("%plan", kinds)
+    with f.loop(0, count) as number:
+        x, y = (_corner(f, offsets, number) for offsets in (xs, ys))
+        flags = _flags(f, lanes, masks, number, len(places))
+        with f.loop(0, channels) as channel:
+            sums = [_bias(f, lanes, biases, channel) for _ in places]
+            at = f.multiply(channel, lanes)
+            weights = f.at(values, f.multiply(channel, len(taps)))
+            for number_, tap in enumerate(taps):
+                source = f.at(f.at(x, at), tap, "i8")
+                _multiply_add(f, lanes, source, f.at(weights, number_), 1, places, sums)
+            _finish(f, lanes, places, sums, flags, f.at(y, at), None, relu=relu, most=most)
+    return compiled(f, machine)
+
+
+def _corner(f: Function, offsets: str, number: str) -> str:
+    return f.at("%base", f.load(INTEGER, f.at(offsets, number, INTEGER)), "i8")
+
+
+def _flags(f: Function, lanes: int, masks: str, number: str, count: int) -> list[str]:
+    """The masks of all places of a rectangle."""
+    first = f.multiply(number, count)
+    bits = [f.load(INTEGER, f.at(masks, f.add(first, one), INTEGER)) for one in range(count)]
+    return [lanes_of(f, lanes, each) for each in bits]
+
+
+def _bias(f: Function, lanes: int, biases: str, channel: str) -> str:
+    return f.slot(vector(lanes), f.splat(lanes, f.load("float", f.at(biases, channel))))
+
+
+def _multiply_add(
+    f: Function, lanes: int, source: str, weights: str, block: int, places: _Steps, sums: Sequence[str]
+) -> None:
+    """Add `block` weights times the inputs at all places to the block's sums."""
+    kind = vector(lanes)
+    inputs = [f.load(kind, f.at(source, step_x, "i8")) for step_x, _, _ in places]
+    for one in range(block):
+        weight = f.splat(lanes, f.load("float", f.at(weights, one)))
+        for x, total in zip(inputs, sums[one * len(places) :], strict=False):
+            f.store(kind, f.multiply_add(lanes, weight, x, f.load(kind, total)), total)
+
+
+def _finish(
+    f: Function, lanes: int, places: _Steps, sums: Sequence[str], flags: Sequence[str], y: str,
+    residual: str | None, *, relu: bool, most: float | None,
+) -> None:  # fmt: skip
+    """What becomes of the sums: residual, activation, and into y."""
+    kind = vector(lanes)
+    for (_, step_y, step_other), total, mask in zip(places, sums, flags, strict=True):
+        value = f.load(kind, total)
+        if residual is not None:
+            other = f.load(kind, f.at(residual, step_other, "i8"))
+            value = f.value(f"fadd {kind} {value}, {other}")
+        f.store(kind, kept(f, lanes, mask, activated(f, lanes, value, relu, most)), f.at(y, step_y, "i8"))
