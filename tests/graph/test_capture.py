@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from stepwise import evaluate
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from zeroskip.errors import EngineError
-from zeroskip.graph import Graph, capture, last_uses, layers, quiet
+from zeroskip.graph import capture, layers, quiet
 
 
 class Masked(nn.Module):
@@ -92,17 +93,6 @@ def convolutional() -> nn.Module:
     )
 
 
-def evaluate(graph: Graph, x: Tensor) -> Any:
-    """The graph, node by node, forgetting each value as soon as `last_uses` allows."""
-    values: dict[str, Any] = {graph.input: x}
-    for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
-        values[node.name] = node.function(*[values[name] for name in node.inputs])
-        for name in ended:
-            del values[name]
-    assert set(values) - {graph.input} == set(graph.outputs) - {graph.input}
-    return graph.rebuild([values[name] for name in graph.outputs])
-
-
 @pytest.mark.parametrize(
     ("model", "shape"),
     [(convolutional(), (1, 8, 8)), (Branching(), (8,)), (OneWeight(), (8,)), (nn.Linear(3, 2), (7, 3))],
@@ -123,7 +113,7 @@ def test_the_nodes_compute_what_the_network_does_for_batches_of_1_2_and_5(
 
 def test_layers_have_the_names_shapes_and_steps_that_hooks_see() -> None:
     model, x = convolutional().eval(), torch.randn(2, 1, 8, 8)
-    captured = [node.layer for node in capture(model, x).nodes if node.layer]
+    captured = [node.layer for node in capture(model, x, fold=False).nodes if node.layer]
     for ours, theirs in zip(captured, layers(model, x), strict=True):
         assert ours.weight.data_ptr() == theirs.weight.data_ptr()
         facts = ("name", "op", "input_shape", "output_shape", "stride", "padding", "dilation", "groups")
@@ -131,7 +121,7 @@ def test_layers_have_the_names_shapes_and_steps_that_hooks_see() -> None:
 
 
 def test_dropout_is_gone_and_a_relu_belongs_to_the_layer_before_it_but_not_to_batch_norm() -> None:
-    graph = capture(convolutional(), torch.randn(2, 1, 8, 8))
+    graph = capture(convolutional(), torch.randn(2, 1, 8, 8), fold=False)
     assert not [node for node in graph.nodes if "dropout" in node.op]
     assert [(node.layer.name, node.relu) for node in graph.nodes if node.layer] == [
         ("0", False),
@@ -145,6 +135,21 @@ def test_dropout_is_gone_and_a_relu_belongs_to_the_layer_before_it_but_not_to_ba
 def test_a_relu_stays_apart_where_the_value_before_it_is_used_as_well() -> None:
     graph = capture(Branching(), torch.randn(2, 8))
     assert {node.layer.name: node.relu for node in graph.nodes if node.layer} == {"a": False, "b": True}
+
+
+def test_operations_after_a_relu_that_joined_its_layer_are_shown_no_negative_number() -> None:
+    """A Poisson rate below zero is an error in PyTorch."""
+
+    class Drawing(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.poisson(super().forward(x).relu())
+
+    torch.manual_seed(0)
+    nodes = capture(Drawing(3, 8), torch.randn(2, 3)).nodes
+    assert [(node.op, node.relu) for node in nodes] == [
+        ("aten.linear.default", True),
+        ("aten.poisson.default", False),
+    ]
 
 
 def test_a_parametrized_weight_is_computed_once_and_keeps_the_name_of_its_module() -> None:

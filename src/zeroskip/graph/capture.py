@@ -8,17 +8,21 @@ import operator
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, InputSpec
-from torch.fx.experimental.symbolic_shapes import is_concrete_int
+from torch.fx.experimental.symbolic_shapes import is_concrete_int, statically_known_true
+from torch.nn import functional
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
+from zeroskip.graph.fold import fold_norm
 from zeroskip.graph.layers import evaluating, per_example
+from zeroskip.graph.operations import Constants, bind, known_arguments, title
 
 ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)
@@ -30,10 +34,14 @@ DROPOUT = (ATEN.dropout.default, ATEN.feature_dropout.default, ATEN.alpha_dropou
 class Node:
     """One operation on the values named in `inputs`: the graph's input or earlier nodes.
 
-    op        torch's name, e.g. "aten.max_pool2d.default"
-    function  computes the node in plain PyTorch
-    layer     the weighted operation, where it is a linear or conv2d with constant weights
-    relu      the layer's output goes through a ReLU, which is part of this node
+    op         torch's name, e.g. "aten.max_pool2d.default"; a name like "aten.add_.Tensor" overwrites its first input
+    function   computes the node in plain PyTorch
+    layer      the weighted operation, where it is a linear or conv2d with constant weights
+    relu       the layer's output goes through a ReLU, which is part of this node
+    arguments  what the operation is given besides `inputs`, by the names in torch's schema ("1" for the second of a
+               plain function like getitem), defaults filled in: numbers, constant tensors, lists. A list with
+               values of `inputs` among others has None for them. A layer's weight and bias are here as they are there
+    shape      of one example's value, without the batch axis; None where the first axis is not the batch alone
     """
 
     name: str
@@ -42,6 +50,8 @@ class Node:
     function: Callable[..., Any]
     layer: Layer | None = None
     relu: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+    shape: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,7 @@ class Graph:
     outputs  names of the values that are returned
     rebuild  list of those values -> what the network itself returns (a tensor, a tuple, a dict, ...)
     batch    None: any batch size; a number: the network could only be captured for that one
+    shape    of one example of the input, without the batch axis
     """
 
     input: str
@@ -59,15 +70,18 @@ class Graph:
     outputs: tuple[str, ...]
     rebuild: Callable[[Sequence[Tensor]], Any]
     batch: int | None
+    shape: tuple[int, ...] = ()
 
 
-def capture(model: nn.Module, example: Tensor) -> Graph:
+def capture(model: nn.Module, example: Tensor, *, fold: bool = True) -> Graph:
     """The operations that `model` does in evaluation mode on a batch like `example` (batch first).
 
     Linear and convolution layers become Layers named after their weight's parameter. What depends on
     parameters alone (a parametrization) is computed once, dropout disappears, and a ReLU right after a layer
-    joins it; everything else stays the torch operation that was exported. A network that cannot be exported
-    for every batch size (`x.view(16, -1)`) is captured for that of `example`.
+    joins it, as does before it a batch norm that alone reads the layer; everything else stays the torch operation
+    that was exported. Weights share the model's memory where nothing was computed; `fold=False` leaves every
+    batch norm where it is. A network that cannot be exported for every batch size (`x.view(16, -1)`) is
+    captured for that of `example`.
     Raises EngineError where torch.export cannot follow the network or it changes its own buffers.
 
     >>> [node.op for node in capture(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(1, 4)).nodes]
@@ -79,7 +93,7 @@ def capture(model: nn.Module, example: Tensor) -> Graph:
         )
     with evaluating(model), quiet():
         exported, batch = _export(model, example)
-        return _graph(exported, example if batch else example[:1], batch)
+        return _graph(exported, example if batch else example[:1], batch, fold)
 
 
 def last_uses(graph: Graph) -> list[tuple[str, ...]]:
@@ -136,7 +150,7 @@ def _export(model: nn.Module, example: Tensor) -> tuple[torch.export.ExportedPro
         ) from fact
 
 
-def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int | None) -> Graph:
+def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int | None, fold: bool) -> Graph:
     """Nodes as data. Every operation runs once on `example`, which shows the shapes and folds constants."""
     source, constants = _input(exported), _constants(exported)
     names = {node: str(spec.target) for node, spec in _placeholders(exported)}
@@ -148,23 +162,31 @@ def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int |
             names[node], constants[node] = node.target, getattr(exported.graph_module, node.target)
         if node.op != "call_function":
             continue
-        function, inputs = _bind(node, constants)
+        function, inputs = bind(node, constants)
         if _is_constant(node, constants):
             constants[node] = function()
             continue
-        values[node] = function(*[values[each] for each in inputs])
-        layer, relu = None, False
+        given = [values[each] for each in inputs]
+        values[node] = function(*given)
+        found = Node(
+            node.name,
+            title(node),
+            tuple(each.name for each in inputs),
+            function,
+            arguments=known_arguments(node, constants),
+            shape=_shape(node, source),
+        )
         if _is_layer(node, constants):
             shapes = [per_example(values[each], len(example)) for each in (node.args[0], node)]
-            layer = _layer(_name(node.args[1], names), node, constants, shapes)
-            relu = _take_relu_(node)
-        if relu:
-            function = _with_relu(function)
-            values[node] = torch.relu(values[node])
-        nodes.append(Node(node.name, _op(node), tuple(each.name for each in inputs), function, layer, relu))
+            layer = _layer(_name(node.args[1], names), node, found.arguments, shapes)
+            found = _joined_(replace(found, layer=layer), node, constants, fold)
+            if found.function is not function:
+                values[node] = found.function(*given)
+        nodes.append(found)
     returned = exported.call_spec.out_spec
     rebuild = operator.itemgetter(0) if returned.is_leaf() else returned.unflatten
-    return Graph(source.name, tuple(nodes), tuple(_outputs(exported, values, batch)), rebuild, batch)
+    outputs = tuple(_outputs(exported, values, batch))
+    return Graph(source.name, tuple(nodes), outputs, rebuild, batch, tuple(example.shape[1:]))
 
 
 def _input(exported: torch.export.ExportedProgram) -> fx.Node:
@@ -192,41 +214,25 @@ def _drop_dropout_(graph: fx.Graph) -> None:
             graph.erase_node(node)
 
 
-def _bind(node: fx.Node, constants: dict[fx.Node, Any]) -> tuple[Callable[..., Any], list[fx.Node]]:
-    """The node's operation as a function of those inputs that are not constants, and these inputs."""
-    inputs = [each for each in node.all_input_nodes if each not in constants]
-    readers = [_reader(argument, inputs, constants) for argument in node.args]
-    named = {key: _reader(argument, inputs, constants) for key, argument in node.kwargs.items()}
-    target: Any = node.target
-
-    def function(*values: Any) -> Any:
-        return target(
-            *[read(values) for read in readers], **{key: read(values) for key, read in named.items()}
-        )
-
-    return function, inputs
+def _shape(node: fx.Node, source: fx.Node) -> tuple[int, ...] | None:
+    """One example's share of the node's value, as `Node.shape` has it."""
+    value, batch = node.meta.get("val"), source.meta["val"].shape[0]
+    if not isinstance(value, Tensor) or not value.ndim:
+        return None
+    first, *rest = value.shape
+    # `first == batch` alone would be answered for the exported example, where a size may equal its batch by chance.
+    alone = statically_known_true(first == batch) and all(is_concrete_int(size) for size in rest)
+    return tuple(int(size) for size in rest) if alone else None
 
 
-def _reader(argument: Any, inputs: list[fx.Node], constants: dict[fx.Node, Any]) -> Callable[[Any], Any]:
-    """values of `inputs` -> the argument with its nodes replaced by values."""
-    if isinstance(argument, fx.Node) and argument in constants:
-        argument = constants[argument]
-    elif isinstance(argument, fx.Node):
-        return operator.itemgetter(inputs.index(argument))
-    elif isinstance(argument, (list, tuple)):
-        readers = [_reader(each, inputs, constants) for each in argument]
-        return lambda values: [read(values) for read in readers]
-    return lambda values: argument
-
-
-def _is_constant(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
+def _is_constant(node: fx.Node, constants: Constants) -> bool:
     """Whether the node depends on parameters and buffers alone. EngineError where it overwrites one."""
     schema = getattr(node.target, "_schema", None)
     for argument, given in zip(schema.arguments if schema else (), node.args, strict=False):
         written = argument.alias_info is not None and argument.alias_info.is_write
         if written and isinstance(given, fx.Node) and given in constants:
             raise EngineError(
-                f"the network overwrites its own buffer or parameter ({_op(node)}), so its answers depend on "
+                f"the network overwrites its own buffer or parameter ({title(node)}), so its answers depend on "
                 "the calls before. Take that out of forward in evaluation mode, then compile."
             )
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -234,7 +240,7 @@ def _is_constant(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
     return bool(known) and all(known) and not random
 
 
-def _is_layer(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
+def _is_layer(node: fx.Node, constants: Constants) -> bool:
     """Whether it is a linear or convolution of a changing input with constant weight and bias."""
     if node.target is not ATEN.linear.default and node.target not in CONVOLUTIONS:
         return False
@@ -243,16 +249,13 @@ def _is_layer(node: fx.Node, constants: dict[fx.Node, Any]) -> bool:
     return fixed and x not in constants and not node.kwargs
 
 
-def _layer(name: str, node: fx.Node, constants: dict[fx.Node, Any], shapes: Sequence[Any]) -> Layer:
-    # torch leaves out trailing arguments that have their default.
-    given: tuple[Any, ...] = (*node.args, *(None, None, None, [1], [0], [1], 1)[len(node.args) :])
-    _, weight, bias, stride, padding, dilation, groups = given
-    bias = None if bias is None else constants[bias]
+def _layer(name: str, node: fx.Node, given: dict[str, Any], shapes: Sequence[tuple[int, ...]]) -> Layer:
+    weight, bias = given["weight"], given["bias"]
     if node.target is ATEN.linear.default:
-        return Layer(name, "linear", constants[weight], bias, shapes[0], shapes[1])
-    padding = padding if isinstance(padding, str) else _pair(padding)
-    steps = {"stride": _pair(stride), "padding": padding, "dilation": _pair(dilation), "groups": groups}
-    return Layer(name, "conv2d", constants[weight], bias, shapes[0], shapes[1], **steps)
+        return Layer(name, "linear", weight, bias, shapes[0], shapes[1])
+    padding = given["padding"] if isinstance(given["padding"], str) else _pair(given["padding"])
+    steps = _pair(given["stride"]), padding, _pair(given["dilation"]), given["groups"]
+    return Layer(name, "conv2d", weight, bias, shapes[0], shapes[1], *steps)
 
 
 def _name(weight: fx.Node, names: dict[fx.Node, str]) -> str:
@@ -268,6 +271,34 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
     return values[0], values[-1]
 
 
+def _joined_(found: Node, node: fx.Node, constants: Constants, fold: bool) -> Node:
+    """The layer with the batch norms (if `fold`) and then the ReLU after it; those are taken out of the graph."""
+    while fold and (layer := _take_norm_(found.layer, node, constants)) is not None:
+        arguments = {**found.arguments, "weight": layer.weight, "bias": layer.bias}
+        compute: Any = functional.linear if layer.op == "linear" else functional.conv2d
+        found = replace(found, layer=layer, arguments=arguments, function=partial(compute, **arguments))
+    if _take_relu_(node):
+        found = replace(found, relu=True, function=_with_relu(found.function))
+    return found
+
+
+def _take_norm_(layer: Layer | None, node: fx.Node, constants: Constants) -> Layer | None:
+    """The layer with the batch norm that alone reads it, which is then taken out of the graph."""
+    users = list(node.users)
+    if layer is None or len(users) != 1 or users[0].target is not ATEN.batch_norm.default:
+        return None
+    norm = known_arguments(users[0], constants)
+    fixed = {"weight", "bias", "running_mean", "running_var"} <= set(norm) and not norm["training"]
+    # Its channels are the second axis, which are the layer's outputs for these numbers of axes only.
+    if not fixed or node.meta["val"].ndim != (2 if layer.op == "linear" else 4):
+        return None
+    folded = fold_norm(layer, norm)
+    if folded is not None:
+        users[0].replace_all_uses_with(node)
+        users[0].graph.erase_node(users[0])
+    return folded
+
+
 def _take_relu_(node: fx.Node) -> bool:
     """Whether the only thing done with the node's value is a ReLU, which is then taken out of the graph."""
     users = list(node.users)
@@ -280,11 +311,6 @@ def _take_relu_(node: fx.Node) -> bool:
 
 def _with_relu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *values: torch.relu(function(*values))
-
-
-def _op(node: fx.Node) -> str:
-    target: Any = node.target
-    return str(target) if hasattr(target, "_schema") else target.__name__
 
 
 def _outputs(

@@ -78,7 +78,7 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
     >>> follow(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), torch.zeros(1, 4)).stages[1].sources
     tensor([1, 2, 3])
     """
-    graph = capture(model, example)
+    graph = capture(model, example, fold=False)
     walk = _Walk(*_cuttable(model, graph))
     values: dict[str, Any] = {graph.input: example.clone() if graph.batch else example[:1].clone()}
     units: _Units = {}

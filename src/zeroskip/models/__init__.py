@@ -1,8 +1,23 @@
-"""The networks of the papers as plain `nn.Module`s, one file each."""
+"""The networks of the papers as plain `nn.Module`s, one file for each family."""
 
 from zeroskip.models.alexnet import AlexNet, AlexNetCaffe
+from zeroskip.models.googlenet import googlenet
 from zeroskip.models.lenet import LeNet5, LeNet300100
+from zeroskip.models.mobilenet import mobilenet_v1, mobilenet_v2
+from zeroskip.models.resnet import resnet20, resnet50
 from zeroskip.models.squeezenet import SqueezeNet10
 from zeroskip.models.vgg import VGG16
 
-__all__ = ["VGG16", "AlexNet", "AlexNetCaffe", "LeNet5", "LeNet300100", "SqueezeNet10"]
+__all__ = [
+    "VGG16",
+    "AlexNet",
+    "AlexNetCaffe",
+    "LeNet5",
+    "LeNet300100",
+    "SqueezeNet10",
+    "googlenet",
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "resnet20",
+    "resnet50",
+]

@@ -1,0 +1,120 @@
+"""Residual networks (He et al. 2016): ResNet-20 for CIFAR-10 and ResNet-50 for ImageNet, with torchvision's names."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut. (batch, channels, h, w) -> (batch, width, h / stride, w / stride).
+
+    >>> BasicBlock(16, 32, 2)(torch.zeros(1, 16, 32, 32)).shape
+    torch.Size([1, 32, 16, 16])
+    """
+
+    widening = 1
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = _shortcut(channels, width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of both ways, after the ReLU."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        return F.relu(self.bn2(self.conv2(y)) + self.downsample(x))
+
+
+class Bottleneck(nn.Module):
+    """A 1x1, a 3x3 with the stride, a 1x1 that widens four times, and a shortcut.
+
+    (batch, channels, h, w) -> (batch, 4 * width, h / stride, w / stride). As in torchvision the 3x3 has the
+    stride, which the paper gives to the 1x1 before it.
+
+    >>> Bottleneck(256, 128, 2)(torch.zeros(1, 256, 56, 56)).shape
+    torch.Size([1, 512, 28, 28])
+    """
+
+    widening = 4
+
+    def __init__(self, channels: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(4 * width)
+        self.downsample = _shortcut(channels, 4 * width, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of both ways, after the ReLU."""
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
+
+
+def resnet20(*, classes: int = 10) -> nn.Sequential:
+    """ResNet-20 of section 4.2. (batch, 3, 32, 32) -> (batch, classes).
+
+    272,474 parameters with 10 classes: where a block changes the size, a 1x1 convolution with batch norm is
+    the shortcut (option B). The paper's own pads with zeros (option A) and has 269,722.
+
+    >>> resnet20()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+    stem = OrderedDict(conv1=nn.Conv2d(3, 16, 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU())
+    return _resnet(stem, BasicBlock, widths=(16, 32, 64), blocks=(3, 3, 3), classes=classes)
+
+
+def resnet50(*, classes: int = 1000) -> nn.Sequential:
+    """ResNet-50 with torchvision's names, so that its checkpoints load. (batch, 3, 224, 224) -> (batch, classes).
+
+    25,557,032 parameters with 1,000 classes.
+
+    >>> resnet50()(torch.zeros(1, 3, 224, 224)).shape
+    torch.Size([1, 1000])
+    """
+    stem = OrderedDict(conv1=nn.Conv2d(3, 64, 7, 2, 3, bias=False), bn1=nn.BatchNorm2d(64), relu=nn.ReLU())
+    stem["maxpool"] = nn.MaxPool2d(3, 2, 1)
+    return _resnet(stem, Bottleneck, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), classes=classes)
+
+
+def he_(module: nn.Module) -> None:
+    """Start a convolution as He et al. 2015 have it; other modules are left alone. For `model.apply`.
+
+    >>> model.apply(he_)
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _resnet(
+    stem: OrderedDict[str, nn.Module],
+    block: type[BasicBlock] | type[Bottleneck],
+    *,
+    widths: tuple[int, ...],
+    blocks: tuple[int, ...],
+    classes: int,
+) -> nn.Sequential:
+    parts, channels = OrderedDict(stem), widths[0]
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), 1):
+        stride = 1 if stage == 1 else 2
+        first = block(channels, width, stride)
+        channels = block.widening * width
+        parts[f"layer{stage}"] = nn.Sequential(first, *(block(channels, width, 1) for _ in range(count - 1)))
+    parts["avgpool"], parts["flatten"] = nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    parts["fc"] = nn.Linear(channels, classes)
+    return nn.Sequential(parts).apply(he_)
+
+
+def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
+    if stride == 1 and channels == out:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
