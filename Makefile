@@ -1,10 +1,11 @@
-# `make demo` shows it, `make test` proves it. Everything lives in .venv; nothing else is touched.
+# `make demo` shows it, `make test` proves it. Everything lives in .venv (and, for the race, in .bench); nothing else is touched.
 PYTHON ?= python3
+PYTHON_DEEPSPARSE ?= python3.11
 BIN := .venv/bin
 # Through the environment, pip pins the build of the package too.
 TESTS ?=
 
-.PHONY: setup demo check test test-all reproduce reproduce-short bench format clean
+.PHONY: setup demo check test test-all reproduce reproduce-short bench bench-load format clean
 
 setup: .venv/installed  ## make .venv and install zeroskip with what its tests need
 
@@ -40,7 +41,23 @@ reproduce-short: setup  ## the same on digits, one seed, two minutes; and the ro
 	$(BIN)/zeroskip reproduce han2015 --network digits --seeds 1 --out runs/reproduce-short
 	$(BIN)/zeroskip reproduce deep-compression --network digits --seeds 1 --out runs/reproduce-short
 
-bench: setup  ## seconds from a .zs file of 61 million weights to tensors; Huffman symbols a second
+bench: .bench/peers/installed  ## every engine on this machine, raced: about three hours; resumes where it was stopped
+	-$(MAKE) .bench/deepsparse/installed
+	.bench/peers/bin/zeroskip bench --out benchmarks/results
+
+.bench/peers/installed: pyproject.toml constraints.txt benchmarks/peers.txt
+	test -x .bench/peers/bin/python || $(PYTHON) -m venv .bench/peers
+	PIP_CONSTRAINT="constraints.txt benchmarks/peers.txt" .bench/peers/bin/python -m pip install --quiet \
+	    --disable-pip-version-check --editable '.[bench]'
+	touch $@
+
+# Python 3.8 to 3.11 only; its community licence allows evaluation, not production. Without it the race goes on.
+.bench/deepsparse/installed: benchmarks/deepsparse.txt
+	test -x .bench/deepsparse/bin/python || $(PYTHON_DEEPSPARSE) -m venv .bench/deepsparse
+	.bench/deepsparse/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/deepsparse.txt
+	touch $@
+
+bench-load: setup  ## seconds from a .zs file of 61 million weights to tensors; Huffman symbols a second
 	$(BIN)/python benchmarks/load.py
 
 format: setup
@@ -48,4 +65,4 @@ format: setup
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .bench runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

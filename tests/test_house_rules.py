@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "retrain": {"patterns", "graph", "sharing", "prune", "runs"},
     "pack": {"codecs"},
     "run": {"graph", "emit", "codecs"},
+    "bench": {"patterns", "graph", "emit", "models", "run"},
     "report": set(),
     "tasks": {"data", "models"},
     "verdict": set(),

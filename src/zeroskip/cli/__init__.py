@@ -3,6 +3,7 @@
 words.py      the app, shared options, how things are shown
 steps.py      the whole journey, and each step alone
 papers.py     published tables beside ours
+bench.py      every engine on this machine, raced
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import warnings
 
 from rich.console import Console
 
-from zeroskip.cli import papers, steps  # noqa: F401  they add their commands to the app
+from zeroskip.cli import bench, papers, steps  # noqa: F401  they add their commands to the app
 from zeroskip.cli.words import app, note
 from zeroskip.errors import ZeroskipError
 

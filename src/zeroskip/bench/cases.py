@@ -1,0 +1,130 @@
+"""What is raced: layers and networks, how many zeros they have, batch and threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from zeroskip.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Case:
+    """One race.
+
+    network   a name in `networks.py`: a single layer, a fully connected layer or a whole network
+    sparsity  share of zeros in its pruned layers, drawn at random
+    weights   "int8": zeroskip may store the weights in 8 bits and is judged by that
+    cold      200 MB are streamed through the caches between two calls, as other work would
+    pattern   where zeros may lie; see `zeroskip.patterns`
+    needs     a CPU feature (LLVM's name) without which the case makes no sense
+    """
+
+    network: str
+    sparsity: float
+    batch: int = 1
+    threads: int = 1
+    weights: str = "fp32"
+    cold: bool = False
+    pattern: str = "free"
+    needs: str = ""
+
+    @property
+    def key(self) -> str:
+        """A name of its own for this case."""
+        weights = f"{self.weights} weights" if self.weights != "fp32" else ""
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
+        remarks = weights, "cold" if self.cold else "", self.pattern if self.pattern != "free" else ""
+        words = f"{self.network} {100 * self.sparsity:g} %", f"batch {self.batch}", threads, *remarks
+        return ", ".join(filter(None, words))
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dict; `Case(**value)` turns it back."""
+        return asdict(self)
+
+
+# kernel x kernel, input channels, output channels, height and width of the map; stride 1, padding kernel // 2
+LAYERS = {
+    "1x1_64_256_56": (1, 64, 256, 56),
+    "1x1_256_64_56": (1, 256, 64, 56),
+    "1x1_512_128_28": (1, 512, 128, 28),
+    "1x1_1024_256_14": (1, 1024, 256, 14),
+    "1x1_256_1024_14": (1, 256, 1024, 14),
+    "1x1_2048_512_7": (1, 2048, 512, 7),
+    "3x3_64_64_56": (3, 64, 64, 56),
+    "3x3_128_128_28": (3, 128, 128, 28),
+    "3x3_256_256_14": (3, 256, 256, 14),
+    "3x3_512_512_7": (3, 512, 512, 7),
+    "vgg_64_64_224": (3, 64, 64, 224),
+    "vgg_128_128_112": (3, 128, 128, 112),
+    "vgg_256_256_56": (3, 256, 256, 56),
+    "vgg_512_512_28": (3, 512, 512, 28),
+    "vgg_512_512_14": (3, 512, 512, 14),
+    "alex2_64_192_5x5_27": (5, 64, 192, 27),
+    "alex3_192_384_13": (3, 192, 384, 13),
+    "alex4_384_256_13": (3, 384, 256, 13),
+    "alex5_256_256_13": (3, 256, 256, 13),
+}
+
+# inputs, outputs
+LINEAR = {"alexnet_fc6": (9216, 4096), "alexnet_fc7": (4096, 4096), "vgg16_fc6": (25088, 4096)}
+
+CASES = (
+    *(Case(layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)),
+    Case("resnet50", 0.90),
+    Case("resnet50", 0.95),
+    Case("vgg16", 0.90),
+    Case("alexnet", 0.90),
+    Case("mobilenet_v1", 0.90),
+    Case("resnet50", 0.90, batch=16),
+    Case("mobilenet_v1", 0.90, batch=16),
+    Case("resnet50", 0.90, batch=16, threads=2),
+    Case("mobilenet_v1", 0.90, batch=16, threads=2),
+    # The shares that Han et al. (2015) kept of these layers.
+    Case("alexnet_fc6", 0.91, weights="int8", cold=True),
+    Case("alexnet_fc7", 0.91, weights="int8", cold=True),
+    Case("vgg16_fc6", 0.96, weights="int8", cold=True),
+    *(Case(layer, 0.90, pattern="32x32", needs="amx-bf16") for layer in ("3x3_256_256_14", "vgg_256_256_56")),
+)
+
+QUICK = (
+    Case("1x1_1024_256_14", 0.90),
+    Case("3x3_128_128_28", 0.90),
+    Case("alex4_384_256_13", 0.90),
+    Case("resnet20", 0.90),
+)
+
+
+def select(
+    cases: Sequence[Case],
+    *,
+    networks: Sequence[str] = (),
+    sparsities: Sequence[float] = (),
+    threads: Sequence[int] = (),
+) -> list[Case]:
+    """The cases with one of these networks, sparsities and numbers of threads; nothing given: any.
+
+    Raises RecipeError where none is left.
+
+    >>> [case.sparsity for case in select(CASES, networks=["vgg16"])]
+    [0.9]
+    """
+    chosen = [
+        case
+        for case in cases
+        if (not networks or case.network in networks)
+        and (not sparsities or case.sparsity in sparsities)
+        and (not threads or case.threads in threads)
+    ]
+    if chosen:
+        return chosen
+    known = ", ".join(dict.fromkeys(case.network for case in cases))
+    raise RecipeError(
+        f"no case has network {_words(networks)}, sparsity {_words(sparsities)} and threads {_words(threads)}. "
+        f"Networks: {known}; sparsities: {_words(sorted({case.sparsity for case in cases}))}."
+    )
+
+
+def _words(values: Sequence[Any]) -> str:
+    return " or ".join(map(str, values)) or "any"

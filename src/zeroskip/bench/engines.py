@@ -1,0 +1,114 @@
+"""Who races, in which environment, and why an engine cannot."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from zeroskip.bench import worker
+from zeroskip.bench.cases import LINEAR, Case
+from zeroskip.concepts import Machine
+
+OURS = "zeroskip"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One competitor: a library at one precision.
+
+    word       what its worker is started with
+    tolerance  how far an answer may be from torch eager's in fp32, as share of the largest output: rounding
+               in that precision through a whole network; a wrong weight is far beyond
+    enters     the cases that it takes part in
+    """
+
+    name: str
+    precision: str
+    word: str
+    tolerance: float
+    enters: Callable[[Case], bool] = lambda case: True
+
+    @property
+    def label(self) -> str:
+        """Name and precision, for tables."""
+        return f"{self.name} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Where the interpreters of the engines are: `folder`/peers and `folder`/deepsparse, made by `make bench`."""
+
+    folder: Path
+
+    def python(self, word: str) -> Path:
+        """The interpreter that runs an engine. Without an environment for peers, it is this one."""
+        if word == "deepsparse":
+            return self.folder / "deepsparse" / "bin" / "python"
+        peers = self.folder / "peers" / "bin" / "python"
+        return peers if peers.exists() else Path(sys.executable)
+
+    def command(self, word: str, threads: int) -> list[str]:
+        """What starts the worker of an engine."""
+        return [str(self.python(word).absolute()), str(Path(worker.__file__)), word, str(threads)]
+
+
+def _linear(case: Case) -> bool:
+    return case.network in LINEAR
+
+
+ENGINES = (
+    Engine("torch eager", "fp32", "torch-fp32", 1e-3),
+    Engine("torch.compile", "fp32", "compile-fp32", 1e-3),
+    Engine("ONNX Runtime", "fp32", "onnxruntime-fp32", 1e-3),
+    Engine("OpenVINO", "fp32", "openvino-f32", 1e-3),
+    Engine("DeepSparse", "fp32", "deepsparse", 1e-3),
+    Engine("torch eager", "bf16", "torch-bf16", 0.03),
+    Engine("torch.compile", "bf16", "compile-bf16", 0.03),
+    Engine("OpenVINO", "bf16", "openvino-bf16", 0.03),
+    Engine("OpenVINO", "int8", "openvino-int8", 0.1),
+    Engine("torch dynamic", "int8", "torch-int8", 0.1, _linear),
+    Engine("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
+    Engine(OURS, "fp32", "zeroskip-fp32", 1e-3),
+    Engine(OURS, "fp16", "zeroskip-fp16", 0.02),
+    Engine(OURS, "bf16", "zeroskip-bf16", 0.03, lambda case: case.needs == "amx-bf16"),
+    Engine(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
+)
+
+
+def entrants(case: Case, engines: Sequence[Engine] = ENGINES) -> list[Engine]:
+    """Those of the engines that take part in a case, if nothing keeps them from it.
+
+    >>> [engine.label for engine in entrants(CASES[0])][0]
+    'torch eager fp32'
+    """
+    return [engine for engine in engines if engine.enters(case)]
+
+
+def refusal(engine: Engine, case: Case, machine: Machine, environments: Environments) -> str | None:
+    """Why an engine cannot take part on this machine; None where nothing is known against it.
+
+    >>> refusal(ENGINES[0], CASES[0], detect(), Environments(Path(".bench")))
+    """
+    if case.needs and case.needs not in machine.features:
+        return f"the case needs {case.needs}, which this CPU lacks"
+    if case.threads > machine.cores:
+        return f"the case needs {case.threads} cores, and this machine has {machine.cores}"
+    if engine.word == "zeroskip-fp16" and "avx512fp16" not in machine.features:
+        return "16-bit arithmetic needs avx512fp16, which this CPU lacks"
+    if engine.word == "openvino-bf16" and not {"avx512bf16", "amx-bf16"} & machine.features:
+        return "OpenVINO computes in bf16 where the CPU has avx512bf16 or amx-bf16, and this one has neither"
+    if engine.name == "torch.compile" and not _compiler():
+        return "no C++ compiler was found, which it needs"
+    if not environments.python(engine.word).exists():
+        return (
+            f"{environments.python(engine.word)} is absent: `make bench` makes the environment that it needs"
+        )
+    return None
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")

@@ -1,0 +1,125 @@
+"""The parent's end of a worker: orders out, answers in, and a reason where none comes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zeroskip.errors import EngineError
+
+STARTING = 120.0  # seconds that loading the libraries may take, whatever the limit of an order
+
+
+class Worker:
+    """A process that serves one engine. Every failure is an EngineError with the reason, and ends it.
+
+    limit  seconds that an order may take; after them the process is killed
+    """
+
+    def __init__(
+        self, command: Sequence[str], log: Path, *, environment: Mapping[str, str], limit: float
+    ) -> None:
+        self._log, self._limit = log, limit
+        with log.open("wb") as stream:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                env={**os.environ, **environment},
+            )
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process can take orders."""
+        return self._process.poll() is None
+
+    def ready(self) -> dict[str, str]:
+        """Wait until its libraries are loaded: their versions by name. Without them the process ends."""
+        try:
+            versions: dict[str, str] = self._converse(None)["versions"]
+        except EngineError:
+            self.close()
+            raise
+        return versions
+
+    def build(self, folder: Path, case: Mapping[str, Any]) -> None:
+        """Make the network of a case, which lies in `folder`, ready to be called."""
+        self._converse({"do": "build", "folder": str(folder), "case": dict(case)})
+
+    def time(self, seconds: float, *, cold: bool) -> list[float]:
+        """Call it for about `seconds`; seconds of each call."""
+        measured: list[float] = self._converse({"do": "time", "seconds": seconds, "cold": cold})["seconds"]
+        return measured
+
+    def answer(self) -> np.ndarray:
+        """What the network returns, as float32."""
+        return np.asarray(self._converse({"do": "answer"})["array"])
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def _converse(self, order: dict[str, Any] | None) -> dict[str, Any]:
+        """Wake it, hand over the order, wait for the answer, stop it."""
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(self._limit if order else max(self._limit, STARTING), give_up)
+        timer.start()
+        try:
+            answer = self._exchange(order)
+        except (OSError, ValueError):  # its pipe is closed, or it wrote something else
+            self._process.kill()
+            self._process.wait()
+            raise EngineError(self._last_words(late.is_set())) from None
+        finally:
+            timer.cancel()
+        if "error" in answer:
+            raise EngineError(str(answer["error"]))
+        return answer
+
+    def _exchange(self, order: dict[str, Any] | None) -> dict[str, Any]:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise ValueError("no pipes")
+        self._signal("SIGCONT")
+        if order is not None:
+            stdin.write(json.dumps(order).encode() + b"\n")
+            stdin.flush()
+        answer: dict[str, Any] = json.loads(stdout.readline())
+        if "shape" in answer:
+            count = int(np.prod(answer["shape"]))
+            flat = np.frombuffer(stdout.read(4 * count), dtype=np.float32)
+            answer["array"] = flat.reshape(answer["shape"])
+        self._signal("SIGSTOP")
+        return answer
+
+    def _signal(self, name: str) -> None:
+        # An idle engine must not disturb the one whose turn it is, and some spin while they wait for work, so it
+        # is stopped. Windows has no such signals; there all are trusted to be idle.
+        if self.alive and hasattr(signal, name):
+            self._process.send_signal(getattr(signal, name))
+
+    def _last_words(self, late: bool) -> str:
+        if late:
+            return f"it gave no answer within {self._limit:g} seconds"
+        status = self._process.returncode
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        said = f": {lines[-1][:200]}" if lines else ""
+        return f"its process ended with status {status}{said}"

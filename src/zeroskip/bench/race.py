@@ -1,0 +1,214 @@
+"""The race: engines in processes of their own take turns, answers are compared, medians are kept."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from zeroskip.bench.cases import Case
+from zeroskip.bench.engines import ENGINES, Engine, Environments, entrants, refusal
+from zeroskip.bench.process import Worker
+from zeroskip.bench.results import Result
+from zeroskip.concepts import Machine, Progress, silent
+from zeroskip.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: `runs` of fresh processes, each `rounds` of `slot` seconds for every engine.
+
+    limit  seconds that an engine may take for one order (the longest is to compile a network) before it is out
+    """
+
+    runs: int
+    rounds: int
+    slot: float
+    limit: float = 1200.0
+
+
+FULL = Effort(runs=3, rounds=9, slot=0.05)
+SHORT = Effort(runs=1, rounds=5, slot=0.02)
+
+
+@dataclass
+class _Notes:
+    """What is gathered of a case, engine by engine."""
+
+    entrants: list[Engine]
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    difference: dict[str, float] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def drop_(self, engine: Engine, reason: object) -> None:
+        self.missing[engine.label] = str(reason)
+        self.seconds.pop(engine.label, None)
+
+
+def race(
+    cases: Sequence[Case],
+    machine: Machine,
+    environments: Environments,
+    effort: Effort,
+    *,
+    engines: Sequence[Engine] = ENGINES,
+    progress: Progress = silent,
+) -> list[Result]:
+    """The engines on the cases, which must have the same number of threads; one result for each case.
+
+    A run starts every engine anew. In a round each has its turn, and the order rotates, while the others are
+    stopped. An engine that fails, dies, is late or answers wrongly is `missing` with the reason.
+
+    >>> race(QUICK, detect(), Environments(Path(".bench")), SHORT)[0].seconds["zeroskip fp32"]
+    (0.00042,)
+    """
+    notes = {case: _Notes(entrants(case, engines)) for case in cases}
+    versions: dict[str, str] = {}
+    for case in cases:
+        for engine in notes[case].entrants:
+            reason = refusal(engine, case, machine, environments)
+            if reason is not None:
+                notes[case].drop_(engine, reason)
+    names = ", ".join(dict.fromkeys(case.network for case in cases))
+    for run in range(effort.runs):
+        with _Stage(environments, effort, cases[0].threads) as stage:
+            for place, case in enumerate(cases):
+                progress(names, run * len(cases) + place, effort.runs * len(cases))
+                _measure_(case, notes[case], stage)
+            versions.update(stage.versions)
+    progress(names, effort.runs * len(cases), effort.runs * len(cases))
+    return [_result(case, notes[case], versions, effort) for case in cases]
+
+
+def _result(case: Case, notes: _Notes, versions: Mapping[str, str], effort: Effort) -> Result:
+    return Result(
+        case=case,
+        seconds={label: tuple(values) for label, values in notes.seconds.items()},
+        difference={label: notes.difference[label] for label in notes.seconds},
+        missing=notes.missing,
+        versions=dict(sorted(versions.items())),
+        runs=effort.runs,
+        rounds=effort.rounds,
+        date=date.today().isoformat(),
+    )
+
+
+class _Stage:
+    """The processes of one run: started when first needed, or when the last one died, and ended with it."""
+
+    def __init__(self, environments: Environments, effort: Effort, threads: int) -> None:
+        self.effort, self.versions = effort, dict[str, str]()
+        self._environments, self._threads = environments, threads
+        self._workers: dict[str, Worker] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> _Stage:
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="zeroskip-bench-")))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def worker(self, word: str) -> Worker:
+        """A living process of this engine, its libraries loaded. EngineError where they cannot be."""
+        if word not in self._workers or not self._workers[word].alive:
+            number = str(self._threads)
+            self._workers[word] = started = Worker(
+                self._environments.command(word, self._threads),
+                self.folder / f"{word}.log",
+                environment={
+                    **{f"{name}_NUM_THREADS": number for name in ("OMP", "MKL", "OPENBLAS")},
+                    "PYTHONSAFEPATH": "1",  # the folder of worker.py is no place to import from
+                    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no processes besides this one
+                    "NM_DISABLE_ANALYTICS": "1",
+                },
+                limit=self.effort.limit,
+            )
+            self._stack.callback(started.close)
+            self.versions.update(started.ready())
+        return self._workers[word]
+
+
+def _measure_(case: Case, notes: _Notes, stage: _Stage) -> None:
+    """One run of one case: every engine built, compared, timed in turns; what is found goes to `notes`."""
+    folder = stage.folder / "case"
+    folder.mkdir()
+    try:
+        racing = _field_(case, notes, stage)
+        measured: dict[str, list[float]] = {engine.label: [] for engine in racing}
+        for number in range(stage.effort.rounds):
+            first = number % max(1, len(racing))
+            for engine in racing[first:] + racing[:first]:
+                if engine.label not in notes.missing:
+                    _turn_(engine, case, measured[engine.label], notes, stage)
+        for engine in racing:
+            if engine.label not in notes.missing:
+                notes.seconds.setdefault(engine.label, []).append(median(measured[engine.label]))
+    finally:
+        shutil.rmtree(folder)
+
+
+def _field_(case: Case, notes: _Notes, stage: _Stage) -> list[Engine]:
+    """The engines that are ready and compute what they should."""
+    willing = [engine for engine in notes.entrants if engine.label not in notes.missing]
+    if not willing:
+        return []
+    try:
+        expected = _answer(stage, "reference", case, stage.folder / "case")
+    except EngineError as fact:
+        for engine in willing:
+            notes.drop_(engine, f"the network itself cannot be made: {fact}")
+        return []
+    return [engine for engine in willing if _joins_(engine, case, expected, notes, stage)]
+
+
+def _answer(stage: _Stage, word: str, case: Case, folder: Path) -> np.ndarray:
+    worker = stage.worker(word)
+    worker.build(folder, case.to_json())
+    return worker.answer()
+
+
+def _joins_(engine: Engine, case: Case, expected: np.ndarray, notes: _Notes, stage: _Stage) -> bool:
+    """Whether the engine computes the network of the case; if not, why is noted."""
+    try:
+        answer = _answer(stage, engine.word, case, stage.folder / "case")
+    except EngineError as fact:
+        notes.drop_(engine, fact)
+        return False
+    far = difference(answer, expected)
+    notes.difference[engine.label] = max(far, notes.difference.get(engine.label, 0.0))
+    if not far <= engine.tolerance:
+        notes.drop_(
+            engine,
+            f"its answer differs from torch eager's by {far:.2g} of the largest output, and {engine.precision} "
+            f"explains {engine.tolerance:g}",
+        )
+    return engine.label not in notes.missing
+
+
+def _turn_(engine: Engine, case: Case, measured: list[float], notes: _Notes, stage: _Stage) -> None:
+    try:
+        times = stage.worker(engine.word).time(stage.effort.slot, cold=case.cold)
+        measured.append(median(times))
+    except EngineError as fact:
+        notes.drop_(engine, fact)
+
+
+def difference(answer: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference as share of the largest expected value; infinite for another size or NaN.
+
+    >>> difference(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    0.5
+    """
+    if answer.size != expected.size:
+        return float("inf")
+    gap = np.abs(answer.ravel().astype(np.float64) - expected.ravel()).max(initial=0.0)
+    largest = np.abs(expected).max(initial=0.0)
+    return float(gap / max(largest, 1e-30)) if np.isfinite(gap) else float("inf")

@@ -1,0 +1,114 @@
+"""What is raced: the cases, and the networks that are drawn for them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from zeroskip.bench import CASES, QUICK, Case, select
+from zeroskip.bench.cases import LAYERS
+from zeroskip.bench.networks import _folded, example, network
+from zeroskip.errors import RecipeError
+
+
+def layers(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+
+
+def zeros(layer: nn.Conv2d | nn.Linear) -> float:
+    return (layer.weight == 0).float().mean().item()
+
+
+def test_19_layers_are_raced_at_80_90_and_95_percent_zeros() -> None:
+    alone = [case for case in CASES if case.network in LAYERS and not case.needs]
+    assert len(LAYERS) == 19
+    assert {(case.network, case.sparsity) for case in alone} == {
+        (layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)
+    }
+
+
+def test_the_quick_race_is_three_layers_and_resnet20() -> None:
+    assert [case.network in LAYERS for case in QUICK] == [True, True, True, False]
+    assert QUICK[-1].network == "resnet20"
+
+
+def test_every_case_has_a_key_of_its_own_and_survives_json() -> None:
+    assert len({case.key for case in CASES}) == len(CASES)
+    assert all(Case(**case.to_json()) == case for case in CASES)
+
+
+def test_select_joins_its_conditions_with_and() -> None:
+    chosen = select(CASES, networks=["resnet50", "vgg16"], sparsities=[0.9], threads=[1])
+    assert [(case.network, case.batch) for case in chosen] == [
+        ("resnet50", 1),
+        ("vgg16", 1),
+        ("resnet50", 16),
+    ]
+
+
+def test_selecting_nothing_names_what_there_is() -> None:
+    with pytest.raises(RecipeError, match=r"network lenet.*vgg16.*sparsities: 0.8 or 0.9"):
+        select(CASES, networks=["lenet"])
+
+
+def test_two_processes_would_draw_the_same_network_and_input_whatever_was_drawn_before() -> None:
+    case = Case("1x1_64_256_56", 0.9)
+    torch.manual_seed(7)
+    first, x = network(case), example(case)
+    torch.manual_seed(8)
+    second, y = network(case), example(case)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert torch.equal(x, y)
+
+
+def test_a_layer_has_its_share_of_zeros_and_weights_as_large_as_he_et_al_draw_them() -> None:
+    (layer,) = layers(network(Case("3x3_128_128_28", 0.95)))
+    assert zeros(layer) == pytest.approx(0.95, abs=2e-3)
+    std = layer.weight[layer.weight != 0].std().item()
+    assert std == pytest.approx(math.sqrt(2 / (128 * 9 * 0.05)), rel=0.03)
+
+
+def test_block_zeros_come_in_whole_blocks() -> None:
+    (layer,) = layers(network(Case("3x3_256_256_14", 0.9, pattern="32x32")))
+    blocks = (layer.weight != 0).reshape(8, 32, 8, 32, 9).float().mean(dim=(1, 3))
+    assert set(blocks.flatten().tolist()) == {0.0, 1.0}
+
+
+def test_the_first_convolution_of_a_network_and_depthwise_ones_stay_dense() -> None:
+    first, *others = layers(network(Case("mobilenet_v1", 0.9)))
+    assert zeros(first) == 0
+    for layer in others:
+        depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
+        assert zeros(layer) == pytest.approx(0 if depthwise else 0.9, abs=0.03)
+
+
+def test_resnet20_has_no_batch_norm_left_and_16_bits_change_its_answer_by_less_than_2_percent() -> None:
+    case = Case("resnet20", 0.9, batch=4)
+    model, x = network(case), example(case)
+    assert not [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        answer, rounded = model(x), model.bfloat16()(x.bfloat16())
+    assert (answer - rounded).abs().max() < 0.02 * answer.abs().max()
+
+
+def test_folding_batch_norms_leaves_the_answer_and_the_zeros_as_they_were() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3, bias=False), nn.BatchNorm2d(5), nn.ReLU()).eval()
+    with torch.no_grad():
+        model[0].weight[:, 1] = 0
+        for tensor in (model[1].weight, model[1].bias, model[1].running_mean, model[1].running_var):
+            tensor.uniform_(0.5, 2)
+        x = torch.randn(2, 3, 6, 6)
+        expected, folded = model(x), _folded(model)
+        torch.testing.assert_close(folded(x), expected)
+    (layer,) = layers(folded)
+    assert zeros(layer) == pytest.approx(1 / 3)
+    assert [type(module) for module in folded.children()] == [nn.Conv2d, nn.ReLU]
+
+
+def test_an_unknown_network_is_refused_by_name() -> None:
+    with pytest.raises(RecipeError, match="lenet"):
+        network(Case("lenet", 0.9))

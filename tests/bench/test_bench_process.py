@@ -1,0 +1,141 @@
+"""A worker and the parent's end of it: what goes over the pipes, and what happens when nothing comes back."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from zeroskip.bench import worker
+from zeroskip.bench.process import Worker
+from zeroskip.errors import EngineError
+
+FAKE = str(Path(__file__).parent / "fake_engine.py")
+TIME = {"do": "time", "seconds": 0.0, "cold": False}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    started: list[Worker] = []
+
+    def starting(behaviour: str, limit: float = 30.0) -> Worker:
+        command = [sys.executable, FAKE, behaviour]
+        started.append(Worker(command, tmp_path / "log", environment={}, limit=limit))
+        return started[-1]
+
+    yield starting
+    for one in started:
+        one.close()
+
+
+def served(build: Callable[[Any], Any], *orders: dict[str, Any]) -> io.BytesIO:
+    out = io.BytesIO()
+    worker.serve([json.dumps(order).encode() for order in orders], out, build)
+    out.seek(0)
+    return out
+
+
+def test_a_worker_tells_versions_builds_answers_and_times(start: Callable[..., Worker]) -> None:
+    one = start("good")
+    assert one.ready() == {"good": "1.0"}
+    one.build(Path("somewhere"), {"network": "any"})
+    assert one.answer().tolist() == [[1.0, 2.0]]
+    assert one.time(0.1, cold=False) == [2e-3, 1e-3, 3e-3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_between_two_orders_a_worker_is_stopped_so_that_it_disturbs_nobody(
+    start: Callable[..., Worker],
+) -> None:
+    one = start("good")
+    one.ready()
+    status = Path(f"/proc/{one._process.pid}/stat")
+    deadline = time.monotonic() + 5
+    while (state := status.read_text().rsplit(") ", 1)[1][0]) != "T" and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert state == "T"
+
+
+def test_a_worker_that_dies_is_reported_with_its_status_and_last_words(start: Callable[..., Worker]) -> None:
+    one = start("dies")
+    one.ready()
+    with pytest.raises(EngineError, match="status 3: segmentation fault"):
+        one.time(0.1, cold=False)
+    assert not one.alive
+
+
+def test_a_worker_that_is_late_is_killed_and_its_limit_named(start: Callable[..., Worker]) -> None:
+    one = start("sleeps", limit=0.5)
+    one.ready()
+    with pytest.raises(EngineError, match=r"no answer within 0\.5 seconds"):
+        one.time(0.1, cold=False)
+    assert not one.alive
+
+
+def test_a_worker_that_writes_something_else_is_not_believed(start: Callable[..., Worker]) -> None:
+    one = start("babbles")
+    one.ready()
+    with pytest.raises(EngineError, match="its process ended"):
+        one.time(0.1, cold=False)
+
+
+@pytest.mark.parametrize(("behaviour", "reason"), [("absent", "No module named 'rival'")])
+def test_a_library_that_is_absent_is_named(start: Callable[..., Worker], behaviour: str, reason: str) -> None:
+    with pytest.raises(EngineError, match=reason):
+        start(behaviour).ready()
+
+
+def test_an_order_that_fails_leaves_the_worker_alive(start: Callable[..., Worker]) -> None:
+    one = start("refuses")
+    one.ready()
+    with pytest.raises(EngineError, match="cannot compile"):
+        one.build(Path("somewhere"), {})
+    assert one.alive
+
+
+def test_serving_calls_what_was_built_twice_before_it_counts() -> None:
+    calls: list[int] = []
+
+    def build(job: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: calls.append(1) or np.array([[1.5, 2.0]])
+
+    out = served(build, {"do": "build"}, {"do": "answer"}, TIME)
+    assert json.loads(out.readline()) == {"ok": True}
+    assert json.loads(out.readline()) == {"ok": True, "shape": [1, 2]}
+    assert np.frombuffer(out.read(8), dtype=np.float32).tolist() == [1.5, 2.0]
+    assert len(json.loads(out.readline())["seconds"]) == 2
+    assert len(calls) == 2 + 1 + 3
+
+
+def test_serving_reports_a_failure_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def build(job: dict[str, Any]) -> Callable[[], Any]:
+        return lambda: 1 / job["divisor"]
+
+    out = served(build, {"do": "build", "divisor": 0}, {"do": "build", "divisor": 1})
+    assert json.loads(out.readline()) == {"error": "ZeroDivisionError: division by zero"}
+    assert json.loads(out.readline()) == {"ok": True}
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_only_the_call_is_timed_not_the_stream_that_cools_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(worker, "STREAMED", 4000)
+    # Start, before, after, and again; the loop looks at the clock only once it has two.
+    assert worker.timed(lambda: None, 0.0, cold=True) == [1.0, 1.0]
+
+
+def test_the_worker_starts_without_zeroskip_and_torch() -> None:
+    tree = ast.parse(Path(worker.__file__).read_text())
+    names = {alias.name for node in tree.body if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in tree.body if isinstance(node, ast.ImportFrom)}
+    foreign = {name.split(".")[0] for name in names} - sys.stdlib_module_names
+    assert foreign == {"numpy"}

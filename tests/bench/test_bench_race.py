@@ -1,0 +1,153 @@
+"""The race itself: who is measured, who is missing and why."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from zeroskip.bench import CASES, ENGINES, FULL, Case, Effort, Engine, Environments, entrants, race
+from zeroskip.bench.engines import refusal
+from zeroskip.bench.race import difference
+from zeroskip.concepts import Machine
+from zeroskip.emit import detect
+
+FAKE = str(Path(__file__).parent / "fake_engine.py")
+CASE = Case("1x1_2048_512_7", 0.95)
+PLAIN = Machine("plain", "x86_64", frozenset(), 1, 16)
+BEHAVIOURS = ("good", "wrong", "short", "nan", "dies", "sleeps", "refuses", "absent")
+
+
+class Fakes(Environments):
+    """Every engine is a script that behaves as its word says."""
+
+    def python(self, word: str) -> Path:
+        return Path(sys.executable)
+
+    def command(self, word: str, threads: int) -> list[str]:
+        return [sys.executable, FAKE, word]
+
+
+FAKES = Fakes(Path("nowhere"))
+
+
+def engine(word: str) -> Engine:
+    return next(one for one in ENGINES if one.word == word)
+
+
+def made(*behaviours: str) -> list[Engine]:
+    return [Engine(word, "fp32", word, 1e-3) for word in behaviours]
+
+
+def test_engines_that_fail_are_missing_with_the_reason_and_the_others_are_measured() -> None:
+    effort = Effort(runs=2, rounds=2, slot=0.0, limit=2.0)
+    (result,) = race([CASE], PLAIN, FAKES, effort, engines=made(*BEHAVIOURS))
+    assert result.seconds == {"good fp32": (2e-3, 2e-3)}
+    assert result.difference == {"good fp32": 0.0}
+    assert "differs from torch eager's by 0.25 of the largest output" in result.missing["wrong fp32"]
+    assert "by inf" in result.missing["short fp32"]
+    assert "by inf" in result.missing["nan fp32"]
+    assert "status 3: segmentation fault" in result.missing["dies fp32"]
+    assert "no answer within 2 seconds" in result.missing["sleeps fp32"]
+    assert "cannot compile" in result.missing["refuses fp32"]
+    assert "No module named 'rival'" in result.missing["absent fp32"]
+    assert result.versions["good"] == "1.0"
+
+
+@pytest.mark.parametrize(("behaviour", "reason"), [("dies", "status 3"), ("absent", "No module named")])
+def test_an_engine_that_failed_in_one_case_is_started_again_for_the_next(behaviour: str, reason: str) -> None:
+    cases = [CASE, replace(CASE, sparsity=0.9)]
+    results = race(cases, PLAIN, FAKES, Effort(runs=1, rounds=1, slot=0.0), engines=made(behaviour))
+    assert [reason in result.missing[f"{behaviour} fp32"] for result in results] == [True, True]
+
+
+def test_a_network_that_cannot_be_made_leaves_every_engine_missing() -> None:
+    class Broken(Fakes):
+        def command(self, word: str, threads: int) -> list[str]:
+            return super().command("refuses" if word == "reference" else word, threads)
+
+    effort = Effort(runs=1, rounds=1, slot=0.0)
+    (result,) = race([CASE], PLAIN, Broken(Path("nowhere")), effort, engines=made("good"))
+    assert result.seconds == {}
+    assert "network itself cannot be made: ValueError: cannot compile" in result.missing["good fp32"]
+
+
+def test_torch_and_zeroskip_race_on_a_real_layer(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    (result,) = race(
+        [CASE],
+        detect(),
+        Environments(tmp_path),
+        Effort(runs=1, rounds=2, slot=0.0),
+        engines=[engine("torch-fp32"), engine("zeroskip-fp32")],
+        progress=lambda what, done, total: seen.append((done, total)),
+    )
+    assert result.missing == {}
+    assert set(result.seconds) == {"torch eager fp32", "zeroskip fp32"}
+    assert all(seconds > 0 for runs in result.seconds.values() for seconds in runs)
+    assert max(result.difference.values()) < 1e-5
+    assert {"torch", "zeroskip"} <= set(result.versions)
+    assert seen[-1] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("word", "case", "reason"),
+    [
+        ("zeroskip-fp16", CASE, "avx512fp16"),
+        ("openvino-bf16", CASE, "avx512bf16 or amx-bf16"),
+        ("deepsparse", CASE, "`make bench` makes the environment"),
+        ("torch-fp32", replace(CASE, threads=2), "2 cores, and this machine has 1"),
+        ("torch-fp32", replace(CASE, needs="amx-bf16"), "amx-bf16, which this CPU lacks"),
+    ],
+)
+def test_what_a_plain_machine_cannot_do_is_said_beforehand(
+    word: str, case: Case, reason: str, tmp_path: Path
+) -> None:
+    assert reason in (refusal(engine(word), case, PLAIN, Environments(tmp_path)) or "")
+
+
+def test_a_machine_that_has_everything_refuses_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    features = frozenset({"avx512fp16", "avx512bf16", "amx-bf16"})
+    rich, environments = Machine("rich", "x86_64", features, 2, 64), Fakes(tmp_path)
+    assert {refusal(one, case, rich, environments) for case in CASES for one in entrants(case)} == {None}
+
+
+def test_without_a_compiler_torch_compile_is_named_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert "C++ compiler" in (refusal(engine("compile-fp32"), CASE, PLAIN, Environments(tmp_path)) or "")
+
+
+def test_8_bit_weights_and_dynamic_8_bit_engines_race_on_fully_connected_layers_only() -> None:
+    small = {"torch-int8", "onnxruntime-int8", "zeroskip-int8"}
+    for case in CASES:
+        words = {one.word for one in entrants(case)}
+        assert small <= words if "fc" in case.network else not small & words
+
+
+def test_the_peers_run_in_their_environment_where_there_is_one(tmp_path: Path) -> None:
+    environments = Environments(tmp_path)
+    assert environments.command("torch-fp32", 2)[0] == sys.executable
+    python = tmp_path / "peers" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    assert environments.command("torch-fp32", 2)[0] == str(python)
+    assert environments.command("deepsparse", 2)[0] == str(tmp_path / "deepsparse" / "bin" / "python")
+
+
+@pytest.mark.parametrize(
+    ("answer", "far"), [([1.0, 4.0], 0.0), ([1.0, 2.0], 0.5), ([1.0], np.inf), ([np.nan, 4.0], np.inf)]
+)
+def test_difference_is_a_share_of_the_largest_value(answer: list[float], far: float) -> None:
+    assert difference(np.array(answer), np.array([1.0, 4.0])) == far
+
+
+def test_the_full_race_is_3_runs_of_9_rounds() -> None:
+    assert (FULL.runs, FULL.rounds) == (3, 9)

@@ -1,0 +1,173 @@
+"""Rows, what is kept on disk, and the command's tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zeroskip import bench
+from zeroskip.bench import Case, Result, Store, rows
+from zeroskip.cli.bench import _summary, _table
+from zeroskip.errors import FileError
+
+Make = Callable[..., Result]
+Call = Callable[..., tuple[int, str, str]]
+FC = Case("alexnet_fc7", 0.91, weights="int8", cold=True)
+COLUMNS = ["case", "sparsity", "batch", "threads", "precision", "engine", "seconds", "speedup"]
+
+
+def by_label(result: Result) -> dict[str, Any]:
+    return {f"{row['engine']} {row['precision']}": row for row in rows(result)}
+
+
+def test_a_row_says_how_many_times_longer_an_engine_takes_than_we_do(result: Make) -> None:
+    found = by_label(result({"DeepSparse fp32": (4.0, 2.0, 3.0), "zeroskip fp32": (1.0, 2.0, 1.5)}))
+    row = found["DeepSparse fp32"]
+    assert (row["seconds"], row["seconds_low"], row["seconds_high"]) == (3.0, 2.0, 4.0)
+    assert row["speedup"] == 2.0
+    assert found["zeroskip fp32"]["speedup"] == 1.0
+
+
+def test_fp32_is_judged_by_our_fp32_and_16_bits_by_our_16_bits(result: Make) -> None:
+    seconds = {"torch eager fp32": (8.0,), "torch eager bf16": (4.0,), "zeroskip fp32": (2.0,)}
+    assert by_label(result(seconds))["torch eager bf16"]["against"] == "fp32"
+    found = by_label(result({**seconds, "zeroskip fp16": (1.0,)}))
+    assert (found["torch eager fp32"]["speedup"], found["torch eager fp32"]["against"]) == (4.0, "fp32")
+    assert (found["torch eager bf16"]["speedup"], found["torch eager bf16"]["against"]) == (4.0, "fp16")
+
+
+def test_where_weights_may_have_8_bits_everybody_is_judged_by_that(result: Make) -> None:
+    seconds = {"torch eager fp32": (8.0,), "zeroskip fp32": (4.0,), "zeroskip int8 weights": (1.0,)}
+    assert by_label(result(seconds, FC))["torch eager fp32"]["speedup"] == 8.0
+
+
+def test_without_a_figure_of_ours_there_is_no_speedup(result: Make) -> None:
+    (row,) = rows(result({"DeepSparse fp32": (4.0,)}))
+    assert row["speedup"] is None
+    assert row["against"] is None
+
+
+def test_kept_results_come_back_and_a_case_raced_again_is_replaced(tmp_path: Path, result: Make) -> None:
+    store = Store(tmp_path / "a" / "results.json", "this machine")
+    assert store.load() == []
+    first, other = result({"zeroskip fp32": (1.0, 2.0, 3.0)}), result({"zeroskip fp32": (9.0,)}, FC)
+    store.add([first])
+    store.add([other])
+    newer = result({"zeroskip fp32": (4.0,)}, OpenVINO_bf16="it is absent")
+    store.add([newer])
+    assert store.load() == [newer, other]
+
+
+def test_results_of_another_machine_are_refused(tmp_path: Path, result: Make) -> None:
+    path = tmp_path / "results.json"
+    Store(path, "one").add([result({"zeroskip fp32": (1.0,)})])
+    with pytest.raises(FileError, match="measured on one, and this is two"):
+        Store(path, "two").load()
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"machine": "one", "cases": [1]}'])
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(FileError, match="holds no results"):
+        Store(path, "one").load()
+
+
+def raced(monkeypatch: pytest.MonkeyPatch, result: Make) -> list[Case]:
+    """Races that take no time, and the cases that they were asked for."""
+    asked: list[Case] = []
+
+    def race(cases: list[Case], *others: object, **options: object) -> list[Result]:
+        asked.extend(cases)
+        seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,), "zeroskip fp32": (1.0,)}
+        return [result(seconds, case, OpenVINO_bf16="this CPU lacks it") for case in cases]
+
+    monkeypatch.setattr(bench, "race", race)
+    return asked
+
+
+def test_quick_json_has_a_row_for_every_engine_and_names_the_missing(
+    monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raced(monkeypatch, result)
+    status, out, _ = call("bench", "--quick", "--json")
+    told = json.loads(out)
+    assert status == 0
+    assert len(told["rows"]) == 4 * 3
+    for row in told["rows"]:
+        assert list(row)[: len(COLUMNS)] == COLUMNS
+        assert all(isinstance(row[name], float) for name in ("sparsity", "seconds", "speedup"))
+        assert all(isinstance(row[name], int) for name in ("batch", "threads"))
+    assert {row["engine"] for row in told["rows"]} == {"torch eager", "DeepSparse", "zeroskip"}
+    assert told["missing"][0]["engine"] == "OpenVINO bf16"
+    assert told["missing"][0]["reason"] == "this CPU lacks it"
+    assert {"machine", "versions", "seconds", "runs", "rounds", "date"} <= set(told)
+    assert list(tmp_path.iterdir()) == []  # a quick run leaves nothing behind
+
+
+def test_losses_stand_first_in_the_table(
+    monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raced(monkeypatch, result)
+    status, out, err = call("bench", "--quick", "--case", "resnet20")
+    assert status == 0
+    assert out.index("DeepSparse") < out.index("torch eager")
+    assert "too short for a claim" in out
+    assert "OpenVINO bf16 is missing in resnet20" in err
+    assert "this CPU lacks it" in err
+
+
+def test_a_table_marks_losses_and_leaves_our_own_rows_to_their_column(result: Make) -> None:
+    seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,), "zeroskip fp32": (1.0,)}
+    told = sorted(rows(result(seconds)), key=lambda row: row["speedup"])
+    table = _table(told)
+    assert [row[4] for row in table.rows] == ["DeepSparse fp32", "torch eager fp32"]
+    assert table.marks == {0: "loss", 1: "win"}
+    assert [row[-1] for row in table.rows] == ["0.50", "3.00"]
+
+
+def test_the_summary_counts_losses_and_takes_geometric_means(result: Make) -> None:
+    pairs = [(0.5, 1.0), (8.0, 1.0)]
+    told = [
+        row
+        for theirs, ours in pairs
+        for row in rows(result({"DeepSparse fp32": (theirs,), "zeroskip fp32": (ours,)}))
+    ]
+    assert _summary(told).rows == (("DeepSparse fp32", "2", "1", "0.50", "2.00"),)
+
+
+def test_a_finished_case_is_not_raced_again_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
+) -> None:
+    asked = raced(monkeypatch, result)
+    words = ("bench", "--case", "1x1_64_256_56", "--out", tmp_path)
+    assert call(*words, "--sparsity", "0.9")[0] == 0
+    assert [case.sparsity for case in asked] == [0.9]
+    assert call(*words)[0] == 0
+    assert [case.sparsity for case in asked] == [0.9, 0.8, 0.95]
+    assert call(*words, "--fresh")[0] == 0
+    assert len(asked) == 6
+    (file,) = tmp_path.iterdir()
+    assert len(json.loads(file.read_text())["cases"]) == 3
+
+
+def test_a_busy_machine_is_pointed_out(
+    monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    raced(monkeypatch, result)
+    for load, said in ((0.1, False), (2.5, True)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        assert ("busy (load 2.5)" in call("bench", "--quick")[2]) is said
+
+
+def test_an_unknown_case_is_one_sentence_with_the_names_there_are(call: Call) -> None:
+    status, _, err = call("bench", "--case", "lenet")
+    assert status == 1
+    assert "mobilenet_v1" in err
