@@ -24,6 +24,12 @@ def data_folder_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZEROSKIP_DATA", os.environ.get("ZEROSKIP_DATA", ""))
 
 
+@pytest.fixture(autouse=True)
+def compiled_code_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test is served by what another one, or the user of this machine, compiled before."""
+    monkeypatch.setenv("ZEROSKIP_CACHE", "")
+
+
 @pytest.fixture(scope="session")
 def mnist_folder() -> Path:
     """The parent of mnist/; skips with the reason where ZEROSKIP_DATA does not name one."""

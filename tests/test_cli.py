@@ -18,7 +18,7 @@ from zeroskip import run
 
 TESTS = Path(__file__).parent
 TASK = str(TESTS / "tiny_task.py")
-COMMANDS = ["sparsify", "measure", "prune", "pack", "unpack", "run", "report", "reproduce", "doctor"]
+COMMANDS = ["sparsify", "measure", "prune", "pack", "unpack", "run", "report", "reproduce", "doctor", "bench"]
 
 Call = Callable[..., tuple[int, str, str]]
 

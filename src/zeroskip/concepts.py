@@ -133,8 +133,7 @@ class Round:
 
     sparsity  a number: the share of all weights that is zero afterwards, cut by one threshold for the
               whole network; a dict: layer name -> share, each layer cut by its own threshold
-    quality   layer name -> q: weights below q x standard deviation of the layer go (Han et al. 2015);
-              given instead of sparsity
+    quality   layer name -> q, instead of sparsity: weights below q x standard deviation go (Han et al. 2015)
     pattern   where zeros may lie, for all layers or by layer name; see `zeroskip.patterns`
     score     name of a function in `zeroskip.prune.scores`
     frozen    layers whose weights do not change in this round's retraining
@@ -221,14 +220,12 @@ class PackedTensor:
     """One stored tensor, exact: `positions` says where its non-zeros are, `values` what they are, as bytes.
 
     coding          "dense" (no positions: every element has a value), "bitmask", "gaps2" ... "gaps16" (relative
-                    index of that many bits), "huffman2" ... "huffman16" (the same gaps as Huffman codes),
-                    "arithmetic"
+                    index of that many bits), "huffman2" ... "huffman16" (as Huffman codes), "arithmetic"
     values_coding   "exact" (as they are), or codes that number the entries of `codebook`: "fixed" (all of one
                     width), "huffman", "arithmetic"; where both are "arithmetic", `values` holds both
-    codebook        the distinct values, of `codebook_dtype`; both empty without codes
+    codebook        the distinct values, of `codebook_dtype`, torch's name; both empty without codes
     tables          the Huffman codes of the gaps, then those of the values, where they are used
     escapes         how many gaps went on because their field was too narrow
-    dtype           "float32", "int64", ...: torch's name
     """
 
     name: str
@@ -249,8 +246,7 @@ class PackedTensor:
 class Packed:
     """A network's stored tensors. It holds no code: to run it, load it into the task's own model.
 
-    ledger  tensor name -> bytes of its "values", "positions", "codebook", "tables" and "header", and "(file)"
-            for what belongs to no tensor; the sum of it all is `stored_bytes`, the size of the file
+    ledger  tensor name -> bytes of its "values", "positions", "codebook", "tables", "header"; "(file)": of no tensor
     """
 
     tensors: tuple[PackedTensor, ...]
@@ -266,7 +262,7 @@ class Packed:
 class Machine:
     """A computer as data. Always an argument, so that "a machine without AVX-512" can be tested.
 
-    features      CPU feature flags by LLVM's names, e.g. "avx512f", "neon"
+    features      by LLVM's names, e.g. "avx512f"; cache_bytes: the second-level cache of one core
     vector_bytes  width of the widest vector that kernels use: 64 (AVX-512), 32 (AVX2), 16
     """
 
@@ -275,6 +271,7 @@ class Machine:
     features: frozenset[str]
     cores: int
     vector_bytes: int
+    cache_bytes: int = 1 << 20
 
     @property
     def title(self) -> str:
@@ -283,27 +280,36 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Precision:
+    """The fewest bits that kernels may use; the words are explained at `run.compile`."""
+
+    arithmetic: str = "fp32"
+    weights: str = "fp32"
+
+
+@dataclass(frozen=True)
 class Kernel:
     """One way to compute a layer on batches shaped (batch, *input_shape).
 
     accepts    (layer, machine, precision) -> None, or the reason why this kernel cannot run it
     build      (layer, machine, precision, relu) -> function of the input tensor; relu is fused in
-    reference  (layer, input, relu) -> output, in plain PyTorch
+    reference  (layer, input, relu) -> output, in plain PyTorch; what the kernel rounds is rounded here alike
+    tolerance  an output's largest distance from the reference, as share of sum |weight x input|
     """
 
     name: str
-    accepts: Callable[[Layer, Machine, str], str | None]
-    build: Callable[[Layer, Machine, str, bool], Callable[[Tensor], Tensor]]
+    accepts: Callable[[Layer, Machine, Precision], str | None]
+    build: Callable[[Layer, Machine, Precision, bool], Callable[[Tensor], Tensor]]
     reference: Callable[[Layer, Tensor, bool], Tensor]
-    layout_in: str = "rows"
-    layout_out: str = "rows"
+    layout: str = "rows"
+    tolerance: float = 3e-5
 
 
 @dataclass(frozen=True)
 class Choice:
     """Which kernel runs a layer, and why: `seconds` by kernel name for those timed, `refused` the others.
 
-    sparsity  share of zeros in the layer's weight
+    error  largest distance from the layer in fp32, as share of its largest output; 0 if nothing is rounded
     """
 
     layer: str
@@ -314,14 +320,14 @@ class Choice:
     seconds: dict[str, float]
     refused: dict[str, str]
     reason: str
+    error: float = 0.0
 
 
 @dataclass(frozen=True)
 class Timing:
     """Measured seconds of one call, by engine, all in the same run and interleaved.
 
-    seconds         engine -> median over the runs of each run's median round; "zeroskip" is ours, and
-                    "zeroskip, all dense" ours with no zero skipped: what of a gain is not due to zeros
+    seconds         engine -> median of the runs' medians; "zeroskip" is ours; "zeroskip, all dense" skips no zero
     spread          engine -> (lowest, highest) of the runs' medians
     max_difference  engine -> largest absolute difference of its output from torch eager's
     skipped         engine -> why it could not take part

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from zeroskip.concepts import Kernel, Layer, Machine
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.data import data_folder, imagenet
 from zeroskip.emit.machine import detect
 from zeroskip.errors import DataError
@@ -66,7 +66,7 @@ def show(found: dict[str, Any]) -> Grid:
 
 
 def _ready(kernel: Kernel, layers: list[Layer], machine: Machine) -> str:
-    refusals = [kernel.accepts(layer, machine, "fp32") for layer in layers]
+    refusals = [kernel.accepts(layer, machine, Precision()) for layer in layers]
     return "ready" if None in refusals else "; ".join(filter(None, refusals))
 
 

@@ -37,7 +37,7 @@ def verdict(summary: dict[str, Any]) -> str:
 
 def _who_did_it(summary: dict[str, Any]) -> str:
     """Zeros get the credit only where a kernel skips them."""
-    dense = {"dense", "channels_last", "none"}
+    dense = {"dense", "dense_bf16", "channels_last", "depthwise", "none"}
     if all(layer["kernel"] in dense for layer in summary["layers"]):
         return " (every layer runs dense, so zeros have no part in this)"
     return ""

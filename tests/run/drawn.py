@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import detect
 
 HERE = detect()
+PROT_NONE = 0
 
 
 def machines() -> list[Machine]:
@@ -51,3 +55,28 @@ def rounding(layer: Layer, x: Tensor) -> Tensor:
     """How far float32 sums may be from exact ones: a millionth of sum |weight x input| + |bias|."""
     shift = 0 if layer.bias is None else layer.bias.abs().double()
     return 1e-6 * (x.abs().double() @ layer.weight.abs().double().T + shift) + 1e-30
+
+
+def exact(layer: Layer, x: Tensor, relu: bool) -> Tensor:
+    """The layer's output in double precision."""
+    bias = None if layer.bias is None else layer.bias.double()
+    y = functional.linear(x.double(), layer.weight.double(), bias)
+    return y.relu() if relu else y
+
+
+class Guarded:
+    """Room for floats that ends (or begins) exactly at a page which may not be touched: a stray access ends the
+    process, and with it the tests."""
+
+    def __init__(self, count: int, *, at_end: bool) -> None:
+        page = mmap.PAGESIZE
+        inner = -(-max(4 * count, 1) // page) * page
+        self.memory = mmap.mmap(-1, inner + 2 * page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        for guard in (start, start + page + inner):
+            assert protect(ctypes.c_void_p(guard), page, PROT_NONE) == 0
+        self.address = start + page + (inner - 4 * count if at_end else 0)
+        self.values = torch.frombuffer(
+            (ctypes.c_float * count).from_address(self.address), dtype=torch.float32
+        )

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip import run
-from zeroskip.concepts import Layer
+from zeroskip.concepts import Layer, Precision
 from zeroskip.emit import detect
-from zeroskip.run import choose, race
+from zeroskip.run import race, whole
 from zeroskip.run.kernels import channels_last, dense
 
 
@@ -28,16 +28,15 @@ def test_it_computes_what_pytorch_does_and_leaves_images_pixel_by_pixel(
     options: dict[str, int], relu: bool
 ) -> None:
     layer, x = conv(**options), torch.randn(3, 4, 9, 7)
-    y = channels_last.build(layer, detect(), "fp32", relu)(x)
+    y = channels_last.build(layer, detect(), Precision(), relu)(x)
     torch.testing.assert_close(y, dense.reference(layer, x, relu))
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_it_refuses_linear_layers_and_other_precisions_in_words() -> None:
+def test_it_refuses_linear_layers_in_words() -> None:
     linear = Layer("fc", "linear", torch.zeros(2, 3), None, (3,), (2,))
-    assert channels_last.accepts(linear, detect(), "fp32") == "a layout of images, and linear has none"
-    assert channels_last.accepts(conv(), detect(), "int4") == "computes fp32, not int4"
-    assert channels_last.accepts(conv(), detect(), "fp32") is None
+    assert channels_last.accepts(linear, detect(), Precision()) == "a layout of images, and linear has none"
+    assert channels_last.accepts(conv(), detect(), Precision()) is None
 
 
 class Viewing(nn.Module):
@@ -57,11 +56,11 @@ def always_pixelwise(monkeypatch: pytest.MonkeyPatch) -> None:
     def seconds(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
         return {name: [0.1 if name == "dense" else 1.0] for name in calls}
 
-    def whole(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
+    def together(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
         return {name: [0.1 if name == "pixelwise" else 1.0] for name in calls}
 
     monkeypatch.setattr(race, "interleaved", seconds)
-    monkeypatch.setattr(choose, "interleaved", whole)
+    monkeypatch.setattr(whole, "interleaved", together)
 
 
 def test_a_network_that_can_take_it_is_run_with_it_and_answers_alike(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,35 +4,26 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import mmap
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
-from drawn import HERE, MACHINES, random_layer, rounding
+from drawn import HERE, MACHINES, Guarded, exact, random_layer, rounding
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
-from zeroskip.concepts import Kernel, Layer, Machine
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.errors import EngineError
 from zeroskip.graph import layers
 from zeroskip.run.kernels import dense, sell, spmm
 from zeroskip.run.kernels.compiled import Compiled, plan, sequence, starts
 
-PROT_NONE = 0
 SPARSE = (sell.KERNEL, spmm.KERNEL)
 sparse_kernels = pytest.mark.parametrize("kernel", SPARSE, ids=lambda kernel: kernel.name)
 at_every_width = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
-
-
-def exact(layer: Layer, x: Tensor, relu: bool) -> Tensor:
-    bias = None if layer.bias is None else layer.bias.double()
-    y = functional.linear(x.double(), layer.weight.double(), bias)
-    return y.relu() if relu else y
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95, 1.0])
@@ -47,7 +38,7 @@ def test_every_kernel_computes_the_layer_up_to_rounding(
     batch, relu, bias = data.draw(st.integers(0, 40)), data.draw(st.booleans()), data.draw(st.booleans())
     layer = random_layer(out, inputs, sparsity, bias=bias, seed=data.draw(st.integers(0, 99)))
     x = torch.randn(batch, inputs)
-    y = kernel.build(layer, machine, "fp32", relu)(x)
+    y = kernel.build(layer, machine, Precision(), relu)(x)
     assert y.shape == (batch, out)
     assert y.dtype is torch.float32
     assert bool(((y - exact(layer, x, relu)).abs() <= rounding(layer, x)).all())
@@ -66,13 +57,13 @@ def test_a_single_weight_of_2_doubles_its_input_and_leaves_the_other_outputs_at_
     expected = bias.repeat(5, 1)
     expected[:, row] += 2 * x[:, column]
     layer = Layer("single", "linear", weight, bias, (71,), (41,))
-    torch.testing.assert_close(kernel.build(layer, machine, "fp32", False)(x), expected)
+    torch.testing.assert_close(kernel.build(layer, machine, Precision(), False)(x), expected)
 
 
 @sparse_kernels
 def test_inputs_of_more_axes_and_other_strides_are_taken_as_they_are_meant(kernel: Kernel) -> None:
     layer = random_layer(30, 20, 0.8)
-    function = kernel.build(layer, HERE, "fp32", True)
+    function = kernel.build(layer, HERE, Precision(), True)
     tokens = torch.randn(4, 7, 20)
     torch.testing.assert_close(function(tokens), kernel.reference(layer, tokens, True))
     crossed, every_third = torch.randn(20, 9).T, torch.randn(27, 20)[::3]
@@ -91,7 +82,7 @@ def test_an_input_that_is_not_finite_changes_no_output_that_pytorch_keeps_finite
     layer = random_layer(50, 40, 0.5)
     x = torch.randn(3, 40)
     x[1, 7] = value
-    y, theirs = kernel.build(layer, machine, "fp32", False)(x), kernel.reference(layer, x, False)
+    y, theirs = kernel.build(layer, machine, Precision(), False)(x), kernel.reference(layer, x, False)
     known = ~theirs.isnan()
     torch.testing.assert_close(y[known], theirs[known])
     # The documented difference, and the only one: a skipped weight does not see the input.
@@ -106,25 +97,24 @@ def test_a_weight_that_is_nan_makes_its_output_nan_and_no_other(kernel: Kernel) 
     layer = random_layer(20, 30, 0.9)
     layer.weight[3, 4] = float("nan")
     for relu in (False, True):
-        y = kernel.build(layer, HERE, "fp32", relu)(torch.randn(2, 30))
+        y = kernel.build(layer, HERE, Precision(), relu)(torch.randn(2, 30))
         assert y.isnan().any(0).nonzero().flatten().tolist() == [3]
 
 
 @pytest.mark.parametrize(
-    ("layer", "precision", "reason"),
+    ("layer", "reason"),
     [
-        (random_layer(3, 4, 0.0), "fp32", "0 % zeros: nothing to skip"),
-        (random_layer(3, 4, 0.9), "int8", "computes fp32, not int8"),
-        (replace(random_layer(3, 4, 0.9), op="conv2d"), "fp32", "computes linear layers, not conv2d"),
-        (replace(random_layer(3, 4, 0.9), weight=torch.zeros(3, 4).double()), "fp32", "not float64"),
-        (replace(random_layer(1, 1, 0.0), weight=torch.zeros(1, 65537)), "fp32", "65537 inputs"),
-        (replace(random_layer(1, 1, 0.0), weight=torch.zeros(0, 4)), "fp32", "nothing to skip"),
+        (random_layer(3, 4, 0.0), "0 % zeros: nothing to skip"),
+        (replace(random_layer(3, 4, 0.9), op="conv2d"), "computes linear layers, not conv2d"),
+        (replace(random_layer(3, 4, 0.9), weight=torch.zeros(3, 4).double()), "not float64"),
+        (replace(random_layer(1, 1, 0.0), weight=torch.zeros(1, 65537)), "65537 inputs"),
+        (replace(random_layer(1, 1, 0.0), weight=torch.zeros(0, 4)), "nothing to skip"),
     ],
-    ids=["dense", "precision", "convolution", "double", "wide", "empty"],
+    ids=["dense", "convolution", "double", "wide", "empty"],
 )
 @sparse_kernels
-def test_a_refusal_says_why(kernel: Kernel, layer: Layer, precision: str, reason: str) -> None:
-    assert reason in (kernel.accepts(layer, HERE, precision) or "")
+def test_a_refusal_says_why(kernel: Kernel, layer: Layer, reason: str) -> None:
+    assert reason in (kernel.accepts(layer, HERE, Precision()) or "")
 
 
 @sparse_kernels
@@ -132,14 +122,14 @@ def test_65536_inputs_are_the_most_and_the_last_column_is_read(kernel: Kernel) -
     weight = torch.zeros(2, 65536)
     weight[1, -1] = 3.0
     layer = Layer("wide", "linear", weight, None, (65536,), (2,))
-    assert kernel.accepts(layer, HERE, "fp32") is None
-    y = kernel.build(layer, HERE, "fp32", False)(torch.ones(1, 65536))
+    assert kernel.accepts(layer, HERE, Precision()) is None
+    y = kernel.build(layer, HERE, Precision(), False)(torch.ones(1, 65536))
     assert y.tolist() == [[0.0, 3.0]]
 
 
 @sparse_kernels
 def test_a_wrong_input_is_refused_before_machine_code_reads_it(kernel: Kernel) -> None:
-    function = kernel.build(random_layer(3, 4, 0.5), HERE, "fp32", False)
+    function = kernel.build(random_layer(3, 4, 0.5), HERE, Precision(), False)
     for wrong in (torch.zeros(2, 3), torch.zeros(2, 4).double()):
         with pytest.raises(EngineError, match=r"float32 \(\.\.\., 4\)"):
             function(wrong)
@@ -147,16 +137,17 @@ def test_a_wrong_input_is_refused_before_machine_code_reads_it(kernel: Kernel) -
 
 def test_dense_knows_linear_and_conv2d_in_fp32_and_refuses_the_rest() -> None:
     layer = random_layer(3, 4, 0.5)
-    assert dense.accepts(layer, HERE, "fp32") is None
-    assert dense.accepts(layer, HERE, "int4") == "computes fp32, not int4"
-    assert dense.accepts(replace(layer, op="conv3d"), HERE, "fp32") == "knows linear and conv2d, not conv3d"
+    assert dense.accepts(layer, HERE, Precision()) is None
+    assert (
+        dense.accepts(replace(layer, op="conv3d"), HERE, Precision()) == "knows linear and conv2d, not conv3d"
+    )
 
 
 def test_dense_runs_a_convolution_with_its_stride_padding_dilation_and_groups() -> None:
     model = nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2)
     x = torch.randn(3, 4, 9, 9)
     (layer,) = layers(model, x)
-    function = dense.build(layer, HERE, "fp32", True)
+    function = dense.build(layer, HERE, Precision(), True)
     torch.testing.assert_close(function(x), model(x).relu())
 
 
@@ -165,7 +156,7 @@ def test_dense_runs_a_convolution_with_its_stride_padding_dilation_and_groups() 
 def test_a_sequence_of_layers_computes_what_they_do_one_after_the_other(count: int, batch: int) -> None:
     sizes = [20, 50, 7, 130, 3]
     some = [random_layer(out, inputs, 0.8) for inputs, out in itertools.pairwise(sizes)][:count]
-    functions = [SPARSE[i % 2].build(layer, HERE, "fp32", True) for i, layer in enumerate(some)]
+    functions = [SPARSE[i % 2].build(layer, HERE, Precision(), True) for i, layer in enumerate(some)]
     compiled = [function for function in functions if isinstance(function, Compiled)]
     x = torch.randn(batch, 20)
     expected = x
@@ -177,7 +168,9 @@ def test_a_sequence_of_layers_computes_what_they_do_one_after_the_other(count: i
 
 def test_4_threads_may_run_the_same_layers_at_once() -> None:
     layer, last = random_layer(300, 200, 0.9), random_layer(100, 300, 0.9)
-    function = sequence([spmm.build(layer, HERE, "fp32", True), sell.build(last, HERE, "fp32", False)])
+    function = sequence(
+        [spmm.build(layer, HERE, Precision(), True), sell.build(last, HERE, Precision(), False)]
+    )
     inputs = [torch.randn(70, 200) for _ in range(40)]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(function, inputs))
@@ -195,24 +188,6 @@ def test_a_plan_holds_numbers_and_the_addresses_of_contiguous_copies() -> None:
     assert starts([]).tolist() == [0]
 
 
-class Guarded:
-    """Room for floats that ends (or begins) exactly at a page which may not be touched: a stray access ends the
-    process, and with it the tests."""
-
-    def __init__(self, count: int, *, at_end: bool) -> None:
-        page = mmap.PAGESIZE
-        inner = -(-max(4 * count, 1) // page) * page
-        self.memory = mmap.mmap(-1, inner + 2 * page)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        protect = ctypes.CDLL(None, use_errno=True).mprotect
-        for guard in (start, start + page + inner):
-            assert protect(ctypes.c_void_p(guard), page, PROT_NONE) == 0
-        self.address = start + page + (inner - 4 * count if at_end else 0)
-        self.values = torch.frombuffer(
-            (ctypes.c_float * count).from_address(self.address), dtype=torch.float32
-        )
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="guard pages are made with mprotect")
 @pytest.mark.parametrize("at_end", [True, False], ids=["page after", "page before"])
 @pytest.mark.parametrize(("out", "inputs", "batch"), [(1, 1, 1), (17, 5, 3), (16, 32, 16), (37, 70, 33)])
@@ -223,7 +198,7 @@ def test_no_byte_outside_the_input_the_output_and_the_scratch_is_touched(
 ) -> None:
     layer = random_layer(out, inputs, 0.7)
     layer.weight[-1, -1] = 1.0
-    function = kernel.build(layer, machine, "fp32", True)
+    function = kernel.build(layer, machine, Precision(), True)
     assert isinstance(function, Compiled)
     function = sequence([function])
     size = function.scratch + function.scratch_per_row * batch

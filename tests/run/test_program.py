@@ -14,10 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from zeroskip import run
+from zeroskip import pack, run
 from zeroskip.errors import EngineError, ModelError
-from zeroskip.run import choose, race
-from zeroskip.run.kernels import ALL, dense, sell
+from zeroskip.run import race, whole
+from zeroskip.run.compare import eager
+from zeroskip.run.kernels import ALL, baked, dense, sell, streamed
+from zeroskip.run.tiles import plan
+from zeroskip.run.tiles.steps import Chain
 
 Prefer = Callable[..., None]
 
@@ -27,14 +30,15 @@ def prefer(monkeypatch: pytest.MonkeyPatch) -> Prefer:
     """prefer("sell"): the stop-watch of run.compile finds that kernel (or plan) fastest, then the next named."""
 
     def prefer(*names: str) -> None:
-        order = [*names, "fastest", "joined", "dense", "sell", "spmm", "channels_last", "pixelwise"]
+        order = [*names, "fastest", "joined", "dense", "sell", "spmm"]
+        place = {name: number for number, name in reversed(list(enumerate(order)))}
 
         def stopped(calls: Mapping[str, Callable[[], object]], **_: Any) -> dict[str, list[float]]:
             for call in calls.values():
                 call()
-            return {name: [(1 + order.index(name)) / 1e6] for name in calls}
+            return {name: [(1 + place.get(name, len(order))) / 1e6] for name in calls}
 
-        for module in (choose, race):
+        for module in (whole, race):
             monkeypatch.setattr(module, "interleaved", stopped)
 
     return prefer
@@ -161,11 +165,12 @@ def test_each_layer_gets_the_kernel_that_was_fastest_on_it(prefer: Prefer) -> No
     program = run.compile(model, torch.randn(4, 64))
     first, _, last = program.choices
     assert (first.layer, first.op, first.weight_shape, first.kernel) == ("0", "linear", (30, 64), "spmm")
-    assert first.seconds == {"dense": 5e-6, "sell": 2e-6, "spmm": 1e-6}
-    assert first.refused == {"channels_last": "a layout of images, and linear has none"}
+    assert first.seconds == {**first.seconds, "dense": 5e-6, "sell": 2e-6, "spmm": 1e-6}
+    assert first.refused["channels_last"] == "a layout of images, and linear has none"
+    assert first.refused["gaps_int8"] == "fp32 weights were asked for"
     assert first.sparsity == pytest.approx(0.8, abs=0.05)
     assert (last.kernel, last.sparsity) == ("dense", 0.0)
-    assert last.refused == {**first.refused, **dict.fromkeys(("sell", "spmm"), "0 % zeros: nothing to skip")}
+    assert {last.refused[name] for name in ("sell", "spmm", "gaps_fp32")} == {"0 % zeros: nothing to skip"}
 
 
 def test_a_network_that_is_faster_as_a_whole_with_dense_layers_gets_those(prefer: Prefer) -> None:
@@ -191,34 +196,106 @@ def test_dense_is_a_candidate_even_where_only_others_were_named() -> None:
 
 def test_printing_a_program_names_every_kernel_its_time_and_every_reason(prefer: Prefer) -> None:
     prefer("sell")
-    model = convolutional()
-    text = str(run.compile(model, torch.randn(2, 1, 8, 8)))
-    head, titles, convolution, middle, last = text.splitlines()
+    text = str(run.compile(convolutional(), torch.randn(2, 1, 8, 8)))
+    head, through, titles, *rest = text.splitlines()
     assert HERE.title in head
     assert "fp32, batch 2, 1 thread: 2.0 us a call, 4.0 us with every layer dense" in head
-    assert titles.split() == [
-        "layer",
-        "weight",
-        "zeros",
-        "kernel",
-        "us",
-        "dense",
-        "us",
-        "why,",
-        "and",
-        "the",
-        "others",
-    ]
-    assert convolution.split()[:7] == ["0", "6", "x", "1", "x", "3", "x"]
-    assert (
-        "fastest; channels_last 7.0 us; sell: computes linear layers, not conv2d; spmm: comp" in convolution
-    )
-    assert "40 x 54" in middle
+    assert through == "through torch: max_pool2d, flatten, softmax"
+    assert titles.split()[:7] == ["layer", "weight", "zeros", "kernel", "time", "dense", "why,"]
+    convolution, middle, last = (line for line in rest if line.startswith(("0 ", "6 ", "8 ")))
+    assert convolution.split()[:4] == ["0", "6x1x3x3", convolution.split()[2], "dense"]
+    assert "fastest; channels_last 7.0 us" in convolution
+    assert "40x54" in middle
     assert " sell " in middle
     assert "fastest; spmm 6.0 us" in middle
+    assert middle.index("fastest") == last.index("fastest") == titles.index("why")
     assert "(itself)" in str(run.compile(sparse_(nn.Linear(9, 4)), torch.randn(1, 9)))
-    assert last.startswith("8 ")
-    assert last.index("fastest") == titles.index("why")
+
+
+def test_a_deep_network_is_printed_on_120_columns_and_says_each_refusal_once(prefer: Prefer) -> None:
+    prefer("tiles")
+    model = sparse_(
+        nn.Sequential(*(nn.Conv2d(3, 3, 3, padding=1) for _ in range(6)), nn.Flatten(), nn.Linear(192, 5))
+    )
+    program = run.compile(model, torch.randn(2, 3, 8, 8))
+    lines = str(program).splitlines()
+    assert all(len(line) <= 120 for line in lines)
+    assert f"through torch: flatten; scratch {program.scratch / 1e6:.1f} MB a call" == lines[1]
+    assert program.scratch > 6 * 2 * 4 * 3 * 64
+    notes = " ".join(" ".join(lines).split()).split(" [1] ")[-1]
+    for reasons in ({each for choice in program.choices for each in choice.refused.values()},):
+        assert [notes.count(f": {why}") for why in reasons] == [1] * len(reasons)
+    numbers = [line.split()[0] for line in lines if line.startswith("[")]
+    assert numbers == [f"[{number}]" for number in range(1, len(numbers) + 1)]
+
+
+def test_times_below_a_millisecond_are_in_us() -> None:
+    program = run.compile(lenet(), torch.randn(1, 64), kernels=[sell.KERNEL])
+    program.seconds, program.dense_seconds = 9.99e-4, 2.34e-3
+    assert "999.0 us a call, 2.3 ms with every layer dense" in str(program)
+
+
+def test_seconds_of_layers_on_tiles_are_those_of_the_whole_batch(
+    prefer: Prefer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def second_each(chain: Chain, *_: Any) -> dict[str, float]:
+        return {step.node: 1.0 for step in chain.steps}
+
+    monkeypatch.setattr(plan, "seconds_by_node", second_each)
+    model, x = sparse_(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())), torch.randn(17, 3, 8, 8)
+    for images, seconds in (("tiles", 17), ("tiles of 4 images", 5)):
+        prefer(images)
+        (choice,) = run.compile(model, x, kernels=[streamed.KERNEL]).choices
+        assert (choice.kernel, choice.seconds["streamed"]) == ("streamed", seconds)
+    (choice,) = run.compile(model, x, kernels=[streamed.KERNEL, baked.KERNEL], threads=2).choices
+    timed = [choice.seconds[name] for name in ("streamed", "baked") if name in choice.seconds]
+    assert sorted(timed) == [3, 9][: len(timed)]  # the slower was only tried one by one
+
+
+FEWER_BITS = [
+    ({"weights": "int8"}, "gaps_int8", "fp32, int8 weights", 1e-2),
+    ({"weights": "bf16"}, "gaps_bf16", "fp32, bf16 weights", 1e-2),
+    ({"precision": "bf16"}, "dense_bf16", "bf16", 3e-2),
+]
+
+
+@pytest.mark.parametrize(("asked", "kernel", "precision", "most"), FEWER_BITS)
+def test_fewer_bits_are_used_where_they_are_asked_for_and_what_they_cost_is_said(
+    asked: dict[str, str], kernel: str, precision: str, most: float, prefer: Prefer
+) -> None:
+    prefer(kernel)
+    model, x = convolutional(), torch.randn(4, 1, 8, 8)
+    program = run.compile(model, x, **asked)
+    expected = model(x).detach()
+    assert program.precision == precision
+    assert program.choices[-1].kernel == kernel
+    assert 0 < program.choices[-1].error < most
+    assert 0 < program.error < most
+    assert float((program(x) - expected).abs().max() / expected.max()) == pytest.approx(
+        program.error, rel=1e-3
+    )
+    assert f"rounds by {program.choices[-1].error:.2g} of the largest output" in str(program)
+    engines = {"torch eager": eager}
+    timing = run.compare(program, model, torch.randn(7, 1, 8, 8), runs=1, rounds=1, engines=engines)
+    assert timing.precision == precision
+
+
+def test_4_bit_codes_are_used_where_16_distinct_weights_allow_it_and_change_nothing(prefer: Prefer) -> None:
+    prefer("gaps_codes")
+    model = lenet()
+    model[0].weight.data.copy_(model[0].weight.mul(3).round().clamp(-4, 4))
+    program, x = run.compile(model, torch.randn(2, 64), weights="codes"), torch.randn(5, 64)
+    assert program.choices[0].kernel == "gaps_codes"
+    assert "distinct weights, and 4 bits number 16" in program.choices[1].refused["gaps_codes"]
+    assert program.error == 0 == program.choices[0].error
+    torch.testing.assert_close(program(x), model(x).detach())
+
+
+def test_nothing_is_rounded_unless_asked_for(prefer: Prefer) -> None:
+    prefer("gaps_int8", "windows_int8", "gaps_bf16", "dense_bf16")
+    program = run.compile(convolutional(), torch.randn(2, 1, 8, 8))
+    assert all("int8" not in choice.kernel and "bf16" not in choice.kernel for choice in program.choices)
+    assert (program.error, program.precision) == (0.0, "fp32")
 
 
 def test_a_network_for_3_examples_only_runs_any_number_by_cutting_and_filling_up() -> None:
@@ -259,7 +336,12 @@ def test_a_network_that_cannot_run_on_the_example_says_so_in_its_own_words() -> 
 
 @pytest.mark.parametrize(
     ("keywords", "reason"),
-    [({"precision": "bf16"}, 'what can be run is precision="fp32"'), ({"threads": 0}, "0 threads")],
+    [
+        ({"precision": "int4"}, 'precision="int4" is unknown. Known are fp32, fp16, bf16'),
+        ({"weights": "fp16"}, 'weights="fp16" is unknown. Known are fp32, bf16, int8, codes'),
+        ({"precision": "fp16", "machine": replace(HERE, features=frozenset())}, 'Use precision="bf16"'),
+        ({"threads": 0}, "0 threads"),
+    ],
 )
 def test_a_precision_or_number_of_threads_that_cannot_be_is_refused(keywords: Any, reason: str) -> None:
     with pytest.raises(EngineError, match=reason):
@@ -272,7 +354,7 @@ def test_a_network_that_is_not_on_the_cpu_is_refused() -> None:
 
 
 def test_a_kernel_that_computes_wrongly_is_caught_before_it_is_used() -> None:
-    def build(layer: Any, machine: Any, precision: str, relu: bool) -> Callable[[Tensor], Tensor]:
+    def build(layer: Any, machine: Any, precision: Any, relu: bool) -> Callable[[Tensor], Tensor]:
         return lambda x: dense.reference(layer, x, relu) + 1e-2
 
     wrong = replace(dense.KERNEL, name="wrong", build=build)
@@ -280,32 +362,117 @@ def test_a_kernel_that_computes_wrongly_is_caught_before_it_is_used() -> None:
         run.compile(lenet(), torch.randn(2, 64), kernels=[*ALL, wrong])
 
 
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        (torch.zeros(2, 63), r"\(batch, 64\) of torch.float32.*\(2, 63\) of torch.float32"),
-        (torch.zeros(2, 64).double(), "torch.float64"),
-        (torch.zeros(64), r"given \(64,\)"),
-        (torch.zeros(()), r"given \(\)"),
-        (torch.zeros(2, 64, device="meta"), "on meta"),
-        (torch.zeros(2, 64).to_sparse(), "dense tensor"),
-        ([[0.0] * 64], "given list"),
-    ],
-    ids=["shape", "type", "one-example", "number", "device", "sparse", "list"],
-)
-def test_another_input_is_refused_and_both_are_named(given: Any, named: str) -> None:
-    program = run.compile(lenet(), torch.randn(1, 64))
+class Marked(Tensor):
+    """A tensor of a class of its own, which need not have any memory."""
+
+
+REFUSED: dict[str, tuple[Any, str]] = {
+    "shape": (torch.zeros(2, 63), r"\(batch, 64\) of torch.float32.*\(2, 63\).*compile again"),
+    "one example": (torch.zeros(64), r"given \(64,\).*the batch first"),
+    "number": (torch.zeros(()), r"given \(\).*the batch first"),
+    "double": (torch.zeros(2, 64).double(), r"torch.float64.*x\.to\(torch\.float32\)"),
+    "half": (torch.zeros(2, 64).half(), r"torch.float16.*x\.to\(torch\.float32\)"),
+    "integer": (torch.zeros(2, 64).long(), r"torch.int64.*x\.to\(torch\.float32\)"),
+    "complex": (torch.zeros(2, 64, dtype=torch.complex64), r"torch.complex64.*x\.real"),
+    "device": (torch.zeros(2, 64, device="meta"), r"on meta.*x\.cpu\(\)"),
+    "sparse": (torch.zeros(2, 64).to_sparse(), r"stored as torch.sparse_coo.*x\.to_dense\(\)"),
+    "own layout": (torch.zeros(2, 64).to_mkldnn(), r"stored as torch._mkldnn.*x\.to_dense\(\)"),
+    "own class": (
+        torch.zeros(2, 64).as_subclass(Marked),
+        r"given a Marked .*x\.as_subclass\(torch\.Tensor\)",
+    ),
+    "list": ([[0.0] * 64], r"given a list.*torch\.as_tensor\(x\)"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_another_input_is_refused_both_are_named_and_so_is_the_line_that_converts_it(what: str) -> None:
+    given, named = REFUSED[what]
+    program = run.compile(lenet(), torch.randn(1, 64), kernels=[sell.KERNEL])
     with pytest.raises(EngineError, match=named):
         program(given)
+    assert program.refusal(given)
+    assert program.refusal(torch.zeros(0, 64)) is None
 
 
-def test_strides_and_gradients_of_the_input_do_not_matter() -> None:
-    model = convolutional()
-    program = run.compile(model, torch.randn(2, 1, 8, 8))
-    x = torch.randn(8, 8, 1, 3).permute(3, 2, 1, 0).requires_grad_()
-    y = program(x)
-    assert not y.requires_grad
-    torch.testing.assert_close(y, model(x).detach(), rtol=1e-4, atol=1e-6)
+CONVERTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "pixel by pixel": lambda x: x.to(memory_format=torch.channels_last),
+    "transposed": lambda x: x.permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0),
+    "every second": lambda x: x.repeat_interleave(2, dim=3)[..., ::2],
+    "one example repeated": lambda x: x[:1].expand_as(x),
+    "with gradient": lambda x: x.clone().requires_grad_(),
+    "parameter": nn.Parameter,
+    "sign to be turned": lambda x: torch.complex(x, -x).conj().imag,
+    "sign to be turned in place": lambda x: torch._neg_view(-x),
+}
+
+
+@pytest.mark.parametrize("plan", ["dense", "tiles", "pixelwise"])
+def test_inputs_of_any_layout_are_taken_and_gradients_are_dropped(plan: str, prefer: Prefer) -> None:
+    prefer(plan)
+    model = sparse_(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, stride=2)))
+    program = run.compile(model, torch.randn(2, 3, 8, 8))
+    for how, convert in CONVERTED.items():
+        x = convert(torch.randn(5, 3, 8, 8))
+        y = program(x)
+        assert not y.requires_grad, how
+        torch.testing.assert_close(y, model(x).detach(), rtol=1e-4, atol=1e-6, msg=how)
+
+
+@pytest.mark.parametrize("plan", ["dense", "tiles", "joined"])
+def test_no_examples_give_what_pytorch_gives(plan: str, prefer: Prefer) -> None:
+    prefer(plan)
+    model, x = convolutional(), torch.zeros(0, 1, 8, 8)
+    assert run.compile(model, torch.randn(2, 1, 8, 8))(x).shape == model(x).shape == (0, 10)
+
+
+@pytest.mark.parametrize("plan", ["tiles", "tiles of 4 images", "joined"])
+def test_8_threads_get_bit_by_bit_what_one_gets(plan: str, prefer: Prefer) -> None:
+    prefer(plan)
+    model = sparse_(nn.Sequential(*convolutional(), nn.Linear(10, 10), nn.ReLU(), nn.Linear(10, 3)))
+    program = run.compile(model, torch.randn(8, 1, 8, 8), threads=2)
+    inputs = [torch.randn(1 + number % 9, 1, 8, 8) for number in range(40)]
+    alone = [program(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(program, inputs))
+    assert all(map(torch.equal, alone, together))
+    torch.testing.assert_close(alone[8], model(inputs[8]).detach(), rtol=1e-4, atol=1e-6)
+
+
+def test_a_zero_weight_times_infinity_is_nan_where_strict_was_asked_for(prefer: Prefer) -> None:
+    prefer("sell", "spmm", "tiles")
+    for model, shape in ((lenet(), (64,)), (convolutional(), (1, 8, 8))):
+        x = torch.randn(2, *shape)
+        x[0] = float("inf")
+        strict = run.compile(model, torch.randn(1, *shape), strict=True)
+        torch.testing.assert_close(strict(x), model(x).detach(), equal_nan=True, rtol=1e-4, atol=1e-6)
+        assert {choice.kernel for choice in strict.choices} <= {"dense", "channels_last"}
+        assert "fp32, strict" in str(strict)
+        assert "skips zero weights, and strict was asked for" in " ".join(str(strict).split())
+    layer = nn.Linear(2, 2, bias=False)
+    layer.weight.data.copy_(torch.eye(2))
+    assert run.compile(layer, torch.zeros(1, 2))(torch.tensor([[torch.inf, 1.0]])).tolist() == [
+        [torch.inf, 1.0]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "reason"),
+    [
+        (
+            pack.encode(lenet()),
+            torch.zeros(1, 64),
+            r"given a Packed.*\n +model\.load_state_dict\(pack\.decode\(packed",
+        ),
+        (functional.relu, torch.zeros(1, 64), "given a function, and needs a torch.nn.Module"),
+        (lenet(), torch.tensor(1.0), "a single number, and no batch"),
+        (lenet(), [0.0] * 64, "a list, and no batch"),
+    ],
+    ids=["packed", "function", "number", "list"],
+)
+def test_what_is_no_network_or_no_batch_is_refused(model: Any, example: Any, reason: str) -> None:
+    with pytest.raises(EngineError, match=reason):
+        run.compile(model, example)
 
 
 def test_a_program_of_doubles_stays_dense() -> None:
@@ -374,16 +541,6 @@ def test_evaluating_and_moving_between_training_and_evaluation_is_no_change() ->
     program, x = run.compile(model, torch.randn(1, 1, 8, 8)), torch.randn(2, 1, 8, 8)
     model.train().eval()(x)
     program(x)
-
-
-def test_4_threads_may_call_one_program() -> None:
-    model = convolutional()
-    program = run.compile(model, torch.randn(4, 1, 8, 8))
-    inputs = [torch.randn(1 + i % 5, 1, 8, 8) for i in range(60)]
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(program, inputs))
-    for x, y in zip(inputs, answers, strict=True):
-        torch.testing.assert_close(y, model(x).detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_compiling_leaves_the_example_the_flags_the_weights_and_the_threads_as_they_were() -> None:

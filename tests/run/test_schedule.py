@@ -11,6 +11,7 @@ import torch
 from drawn import HERE, sparse_
 from torch import Tensor, nn
 
+from zeroskip.concepts import Precision
 from zeroskip.graph import Graph, Node, capture
 from zeroskip.run import schedule as module
 from zeroskip.run.kernels import sell
@@ -21,7 +22,7 @@ from zeroskip.run.schedule import schedule
 def compiled(graph: Graph) -> dict[str, Compiled]:
     """Every linear layer of the graph in machine code, zeros or not."""
     return {
-        node.name: sell.build(node.layer, HERE, "fp32", node.relu)
+        node.name: sell.build(node.layer, HERE, Precision(), node.relu)
         for node in graph.nodes
         if node.layer is not None and node.layer.op == "linear"
     }

@@ -34,6 +34,24 @@ def test_a_write_through_data_is_not_seen_which_the_docstring_says() -> None:
     assert ".data" in (watch.__doc__ or "")
 
 
+def test_memory_that_was_replaced_twice_is_another_even_if_it_could_lie_where_the_first_did() -> None:
+    model = nn.Linear(300, 300)
+    changed = watch(model)
+    for value in (1.0, 2.0):
+        model.weight.data = torch.full((300, 300), value)
+    assert changed()
+
+
+def test_watching_from_inference_mode_sees_the_same() -> None:
+    model = nn.Linear(3, 3)
+    with torch.inference_mode():
+        changed = watch(model)
+    assert not changed()
+    with torch.no_grad():
+        model.bias.add_(1)
+    assert changed()
+
+
 def test_tensors_of_inference_mode_are_watched_by_identity_and_address() -> None:
     with torch.inference_mode():
         model = nn.Linear(3, 3)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroskip.bench import worker
-from zeroskip.bench.cases import LINEAR, Case
+from zeroskip.bench.cases import LAYERS, LINEAR, Case
 from zeroskip.concepts import Machine
 
 OURS = "zeroskip"
@@ -73,6 +73,7 @@ ENGINES = (
     Engine("torch dynamic", "int8", "torch-int8", 0.1, _linear),
     Engine("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
     Engine(OURS, "fp32", "zeroskip-fp32", 1e-3),
+    Engine(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
     Engine(OURS, "fp16", "zeroskip-fp16", 0.02),
     Engine(OURS, "bf16", "zeroskip-bf16", 0.03, lambda case: case.needs == "amx-bf16"),
     Engine(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),

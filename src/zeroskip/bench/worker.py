@@ -72,7 +72,7 @@ def serve(orders: Iterable[bytes], answers: BinaryIO, build: Callable[[Job], Cal
             elif order["do"] == "time" and call is not None:
                 _reply(answers, {"ok": True, "seconds": timed(call, order["seconds"], cold=order["cold"])})
             elif call is not None:
-                answer = _array(call())
+                answer = _array(getattr(call, "answer", call)())
                 _reply(answers, {"ok": True, "shape": answer.shape}, answer.tobytes())
         except Exception as fact:
             _reply(answers, _failure(fact))
@@ -256,6 +256,25 @@ def _zeroskip(job: Job, **how: Any) -> Call:
     return partial(run.compile(model, x, threads=job["threads"], **how), x)
 
 
+def _on_tiles(job: Job) -> Call:
+    """The layer without the way of its images onto tiles and back, which a network goes once, not in every layer."""
+    from zeroskip.emit import detect
+    from zeroskip.graph import capture
+    from zeroskip.run.tiles.plan import tiled
+    from zeroskip.run.tiles.segment import between_doors
+
+    model, x = _network(job)
+    graph = capture(model, x)
+    kernels = {node.layer.name: ["baked", "streamed"] for node in graph.nodes if node.layer is not None}
+    found = tiled(graph, x, detect(), kernels, images=len(x), threads=1)
+    if found is None:
+        raise ValueError("the layer cannot work on tiles")
+    segment = found.graph.nodes[0].function
+    call = partial(between_doors(segment, detect(), x))
+    call.answer = lambda: segment(x)[0]  # type: ignore[attr-defined]
+    return call
+
+
 # The word on the command line -> libraries to load, and what makes a call of a job.
 BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "reference": (("torch", "zeroskip"), _reference),
@@ -271,6 +290,7 @@ BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "openvino-int8": (("openvino", "nncf"), partial(_openvino, precision="int8")),
     "deepsparse": (("deepsparse",), _deepsparse),
     "zeroskip-fp32": (("zeroskip",), partial(_zeroskip, precision="fp32")),
+    "zeroskip-tiles": (("zeroskip",), _on_tiles),
     "zeroskip-fp16": (("zeroskip",), partial(_zeroskip, precision="fp16")),
     "zeroskip-bf16": (("zeroskip",), partial(_zeroskip, precision="bf16")),
     "zeroskip-int8": (("zeroskip",), partial(_zeroskip, weights="int8")),

@@ -10,6 +10,7 @@ from typing import Any
 import llvmlite.binding as llvm
 
 from zeroskip.concepts import Machine
+from zeroskip.emit.cache import cached
 
 POINTER = "ptr"
 INTEGER = "i64"
@@ -113,17 +114,55 @@ class Function:
         numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
         return self.value(f"icmp slt {kind} <{numbers}>, {self.splat(lanes, count, INTEGER)}")
 
-    def load_masked(self, lanes: int, mask: str, pointer: str) -> str:
-        """Floats at `pointer` where the mask is true, without touching the others; 0 elsewhere."""
+    def load_masked(self, lanes: int, mask: str, pointer: str, *, other: str = "zeroinitializer") -> str:
+        """Floats at `pointer` where the mask is true, without touching the others; `other`'s elsewhere."""
         kind, flags = vector(lanes), vector(lanes, "i1")
         name = f"llvm.masked.load.v{lanes}f32.p0"
-        return self.call(kind, name, f"ptr {pointer}", "i32 4", f"{flags} {mask}", f"{kind} zeroinitializer")
+        return self.call(kind, name, f"ptr {pointer}", "i32 4", f"{flags} {mask}", f"{kind} {other}")
 
     def store_masked(self, lanes: int, mask: str, value: str, pointer: str) -> None:
         """Write the lanes of `value` where the mask is true, without touching the others."""
         kind, flags = vector(lanes), vector(lanes, "i1")
         name = f"llvm.masked.store.v{lanes}f32.p0"
         self.do(self._called("void", name, f"{kind} {value}", f"ptr {pointer}", "i32 4", f"{flags} {mask}"))
+
+    def larger(self, lanes: int, a: str, b: str) -> str:
+        """Vector of the larger of two numbers; NaN where either is NaN, and either of 0 and -0."""
+        kind, name = vector(lanes), f"llvm.maximum.v{lanes}f32"
+        self._declarations.add(f"declare {kind} @{name}({kind}, {kind})")
+        return self.value(f"call nsz {kind} @{name}({kind} {a}, {kind} {b})")
+
+    def sum(self, lanes: int, a: str) -> str:
+        """The sum of all lanes, in whatever order is fastest."""
+        kind, name = vector(lanes), f"llvm.vector.reduce.fadd.v{lanes}f32"
+        self._declarations.add(f"declare float @{name}(float, {kind})")
+        return self.value(f"call reassoc float @{name}(float -0.0, {kind} {a})")
+
+    def gather(self, lanes: int, mask: str, pointer: str, places: str, other: str) -> str:
+        """Floats at the 32-bit places counted from `pointer` where the mask is true, `other`'s elsewhere."""
+        kind, flags = vector(lanes), vector(lanes, "i1")
+        at = self._pointers(lanes, pointer, places)
+        name = f"llvm.masked.gather.v{lanes}f32.v{lanes}p0"
+        return self.call(kind, name, at, "i32 4", f"{flags} {mask}", f"{kind} {other}")
+
+    def scatter(self, lanes: int, mask: str, value: str, pointer: str, places: str) -> None:
+        """Write floats to the 32-bit places counted from `pointer` where the mask is true."""
+        kind, flags = vector(lanes), vector(lanes, "i1")
+        at = self._pointers(lanes, pointer, places)
+        name = f"llvm.masked.scatter.v{lanes}f32.v{lanes}p0"
+        self.do(self._called("void", name, f"{kind} {value}", at, "i32 4", f"{flags} {mask}"))
+
+    def prefetch(self, pointer: str) -> None:
+        """Ask for the cache line at `pointer`, wherever that is, to be read soon."""
+        self.do(self._called("void", "llvm.prefetch.p0", f"ptr {pointer}", "i32 0", "i32 3", "i32 1"))
+
+    def part(self, a: str, element: str, lanes: int, start: int, count: int) -> str:
+        """The lanes start, start + 1, ... of a vector, `count` of them; those past its end hold anything."""
+        kind = vector(lanes, element)
+        order = ", ".join(
+            f"i32 {lane}" if lane < lanes else "i32 poison" for lane in range(start, start + count)
+        )
+        return self.value(f"shufflevector {kind} {a}, {kind} poison, {vector(count, 'i32')} <{order}>")
 
     def transposed(self, vectors: Sequence[str]) -> list[str]:
         """As many vectors as each has lanes, seen as a square, with rows and columns exchanged."""
@@ -143,7 +182,7 @@ class Function:
         return self.value(self._called(kind, intrinsic, *arguments))
 
     @contextmanager
-    def loop(self, start: str | int, stop: str | int, step: int = 1) -> Iterator[str]:
+    def loop(self, start: str | int, stop: str | int, step: str | int = 1) -> Iterator[str]:
         """What is written inside runs with the yielded index = start, start + step, ... below stop."""
         number = self._number()
         counter = self.slot(INTEGER, str(start))
@@ -167,6 +206,10 @@ class Function:
         head = f"define void @{self.name}({arguments}) {attribute} {{\nentry:"
         lines = [*sorted(self._declarations), head, *self._slots, *self._lines, "  ret void", "}"]
         return "\n".join(lines) + "\n"
+
+    def _pointers(self, lanes: int, pointer: str, places: str) -> str:
+        numbers = f"{vector(lanes, 'i32')} {places}"
+        return f"{vector(lanes, POINTER)} " + self.value(f"getelementptr float, ptr {pointer}, {numbers}")
 
     def _shuffle(self, a: str, b: str, lanes: Sequence[int]) -> str:
         kind = vector(len(lanes))
@@ -193,8 +236,9 @@ def compile_function(ir: str, name: str, machine: Machine, arguments: int) -> Ca
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    module, target = _optimised(ir, machine, llvm.get_process_triple())
-    engine = llvm.create_mcjit_compiler(module, target)
+    code = cached([__file__], [ir.encode()], machine, lambda: _object(ir, machine))
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target(machine, llvm.get_process_triple()))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     # Every argument is declared as an address: ctypes converts those faster than 64-bit integers.
     kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
@@ -217,12 +261,22 @@ def assembly(ir: str, machine: Machine, *, triple: str | None = None) -> str:
 
 def _alignment(kind: str) -> int:
     element = kind.strip("<>").split(" x ")[-1]
-    return {"i16": 2, "i32": 4, "float": 4, INTEGER: 8, POINTER: 8}[element]
+    return {"i8": 1, "i16": 2, "i32": 4, "float": 4, INTEGER: 8, POINTER: 8}[element]
+
+
+def _object(ir: str, machine: Machine) -> bytes:
+    """The machine code of `ir` for this kind of processor, as a file to be linked."""
+    module, target = _optimised(ir, machine, llvm.get_process_triple())
+    return target.emit_object(module)
+
+
+def _target(machine: Machine, triple: str) -> llvm.TargetMachine:
+    features = ",".join(f"+{feature}" for feature in sorted(machine.features))
+    return llvm.Target.from_triple(triple).create_target_machine(features=features, opt=3)
 
 
 def _optimised(ir: str, machine: Machine, triple: str) -> tuple[llvm.ModuleRef, llvm.TargetMachine]:
-    features = ",".join(f"+{feature}" for feature in sorted(machine.features))
-    target = llvm.Target.from_triple(triple).create_target_machine(features=features, opt=3)
+    target = _target(machine, triple)
     module = llvm.parse_assembly(ir)
     module.triple, module.data_layout = triple, str(target.target_data)
     module.verify()

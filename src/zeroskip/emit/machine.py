@@ -10,6 +10,7 @@ import llvmlite.binding as llvm
 
 from zeroskip.concepts import Machine
 
+CACHE = Path("/sys/devices/system/cpu/cpu0/cache/index2/size")  # "1024K", on Linux
 CPU_INFO = Path("/proc/cpuinfo")  # on Linux; elsewhere the platform module knows a name
 
 
@@ -24,7 +25,7 @@ def detect() -> Machine:
     """
     arch = platform.machine().lower()
     features = _features()
-    return Machine(_name(), arch, features, _cores(), _vector_bytes(features))
+    return Machine(_name(), arch, features, _cores(), _vector_bytes(features), _cache_bytes())
 
 
 def _features() -> frozenset[str]:
@@ -47,6 +48,15 @@ def _name() -> str:
 def _cores() -> int:
     # The cores this process may use, which in a container are fewer than the machine has.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _cache_bytes() -> int:
+    try:
+        size = CACHE.read_text().strip()
+    except OSError:
+        return 1 << 20
+    number, unit = size.rstrip("KM"), size[-1:]
+    return int(number) * {"K": 1 << 10, "M": 1 << 20}.get(unit, 1) if number.isdigit() else 1 << 20
 
 
 def _vector_bytes(features: frozenset[str]) -> int:

@@ -7,6 +7,8 @@ import mmap
 import sys
 from dataclasses import dataclass
 
+import numpy as np
+
 from zeroskip.errors import EngineError
 
 HUGE = 1 << 21  # code and weights spread over hundreds of small pages would miss in the table of pages
@@ -18,6 +20,24 @@ class Executable:
 
     address: int
     alive: object
+
+
+def room(size: int) -> np.ndarray:
+    """`size` bytes of zeros, (size,) uint8, aligned to cache lines, and on large pages where they would fill some.
+
+    Weights and maps spread over thousands of small pages would miss in the processor's table of pages.
+
+    >>> room(100).ctypes.data % 64
+    0
+    """
+    if size < HUGE:
+        memory = np.zeros(size + 64, np.uint8)
+        return memory[-memory.ctypes.data % 64 :][:size]
+    mapped = mmap.mmap(-1, size + HUGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        mapped.madvise(mmap.MADV_HUGEPAGE)
+    memory = np.frombuffer(mapped, np.uint8)
+    return memory[-memory.ctypes.data % HUGE :][:size]
 
 
 def executable(code: bytes) -> Executable:
@@ -32,12 +52,16 @@ def executable(code: bytes) -> Executable:
         raise EngineError(
             f"machine code of our own runs on Linux, and this is {sys.platform}. Leave out the kernel baked."
         )
-    size = -(-max(1, len(code)) // HUGE) * HUGE if len(code) >= HUGE // 2 else max(1, len(code))
-    memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE)
-    if size >= HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+    size = -(-max(1, len(code)) // HUGE) * HUGE
+    memory = mmap.mmap(
+        -1, size + HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, mmap.PROT_READ | mmap.PROT_WRITE
+    )
+    if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    address = -(-start // HUGE) * HUGE
+    memory.seek(address - start)
     memory.write(code)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     protect = ctypes.CDLL(None, use_errno=True).mprotect
     protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     if protect(address, size, mmap.PROT_READ | mmap.PROT_EXEC):

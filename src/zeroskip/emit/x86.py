@@ -3,7 +3,8 @@
 Vector registers are zmm0 to zmm31, numbered; the others are numbered as the processor does (RAX to R15 below).
 Arguments may be arrays: a call then encodes as many instructions, which is how a layer of a million non-zeros
 becomes code in a second. EVEX instructions: Intel SDM volume 2, section 2.7; memory operands are [base + offset],
-in the shortest form that fits. Every form is compared with LLVM's assembler, byte for byte, in the tests.
+in the shortest form that fits; RSP and R12 cannot be a base. Every form is compared with LLVM's assembler, byte for
+byte, in the tests.
 """
 
 from __future__ import annotations
@@ -241,6 +242,7 @@ def _memory(
     register, other, base, offset = np.broadcast_arrays(
         *(np.atleast_1d(np.asarray(each, np.int64)) for each in (register, other, base, offset))
     )
+    assert (base & 7 != 4).all()  # those codes mean that one more byte follows
     head = _evex(register, other, base, 0 * base, field=field, prefix=prefix, single=single)
     steps, rest = np.divmod(offset, unit)
     # [rbp] and [r13] cannot go without an offset; those codes mean something else.

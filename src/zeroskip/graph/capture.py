@@ -170,10 +170,10 @@ def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int |
         values[node] = function(*given)
         found = Node(
             node.name,
-            title(node),
+            title(node.target),
             tuple(each.name for each in inputs),
             function,
-            arguments=known_arguments(node, constants),
+            arguments=known_arguments(function),
             shape=_shape(node, source),
         )
         if _is_layer(node, constants):
@@ -232,7 +232,7 @@ def _is_constant(node: fx.Node, constants: Constants) -> bool:
         written = argument.alias_info is not None and argument.alias_info.is_write
         if written and isinstance(given, fx.Node) and given in constants:
             raise EngineError(
-                f"the network overwrites its own buffer or parameter ({title(node)}), so its answers depend on "
+                f"the network overwrites its own buffer or parameter ({title(node.target)}), so its answers depend on "
                 "the calls before. Take that out of forward in evaluation mode, then compile."
             )
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
@@ -287,7 +287,7 @@ def _take_norm_(layer: Layer | None, node: fx.Node, constants: Constants) -> Lay
     users = list(node.users)
     if layer is None or len(users) != 1 or users[0].target is not ATEN.batch_norm.default:
         return None
-    norm = known_arguments(users[0], constants)
+    norm = known_arguments(bind(users[0], constants)[0])
     fixed = {"weight", "bias", "running_mean", "running_var"} <= set(norm) and not norm["training"]
     # Its channels are the second axis, which are the layer's outputs for these numbers of axes only.
     if not fixed or node.meta["val"].ndim != (2 if layer.op == "linear" else 4):

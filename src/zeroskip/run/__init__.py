@@ -4,5 +4,6 @@ from zeroskip.run.choose import check, compile
 from zeroskip.run.compare import compare
 from zeroskip.run.module import as_module
 from zeroskip.run.program import Program
+from zeroskip.run.saved import load, save
 
-__all__ = ["Program", "as_module", "check", "compare", "compile"]
+__all__ = ["Program", "as_module", "check", "compare", "compile", "load", "save"]

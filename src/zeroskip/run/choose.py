@@ -4,27 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from zeroskip.concepts import Choice, Kernel, Machine
+from zeroskip.concepts import Kernel, Machine, Packed, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, capture, forward, last_uses
-from zeroskip.run.kernels import ALL, dense
-from zeroskip.run.kernels.compiled import Compiled
-from zeroskip.run.outputs import agree, difference, leaves
+from zeroskip.run.kernels import ALL, channels_last, dense, dense_bf16
+from zeroskip.run.origin import Origin
+from zeroskip.run.outputs import TOLERANCE, agree, difference, leaves, share
 from zeroskip.run.program import Program
 from zeroskip.run.race import Race, race
 from zeroskip.run.schedule import Runner, schedule
-from zeroskip.run.timing import interleaved, medians, torch_threads
+from zeroskip.run.timing import torch_threads
 from zeroskip.run.watch import watch
+from zeroskip.run.whole import assemble
 
-Plan = dict[str, str]
-"""Node name -> name of the kernel that computes that layer."""
+ARITHMETIC, WEIGHTS = ("fp32", "fp16", "bf16"), ("fp32", "bf16", "int8", "codes")
+
+DENSE = (dense.KERNEL, channels_last.KERNEL, dense_bf16.KERNEL)  # they multiply zeros like any other weight
+
+UNPACK = """A file holds no code: load it into the network.
+    model.load_state_dict(pack.decode(packed))
+    program = run.compile(model, example)"""
+
+# Numbers of bf16 have 8 bits: outputs of several layers, each rounded in turn, may differ by a few of the last.
+TOLERANCES = {"fp32": TOLERANCE, "fp16": 8 * TOLERANCE, "bf16": 2**-5}
 
 
 def compile(
@@ -32,40 +40,54 @@ def compile(
     example: Tensor,
     *,
     precision: str = "fp32",
+    weights: str = "fp32",
     threads: int = 1,
     machine: Machine | None = None,
     kernels: Sequence[Kernel] = ALL,
+    strict: bool = False,
 ) -> Program:
     """The network as a Program, tuned for batches like `example` (batch first) on `threads` threads.
 
     Every layer is timed with every kernel that accepts it, dense PyTorch always among them; then the network
     as a whole is timed with the fastest, with dense layers only, with as many layers in one call as can be, and
-    with images stored pixel by pixel.
-    Compiling takes seconds. zeroskip's own kernels use one thread, whatever `threads` says.
+    with images stored pixel by pixel. Compiling takes seconds. zeroskip's own kernels use one thread.
+    Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "fp16",
+    "bf16"), `weights` how weights are stored ("fp32", "bf16", "int8" with a scale for each row, or "codes" of 4
+    bits for layers of at most 16 distinct non-zero weights, which changes none of them). `strict` leaves only dense
+    kernels: a zero weight times an infinite or NaN input is then NaN, as in PyTorch.
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled, and
     where a kernel or the whole program does not compute what the network does.
 
     >>> compile(lenet, torch.zeros(1, 784))(x)
     """
-    _check(model, example, precision)
     machine = machine or detect()
+    asked = _precision(precision, weights, machine)
+    _check(model, example)
+    example = example.contiguous()  # as a program has it at every call
     forward(model, example.clone())  # a network that cannot run at all says so in its own words
     graph = capture(model, example)
     with torch_threads(threads), torch.no_grad():
-        races = _races(graph, example, machine, precision, kernels)
-        run, choices, seconds, dense_seconds = _whole(graph, example.clone(), races)
-        _verify(run, graph, model, example)
+        races = _races(graph, example, machine, asked, list(map(_strict, kernels)) if strict else kernels)
+        whole = assemble(graph, example.clone(), races, machine, threads)
+        rounded = whole.rounded if any(choice.error for choice in whole.choices) else None
+        run = whole.run
+        _verify(run, rounded, graph, model, example, TOLERANCES[precision])
+        error = share(graph.rebuild(run(example.clone())), forward(model, example.clone()))
     return Program(
         run,
         graph.rebuild,
         example,
         watch(model),
-        tuple(choices),
+        whole.choices,
         machine,
-        precision=precision,
+        precision=_described(asked, strict),
         threads=threads,
-        seconds=seconds,
-        dense_seconds=dense_seconds,
+        error=error if any(choice.error for choice in whole.choices) else 0.0,
+        seconds=whole.seconds,
+        dense_seconds=whole.dense_seconds,
+        scratch=whole.scratch,
+        through=whole.through,
+        origin=Origin(graph, example.dtype, asked, whole.kernels, whole.tiles, whole.images),
     )
 
 
@@ -74,7 +96,7 @@ def check(model: nn.Module, example: Tensor) -> None:
 
     >>> check(lenet, torch.zeros(1, 784))
     """
-    _check(model, example, "fp32")
+    _check(model, example)
     odd = next((one.dtype for one in model.parameters() if one.dtype != torch.float32), None)
     if odd is not None:
         raise EngineError(
@@ -84,9 +106,40 @@ def check(model: nn.Module, example: Tensor) -> None:
     capture(model, example)
 
 
-def _check(model: nn.Module, example: Tensor, precision: str) -> None:
-    if precision != "fp32":
-        raise EngineError(f'precision "{precision}" is not there yet; what can be run is precision="fp32".')
+def _precision(arithmetic: str, weights: str, machine: Machine) -> Precision:
+    for what, given, known in (("precision", arithmetic, ARITHMETIC), ("weights", weights, WEIGHTS)):
+        if given not in known:
+            raise EngineError(f'{what}="{given}" is unknown. Known are {", ".join(known)}.')
+    if arithmetic == "fp16" and "avx512fp16" not in machine.features:
+        raise EngineError(
+            f'precision="fp16" needs a processor with avx512fp16, and {machine.name} has none. '
+            'Use precision="bf16" or "fp32".'
+        )
+    return Precision(arithmetic, weights)
+
+
+def _described(precision: Precision, strict: bool) -> str:
+    weights = [f"{precision.weights} weights"] if precision.weights != "fp32" else []
+    return ", ".join([precision.arithmetic, *weights, *(["strict"] if strict else [])])
+
+
+def _strict(kernel: Kernel) -> Kernel:
+    """The kernel, which now accepts no layer if it skips zeros."""
+    reason = "skips zero weights, and strict was asked for"
+    return kernel if kernel in DENSE else replace(kernel, accepts=lambda *_: reason)
+
+
+def _check(model: nn.Module, example: Tensor) -> None:
+    if not isinstance(model, nn.Module):
+        remedy = UNPACK if isinstance(model, Packed) else "Put it into the forward of one."
+        raise EngineError(
+            f"run.compile was given a {type(model).__name__}, and needs a torch.nn.Module. {remedy}"
+        )
+    if not isinstance(example, Tensor) or not example.ndim:
+        given = "a single number" if isinstance(example, Tensor) else f"a {type(example).__name__}"
+        raise EngineError(
+            f"the example is {given}, and no batch. Give a tensor, examples along its first axis."
+        )
     tensors = [example, *model.parameters(), *model.buffers()]
     elsewhere = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
     if elsewhere is not None:
@@ -97,7 +150,7 @@ def _check(model: nn.Module, example: Tensor, precision: str) -> None:
 
 
 def _races(
-    graph: Graph, example: Tensor, machine: Machine, precision: str, kernels: Sequence[Kernel]
+    graph: Graph, example: Tensor, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
 ) -> dict[str, Race]:
     """Node name -> race, for every layer of the graph on its real input."""
     candidates = kernels if dense.KERNEL in kernels else (dense.KERNEL, *kernels)
@@ -115,74 +168,22 @@ def _races(
     return races
 
 
-def _plans(races: dict[str, Race]) -> dict[str, Plan]:
-    """Ways to choose for the whole network that differ.
+def _verify(
+    run: Runner, rounded: Runner | None, graph: Graph, model: nn.Module, example: Tensor, tolerance: float
+) -> None:
+    """EngineError unless the program and the network agree on one example, on all, and on one more.
 
-    Layers that win alone may lose together, by what they leave in the caches, and a layer that loses alone may
-    win by joining its neighbours in one call.
+    Where weights are rounded on purpose, the graph is compared with the network, and the program with `rounded`.
     """
-    fastest = {node: each.choice.kernel for node, each in races.items()}
-    joined = {
-        node: min(
-            (name for name, function in each.built.items() if isinstance(function, Compiled)),
-            key=each.choice.seconds.__getitem__,
-            default="dense",
-        )
-        for node, each in races.items()
-    }
-    # Alone, a layer pays for changing the layout; together only the first one does.
-    pixelwise = {
-        node: "channels_last" if "channels_last" in each.built else fastest[node]
-        for node, each in races.items()
-    }
-    plans = {"dense": dict.fromkeys(races, "dense")}
-    for name, plan in (("fastest", fastest), ("joined", joined), ("pixelwise", pixelwise)):
-        if plan not in plans.values():
-            plans[name] = plan
-    return plans
-
-
-def _whole(
-    graph: Graph, example: Tensor, races: dict[str, Race]
-) -> tuple[Runner, list[Choice], float, float]:
-    """The fastest plan's function, its choices, its seconds, and those of the dense plan."""
-    plans = _plans(races)
-    runs = {
-        name: schedule(graph, {node: races[node].built[kernel] for node, kernel in plan.items()})
-        for name, plan in plans.items()
-    }
-    calls = {
-        name: partial(run, example) for name, run in runs.items() if name == "dense" or _works(run, example)
-    }
-    seconds = medians(interleaved(calls, rounds=9, seconds=1e-3))
-    best = min(seconds, key=seconds.__getitem__)
-    choices = [_settled(races[node].choice, kernel) for node, kernel in plans[best].items()]
-    return runs[best], choices, seconds[best], seconds["dense"]
-
-
-def _works(run: Runner, example: Tensor) -> bool:
-    """Whether it runs at all: an operation between the layers may insist on the layout it was exported with."""
-    try:
-        run(example)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _settled(choice: Choice, kernel: str) -> Choice:
-    if kernel == choice.kernel:
-        return choice
-    reason = f"the whole network was faster with it; alone {choice.kernel} was fastest"
-    return replace(choice, kernel=kernel, reason=reason)
-
-
-def _verify(run: Runner, graph: Graph, model: nn.Module, example: Tensor) -> None:
-    """EngineError unless the program and the network agree on one example, on all, and on one more."""
     more = torch.cat([example, example])
     for count in sorted({1, len(example), len(example) + 1}):
         answer = graph.rebuild(run(more[:count].clone()))
         expected = _expected(graph, model, more, count)
-        if not agree(answer, expected):
+        if rounded is not None:
+            exact = graph.rebuild(schedule(graph, {})(more[:count].clone()))
+            similar = graph.rebuild(rounded(more[:count].clone()))
+            answer, expected = (answer, similar) if agree(exact, expected) else (exact, expected)
+        if not agree(answer, expected, tolerance=tolerance):
             raise EngineError(
                 f"on {count} examples the compiled program differs from the network by "
                 f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or it "

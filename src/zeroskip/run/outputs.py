@@ -42,12 +42,30 @@ def difference(value: Any, expected: Any) -> float:
     return largest if largest == largest else float("inf")
 
 
-def agree(value: Any, expected: Any) -> bool:
-    """Whether two returned values are the same up to rounding.
+def share(value: Any, expected: Any) -> float:
+    """`difference` as share of the largest finite expected value; 0 where both are nothing but zeros.
+
+    >>> share(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+    0.5
+    """
+    gap, most = difference(value, expected), largest(expected)
+    return gap / most if most else (0.0 if not gap else float("inf"))
+
+
+def largest(value: Any) -> float:
+    """The largest finite magnitude in what a network returns; 0 where there is none.
+
+    >>> largest(torch.tensor([1.0, -3.0, float("nan")]))
+    3.0
+    """
+    finite = [leaf[leaf.isfinite()].double().abs() for leaf in leaves(value)]
+    return max((float(leaf.max()) for leaf in finite if leaf.numel()), default=0.0)
+
+
+def agree(value: Any, expected: Any, *, tolerance: float = TOLERANCE) -> bool:
+    """Whether two returned values are the same up to rounding, `tolerance` being a share of the largest.
 
     >>> agree(torch.tensor([1.0]), torch.tensor([1.0000001]))
     True
     """
-    finite = [leaf[leaf.isfinite()].double().abs() for leaf in leaves(expected)]
-    largest = max((float(leaf.max()) for leaf in finite if leaf.numel()), default=0.0)
-    return difference(value, expected) <= TOLERANCE * largest + 1e-6
+    return difference(value, expected) <= tolerance * largest(expected) + 1e-6

@@ -2,69 +2,92 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
-from zeroskip.concepts import Choice, Kernel, Layer, Machine, weight_sparsity
+from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.errors import EngineError
+from zeroskip.run.kernels import dense
+from zeroskip.run.outputs import share
 from zeroskip.run.timing import interleaved, medians
-
-# A kernel's output may differ from PyTorch's by this share of sum |weight x input|, with which the rounding
-# errors of float32 sums grow; a few units in the last place are usual.
-TOLERANCE = 3e-5
 
 
 @dataclass(frozen=True)
 class Race:
-    """The outcome: the choice of the fastest kernel, and every kernel's function by its name."""
+    """The outcome: the choice of the fastest kernel, and by name every kernel's function, reference and error.
+
+    on_tiles  kernels that could run the layer among neighbours on tiles; they are measured there
+    """
 
     choice: Choice
     built: dict[str, Callable[[Tensor], Tensor]]
+    references: Mapping[str, Callable[[Tensor], Tensor]]
+    errors: dict[str, float]
+    on_tiles: tuple[str, ...] = ()
 
 
 def race(
-    layer: Layer, relu: bool, x: Tensor, *, machine: Machine, precision: str, kernels: Sequence[Kernel]
+    layer: Layer, relu: bool, x: Tensor, *, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
 ) -> Race:
     """Build, prove and time the kernels on the layer's real input `x` (batch, *input_shape).
 
     Raises EngineError where a kernel does not compute what PyTorch does.
 
-    >>> race(layer, True, x, machine=detect(), precision="fp32", kernels=ALL).choice.kernel
+    >>> race(layer, True, x, machine=detect(), precision=Precision(), kernels=ALL).choice.kernel
     'sell'
     """
-    answers = {kernel.name: kernel.accepts(layer, machine, precision) for kernel in kernels}
-    accepted = [kernel for kernel in kernels if answers[kernel.name] is None]
+    refusals = {kernel.name: kernel.accepts(layer, machine, precision) for kernel in kernels}
+    possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
+    accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
+    on_tiles = tuple(kernel.name for kernel in possible if kernel.layout == "tiles")
     built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
+    answers = {name: function(x) for name, function in built.items()}
     for kernel in accepted:
-        if not _is_right(kernel, built[kernel.name](x), layer, relu, x):
+        if not _is_right(kernel, answers[kernel.name], layer, relu, x):
             raise EngineError(
                 f'kernel "{kernel.name}" computes layer "{layer.name}" {tuple(layer.weight.shape)} wrongly on '
                 "this machine. Leave it out with kernels=..., and please report it."
             )
+    errors = {kernel.name: _error(kernel, answers[kernel.name], layer, relu, x) for kernel in accepted}
     calls = {name: partial(function, x) for name, function in built.items()}
     seconds = medians(interleaved(calls, rounds=7, seconds=5e-4))
+    fastest = min(seconds, key=seconds.__getitem__)
     choice = Choice(
         layer=layer.name,
         op=layer.op,
         weight_shape=tuple(layer.weight.shape),
         sparsity=weight_sparsity(layer.weight),
-        kernel=min(seconds, key=seconds.__getitem__),
+        kernel=fastest,
         seconds=seconds,
-        refused={name: why for name, why in answers.items() if why is not None},
+        refused={name: why for name, why in refusals.items() if why is not None},
         reason="fastest" if len(built) > 1 else "the only one possible",
+        error=errors[fastest],
     )
-    return Race(choice, built)
+    references = {kernel.name: _reference(kernel, layer, relu) for kernel in accepted}
+    return Race(choice, built, references, errors, on_tiles)
+
+
+def _reference(kernel: Kernel, layer: Layer, relu: bool) -> Callable[[Tensor], Tensor]:
+    return lambda x: kernel.reference(layer, x, relu)
 
 
 def _is_right(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) -> bool:
-    """Whether `y` is what PyTorch computes, wherever that is finite."""
+    """Whether `y` is what the kernel's reference computes, wherever that is finite."""
     expected = kernel.reference(layer, x, relu)
     bias = None if layer.bias is None else layer.bias.abs()
     magnitude = kernel.reference(replace(layer, weight=layer.weight.abs(), bias=bias), x.abs(), False)
     if y.shape != expected.shape:
         return False
-    close = (y - expected).abs() <= TOLERANCE * magnitude
+    close = (y - expected).abs() <= kernel.tolerance * magnitude
     return bool((close | ~expected.isfinite()).all())
+
+
+def _error(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) -> float:
+    """Largest difference from the layer in fp32, as share of its largest output; 0 where nothing is rounded."""
+    if kernel.reference is dense.reference:
+        return 0.0
+    expected = dense.reference(layer, x, relu)
+    return share(y, expected)

@@ -1,7 +1,36 @@
 """The ways to compute a layer, one file each. `ALL` is what `run.compile` tries."""
 
-from zeroskip.run.kernels import channels_last, dense, sell, spmm
+from zeroskip.run.kernels import (
+    baked,
+    balanced,
+    blocks,
+    channels_last,
+    dense,
+    dense_bf16,
+    gaps,
+    sell,
+    spmm,
+    streamed,
+    windows,
+)
 
-ALL = (dense.KERNEL, channels_last.KERNEL, sell.KERNEL, spmm.KERNEL)
+ALL = (
+    *(dense.KERNEL, channels_last.KERNEL, dense_bf16.KERNEL),
+    *(sell.KERNEL, spmm.KERNEL, *gaps.KERNELS, *windows.KERNELS, *balanced.KERNELS),
+    *(baked.KERNEL, streamed.KERNEL, blocks.KERNEL),
+)
 
-__all__ = ["ALL", "channels_last", "dense", "sell", "spmm"]
+__all__ = [
+    "ALL",
+    "baked",
+    "balanced",
+    "blocks",
+    "channels_last",
+    "dense",
+    "dense_bf16",
+    "gaps",
+    "sell",
+    "spmm",
+    "streamed",
+    "windows",
+]

@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Kernel, Layer, Machine
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.run.kernels import dense
 
 
-def accepts(layer: Layer, machine: Machine, precision: str) -> str | None:
+def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why the layer cannot be computed pixel by pixel.
 
-    >>> accepts(linear, detect(), "fp32")
+    >>> accepts(linear, detect(), Precision())
     'a layout of images, and linear has none'
     """
     if layer.op != "conv2d":
@@ -23,10 +23,10 @@ def accepts(layer: Layer, machine: Machine, precision: str) -> str | None:
     return dense.accepts(layer, machine, precision)
 
 
-def build(layer: Layer, machine: Machine, precision: str, relu: bool) -> Callable[[Tensor], Tensor]:
+def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of images in any layout; its output is stored pixel by pixel.
 
-    >>> build(conv, detect(), "fp32", True)(torch.zeros(2, 1, 8, 8)).shape
+    >>> build(conv, detect(), Precision(), True)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 20, 8, 8])
     """
     # Not .contiguous(), which leaves a weight of one input channel as it is: either layout fits it, and PyTorch
@@ -41,6 +41,5 @@ KERNEL = Kernel(
     accepts,
     build,
     dense.reference,
-    layout_in="channels_last",
-    layout_out="channels_last",
+    layout="channels_last",
 )

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Layer, Machine, weight_sparsity
+from zeroskip.concepts import Layer, Machine, Precision, weight_sparsity
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function
+from zeroskip.emit.memory import room
 from zeroskip.errors import EngineError
 
 ARGUMENTS = {"plan": POINTER, "x": POINTER, "y": POINTER, "scratch": POINTER, "rows": INTEGER}
@@ -72,17 +73,20 @@ class Compiled:
 def plan(*parts: int | np.ndarray, alive: Sequence[object] = ()) -> Plan:
     """The plan that holds `parts` in this order, and keeps `alive` besides.
 
-    >>> plan(300, np.zeros(4, np.float32)).alive[0].dtype
-    torch.float32
+    >>> len(plan(300, np.zeros(4, np.float32)).alive)
+    1
     """
-    # torch aligns its memory to cache lines, numpy does not; vectors then seldom lie across two lines.
-    copies = [
-        torch.from_numpy(np.ascontiguousarray(part)).clone() for part in parts if not isinstance(part, int)
-    ]
-    addresses = iter([copy.data_ptr() for copy in copies])
+    arrays = [np.ascontiguousarray(part) for part in parts if not isinstance(part, int)]
+    begin = 64 * starts(
+        [-(-array.nbytes // 64) for array in arrays]
+    )  # seldom does a vector lie across two lines
+    memory = room(int(begin[-1]) + 8 * len(parts))
+    for array, start in zip(arrays, begin, strict=False):
+        memory[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+    addresses = iter((memory.ctypes.data + begin).tolist())
     fields = [part if isinstance(part, int) else next(addresses) for part in parts]
-    table = torch.tensor(fields, dtype=torch.int64)
-    return Plan(table.data_ptr(), (*copies, table, *alive))
+    memory[begin[-1] :].view(np.int64)[:] = fields
+    return Plan(memory.ctypes.data + int(begin[-1]), (memory, *alive))
 
 
 def sequence(layers: Sequence[Compiled]) -> Compiled:
@@ -99,21 +103,28 @@ def sequence(layers: Sequence[Compiled]) -> Compiled:
     return Compiled(run, weights, layers[0].inputs, layers[-1].outputs, machine, scratch, 2 * widest)
 
 
-def accepts(layer: Layer, machine: Machine, precision: str) -> str | None:
+def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why a kernel for sparse float32 linear layers cannot run the layer; any machine will do.
 
-    >>> accepts(layer_without_zeros, detect(), "fp32")
+    >>> accepts(layer_without_zeros, detect(), Precision())
     '0 % zeros: nothing to skip'
     """
-    if precision != "fp32":
-        return f"computes fp32, not {precision}"
     if layer.op != "linear":
         return f"computes linear layers, not {layer.op}"
     if layer.weight.dtype is not torch.float32:
         return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
-    if layer.weight.shape[1] > WIDEST:
-        return f"{layer.weight.shape[1]} inputs: column numbers of 16 bits reach {WIDEST}"
     return None if weight_sparsity(layer.weight) > 0 else "0 % zeros: nothing to skip"
+
+
+def accepts_narrow(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """The same of a kernel that numbers columns with 16 bits.
+
+    >>> accepts_narrow(layer_of_65537_inputs, detect(), Precision())
+    '65537 inputs: column numbers of 16 bits reach 65536'
+    """
+    if layer.op == "linear" and layer.weight.shape[1] > WIDEST:
+        return f"{layer.weight.shape[1]} inputs: column numbers of 16 bits reach {WIDEST}"
+    return accepts(layer, machine, precision)
 
 
 def arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
@@ -134,6 +145,21 @@ def starts(lengths: Sequence[int] | np.ndarray) -> np.ndarray:
     array([0, 3, 3, 5])
     """
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def by_length(lengths: np.ndarray, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows by length, longest first, in whole slices of `lanes`: the row of each lane and the lane of each row.
+
+    The first slice is filled up with lanes that belong to no row, before the lane of the row that they name.
+
+    >>> by_length(np.array([3, 9, 5]), 4)
+    (array([1, 1, 2, 0]), array([3, 1, 2]))
+    """
+    order = np.argsort(-lengths, kind="stable")
+    rows = np.append(np.repeat(order[:1], -len(order) % lanes), order)
+    lane = np.empty(len(order), np.int64)
+    lane[order] = np.arange(len(rows) - len(order), len(rows))
+    return rows, lane
 
 
 def emit_sequence() -> Function:

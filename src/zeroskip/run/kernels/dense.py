@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from zeroskip.concepts import Kernel, Layer, Machine
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
 
 
 def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
@@ -22,21 +22,19 @@ def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
     return torch.relu(y) if relu else y
 
 
-def accepts(layer: Layer, machine: Machine, precision: str) -> str | None:
+def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why PyTorch is not asked to run the layer.
 
-    >>> accepts(layer, detect(), "int4")
-    'computes fp32, not int4'
+    >>> accepts(recurrent, detect(), Precision())
+    'knows linear and conv2d, not lstm'
     """
-    if precision != "fp32":
-        return f"computes fp32, not {precision}"
     return None if layer.op in ("linear", "conv2d") else f"knows linear and conv2d, not {layer.op}"
 
 
-def build(layer: Layer, machine: Machine, precision: str, relu: bool) -> Callable[[Tensor], Tensor]:
+def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input.
 
-    >>> build(layer, detect(), "fp32", True)(torch.zeros(2, 64)).shape
+    >>> build(layer, detect(), Precision(), True)(torch.zeros(2, 64)).shape
     torch.Size([2, 300])
     """
     operation = _operation(layer)

@@ -12,21 +12,21 @@ from functools import cache
 
 import numpy as np
 
-from zeroskip.concepts import Kernel, Layer, Machine
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
-from zeroskip.run.kernels.compiled import ARGUMENTS, Compiled, Plan, accepts, arrays, plan, starts
+from zeroskip.run.kernels.compiled import ARGUMENTS, Compiled, Plan, accepts_narrow, arrays, plan, starts
 from zeroskip.run.kernels.dense import reference
 
 # Sums kept apart, since a multiply-add takes four cycles: 4 were faster than 1 and 2 at every size tried.
 SUMS = 4
 
 
-def build(layer: Layer, machine: Machine, precision: str, relu: bool) -> Compiled:
+def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Compiled:
     """The layer as a function of its float32 input (..., in).
 
     A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
 
-    >>> build(layer, detect(), "fp32", True)(torch.zeros(2, 64)).shape
+    >>> build(layer, detect(), Precision(), True)(torch.zeros(2, 64)).shape
     torch.Size([2, 300])
     """
     out, inputs = layer.weight.shape
@@ -123,4 +123,4 @@ def _multiply_add(f: Function, lanes: int, place: str, total: str, columns: str,
     f.store(vector(lanes), f.multiply_add(lanes, weight, inputs, f.load(vector(lanes), total)), total)
 
 
-KERNEL = Kernel("spmm", accepts, build, reference)
+KERNEL = Kernel("spmm", accepts_narrow, build, reference)

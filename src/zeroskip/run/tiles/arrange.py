@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,24 +23,26 @@ class Reading:
     stride  places of it from one place of the output to the next
     phases  of its rows and columns lie one after the other among its channels; 1: it is read as it is
     copied  it has to be brought into this layout first
+    fill    what it finds beyond the border
     """
 
     layout: Layout
     stride: int
     phases: int
     copied: bool
+    fill: float = 0.0
 
 
 @dataclass(frozen=True)
 class Arrangement:
     """Where things are: maps by value, and by operation how and where it reads its first input.
 
-    residual copies are maps by (operation, value), where an input has other tiles than the operation
+    copies are maps by operation and position among its inputs, where an input does not lie as it needs it
     """
 
     maps: dict[str, Map]
     readings: dict[str, Reading]
-    copies: dict[tuple[str, str], Map]
+    copies: dict[tuple[str, int], Map]
     bytes: int
 
 
@@ -78,6 +81,7 @@ def _tiles(
     """Layouts without rings of all values made, and how the operations read."""
     tiles: dict[str, Layout] = {}
     readings: dict[str, Reading] = {}
+    positive = _positive(chain)
     for one in chain:
         source = one.inputs[0]
         ideal = fresh(*one.shape, images=images, lanes=lanes)
@@ -93,14 +97,37 @@ def _tiles(
             continue
         known = tiles.get(source) or fresh(*outside[source], images=images, lanes=lanes)
         inherited = _inherited(known, one)
+        # Maps have zeros around them, and a maximum must not see those where all else is below 0. A dilated window
+        # may even see nothing else; its maximum is -inf.
+        harmless = one.kind != "max" or (source in positive and one.window.dilation == (1, 1))
+        fill = 0.0 if harmless or not _reads_beyond(one, known) else -math.inf
         if inherited is not None and inherited.vectors <= WASTE * ideal.vectors:
             tiles[one.name] = inherited
-            readings[one.name] = Reading(known, one.window.stride, 1, source not in tiles)
+            readings[one.name] = Reading(known, one.window.stride, 1, source not in tiles or fill != 0, fill)
         else:
             tiles[one.name] = ideal
             phases = replace(ideal, channels=known.channels * one.window.stride**2)
-            readings[one.name] = Reading(phases, 1, one.window.stride, True)
+            readings[one.name] = Reading(phases, 1, one.window.stride, True, fill)
     return tiles, readings
+
+
+def _positive(chain: Sequence[Operation]) -> frozenset[str]:
+    """Values without anything below 0, around which zeros do no harm to a maximum."""
+    found: set[str] = set()
+    for one in chain:
+        kept = one.kind in ("max", "average", "concat") and all(name in found for name in one.inputs)
+        if one.relu or kept:
+            found.add(one.name)
+    return frozenset(found)
+
+
+def _reads_beyond(one: Operation, source: Layout) -> bool:
+    """Whether a window reaches over the border of the map."""
+    assert one.window is not None
+    ends = zip(reach(one.window), one.shape[1:], (source.height, source.width), strict=True)
+    return any(
+        first < 0 or (count - 1) * one.window.stride + last >= size for (first, last), count, size in ends
+    )
 
 
 def _inherited(known: Layout, one: Operation) -> Layout | None:
@@ -135,13 +162,11 @@ def _roots(
             start += tiles[name].channels if name in tiles else 0
     joined = {one.name for one in chain if one.kind == "concat"}  # whose parts may live longer
     for number, one in enumerate(chain):
-        added = one.inputs[1] if one.kind == "conv" and len(one.inputs) > 1 else None
-        free = (
-            added in tiles and last[added] == number and added not in leaving and added not in parts | joined
-        )
-        if added is not None and free and one.name not in parts and added != one.inputs[0]:
-            if same_places(tiles[added], tiles[one.name]):
-                roots[one.name] = (roots[added][0], 0)
+        added = one.inputs[-1]
+        kept = parts | joined | {*leaving, one.inputs[0]}
+        free = added in tiles and last[added] == number and added not in kept and one.name not in parts
+        if one.kind == "conv" and free and same_places(tiles[added], tiles[one.name]):
+            roots[one.name] = (roots[added][0], 0)
     return roots
 
 
@@ -206,7 +231,7 @@ def _placed(
                 last[root] = len(chain) if name in leaving else max(last.get(root, 0), number)
     room = _Room()
     maps: dict[str, Map] = {}
-    copies: dict[tuple[str, str], Map] = {}
+    copies: dict[tuple[str, int], Map] = {}
     bases: dict[str, int] = {}
     for number, one in enumerate(chain):
         for root in [root for root, when in first.items() if when == number]:
@@ -215,7 +240,7 @@ def _placed(
             layout = _copy_layout(one, position, name, layouts, roots, readings)
             if layout is not None:
                 base = room.take_(layout.bytes, number, number)
-                copies[one.name, name] = Map(layout, base, range(layout.channels))
+                copies[one.name, position] = Map(layout, base, range(layout.channels))
     for name, (root, start) in roots.items():
         channels = next(one.shape[0] for one in chain if one.name == name)
         maps[name] = Map(layouts[root], bases[root], range(start, start + channels))

@@ -31,6 +31,7 @@ TABLE_ROW = 32  # bytes: offsets of x, y and residual, and the mask of lanes
 # Parts of a chunk, in order; a key is (cell, part, place), so that one sort puts all instructions into order.
 START, FIRST, ROWS, LAST, STORE, END = range(6)
 PART_BITS, PLACE_BITS = 3, 32
+OVER = 1 << 20  # the place in END where a turn of the loop is over
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def _frame(chunks: int, shape: _Shape) -> list[_Keyed]:
     end = x86.join(x86.advance(TABLE, TABLE_ROW), x86.count_down(COUNT, 0))
     end = x86.join(end, *[x86.pop(register) for register in reversed(SAVED)], x86.ret())
     head, last = x86.join(start, loop), np.arange(1, chunks + 1) * shape.groups - 1
-    return [*_repeated(head, first, START, 0), *_repeated(end, last, END, 1 << 20)]
+    return [*_repeated(head, first, START, 0), *_repeated(end, last, END, OVER)]
 
 
 def _repeated(code: Code, cells: np.ndarray, part: int, place: int) -> list[_Keyed]:
@@ -235,42 +236,54 @@ def _assembled(
 
     Also returns where each chunk starts. `weights` (chunks,) are the bytes of each chunk's weights.
     """
-    keys, lengths = np.concatenate([key for key, _ in codes]), np.concatenate([c.lengths for _, c in codes])
-    chunk = (keys >> PART_BITS + PLACE_BITS) // shape.groups
-    bytes_ = np.bincount(chunk, lengths, len(weights)).astype(np.int64)
-    ahead = [
-        *_fetching(NEXT_CODE, bytes_, shape, band, 0),
-        *_fetching(NEXT_WEIGHTS, weights, shape, band, 1 << 18),
-    ]
-    keys = np.concatenate([keys, *[key for key, _ in ahead]])
+    lengths = np.concatenate([code.lengths for _, code in codes])
+    keys = np.concatenate([key for key, _ in codes])
+    sizes = np.bincount(_chunk(keys, shape), lengths, len(weights)).astype(np.int64)
+    ordered = np.sort(keys)
+    for register, behind in ((NEXT_CODE, sizes), (NEXT_WEIGHTS, weights)):
+        codes = [*codes, *_fetching(register, behind, ordered, shape, band)]
+    keys = np.concatenate([key for key, _ in codes])
     order = np.argsort(keys, kind="stable")
-    code = x86.join(*[c for _, c in codes], *[c for _, c in ahead])[order]
-    keys = keys[order]
-    chunk = (keys >> PART_BITS + PLACE_BITS) // shape.groups
+    code, keys = x86.join(*[code for _, code in codes])[order], keys[order]
     ends = np.cumsum(code.lengths)
-    first = np.searchsorted(chunk, np.arange(len(weights) + 1))
-    starts = np.append(0, ends)[first]
-    part = keys >> PLACE_BITS & (1 << PART_BITS) - 1
-    place = keys & (1 << PLACE_BITS) - 1
+    starts = np.append(0, ends)[np.searchsorted(_chunk(keys, shape), np.arange(len(weights) + 1))]
+    part, place = _part(keys), keys & (1 << PLACE_BITS) - 1
     saved = len(SAVED)
     lea = np.flatnonzero((part == START) & (place == 2 * saved))
     _patch_(code, lea, starts[1:] - ends[lea], 3)
     skip = np.flatnonzero((part == START) & (place == 2 * saved + 4))
     _patch_(code, skip, weights - HALF_WINDOW * shape.size, 3)
-    jump = np.flatnonzero((part == END) & (place == (1 << 20) + 2))
+    jump = np.flatnonzero((part == END) & (place == OVER + 2))
     _patch_(code, jump, ends[skip] - ends[jump], 5)
     return code.bytes(), starts[:-1]
 
 
-def _fetching(register: int, sizes: np.ndarray, shape: _Shape, band: int, place: int) -> list[_Keyed]:
-    """Fetching the lines behind `register`, as many each time round as bring `sizes` bytes in `band` times."""
+def _chunk(keys: np.ndarray, shape: _Shape) -> np.ndarray:
+    return (keys >> PART_BITS + PLACE_BITS) // shape.groups
+
+
+def _part(keys: np.ndarray) -> np.ndarray:
+    return keys >> PLACE_BITS & (1 << PART_BITS) - 1
+
+
+def _fetching(
+    register: int, sizes: np.ndarray, ordered: np.ndarray, shape: _Shape, band: int
+) -> list[_Keyed]:
+    """Fetching the lines behind `register`, as many each time round as bring `sizes` bytes in `band` times.
+
+    They stand evenly between the chunk's other instructions (`ordered` keys), since memory answers slowly.
+    """
     lines = -(-(sizes // 64 + 2) // band)
     chunk = np.repeat(np.arange(len(sizes)), lines)
     number = np.arange(len(chunk)) - np.repeat(np.cumsum(lines) - lines, lines)
+    inner = ordered[(_part(ordered) != START) & (_part(ordered) != END)]
+    bounds = np.searchsorted(_chunk(inner, shape), np.arange(len(sizes) + 1))
+    first, count = bounds[:-1], np.diff(bounds)
+    between = first[chunk] + number * count[chunk] // lines[chunk]
     last = (np.arange(len(sizes)) + 1) * shape.groups - 1
     return [
-        (_key(last[chunk], END, place + 2 * number), x86.prefetch(register, number * 64)),
-        (_key(last, END, place + 2 * lines), x86.advance(register, lines * 64)),
+        (inner[between], x86.prefetch(register, number * 64)),
+        (_key(last, END, register), x86.advance(register, lines * 64)),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,9 +11,11 @@ from functools import cache
 import numpy as np
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER
+from zeroskip.emit import INTEGER, POINTER, x86
+from zeroskip.emit.cache import cached
 from zeroskip.emit.memory import Executable, executable
 from zeroskip.run.kernels.compiled import plan
+from zeroskip.run.tiles import baked as maker
 from zeroskip.run.tiles.baked import TABLE_ROW, Baked, bake
 from zeroskip.run.tiles.layout import Layout
 from zeroskip.run.tiles.steps import Step, compiled, function
@@ -21,7 +25,10 @@ from zeroskip.run.tiles.steps import Step, compiled, function
 # and 195 us for 1, 2, 4, 10 and 20 groups.
 GROUPS = 20
 ROWS = 256
-BAND_BYTES = 400_000  # inputs and outputs of a band of vectors, which should stay in the second-level cache
+BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-level cache
+
+MAKERS = maker.__file__, x86.__file__
+HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
 
 
 @dataclass(frozen=True)
@@ -75,15 +82,15 @@ def table(job: Job) -> np.ndarray:
     return np.stack([*offsets, job.y.layout.masks(places)], axis=1)
 
 
-def band(job: Job) -> int:
+def band(job: Job, machine: Machine) -> int:
     """How many vectors to work on before the next chunk.
 
-    >>> band(job)
+    >>> band(job, detect())
     28
     """
     per_place = job.x.layout.place_bytes * job.stride**2 + job.y.layout.place_bytes
     vectors = job.y.layout.vectors
-    bands = max(1, min(vectors // 14, round(vectors * per_place / BAND_BYTES)))
+    bands = max(1, min(vectors // 14, round(vectors * per_place / (BAND * machine.cache_bytes))))
     return -(-vectors // bands)
 
 
@@ -93,31 +100,53 @@ def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
     >>> [step.name for step in bake_all([job], detect())]
     ['baked']
     """
-    baked = [
-        bake(
-            job.weight,
-            job.bias,
-            job.offsets,
-            band=band(job),
-            taps=job.taps,
-            relu=job.relu,
-            most=job.most,
-            residual=job.residual is not None,
-            groups=GROUPS,
-            rows=ROWS,
-        )  # fmt: skip
-        for job in jobs
-    ]
+    baked = [_baked(job, machine) for job in jobs]
     code = executable(b"".join(each.code for each in baked))
     # The code fetches some lines beyond the end of its own weights.
     weights = plan(np.concatenate([*[each.weights for each in baked], np.zeros(1024, np.float32)]))
-    stream = weights.alive[0].data_ptr()  # type: ignore[attr-defined]
+    stream = ctypes.c_int64.from_address(weights.address).value
     steps, at_code, at_weights = [], code.address, stream
     for job, each in zip(jobs, baked, strict=True):
         steps.append(_step(job, each, (at_code, at_weights), (code, weights), machine))
         at_code += len(each.code)
         at_weights += each.weights.nbytes
     return steps
+
+
+def _baked(job: Job, machine: Machine) -> Baked:
+    """The job's code, which takes about a second to write for 2 million weights, from the cache where it is."""
+    numbers = [band(job, machine), job.taps, job.relu, -1 if job.most is None else job.most, job.residual is not None]
+    cut = np.array([*numbers, GROUPS, ROWS, *job.weight.shape], np.float64)
+    sources = [np.ascontiguousarray(each).data for each in (cut, job.offsets, job.weight, job.bias)]
+    return _unpacked(cached(MAKERS, sources, machine, lambda: _packed(_bake(job, machine))))
+
+
+def _bake(job: Job, machine: Machine) -> Baked:
+    return bake(
+        job.weight,
+        job.bias,
+        job.offsets,
+        band=band(job, machine),
+        taps=job.taps,
+        relu=job.relu,
+        most=job.most,
+        residual=job.residual is not None,
+        groups=GROUPS,
+        rows=ROWS,
+    )
+
+
+def _packed(baked: Baked) -> bytes:
+    weights, chunks = baked.weights.astype("<f4"), baked.chunks.astype("<i8")
+    return HEADER.pack(len(weights), len(chunks)) + weights.tobytes() + chunks.tobytes() + baked.code
+
+
+def _unpacked(data: bytes) -> Baked:
+    weights, chunks = HEADER.unpack_from(data)
+    at_chunks = HEADER.size + 4 * weights
+    at_code = at_chunks + 32 * chunks
+    table = np.frombuffer(data, "<i8", 4 * chunks, at_chunks).reshape(-1, 4)
+    return Baked(data[at_code:], np.frombuffer(data, "<f4", weights, HEADER.size), table)
 
 
 def _step(
@@ -127,7 +156,7 @@ def _step(
     rows = table(job)
     residual = job.y if job.residual is None else job.residual
     bases = job.x.first, job.y.first, residual.first
-    everything = plan(len(rows), band(job), len(chunks), *bases, rows, chunks, alive=alive)
+    everything = plan(len(rows), band(job, machine), len(chunks), *bases, rows, chunks, alive=alive)
     return Step("baked", job.node, _driver(machine), everything)
 
 

@@ -16,6 +16,8 @@ from functools import cached_property
 
 import numpy as np
 
+NARROW = 4  # pixels of a row that lie together; with fewer, tensors are slow to read and write
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -96,19 +98,21 @@ class Layout:
     def _lane_places(self) -> np.ndarray:
         return _places(self.grid[0], (0, self.grid[1]), (0, self.grid[2]))  # (lanes, 3)
 
-    def pixels(self, places: np.ndarray) -> np.ndarray:
-        """(count, lanes, 3) image, row and column of the pixels at places (count, 3); image -1: none is there."""
+    def coordinates(self, places: np.ndarray) -> np.ndarray:
+        """(count, lanes, 3) image, row and column that belong to places (count, 3), be they on the map or not."""
         slot, y, x = (places[:, [axis]] for axis in range(3))
         image, down, right = self._lane_places.T
-        pixels = np.stack(
-            np.broadcast_arrays(image * self.slots + slot, down * self.tile[0] + y, right * self.tile[1] + x),
-            axis=2,
-        )
+        numbers = image * self.slots + slot, down * self.tile[0] + y, right * self.tile[1] + x
+        return np.stack(np.broadcast_arrays(*numbers), axis=2)
+
+    def pixels(self, places: np.ndarray) -> np.ndarray:
+        """(count, lanes, 3) image, row and column of the pixels at places (count, 3); image -1: none is there."""
+        pixels = self.coordinates(places)
         return np.where(self.contains(pixels)[:, :, None], pixels, -1)
 
     def contains(self, pixels: np.ndarray) -> np.ndarray:
         """(...) whether the pixels (..., 3) belong to the maps."""
-        return ((pixels >= 0) & (pixels < (self.images, self.height, self.width))).all(-1)
+        return np.asarray(((pixels >= 0) & (pixels < (self.images, self.height, self.width))).all(-1))
 
     def find(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Byte offset and lane (...) at which the maps' pixels (..., 3) lie, outside the ring."""
@@ -136,7 +140,7 @@ def fresh(channels: int, height: int, width: int, *, images: int, lanes: int, la
         tile = -(-height // down), -(-width // right)
         layout = Layout(channels, height, width, images, (1, down, right), tile, lane_bytes=lane_bytes)
         ringed = (tile[0] + 2) * (tile[1] + 2)
-        cost = layout.vectors * (1 + 0.04 * ringed / (tile[0] * tile[1]))
+        cost = layout.vectors * (1 + 0.04 * ringed / (tile[0] * tile[1])) * (1.05 if tile[1] < NARROW else 1)
         if best is None or cost < best[0]:
             best = cost, layout
     assert best is not None

@@ -11,12 +11,13 @@ import torch
 from zeroskip.concepts import Layer, Machine
 from zeroskip.run.tiles.arrange import Arrangement, Reading, arrange, reach
 from zeroskip.run.tiles.convolution import Job, Map, bake_all
-from zeroskip.run.tiles.layout import Layout, same_places
-from zeroskip.run.tiles.moves import WHOLE, enter, fill_ring, leave, relayout
+from zeroskip.run.tiles.doors import enter_whole, leave
+from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.moves import WHOLE, enter, fill_ring, relayout
 from zeroskip.run.tiles.operations import Operation
 from zeroskip.run.tiles.pointwise import mean, pointwise, pool
 from zeroskip.run.tiles.steps import Chain, Step, joined
-from zeroskip.run.tiles.streamed import depthwise, streamed
+from zeroskip.run.tiles.streamed import block_height, depthwise, streamed
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Lowered:
 
     chain    its steps, one call for `images` examples
     entering, leaving  values whose tensors it reads and writes: the words 0, 1, ... of a workspace in this order
-    shapes   of the values that leave, for one example
+    needs, shapes  of the values that enter and that leave, for one example
     bytes    size of a workspace
     """
 
@@ -33,7 +34,8 @@ class Lowered:
     images: int
     entering: tuple[str, ...]
     leaving: tuple[str, ...]
-    shapes: tuple[tuple[int, int, int], ...]
+    needs: tuple[tuple[int, ...], ...]
+    shapes: tuple[tuple[int, ...], ...]
     bytes: int
 
 
@@ -44,48 +46,35 @@ class _Place:
     arrangement: Arrangement
     outside: Mapping[str, tuple[int, int, int]]
     slots: Mapping[str, int]
-    positive: frozenset[str]
     images: int
     machine: Machine
 
 
 def lower(
-    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Sequence[str],
+    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Mapping[str, tuple[int, ...]],
     machine: Machine, *, images: int = 1, kernels: Mapping[str, str] | None = None,
 ) -> Lowered:  # fmt: skip
     """The operations as steps for `images` examples at a time.
 
     `outside` are the values made elsewhere, with their shapes, and `leaving` those that are needed elsewhere.
-    `kernels` says by operation what computes a convolution: "baked", or "streamed", which is used where nothing
-    is said.
+    `kernels` says by operation what computes a convolution: "baked", "blocks", or "streamed", which is used
+    where nothing is said.
 
-    >>> lower(operations(graph), {"x": (3, 32, 32)}, ["mean"], detect()).images
+    >>> lower(operations(graph), {"x": (3, 32, 32)}, {"mean": (64, 1, 1)}, detect()).images
     1
     """
     lanes = machine.vector_bytes // 4
-    arrangement = arrange(chain, outside, leaving, images=images, lanes=lanes)
+    arrangement = arrange(chain, outside, list(leaving), images=images, lanes=lanes)
     entering = tuple(outside)
     slots = {name: number for number, name in enumerate([*entering, *leaving])}
-    place = _Place(arrangement, outside, slots, _positive(chain), images, machine)
+    place = _Place(arrangement, outside, slots, images, machine)
     parts: list[list[Step | Job]] = [_steps(one, place, (kernels or {}).get(one.name, "")) for one in chain]
     jobs = [each for part in parts for each in part if isinstance(each, Job)]
     baked = iter(bake_all(jobs, machine) if jobs else [])
     steps = [next(baked) if isinstance(each, Job) else each for part in parts for each in part]
-    shapes = {one.name: one.shape for one in chain}
     whole = joined(steps, machine)
-    return Lowered(
-        whole, images, entering, tuple(leaving), tuple(shapes[n] for n in leaving), arrangement.bytes
-    )
-
-
-def _positive(chain: Sequence[Operation]) -> frozenset[str]:
-    """Values without anything below 0, around which zeros do no harm to a maximum."""
-    found: set[str] = set()
-    for one in chain:
-        kept = one.kind in ("max", "average", "concat") and all(name in found for name in one.inputs)
-        if one.relu or kept:
-            found.add(one.name)
-    return frozenset(found)
+    shapes = tuple(outside.values()), tuple(leaving.values())
+    return Lowered(whole, images, entering, tuple(leaving), *shapes, arrangement.bytes)
 
 
 def _steps(one: Operation, place: _Place, kernel: str) -> list[Step | Job]:
@@ -103,7 +92,8 @@ def _steps(one: Operation, place: _Place, kernel: str) -> list[Step | Job]:
     elif one.window is not None:
         copies, x = _source(one, place)
         taps, stride = _taps(one, place.arrangement.readings[node], x.layout)
-        found += [*copies, pool(node, one, x, y, taps, stride, machine)]
+        size = _size(one.inputs[0], place)
+        found += [*copies, pool(node, one, x, y, taps, stride, size, machine)]
     else:
         copies, x = _source(one, place)
         more, other = _second(one, place)
@@ -120,17 +110,21 @@ def _source(one: Operation, place: _Place) -> tuple[list[Step], Map]:
     reading, name = place.arrangement.readings[one.name], one.inputs[0]
     if not reading.copied:
         return [], place.arrangement.maps[name]
-    copy = place.arrangement.copies[one.name, name]
+    copy = place.arrangement.copies[one.name, 0]
     count = reading.phases
     phases = [(count, *divmod(number, count)) for number in range(count * count)]
-    fill = -np.inf if one.kind == "max" and name not in place.positive and _reads_beyond(one, place) else 0.0
-    steps = [_copied(one, name, copy, phase, number, place, fill) for number, phase in enumerate(phases)]
+    steps = [
+        _copied(one, name, copy, phase, number, place, reading.fill) for number, phase in enumerate(phases)
+    ]
     return steps, copy
 
 
 def _copied(
     one: Operation, name: str, copy: Map, phase: tuple[int, int, int], number: int, place: _Place, fill: float
 ) -> Step:
+    if name in place.outside and phase == WHOLE and number == 0:
+        slot, shape = place.slots[name], place.outside[name]
+        return enter_whole(one.name, slot, shape, copy.layout, copy.base, place.machine, fill=fill)
     if name in place.outside:
         return enter(
             one.name, place.slots[name], place.outside[name], copy.layout, copy.base, phase, number,
@@ -148,7 +142,7 @@ def _second(one: Operation, place: _Place) -> tuple[list[Step], Map | None]:
     if len(one.inputs) < 2:
         return [], None
     name = one.inputs[1]
-    copy = place.arrangement.copies.get((one.name, name))
+    copy = place.arrangement.copies.get((one.name, 1))
     if copy is None:
         return [], place.arrangement.maps[name]
     return [_copied(one, name, copy, WHOLE, 0, place, 0.0)], copy
@@ -168,16 +162,10 @@ def _parts(one: Operation, place: _Place, y: Map) -> list[Step]:
     return steps
 
 
-def _reads_beyond(one: Operation, place: _Place) -> bool:
-    """Whether a window reaches over the border of the map."""
-    assert one.window is not None
-    name = one.inputs[0]
+def _size(name: str, place: _Place) -> tuple[int, int]:
+    """Height and width of a value."""
     known = place.arrangement.maps.get(name)
-    size = place.outside[name][1:] if known is None else (known.layout.height, known.layout.width)
-    ends = zip(reach(one.window), one.shape[1:], size, strict=True)
-    return any(
-        first < 0 or (count - 1) * one.window.stride + last >= limit for (first, last), count, limit in ends
-    )
+    return place.outside[name][1:] if known is None else (known.layout.height, known.layout.width)
 
 
 def _taps(one: Operation, reading: Reading, layout: Layout, channels: int = 0) -> tuple[np.ndarray, int]:
@@ -216,7 +204,10 @@ def _convolution(one: Operation, place: _Place, y: Map, kernel: str) -> list[Ste
     channels = np.arange(weight.shape[1] // len(taps)) * x.layout.vector_bytes
     offsets = (channels[:, None] + taps).ravel()
     job = _job(one, weight, bias, offsets, len(taps), stride, x, y, residual)
-    return [*copies, *more, job if kernel == "baked" else streamed(job, place.machine)]
+    if kernel == "baked":
+        return [*copies, *more, job]
+    block = block_height(weight) if kernel == "blocks" else 1
+    return [*copies, *more, streamed(job, place.machine, block=block)]
 
 
 def _job(

@@ -72,34 +72,6 @@ def enter(
     return step("enter", node, code, 8 * slot, len(places), channels, height * width, to, index, _bits(there))
 
 
-def leave(node: str, source: Layout, base: int, channels: range, slot: int, machine: Machine) -> Step:
-    """Write channels of a map into a tensor (images, channels, height, width) at the address in word `slot`.
-
-    >>> leave("pool5", layout, 4096, range(256), 1, detect()).name
-    'leave'
-    """
-    places = source.inside()
-    pixels = source.pixels(places)
-    image, row, column = np.moveaxis(pixels, -1, 0)
-    there = image >= 0
-    index = (image * len(channels) * source.height + row) * source.width + column
-    at = base + source.offset(*places.T) + channels.start * source.vector_bytes
-    area = source.height * source.width
-    code = _leave_code(machine, source.lanes)
-    return step(
-        "leave",
-        node,
-        code,
-        8 * slot,
-        len(places),
-        len(channels),
-        area,
-        at,
-        np.where(there, index, 0).astype(np.int32),
-        _bits(there),
-    )
-
-
 _Table = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -196,23 +168,6 @@ def _enter_code(machine: Machine, lanes: int, fill: float) -> Callable[..., None
             image = f.at(x, f.multiply(channel, area))
             value = f.gather(lanes, mask, image, where, constant(f, lanes, fill))
             f.store(kind, value, f.at(target, f.multiply(channel, lanes)))
-    return compiled(f, machine)
-
-
-@cache
-def _leave_code(machine: Machine, lanes: int) -> Callable[..., None]:
-    kind = vector(lanes)
-    f = function("leave")
-    slot, count, channels, area, at, index, masks = f.fields("%plan", [INTEGER] * 4 + [POINTER] * 3)
-    y = f.load(POINTER, f.at("%base", slot, "i8"))
-    with f.loop(0, count) as number:
-        source = f.at("%base", f.load(INTEGER, f.at(at, number, INTEGER)), "i8")
-        where = f.load(vector(lanes, "i32"), f.at(index, f.multiply(number, lanes), "i32"))
-        mask = lanes_of(f, lanes, f.load(INTEGER, f.at(masks, number, INTEGER)))
-        with f.loop(0, channels) as channel:
-            value = f.load(kind, f.at(source, f.multiply(channel, lanes)))
-            image = f.at(y, f.multiply(channel, area))
-            f.scatter(lanes, mask, value, image, where)
     return compiled(f, machine)
 
 

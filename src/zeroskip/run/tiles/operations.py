@@ -59,11 +59,24 @@ def operations(graph: Graph) -> list[Operation]:
     ['conv', 'max', 'conv']
     """
     uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
-    if graph.batch is not None or any(_overwrites(node) and uses[node.inputs[0]] > 1 for node in graph.nodes):
+    views = {node.name for node in graph.nodes if _is_view(node)}
+    shared = {name for name in uses if uses[name] > 1} | views
+    if graph.batch is not None or any(_overwrites(node) and node.inputs[0] in shared for node in graph.nodes):
         return []
     shapes = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
-    found = [_operation(node, shapes) for node in graph.nodes]
-    return _fused([each for each in found if each is not None], uses, graph.input)
+    found = [each for each in (_operation(node, shapes) for node in graph.nodes) if each is not None]
+    means = {each.name for each in found if each.kind == "mean"}  # tensors at once, which are no maps to read
+    return _fused([each for each in found if not means & {*each.inputs}], uses, graph.input)
+
+
+def is_too_large(layer: Layer) -> bool:
+    """Whether a layer has too many non-zeros for code of its own.
+
+    >>> is_too_large(layer)
+    False
+    """
+    # Counting reads all weights, which takes longer than the rest for layers that are small anyway.
+    return layer.weight.numel() > LARGEST and int(layer.weight.count_nonzero()) > LARGEST
 
 
 Shapes = Mapping[str, tuple[int, ...] | None]
@@ -80,6 +93,15 @@ def kind_of(node: Node) -> str:
 
 def _overwrites(node: Node) -> bool:
     return bool(node.inputs) and node.op.split(".")[1].endswith("_") if node.op.count(".") > 1 else False
+
+
+def _is_view(node: Node) -> bool:
+    """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
+    _, name, overload = node.op.split(".") if node.op.startswith("aten.") else ("", "", "")
+    if not name:
+        return True
+    returns = getattr(getattr(torch.ops.aten, name), overload)._schema.returns
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in returns)
 
 
 def _operation(node: Node, shapes: Shapes) -> Operation | None:
@@ -111,7 +133,7 @@ def _convolution(node: Node, maps: _Maps) -> Operation | None:
     plain = _plain(node, "conv")
     if layer is None or plain is None or layer.weight.dtype is not torch.float32:
         return None
-    if layer.stride[0] != layer.stride[1] or int(layer.weight.count_nonzero()) > LARGEST:
+    if layer.stride[0] != layer.stride[1] or is_too_large(layer):
         return None
     size = layer.weight.shape[2], layer.weight.shape[3]
     padding = _padding(layer, size)
@@ -191,7 +213,9 @@ def _add(node: Node, maps: _Maps) -> Operation | None:
 
 def _concat(node: Node, maps: _Maps) -> Operation | None:
     plain = _plain(node, "concat")
-    return plain if node.arguments.get("dim", 0) in (1, -3) else None
+    # Inputs name each value once, and changing ones only, while `torch.cat([x, x, weight])` takes more than those.
+    whole = plain is not None and plain.shape[0] == sum(channels for channels, _, _ in maps)
+    return plain if whole and node.arguments.get("dim", 0) in (1, -3) else None
 
 
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -204,11 +228,10 @@ def _fused(found: Sequence[Operation], uses: Counter[str], source: str) -> list[
     done: list[Operation] = []
     for each in found:
         last = next((other for other in done if each.inputs and other.name == each.inputs[0]), None)
-        if _is_activation(each) and last is not None and uses[last.name] == 1 and not _is_active(last):
-            if last.kind not in ("max", "average", "mean", "concat"):
-                joined = replace(last, name=each.name, relu=each.relu, most=each.most)
-                done[done.index(last)] = replace(joined, names=(*last.names, *each.names))
-                continue
+        if last is not None and uses[last.name] == 1 and _takes_activation(last, each):
+            joined = replace(last, name=each.name, relu=each.relu, most=each.most)
+            done[done.index(last)] = replace(joined, names=(*last.names, *each.names))
+            continue
         position, other = _summand(each, done, uses, source)
         if position is None:
             done.append(each)
@@ -239,8 +262,9 @@ def _summand(
     return (position, other) if fits else (None, "")
 
 
-def _is_activation(each: Operation) -> bool:
-    return each.kind == "scale" and each.factors is None
+def _takes_activation(last: Operation, each: Operation) -> bool:
+    activation = each.kind == "scale" and each.factors is None
+    return activation and not _is_active(last) and last.kind in ("conv", "depthwise", "scale", "add")
 
 
 def _is_active(each: Operation) -> bool:

@@ -35,10 +35,15 @@ def pointwise(node: str, one: Operation, x: Map, other: Map | None, y: Map, mach
     return step("pointwise", node, code, len(places), channels, *offsets, masks, scale, shift)
 
 
-def pool(node: str, one: Operation, x: Map, y: Map, taps: np.ndarray, stride: int, machine: Machine) -> Step:
+def pool(
+    node: str, one: Operation, x: Map, y: Map, taps: np.ndarray, stride: int, size: tuple[int, int],
+    machine: Machine,
+) -> Step:  # fmt: skip
     """The largest value, or the mean, of the window around each pixel; the taps are byte offsets into x.
 
-    >>> pool("pool1", operation, x, y, taps, 2, detect()).name
+    `size` is the height and width of the input, of which x may hold phases.
+
+    >>> pool("pool1", operation, x, y, taps, 2, (56, 56), detect()).name
     'max'
     """
     assert one.window is not None
@@ -46,11 +51,10 @@ def pool(node: str, one: Operation, x: Map, y: Map, taps: np.ndarray, stride: in
     slot, row, column = places.T
     source = x.first + x.layout.offset(slot, row * stride, column * stride)
     target = y.first + y.layout.offset(*places.T)
-    parts = [len(places), len(y.channels), source, target, y.layout.masks(places), taps.astype(np.int64)]
-    if one.kind == "max":
-        return step("max", node, _pool_code(machine, y.layout.lanes, len(taps), True), *parts)
-    shares = _shares(y.layout, places, one, x.layout)
-    return step("average", node, _pool_code(machine, y.layout.lanes, len(taps), False), *parts, shares)
+    code = _pool_code(machine, y.layout.lanes, len(taps), one.kind == "max")
+    shares = [] if one.kind == "max" else [_shares(y.layout, places, one, size)]
+    masks, taps = y.layout.masks(places), taps.astype(np.int64)
+    return step(one.kind, node, code, len(places), len(y.channels), source, target, masks, taps, *shares)
 
 
 def mean(node: str, x: Map, slot: int, machine: Machine) -> Step:
@@ -77,14 +81,14 @@ def mean(node: str, x: Map, slot: int, machine: Machine) -> Step:
     )
 
 
-def _shares(layout: Layout, places: np.ndarray, one: Operation, source: Layout) -> np.ndarray:
+def _shares(layout: Layout, places: np.ndarray, one: Operation, size: tuple[int, int]) -> np.ndarray:
     """(places, lanes) float32: by what the sum of a window is divided, as a factor."""
     window = one.window
     assert window is not None
     pixels = layout.pixels(places)
     counts = np.ones(pixels.shape[:2])
-    for axis, size in ((0, source.height), (1, source.width)):
-        counts *= _counted(pixels[..., axis + 1], axis, size, window, one.counts_padding)
+    for axis in (0, 1):
+        counts *= _counted(pixels[..., axis + 1], axis, size[axis], window, one.counts_padding)
     return (1 / np.maximum(1, counts if one.divisor is None else one.divisor)).astype(np.float32) * np.ones(
         counts.shape, np.float32
     )
@@ -141,9 +145,7 @@ def _pool_code(machine: Machine, lanes: int, taps: int, largest: bool) -> Callab
             total = f.load(kind, f.at(windows[0], at))
             for window in windows[1:]:
                 value = f.load(kind, f.at(window, at))
-                total = (
-                    _larger(f, lanes, total, value) if largest else f.value(f"fadd {kind} {total}, {value}")
-                )
+                total = f.larger(lanes, total, value) if largest else f.value(f"fadd {kind} {total}, {value}")
             total = total if share is None else f.value(f"fmul {kind} {total}, {share}")
             f.store(kind, kept(f, lanes, mask, total), f.at(target, at))
     return compiled(f, machine)
@@ -170,9 +172,3 @@ def _mean_code(machine: Machine, lanes: int) -> Callable[..., None]:
 
 def _place(f: Function, offsets: str, number: str) -> str:
     return f.at("%base", f.load(INTEGER, f.at(offsets, number, INTEGER)), "i8")
-
-
-def _larger(f: Function, lanes: int, a: str, b: str) -> str:
-    # Unlike the processor's own maximum it hands on a NaN from either side, as PyTorch does.
-    kind = vector(lanes)
-    return f.call(kind, f"llvm.maximum.v{lanes}f32", f"{kind} {a}", f"{kind} {b}")

@@ -34,7 +34,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Chain:
-    """Steps in running order, ready for one call (base)."""
+    """Steps in running order, ready for one call (base); `run` works only as long as the chain lives."""
 
     run: Callable[[int], None]
     steps: tuple[Step, ...]
@@ -53,7 +53,8 @@ def step(name: str, node: str, code: Callable[..., None], *parts: int | np.ndarr
 def joined(steps: Sequence[Step], machine: Machine) -> Chain:
     """All steps in one call.
 
-    >>> joined(steps, detect()).run(workspace)
+    >>> chain = joined(steps, detect())
+    >>> chain.run(base)
     """
     table = np.array([[_address(each.code), each.plan.address] for each in steps], np.int64).reshape(-1, 2)
     whole = plan(len(steps), table)

@@ -20,6 +20,11 @@ from zeroskip.run.tiles.layout import Layout
 from zeroskip.run.tiles.steps import Step, activated, compiled, function, kept, lanes_of, step
 
 REGISTERS = 14  # sums at a time; AVX-512 has 32 registers, NEON 32, AVX2 only 16
+BLOCKS = (
+    8,
+    4,
+)  # output channels that may have their zeros in common; 16 leave too few places for the registers
+FULL = 0.75  # share of non-zeros in blocks from which on they are worth while
 
 
 def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
@@ -31,25 +36,52 @@ def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
     'streamed'
     """
     layout = job.y.layout
-    tall, wide = _rectangle(layout, REGISTERS // block)
-    blocks = job.weight.reshape(-1, block, job.weight.shape[1])
-    alive = (blocks != 0).any(1)  # (groups, k)
-    group, row = np.nonzero(alive)
-    begin = starts(alive.sum(1))
-    values = np.ascontiguousarray(blocks[group, :, row], np.float32)  # (non-zeros, block)
+    tall, wide = _rectangle(layout, max(2, REGISTERS // block))
+    begin, order, rows, values = _pattern(job, block)
     code = _streamed_code(
         machine,
         layout.lanes,
         block,
         _steps(job, tall, wide),
+        8 * rows.itemsize,
         job.relu,
         job.most,
         job.residual is not None,
     )
-    rows = job.offsets[row].astype(np.int64)
-    return step(
-        "streamed", job.node, code, *_corners(job, tall, wide), len(blocks), begin, rows, values, job.bias
-    )
+    corners = _corners(job, tall, wide, least=int(job.offsets.min(initial=0)))
+    return step("streamed", job.node, code, *corners, len(order), begin, order, rows, values, job.bias)
+
+
+def block_height(weight: np.ndarray) -> int:
+    """How many neighbouring rows of weight (out, k) have their zeros in common; 1 where none do.
+
+    >>> block_height(np.repeat(np.eye(4), 8, axis=0))
+    8
+    """
+    for height in BLOCKS:
+        if len(weight) % height:
+            continue
+        blocks = weight.reshape(-1, height, weight.shape[1]) != 0
+        if blocks.sum() >= FULL * height * blocks.any(1).sum() > 0:
+            return height
+    return 1
+
+
+def _pattern(job: Job, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Where each block's list begins, which block it is, and in the lists: rows of x, counted in vectors from the
+    least, and (block) weights.
+
+    Blocks are sorted by the length of their lists: a processor foresees the end of a loop that is as long as the
+    last. Numbers of rows take 16 bits where they can, since lists are often read from afar.
+    """
+    blocks = job.weight.reshape(-1, block, job.weight.shape[1])
+    alive = (blocks != 0).any(1)  # (blocks, k)
+    order = np.argsort(alive.sum(1), kind="stable")
+    group, row = np.nonzero(alive[order])
+    places = (job.offsets - job.offsets.min(initial=0)) // job.x.layout.vector_bytes
+    narrow = np.uint16 if places.max(initial=0) < 1 << 16 else np.uint32
+    values = np.ascontiguousarray(blocks[order][group, :, row], np.float32)
+    return starts(alive[order].sum(1)), order.astype(np.int64), places[row].astype(narrow), values
 
 
 def depthwise(job: Job, machine: Machine) -> Step:
@@ -94,7 +126,7 @@ def _steps(job: Job, tall: int, wide: int) -> _Steps:
     return tuple(found)
 
 
-def _corners(job: Job, tall: int, wide: int) -> list[int | np.ndarray]:
+def _corners(job: Job, tall: int, wide: int, *, least: int = 0) -> list[int | np.ndarray]:
     """How many rectangles there are, where in the workspace each begins, and the masks of all its places."""
     layout = job.y.layout
     grid = np.meshgrid(
@@ -110,7 +142,7 @@ def _corners(job: Job, tall: int, wide: int) -> list[int | np.ndarray]:
     other = job.y if job.residual is None else job.residual
     return [
         len(slot),
-        job.x.first + job.x.layout.offset(slot, y * job.stride, x * job.stride),
+        job.x.first + least + job.x.layout.offset(slot, y * job.stride, x * job.stride),
         job.y.first + layout.offset(slot, y, x),
         other.first + other.layout.offset(slot, y, x),
         masks,
@@ -119,29 +151,51 @@ def _corners(job: Job, tall: int, wide: int) -> list[int | np.ndarray]:
 
 @cache
 def _streamed_code(
-    machine: Machine, lanes: int, block: int, places: _Steps, relu: bool, most: float | None, residual: bool
-) -> Callable[..., None]:
+    machine: Machine, lanes: int, block: int, places: _Steps, bits: int, relu: bool, most: float | None,
+    residual: bool,
+) -> Callable[..., None]:  # fmt: skip
     f = function("streamed")
-    kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 4]
-    count, xs, ys, others, masks, groups, begin, rows, values, biases = f.fields("%plan", kinds)
+    kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 5]
+    count, xs, ys, others, masks, groups, begin, order, rows, values, biases = f.fields("%plan", kinds)
+    size = block * len(places)
     with f.loop(0, count) as number:
         x, y, other = (_corner(f, offsets, number) for offsets in (xs, ys, others))
         flags = _flags(f, lanes, masks, number, len(places))
-        with f.loop(0, groups) as group:
-            first = f.multiply(group, block)
+        with f.loop(0, groups) as turn:
+            first = f.multiply(f.load(INTEGER, f.at(order, turn, INTEGER)), block)
             sums = [_bias(f, lanes, biases, f.add(first, one)) for one in range(block) for _ in places]
-            start, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (group, f.add(group, 1)))
-            with f.loop(start, stop) as place:
-                source = f.at(x, f.load(INTEGER, f.at(rows, place, INTEGER)), "i8")
-                weights = f.at(values, f.multiply(place, block))
-                _multiply_add(f, lanes, source, weights, block, places, sums)
+            # Few sums would wait for each other: several weights then have sums of their own.
+            sets = [sums] + [_zeros(f, lanes, size) for _ in range(min(4, REGISTERS // size) - 1)]
+            start, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (turn, f.add(turn, 1)))
+            rest = f.value(f"urem i64 {f.value(f'sub i64 {stop}, {start}')}, {len(sets)}")
+            middle = f.value(f"sub i64 {stop}, {rest}")
+            for begins, ends, used in ((start, middle, sets), (middle, stop, sets[:1])):
+                with f.loop(begins, ends, len(used)) as place:
+                    for offset, part in enumerate(used):
+                        at = f.add(place, offset)
+                        row = f.value(f"zext i{bits} {f.load(f'i{bits}', f.at(rows, at, f'i{bits}'))} to i64")
+                        source = f.at(x, row, vector(lanes))
+                        weights = f.at(values, f.multiply(at, block))
+                        _multiply_add(f, lanes, source, weights, block, places, part)
+            _gather_(f, lanes, sets)
             channel = f.multiply(first, lanes)
             for one in range(block):
                 part = sums[one * len(places) :][: len(places)]
-                at = [f.at(each, f.add(channel, one * lanes)) for each in (y, other)]
-                added = at[1] if residual else None
-                _finish(f, lanes, places, part, flags, at[0], added, relu=relu, most=most)
+                at, beside = (f.at(each, f.add(channel, one * lanes)) for each in (y, other))
+                _finish(f, lanes, places, part, flags, at, beside if residual else None, relu=relu, most=most)
     return compiled(f, machine)
+
+
+def _zeros(f: Function, lanes: int, count: int) -> list[str]:
+    return [f.slot(vector(lanes), "zeroinitializer") for _ in range(count)]
+
+
+def _gather_(f: Function, lanes: int, sets: Sequence[Sequence[str]]) -> None:
+    """Add the sums of all sets to those of the first."""
+    kind = vector(lanes)
+    for other in sets[1:]:
+        for total, more in zip(sets[0], other, strict=True):
+            f.store(kind, f.value(f"fadd {kind} {f.load(kind, total)}, {f.load(kind, more)}"), total)
 
 
 @cache

@@ -1,0 +1,312 @@
+"""A saved program answers as the one that was saved, to the last bit; a damaged file is refused in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from zeroskip import models, run
+from zeroskip.emit import detect
+from zeroskip.errors import EngineError, FileError
+from zeroskip.graph import stored
+from zeroskip.run import choose, saved
+from zeroskip.run.kernels import sell
+from zeroskip.run.outputs import leaves
+from zeroskip.run.program import Program
+
+
+class Between(nn.Module):
+    """Convolutions with operations of torch in between, and several results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.Conv2d(16, 8, 3, padding="same", bias=False),
+        )
+        self.last = nn.Linear(8, 5)
+        self.register_buffer("scale", torch.arange(8.0).view(8, 1, 1))
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        y = functional.relu(self.first(x))
+        y = functional.silu(self.second(torch.cat([y, y], 1)) * self.scale + 1.5)
+        parts = y.view(x.shape[0], 8, 144).softmax(-1).chunk(2, 1)
+        return {"answer": self.last(y.mean((2, 3))), "parts": (parts[1], [parts[0]])}
+
+
+class Words(nn.Module):
+    """A network whose input are numbers of words, captured for one batch size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.last = nn.Embedding(10, 8), nn.Linear(32, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.table(x).view(2, 32))
+
+
+def pruned(model: nn.Module) -> nn.Module:
+    torch.manual_seed(0)
+    for layer in [one for one in model.modules() if isinstance(one, nn.Linear | nn.Conv2d)]:
+        with torch.no_grad():
+            layer.weight.mul_(torch.rand_like(layer.weight) < 0.2)
+    return model.eval()
+
+
+def compiled(model: Callable[[], nn.Module], x: Tensor, **asked: Any) -> tuple[Program, nn.Module]:
+    network = pruned(model())
+    return run.compile(network, x, **asked), network
+
+
+def kept(program: Program, path: Path) -> Program:
+    run.save(program, path)
+    return run.load(path)
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, Any]]] = {
+    "LeNet-300-100, int8": (models.LeNet300100, torch.randn(2, 784), {"weights": "int8"}),
+    "LeNet-5": (models.LeNet5, torch.randn(1, 1, 28, 28), {}),
+    "LeNet-5, 2 threads": (models.LeNet5, torch.randn(8, 1, 28, 28), {"threads": 2}),
+    "ResNet-20, strict": (models.resnet20, torch.randn(1, 3, 16, 16), {"strict": True}),
+    "MobileNet-v1": (models.mobilenet_v1, torch.randn(1, 3, 32, 32), {}),
+    "operations in between": (Between, torch.randn(2, 3, 12, 12), {}),
+    "words, batches of 2": (Words, torch.randint(0, 10, (2, 4)), {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loaded_program_answers_the_same_to_the_last_bit(case: str, tmp_path: Path) -> None:
+    model, x, asked = CASES[case]
+    program, _ = compiled(model, x, **asked)
+    again = kept(program, tmp_path / "program")
+    for given_x in (x, x[:1], torch.cat([x, x, x[:1]]), x[:0]):
+        ours, theirs = again(given_x), program(given_x)
+        assert type(ours) is type(theirs)
+        assert all(torch.equal(a, b) for a, b in zip(leaves(ours), leaves(theirs), strict=True))
+    assert str(again) == str(program)
+    run.save(again, tmp_path / "again")
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "program").read_bytes()
+
+
+def test_loading_captures_and_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, _ = compiled(models.LeNet5, torch.randn(1, 1, 28, 28))
+    run.save(program, tmp_path / "program")
+    for module, name in ((choose, "capture"), (choose, "race"), (choose, "assemble")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it compiled again"))
+    assert run.load(tmp_path / "program").seconds == program.seconds
+
+
+def test_a_loaded_program_owns_its_weights(tmp_path: Path) -> None:
+    x = torch.randn(1, 784)
+    program, network = compiled(models.LeNet300100, x)
+    again, before = kept(program, tmp_path / "program"), program(x)
+    with torch.no_grad():
+        next(network.parameters()).add_(1)
+    (tmp_path / "program").write_bytes(b"")
+    assert torch.equal(again(x), before)
+    with pytest.raises(EngineError, match="the network was changed after it was compiled"):
+        run.save(program, tmp_path / "program")
+
+
+def test_the_file_holds_the_weights_and_text_and_nothing_else(tmp_path: Path) -> None:
+    program, network = compiled(models.LeNet300100, torch.randn(1, 784))
+    path = run.save(program, tmp_path / "program")
+    tensors = safetensors.torch.load(path.read_bytes())
+    assert sum(one.numel() for one in tensors.values()) == sum(one.numel() for one in network.parameters())
+    with safe_open(path, "pt") as file:
+        assert json.loads(file.metadata()[saved.KEY])["version"] == 1
+
+
+class Returning(nn.Module):
+    """A network that returns what `wrap` makes of its result."""
+
+    def __init__(self, wrap: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.wrap = nn.Linear(4, 3), wrap
+
+    def forward(self, x: Tensor) -> Any:
+        return self.wrap(self.layer(x))
+
+
+def test_an_operation_that_is_not_listed_is_refused_by_name(tmp_path: Path) -> None:
+    program = run.compile(Returning(torch.special.i0), torch.randn(1, 4))
+    with pytest.raises(EngineError, match=r'"aten.special_i0.default" is not among those'):
+        run.save(program, tmp_path / "program")
+
+
+def test_a_kernel_of_ones_own_is_refused_by_name(tmp_path: Path) -> None:
+    mine = replace(sell.KERNEL, name="mine")
+    program = run.compile(pruned(nn.Sequential(nn.Linear(64, 64))), torch.randn(1, 64), kernels=[mine])
+    assert program.origin is not None
+    forced = replace(program.origin, kernels=dict.fromkeys(program.origin.kernels, "mine"))
+    program.origin = forced
+    with pytest.raises(EngineError, match='"mine" is not zeroskip\'s own'):
+        run.save(program, tmp_path / "program")
+
+
+@pytest.mark.parametrize("op", ["aten.from_file.default", "aten.add.out", "aten.transpose_.default", "eval",
+                                "aten.relu", "aten.relu.nothing", "prims.add.default", "getattr"])  # fmt: skip
+def test_operations_that_touch_more_than_their_inputs_cannot_be_named(op: str) -> None:
+    assert stored._target(op) is None
+
+
+def test_all_listed_operations_exist() -> None:
+    names = {*stored.NUMBERWISE.split(), *stored.OTHERS.split()}
+    assert [name for name in names if not hasattr(torch.ops.aten, name)] == []
+
+
+def test_without_avx512_what_was_baked_is_streamed_and_nearly_the_same(tmp_path: Path) -> None:
+    machine = detect()
+    if machine.vector_bytes < 64:
+        pytest.skip("nothing is baked on this machine")
+    x = torch.randn(1, 3, 16, 16)
+    program, _ = compiled(models.resnet20, x)
+    assert program.origin is not None
+    program.origin = replace(program.origin, tiles=dict.fromkeys(program.origin.tiles, "baked"))
+    run.save(program, tmp_path / "program")
+    features = frozenset(each for each in machine.features if not each.startswith("avx512"))
+    small = replace(machine, features=features, vector_bytes=32)
+    again = run.load(tmp_path / "program", machine=small)
+    assert again.origin is not None
+    assert set(again.origin.tiles.values()) == {"streamed"}
+    torch.testing.assert_close(again(x), program(x))
+    assert "for want of" in str(again)
+
+
+def test_a_kernel_that_cannot_run_here_is_named_with_its_reason(tmp_path: Path) -> None:
+    program, _ = compiled(models.LeNet300100, torch.randn(1, 784))
+    assert program.origin is not None
+    program.origin = replace(program.origin, kernels=dict.fromkeys(program.origin.kernels, "windows_fp32"))
+    run.save(program, tmp_path / "program")
+    small = replace(detect(), vector_bytes=16)
+    with pytest.raises(
+        EngineError, match='compiled for "windows_fp32", which needs the permutations of AVX-512'
+    ):
+        run.load(tmp_path / "program", machine=small)
+
+
+def test_no_file_and_another_kind_of_file_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="there is no file"):
+        run.load(tmp_path / "absent")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "weights")
+    with pytest.raises(EngineError, match="holds no program that can run here: it is of version None"):
+        run.load(tmp_path / "weights")
+
+
+@cache
+def example() -> bytes:
+    """The file of a small network with tiles, layers of both kinds, a pool and torch in between."""
+    network = nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, groups=4),
+        nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3),
+    )  # fmt: skip
+    program = run.compile(pruned(network), torch.randn(1, 2, 8, 8))
+    assert program.origin is not None
+    header, tensors = stored.to_json(program.origin.graph, torch.float32)
+    tiles = {"relu": "streamed", "max_pool2d": "streamed", "conv2d_1": "depthwise"}
+    layers = {node.name: node.layer for node in program.origin.graph.nodes if node.layer is not None}
+    plan = {
+        "kernels": dict.fromkeys(layers, "dense"),
+        "images": 1,
+        "tiles": tiles | dict.fromkeys(layers, "streamed"),
+    }
+    plan["tiles"]["conv2d_1"] = "depthwise"
+    plan["precision"] = {"arithmetic": "fp32", "weights": "fp32"}
+    text = {"version": 1, "network": header, "plan": plan, "program": saved._described(program)}
+    copies = {name: one.detach().clone().contiguous() for name, one in tensors.items()}
+    return safetensors.torch.save(copies, {saved.KEY: json.dumps(text)})
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_flipped_bytes_never_end_in_anything_but_our_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    whole = bytearray(example())
+    length = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, length))] = data.draw(
+            st.sampled_from(b'0123456789-.,:"[]{}aelnrtu \x00\xff')
+        )
+    path = tmp_path_factory.getbasetemp() / "program"
+    path.write_bytes(whole)
+    with suppress(EngineError):  # a byte of a weight or of a name may well be another
+        run.load(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 1 << 20))
+def test_a_file_cut_off_anywhere_is_refused(tmp_path_factory: pytest.TempPathFactory, where: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "program"
+    path.write_bytes(example()[: where % len(example())])
+    with pytest.raises(EngineError, match="holds no program"):
+        run.load(path)
+
+
+def changed(where: list[Any], value: Any) -> bytes:
+    """The example with another value at a place of its header."""
+    tensors = safetensors.torch.load(example())
+    length = int.from_bytes(example()[:8], "little")
+    header = json.loads(json.loads(example()[8 : 8 + length])["__metadata__"][saved.KEY])
+    place = header
+    for key in where[:-1]:
+        place = place[key]
+    assert where[-1] in place or isinstance(place, list)
+    place[where[-1]] = value
+    return safetensors.torch.save(tensors, {saved.KEY: json.dumps(header)})
+
+
+LIES: dict[str, tuple[list[Any], Any]] = {
+    "an input of another size": (["network", "shape"], [2, 9, 9]),
+    "a giant input": (["network", "shape"], [2, 1 << 20, 1 << 20]),
+    "an input of another type": (["network", "dtype"], "float64"),
+    "a type that is a function": (["network", "dtype"], "load"),
+    "a layer that makes more than it does": (["network", "nodes", 0, "shape"], [4, 80, 80]),
+    "a layer with more outputs than weights": (["network", "nodes", 0, "shape"], [40, 8, 8]),
+    "a pool that makes more than it does": (["network", "nodes", 2, "shape"], [4, 8, 8]),
+    "a layer that is something else": (["network", "nodes", 0, "op"], "aten.relu.default"),
+    "an operation that reads files": (["network", "nodes", 4, "op"], "aten.from_file.default"),
+    "a value of the future": (["network", "nodes", 0, "inputs"], ["linear"]),
+    "two values of one name": (["network", "nodes", 1, "name"], "conv2d"),
+    "a negative padding": (["network", "nodes", 0, "layer", "padding"], [-1, -1]),
+    "steps of 0": (["network", "nodes", 0, "layer", "stride"], [0, 0]),
+    "a larger padding": (["network", "nodes", 0, "layer", "padding"], [9, 9]),
+    "another number of groups": (["network", "nodes", 0, "layer", "groups"], 2),
+    "a result that does not exist": (["network", "outputs"], ["nothing"]),
+    "more results than outputs": (["network", "returns"], {"tuple": [0, 1]}),
+    "an unknown kernel": (["plan", "kernels", "linear"], "fastest"),
+    "a kernel of tiles for a linear layer": (["plan", "kernels", "linear"], "baked"),
+    "a billion images at a time": (["plan", "images"], 10**9),
+    "no threads": (["program", "threads"], 0),
+    "seconds that are a list": (["program", "seconds"], []),
+    "choices without dense": (["program", "choices", 0, "seconds"], {}),
+    "another version": (["version"], 2),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_header_that_contradicts_itself_is_refused(lie: str, tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(changed(*LIES[lie]))
+    with pytest.raises(EngineError, match="holds no program that can run here"):
+        run.load(tmp_path / "program")
+
+
+def test_the_example_of_these_lies_is_true(tmp_path: Path) -> None:
+    (tmp_path / "program").write_bytes(example())
+    program = run.load(tmp_path / "program")
+    assert program.scratch > 0
+    assert program(torch.zeros(3, 2, 8, 8)).shape == (3, 3)

@@ -1,0 +1,158 @@
+"""What of a captured network works on tiles, what is fused, and what may not be; answers equal the network's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from captured import answers, chain_of
+from torch import Tensor, nn
+from torch.nn import functional
+
+X = torch.randn(2, 6, 12, 12, generator=torch.Generator().manual_seed(0))
+
+
+class Net(nn.Module):
+    """Two 3x3 convolutions `a` and `b`, a 1x1 `c`, a batch norm, and whatever is done with them."""
+
+    def __init__(self, forward: Callable[[Net, Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.c = (
+            nn.Conv2d(6, 6, 3, padding=1),
+            nn.Conv2d(6, 6, 3, padding=1),
+            nn.Conv2d(6, 6, 1),
+        )
+        self.norm = nn.BatchNorm2d(6)
+        nn.init.normal_(self.norm.running_mean)
+        nn.init.uniform_(self.norm.running_var, 0.5, 2)
+        self.do = forward
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.do(self, x)
+
+
+def overwritten(net: Net, x: Tensor) -> Tensor:
+    y = net.a(x)
+    z = net.b(y)
+    y.relu_()
+    return z + y
+
+
+def overwritten_through_a_view(net: Net, x: Tensor) -> Tensor:
+    y = net.a(x)
+    y[:, :3].relu_()
+    return net.b(y)
+
+
+FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
+    "a ReLU joins the convolution before it": (lambda n, x: n.a(x).relu(), ["conv"]),
+    "so does a batch norm": (lambda n, x: n.norm(n.a(x)).relu(), ["conv"]),
+    "so does a ReLU6": (lambda n, x: functional.relu6(n.a(x)), ["conv"]),
+    "so does clamp(0, 2)": (lambda n, x: n.a(x).clamp(0, 2), ["conv"]),
+    "a clamp from below 0 does not, and stays with PyTorch": (lambda n, x: n.a(x).clamp(-1, 2), ["conv"]),
+    "the later convolution does the sum": (lambda n, x: (n.a(x) + n.b(n.c(x))).relu(), ["conv"] * 3),
+    "in whatever order it is written": (lambda n, x: (n.b(n.c(x)) + n.a(x)).relu(), ["conv"] * 3),
+    "the sum may be with the network's input": (lambda n, x: n.b(n.a(x).relu()) + x, ["conv"] * 2),
+    "two ReLUs after each other are one and another": (
+        lambda n, x: n.a(x).relu().clamp(0, 1),
+        ["conv", "scale"],
+    ),
+    "x + x is a sum of its own": (lambda n, x: n.a(x) + n.a(x), ["conv", "conv"]),
+    "y + y of one value stays with PyTorch": (lambda n, x: (lambda y: y + y)(n.a(x)), ["conv"]),
+    "a sum with a constant too": (lambda n, x: n.a(x) + n.c.bias[:, None, None], ["conv"]),
+    "x may be what a sum's convolution reads and what it adds": (lambda n, x: n.a(x) + x, ["conv"]),
+    "of three sums each has its convolution": (
+        lambda n, x: n.c(n.b(n.a(x) + x) + x) + x,
+        ["conv", "conv", "conv"],
+    ),
+    "a convolution that something else reads does no sum": (
+        lambda n, x: (lambda y: n.b(y).relu() + y)(n.a(x)) + n.c(x),
+        ["conv", "conv", "conv", "add"],
+    ),
+    "nor one whose other part is made later": (
+        lambda n, x: (lambda y: n.b(y) + y.relu())(n.a(x)),
+        ["conv", "scale", "conv", "add"],
+    ),
+    "what a sum adds is still there for others": (
+        lambda n, x: (lambda y: n.c(n.b(n.c(y)) + y) + y)(n.a(x)),
+        ["conv"] * 4,
+    ),
+    "a scaled sum stays with PyTorch": (lambda n, x: torch.add(n.a(x), n.b(x), alpha=2), ["conv", "conv"]),
+    "a norm of a sum is a scale": (lambda n, x: n.norm(n.a(x) + x).relu(), ["conv", "scale"]),
+    "a mean ends it": (lambda n, x: n.a(x).mean((2, 3)), ["conv", "mean"]),
+    "a mean over one side does not": (lambda n, x: n.a(x).mean(3), ["conv"]),
+    "what reads a mean is no map's reader": (
+        lambda n, x: (lambda y: y * n.c(functional.adaptive_avg_pool2d(y, 1)).sigmoid())(n.a(x)),
+        ["conv", "mean"],
+    ),
+    "parts lie in their concatenation": (
+        lambda n, x: torch.cat([n.a(x), n.b(x)], 1),
+        ["conv", "conv", "concat"],
+    ),
+    "also with what comes from outside": (lambda n, x: torch.cat([x, n.a(x)], 1), ["conv", "concat"]),
+    "one part twice stays with PyTorch": (lambda n, x: (lambda y: torch.cat([y, y, x], 1))(n.a(x)), ["conv"]),
+    "a part that others read as well": (
+        lambda n, x: (lambda y: torch.cat([y, n.b(y)], 1).sum(1) + y.sum(1))(n.a(x)),
+        ["conv", "conv", "concat"],
+    ),
+    "a concatenation of concatenations": (
+        lambda n, x: (lambda y: torch.cat([torch.cat([y, x], 1), torch.cat([n.b(x), n.c(y)], 1)], 1))(n.a(x)),
+        ["conv", "conv", "conv", "concat", "concat", "concat"],
+    ),
+    "below each other is not a concatenation of channels": (lambda n, x: torch.cat([n.a(x), x], 2), ["conv"]),
+    "an overwritten value that others read keeps all off": (overwritten, []),
+    "also where only a view is overwritten": (overwritten_through_a_view, []),
+}
+
+
+@pytest.mark.parametrize("words", FUSED)
+def test_which_operations_a_network_becomes(words: str) -> None:
+    forward, kinds = FUSED[words]
+    model = Net(forward)
+    assert sorted(one.kind for one in chain_of(model, X)) == sorted(kinds)
+    for ours, theirs in answers(model, X):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "works"),
+    [
+        (nn.Conv2d(6, 4, 3, stride=(2, 1)), False),
+        (nn.Conv2d(6, 4, (3, 4), padding="same"), False),
+        (nn.Conv2d(6, 4, (3, 5), padding="same", dilation=(2, 1)), True),
+        (nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect"), False),
+        (nn.Conv2d(6, 6, 3, groups=6), True),
+        (nn.Conv2d(6, 12, 3, groups=6), True),
+        (nn.Conv2d(6, 6, 7, groups=6), True),
+        (nn.MaxPool2d(3, (2, 1)), False),
+        (nn.MaxPool2d(8), False),
+        (nn.AdaptiveAvgPool2d(2), False),
+        (nn.BatchNorm2d(6, affine=False), True),
+        (nn.BatchNorm2d(6, track_running_stats=False), False),
+        (nn.Hardtanh(0, 3), True),
+        (nn.Hardtanh(), False),
+        (nn.Sigmoid(), False),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_on_tiles_is_left_to_pytorch(layer: nn.Module, works: bool) -> None:
+    chain = chain_of(nn.Sequential(layer).eval(), X)
+    reflects = isinstance(layer, nn.Conv2d) and layer.padding_mode == "reflect"
+    assert len(chain) == (
+        works or reflects
+    )  # a padding of its own is PyTorch's, and the rest is a convolution
+    for ours, theirs in answers(nn.Sequential(layer).eval(), X):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_bound_to_one_batch_size_has_no_operations() -> None:
+    model = nn.Sequential(nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Unflatten(1, (4, 100)))
+    model.register_forward_hook(lambda _, __, y: y.view(2, 400))
+    assert chain_of(model.eval(), X) == []
+
+
+def test_float64_layers_are_left_to_pytorch() -> None:
+    assert chain_of(nn.Conv2d(6, 4, 3).double().eval(), X.double()) == []
