@@ -93,7 +93,7 @@ def test_a_convolution_is_baked_once_and_comes_back_to_the_last_bit(
     weight = np.random.default_rng(0).normal(size=(40, 9)).astype(np.float32) * (np.arange(9) % 3 == 0)
     one = replace(job(weight), most=most)
     first = convolution._baked(one, MACHINE)
-    direct = convolution._bake(one)
+    direct = convolution._bake(one, MACHINE)
     monkeypatch.setattr(convolution, "bake", lambda *_, **__: pytest.fail("it was baked again"))
     again = convolution._baked(one, MACHINE)
     for each in (first, again):

@@ -7,6 +7,7 @@ import ctypes
 import inspect
 import platform
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from zeroskip.emit import x86
 from zeroskip.emit.memory import executable
 from zeroskip.emit.x86 import RAX, RBX, RDI, RSI, Code
+from zeroskip.run.tiles.baked import bake
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="LLVM brings this machine's assembler only"
@@ -215,3 +217,29 @@ def test_the_example_of_each_function_is_true(function: Callable[..., Code]) -> 
     _, example = (inspect.getdoc(function) or "").split(">>> ")
     call, answer = example.splitlines()[:2]
     assert eval(call, vars(x86)) == ast.literal_eval(answer)
+
+
+def test_the_kernel_printed_in_the_engine_page_is_what_bake_writes() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "ENGINE.md").read_text()
+    listing = page.split("```asm\n")[1].split("```")[0]
+    lines = [line.split("#")[0].strip() for line in listing.splitlines()]
+    weight = np.array([[0.5, 0, 0, 2], [0, 0, -1, 0]], np.float32)
+    baked = bake(weight, np.array([0.25, 0], np.float32), np.arange(4) * 64, band=4, relu=True)
+    assert baked.code.hex(" ") == _as_written(assembled(filter(None, lines))).hex(" ")
+
+
+def _as_written(code: bytes) -> bytes:
+    """LLVM leaves out what need not be said: offsets of 0, constants of 32 bits, jumps of 32 bits."""
+    short = {
+        bytes.fromhex("4d8b11"): "4d8b5100",
+        bytes.fromhex("410f1816"): "410f189600000000",
+        bytes.fromhex("410f1817"): "410f189700000000",
+        bytes.fromhex("4983c640"): "4981c640000000",
+        bytes.fromhex("4983c740"): "4981c740000000",
+        bytes.fromhex("4983c120"): "4981c120000000",
+        bytes.fromhex("0f856fffffff"): "0f855dffffff",  # back over what was left out
+    }
+    for before, after in short.items():
+        assert code.count(before) == 1
+        code = code.replace(before, bytes.fromhex(after))
+    return code

@@ -27,6 +27,7 @@ from zeroskip.run import choose, saved
 from zeroskip.run.kernels import sell
 from zeroskip.run.outputs import leaves
 from zeroskip.run.program import Program
+from zeroskip.run.tiles.operations import operations
 
 
 class Between(nn.Module):
@@ -173,10 +174,13 @@ def test_without_avx512_what_was_baked_is_streamed_and_nearly_the_same(tmp_path:
     machine = detect()
     if machine.vector_bytes < 64:
         pytest.skip("nothing is baked on this machine")
-    x = torch.randn(1, 3, 16, 16)
-    program, _ = compiled(models.resnet20, x)
+    x = torch.randn(1, 1, 28, 28)
+    program, _ = compiled(models.LeNet5, x)
     assert program.origin is not None
-    program.origin = replace(program.origin, tiles=dict.fromkeys(program.origin.tiles, "baked"))
+    graph = program.origin.graph
+    tiles = {one.name: "baked" for one in operations(graph) if one.layer is not None}
+    kernels = {node.name: "dense" for node in graph.nodes if node.layer is not None}
+    program.origin = replace(program.origin, tiles=tiles, kernels=kernels)
     run.save(program, tmp_path / "program")
     features = frozenset(each for each in machine.features if not each.startswith("avx512"))
     small = replace(machine, features=features, vector_bytes=32)
@@ -217,15 +221,13 @@ def example() -> bytes:
     program = run.compile(pruned(network), torch.randn(1, 2, 8, 8))
     assert program.origin is not None
     header, tensors = stored.to_json(program.origin.graph, torch.float32)
-    tiles = {"relu": "streamed", "max_pool2d": "streamed", "conv2d_1": "depthwise"}
-    layers = {node.name: node.layer for node in program.origin.graph.nodes if node.layer is not None}
+    layers = [node.name for node in program.origin.graph.nodes if node.layer is not None]
     plan = {
         "kernels": dict.fromkeys(layers, "dense"),
+        "tiles": dict.fromkeys(layers, "streamed") | {"conv2d_1": "depthwise"},
         "images": 1,
-        "tiles": tiles | dict.fromkeys(layers, "streamed"),
+        "precision": {"arithmetic": "fp32", "weights": "fp32"},
     }
-    plan["tiles"]["conv2d_1"] = "depthwise"
-    plan["precision"] = {"arithmetic": "fp32", "weights": "fp32"}
     text = {"version": 1, "network": header, "plan": plan, "program": saved._described(program)}
     copies = {name: one.detach().clone().contiguous() for name, one in tensors.items()}
     return safetensors.torch.save(copies, {saved.KEY: json.dumps(text)})

@@ -13,14 +13,14 @@ from zeroskip.run.tiles.lower import Lowered, lower
 from zeroskip.run.tiles.operations import Operation, operations
 from zeroskip.run.tiles.segment import Segment
 
-KERNEL = "baked" if "avx512f" in HERE.features else "streamed"
+KERNELS = ["baked", "streamed"] if "avx512f" in HERE.features else ["streamed"]
 
 
 def chain_of(model: nn.Module, x: Tensor) -> list[Operation]:
     return operations(capture(model, x))
 
 
-def lowered(graph: Graph, *, images: int = 1, kernel: str = KERNEL) -> Lowered:
+def lowered(graph: Graph, *, images: int = 1, kernel: str = KERNELS[0]) -> Lowered:
     """All operations of the graph, with everything that leaves them."""
     chain = operations(graph)
     shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}

@@ -82,11 +82,11 @@ def test_fresh_tiles_of_all_maps_up_to_20_x_20_are_near_the_fewest_of_all_grids(
 @pytest.mark.parametrize(
     ("height", "width", "lanes", "grid"),
     [
-        (56, 56, 16, (1, 4, 4)), (7, 7, 16, (1, 4, 4)), (1, 1, 16, (1, 1, 16)), (1, 100, 16, (1, 1, 16)),
-        (100, 1, 16, (1, 16, 1)), (8, 8, 8, (1, 2, 4)), (8, 8, 4, (1, 2, 2)),
+        (56, 56, 16, (1, 4, 4)), (7, 7, 16, (1, 8, 2)), (1, 1, 16, (1, 1, 16)), (1, 100, 16, (1, 1, 16)),
+        (100, 1, 16, (1, 16, 1)), (8, 8, 8, (1, 4, 2)), (8, 8, 4, (1, 2, 2)),
     ],
 )  # fmt: skip
-def test_square_maps_get_square_grids_and_lines_get_lines(
+def test_maps_are_cut_into_squares_lines_into_lines_and_rows_of_4_pixels_stay_whole_where_they_can(
     height: int, width: int, lanes: int, grid: tuple[int, int, int]
 ) -> None:
     assert fresh(3, height, width, images=1, lanes=lanes).grid == grid

@@ -23,6 +23,7 @@ from byhand import (
     relu6,
     whole_numbers,
 )  # fmt: skip
+from captured import KERNELS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from maps import everywhere
@@ -34,7 +35,6 @@ from zeroskip.run.tiles.arrange import HEADER, Arrangement, arrange
 from zeroskip.run.tiles.convolution import Map
 from zeroskip.run.tiles.operations import Operation, operations
 
-KERNEL = "baked" if "avx512f" in HERE.features else "streamed"
 EXACT = 2**24  # up to here float32 holds every whole number
 
 
@@ -117,7 +117,7 @@ def drawn_node(draw: st.DrawFn, name: str, source: str, values: Mapping[str, Ten
 
 def assert_exact(network: Network, behind: bool | None) -> None:
     chain, pairs = both(
-        network.nodes, network.given, HERE, leaving=network.leaving, kernel=KERNEL, behind=behind
+        network.nodes, network.given, HERE, leaving=network.leaving, kernel=KERNELS[0], behind=behind
     )
     for ours, exact in pairs:
         assert torch.equal(ours.double(), exact)

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from captured import answers, lowered, values_of
+from captured import KERNELS, answers, lowered, values_of
 from run.drawn import sparse_
 from torch import Tensor, nn
 
@@ -113,11 +113,11 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "LeNet5": (models.LeNet5, images_of(size=28, channels=1, count=2)),
     "resnet20": (models.resnet20, images_of(size=32, count=2)),
     "mobilenet_v1": (models.mobilenet_v1, images_of()),
-    "mobilenet_v2": (models.mobilenet_v2, images_of()),
-    "googlenet": (models.googlenet, images_of()),
     "SqueezeNet10": (models.SqueezeNet10, images_of()),
 }
 LARGE: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "googlenet": (models.googlenet, images_of()),
+    "mobilenet_v2": (models.mobilenet_v2, images_of()),
     "resnet50": (models.resnet50, images_of()),
     "AlexNet": (models.AlexNet, images_of(size=224)),
     "AlexNetCaffe": (models.AlexNetCaffe, images_of(size=227)),
@@ -125,7 +125,7 @@ LARGE: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("kernel", ["baked", "streamed"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", [*NETWORKS, *[pytest.param(name, marks=pytest.mark.slow) for name in LARGE]])
 def test_the_convolutions_of_each_network_of_the_papers(name: str, kernel: str) -> None:
     make, x = (NETWORKS | LARGE)[name]
@@ -147,11 +147,11 @@ def test_a_residual_network_with_several_images_and_threads(images: int) -> None
 
 
 POISON = pytest.mark.parametrize("poison", [math.inf, -math.inf, math.nan])
-KERNELS = pytest.mark.parametrize("kernel", ["baked", "streamed"])
+EACH_KERNEL = pytest.mark.parametrize("kernel", KERNELS)
 
 
 @POISON
-@KERNELS
+@EACH_KERNEL
 def test_without_zero_weights_nan_and_infinity_end_where_pytorch_has_them(kernel: str, poison: float) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -165,7 +165,7 @@ def test_without_zero_weights_nan_and_infinity_end_where_pytorch_has_them(kernel
 
 
 @POISON
-@KERNELS
+@EACH_KERNEL
 def test_a_zero_weight_hides_nan_and_infinity_which_pytorch_turns_into_nan(
     kernel: str, poison: float
 ) -> None:

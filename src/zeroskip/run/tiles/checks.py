@@ -16,7 +16,9 @@ def check(chain: Sequence[Operation], shapes: Mapping[str, Shape]) -> None:
     >>> check(operations(graph), {"x": (3, 32, 32), "conv2d": (16, 32, 32)})
     """
     for one in chain:
-        if not _fits(one, [shapes[name] for name in one.inputs]) or not _has_weights(one):
+        # A mean may come without the axes that it is over.
+        announced = shapes[one.name] in (one.shape, one.shape[:1] if one.kind == "mean" else one.shape)
+        if not announced or not _fits(one, [shapes[name] for name in one.inputs]) or not _has_weights(one):
             raise EngineError(f"{one.name} is no {one.kind} of its inputs")
 
 

@@ -14,6 +14,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, x86
 from zeroskip.emit.cache import cached
 from zeroskip.emit.memory import Executable, executable
+from zeroskip.errors import EngineError
 from zeroskip.run.kernels.compiled import plan
 from zeroskip.run.tiles import baked as maker
 from zeroskip.run.tiles.baked import TABLE_ROW, Baked, bake
@@ -97,9 +98,15 @@ def band(job: Job, machine: Machine) -> int:
 def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
     """The jobs as machine code of their own, all in one piece of memory in the order in which they run.
 
+    EngineError on a machine without AVX-512.
+
     >>> [step.name for step in bake_all([job], detect())]
     ['baked']
     """
+    if "avx512f" not in machine.features:
+        raise EngineError(
+            'the kernel "baked" writes code for AVX-512, which this machine lacks. Use "streamed".'
+        )
     baked = [_baked(job, machine) for job in jobs]
     code = executable(b"".join(each.code for each in baked))
     # The code fetches some lines beyond the end of its own weights.
@@ -115,7 +122,13 @@ def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
 
 def _baked(job: Job, machine: Machine) -> Baked:
     """The job's code, which takes about a second to write for 2 million weights, from the cache where it is."""
-    numbers = [band(job, machine), job.taps, job.relu, -1 if job.most is None else job.most, job.residual is not None]
+    numbers = [
+        band(job, machine),
+        job.taps,
+        job.relu,
+        -1 if job.most is None else job.most,
+        job.residual is not None,
+    ]
     cut = np.array([*numbers, GROUPS, ROWS, *job.weight.shape], np.float64)
     sources = [np.ascontiguousarray(each).data for each in (cut, job.offsets, job.weight, job.bias)]
     return _unpacked(cached(MAKERS, sources, machine, lambda: _packed(_bake(job, machine))))
