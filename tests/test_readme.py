@@ -68,7 +68,7 @@ def test_the_python_lines_of_the_readme_run(capsys: pytest.CaptureFixture[str]) 
     assert code is not None
     Path("runs").mkdir()
     exec(code.group(1), {})
-    assert "dense us" in capsys.readouterr().out
+    assert "dense" in capsys.readouterr().out
     assert Path("runs/digits.zs").exists()
 
 
