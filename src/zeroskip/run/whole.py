@@ -59,7 +59,7 @@ def assemble(
         for name, plan in plans.items()
     }
     parts = _tiled(graph, example, races, machine, threads)
-    rest = plans.get("joined", plans["dense"])
+    rest = beside_tiles(plans)
     for name, part in parts.items():
         runs[name] = _partly(part, rest, races)
     calls = {
@@ -192,6 +192,15 @@ def _plans(races: Mapping[str, Race]) -> dict[str, Plan]:
         if plan not in plans.values():
             plans[name] = plan
     return plans
+
+
+def beside_tiles(plans: Mapping[str, Plan]) -> Plan:
+    """Of the plans that differ, the one for layers that are not on tiles: there is no other layout to pay for.
+
+    >>> beside_tiles({"dense": {"fc": "dense"}, "fastest": {"fc": "sell"}})
+    {'fc': 'sell'}
+    """
+    return plans.get("joined", plans.get("fastest", plans["dense"]))
 
 
 def _works(run: Runner, example: Tensor) -> bool:
