@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +21,7 @@ from zeroskip.run.timing import interleaved, medians
 Plan = dict[str, str]
 """Node name -> name of the kernel that computes that layer."""
 
+LONG = 0.5  # seconds of one round of all ways to run a network
 TOGETHER = 4  # images worked on at a time, where that is tried: code and weights then serve four
 
 
@@ -62,10 +64,13 @@ def assemble(
     rest = beside_tiles(plans)
     for name, part in parts.items():
         runs[name] = _partly(part, rest, races)
+    start = time.perf_counter()
     calls = {
         name: partial(run, example) for name, run in runs.items() if name == "dense" or _works(run, example)
     }
-    seconds = medians(interleaved(calls, rounds=9, seconds=1e-3))
+    # Nine rounds of a network that takes a second would make compiling a matter of minutes.
+    rounds = 9 if time.perf_counter() - start < LONG else 3
+    seconds = medians(interleaved(calls, rounds=rounds, seconds=1e-3))
     best = min(seconds, key=seconds.__getitem__)
     plan = plans.get(best, rest)
     choices = {node: _settled(each, plan[node]) for node, each in races.items()}
