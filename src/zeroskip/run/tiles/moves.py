@@ -72,7 +72,7 @@ def enter(
     return step("enter", node, code, 8 * slot, len(places), channels, height * width, to, index, _bits(there))
 
 
-_Table = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+_Table = dict[int, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]
 
 
 def _source_pixels(target: Layout, places: np.ndarray, phase: Phase) -> np.ndarray:
@@ -93,25 +93,30 @@ def _source_pixels(target: Layout, places: np.ndarray, phase: Phase) -> np.ndarr
 
 
 def _table(source: Layout, target: Layout, places: np.ndarray, phase: Phase) -> _Table:
-    """From where to where: (moves,) target and source offsets, (moves, lanes) lanes to take, masks, and whether
-    the move is the first into its place, so that nothing there has to be kept."""
+    """By the number of sources that a place gets its pixels from: offsets of the places (count,) and of their
+    sources (count, number), the lanes to take (count, number, lanes), and which of them (count, number), as bits."""
     pixels = _source_pixels(target, places, phase)
     there = source.contains(pixels)
     at, lane = source.find(np.where(there[..., None], pixels, 0))
     entry, mine = np.nonzero(there)
-    pairs, group = np.unique(np.stack([entry, at[there]]), axis=1, return_inverse=True)
-    empty = np.setdiff1d(np.arange(len(places)), entry)
-    entries = np.concatenate([pairs[0], empty])
-    sources = np.concatenate([pairs[1], np.zeros(len(empty), np.int64)])
-    lanes = np.zeros((len(entries), target.lanes), np.int32)
-    masks = np.zeros(len(entries), np.int64)
-    lanes[group.ravel(), mine] = lane[there]
-    np.bitwise_or.at(masks, group.ravel(), np.int64(1) << mine)
-    to = target.offset(*places.T)[entries]
-    order = np.argsort(to, kind="stable")
-    to = to[order]
-    first = np.append(True, to[1:] != to[:-1]).astype(np.int64)
-    return to, sources[order], lanes[order], masks[order], first
+    empty = np.setdiff1d(
+        np.arange(len(places)), entry
+    )  # nothing comes there: one source, of which no lane is taken
+    keys = np.concatenate([np.stack([entry, at[there]]), np.stack([empty, 0 * empty])], axis=1)
+    pairs, group = np.unique(keys, axis=1, return_inverse=True)
+    group = group.ravel()[: len(entry)]
+    lanes = np.zeros((pairs.shape[1], target.lanes), np.int32)
+    masks = np.zeros(pairs.shape[1], np.int64)
+    lanes[group, mine] = lane[there]
+    np.bitwise_or.at(masks, group, np.int64(1) << mine)
+    to, numbers = target.offset(*places.T), np.bincount(pairs[0], minlength=len(places))
+    found = {}
+    for number in np.unique(numbers):
+        which = np.flatnonzero(numbers == number)
+        which = which[np.argsort(to[which], kind="stable")]
+        rows = np.searchsorted(pairs[0], which)[:, None] + np.arange(number)
+        found[int(number)] = to[which], pairs[1][rows], lanes[rows], masks[rows]
+    return found
 
 
 def _move(
@@ -124,9 +129,11 @@ def _move(
     machine: Machine,
     fill: float,
 ) -> Step:
-    to, at, lanes, masks, first = table
-    code = _move_code(machine, lanes.shape[1], fill)
-    return step(name, node, code, len(to), channels, to + target, at + source, lanes, masks, first)
+    parts: list[int | np.ndarray] = []
+    for to, at, lanes, masks in table.values():
+        parts += [len(to), to + target, at + source, lanes, masks]
+    width = next(iter(table.values()))[2].shape[2]
+    return step(name, node, _move_code(machine, width, tuple(table), fill), channels, *parts)
 
 
 def _bits(flags: np.ndarray) -> np.ndarray:
@@ -135,22 +142,27 @@ def _bits(flags: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _move_code(machine: Machine, lanes: int, fill: float) -> Callable[..., None]:
+def _move_code(machine: Machine, lanes: int, numbers: tuple[int, ...], fill: float) -> Callable[..., None]:
+    """Places by the number of their sources: each is written once, when all its pixels are together."""
     kind = vector(lanes)
     f = function("move")
-    count, channels, to, at, order, masks, first = f.fields("%plan", [INTEGER] * 2 + [POINTER] * 5)
-    with f.loop(0, count) as number:
-        target = f.at("%base", f.load(INTEGER, f.at(to, number, INTEGER)), "i8")
-        source = f.at("%base", f.load(INTEGER, f.at(at, number, INTEGER)), "i8")
-        lane = f.at(order, f.multiply(number, lanes), "i32")
-        mask = lanes_of(f, lanes, f.load(INTEGER, f.at(masks, number, INTEGER)))
-        fresh = f.multiply(f.load(INTEGER, f.at(first, number, INTEGER)), channels)
-        for start, stop in ((0, fresh), (fresh, channels)):  # one of the two loops has nothing to do
-            with f.loop(start, stop) as channel:
-                there = f.at(target, f.multiply(channel, lanes))
-                value = permuted(f, machine, lanes, f.at(source, f.multiply(channel, lanes)), lane)
-                other = constant(f, lanes, fill) if start == 0 else f.load(kind, there)
-                f.store(kind, kept(f, lanes, mask, value, other), there)
+    channels, *parts = f.fields("%plan", [INTEGER] + [INTEGER, *[POINTER] * 4] * len(numbers))
+    for turn, number in enumerate(numbers):
+        count, to, at, order, masks = parts[5 * turn : 5 * turn + 5]
+        with f.loop(0, count) as place:
+            target = f.at("%base", f.load(INTEGER, f.at(to, place, INTEGER)), "i8")
+            first = f.multiply(place, number)
+            each = [f.add(first, one) for one in range(number)]
+            sources = [f.at("%base", f.load(INTEGER, f.at(at, one, INTEGER)), "i8") for one in each]
+            flags = [lanes_of(f, lanes, f.load(INTEGER, f.at(masks, one, INTEGER))) for one in each]
+            takes = [f.at(order, f.multiply(one, lanes), "i32") for one in each]
+            with f.loop(0, channels) as channel:
+                offset = f.multiply(channel, lanes)
+                value = constant(f, lanes, fill)
+                for source, take, flag in zip(sources, takes, flags, strict=True):
+                    pixels = permuted(f, machine, lanes, f.at(source, offset), take)
+                    value = kept(f, lanes, flag, pixels, value)
+                f.store(kind, value, f.at(target, offset))
     return compiled(f, machine)
 
 
