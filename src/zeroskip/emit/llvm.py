@@ -124,7 +124,7 @@ class Function:
         """Write the lanes of `value` where the mask is true, without touching the others."""
         kind, flags = vector(lanes), vector(lanes, "i1")
         name = f"llvm.masked.store.v{lanes}f32.p0"
-        self.do(self._called("void", name, f"{kind} {value}", f"ptr {pointer}", "i32 4", f"{flags} {mask}"))
+        self.perform(name, f"{kind} {value}", f"ptr {pointer}", "i32 4", f"{flags} {mask}")
 
     def larger(self, lanes: int, a: str, b: str) -> str:
         """Vector of the larger of two numbers; NaN where either is NaN, and either of 0 and -0."""
@@ -150,11 +150,11 @@ class Function:
         kind, flags = vector(lanes), vector(lanes, "i1")
         at = self._pointers(lanes, pointer, places)
         name = f"llvm.masked.scatter.v{lanes}f32.v{lanes}p0"
-        self.do(self._called("void", name, f"{kind} {value}", at, "i32 4", f"{flags} {mask}"))
+        self.perform(name, f"{kind} {value}", at, "i32 4", f"{flags} {mask}")
 
     def prefetch(self, pointer: str) -> None:
         """Ask for the cache line at `pointer`, wherever that is, to be read soon."""
-        self.do(self._called("void", "llvm.prefetch.p0", f"ptr {pointer}", "i32 0", "i32 3", "i32 1"))
+        self.perform("llvm.prefetch.p0", f"ptr {pointer}", "i32 0", "i32 3", "i32 1")
 
     def part(self, a: str, element: str, lanes: int, start: int, count: int) -> str:
         """The lanes start, start + 1, ... of a vector, `count` of them; those past its end hold anything."""
@@ -180,6 +180,10 @@ class Function:
     def call(self, kind: str, intrinsic: str, *arguments: str) -> str:
         """Value of an LLVM intrinsic; each argument is written "type value"."""
         return self.value(self._called(kind, intrinsic, *arguments))
+
+    def perform(self, intrinsic: str, *arguments: str) -> None:
+        """Call an LLVM intrinsic that has no value; arguments as in `call`."""
+        self.do(self._called("void", intrinsic, *arguments))
 
     @contextmanager
     def loop(self, start: str | int, stop: str | int, step: str | int = 1) -> Iterator[str]:

@@ -22,7 +22,7 @@ LONG = 0.02  # seconds that all kernels of a layer take together
 class Race:
     """The outcome: the choice of the fastest kernel, and by name every kernel's function, reference and error.
 
-    on_tiles  kernels that could run the layer among neighbours on tiles; they are measured there
+    on_tiles  kernels that could run the layer among neighbours on tiles; they are built and measured there
     """
 
     choice: Choice
@@ -57,7 +57,7 @@ def race(
                 f'kernel "{kernel.name}" computes layer "{layer.name}" {tuple(layer.weight.shape)} wrongly on '
                 "this machine. Leave it out with kernels=..., and please report it."
             )
-    errors = {kernel.name: _error(kernel, answers[kernel.name], layer, relu, x) for kernel in accepted}
+    errors = {kernel.name: _error(kernel, answers.get(kernel.name), layer, relu, x) for kernel in possible}
     calls = {name: partial(function, x) for name, function in built.items()}
     seconds = medians(interleaved(calls, rounds=rounds, seconds=5e-4))
     fastest = min(seconds, key=seconds.__getitem__)
@@ -72,7 +72,7 @@ def race(
         reason="fastest" if len(built) > 1 else "the only one possible",
         error=errors[fastest],
     )
-    references = {kernel.name: _reference(kernel, layer, relu) for kernel in accepted}
+    references = {kernel.name: _reference(kernel, layer, relu) for kernel in possible}
     return Race(choice, built, references, errors, on_tiles)
 
 
@@ -93,9 +93,12 @@ def _is_right(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) ->
     return bool((close | ~expected.isfinite()).all())
 
 
-def _error(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) -> float:
-    """Largest difference from the layer in fp32, as share of its largest output; 0 where nothing is rounded."""
+def _error(kernel: Kernel, y: Tensor | None, layer: Layer, relu: bool, x: Tensor) -> float:
+    """Largest difference from the layer in fp32, as share of its largest output; 0 where nothing is rounded.
+
+    A kernel that works among neighbours on tiles has no answer `y` yet: that of its reference is taken.
+    """
     if kernel.reference is dense.reference:
         return 0.0
-    expected = dense.reference(layer, x, relu)
-    return share(y, expected)
+    answer = kernel.reference(layer, x, relu) if y is None else y
+    return share(answer, dense.reference(layer, x, relu))

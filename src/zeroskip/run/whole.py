@@ -76,7 +76,7 @@ def assemble(
     choices = {node: _settled(each, plan[node]) for node, each in races.items()}
     # Kernels that lost were timed image by image only.
     for name in dict.fromkeys(["tiles", best]) if best in parts else ():
-        choices |= _on_tiles(parts[name], choices, len(example), threads)
+        choices |= _on_tiles(parts[name], choices, races, len(example), threads)
     final = parts[best].graph if best in parts else graph
     chosen = {
         node: each.references.get(choices[node].kernel, each.references["dense"])
@@ -154,7 +154,9 @@ def through(graph: Graph) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name != "getitem"))
 
 
-def _on_tiles(part: Tiled, choices: Mapping[str, Choice], batch: int, threads: int) -> dict[str, Choice]:
+def _on_tiles(
+    part: Tiled, choices: Mapping[str, Choice], races: Mapping[str, Race], batch: int, threads: int
+) -> dict[str, Choice]:
     """What is to be said of the layers on tiles; their seconds are for the whole batch, as those of the others."""
     turns = -(-batch // (_images(part.graph) * threads))
     found = {}
@@ -166,7 +168,7 @@ def _on_tiles(part: Tiled, choices: Mapping[str, Choice], batch: int, threads: i
                 choices[node],
                 kernel=part.kernels[one],
                 seconds=took,
-                error=0.0,
+                error=races[node].errors.get(part.kernels[one], 0.0),
                 reason="on tiles",
             )
     return found

@@ -1,6 +1,7 @@
 """The ways to compute a layer, one file each. `ALL` is what `run.compile` tries."""
 
 from zeroskip.run.kernels import (
+    amx,
     baked,
     balanced,
     blocks,
@@ -17,11 +18,12 @@ from zeroskip.run.kernels import (
 ALL = (
     *(dense.KERNEL, channels_last.KERNEL, dense_bf16.KERNEL),
     *(sell.KERNEL, spmm.KERNEL, *gaps.KERNELS, *windows.KERNELS, *balanced.KERNELS),
-    *(baked.KERNEL, streamed.KERNEL, blocks.KERNEL),
+    *(baked.KERNEL, streamed.KERNEL, blocks.KERNEL, amx.KERNEL),
 )
 
 __all__ = [
     "ALL",
+    "amx",
     "baked",
     "balanced",
     "blocks",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from zeroskip.concepts import Layer, Machine
+from zeroskip.run.tiles.amx import amx, paired, pairs
 from zeroskip.run.tiles.arrange import Arrangement, Reading, arrange, reach
 from zeroskip.run.tiles.convolution import Job, Map, bake_all
 from zeroskip.run.tiles.doors import enter_whole, leave
@@ -41,13 +42,14 @@ class Lowered:
 
 @dataclass(frozen=True)
 class _Place:
-    """What the steps are made from."""
+    """What the steps are made from; from byte `scratch` on, every step may write what the next one reads."""
 
     arrangement: Arrangement
     outside: Mapping[str, tuple[int, int, int]]
     slots: Mapping[str, int]
     images: int
     machine: Machine
+    scratch: int
 
 
 def lower(
@@ -57,8 +59,8 @@ def lower(
     """The operations as steps for `images` examples at a time.
 
     `outside` are the values made elsewhere, with their shapes, and `leaving` those that are needed elsewhere.
-    `kernels` says by operation what computes a convolution: "baked", "blocks", or "streamed", which is used
-    where nothing is said.
+    `kernels` says by operation what computes a convolution: "baked", "blocks", "amx", or "streamed", which is
+    used where nothing is said.
 
     >>> lower(operations(graph), {"x": (3, 32, 32)}, {"mean": (64, 1, 1)}, detect()).images
     1
@@ -67,14 +69,18 @@ def lower(
     arrangement = arrange(chain, outside, list(leaving), images=images, lanes=lanes)
     entering = tuple(outside)
     slots = {name: number for number, name in enumerate([*entering, *leaving])}
-    place = _Place(arrangement, outside, slots, images, machine)
-    parts: list[list[Step | Job]] = [_steps(one, place, (kernels or {}).get(one.name, "")) for one in chain]
+    kernels = kernels or {}
+    scratch = -(-arrangement.bytes // 4096) * 4096
+    place = _Place(arrangement, outside, slots, images, machine, scratch)
+    parts: list[list[Step | Job]] = [_steps(one, place, kernels.get(one.name, "")) for one in chain]
     jobs = [each for part in parts for each in part if isinstance(each, Job)]
     baked = iter(bake_all(jobs, machine) if jobs else [])
     steps = [next(baked) if isinstance(each, Job) else each for part in parts for each in part]
     whole = joined(steps, machine)
     shapes = tuple(outside.values()), tuple(leaving.values())
-    return Lowered(whole, images, entering, tuple(leaving), *shapes, arrangement.bytes)
+    rounded = [paired(_read(one, arrangement), 0) for one in chain if kernels.get(one.name) == "amx"]
+    size = scratch + max(each.layout.bytes for each in rounded) if rounded else arrangement.bytes
+    return Lowered(whole, images, entering, tuple(leaving), *shapes, size)
 
 
 def _steps(one: Operation, place: _Place, kernel: str) -> list[Step | Job]:
@@ -105,12 +111,18 @@ def _steps(one: Operation, place: _Place, kernel: str) -> list[Step | Job]:
     return found
 
 
+def _read(one: Operation, arrangement: Arrangement) -> Map:
+    """The first input as the operation reads it."""
+    copied = arrangement.readings[one.name].copied
+    return arrangement.copies[one.name, 0] if copied else arrangement.maps[one.inputs[0]]
+
+
 def _source(one: Operation, place: _Place) -> tuple[list[Step], Map]:
     """The first input as the operation reads it, and the steps that bring it there."""
     reading, name = place.arrangement.readings[one.name], one.inputs[0]
+    copy = _read(one, place.arrangement)
     if not reading.copied:
-        return [], place.arrangement.maps[name]
-    copy = place.arrangement.copies[one.name, 0]
+        return [], copy
     count = reading.phases
     phases = [(count, *divmod(number, count)) for number in range(count * count)]
     steps = [
@@ -192,6 +204,7 @@ def _convolution(one: Operation, place: _Place, y: Map, kernel: str) -> list[Ste
     more, residual = _second(one, place)
     reading, layer = place.arrangement.readings[one.name], one.layer
     assert layer is not None
+    whole, x = x, paired(x, place.scratch) if kernel == "amx" else x
     taps, stride = _taps(one, reading, x.layout, len(x.channels) // reading.phases**2)
     bias = np.zeros(one.shape[0], np.float32) if layer.bias is None else layer.bias.detach().numpy()
     if one.kind == "depthwise":
@@ -201,11 +214,13 @@ def _convolution(one: Operation, place: _Place, y: Map, kernel: str) -> list[Ste
             depthwise(_job(one, weight, bias, taps, len(taps), stride, x, y, None), place.machine),
         ]
     weight = _whole(layer).flatten(1).numpy()
-    channels = np.arange(weight.shape[1] // len(taps)) * x.layout.vector_bytes
+    channels = np.arange(len(x.channels) // reading.phases**2) * x.layout.vector_bytes
     offsets = (channels[:, None] + taps).ravel()
     job = _job(one, weight, bias, offsets, len(taps), stride, x, y, residual)
     if kernel == "baked":
         return [*copies, *more, job]
+    if kernel == "amx":
+        return [*copies, *more, pairs(one.name, whole, x, place.machine), amx(job, place.machine)]
     block = block_height(weight) if kernel == "blocks" else 1
     return [*copies, *more, streamed(job, place.machine, block=block)]
 
