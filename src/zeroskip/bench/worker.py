@@ -269,7 +269,7 @@ def _on_tiles(job: Job) -> Call:
     found = tiled(graph, x, detect(), kernels, images=len(x), threads=1)
     if found is None:
         raise ValueError("the layer cannot work on tiles")
-    segment = found.graph.nodes[0].function
+    segment: Any = found.graph.nodes[0].function
     call = partial(between_doors(segment, detect(), x))
     call.answer = lambda: segment(x)[0]  # type: ignore[attr-defined]
     return call
