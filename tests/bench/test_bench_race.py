@@ -96,7 +96,6 @@ def test_torch_and_zeroskip_race_on_a_real_layer(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "case", "reason"),
     [
-        ("zeroskip-fp16", CASE, "avx512fp16"),
         ("openvino-bf16", CASE, "avx512bf16 or amx-bf16"),
         ("deepsparse", CASE, "`make bench` makes the environment"),
         ("torch-fp32", replace(CASE, threads=2), "2 cores, and this machine has 1"),
@@ -113,7 +112,7 @@ def test_a_machine_that_has_everything_refuses_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    features = frozenset({"avx512fp16", "avx512bf16", "amx-bf16"})
+    features = frozenset({"avx512bf16", "amx-bf16"})
     rich, environments = Machine("rich", "x86_64", features, 2, 64), Fakes(tmp_path)
     assert {refusal(one, case, rich, environments) for case in CASES for one in entrants(case)} == {None}
 

@@ -215,3 +215,15 @@ def test_quiet_silences_warnings_and_logs_and_lets_them_speak_again(caplog: pyte
     assert not caplog.records
     logging.getLogger("elsewhere").critical("heard")
     assert [record.message for record in caplog.records] == ["heard"]
+
+
+@pytest.mark.parametrize(("size", "nodes"), [(6, 1), (3, 2), ((6, 1), 2)])
+def test_an_adaptive_pool_to_the_size_that_is_there_is_no_node(size: Any, nodes: int) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(size))
+    x = torch.randn(2, 3, 6, 6)
+    graph = capture(model, x)
+    assert len(graph.nodes) == nodes
+    y: Any = x
+    for node in graph.nodes:
+        y = node.function(y)
+    assert torch.allclose(y, model(x), atol=1e-6)

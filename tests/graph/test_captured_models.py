@@ -25,8 +25,8 @@ NETWORKS: list[tuple[Callable[..., nn.Module], int, dict[str, int], int]] = [
     (models.mobilenet_v1, 64, {"conv2d": 27, **END}, 27),
     (models.mobilenet_v2, 64, {"conv2d": 52, "hardtanh": 35, "add": 10, **END}, 0),
     (models.googlenet, 64, {"conv2d": 57, "max_pool2d": 13, "cat": 9, **END}, 57),
-    (models.AlexNet, 224, {"conv2d": 5, "max_pool2d": 3, **END, "linear": 3}, 7),
-    (models.VGG16, 224, {"conv2d": 13, "max_pool2d": 5, **END, "linear": 3}, 15),
+    (models.AlexNet, 224, {"conv2d": 5, "max_pool2d": 3, "flatten": 1, "linear": 3}, 7),
+    (models.VGG16, 224, {"conv2d": 13, "max_pool2d": 5, "flatten": 1, "linear": 3}, 15),
     (
         models.AlexNetCaffe, 227,
         {"conv2d": 5, "max_pool2d": 3, "flatten": 1, "linear": 3, "sym_size": 1, **NORMALISE}, 7,

@@ -74,7 +74,6 @@ ENGINES = (
     Engine("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
     Engine(OURS, "fp32", "zeroskip-fp32", 1e-3),
     Engine(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
-    Engine(OURS, "fp16", "zeroskip-fp16", 0.02),
     Engine(OURS, "bf16", "zeroskip-bf16", 0.03, lambda case: case.needs == "amx-bf16"),
     Engine(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
 )
@@ -98,8 +97,6 @@ def refusal(engine: Engine, case: Case, machine: Machine, environments: Environm
         return f"the case needs {case.needs}, which this CPU lacks"
     if case.threads > machine.cores:
         return f"the case needs {case.threads} cores, and this machine has {machine.cores}"
-    if engine.word == "zeroskip-fp16" and "avx512fp16" not in machine.features:
-        return "16-bit arithmetic needs avx512fp16, which this CPU lacks"
     if engine.word == "openvino-bf16" and not {"avx512bf16", "amx-bf16"} & machine.features:
         return "OpenVINO computes in bf16 where the CPU has avx512bf16 or amx-bf16, and this one has neither"
     if engine.name == "torch.compile" and not _compiler():

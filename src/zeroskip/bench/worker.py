@@ -291,7 +291,6 @@ BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "deepsparse": (("deepsparse",), _deepsparse),
     "zeroskip-fp32": (("zeroskip",), partial(_zeroskip, precision="fp32")),
     "zeroskip-tiles": (("zeroskip",), _on_tiles),
-    "zeroskip-fp16": (("zeroskip",), partial(_zeroskip, precision="fp16")),
     "zeroskip-bf16": (("zeroskip",), partial(_zeroskip, precision="bf16")),
     "zeroskip-int8": (("zeroskip",), partial(_zeroskip, weights="int8")),
 }

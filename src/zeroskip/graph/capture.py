@@ -157,6 +157,7 @@ def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int |
     values: dict[fx.Node, Any] = {source: example.clone()}
     nodes: list[Node] = []
     _drop_dropout_(exported.graph)
+    _drop_pools_(exported.graph)
     for node in exported.graph.nodes:
         if node.op == "get_attr":
             names[node], constants[node] = node.target, getattr(exported.graph_module, node.target)
@@ -205,6 +206,16 @@ def _constants(exported: torch.export.ExportedProgram) -> dict[fx.Node, Any]:
 def _placeholders(exported: torch.export.ExportedProgram) -> list[tuple[fx.Node, InputSpec]]:
     nodes = (node for node in exported.graph.nodes if node.op == "placeholder")
     return list(zip(nodes, exported.graph_signature.input_specs, strict=True))
+
+
+def _drop_pools_(graph: fx.Graph) -> None:
+    """Take out adaptive pools to the size that is there already: AlexNet and VGG have one for other pictures."""
+    for node in list(graph.nodes):
+        if node.target is not ATEN.adaptive_avg_pool2d.default or len(node.args[0].users) > 1:
+            continue
+        if list(node.args[0].meta["val"].shape[-2:]) == list(node.args[1]):
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
 
 
 def _drop_dropout_(graph: fx.Graph) -> None:
