@@ -58,7 +58,8 @@ def tidy(folder: Path, *, most_bytes: int = MOST_BYTES, most_entries: int = MOST
     >>> tidy(Path("~/.cache/zeroskip").expanduser())
     """
     # The folder may have been named by hand and hold other files.
-    found = [(one.stat(), one.path) for one in os.scandir(folder) if ENTRY.fullmatch(one.name)]
+    with os.scandir(folder) as there:
+        found = [(one.stat(), one.path) for one in there if ENTRY.fullmatch(one.name)]
     size, count = sum(about.st_size for about, _ in found), len(found)
     if size <= most_bytes and count <= most_entries:
         return

@@ -41,6 +41,7 @@ from zeroskip.reproduce.rows import (
     Table,
     at_least,
     at_most,
+    error_rows,
     figure,
     within,
     within_share,
@@ -261,18 +262,12 @@ def _table7() -> list[Row]:
 
 def _errors(network: str, findings: Mapping[str, Any]) -> list[Row]:
     told, name = published.TABLE1[network], title(network)
-    judge, unit = Table(PAPER, "Table 1", network, missing(network)).judge, "KB" if told.unit == 1e3 else "MB"
+    table, unit = Table(PAPER, "Table 1", network, missing(network)), "KB" if told.unit == 1e3 else "MB"
+    judge = table.judge
     dense, after = findings.get("stored_bytes_dense"), findings.get("stored_bytes")
-    reference = at_most(figure(told.error).value, f"the published error before, {told.error} %")
-    top5_dense, top5 = (facts.percent(findings.get(key)) for key in ("top5_dense", "top5"))
-    error_dense, error = (facts.percent(findings.get(key)) for key in ("error_dense", "error"))
-    rows = [
-        judge(f"{name} ref", "top-1 error", told.error, error_dense, at_most(), unit="%"),
-        judge(f"{name} compressed", "top-1 error", told.error_after, error, reference, unit="%"),
-    ]
-    if told.top5:
-        rows.append(judge(f"{name} ref", "top-5 error", told.top5, top5_dense, at_most(), unit="%"))
-        rows.append(judge(f"{name} compressed", "top-5 error", told.top5_after, top5, at_most(), unit="%"))
+    before = (told.error, findings.get("error_dense")), (told.top5, findings.get("top5_dense"))
+    reached_errors = (told.error_after, findings.get("error")), (told.top5_after, findings.get("top5"))
+    rows = error_rows(table, name, "compressed", before, reached_errors, what="")
     size = None if after is None else after / told.unit
     rate = None if after is None or dense is None else dense / after
     half = figure(told.rate).digit / 2

@@ -39,6 +39,7 @@ from zeroskip.reproduce.rows import (
     Table,
     at_least,
     at_most,
+    error_rows,
     figure,
     within,
     within_share,
@@ -200,18 +201,12 @@ def _index() -> list[Row]:
 
 def _table1(network: str, findings: Mapping[str, Any]) -> list[Row]:
     told, name = published.TABLE1[network], title(network)
-    judge, kept = Table(PAPER, "Table 1", network, missing(network)).judge, findings.get("weights_kept")
-    reference = at_most(figure(told.error).value, f"the published error before pruning, {told.error} %")
-    top5_dense, top5 = (facts.percent(findings.get(key)) for key in ("top5_dense", "top5_pruned"))
-    dense, pruned = (facts.percent(findings.get(key)) for key in ("error_dense", "error_pruned"))
+    table, kept = Table(PAPER, "Table 1", network, missing(network)), findings.get("weights_kept")
+    judge = table.judge
+    before = (told.error, findings.get("error_dense")), (told.top5, findings.get("top5_dense"))
+    after = (told.error_pruned, findings.get("error_pruned")), (told.top5_pruned, findings.get("top5_pruned"))
     whole = sum(size.weights for size in sizes(network))
-    rows = [
-        judge(f"{name} ref", "top-1 error", told.error, dense, at_most(), unit="%"),
-        judge(f"{name} pruned", "top-1 error", told.error_pruned, pruned, reference, unit="%"),
-    ]
-    if told.top5:
-        rows.append(judge(f"{name} ref", "top-5 error", told.top5, top5_dense, at_most(), unit="%"))
-        rows.append(judge(f"{name} pruned", "top-5 error", told.top5_pruned, top5, at_most(), unit="%"))
+    rows = error_rows(table, name, "pruned", before, after, what=" pruning")
     rate = None if kept is None else whole / kept
     fewer, times = (figure(printed).digit / 2 for printed in (told.parameters_pruned, told.rate))
     rounded = at_most(words="the published figure, and half a step of its last digit", slack=fewer)

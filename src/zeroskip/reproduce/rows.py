@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from zeroskip.reproduce.facts import percent
 
 READ = "read in the paper"
 RECOMPUTED = "recomputed from the paper's figures"
@@ -194,3 +196,27 @@ LAST_DIGIT = Rule(
     lambda told, ours: abs(ours - told.value) <= told.digit * _SLACK,
 )
 EQUAL = Rule("equal", lambda told, ours: ours == told.value)
+
+
+Printed = tuple[str, float | None]
+"""A figure as the paper prints it ("" where it has none), and ours, a share."""
+
+
+def error_rows(
+    table: Table, network: str, word: str, before: Sequence[Printed], after: Sequence[Printed], *, what: str
+) -> list[Row]:
+    """Top-1 and, where the paper has them, top-5 errors of a network before `what` and after it, as `word`.
+
+    >>> error_rows(table, "LeNet-5", "pruned", [("0.80", 0.0057)], [("0.77", 0.0065)], what="pruning")[0].ours
+    0.57
+    """
+    printed = before[0][0]
+    reference = at_most(figure(printed).value, f"the published error before{what}, {printed} %")
+    rows: list[Row] = []
+    for kind, (told, ours), (told_after, found), rule in zip(
+        ("top-1 error", "top-5 error"), before, after, (reference, at_most()), strict=False
+    ):
+        if told:
+            rows.append(table.judge(f"{network} ref", kind, told, percent(ours), at_most(), unit="%"))
+            rows.append(table.judge(f"{network} {word}", kind, told_after, percent(found), rule, unit="%"))
+    return rows
