@@ -48,11 +48,11 @@ def compile(
 ) -> Program:
     """The network as a Program, tuned for batches like `example` (batch first) on `threads` threads.
 
-    Every layer is timed with every kernel that accepts it, dense PyTorch always among them; then the network
-    as a whole is timed with the fastest, with dense layers only, with as many layers in one call as can be, and
-    with images stored pixel by pixel. Compiling takes seconds. zeroskip's own kernels use one thread.
-    Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32",
-    "bf16"), `weights` how weights are stored ("fp32", "bf16", "int8" with a scale for each row, or "codes" of 4
+    Every layer is timed with every kernel that accepts it, dense PyTorch always among them; then whole networks are
+    timed: the fastest layers, dense ones only, as many in one call as can be, images pixel by pixel, and on tiles.
+    Compiling takes seconds. On tiles each thread takes whole images; other kernels of ours use one thread.
+    Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16"),
+    `weights` how weights are stored ("fp32", "bf16", "int8" with a scale for each row, or "codes" of 4
     bits for layers of at most 16 distinct non-zero weights, which changes none of them). `strict` leaves only dense
     kernels: a zero weight times an infinite or NaN input is then NaN, as in PyTorch.
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled, and

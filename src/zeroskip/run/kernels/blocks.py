@@ -1,7 +1,6 @@
 """Convolutions whose zeros come in blocks: neighbouring output channels that lack the same inputs, 4x1 or 8x1.
 
-An input is then loaded once for the block, which is worth a third on top of what zeros are worth alone; see
-`zeroskip.run.tiles.streamed`.
+An input is then loaded once for the block; see `zeroskip.run.tiles.streamed`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -207,29 +208,30 @@ def _convolution(one: Operation, place: _Place, y: Map, kernel: str) -> list[Ste
     whole, x = x, paired(x, place.scratch) if kernel == "amx" else x
     taps, stride = _taps(one, reading, x.layout, len(x.channels) // reading.phases**2)
     bias = np.zeros(one.shape[0], np.float32) if layer.bias is None else layer.bias.detach().numpy()
+    job = partial(
+        Job,
+        one.name,
+        taps=len(taps),
+        stride=stride,
+        x=x,
+        y=y,
+        residual=residual,
+        relu=one.relu,
+        most=one.most,
+    )
     if one.kind == "depthwise":
         weight = np.ascontiguousarray(layer.weight.detach().flatten(1).numpy())
-        return [
-            *copies,
-            depthwise(_job(one, weight, bias, taps, len(taps), stride, x, y, None), place.machine),
-        ]
+        return [*copies, depthwise(job(weight, bias, taps), place.machine)]
     weight = _whole(layer).flatten(1).numpy()
     channels = np.arange(len(x.channels) // reading.phases**2) * x.layout.vector_bytes
     offsets = (channels[:, None] + taps).ravel()
-    job = _job(one, weight, bias, offsets, len(taps), stride, x, y, residual)
+    work = job(weight, bias, offsets)
     if kernel == "baked":
-        return [*copies, *more, job]
+        return [*copies, *more, work]
     if kernel == "amx":
-        return [*copies, *more, pairs(one.name, whole, x, place.machine), amx(job, place.machine)]
+        return [*copies, *more, pairs(one.name, whole, x, place.machine), amx(work, place.machine)]
     block = block_height(weight) if kernel == "blocks" else 1
-    return [*copies, *more, streamed(job, place.machine, block=block)]
-
-
-def _job(
-    one: Operation, weight: np.ndarray, bias: np.ndarray, offsets: np.ndarray, taps: int, stride: int, x: Map,
-    y: Map, residual: Map | None,
-) -> Job:  # fmt: skip
-    return Job(one.name, weight, bias, offsets, taps, stride, x, y, residual, one.relu, one.most)
+    return [*copies, *more, streamed(work, place.machine, block=block)]
 
 
 def _whole(layer: Layer) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Pixels on the move: rings filled from neighbours, maps from one layout into another, tensors in and out."""
+"""Pixels on the move: rings filled from neighbours, maps from one layout into another, phases of tensors."""
 
 from __future__ import annotations
 
@@ -81,13 +81,8 @@ def _source_pixels(target: Layout, places: np.ndarray, phase: Phase) -> np.ndarr
     A target with several rows of phases may hold more rows than its own map: they are read by the taps at the
     border. Image -1 where lanes are not used.
     """
-    slot, y, x = (places[:, [axis]] for axis in range(3))
-    image, down, right = target._lane_places.T
-    stride, first_row, first_column = phase
-    rows = (down * target.tile[0] + y) * stride + first_row
-    columns = (right * target.tile[1] + x) * stride + first_column
-    images = image * target.slots + slot
-    pixels = np.stack(np.broadcast_arrays(images, rows, columns), axis=2)
+    stride, row, column = phase
+    pixels = target.coordinates(places) * (1, stride, stride) + (0, row, column)
     known = (pixels >= 0).all(-1) & (pixels[..., 0] < target.images)
     return np.where(known[..., None], pixels, -1)
 
@@ -99,9 +94,8 @@ def _table(source: Layout, target: Layout, places: np.ndarray, phase: Phase) -> 
     there = source.contains(pixels)
     at, lane = source.find(np.where(there[..., None], pixels, 0))
     entry, mine = np.nonzero(there)
-    empty = np.setdiff1d(
-        np.arange(len(places)), entry
-    )  # nothing comes there: one source, of which no lane is taken
+    # Where nothing comes from, there is one source, of which no lane is taken.
+    empty = np.setdiff1d(np.arange(len(places)), entry)
     keys = np.concatenate([np.stack([entry, at[there]]), np.stack([empty, 0 * empty])], axis=1)
     pairs, group = np.unique(keys, axis=1, return_inverse=True)
     group = group.ravel()[: len(entry)]
