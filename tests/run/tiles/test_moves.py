@@ -17,7 +17,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.run.tiles.doors import enter_whole, leave
-from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.layout import Layout, Map
 from zeroskip.run.tiles.moves import enter, fill_ring, relayout
 from zeroskip.run.tiles.steps import Step, joined
 
@@ -59,7 +59,7 @@ def phased(draw: st.DrawFn, x: Layout, lanes: int) -> tuple[Layout, tuple[int, i
 def test_a_ring_holds_what_padding_with_0_holds_there(data: st.DataObject, machine: Machine) -> None:
     layout = data.draw(layouts(lanes=lanes_of(machine)))
     if not len(layout.around()):
-        assert fill_ring("n", layout, PAGE, range(1), machine) is None
+        assert fill_ring("n", Map(layout, PAGE, range(1)), machine) is None
         return
     x, work = images_of(layout), memory(PAGE + layout.bytes)
     inside = everywhere(layout)[: layout.vectors]
@@ -69,7 +69,7 @@ def test_a_ring_holds_what_padding_with_0_holds_there(data: st.DataObject, machi
     ] = 0
     write_(work, layout, PAGE, x)
     first = data.draw(st.integers(0, layout.channels - 1))
-    run(fill_ring("n", layout, PAGE, range(first, layout.channels), machine), machine, work)
+    run(fill_ring("n", Map(layout, PAGE, range(first, layout.channels)), machine), machine, work)
     found = read(work, layout, PAGE, layout.around(), layout.channels)
     np.testing.assert_array_equal(found[:, first:], seen(layout, x, layout.around())[:, first:])
     assert np.isnan(found[:, :first]).all()
@@ -89,7 +89,9 @@ def test_relayout_brings_every_stride_th_pixel_and_fills_what_lies_beyond(
     write_(work, source, PAGE, x)  # all else, the lanes without pixels too, is NaN and must not be seen
     first = data.draw(st.integers(0, source.channels - 1))
     channels = range(first, source.channels)
-    step = relayout("n", source, target, (PAGE, second), channels, phase, number, machine, fill=fill)
+    step = relayout(
+        "n", Map(source, PAGE, channels), Map(target, second, range(1)), phase, number, machine, fill=fill
+    )
     run(step, machine, work)
     places, mine = everywhere(target), slice(number * len(channels), (number + 1) * len(channels))
     found = read(work, target, second, places, target.channels)
@@ -108,7 +110,7 @@ def test_enter_reads_every_stride_th_pixel_of_a_tensor_and_not_a_byte_beyond_it(
     target, phase, number = data.draw(phased(like, lanes))
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
-    step = enter("n", 1, shape, target, PAGE, phase, number, machine, fill=fill)
+    step = enter("n", 1, shape, Map(target, PAGE, range(1)), phase, number, machine, fill=fill)
     run(step, machine, work, [x, tensor(x)])
     places, mine = everywhere(target), slice(number * like.channels, (number + 1) * like.channels)
     found = read(work, target, PAGE, places, target.channels)
@@ -123,7 +125,7 @@ def test_enter_whole_does_the_same_for_all_pixels(data: st.DataObject, machine: 
     target = replace(data.draw(layouts(lanes=lanes_of(machine), like=like)), channels=like.channels)
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
-    step = enter_whole("n", 0, shape, target, PAGE, machine, fill=fill)
+    step = enter_whole("n", 0, shape, Map(target, PAGE, range(1)), machine, fill=fill)
     run(step, machine, work, [tensor(x)])
     found = read(work, target, PAGE, everywhere(target), target.channels)
     np.testing.assert_array_equal(found, seen(target, x, everywhere(target), fill))
@@ -137,7 +139,7 @@ def test_leave_writes_every_pixel_of_the_channels_asked_for(data: st.DataObject,
     write_(work, layout, PAGE, x)
     first = data.draw(st.integers(0, layout.channels - 1))
     y = tensor(torch.full_like(x[:, first:], torch.nan))
-    run(leave("n", layout, PAGE, range(first, layout.channels), 0, machine), machine, work, [y])
+    run(leave("n", Map(layout, PAGE, range(first, layout.channels)), 0, machine), machine, work, [y])
     assert torch.equal(y, x[:, first:])
 
 
@@ -149,12 +151,15 @@ def test_nan_and_infinity_survive_every_move() -> None:
     second = PAGE + -(-layout.bytes // PAGE) * PAGE
     work, y, middle = memory(second + layout.bytes), torch.empty_like(x), torch.empty_like(x)
     tensors = [x, y, middle]
-    run(enter_whole("n", 0, (1, 3, 3), layout, PAGE, machine), machine, work, tensors)
-    run(leave("n", layout, PAGE, range(1), 2, machine), machine, work, tensors)
-    run(enter("n", 2, (1, 3, 3), layout, PAGE, (1, 0, 0), 0, machine), machine, work, tensors)
-    run(fill_ring("n", layout, PAGE, range(1), machine), machine, work, tensors)
+    run(enter_whole("n", 0, (1, 3, 3), Map(layout, PAGE, range(1)), machine), machine, work, tensors)
+    run(leave("n", Map(layout, PAGE, range(1)), 2, machine), machine, work, tensors)
+    run(enter("n", 2, (1, 3, 3), Map(layout, PAGE, range(1)), (1, 0, 0), 0, machine), machine, work, tensors)
+    run(fill_ring("n", Map(layout, PAGE, range(1)), machine), machine, work, tensors)
     run(
-        relayout("n", layout, layout, (PAGE, second), range(1), (1, 0, 0), 0, machine), machine, work, tensors
+        relayout("n", Map(layout, PAGE, range(1)), Map(layout, second, range(1)), (1, 0, 0), 0, machine),
+        machine,
+        work,
+        tensors,
     )
-    run(leave("n", layout, second, range(1), 1, machine), machine, work, tensors)
+    run(leave("n", Map(layout, second, range(1)), 1, machine), machine, work, tensors)
     torch.testing.assert_close(y, x, rtol=0, atol=0, equal_nan=True)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from zeroskip.graph import Node
 from zeroskip.run.tiles.arrange import HEADER, Arrangement, arrange
-from zeroskip.run.tiles.convolution import Map
+from zeroskip.run.tiles.layout import Map
 from zeroskip.run.tiles.operations import Operation, operations
 
 EXACT = 2**24  # up to here float32 holds every whole number

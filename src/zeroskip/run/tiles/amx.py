@@ -21,7 +21,8 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, vector
 from zeroskip.errors import EngineError
 from zeroskip.run.kernels.compiled import starts
-from zeroskip.run.tiles.convolution import Job, Map, table
+from zeroskip.run.tiles.convolution import Job, table
+from zeroskip.run.tiles.layout import Map
 from zeroskip.run.tiles.steps import Step, activated, compiled, function, kept, lanes_of, step
 
 FEATURES = ("amx-bf16", "amx-tile", "avx512bf16")

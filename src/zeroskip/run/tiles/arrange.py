@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from zeroskip.run.tiles.convolution import Map
-from zeroskip.run.tiles.layout import Layout, fresh, same_places, with_ring
+from zeroskip.run.tiles.layout import Layout, Map, fresh, same_places, with_ring
 from zeroskip.run.tiles.operations import Operation, Window
 
 WASTE = 1.3  # a map keeps the tiles of the one it is made from, unless new ones need so much fewer vectors

@@ -18,7 +18,7 @@ from zeroskip.errors import EngineError
 from zeroskip.run.kernels.compiled import plan
 from zeroskip.run.tiles import baked as maker
 from zeroskip.run.tiles.baked import TABLE_ROW, Baked, bake
-from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.layout import Map
 from zeroskip.run.tiles.steps import Step, compiled, function
 
 # Groups of up to 28 output channels whose code makes one chunk. On Zen 5, where code runs as fast from the
@@ -29,20 +29,6 @@ BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-le
 
 MAKERS = maker.__file__, x86.__file__
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
-
-
-@dataclass(frozen=True)
-class Map:
-    """Some channels of the maps that lie at byte `base` of the workspace."""
-
-    layout: Layout
-    base: int
-    channels: range
-
-    @property
-    def first(self) -> int:
-        """Byte of the workspace from which the offsets of the layout count for these channels."""
-        return self.base + self.channels.start * self.layout.vector_bytes
 
 
 @dataclass(frozen=True)

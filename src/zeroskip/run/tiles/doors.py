@@ -9,29 +9,28 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, vector
-from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.layout import Map
 from zeroskip.run.tiles.steps import Step, compiled, constant, function, lanes_of, step
 
 
 def enter_whole(
-    node: str, slot: int, shape: tuple[int, int, int], target: Layout, base: int, machine: Machine, *,
-    fill: float = 0.0,
-) -> Step:  # fmt: skip
+    node: str, slot: int, shape: tuple[int, int, int], y: Map, machine: Machine, *, fill: float = 0.0
+) -> Step:
     """Read a tensor (images, *shape), whose address is in the workspace's word `slot`, ring and all.
 
     Where the target wants pixels that the tensor does not have, it gets `fill`.
 
-    >>> enter_whole("x", 0, (64, 56, 56), layout, 4096, detect()).name
+    >>> enter_whole("x", 0, (64, 56, 56), Map(layout, 4096, range(64)), detect()).name
     'enter'
     """
-    channels, height, width = shape
+    target, (channels, height, width) = y.layout, shape
     (above, below, left, right), (tall, wide), lanes = target.ring, target.tile, target.lanes
     many = min(target.pitch, lanes)
     starts = np.minimum(np.arange(-left, wide + right, many), wide + right - many)
     grid = np.meshgrid(np.arange(target.slots), np.arange(-above, tall + below), starts, indexing="ij")
     first = np.stack([axis.ravel() for axis in grid], 1)
     columns = first[:, 2:] + np.arange(many)
-    to = base + target.offset(first[:, :1], first[:, 1:2], columns)
+    to = y.first + target.offset(first[:, :1], first[:, 1:2], columns)
     image, row, column = np.moveaxis(target.coordinates(first), -1, 0)
     held = (column[..., None] + np.arange(many) >= 0) & (column[..., None] + np.arange(many) < width)
     held &= ((row >= 0) & (row < height) & (image < target.images))[..., None]
@@ -41,26 +40,27 @@ def enter_whole(
     return step("enter", node, code, 8 * slot, len(first), channels, height * width, to, index, bits)
 
 
-def leave(node: str, source: Layout, base: int, channels: range, slot: int, machine: Machine) -> Step:
-    """Write channels of a map into a tensor (images, channels, height, width) at the address in word `slot`.
+def leave(node: str, x: Map, slot: int, machine: Machine) -> Step:
+    """Write the channels of a map into a tensor (images, channels, height, width) at the address in word `slot`.
 
-    >>> leave("pool5", layout, 4096, range(256), 1, detect()).name
+    >>> leave("pool5", Map(layout, 4096, range(256)), 1, detect()).name
     'leave'
     """
+    source, channels = x.layout, len(x.channels)
     lanes, (tall, wide) = source.lanes, source.tile
     width = min(wide, lanes)  # columns of a tile that are turned at a time
     grid = np.meshgrid(np.arange(source.slots), np.arange(tall), np.arange(0, wide, width), indexing="ij")
     first = np.stack([axis.ravel() for axis in grid], 1)
     columns = np.minimum(first[:, 2:] + np.arange(width), wide - 1)  # the last columns may be read twice
-    at = base + source.offset(first[:, :1], first[:, 1:2], columns) + channels.start * source.vector_bytes
+    at = x.first + source.offset(first[:, :1], first[:, 1:2], columns)
     pixels = source.pixels(first)  # (count, lanes, 3)
     image, row, column = np.moveaxis(pixels, -1, 0)
     left = np.minimum(source.width - column, wide - first[:, 2:])
     held = np.where(image >= 0, np.clip(left, 0, width), 0)
-    index = np.where(image >= 0, (image * len(channels) * source.height + row) * source.width + column, 0)
+    index = np.where(image >= 0, (image * channels * source.height + row) * source.width + column, 0)
     code = _leave_code(machine, lanes, width, max(1, lanes // width))
     area = source.height * source.width
-    return step("leave", node, code, 8 * slot, len(first), len(channels), area, at, index, (1 << held) - 1)
+    return step("leave", node, code, 8 * slot, len(first), channels, area, at, index, (1 << held) - 1)
 
 
 @cache

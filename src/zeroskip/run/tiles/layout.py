@@ -128,6 +128,20 @@ class Layout:
         return (held.astype(np.int64) << np.arange(self.lanes)).sum(1)
 
 
+@dataclass(frozen=True)
+class Map:
+    """Some channels of the maps that lie at byte `base` of the workspace."""
+
+    layout: Layout
+    base: int
+    channels: range
+
+    @property
+    def first(self) -> int:
+        """Byte of the workspace from which the offsets of the layout count for these channels."""
+        return self.base + self.channels.start * self.layout.vector_bytes
+
+
 def fresh(channels: int, height: int, width: int, *, images: int, lanes: int, lane_bytes: int = 4) -> Layout:
     """The grid that needs the fewest vectors, with tiles that are not so thin that their rings outweigh them.
 

@@ -12,9 +12,9 @@ import torch
 from zeroskip.concepts import Layer, Machine
 from zeroskip.run.tiles.amx import amx, paired, pairs
 from zeroskip.run.tiles.arrange import Arrangement, Reading, arrange, reach
-from zeroskip.run.tiles.convolution import Job, Map, bake_all
+from zeroskip.run.tiles.convolution import Job, bake_all
 from zeroskip.run.tiles.doors import enter_whole, leave
-from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.layout import Layout, Map
 from zeroskip.run.tiles.moves import WHOLE, enter, fill_ring, relayout
 from zeroskip.run.tiles.operations import Operation
 from zeroskip.run.tiles.pointwise import mean, pointwise, pool
@@ -105,10 +105,10 @@ def _steps(one: Operation, place: _Place, kernel: str) -> list[Step | Job]:
         copies, x = _source(one, place)
         more, other = _second(one, place)
         found += [*copies, *more, pointwise(node, one, x, other, y, machine)]
-    ring = fill_ring(node, y.layout, y.base, y.channels, machine)
+    ring = fill_ring(node, y, machine)
     found += [] if ring is None or one.kind == "concat" else [ring]
     if node in place.slots:
-        found.append(leave(node, y.layout, y.base, y.channels, place.slots[node], machine))
+        found.append(leave(node, y, place.slots[node], machine))
     return found
 
 
@@ -137,17 +137,11 @@ def _copied(
 ) -> Step:
     if name in place.outside and phase == WHOLE and number == 0:
         slot, shape = place.slots[name], place.outside[name]
-        return enter_whole(one.name, slot, shape, copy.layout, copy.base, place.machine, fill=fill)
+        return enter_whole(one.name, slot, shape, copy, place.machine, fill=fill)
     if name in place.outside:
-        return enter(
-            one.name, place.slots[name], place.outside[name], copy.layout, copy.base, phase, number,
-            place.machine, fill=fill,
-        )  # fmt: skip
-    source = place.arrangement.maps[name]
-    bases = source.base, copy.base
-    return relayout(
-        one.name, source.layout, copy.layout, bases, source.channels, phase, number, place.machine, fill=fill
-    )
+        slot, shape = place.slots[name], place.outside[name]
+        return enter(one.name, slot, shape, copy, phase, number, place.machine, fill=fill)
+    return relayout(one.name, place.arrangement.maps[name], copy, phase, number, place.machine, fill=fill)
 
 
 def _second(one: Operation, place: _Place) -> tuple[list[Step], Map | None]:

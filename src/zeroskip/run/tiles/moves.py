@@ -9,7 +9,7 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, vector
-from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.layout import Layout, Map
 from zeroskip.run.tiles.steps import Step, compiled, constant, function, kept, lanes_of, step
 
 Phase = tuple[int, int, int]
@@ -18,56 +18,53 @@ Phase = tuple[int, int, int]
 WHOLE: Phase = (1, 0, 0)
 
 
-def fill_ring(node: str, layout: Layout, base: int, channels: range, machine: Machine) -> Step | None:
+def fill_ring(node: str, y: Map, machine: Machine) -> Step | None:
     """The ring of a map repeats the pixels of neighbouring tiles, zeros where there are none.
 
-    `base` is where the map lies in the workspace. None where the layout has no ring.
+    None where the layout has no ring.
 
-    >>> fill_ring("conv1", layout, 4096, range(64), detect()).name
+    >>> fill_ring("conv1", Map(layout, 4096, range(64)), detect()).name
     'ring'
     """
-    places = layout.around()
+    layout, places = y.layout, y.layout.around()
     if not len(places):
         return None
     table = _table(layout, layout, places, WHOLE)
-    first = base + channels.start * layout.vector_bytes
-    return _move("ring", node, table, first, first, len(channels), machine, 0.0)
+    return _move("ring", node, table, (y.first, y.first), len(y.channels), machine)
 
 
 def relayout(
-    node: str, source: Layout, target: Layout, bases: tuple[int, int], channels: range, phase: Phase,
-    number: int, machine: Machine, *, fill: float = 0.0,
-) -> Step:  # fmt: skip
-    """Copy one phase of some channels into the target, ring included, behind `number` x channels others there.
+    node: str, source: Map, target: Map, phase: Phase, number: int, machine: Machine, *, fill: float = 0.0
+) -> Step:
+    """Copy one phase of the source into the target, ring included, behind `number` x as many channels there.
 
     Where the target wants pixels that the source does not have, it gets `fill`.
 
-    >>> relayout("conv2", a, b, (0, 65536), range(64), (2, 0, 1), 1, detect()).name
+    >>> relayout("conv2", Map(a, 4096, range(64)), Map(b, 65536, range(256)), (2, 0, 1), 1, detect()).name
     'relayout'
     """
-    places = np.concatenate([target.inside(), target.around()])
-    table = _table(source, target, places, phase)
-    first = bases[0] + channels.start * source.vector_bytes
-    second = bases[1] + number * len(channels) * target.vector_bytes
-    return _move("relayout", node, table, first, second, len(channels), machine, fill)
+    places = np.concatenate([target.layout.inside(), target.layout.around()])
+    table, count = _table(source.layout, target.layout, places, phase), len(source.channels)
+    bases = source.first, target.first + number * count * target.layout.vector_bytes
+    return _move("relayout", node, table, bases, count, machine, fill=fill)
 
 
 def enter(
-    node: str, slot: int, shape: tuple[int, int, int], target: Layout, base: int, phase: Phase, number: int,
-    machine: Machine, *, fill: float = 0.0,
+    node: str, slot: int, shape: tuple[int, int, int], y: Map, phase: Phase, number: int, machine: Machine, *,
+    fill: float = 0.0,
 ) -> Step:  # fmt: skip
     """Read one phase of a tensor (images, *shape), whose address is in the workspace's word `slot`.
 
-    >>> enter("x", 0, (3, 224, 224), layout, 4096, WHOLE, 0, detect()).name
+    >>> enter("x", 0, (3, 224, 224), Map(layout, 4096, range(3)), WHOLE, 0, detect()).name
     'enter'
     """
-    channels, height, width = shape
+    target, (channels, height, width) = y.layout, shape
     places = np.concatenate([target.inside(), target.around()])
     pixels = _source_pixels(target, places, phase)
     image, row, column = np.moveaxis(pixels, -1, 0)
     there = (pixels >= 0).all(-1) & (row < height) & (column < width)
     index = np.where(there, (image * channels * height + row) * width + column, 0).astype(np.int32)
-    to = base + target.offset(*places.T) + number * channels * target.vector_bytes
+    to = y.first + target.offset(*places.T) + number * channels * target.vector_bytes
     code = _enter_code(machine, target.lanes, fill)
     return step("enter", node, code, 8 * slot, len(places), channels, height * width, to, index, _bits(there))
 
@@ -117,12 +114,13 @@ def _move(
     name: str,
     node: str,
     table: _Table,
-    source: int,
-    target: int,
+    bases: tuple[int, int],
     channels: int,
     machine: Machine,
-    fill: float,
+    *,
+    fill: float = 0.0,
 ) -> Step:
+    source, target = bases
     parts: list[int | np.ndarray] = []
     for to, at, lanes, masks in table.values():
         parts += [len(to), to + target, at + source, lanes, masks]

@@ -9,8 +9,7 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, vector
-from zeroskip.run.tiles.convolution import Map
-from zeroskip.run.tiles.layout import Layout
+from zeroskip.run.tiles.layout import Layout, Map
 from zeroskip.run.tiles.operations import Operation, Window
 from zeroskip.run.tiles.steps import Step, activated, compiled, function, kept, lanes_of, step
 
