@@ -126,3 +126,18 @@ def test_batches_fall_back_to_the_one_batch() -> None:
             return [(torch.zeros(2, 8), torch.zeros(2)), (torch.zeros(3, 8), torch.zeros(3))]
 
     assert [len(one) for one in contract.batches(Many())] == [2, 3]
+
+
+def test_examples_are_pairs_where_the_task_has_them_and_tell_classes_from_numbers() -> None:
+    class Many(Bare):
+        targets = torch.zeros(2, dtype=torch.long)
+
+        def batches(self) -> list[tuple[Tensor, Tensor]]:
+            return [(torch.zeros(2, 8), self.targets)]
+
+    class Numbers(Many):
+        targets = torch.zeros(2)
+
+    assert [len(pair) for pair in contract.examples(Many())] == [2]
+    assert isinstance(next(contract.examples(Bare())), Tensor)
+    assert [contract.has_classes(task) for task in (Many(), Numbers(), Bare())] == [True, False, False]

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from zeroskip import files
-from zeroskip.errors import ModelError, TaskError, ZeroskipError
+from zeroskip import files, thresholds
+from zeroskip.errors import ModelError, RecipeError, TaskError, ZeroskipError
 
 FUNCTIONS = ("model", "train", "evaluate", "batch")
 
@@ -154,12 +154,33 @@ def batches(task: Task) -> Iterator[Tensor]:
     >>> next(batches(tasks.digits)).shape
     torch.Size([360, 1, 8, 8])
     """
+    for one in examples(task):
+        yield one if isinstance(one, Tensor) else one[0]
+
+
+def examples(task: Task) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+    """Pairs (inputs, targets) over the task's data set, or its one `batch()` of inputs.
+
+    >>> next(examples(tasks.digits))[1].shape
+    torch.Size([360])
+    """
     if not hasattr(task, "batches"):
         yield batch(task)
         return
     with _blaming(task, "batches()"):
-        for inputs, _ in task.batches():
-            yield inputs
+        yield from ((inputs, targets) for inputs, targets in task.batches())
+
+
+def has_classes(task: Task) -> bool:
+    """Whether `examples` come with the number of a class each.
+
+    >>> has_classes(tasks.digits)
+    True
+    """
+    first = next(examples(task), None)
+    if not isinstance(first, tuple) or not isinstance(first[1], Tensor):
+        return False
+    return first[1].shape == (len(first[0]),) and not first[1].is_floating_point()
 
 
 def batch(task: Task) -> Tensor:
@@ -178,7 +199,7 @@ def batch(task: Task) -> Tensor:
 
 
 def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
-    """A fresh network of the task, with `weights` (a state dict) loaded where given.
+    """A fresh network of the task, with `weights` (a state dict) loaded where given, and the thresholds in it.
 
     Raises TaskError where `model()` returns no `nn.Module`, ModelError where the weights do not fit it.
 
@@ -191,8 +212,8 @@ def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
         raise TaskError(f"{name(task)}: model() returned {type(made).__name__}, not a torch nn.Module.")
     if weights is not None:
         try:
-            made.load_state_dict(weights)
-        except RuntimeError as fact:
+            thresholds.load_(made, weights)
+        except (RuntimeError, RecipeError) as fact:
             told = " ".join(str(fact).split())[:300]
             raise ModelError(f"these weights do not fit the network of {name(task)}: {told}") from None
     check_finite(made)

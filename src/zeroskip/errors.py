@@ -9,6 +9,7 @@
     ├── PackError       a .zs file that is truncated, altered or foreign, or a tensor that cannot be stored
     ├── FileError       a file or folder that cannot be read or written
     ├── RunError        a RUN folder that belongs to another command, or is damaged
+    ├── AcceleratorError  an accelerator whose description contradicts itself, or that cannot run a layer
     └── EngineError     the compiled program cannot be built, or was called wrongly
 
 A message has three parts: what was given, why it cannot work, what to do. The command line prints
@@ -56,3 +57,7 @@ class RunError(ZeroskipError):
 
 class EngineError(ZeroskipError):
     """The compiled program cannot be built, or was called wrongly."""
+
+
+class AcceleratorError(ZeroskipError):
+    """An accelerator whose description contradicts itself, or that cannot run a layer."""

@@ -1,0 +1,126 @@
+"""Computers, ways to compute a layer on them, and measured times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from zeroskip.concepts.network import Layer
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A computer as data. Always an argument, so that "a machine without AVX-512" can be tested.
+
+    features      by LLVM's names, e.g. "avx512f"; cache_bytes: the second-level cache of one core
+    vector_bytes  width of the widest vector that kernels use: 64 (AVX-512), 32 (AVX2), 16
+    """
+
+    name: str
+    arch: str
+    features: frozenset[str]
+    cores: int
+    vector_bytes: int
+    cache_bytes: int = 1 << 20
+
+    @property
+    def title(self) -> str:
+        """What a table says of it."""
+        return f"{self.name}, {self.cores} cores, {8 * self.vector_bytes}-bit vectors"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The fewest bits that kernels may use; the words are explained at `run.compile`."""
+
+    arithmetic: str = "fp32"
+    weights: str = "fp32"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One way to compute a layer on batches shaped (batch, *input_shape).
+
+    accepts    (layer, machine, precision) -> None, or the reason why this kernel cannot run it
+    build      (layer, machine, precision, relu) -> function of the input tensor; relu is fused in
+    reference  (layer, input, relu) -> output, in plain PyTorch; what the kernel rounds is rounded here alike
+    tolerance  an output's largest distance from the reference, as share of sum |weight x input|
+    least_zeros  share of zeros in the input below which it is not tried: it skips them
+    """
+
+    name: str
+    accepts: Callable[[Layer, Machine, Precision], str | None]
+    build: Callable[[Layer, Machine, Precision, bool], Callable[[Tensor], Tensor]]
+    reference: Callable[[Layer, Tensor, bool], Tensor]
+    layout: str = "rows"
+    tolerance: float = 3e-5
+    least_zeros: float = 0.0
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which kernel runs a layer, and why: `seconds` by kernel name for those timed, `refused` the others.
+
+    error  largest distance from the layer in fp32, as share of its largest output; 0 if nothing is rounded
+    """
+
+    layer: str
+    op: str
+    weight_shape: tuple[int, ...]
+    sparsity: float
+    kernel: str
+    seconds: dict[str, float]
+    refused: dict[str, str]
+    reason: str
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Measured seconds of one call, by engine, all in the same run and interleaved.
+
+    seconds         engine -> median of the runs' medians; "zeroskip" is ours; "zeroskip, all dense" skips no zero
+    spread          engine -> (lowest, highest) of the runs' medians
+    max_difference  engine -> largest absolute difference of its output from torch eager's
+    skipped         engine -> why it could not take part
+    """
+
+    seconds: dict[str, float]
+    spread: dict[str, tuple[float, float]]
+    max_difference: dict[str, float]
+    skipped: dict[str, str]
+    batch: int
+    threads: int
+    precision: str
+    machine: str
+    runs: int
+    rounds: int
+
+    @property
+    def dense_engine(self) -> str:
+        """The fastest engine that is not ours."""
+        theirs = (name for name in self.seconds if not name.startswith("zeroskip"))
+        return min(theirs, key=self.seconds.__getitem__)
+
+    @property
+    def dense_seconds(self) -> float:
+        """Seconds of the fastest dense engine."""
+        return self.seconds[self.dense_engine]
+
+    @property
+    def sparse_seconds(self) -> float:
+        """Seconds of the zeroskip program."""
+        return self.seconds["zeroskip"]
+
+    @property
+    def speedup(self) -> float:
+        """Above 1 is faster than the fastest dense engine."""
+        return self.dense_seconds / self.sparse_seconds
+
+    @property
+    def settled(self) -> bool:
+        """Whether the runs of the two do not overlap: otherwise neither can be called faster."""
+        ours, dense = self.spread["zeroskip"], self.spread[self.dense_engine]
+        return ours[1] < dense[0] or dense[1] < ours[0]

@@ -1,0 +1,134 @@
+"""A network and what was measured of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Masks = dict[str, Tensor]
+"""Layer name -> bool tensor shaped like the layer's weight; True is kept."""
+
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(what is being done, steps done, steps in all)."""
+
+
+Edits = list[dict[str, Any]]
+"""What `prune.rebuild(model, edits)` replays on a fresh network, as JSON. An edit is one of
+
+{"edit": "remove", "layer": name, "inputs": [...], "outputs": [...]}  the input columns (features or channels, as the
+layer counts them) and the outputs that go; of a batch norm, inputs are its channels and outputs are []
+{"edit": "threshold", "layer": name, "value": theta}  what enters it with |x| < theta becomes 0
+{"edit": "relu", "layer": name}  the activation becomes a ReLU
+"""
+
+
+TrainState = dict[str, Tensor]
+"""Everything a training needs to continue after an epoch, as tensors under flat names."""
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """The Progress that shows nothing.
+
+    >>> silent("training", 1, 10)
+    """
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weighted operation of a network, with the shapes of one example (no batch axis).
+
+    weight  (out, in) for "linear", (out, in / groups, kh, kw) for "conv2d"; bias (out,) or None
+    """
+
+    name: str
+    op: str
+    weight: Tensor
+    bias: Tensor | None
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] | str = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def weights(self) -> int:
+        """Number of weights, zeros included, biases excluded."""
+        return self.weight.numel()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one example: each weight meets every output position once."""
+        # A linear layer applied to (..., in) and a convolution alike: outputs / out channels = positions.
+        positions = math.prod(self.output_shape) // max(self.weight.shape[0], 1)
+        return self.weights * positions
+
+
+Trace = list[tuple[Layer, Tensor, Tensor]]
+"""(layer, real input, real output) of a few examples, in the order in which the network runs."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """`counts[i]` values lie between `edges[i]` and `edges[i + 1]`."""
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LayerProfile:
+    """What was measured of one layer. Sparsities are shares of exact zeros over a data set.
+
+    input_sparsity_by_channel  one share per input channel (conv2d) or input feature (linear)
+    sensitivity                sparsity -> error of the network when only this layer is pruned
+    weight_std                 standard deviation of the weights, the unit of Han's quality parameter
+    """
+
+    name: str
+    op: str
+    weight_shape: tuple[int, ...]
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    weights: int
+    macs: int
+    stored_bytes: int
+    weight_sparsity: float
+    weight_std: float
+    histogram: Histogram
+    input_sparsity: float
+    output_sparsity: float
+    input_sparsity_by_channel: tuple[float, ...]
+    output_sparsity_by_channel: tuple[float, ...]
+    sensitivity: dict[float, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What was measured of a network, layer by layer; `error` is on the validation split."""
+
+    layers: tuple[LayerProfile, ...]
+    error: float
+
+    def layer(self, name: str) -> LayerProfile:
+        """The layer called `name`.
+
+        >>> profile.layer("fc1").weights
+        235200
+        """
+        return next(layer for layer in self.layers if layer.name == name)
+
+
+def weight_sparsity(weight: Tensor) -> float:
+    """Share of exact zeros in a tensor; 0 for an empty one.
+
+    >>> weight_sparsity(torch.tensor([0.0, 1.0]))
+    0.5
+    """
+    return 1 - torch.count_nonzero(weight).item() / weight.numel() if weight.numel() else 0.0

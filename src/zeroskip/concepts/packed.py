@@ -1,0 +1,48 @@
+"""A network as a file holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PackedTensor:
+    """One stored tensor, exact: `positions` says where its non-zeros are, `values` what they are, as bytes.
+
+    coding          "dense" (no positions: every element has a value), "bitmask", "gaps2" ... "gaps16" (relative
+                    index of that many bits), "huffman2" ... "huffman16" (as Huffman codes), "arithmetic"
+    values_coding   "exact" (as they are), or codes that number the entries of `codebook`: "fixed" (all of one
+                    width), "huffman", "arithmetic"; where both are "arithmetic", `values` holds both
+    codebook        the distinct values, of `codebook_dtype`, torch's name; both empty without codes
+    tables          the Huffman codes of the gaps, then those of the values, where they are used
+    escapes         how many gaps went on because their field was too narrow
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    coding: str
+    nonzeros: int
+    positions: bytes
+    values: bytes
+    values_coding: str = "exact"
+    codebook_dtype: str = ""
+    codebook: bytes = b""
+    tables: bytes = b""
+    escapes: int = 0
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A network's stored tensors. It holds no code: to run it, load it into the task's own model.
+
+    ledger  tensor name -> bytes of its "values", "positions", "codebook", "tables", "header"; "(file)": of no tensor
+    """
+
+    tensors: tuple[PackedTensor, ...]
+    ledger: dict[str, dict[str, int]]
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the whole file in bytes."""
+        return sum(sum(parts.values()) for parts in self.ledger.values())

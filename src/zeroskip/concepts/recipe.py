@@ -1,0 +1,102 @@
+"""How a network is pruned, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import nn
+
+from zeroskip.concepts.network import Masks
+
+
+@dataclass(frozen=True)
+class Round:
+    """One prune-and-retrain step.
+
+    sparsity  a number: the share of all weights that is zero afterwards, cut by one threshold for the
+              whole network; a dict: layer name -> share, each layer cut by its own threshold
+    quality   layer name -> q, instead of sparsity: weights below q x standard deviation go (Han et al. 2015)
+    pattern   where zeros may lie, for all layers or by layer name; see `zeroskip.patterns`
+    score     name of a function in `zeroskip.prune.scores`
+    frozen    layers whose weights do not change in this round's retraining
+    gradual   share of the retraining during which the sparsity grows to its value, fast first (Zhu and Gupta
+              2017); 0: everything is cut before the retraining
+    penalty   {"l1": a, "l2": b}: a x sum |w| + b / 2 x sum w^2 of the layers' weights is added to the loss;
+              "activation_l1" and "activation_hoyer" weigh what ReLUs give: `retrain.penalized`
+    thresholds  layer name -> theta: what enters it with |x| < theta is 0 from now on; they grow as sparsity does
+    teacher   {"weight": a, "temperature": t}: this share of the loss is the distance to the softened answers of
+              the network that the loop started from (Hinton et al. 2015)
+    rescale_dropout  dropout shrinks with the connections it works on (Han et al. 2015, section 3.2)
+    train     keywords handed to the task's `train`, and `learning_rate_divisor`
+    """
+
+    sparsity: float | Mapping[str, float] | None = None
+    quality: Mapping[str, float] | None = None
+    pattern: str | Mapping[str, str] = "free"
+    score: str = "magnitude"
+    frozen: tuple[str, ...] = ()
+    gradual: float = 0.0
+    penalty: Mapping[str, float] = field(default_factory=dict)
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    teacher: Mapping[str, float] = field(default_factory=dict)
+    rescale_dropout: bool = True
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rounds to go through, and how much error they may cost.
+
+    max_error_rise  None: every round is done. A number: rounds stop at the first whose validation error
+                    exceeds the dense network's by more; two bisections follow, the last good point wins
+    reasons         layer name -> why it loses as much as it does, for people
+    """
+
+    rounds: tuple[Round, ...]
+    max_error_rise: float | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dicts and lists; `from_json` turns them back.
+
+        >>> Recipe.from_json(recipe.to_json()) == recipe
+        True
+        """
+        return asdict(self)
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> Recipe:
+        """The recipe that `to_json` wrote."""
+        rounds = tuple(Round(**{**one, "frozen": tuple(one["frozen"])}) for one in value["rounds"])
+        return Recipe(rounds, value["max_error_rise"], value["reasons"])
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of the trade-off that a loop went through.
+
+    kind  "dense", "round", "bisection" or "centroids"; good tells whether the error stayed within the budget
+    """
+
+    kind: str
+    weights_kept: int
+    weights: int
+    error: float
+    good: bool
+    layers_kept: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the weights that is zero."""
+        return 1 - self.weights_kept / self.weights
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """The outcome of pruning: a plain model with its zeros in place, its masks, and the way there."""
+
+    model: nn.Module
+    masks: Masks
+    history: tuple[Point, ...]
