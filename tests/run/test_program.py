@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -280,6 +281,84 @@ def test_fewer_bits_are_used_where_they_are_asked_for_and_what_they_cost_is_said
     assert timing.precision == precision
 
 
+class Inner(nn.Module):
+    """Convolutions with a residual, a depthwise one, a pool and a mean, all on tiles; then a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1)
+        self.apart, self.last = nn.Conv2d(12, 12, 3, padding=1, groups=12), nn.Linear(12, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.first(x))
+        y = functional.max_pool2d(functional.relu(self.second(y) + y), 2)
+        return self.last(self.apart(y).mean((2, 3)))
+
+
+reads_half = pytest.mark.skipif("f16c" not in HERE.features, reason="this processor cannot read fp16")
+IN_FP16 = ("streamed_fp16", "baked_fp16", "depthwise_fp16")
+
+
+@reads_half
+@pytest.mark.parametrize("images", ["", " of 4 images"])
+def test_a_network_on_tiles_in_fp16_answers_within_half_a_percent_for_any_batch(
+    images: str, prefer: Prefer
+) -> None:
+    prefer(f"tiles in fp16{images}")
+    model, x = sparse_(Inner(), 0.5), torch.randn(5, 3, 10, 12)
+    program = run.compile(model, x, precision="fp16")
+    assert program.precision == "fp16"
+    assert program.origin is not None
+    assert program.origin.images == (4 if images else 1)
+    assert set(program.origin.tiles.values()) <= set(IN_FP16)
+    *convolutions, linear = program.choices
+    assert all(choice.kernel in IN_FP16 and 1e-5 < choice.error < 5e-3 for choice in convolutions)
+    assert linear.error == 0
+    assert 1e-5 < program.error < 5e-3
+    for batch in (0, 1, 2, 7, 33):
+        y = torch.randn(batch, 3, 10, 12)
+        torch.testing.assert_close(program(y), model(y).detach(), rtol=5e-3, atol=5e-3)
+    text = " ".join(str(program).split())
+    assert f"{HERE.title}; fp16, batch 5, 1 thread" in text
+    assert f"on tiles; rounds by {convolutions[0].error:.2g} of the largest output" in text
+
+
+@reads_half
+def test_where_fp32_is_faster_nothing_is_rounded_and_the_seconds_of_fp16_are_shown(prefer: Prefer) -> None:
+    prefer("tiles")
+    model, x = sparse_(Inner(), 0.5), torch.randn(2, 3, 8, 8)
+    program = run.compile(model, x, precision="fp16")
+    first, *_ = program.choices
+    assert (first.kernel, first.error, program.error) == (first.kernel.removesuffix("_fp16"), 0.0, 0.0)
+    assert first.seconds["streamed_fp16"] > 0
+    assert "fp32 arithmetic was asked for" in run.compile(model, x).choices[0].refused["streamed_fp16"]
+
+
+@reads_half
+def test_one_layer_that_comes_near_65504_keeps_all_from_fp16_and_is_named(prefer: Prefer) -> None:
+    prefer("tiles in fp16", "tiles")
+    model, x = sparse_(Inner(), 0.5), torch.randn(2, 3, 8, 8)
+    model.second.weight.data.mul_(1e5)
+    program = run.compile(model, x, precision="fp16")
+    *convolutions, _ = program.choices
+    assert not {choice.kernel for choice in convolutions} & set(IN_FP16)
+    reasons = {choice.refused["streamed_fp16"] for choice in convolutions}
+    assert len(reasons) == 1
+    assert re.match(r"second reaches [\d.e+]+ on the example; fp16 ends at 65504", min(reasons))
+    torch.testing.assert_close(program(x), model(x).detach(), rtol=1e-4, atol=1)
+
+
+@reads_half
+def test_one_layer_with_too_many_products_for_fp16_keeps_all_from_it_and_is_named(prefer: Prefer) -> None:
+    prefer("tiles in fp16", "tiles")
+    model = nn.Sequential(nn.Conv2d(3, 240, 3), nn.ReLU(), nn.Conv2d(240, 2, 3)).eval()
+    first, second = run.compile(model, torch.randn(1, 3, 8, 8), precision="fp16").choices
+    assert not {first.kernel, second.kernel} & set(IN_FP16)
+    why = "an output sums 2160 products, and in fp16 a sum of equal ones stops growing at 2048"
+    assert second.refused["streamed_fp16"] == why
+    assert first.refused["streamed_fp16"] == f"2 has no kernel in fp16, which all layers on tiles need: {why}"
+
+
 def test_4_bit_codes_are_used_where_16_distinct_weights_allow_it_and_change_nothing(prefer: Prefer) -> None:
     prefer("gaps_codes")
     model = lenet()
@@ -337,9 +416,8 @@ def test_a_network_that_cannot_run_on_the_example_says_so_in_its_own_words() -> 
 @pytest.mark.parametrize(
     ("keywords", "reason"),
     [
-        ({"precision": "int4"}, 'precision="int4" is unknown. Known are fp32, bf16'),
+        ({"precision": "int4"}, 'precision="int4" is unknown. Known are fp32, bf16, fp16'),
         ({"weights": "fp16"}, 'weights="fp16" is unknown. Known are fp32, bf16, int8, codes'),
-        ({"precision": "fp16"}, 'no kernel computes in it, on any processor. Use precision="bf16"'),
         ({"threads": 0}, "0 threads"),
     ],
 )

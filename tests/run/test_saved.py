@@ -23,8 +23,8 @@ from zeroskip import models, run
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import stored
-from zeroskip.run import choose, saved
-from zeroskip.run.kernels import sell
+from zeroskip.run import choose, saved, whole
+from zeroskip.run.kernels import half, sell
 from zeroskip.run.outputs import leaves
 from zeroskip.run.program import Program
 from zeroskip.run.tiles.operations import operations
@@ -191,6 +191,61 @@ def test_without_avx512_what_was_baked_is_streamed_and_nearly_the_same(tmp_path:
     assert "for want of" in str(again)
 
 
+@pytest.fixture
+def in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """run.compile finds tiles in fp16 fastest."""
+    if "f16c" not in detect().features:
+        pytest.skip("this processor cannot read fp16")
+    monkeypatch.setattr(
+        whole, "medians", lambda times: {one: 1.0 - (one == "tiles in fp16") for one in times}
+    )
+
+
+@pytest.mark.usefixtures("in_fp16")
+def test_a_program_in_fp16_is_loaded_as_one_to_the_last_bit(tmp_path: Path) -> None:
+    x = torch.randn(3, 1, 28, 28)
+    program, model = compiled(models.LeNet5, x, precision="fp16")
+    assert program.origin is not None
+    assert set(program.origin.tiles.values()) == {"streamed_fp16"}
+    again = kept(program, tmp_path / "program")
+    assert torch.equal(again(x), program(x))
+    assert again.error == program.error > 0
+    assert not torch.equal(again(x), model(x))
+    assert str(again) == str(program)
+
+
+@pytest.mark.usefixtures("in_fp16")
+def test_a_machine_that_cannot_read_fp16_computes_all_of_it_in_fp32(tmp_path: Path) -> None:
+    x = torch.randn(1, 2, 16, 16)
+    network = lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8))
+    program, model = compiled(network, x, precision="fp16", kernels=half.KERNELS)
+    assert program.origin is not None
+    assert set(program.origin.tiles.values()) == {"streamed_fp16", "depthwise_fp16"}
+    run.save(program, tmp_path / "program")
+    without = replace(detect(), features=detect().features - {"f16c"})
+    again = run.load(tmp_path / "program", machine=without)
+    assert again.origin is not None
+    assert set(again.origin.tiles.values()) == {"streamed", "depthwise"}
+    assert again.error == 0 == again.choices[0].error
+    assert "for want of depthwise_fp16: the processor cannot read fp16" in " ".join(str(again).split())
+    torch.testing.assert_close(again(x), model(x), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.usefixtures("in_fp16")
+def test_without_avx512_fp16_what_was_baked_for_it_takes_its_neighbours_to_fp32(tmp_path: Path) -> None:
+    x = torch.randn(1, 1, 28, 28)
+    program, model = compiled(models.LeNet5, x, precision="fp16")
+    assert program.origin is not None
+    first, second = sorted(program.origin.tiles)
+    program.origin = replace(program.origin, tiles={first: "baked_fp16", second: "streamed_fp16"})
+    run.save(program, tmp_path / "program")
+    without = replace(detect(), features=detect().features - {"avx512fp16"})
+    again = run.load(tmp_path / "program", machine=without)
+    assert again.origin is not None
+    assert again.origin.tiles == {first: "streamed", second: "streamed"}
+    torch.testing.assert_close(again(x), model(x), rtol=1e-4, atol=1e-6)
+
+
 def test_a_kernel_that_cannot_run_here_is_named_with_its_reason(tmp_path: Path) -> None:
     program, _ = compiled(models.LeNet300100, torch.randn(1, 784))
     assert program.origin is not None
@@ -296,6 +351,7 @@ LIES: dict[str, tuple[list[Any], Any]] = {
     "no threads": (["program", "threads"], 0),
     "seconds that are a list": (["program", "seconds"], []),
     "choices without dense": (["program", "choices", 0, "seconds"], {}),
+    "tiles of two kinds of numbers": (["plan", "tiles", "conv2d"], "streamed_fp16"),
     "another version": (["version"], 2),
 }
 

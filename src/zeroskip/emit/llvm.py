@@ -14,6 +14,7 @@ from zeroskip.emit.cache import cached
 
 POINTER = "ptr"
 INTEGER = "i64"
+SHORT = {"float": "f32", "half": "f16", "i32": "i32"}  # in the names of intrinsics
 
 
 def vector(lanes: int, element: str = "float") -> str:
@@ -85,21 +86,35 @@ class Function:
         """The integer a x b."""
         return self.value(f"mul nsw i64 {a}, {b}")
 
+    def subtract(self, a: str | int, b: str | int) -> str:
+        """The integer a - b."""
+        return self.value(f"sub nsw i64 {a}, {b}")
+
+    def bounded(self, a: str | int, low: int, high: int) -> str:
+        """The integer from low to high that is nearest to `a`."""
+        return self.smaller(self.call(INTEGER, "llvm.smax.i64", f"i64 {a}", f"i64 {low}"), high)
+
     def smaller(self, a: str | int, b: str | int) -> str:
         """The smaller one of two integers."""
         return self.call(INTEGER, "llvm.smin.i64", f"i64 {a}", f"i64 {b}")
 
-    def multiply_add(self, lanes: int, a: str, b: str, c: str) -> str:
+    def multiply_add(self, lanes: int, a: str, b: str, c: str, *, element: str = "float") -> str:
         """Vector a x b + c, in one instruction where the processor has it."""
-        kind = vector(lanes)
-        return self.call(kind, f"llvm.fmuladd.v{lanes}f32", f"{kind} {a}", f"{kind} {b}", f"{kind} {c}")
+        kind, name = vector(lanes, element), f"llvm.fmuladd.v{lanes}{SHORT[element]}"
+        return self.call(kind, name, f"{kind} {a}", f"{kind} {b}", f"{kind} {c}")
 
-    def relu(self, lanes: int, a: str) -> str:
+    def relu(self, lanes: int, a: str, *, element: str = "float") -> str:
         """Vector with 0 in place of what is below 0; NaN stays, as in PyTorch."""
-        negative = self.value(f"fcmp olt {vector(lanes)} {a}, zeroinitializer")
-        return self.value(
-            f"select {vector(lanes, 'i1')} {negative}, {vector(lanes)} zeroinitializer, {vector(lanes)} {a}"
-        )
+        kind = vector(lanes, element)
+        negative = self.value(f"fcmp olt {kind} {a}, zeroinitializer")
+        return self.value(f"select {vector(lanes, 'i1')} {negative}, {kind} zeroinitializer, {kind} {a}")
+
+    def converted(self, lanes: int, a: str, source: str, target: str) -> str:
+        """Vector of floats as halves or of halves as floats, rounded to the nearest; as it is where types agree."""
+        if source == target:
+            return a
+        operation = "fptrunc" if target == "half" else "fpext"
+        return self.value(f"{operation} {vector(lanes, source)} {a} to {vector(lanes, target)}")
 
     def splat(self, lanes: int, value: str, element: str = "float") -> str:
         """Vector that holds `value` in every lane."""
@@ -126,9 +141,9 @@ class Function:
         name = f"llvm.masked.store.v{lanes}f32.p0"
         self.perform(name, f"{kind} {value}", f"ptr {pointer}", "i32 4", f"{flags} {mask}")
 
-    def larger(self, lanes: int, a: str, b: str) -> str:
+    def larger(self, lanes: int, a: str, b: str, *, element: str = "float") -> str:
         """Vector of the larger of two numbers; NaN where either is NaN, and either of 0 and -0."""
-        kind, name = vector(lanes), f"llvm.maximum.v{lanes}f32"
+        kind, name = vector(lanes, element), f"llvm.maximum.v{lanes}{SHORT[element]}"
         self._declarations.add(f"declare {kind} @{name}({kind}, {kind})")
         return self.value(f"call nsz {kind} @{name}({kind} {a}, {kind} {b})")
 
@@ -152,9 +167,20 @@ class Function:
         name = f"llvm.masked.scatter.v{lanes}f32.v{lanes}p0"
         self.perform(name, f"{kind} {value}", at, "i32 4", f"{flags} {mask}")
 
-    def prefetch(self, pointer: str) -> None:
-        """Ask for the cache line at `pointer`, wherever that is, to be read soon."""
-        self.perform("llvm.prefetch.p0", f"ptr {pointer}", "i32 0", "i32 3", "i32 1")
+    def compressed(self, lanes: int, mask: str, a: str, *, element: str = "float") -> str:
+        """Vector that begins with the lanes of `a` where the mask is true, in their order; the rest is anything."""
+        kind, name = vector(lanes, element), f"llvm.experimental.vector.compress.v{lanes}{SHORT[element]}"
+        return self.call(kind, name, f"{kind} {a}", f"{vector(lanes, 'i1')} {mask}", f"{kind} poison")
+
+    def count(self, lanes: int, mask: str) -> str:
+        """How many lanes of the mask are true."""
+        bits = self.value(f"bitcast {vector(lanes, 'i1')} {mask} to i{lanes}")
+        ones = self.call(f"i{lanes}", f"llvm.ctpop.i{lanes}", f"i{lanes} {bits}")
+        return self.value(f"zext i{lanes} {ones} to i64")
+
+    def prefetch(self, pointer: str, *, level: int = 1) -> None:
+        """Ask for the cache line at `pointer`, wherever that is, to be brought into a cache of that level."""
+        self.perform("llvm.prefetch.p0", f"ptr {pointer}", "i32 0", f"i32 {4 - level}", "i32 1")
 
     def part(self, a: str, element: str, lanes: int, start: int, count: int) -> str:
         """The lanes start, start + 1, ... of a vector, `count` of them; those past its end hold anything."""
@@ -164,7 +190,7 @@ class Function:
         )
         return self.value(f"shufflevector {kind} {a}, {kind} poison, {vector(count, 'i32')} <{order}>")
 
-    def transposed(self, vectors: Sequence[str]) -> list[str]:
+    def transposed(self, vectors: Sequence[str], *, element: str = "float") -> list[str]:
         """As many vectors as each has lanes, seen as a square, with rows and columns exchanged."""
         rows, lanes, step = list(vectors), len(vectors), 1
         while step < lanes:
@@ -173,7 +199,9 @@ class Function:
                 pair = rows[top], rows[top + step]
                 left = [i + lanes - step if i & step else i for i in range(lanes)]
                 right = [i + lanes if i & step else i + step for i in range(lanes)]
-                rows[top], rows[top + step] = self._shuffle(*pair, left), self._shuffle(*pair, right)
+                rows[top], rows[top + step] = (
+                    self._shuffle(*pair, order, element) for order in (left, right)
+                )
             step *= 2
         return rows
 
@@ -201,6 +229,16 @@ class Function:
         self.do(f"br label %test{number}")
         self._lines.append(f"done{number}:")
 
+    @contextmanager
+    def when(self, condition: str) -> Iterator[None]:
+        """What is written inside runs where the condition, an i1, is true."""
+        number = self._number()
+        self.do(f"br i1 {condition}, label %then{number}, label %after{number}")
+        self._lines.append(f"then{number}:")
+        yield
+        self.do(f"br label %after{number}")
+        self._lines.append(f"after{number}:")
+
     def text(self, machine: Machine) -> str:
         """The finished module, with vectors as wide as the machine's."""
         kinds = {POINTER: f"{POINTER} noalias", INTEGER: INTEGER}
@@ -215,8 +253,8 @@ class Function:
         numbers = f"{vector(lanes, 'i32')} {places}"
         return f"{vector(lanes, POINTER)} " + self.value(f"getelementptr float, ptr {pointer}, {numbers}")
 
-    def _shuffle(self, a: str, b: str, lanes: Sequence[int]) -> str:
-        kind = vector(len(lanes))
+    def _shuffle(self, a: str, b: str, lanes: Sequence[int], element: str) -> str:
+        kind = vector(len(lanes), element)
         order = ", ".join(f"i32 {lane}" for lane in lanes)
         return self.value(f"shufflevector {kind} {a}, {kind} {b}, {vector(len(lanes), 'i32')} <{order}>")
 
@@ -265,7 +303,7 @@ def assembly(ir: str, machine: Machine, *, triple: str | None = None) -> str:
 
 def _alignment(kind: str) -> int:
     element = kind.strip("<>").split(" x ")[-1]
-    return {"i8": 1, "i16": 2, "i32": 4, "float": 4, INTEGER: 8, POINTER: 8}[element]
+    return {"i8": 1, "i16": 2, "i32": 4, "half": 2, "float": 4, INTEGER: 8, POINTER: 8}[element]
 
 
 def _object(ir: str, machine: Machine) -> bytes:

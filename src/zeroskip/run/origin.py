@@ -16,7 +16,8 @@ class Origin:
 
     dtype    of the network's input
     kernels  node of a layer -> its kernel, unless the layer works on tiles
-    tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles
+    tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. Either all their
+             names end with tiles.half.SUFFIX, and maps hold fp16, or none does
     images   that are worked on at a time there
     """
 

@@ -25,21 +25,20 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.stored import from_json, to_json
-from zeroskip.run.kernels import ALL
+from zeroskip.run.kernels import ALL, half
 from zeroskip.run.origin import Origin
 from zeroskip.run.program import Program
 from zeroskip.run.schedule import schedule
 from zeroskip.run.tiles.checks import check
+from zeroskip.run.tiles.half import SUFFIX, is_half
 from zeroskip.run.tiles.operations import Operation, operations
 from zeroskip.run.tiles.plan import on_tiles
 from zeroskip.run.whole import scratch, through
 
 KEY, VERSION = "zeroskip program", 1
 KERNELS = {kernel.name: kernel for kernel in ALL}
-DEPTHWISE, EVERYWHERE = (
-    "depthwise",
-    "streamed",
-)  # on tiles: the only one for its layers, and one for any machine
+# On tiles: the only ones for their layers, in fp32 and in fp16; and one for any machine.
+DEPTHWISE, EVERYWHERE = ("depthwise", f"depthwise{SUFFIX}"), "streamed"
 MOST_IMAGES, MOST_THREADS, MOST_EXAMPLES = 64, 1024, 1 << 31  # that a file may ask for
 
 
@@ -58,7 +57,7 @@ def save(program: Program, path: str | Path) -> Path:
         raise EngineError(
             "the network was changed after it was compiled. Compile again with run.compile, then save."
         )
-    foreign = {*origin.kernels.values(), *origin.tiles.values()} - {*KERNELS, DEPTHWISE}
+    foreign = {*origin.kernels.values(), *origin.tiles.values()} - {*KERNELS, *DEPTHWISE}
     if foreign:
         raise EngineError(f'the kernel "{min(foreign)}" is not zeroskip\'s own, and a file holds no code.')
     try:
@@ -76,8 +75,9 @@ def save(program: Program, path: str | Path) -> Path:
 def load(path: str | Path, *, machine: Machine | None = None) -> Program:
     """The program in a file that `save` wrote; it owns its weights, so no network is watched for changes.
 
-    A layer on tiles whose kernel this machine cannot run gets the one that runs everywhere. Raises FileError where
-    there is no such file, EngineError where it is damaged, or this machine cannot run another of its kernels.
+    A layer on tiles whose kernel this machine cannot run gets the one that runs everywhere; if they compute in fp16,
+    all of them do, in fp32. Raises FileError where there is no such file, EngineError where it is damaged, or this
+    machine cannot run another of its kernels.
 
     >>> load("lenet.program")(x)
     """
@@ -91,11 +91,10 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         check(chain, {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}})
         origin = _origin(header["plan"], graph, dtype, chain)
         moved = _moved(origin, chain, machine)
-        choices = tuple(_choice(one, moved) for one in header["program"]["choices"])
-        fitting = replace(
-            origin, tiles={**origin.tiles, **dict.fromkeys((name for name, _ in moved), EVERYWHERE)}
-        )
-        program = _program(header["program"], choices, fitting, machine)
+        tiles = {**origin.tiles, **{one: kernel for one, (_, kernel, _) in moved.items()}}
+        instead = {layer: (kernel, why) for layer, kernel, why in moved.values()}
+        choices = tuple(_choice(one, instead) for one in header["program"]["choices"])
+        program = _program(header["program"], choices, replace(origin, tiles=tiles), machine)
         program(torch.zeros(2, *graph.shape, dtype=dtype))  # says what does not fit together
         return program
     except Exception as fact:  # Python and torch raise all kinds of errors about what makes no sense to them
@@ -139,8 +138,8 @@ def _origin(plan: dict[str, Any], graph: Graph, dtype: torch.dtype, chain: Seque
     tiles = {one.name: plan["tiles"][one.name] for one in chain if one.layer is not None}
     depthwise = {one.name for one in chain if one.kind == "depthwise"}
     for name, kernel in {**kernels, **tiles}.items():
-        fits = kernel == DEPTHWISE if name in depthwise else _works_on_tiles(kernel) == (name in tiles)
-        if not fits:
+        fits = kernel in DEPTHWISE if name in depthwise else _works_on_tiles(kernel) == (name in tiles)
+        if not fits or (name in tiles and is_half([kernel]) != is_half(tiles.values())):
             raise EngineError(f'"{kernel}" does not compute {name}')
     return Origin(graph, dtype, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
 
@@ -153,23 +152,29 @@ def _works_on_tiles(kernel: str) -> bool:
     return KERNELS[kernel].layout == "tiles"
 
 
-def _moved(origin: Origin, chain: Sequence[Operation], machine: Machine) -> dict[tuple[str, str], str]:
-    """(operation, layer) -> why its kernel on tiles cannot run here. EngineError where that is another kernel."""
+def _moved(origin: Origin, chain: Sequence[Operation], machine: Machine) -> dict[str, tuple[str, str, str]]:
+    """Operation on tiles whose kernel cannot run here -> its layer, the kernel that can, and why.
+
+    EngineError where that is a kernel of a layer elsewhere.
+    """
     for node in _layers(origin.graph):
         why = _refusal(origin.kernels.get(node.name), node.layer, origin, machine)
         if why is not None:
             raise EngineError(f'{node.name} was compiled for "{origin.kernels[node.name]}", which {why}')
-    reasons = {
-        (one.name, one.layer.name): _refusal(origin.tiles[one.name], one.layer, origin, machine)
-        for one in chain
-        if one.layer is not None
-    }
-    return {names: why for names, why in reasons.items() if why is not None}
+    layers = {one.name: one.layer for one in chain if one.layer is not None}
+    reasons = {one: _refusal(origin.tiles[one], layer, origin, machine) for one, layer in layers.items()}
+    first = next((why for why in reasons.values() if why is not None), None)
+    if first is not None and is_half(origin.tiles.values()):  # all of them work on maps of one type
+        reasons = {one: why or first for one, why in reasons.items()}
+    kernels = {one.name: DEPTHWISE[0] if one.kind == "depthwise" else EVERYWHERE for one in chain}
+    return {one: (layers[one].name, kernels[one], why) for one, why in reasons.items() if why is not None}
 
 
 def _refusal(kernel: str | None, layer: Layer | None, origin: Origin, machine: Machine) -> str | None:
-    if kernel is None or kernel == DEPTHWISE or layer is None:
+    if kernel is None or kernel == DEPTHWISE[0] or layer is None:
         return None
+    if kernel in DEPTHWISE:
+        return half.refusal(layer, machine, origin.precision)
     return KERNELS[kernel].accepts(layer, machine, origin.precision)
 
 
@@ -194,14 +199,14 @@ def _program(about: dict[str, Any], choices: tuple[Choice, ...], origin: Origin,
         threads=threads,
         seconds=float(about["seconds"]),
         dense_seconds=float(about["dense_seconds"]),
-        error=float(about["error"]),
+        error=float(about["error"]) if any(choice.error for choice in choices) else 0.0,
         scratch=scratch(final, threads),
         through=through(final),
         origin=origin,
     )
 
 
-def _choice(one: dict[str, Any], moved: Mapping[tuple[str, str], str]) -> Choice:
+def _choice(one: dict[str, Any], instead: Mapping[str, tuple[str, str]]) -> Choice:
     choice = Choice(
         layer=str(one["layer"]),
         op=str(one["op"]),
@@ -215,11 +220,11 @@ def _choice(one: dict[str, Any], moved: Mapping[tuple[str, str], str]) -> Choice
     )
     if not {"dense", choice.kernel} <= set(choice.seconds):
         raise EngineError(f'no seconds of "{choice.kernel}" are known for {choice.layer}')
-    why = next((why for (_, layer), why in moved.items() if layer == choice.layer), None)
-    if why is None:
+    if choice.layer not in instead:
         return choice
-    seconds = {EVERYWHERE: math.nan, **choice.seconds}
-    return replace(choice, kernel=EVERYWHERE, seconds=seconds, reason=f"for want of {choice.kernel}: {why}")
+    kernel, why = instead[choice.layer]
+    seconds, reason = {kernel: math.nan, **choice.seconds}, f"for want of {choice.kernel}: {why}"
+    return replace(choice, kernel=kernel, seconds=seconds, reason=reason, error=0.0)
 
 
 def _count(value: Any, most: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,9 +12,13 @@ from torch import Tensor
 from zeroskip.concepts import Choice, Machine
 from zeroskip.graph import Graph
 from zeroskip.run.kernels.compiled import Compiled
+from zeroskip.run.kernels.dense import reference
+from zeroskip.run.outputs import share
 from zeroskip.run.race import Race
 from zeroskip.run.schedule import Runner, schedule
-from zeroskip.run.tiles.plan import Tiled, tiled
+from zeroskip.run.tiles.half import beyond, is_half
+from zeroskip.run.tiles.operations import Operation, operations
+from zeroskip.run.tiles.plan import Tiled, alone, tiled, values_of
 from zeroskip.run.tiles.segment import Segment
 from zeroskip.run.timing import interleaved, medians
 
@@ -55,6 +59,7 @@ def assemble(
     >>> assemble(graph, x, races, detect(), 1).seconds
     0.0061
     """
+    races = _trusted(graph, example, races)
     plans = _plans(races)
     runs = {
         name: schedule(graph, {node: races[node].built[kernel] for node, kernel in plan.items()})
@@ -75,8 +80,11 @@ def assemble(
     plan = plans.get(best, rest)
     choices = {node: _settled(each, plan[node]) for node, each in races.items()}
     # Kernels that lost were timed image by image only.
-    for name in dict.fromkeys(["tiles", best]) if best in parts else ():
+    singles = [name for name, part in parts.items() if _images(part.graph) == 1 and name != best]
+    for name in [*singles, best] if best in parts else ():
         choices |= _on_tiles(parts[name], choices, races, len(example), threads)
+    if best in parts and is_half(parts[best].kernels.values()):
+        choices |= _with_errors(graph, example, choices, machine)
     final = parts[best].graph if best in parts else graph
     chosen = {
         node: each.references.get(choices[node].kernel, each.references["dense"])
@@ -96,16 +104,57 @@ def assemble(
     )
 
 
+def _trusted(graph: Graph, example: Tensor, races: Mapping[str, Race]) -> dict[str, Race]:
+    """The races, without kernels in fp16 where an operation on tiles cannot use it.
+
+    Operations on tiles hand their numbers on as they are, so that one keeps all others from it.
+    """
+    some = any(is_half(each.on_tiles) for each in races.values())
+    chain = operations(graph) if some else []
+    why = _without_kernel(chain, races) or (beyond(chain, values_of(graph, example)) if chain else None)
+    return dict(races) if why is None else {node: _without_half(each, why) for node, each in races.items()}
+
+
+def _without_kernel(chain: Sequence[Operation], races: Mapping[str, Race]) -> str | None:
+    """Which convolution on tiles has no kernel in fp16, and why."""
+    by_layer = {race.choice.layer: race for race in races.values()}
+    for one in chain:
+        race = None if one.layer is None or one.kind != "conv" else by_layer[one.layer.name]
+        if race is not None and not is_half(race.on_tiles):
+            why = next((why for name, why in race.choice.refused.items() if is_half([name])), "")
+            return f"{race.choice.layer} has no kernel in fp16, which all layers on tiles need: {why}"
+    return None
+
+
+def _without_half(race: Race, why: str) -> Race:
+    without = {name: why for name in race.on_tiles if is_half([name])}
+    choice = replace(race.choice, refused=race.choice.refused | without)
+    return replace(race, choice=choice, on_tiles=tuple(name for name in race.on_tiles if name not in without))
+
+
 def _tiled(
     graph: Graph, example: Tensor, races: Mapping[str, Race], machine: Machine, threads: int
 ) -> dict[str, Tiled]:
-    """The network on tiles, image by image and, for batches, several at a time."""
-    kernels = {race.choice.layer: race.on_tiles for race in races.values()}
+    """The network on tiles in fp32 and in fp16, image by image and, for batches, several at a time."""
+    found: dict[str, Tiled] = {}
+    for title, half in (("tiles", False), ("tiles in fp16", True)):
+        kernels = {
+            race.choice.layer: [name for name in race.on_tiles if is_half([name]) is half]
+            for race in races.values()
+        }
+        found |= _singly_and_together(title, graph, example, races, machine, threads, kernels)
+    return found
+
+
+def _singly_and_together(
+    title: str, graph: Graph, example: Tensor, races: Mapping[str, Race], machine: Machine, threads: int,
+    kernels: Mapping[str, Sequence[str]],
+) -> dict[str, Tiled]:  # fmt: skip
     single = tiled(graph, example, machine, kernels, images=1, threads=threads)
     if single is None:
         return {}
     if len(example) < TOGETHER * threads:
-        return {"tiles": single}
+        return {title: single}
     layer = {node: race.choice.layer for node, race in races.items()}
     settled = {
         layer[node]: [single.kernels[one]]
@@ -114,7 +163,7 @@ def _tiled(
         if node in layer
     }
     several = tiled(graph, example, machine, settled, images=TOGETHER, threads=threads)
-    return {"tiles": single} if several is None else {"tiles": single, f"tiles of {TOGETHER} images": several}
+    return {title: single} if several is None else {title: single, f"{title} of {TOGETHER} images": several}
 
 
 def _partly(part: Tiled, rest: Plan, races: Mapping[str, Race]) -> Runner:
@@ -171,6 +220,21 @@ def _on_tiles(
                 error=races[node].errors.get(part.kernels[one], 0.0),
                 reason="on tiles",
             )
+    return found
+
+
+def _with_errors(
+    graph: Graph, example: Tensor, choices: Mapping[str, Choice], machine: Machine
+) -> dict[str, Choice]:
+    """The choices of layers in fp16, with errors that come from sums as much as from weights and inputs."""
+    values, found = values_of(graph, example), {}
+    for node in graph.nodes:
+        choice = choices.get(node.name)
+        if choice is None or node.layer is None or not is_half([choice.kernel]):
+            continue
+        x = values[node.inputs[0]]
+        y = alone(node.layer, node.relu, choice.kernel, machine)(x)
+        found[node.name] = replace(choice, error=share(y, reference(node.layer, x, node.relu)))
     return found
 
 

@@ -131,7 +131,7 @@ def _with_shape(node: Node, values: Mapping[str, Tensor]) -> Node:
 
 def both(
     nodes: Sequence[Node], given: Mapping[str, Tensor], machine: Machine, *, leaving: Sequence[str] = (),
-    kernel: str = "baked", behind: bool | None = True,
+    kernel: str = "baked", behind: bool | None = True, half: bool = False,
 ) -> tuple[list[Operation], list[tuple[Tensor, Tensor]]]:  # fmt: skip
     """The operations, and for each value that leaves (else the last one): on tiles in guarded memory, and exact.
 
@@ -145,7 +145,7 @@ def both(
     shapes = {name: tuple(values[name].shape[1:]) for name in names}
     part, guards = guarded.lowered(
         chain, outside, shapes, machine, behind=behind, images=len(next(iter(given.values()))),
-        kernels={one.name: kernel for one in chain},
+        kernels={one.name: kernel for one in chain}, half=half,
     )  # fmt: skip
     made = guarded.call(part, guards, [given[name] for name in part.entering])
     return chain, [(ours, values[name]) for ours, name in zip(made, names, strict=True)]

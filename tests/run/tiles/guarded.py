@@ -45,7 +45,7 @@ def memory(size: int, guards: Sequence[int] = ()) -> np.ndarray:
     whole = -(-size // PAGE) * PAGE
     mapped = mmap.mmap(-1, whole + PAGE)
     array = np.frombuffer(mapped, np.uint8)
-    array.view(np.uint32)[:] = 0x7FC00000  # NaN
+    array.view(np.uint32)[:] = 0x7FC07FC0  # NaN in fp32, and two of them in fp16
     for guard in [*guards, whole]:
         _protect(array.ctypes.data + guard)
     return array[:size] if guards else array[whole - size : whole]

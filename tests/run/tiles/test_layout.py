@@ -12,8 +12,8 @@ from maps import everywhere, layouts
 
 from zeroskip.run.tiles.layout import Layout, fresh, same_places, with_ring
 
-LANES = st.sampled_from([4, 8, 16])
-ANY = LANES.flatmap(lambda lanes: layouts(lanes=lanes))
+SIZES = st.sampled_from([(4, 4), (8, 4), (16, 4), (8, 2), (16, 2), (32, 2)])
+ANY = SIZES.flatmap(lambda sizes: layouts(lanes=sizes[0], lane_bytes=sizes[1]))
 MANY = settings(max_examples=50, deadline=None)
 
 
@@ -65,7 +65,7 @@ def test_a_ring_repeats_the_pixels_of_the_neighbours_and_nothing_but_pixels(layo
     assert layout.contains(pixels[there]).all()
 
 
-@pytest.mark.parametrize("lanes", [4, 8, 16])
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
 def test_fresh_tiles_of_all_maps_up_to_20_x_20_are_near_the_fewest_of_all_grids(lanes: int) -> None:
     grids = [(down, lanes // down) for down in range(1, lanes + 1) if lanes % down == 0]
     for height, width, images in np.ndindex(20, 20, 2):
@@ -83,7 +83,7 @@ def test_fresh_tiles_of_all_maps_up_to_20_x_20_are_near_the_fewest_of_all_grids(
     ("height", "width", "lanes", "grid"),
     [
         (56, 56, 16, (1, 4, 4)), (7, 7, 16, (1, 8, 2)), (1, 1, 16, (1, 1, 16)), (1, 100, 16, (1, 1, 16)),
-        (100, 1, 16, (1, 16, 1)), (8, 8, 8, (1, 4, 2)), (8, 8, 4, (1, 2, 2)),
+        (100, 1, 16, (1, 16, 1)), (8, 8, 8, (1, 4, 2)), (8, 8, 4, (1, 2, 2)), (56, 56, 32, (1, 4, 8)),
     ],
 )  # fmt: skip
 def test_maps_are_cut_into_squares_lines_into_lines_and_rows_of_4_pixels_stay_whole_where_they_can(
@@ -97,6 +97,7 @@ def test_same_places_do_not_ask_for_channels_rings_or_sizes_but_for_tiles() -> N
     assert same_places(layout, replace(layout, channels=3, ring=(1, 1, 1, 1)))
     assert not same_places(layout, replace(layout, tile=(layout.tile[0] + 1, layout.tile[1])))
     assert not same_places(layout, replace(layout, images=3))
+    assert not same_places(layout, replace(layout, lane_bytes=2))
     assert not same_places(layout, replace(layout, grid=(2, *layout.grid[1:])))
 
 

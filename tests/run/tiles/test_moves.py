@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from guarded import PAGE, memory, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maps import everywhere, images_of, layouts, read, seen, write_
+from maps import HALF_MACHINES, everywhere, images_of, layouts, read, seen, write_
 from run.drawn import MACHINES
 from torch import Tensor
 
@@ -22,12 +23,15 @@ from zeroskip.run.tiles.moves import enter, fill_ring, relayout
 from zeroskip.run.tiles.steps import Step, joined
 
 MANY = settings(max_examples=50, deadline=None)
-MACHINE = st.sampled_from(MACHINES)
+Host = tuple[Machine, int]
+# Machines, and bytes of a number: 2 where the processor can convert them.
+HOSTS = st.sampled_from([(one, 4) for one in MACHINES] + [(one, 2) for one in HALF_MACHINES])
 FILLS = st.sampled_from([0.0, -math.inf])
 
 
-def lanes_of(machine: Machine) -> int:
-    return machine.vector_bytes // 4
+def vectors(host: Host) -> dict[str, int]:
+    """How many numbers the machine's vectors hold, and their size."""
+    return {"lanes": host[0].vector_bytes // host[1], "lane_bytes": host[1]}
 
 
 def run(step: Step | None, machine: Machine, work: np.ndarray, tensors: Sequence[Tensor] = ()) -> None:
@@ -43,30 +47,28 @@ def sliced(x: Tensor, phase: tuple[int, int, int]) -> Tensor:
 
 
 @st.composite
-def phased(draw: st.DrawFn, x: Layout, lanes: int) -> tuple[Layout, tuple[int, int, int], int]:
+def phased(draw: st.DrawFn, x: Layout, host: Host) -> tuple[Layout, tuple[int, int, int], int]:
     """A layout for one phase of x behind `number` others, or for some more or less of it, as windows ask for."""
     stride = draw(st.integers(1, 3))
     row, column = draw(st.integers(0, stride - 1)), draw(st.integers(0, stride - 1))
     sides = [max(1, -(-side // stride) + draw(st.integers(-1, 1))) for side in (x.height, x.width)]
     like = replace(x, height=sides[0], width=sides[1])
     number = draw(st.integers(0, 2))
-    target = replace(draw(layouts(lanes=lanes, like=like)), channels=x.channels * (number + 1))
+    target = replace(draw(layouts(**vectors(host), like=like)), channels=x.channels * (number + 1))
     return target, (stride, row, column), number
 
 
 @MANY
-@given(data=st.data(), machine=MACHINE)
-def test_a_ring_holds_what_padding_with_0_holds_there(data: st.DataObject, machine: Machine) -> None:
-    layout = data.draw(layouts(lanes=lanes_of(machine)))
+@given(data=st.data(), host=HOSTS)
+def test_a_ring_holds_what_padding_with_0_holds_there(data: st.DataObject, host: Host) -> None:
+    machine, layout = host[0], data.draw(layouts(**vectors(host)))
     if not len(layout.around()):
         assert fill_ring("n", Map(layout, PAGE, range(1)), machine) is None
         return
     x, work = images_of(layout), memory(PAGE + layout.bytes)
     inside = everywhere(layout)[: layout.vectors]
     # As steps leave a map: zeros in the lanes without a pixel, anything in the ring.
-    work.view(np.float32)[
-        (PAGE + layout.offset(*inside.T))[:, None] // 4 + np.arange(layout.place_bytes // 4)
-    ] = 0
+    work[(PAGE + layout.offset(*inside.T))[:, None] + np.arange(layout.place_bytes)] = 0
     write_(work, layout, PAGE, x)
     first = data.draw(st.integers(0, layout.channels - 1))
     run(fill_ring("n", Map(layout, PAGE, range(first, layout.channels)), machine), machine, work)
@@ -77,13 +79,13 @@ def test_a_ring_holds_what_padding_with_0_holds_there(data: st.DataObject, machi
 
 
 @MANY
-@given(data=st.data(), machine=MACHINE, fill=FILLS)
+@given(data=st.data(), host=HOSTS, fill=FILLS)
 def test_relayout_brings_every_stride_th_pixel_and_fills_what_lies_beyond(
-    data: st.DataObject, machine: Machine, fill: float
+    data: st.DataObject, host: Host, fill: float
 ) -> None:
-    lanes = lanes_of(machine)
-    source = data.draw(layouts(lanes=lanes))
-    target, phase, number = data.draw(phased(source, lanes))
+    machine = host[0]
+    source = data.draw(layouts(**vectors(host)))
+    target, phase, number = data.draw(phased(source, host))
     second = PAGE + -(-source.bytes // PAGE) * PAGE
     x, work = images_of(source), memory(second + target.bytes)
     write_(work, source, PAGE, x)  # all else, the lanes without pixels too, is NaN and must not be seen
@@ -101,13 +103,13 @@ def test_relayout_brings_every_stride_th_pixel_and_fills_what_lies_beyond(
 
 
 @MANY
-@given(data=st.data(), machine=MACHINE, fill=FILLS)
+@given(data=st.data(), host=HOSTS, fill=FILLS)
 def test_enter_reads_every_stride_th_pixel_of_a_tensor_and_not_a_byte_beyond_it(
-    data: st.DataObject, machine: Machine, fill: float
+    data: st.DataObject, host: Host, fill: float
 ) -> None:
-    lanes = lanes_of(machine)
-    like = data.draw(layouts(lanes=lanes))
-    target, phase, number = data.draw(phased(like, lanes))
+    machine = host[0]
+    like = data.draw(layouts(**vectors(host)))
+    target, phase, number = data.draw(phased(like, host))
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
     step = enter("n", 1, shape, Map(target, PAGE, range(1)), phase, number, machine, fill=fill)
@@ -119,10 +121,10 @@ def test_enter_reads_every_stride_th_pixel_of_a_tensor_and_not_a_byte_beyond_it(
 
 
 @MANY
-@given(data=st.data(), machine=MACHINE, fill=FILLS)
-def test_enter_whole_does_the_same_for_all_pixels(data: st.DataObject, machine: Machine, fill: float) -> None:
-    like = data.draw(layouts(lanes=lanes_of(machine)))
-    target = replace(data.draw(layouts(lanes=lanes_of(machine), like=like)), channels=like.channels)
+@given(data=st.data(), host=HOSTS, fill=FILLS)
+def test_enter_whole_does_the_same_for_all_pixels(data: st.DataObject, host: Host, fill: float) -> None:
+    machine, like = host[0], data.draw(layouts(**vectors(host)))
+    target = replace(data.draw(layouts(**vectors(host), like=like)), channels=like.channels)
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
     step = enter_whole("n", 0, shape, Map(target, PAGE, range(1)), machine, fill=fill)
@@ -132,9 +134,9 @@ def test_enter_whole_does_the_same_for_all_pixels(data: st.DataObject, machine: 
 
 
 @MANY
-@given(data=st.data(), machine=MACHINE)
-def test_leave_writes_every_pixel_of_the_channels_asked_for(data: st.DataObject, machine: Machine) -> None:
-    layout = data.draw(layouts(lanes=lanes_of(machine)))
+@given(data=st.data(), host=HOSTS)
+def test_leave_writes_every_pixel_of_the_channels_asked_for(data: st.DataObject, host: Host) -> None:
+    machine, layout = host[0], data.draw(layouts(**vectors(host)))
     x, work = images_of(layout), memory(PAGE + layout.bytes)
     write_(work, layout, PAGE, x)
     first = data.draw(st.integers(0, layout.channels - 1))
@@ -143,10 +145,14 @@ def test_leave_writes_every_pixel_of_the_channels_asked_for(data: st.DataObject,
     assert torch.equal(y, x[:, first:])
 
 
-def test_nan_and_infinity_survive_every_move() -> None:
-    machine = MACHINES[0]
-    lanes = lanes_of(machine)
-    layout = Layout(1, 3, 3, 1, (1, 1, lanes), (3, -(-3 // lanes)), (1, 1, 1, 1))
+@pytest.mark.parametrize(
+    "host",
+    [(MACHINES[0], 4), *[(one, 2) for one in HALF_MACHINES[:1]]],
+    ids=["fp32", "fp16"][: 1 + len(HALF_MACHINES[:1])],
+)
+def test_nan_and_infinity_survive_every_move(host: Host) -> None:
+    machine, (lanes, size) = host[0], vectors(host).values()
+    layout = Layout(1, 3, 3, 1, (1, 1, lanes), (3, -(-3 // lanes)), (1, 1, 1, 1), size)
     x = torch.tensor([1.0, math.nan, math.inf, -math.inf, -0.0, 5, 6, 7, 8]).reshape(1, 1, 3, 3)
     second = PAGE + -(-layout.bytes // PAGE) * PAGE
     work, y, middle = memory(second + layout.bytes), torch.empty_like(x), torch.empty_like(x)

@@ -26,7 +26,7 @@ from byhand import (
 from captured import KERNELS
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from maps import everywhere
+from maps import HALF_MACHINES, everywhere
 from run.drawn import HERE
 from torch import Tensor
 
@@ -36,6 +36,7 @@ from zeroskip.run.tiles.layout import Map
 from zeroskip.run.tiles.operations import Operation, operations
 
 EXACT = 2**24  # up to here float32 holds every whole number
+HALF_EXACT = 2**11  # and float16
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,16 @@ def drawn_node(draw: st.DrawFn, name: str, source: str, values: Mapping[str, Ten
     return draw(st.sampled_from([relu, relu6]))(name, source)
 
 
-def assert_exact(network: Network, behind: bool | None) -> None:
+def assert_exact(network: Network, behind: bool | None, *, half: bool = False) -> None:
+    machine, kernel = (HALF_MACHINES[0], "streamed") if half else (HERE, KERNELS[0])
     chain, pairs = both(
-        network.nodes, network.given, HERE, leaving=network.leaving, kernel=KERNELS[0], behind=behind
+        network.nodes,
+        network.given,
+        machine,
+        leaving=network.leaving,
+        kernel=kernel,
+        behind=behind,
+        half=half,
     )
     for ours, exact in pairs:
         assert torch.equal(ours.double(), exact)
@@ -168,6 +176,31 @@ def test_60_random_networks_are_exact(network: Network, behind: bool | None) -> 
 @given(network=networks(), behind=st.sampled_from([True, False, None]))
 def test_1000_more_random_networks_are_exact(network: Network, behind: bool | None) -> None:
     assert_exact(network, behind)
+
+
+def assert_exact_in_half(network: Network, behind: bool | None) -> None:
+    values = evaluated(network.nodes, network.given)
+    # A convolution's or a pool's sum has a few terms, which may have either sign on the way.
+    assume(all(value.abs().max() < HALF_EXACT / 8 for value in values.values()))
+    assert_exact(network, behind, half=True)
+
+
+reads_half = pytest.mark.skipif(not HALF_MACHINES, reason="this processor cannot read fp16")
+
+
+@reads_half
+@settings(max_examples=20, deadline=None)
+@given(network=networks(), behind=st.sampled_from([True, False, None]))
+def test_20_random_networks_are_exact_in_fp16(network: Network, behind: bool | None) -> None:
+    assert_exact_in_half(network, behind)
+
+
+@pytest.mark.slow
+@reads_half
+@settings(max_examples=500, deadline=None)
+@given(network=networks(), behind=st.sampled_from([True, False, None]))
+def test_500_more_random_networks_are_exact_in_fp16(network: Network, behind: bool | None) -> None:
+    assert_exact_in_half(network, behind)
 
 
 @settings(max_examples=60, deadline=None)

@@ -22,13 +22,16 @@ from byhand import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maps import HALF_MACHINES
 from run.drawn import MACHINES
 from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.graph import Node
 
-MACHINE = st.sampled_from(MACHINES)
+# Machines, and whether maps are in fp16
+Host = tuple[Machine, bool]
+HOST = st.sampled_from([(one, False) for one in MACHINES] + [(one, True) for one in HALF_MACHINES])
 SIDES = st.one_of(st.integers(1, 3), st.integers(1, 40))
 
 
@@ -78,32 +81,34 @@ def source_of(case: Case) -> tuple[list[Node], dict[str, Tensor]]:
     return nodes[case.made], {"x": x}
 
 
-def assert_window(case: Case, machine: Machine, behind: bool) -> None:
+def assert_window(case: Case, host: Host, behind: bool) -> None:
     nodes, given = source_of(case)
+    machine, half = host
     source = nodes[-1].name if nodes else "x"
     node = (max_pool if case.largest else average_pool)("window", source, **case.window)
-    _, [(ours, exact)] = both([*nodes, node], given, machine, behind=behind)
-    # Sums are exact; a mean is rounded when its share is, and when it is multiplied with it.
-    tolerance = 0.0 if case.largest else 2e-7
+    _, [(ours, exact)] = both([*nodes, node], given, machine, behind=behind, half=half)
+    # Sums are exact; a mean is rounded when its share is, and when it is multiplied with it; then to fp16.
+    tolerance = 0.0 if case.largest else 2**-11 if half else 2e-7
     torch.testing.assert_close(ours.double(), exact, rtol=tolerance, atol=0)
 
 
 @settings(max_examples=60, deadline=None)
-@given(case=windows(), machine=MACHINE, behind=st.booleans())
-def test_60_poolings_equal_pytorch(case: Case, machine: Machine, behind: bool) -> None:
-    assert_window(case, machine, behind)
+@given(case=windows(), host=HOST, behind=st.booleans())
+def test_60_poolings_equal_pytorch(case: Case, host: Host, behind: bool) -> None:
+    assert_window(case, host, behind)
 
 
 @pytest.mark.slow
 @settings(max_examples=700, deadline=None)
-@given(case=windows(), machine=MACHINE, behind=st.booleans())
-def test_700_more_poolings_equal_pytorch(case: Case, machine: Machine, behind: bool) -> None:
-    assert_window(case, machine, behind)
+@given(case=windows(), host=HOST, behind=st.booleans())
+def test_700_more_poolings_equal_pytorch(case: Case, host: Host, behind: bool) -> None:
+    assert_window(case, host, behind)
 
 
 @settings(max_examples=30, deadline=None)
-@given(data=st.data(), machine=MACHINE, behind=st.booleans())
-def test_scales_sums_and_activations_are_exact(data: st.DataObject, machine: Machine, behind: bool) -> None:
+@given(data=st.data(), host=HOST, behind=st.booleans())
+def test_scales_sums_and_activations_are_exact(data: st.DataObject, host: Host, behind: bool) -> None:
+    machine, half = host
     shape = tuple(data.draw(each) for each in (st.integers(1, 4), st.integers(1, 20), SIDES, SIDES))
     given = {name: whole_numbers(*shape, seed=seed) for name, seed in (("x", 1), ("other", 2))}
     factors = whole_numbers(shape[1], seed=3), whole_numbers(shape[1], seed=4)
@@ -112,7 +117,7 @@ def test_scales_sums_and_activations_are_exact(data: st.DataObject, machine: Mac
     total = add("sum", data.draw(names), data.draw(names))
     end = data.draw(st.sampled_from([[], [relu("end", "sum")], [relu6("end", "sum")]]))
     nodes = [scaled, total, *end]
-    _, pairs = both(nodes, given, machine, leaving=["scaled", nodes[-1].name], behind=behind)
+    _, pairs = both(nodes, given, machine, leaving=["scaled", nodes[-1].name], behind=behind, half=half)
     for ours, exact in pairs:
         assert torch.equal(ours.double(), exact)
 
@@ -120,17 +125,20 @@ def test_scales_sums_and_activations_are_exact(data: st.DataObject, machine: Mac
 @settings(max_examples=30, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 40), SIDES, SIDES),
-    machine=MACHINE,
+    host=HOST,
     from_tiles=st.booleans(),
     keepdim=st.booleans(),
     behind=st.booleans(),
 )
 def test_means_over_all_pixels_equal_pytorch(
-    shape: tuple[int, int, int, int], machine: Machine, from_tiles: bool, keepdim: bool, behind: bool
+    shape: tuple[int, int, int, int], host: Host, from_tiles: bool, keepdim: bool, behind: bool
 ) -> None:
+    machine, half = host
     made = [norm("map", "x", torch.full((shape[1],), 2.0), torch.ones(shape[1]))] if from_tiles else []
     node = mean("mean", "map" if from_tiles else "x", keepdim=keepdim)
-    _, [(ours, exact)] = both([*made, node], {"x": whole_numbers(*shape, seed=1)}, machine, behind=behind)
+    _, [(ours, exact)] = both(
+        [*made, node], {"x": whole_numbers(*shape, seed=1)}, machine, behind=behind, half=half
+    )
     torch.testing.assert_close(ours.double(), exact, rtol=2e-7, atol=0)
 
 
@@ -145,6 +153,15 @@ def test_a_maximum_of_numbers_below_0_never_is_the_0_beyond_the_border(padding: 
     )
     assert torch.equal(ours.double(), exact)
     assert ours.max() < -80
+
+
+@pytest.mark.skipif(not HALF_MACHINES, reason="this processor cannot read fp16")
+def test_the_mean_of_49_pixels_whose_sum_no_half_can_hold() -> None:
+    x = torch.full((1, 3, 14, 14), 30000.0)
+    x[0, 1] = -20000
+    for node in (average_pool("mean", "x", kernel_size=7), mean("mean", "x")):
+        _, [(ours, exact)] = both([node], {"x": x}, HALF_MACHINES[0], half=True)
+        torch.testing.assert_close(ours.double(), exact, rtol=2**-11, atol=0)
 
 
 def test_a_dilated_window_that_sees_no_pixel_at_all_has_the_maximum_minus_infinity() -> None:

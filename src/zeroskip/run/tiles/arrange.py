@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from zeroskip.run.tiles.layout import Layout, Map, fresh, same_places, with_ring
 from zeroskip.run.tiles.operations import Operation, Window
@@ -47,16 +48,17 @@ class Arrangement:
 
 def arrange(
     chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Sequence[str], *,
-    images: int, lanes: int,
+    images: int, lanes: int, lane_bytes: int = 4,
 ) -> Arrangement:  # fmt: skip
-    """Places for everything that `chain` reads and makes.
+    """Places for everything that `chain` reads and makes, in numbers of `lane_bytes`.
 
     `outside` are the shapes of the tensors it is given, `leaving` the values that are still needed at its end.
 
     >>> arrange(operations(graph), {"x": (3, 224, 224)}, ["mean"], images=1, lanes=16).bytes
     3211264
     """
-    tiles, readings = _tiles(chain, outside, images, lanes)
+    new = partial(fresh, images=images, lanes=lanes, lane_bytes=lane_bytes)
+    tiles, readings = _tiles(chain, outside, new)
     roots = _roots(chain, tiles, leaving)
     layouts = _ringed(chain, tiles, readings, roots)
     readings = {name: _reread(reading, name, chain, layouts) for name, reading in readings.items()}
@@ -75,26 +77,26 @@ def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _tiles(
-    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], images: int, lanes: int
+    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], new: Callable[..., Layout]
 ) -> tuple[dict[str, Layout], dict[str, Reading]]:
-    """Layouts without rings of all values made, and how the operations read."""
+    """Layouts without rings of all values made, and how the operations read; `new` lays out a shape."""
     tiles: dict[str, Layout] = {}
     readings: dict[str, Reading] = {}
     positive = _positive(chain)
     for one in chain:
         source = one.inputs[0]
-        ideal = fresh(*one.shape, images=images, lanes=lanes)
+        ideal = new(*one.shape)
         if one.window is None:
             known = next((tiles[name] for name in one.inputs if name in tiles), None)
             shape = outside[source] if known is None else (known.channels, known.height, known.width)
-            known = known or fresh(*shape, images=images, lanes=lanes)
+            known = known or new(*shape)
             if one.kind != "mean":
                 tiles[one.name] = replace(known, channels=one.shape[0])
             readings[one.name] = Reading(
                 known, 1, 1, source not in tiles or not same_places(tiles[source], known)
             )
             continue
-        known = tiles.get(source) or fresh(*outside[source], images=images, lanes=lanes)
+        known = tiles.get(source) or new(*outside[source])
         inherited = _inherited(known, one)
         # Maps have zeros around them, and a maximum must not see those where all else is below 0. A dilated window
         # may even see nothing else; its maximum is -inf.

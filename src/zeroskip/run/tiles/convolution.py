@@ -27,6 +27,8 @@ GROUPS = 20
 ROWS = 256
 BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-level cache
 
+FEATURES = {4: {"avx512f"}, 2: {"avx512fp16", "avx512bw"}}  # of baked code, by the bytes of a number
+
 MAKERS = maker.__file__, x86.__file__
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
 
@@ -83,19 +85,24 @@ def band(job: Job, machine: Machine) -> int:
 def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
     """The jobs as machine code of their own, all in one piece of memory in the order in which they run.
 
-    EngineError on a machine without AVX-512.
+    Their maps hold numbers of one type. EngineError on a machine without AVX-512, or AVX512-FP16 for halves.
 
     >>> [step.name for step in bake_all([job], detect())]
     ['baked']
     """
-    if "avx512f" not in machine.features:
+    dtype = jobs[0].y.layout.dtype
+    wanted = FEATURES[dtype.itemsize]
+    if not wanted <= machine.features:
         raise EngineError(
-            'the kernel "baked" writes code for AVX-512, which this machine lacks. Use "streamed".'
+            f'the kernel "baked" writes code for {", ".join(sorted(wanted))}, which this machine lacks. '
+            'Use "streamed".'
         )
     baked = [_baked(job, machine) for job in jobs]
     code = executable(b"".join(each.code for each in baked))
     # The code fetches some lines beyond the end of its own weights.
-    weights = plan(np.concatenate([*[each.weights for each in baked], np.zeros(1024, np.float32)]))
+    weights = plan(
+        np.concatenate([*[each.weights for each in baked], np.zeros(4096 // dtype.itemsize, dtype)])
+    )
     stream = ctypes.c_int64.from_address(weights.address).value
     steps, at_code, at_weights = [], code.address, stream
     for job, each in zip(jobs, baked, strict=True):
@@ -113,10 +120,13 @@ def _baked(job: Job, machine: Machine) -> Baked:
         job.relu,
         -1 if job.most is None else job.most,
         job.residual is not None,
+        job.y.layout.lane_bytes,
     ]
     cut = np.array([*numbers, GROUPS, ROWS, *job.weight.shape], np.float64)
     sources = [np.ascontiguousarray(each).data for each in (cut, job.offsets, job.weight, job.bias)]
-    return _unpacked(cached(MAKERS, sources, machine, lambda: _packed(_bake(job, machine))))
+    return _unpacked(
+        cached(MAKERS, sources, machine, lambda: _packed(_bake(job, machine))), job.y.layout.dtype
+    )
 
 
 def _bake(job: Job, machine: Machine) -> Baked:
@@ -129,22 +139,23 @@ def _bake(job: Job, machine: Machine) -> Baked:
         relu=job.relu,
         most=job.most,
         residual=job.residual is not None,
+        half=job.y.layout.element == "half",
         groups=GROUPS,
         rows=ROWS,
     )
 
 
 def _packed(baked: Baked) -> bytes:
-    weights, chunks = baked.weights.astype("<f4"), baked.chunks.astype("<i8")
+    weights, chunks = baked.weights, baked.chunks.astype("<i8")
     return HEADER.pack(len(weights), len(chunks)) + weights.tobytes() + chunks.tobytes() + baked.code
 
 
-def _unpacked(data: bytes) -> Baked:
+def _unpacked(data: bytes, dtype: np.dtype) -> Baked:
     weights, chunks = HEADER.unpack_from(data)
-    at_chunks = HEADER.size + 4 * weights
+    at_chunks = HEADER.size + dtype.itemsize * weights
     at_code = at_chunks + 32 * chunks
     table = np.frombuffer(data, "<i8", 4 * chunks, at_chunks).reshape(-1, 4)
-    return Baked(data[at_code:], np.frombuffer(data, "<f4", weights, HEADER.size), table)
+    return Baked(data[at_code:], np.frombuffer(data, dtype, weights, HEADER.size), table)
 
 
 def _step(

@@ -12,6 +12,8 @@ from zeroskip.emit import INTEGER, POINTER, Function, vector
 from zeroskip.run.tiles.layout import Map
 from zeroskip.run.tiles.steps import Step, compiled, constant, function, lanes_of, step
 
+ROWS = 256  # pieces of rows that are read or written for one square; code for more takes seconds to compile
+
 
 def enter_whole(
     node: str, slot: int, shape: tuple[int, int, int], y: Map, machine: Machine, *, fill: float = 0.0
@@ -36,7 +38,7 @@ def enter_whole(
     held &= ((row >= 0) & (row < height) & (image < target.images))[..., None]
     index = np.where(held.any(-1), (image * channels * height + row) * width + column, 0)
     bits = (held.astype(np.int64) << np.arange(many)).sum(-1)
-    code = _enter_code(machine, lanes, many, max(1, lanes // many), fill)
+    code = _enter_code(machine, lanes, target.element, many, _together(lanes, many), fill)
     return step("enter", node, code, 8 * slot, len(first), channels, height * width, to, index, bits)
 
 
@@ -58,13 +60,20 @@ def leave(node: str, x: Map, slot: int, machine: Machine) -> Step:
     left = np.minimum(source.width - column, wide - first[:, 2:])
     held = np.where(image >= 0, np.clip(left, 0, width), 0)
     index = np.where(image >= 0, (image * channels * source.height + row) * source.width + column, 0)
-    code = _leave_code(machine, lanes, width, max(1, lanes // width))
+    code = _leave_code(machine, lanes, source.element, width, _together(lanes, width))
     area = source.height * source.width
     return step("leave", node, code, 8 * slot, len(first), channels, area, at, index, (1 << held) - 1)
 
 
+def _together(lanes: int, width: int) -> int:
+    """How many channels, `width` pixels of each, to turn at a time."""
+    return max(1, min(lanes // width, ROWS // lanes))
+
+
 @cache
-def _enter_code(machine: Machine, lanes: int, width: int, together: int, fill: float) -> Callable[..., None]:
+def _enter_code(
+    machine: Machine, lanes: int, element: str, width: int, together: int, fill: float
+) -> Callable[..., None]:
     f = function("enter")
     x, blocks, channels, area, even, block = _frame(f, lanes, width, together)
     with f.loop(0, blocks) as number:
@@ -73,10 +82,12 @@ def _enter_code(machine: Machine, lanes: int, width: int, together: int, fill: f
             with f.loop(start, stop, several) as channel:
                 images = [f.at(x, f.multiply(f.add(channel, one), area)) for one in range(several)]
                 pixels = [_row(f, lanes, width, images, pair, fill) for pair in zip(rows, bits, strict=True)]
+                pixels = [f.converted(lanes, each, "float", element) for each in pixels]
                 offset = f.multiply(channel, lanes)
-                for number_, value in enumerate(f.transposed(pixels)[: several * width]):
+                for number_, value in enumerate(f.transposed(pixels, element=element)[: several * width]):
                     place = f.at("%base", places[number_ % width], "i8")
-                    f.store(vector(lanes), value, f.at(place, f.add(offset, number_ // width * lanes)))
+                    at = f.at(place, f.add(offset, number_ // width * lanes), element)
+                    f.store(vector(lanes, element), value, at)
     return compiled(f, machine)
 
 
@@ -91,8 +102,9 @@ def _row(f: Function, lanes: int, width: int, images: list[str], pair: tuple[str
 
 
 @cache
-def _leave_code(machine: Machine, lanes: int, width: int, together: int) -> Callable[..., None]:
+def _leave_code(machine: Machine, lanes: int, element: str, width: int, together: int) -> Callable[..., None]:
     f = function("leave")
+    kind = vector(lanes, element)
     y, blocks, channels, area, even, block = _frame(f, lanes, width, together)
     with f.loop(0, blocks) as number:
         places, rows, bits = block(number)
@@ -100,11 +112,13 @@ def _leave_code(machine: Machine, lanes: int, width: int, together: int) -> Call
             with f.loop(start, stop, several) as channel:
                 offset = f.multiply(channel, lanes)
                 vectors = [
-                    f.load(vector(lanes), f.at(f.at("%base", place, "i8"), f.add(offset, one * lanes)))
+                    f.load(kind, f.at(f.at("%base", place, "i8"), f.add(offset, one * lanes), element))
                     for one in range(several)
                     for place in places
                 ]
-                turned = f.transposed(vectors + ["zeroinitializer"] * (lanes - len(vectors)))
+                vectors += ["zeroinitializer"] * (lanes - len(vectors))
+                turned = f.transposed(vectors, element=element)
+                turned = [f.converted(lanes, each, element, "float") for each in turned]
                 for one in range(several):
                     image = f.at(y, f.multiply(f.add(channel, one), area))
                     for row, held, pixels in zip(rows, bits, turned, strict=True):

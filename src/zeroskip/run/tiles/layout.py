@@ -43,6 +43,16 @@ class Layout:
         return self.grid[0] * self.grid[1] * self.grid[2]
 
     @property
+    def element(self) -> str:
+        """LLVM's name of the type of its numbers."""
+        return {4: "float", 2: "half"}[self.lane_bytes]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy's name of the same."""
+        return np.dtype(f"f{self.lane_bytes}")
+
+    @property
     def vector_bytes(self) -> int:
         """Bytes of a vector."""
         return self.lanes * self.lane_bytes

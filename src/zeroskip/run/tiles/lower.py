@@ -55,19 +55,20 @@ class _Place:
 
 def lower(
     chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Mapping[str, tuple[int, ...]],
-    machine: Machine, *, images: int = 1, kernels: Mapping[str, str] | None = None,
+    machine: Machine, *, images: int = 1, kernels: Mapping[str, str] | None = None, half: bool = False,
 ) -> Lowered:  # fmt: skip
     """The operations as steps for `images` examples at a time.
 
     `outside` are the values made elsewhere, with their shapes, and `leaving` those that are needed elsewhere.
     `kernels` says by operation what computes a convolution: "baked", "blocks", "amx", or "streamed", which is
-    used where nothing is said.
+    used where nothing is said. With `half` maps, weights and sums are fp16; what enters and leaves is fp32.
 
     >>> lower(operations(graph), {"x": (3, 32, 32)}, {"mean": (64, 1, 1)}, detect()).images
     1
     """
-    lanes = machine.vector_bytes // 4
-    arrangement = arrange(chain, outside, list(leaving), images=images, lanes=lanes)
+    size = 2 if half else 4
+    lanes = machine.vector_bytes // size
+    arrangement = arrange(chain, outside, list(leaving), images=images, lanes=lanes, lane_bytes=size)
     entering = tuple(outside)
     slots = {name: number for number, name in enumerate([*entering, *leaving])}
     kernels = kernels or {}
@@ -80,8 +81,8 @@ def lower(
     whole = joined(steps, machine)
     shapes = tuple(outside.values()), tuple(leaving.values())
     rounded = [paired(_read(one, arrangement), 0) for one in chain if kernels.get(one.name) == "amx"]
-    size = scratch + max(each.layout.bytes for each in rounded) if rounded else arrangement.bytes
-    return Lowered(whole, images, entering, tuple(leaving), *shapes, size)
+    needed = scratch + max(each.layout.bytes for each in rounded) if rounded else arrangement.bytes
+    return Lowered(whole, images, entering, tuple(leaving), *shapes, needed)
 
 
 def _steps(one: Operation, place: _Place, kernel: str) -> list[Step | Job]:

@@ -17,6 +17,15 @@ Phase = tuple[int, int, int]
 
 WHOLE: Phase = (1, 0, 0)
 
+INDEX = {"float": "i32", "half": "i16"}  # the numbers of lanes that a permutation reads
+
+# (lanes, element) -> the instruction that permutes them, what the processor needs for it, the type it moves
+PERMUTATIONS = {
+    (16, "float"): ("llvm.x86.avx512.permvar.sf.512", "avx512f", "float"),
+    (8, "float"): ("llvm.x86.avx2.permps", "avx2", "float"),
+    (32, "half"): ("llvm.x86.avx512.permvar.hi.512", "avx512bw", "i16"),
+}
+
 
 def fill_ring(node: str, y: Map, machine: Machine) -> Step | None:
     """The ring of a map repeats the pixels of neighbouring tiles, zeros where there are none.
@@ -30,7 +39,7 @@ def fill_ring(node: str, y: Map, machine: Machine) -> Step | None:
     if not len(places):
         return None
     table = _table(layout, layout, places, WHOLE)
-    return _move("ring", node, table, (y.first, y.first), len(y.channels), machine)
+    return _move("ring", node, table, layout, (y.first, y.first), len(y.channels), machine)
 
 
 def relayout(
@@ -46,7 +55,7 @@ def relayout(
     places = np.concatenate([target.layout.inside(), target.layout.around()])
     table, count = _table(source.layout, target.layout, places, phase), len(source.channels)
     bases = source.first, target.first + number * count * target.layout.vector_bytes
-    return _move("relayout", node, table, bases, count, machine, fill=fill)
+    return _move("relayout", node, table, target.layout, bases, count, machine, fill=fill)
 
 
 def enter(
@@ -65,7 +74,7 @@ def enter(
     there = (pixels >= 0).all(-1) & (row < height) & (column < width)
     index = np.where(there, (image * channels * height + row) * width + column, 0).astype(np.int32)
     to = y.first + target.offset(*places.T) + number * channels * target.vector_bytes
-    code = _enter_code(machine, target.lanes, fill)
+    code = _enter_code(machine, target.lanes, target.element, fill)
     return step("enter", node, code, 8 * slot, len(places), channels, height * width, to, index, _bits(there))
 
 
@@ -114,18 +123,20 @@ def _move(
     name: str,
     node: str,
     table: _Table,
+    target: Layout,
     bases: tuple[int, int],
     channels: int,
     machine: Machine,
     *,
     fill: float = 0.0,
 ) -> Step:
-    source, target = bases
+    base_x, base_y = bases
     parts: list[int | np.ndarray] = []
     for to, at, lanes, masks in table.values():
-        parts += [len(to), to + target, at + source, lanes, masks]
-    width = next(iter(table.values()))[2].shape[2]
-    return step(name, node, _move_code(machine, width, tuple(table), fill), channels, *parts)
+        # Numbers of lanes are as wide as what the processor permutes by them.
+        parts += [len(to), to + base_y, at + base_x, lanes.astype(f"i{target.lane_bytes}"), masks]
+    code = _move_code(machine, target.lanes, target.element, tuple(table), fill)
+    return step(name, node, code, channels, *parts)
 
 
 def _bits(flags: np.ndarray) -> np.ndarray:
@@ -134,9 +145,11 @@ def _bits(flags: np.ndarray) -> np.ndarray:
 
 
 @cache
-def _move_code(machine: Machine, lanes: int, numbers: tuple[int, ...], fill: float) -> Callable[..., None]:
+def _move_code(
+    machine: Machine, lanes: int, element: str, numbers: tuple[int, ...], fill: float
+) -> Callable[..., None]:
     """Places by the number of their sources: each is written once, when all its pixels are together."""
-    kind = vector(lanes)
+    kind = vector(lanes, element)
     f = function("move")
     channels, *parts = f.fields("%plan", [INTEGER] + [INTEGER, *[POINTER] * 4] * len(numbers))
     for turn, number in enumerate(numbers):
@@ -147,20 +160,20 @@ def _move_code(machine: Machine, lanes: int, numbers: tuple[int, ...], fill: flo
             each = [f.add(first, one) for one in range(number)]
             sources = [f.at("%base", f.load(INTEGER, f.at(at, one, INTEGER)), "i8") for one in each]
             flags = [lanes_of(f, lanes, f.load(INTEGER, f.at(masks, one, INTEGER))) for one in each]
-            takes = [f.at(order, f.multiply(one, lanes), "i32") for one in each]
+            takes = [f.at(order, f.multiply(one, lanes), INDEX[element]) for one in each]
             with f.loop(0, channels) as channel:
                 offset = f.multiply(channel, lanes)
-                value = constant(f, lanes, fill)
+                value = constant(f, lanes, fill, element=element)
                 for source, take, flag in zip(sources, takes, flags, strict=True):
-                    pixels = permuted(f, machine, lanes, f.at(source, offset), take)
-                    value = kept(f, lanes, flag, pixels, value)
-                f.store(kind, value, f.at(target, offset))
+                    pixels = permuted(f, machine, lanes, f.at(source, offset, element), take, element=element)
+                    value = kept(f, lanes, flag, pixels, value, element=element)
+                f.store(kind, value, f.at(target, offset, element))
     return compiled(f, machine)
 
 
 @cache
-def _enter_code(machine: Machine, lanes: int, fill: float) -> Callable[..., None]:
-    kind = vector(lanes)
+def _enter_code(machine: Machine, lanes: int, element: str, fill: float) -> Callable[..., None]:
+    kind = vector(lanes, element)
     f = function("enter")
     slot, count, channels, area, to, index, masks = f.fields("%plan", [INTEGER] * 4 + [POINTER] * 3)
     x = f.load(POINTER, f.at("%base", slot, "i8"))
@@ -171,24 +184,29 @@ def _enter_code(machine: Machine, lanes: int, fill: float) -> Callable[..., None
         with f.loop(0, channels) as channel:
             image = f.at(x, f.multiply(channel, area))
             value = f.gather(lanes, mask, image, where, constant(f, lanes, fill))
-            f.store(kind, value, f.at(target, f.multiply(channel, lanes)))
+            value = f.converted(lanes, value, "float", element)
+            f.store(kind, value, f.at(target, f.multiply(channel, lanes), element))
     return compiled(f, machine)
 
 
-def permuted(f: Function, machine: Machine, lanes: int, source: str, order: str) -> str:
-    """The vector at `source` with its lanes in the order that the 32-bit numbers at `order` say.
+def permuted(
+    f: Function, machine: Machine, lanes: int, source: str, order: str, *, element: str = "float"
+) -> str:
+    """The vector at `source` with its lanes in the order that the numbers at `order` say, as wide as its own.
 
     >>> permuted(f, detect(), 16, "%v1", "%v2")
     '%v5'
     """
-    kind, numbers = vector(lanes), vector(lanes, "i32")
-    name = {16: "llvm.x86.avx512.permvar.sf.512", 8: "llvm.x86.avx2.permps"}.get(lanes)
-    needed = {16: "avx512f", 8: "avx2"}.get(lanes)
-    if name is not None and needed in machine.features:
-        return f.call(kind, name, f"{kind} {f.load(kind, source)}", f"{numbers} {f.load(numbers, order)}")
+    index = INDEX[element]
+    kind, numbers = vector(lanes, element), vector(lanes, index)
+    name, feature, moved = PERMUTATIONS.get((lanes, element), ("", "", ""))
+    if feature in machine.features:
+        held = vector(lanes, moved)
+        value = f.call(held, name, f"{held} {f.load(held, source)}", f"{numbers} {f.load(numbers, order)}")
+        return value if moved == element else f.value(f"bitcast {held} {value} to {kind}")
     value = "poison"
     for lane in range(lanes):
-        number = f.value(f"sext i32 {f.load('i32', f.at(order, lane, 'i32'))} to i64")
-        single = f.load("float", f.at(source, number))
-        value = f.value(f"insertelement {kind} {value}, float {single}, i32 {lane}")
+        number = f.value(f"sext {index} {f.load(index, f.at(order, lane, index))} to i64")
+        single = f.load(element, f.at(source, number, element))
+        value = f.value(f"insertelement {kind} {value}, {element} {single}, i32 {lane}")
     return value

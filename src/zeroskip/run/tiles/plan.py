@@ -18,6 +18,7 @@ from zeroskip.concepts import Layer, Machine
 from zeroskip.emit.memory import room
 from zeroskip.graph import Graph, Node
 from zeroskip.run.kernels.dense import reference
+from zeroskip.run.tiles.half import SUFFIX, is_half
 from zeroskip.run.tiles.lower import Lowered, lower
 from zeroskip.run.tiles.operations import LARGEST, Operation, is_too_large, operations
 from zeroskip.run.tiles.segment import Segment
@@ -48,7 +49,8 @@ def tiled(
 ) -> Tiled | None:  # fmt: skip
     """The network with all it can on tiles, each convolution with the fastest of its `kernels` (by layer name).
 
-    None where no convolution can. `images` examples are worked on at a time.
+    None where a convolution has none. All kernels compute in fp32, or all in fp16. `images` examples are worked on
+    at a time.
 
     >>> tiled(capture(model, x), x, detect(), {"conv1": ["baked", "streamed"]}, images=1, threads=1).kernels
     {'relu': 'baked'}
@@ -58,7 +60,8 @@ def tiled(
     if not usable or not all(usable.values()):
         return None
     stages = _stages(graph, chain)
-    usable |= {one.name: ["depthwise"] for one in chain if one.kind == "depthwise"}
+    beside = f"depthwise{SUFFIX}" if any(map(is_half, usable.values())) else "depthwise"
+    usable |= {one.name: [beside] for one in chain if one.kind == "depthwise"}
     seconds: dict[str, dict[str, float]] = {name: {} for name in usable}
     for kernel in dict.fromkeys(name for names in usable.values() for name in names):
         given = {one: kernel if kernel in names else names[0] for one, names in usable.items()}
@@ -132,8 +135,10 @@ def _levels(graph: Graph, chain: Sequence[Operation]) -> dict[str, int]:
 def _lowered(
     stages: Sequence[_Stage], kernels: Mapping[str, str], machine: Machine, images: int
 ) -> list[Lowered]:
+    half = is_half(kernels.values())
+    plain = {one: name.removesuffix(SUFFIX) for one, name in kernels.items()}
     return [
-        lower(stage.chain, stage.outside, stage.leaving, machine, images=images, kernels=kernels)
+        lower(stage.chain, stage.outside, stage.leaving, machine, images=images, kernels=plain, half=half)
         for stage in stages
     ]
 
@@ -141,7 +146,7 @@ def _lowered(
 def _measured(graph: Graph, parts: Sequence[Lowered], example: Tensor, images: int) -> dict[str, float]:
     """Median seconds of each operation on real inputs, for `images` examples."""
     found: dict[str, list[float]] = {}
-    values = _values(graph, example)
+    values = values_of(graph, example)
     for part in parts:
         memory = room(part.bytes)
         tensors = [_as_many(values[name], images) for name in part.entering]
@@ -158,7 +163,12 @@ def _as_many(value: Tensor, images: int) -> Tensor:
     return value.repeat(-(-images // len(value)), *[1] * (value.ndim - 1))[:images].contiguous()
 
 
-def _values(graph: Graph, example: Tensor) -> dict[str, Tensor]:
+def values_of(graph: Graph, example: Tensor) -> dict[str, Tensor]:
+    """Every value of the network, by the name of its node.
+
+    >>> values_of(graph, x)["relu"].shape
+    torch.Size([1, 64, 56, 56])
+    """
     values: dict[str, Any] = {graph.input: example.clone()}
     for node in graph.nodes:
         values[node.name] = node.function(*[values[name] for name in node.inputs])
@@ -191,7 +201,7 @@ def _with_segments(
 
 
 def alone(layer: Layer, relu: bool, kernel: str, machine: Machine) -> Callable[[Tensor], Tensor]:
-    """A single convolution on tiles, as a function of images; `kernel` is "baked" or "streamed".
+    """A single convolution on tiles, as a function of images; `kernel` is "baked", "streamed_fp16", ...
 
     >>> alone(layer, True, "baked", detect())(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 16, 8, 8])

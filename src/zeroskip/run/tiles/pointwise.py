@@ -27,11 +27,12 @@ def pointwise(node: str, one: Operation, x: Map, other: Map | None, y: Map, mach
     scale, shift = (np.ones(channels, np.float32), np.zeros(channels, np.float32))
     if one.factors is not None:
         scale, shift = (factor.numpy() for factor in one.factors)
+    layout, scaled = y.layout, one.factors is not None
     code = _pointwise_code(
-        machine, y.layout.lanes, one.factors is not None, other is not None, one.relu, one.most
+        machine, layout.lanes, layout.element, scaled, other is not None, one.relu, one.most
     )
-    masks = y.layout.masks(places)
-    return step("pointwise", node, code, len(places), channels, *offsets, masks, scale, shift)
+    factors = [factor.astype(layout.dtype) for factor in (scale, shift)]
+    return step("pointwise", node, code, len(places), channels, *offsets, layout.masks(places), *factors)
 
 
 def pool(
@@ -50,7 +51,7 @@ def pool(
     slot, row, column = places.T
     source = x.first + x.layout.offset(slot, row * stride, column * stride)
     target = y.first + y.layout.offset(*places.T)
-    code = _pool_code(machine, y.layout.lanes, len(taps), one.kind == "max")
+    code = _pool_code(machine, y.layout.lanes, y.layout.element, len(taps), one.kind == "max")
     shares = [] if one.kind == "max" else [_shares(y.layout, places, one, size)]
     masks, taps = y.layout.masks(places), taps.astype(np.int64)
     return step(one.kind, node, code, len(places), len(y.channels), source, target, masks, taps, *shares)
@@ -66,7 +67,7 @@ def mean(node: str, x: Map, slot: int, machine: Machine) -> Step:
     places = layout.inside()
     offsets = x.first + layout.offset(*places.T)
     share = np.array([1 / (layout.height * layout.width)], np.float32)
-    code = _mean_code(machine, layout.lanes)
+    code = _mean_code(machine, layout.lanes, layout.element)
     return step(
         "mean",
         node,
@@ -103,9 +104,9 @@ def _counted(pixel: np.ndarray, axis: int, size: int, window: Window, padded: bo
 
 @cache
 def _pointwise_code(
-    machine: Machine, lanes: int, scaled: bool, summed: bool, relu: bool, most: float | None
+    machine: Machine, lanes: int, element: str, scaled: bool, summed: bool, relu: bool, most: float | None
 ) -> Callable[..., None]:
-    kind = vector(lanes)
+    kind = vector(lanes, element)
     f = function("pointwise")
     count, channels, *arrays = f.fields("%plan", [INTEGER] * 2 + [POINTER] * 6)
     masks, scale, shift = arrays[3:]
@@ -114,22 +115,31 @@ def _pointwise_code(
         mask = lanes_of(f, lanes, f.load(INTEGER, f.at(masks, number, INTEGER)))
         with f.loop(0, channels) as channel:
             at = f.multiply(channel, lanes)
-            value = f.load(kind, f.at(source, at))
+            value = f.load(kind, f.at(source, at, element))
             if scaled:
                 factor, term = (
-                    f.splat(lanes, f.load("float", f.at(each, channel))) for each in (scale, shift)
+                    f.splat(lanes, f.load(element, f.at(each, channel, element)), element)
+                    for each in (scale, shift)
                 )
-                value = f.multiply_add(lanes, value, factor, term)
+                value = f.multiply_add(lanes, value, factor, term, element=element)
             if summed:
-                value = f.value(f"fadd {kind} {value}, {f.load(kind, f.at(other, at))}")
-            f.store(kind, kept(f, lanes, mask, activated(f, lanes, value, relu, most)), f.at(target, at))
+                value = f.value(f"fadd {kind} {value}, {f.load(kind, f.at(other, at, element))}")
+            value = activated(f, lanes, value, relu, most, element=element)
+            f.store(kind, kept(f, lanes, mask, value, element=element), f.at(target, at, element))
     return compiled(f, machine)
 
 
 @cache
-def _pool_code(machine: Machine, lanes: int, taps: int, largest: bool) -> Callable[..., None]:
-    kind = vector(lanes)
+def _pool_code(machine: Machine, lanes: int, element: str, taps: int, largest: bool) -> Callable[..., None]:
+    # The mean of a window is taken in float: its sum may be larger than any half.
+    within = element if largest else "float"
+    kind = vector(lanes, within)
     f = function("pool")
+
+    def load(window: str, at: str) -> str:
+        value = f.load(vector(lanes, element), f.at(window, at, element))
+        return f.converted(lanes, value, element, within)
+
     count, channels, *arrays = f.fields(
         "%plan", [INTEGER] * 2 + [POINTER] * 4 + ([] if largest else [POINTER])
     )
@@ -141,18 +151,24 @@ def _pool_code(machine: Machine, lanes: int, taps: int, largest: bool) -> Callab
         share = None if largest else f.load(kind, f.at(arrays[4], f.multiply(number, lanes)))
         with f.loop(0, channels) as channel:
             at = f.multiply(channel, lanes)
-            total = f.load(kind, f.at(windows[0], at))
+            total = load(windows[0], at)
             for window in windows[1:]:
-                value = f.load(kind, f.at(window, at))
-                total = f.larger(lanes, total, value) if largest else f.value(f"fadd {kind} {total}, {value}")
+                value = load(window, at)
+                total = (
+                    f.larger(lanes, total, value, element=element)
+                    if largest
+                    else f.value(f"fadd {kind} {total}, {value}")
+                )
             total = total if share is None else f.value(f"fmul {kind} {total}, {share}")
-            f.store(kind, kept(f, lanes, mask, total), f.at(target, at))
+            total = f.converted(lanes, total, within, element)
+            whole = kept(f, lanes, mask, total, element=element)
+            f.store(vector(lanes, element), whole, f.at(target, at, element))
     return compiled(f, machine)
 
 
 @cache
-def _mean_code(machine: Machine, lanes: int) -> Callable[..., None]:
-    kind = vector(lanes)
+def _mean_code(machine: Machine, lanes: int, element: str) -> Callable[..., None]:
+    kind = vector(lanes)  # sums of many pixels are taken in float, whatever the map holds
     f = function("mean")
     slot, images, places, channels, offsets, share = f.fields("%plan", [INTEGER] * 4 + [POINTER] * 2)
     y = f.load(POINTER, f.at("%base", slot, "i8"))
@@ -161,7 +177,8 @@ def _mean_code(machine: Machine, lanes: int) -> Callable[..., None]:
         total = f.slot(kind, "zeroinitializer")
         with f.loop(0, places) as place:
             number = f.add(f.multiply(image, places), place)
-            value = f.load(kind, f.at(_place(f, offsets, number), f.multiply(channel, lanes)))
+            at = f.at(_place(f, offsets, number), f.multiply(channel, lanes), element)
+            value = f.converted(lanes, f.load(vector(lanes, element), at), element, "float")
             f.store(kind, f.value(f"fadd {kind} {f.load(kind, total)}, {value}"), total)
         whole = f.sum(lanes, f.load(kind, total))
         at = f.at(y, f.add(f.multiply(image, channels), channel))

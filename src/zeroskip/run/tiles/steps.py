@@ -88,37 +88,43 @@ def lanes_of(f: Function, lanes: int, bits: str) -> str:
     return f.value(f"bitcast i{lanes} {few} to {vector(lanes, 'i1')}")
 
 
-def kept(f: Function, lanes: int, mask: str, value: str, other: str = "zeroinitializer") -> str:
+def kept(
+    f: Function, lanes: int, mask: str, value: str, other: str = "zeroinitializer", *, element: str = "float"
+) -> str:
     """`value` in the lanes of the mask, `other` elsewhere.
 
     >>> kept(f, 16, mask, value)
     '%v9'
     """
-    kind = vector(lanes)
+    kind = vector(lanes, element)
     return f.value(f"select {vector(lanes, 'i1')} {mask}, {kind} {value}, {kind} {other}")
 
 
-def activated(f: Function, lanes: int, value: str, relu: bool, most: float | None) -> str:
+def activated(
+    f: Function, lanes: int, value: str, relu: bool, most: float | None, *, element: str = "float"
+) -> str:
     """`value` after a ReLU and an upper bound, where there are; NaN stays NaN.
 
     >>> activated(f, 16, value, True, 6.0)
     '%v12'
     """
-    kind = vector(lanes)
-    value = f.relu(lanes, value) if relu else value
+    kind = vector(lanes, element)
+    value = f.relu(lanes, value, element=element) if relu else value
     if most is None:
         return value
-    bound = constant(f, lanes, most)
+    bound = constant(f, lanes, most, element=element)
     above = f.value(f"fcmp ogt {kind} {value}, {bound}")
     return f.value(f"select {vector(lanes, 'i1')} {above}, {kind} {bound}, {kind} {value}")
 
 
-def constant(f: Function, lanes: int, value: float) -> str:
+def constant(f: Function, lanes: int, value: float, *, element: str = "float") -> str:
     """The vector with `value` in every lane.
 
     >>> constant(f, 16, 6.0)
     '%v4'
     """
+    if element == "half":
+        return f.splat(lanes, f"0xH{np.float16(value).view(np.uint16):04X}", element)
     # LLVM writes a float as the bits of the double that is equal to it.
     bits = struct.unpack("<Q", struct.pack("<d", float(np.float32(value))))[0]
     return f.splat(lanes, f"0x{bits:016X}")

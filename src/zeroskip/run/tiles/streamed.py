@@ -41,6 +41,7 @@ def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
     code = _streamed_code(
         machine,
         layout.lanes,
+        layout.element,
         block,
         _steps(job, tall, wide),
         8 * rows.itemsize,
@@ -49,7 +50,8 @@ def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
         job.residual is not None,
     )
     corners = _corners(job, tall, wide, least=int(job.offsets.min(initial=0)))
-    return step("streamed", job.node, code, *corners, len(order), begin, order, rows, values, job.bias)
+    bias = job.bias.astype(layout.dtype)
+    return step("streamed", job.node, code, *corners, len(order), begin, order, rows, values, bias)
 
 
 def block_height(weight: np.ndarray) -> int:
@@ -80,7 +82,7 @@ def _pattern(job: Job, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     group, row = np.nonzero(alive[order])
     places = (job.offsets - job.offsets.min(initial=0)) // job.x.layout.vector_bytes
     narrow = np.uint16 if places.max(initial=0) < 1 << 16 else np.uint32
-    values = np.ascontiguousarray(blocks[order][group, :, row], np.float32)
+    values = np.ascontiguousarray(blocks[order][group, :, row], job.x.layout.dtype)
     return starts(alive[order].sum(1)), order.astype(np.int64), places[row].astype(narrow), values
 
 
@@ -94,9 +96,10 @@ def depthwise(job: Job, machine: Machine) -> Step:
     tall, wide = _rectangle(layout, 7)
     taps = tuple(int(each) for each in job.offsets)
     places = _steps(job, tall, wide)
-    code = _depthwise_code(machine, layout.lanes, taps, places, job.relu, job.most)
+    code = _depthwise_code(machine, layout.lanes, layout.element, taps, places, job.relu, job.most)
     corners = _corners(job, tall, wide)
-    return step("depthwise", job.node, code, *corners, len(job.weight), job.weight, job.bias)
+    weight, bias = (each.astype(layout.dtype) for each in (job.weight, job.bias))
+    return step("depthwise", job.node, code, *corners, len(weight), weight, bias)
 
 
 _Steps = tuple[tuple[int, int, int], ...]
@@ -151,8 +154,8 @@ def _corners(job: Job, tall: int, wide: int, *, least: int = 0) -> list[int | np
 
 @cache
 def _streamed_code(
-    machine: Machine, lanes: int, block: int, places: _Steps, bits: int, relu: bool, most: float | None,
-    residual: bool,
+    machine: Machine, lanes: int, element: str, block: int, places: _Steps, bits: int, relu: bool,
+    most: float | None, residual: bool,
 ) -> Callable[..., None]:  # fmt: skip
     f = function("streamed")
     kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 5]
@@ -163,9 +166,11 @@ def _streamed_code(
         flags = _flags(f, lanes, masks, number, len(places))
         with f.loop(0, groups) as turn:
             first = f.multiply(f.load(INTEGER, f.at(order, turn, INTEGER)), block)
-            sums = [_bias(f, lanes, biases, f.add(first, one)) for one in range(block) for _ in places]
+            sums = [
+                _bias(f, lanes, element, biases, f.add(first, one)) for one in range(block) for _ in places
+            ]
             # Few sums would wait for each other: several weights then have sums of their own.
-            sets = [sums] + [_zeros(f, lanes, size) for _ in range(min(4, REGISTERS // size) - 1)]
+            sets = [sums] + [_zeros(f, lanes, element, size) for _ in range(min(4, REGISTERS // size) - 1)]
             start, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (turn, f.add(turn, 1)))
             rest = f.value(f"urem i64 {f.value(f'sub i64 {stop}, {start}')}, {len(sets)}")
             middle = f.value(f"sub i64 {stop}, {rest}")
@@ -174,25 +179,26 @@ def _streamed_code(
                     for offset, part in enumerate(used):
                         at = f.add(place, offset)
                         row = f.value(f"zext i{bits} {f.load(f'i{bits}', f.at(rows, at, f'i{bits}'))} to i64")
-                        source = f.at(x, row, vector(lanes))
-                        weights = f.at(values, f.multiply(at, block))
-                        _multiply_add(f, lanes, source, weights, block, places, part)
-            _gather_(f, lanes, sets)
+                        source = f.at(x, row, vector(lanes, element))
+                        weights = f.at(values, f.multiply(at, block), element)
+                        _multiply_add(f, lanes, element, source, weights, block, places, part)
+            _gather_(f, lanes, element, sets)
             channel = f.multiply(first, lanes)
             for one in range(block):
                 part = sums[one * len(places) :][: len(places)]
-                at, beside = (f.at(each, f.add(channel, one * lanes)) for each in (y, other))
-                _finish(f, lanes, places, part, flags, at, beside if residual else None, relu=relu, most=most)
+                at, beside = (f.at(each, f.add(channel, one * lanes), element) for each in (y, other))
+                more = beside if residual else None
+                _finish(f, lanes, element, places, part, flags, at, more, relu=relu, most=most)
     return compiled(f, machine)
 
 
-def _zeros(f: Function, lanes: int, count: int) -> list[str]:
-    return [f.slot(vector(lanes), "zeroinitializer") for _ in range(count)]
+def _zeros(f: Function, lanes: int, element: str, count: int) -> list[str]:
+    return [f.slot(vector(lanes, element), "zeroinitializer") for _ in range(count)]
 
 
-def _gather_(f: Function, lanes: int, sets: Sequence[Sequence[str]]) -> None:
+def _gather_(f: Function, lanes: int, element: str, sets: Sequence[Sequence[str]]) -> None:
     """Add the sums of all sets to those of the first."""
-    kind = vector(lanes)
+    kind = vector(lanes, element)
     for other in sets[1:]:
         for total, more in zip(sets[0], other, strict=True):
             f.store(kind, f.value(f"fadd {kind} {f.load(kind, total)}, {f.load(kind, more)}"), total)
@@ -200,8 +206,9 @@ def _gather_(f: Function, lanes: int, sets: Sequence[Sequence[str]]) -> None:
 
 @cache
 def _depthwise_code(
-    machine: Machine, lanes: int, taps: tuple[int, ...], places: _Steps, relu: bool, most: float | None
-) -> Callable[..., None]:
+    machine: Machine, lanes: int, element: str, taps: tuple[int, ...], places: _Steps, relu: bool,
+    most: float | None,
+) -> Callable[..., None]:  # fmt: skip
     f = function("depthwise")
     kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 2]
     count, xs, ys, _, masks, channels, values, biases = f.fields("%plan", kinds)
@@ -209,13 +216,13 @@ def _depthwise_code(
         x, y = (_corner(f, offsets, number) for offsets in (xs, ys))
         flags = _flags(f, lanes, masks, number, len(places))
         with f.loop(0, channels) as channel:
-            sums = [_bias(f, lanes, biases, channel) for _ in places]
+            sums = [_bias(f, lanes, element, biases, channel) for _ in places]
             at = f.multiply(channel, lanes)
-            weights = f.at(values, f.multiply(channel, len(taps)))
+            weights = f.at(values, f.multiply(channel, len(taps)), element)
             for number_, tap in enumerate(taps):
-                source = f.at(f.at(x, at), tap, "i8")
-                _multiply_add(f, lanes, source, f.at(weights, number_), 1, places, sums)
-            _finish(f, lanes, places, sums, flags, f.at(y, at), None, relu=relu, most=most)
+                source = f.at(f.at(x, at, element), tap, "i8")
+                _multiply_add(f, lanes, element, source, f.at(weights, number_, element), 1, places, sums)
+            _finish(f, lanes, element, places, sums, flags, f.at(y, at, element), None, relu=relu, most=most)
     return compiled(f, machine)
 
 
@@ -230,31 +237,34 @@ def _flags(f: Function, lanes: int, masks: str, number: str, count: int) -> list
     return [lanes_of(f, lanes, each) for each in bits]
 
 
-def _bias(f: Function, lanes: int, biases: str, channel: str) -> str:
-    return f.slot(vector(lanes), f.splat(lanes, f.load("float", f.at(biases, channel))))
+def _bias(f: Function, lanes: int, element: str, biases: str, channel: str) -> str:
+    bias = f.load(element, f.at(biases, channel, element))
+    return f.slot(vector(lanes, element), f.splat(lanes, bias, element))
 
 
 def _multiply_add(
-    f: Function, lanes: int, source: str, weights: str, block: int, places: _Steps, sums: Sequence[str]
-) -> None:
+    f: Function, lanes: int, element: str, source: str, weights: str, block: int, places: _Steps,
+    sums: Sequence[str],
+) -> None:  # fmt: skip
     """Add `block` weights times the inputs at all places to the block's sums."""
-    kind = vector(lanes)
+    kind = vector(lanes, element)
     inputs = [f.load(kind, f.at(source, step_x, "i8")) for step_x, _, _ in places]
     for one in range(block):
-        weight = f.splat(lanes, f.load("float", f.at(weights, one)))
+        weight = f.splat(lanes, f.load(element, f.at(weights, one, element)), element)
         for x, total in zip(inputs, sums[one * len(places) :], strict=False):
-            f.store(kind, f.multiply_add(lanes, weight, x, f.load(kind, total)), total)
+            f.store(kind, f.multiply_add(lanes, weight, x, f.load(kind, total), element=element), total)
 
 
 def _finish(
-    f: Function, lanes: int, places: _Steps, sums: Sequence[str], flags: Sequence[str], y: str,
+    f: Function, lanes: int, element: str, places: _Steps, sums: Sequence[str], flags: Sequence[str], y: str,
     residual: str | None, *, relu: bool, most: float | None,
 ) -> None:  # fmt: skip
     """What becomes of the sums: residual, activation, and into y."""
-    kind = vector(lanes)
+    kind = vector(lanes, element)
     for (_, step_y, step_other), total, mask in zip(places, sums, flags, strict=True):
         value = f.load(kind, total)
         if residual is not None:
             other = f.load(kind, f.at(residual, step_other, "i8"))
             value = f.value(f"fadd {kind} {value}, {other}")
-        f.store(kind, kept(f, lanes, mask, activated(f, lanes, value, relu, most)), f.at(y, step_y, "i8"))
+        value = activated(f, lanes, value, relu, most, element=element)
+        f.store(kind, kept(f, lanes, mask, value, element=element), f.at(y, step_y, "i8"))
