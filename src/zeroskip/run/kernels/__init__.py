@@ -6,9 +6,13 @@ from zeroskip.run.kernels import (
     balanced,
     blocks,
     channels_last,
+    columns,
+    columns_sparse,
     dense,
     dense_bf16,
     gaps,
+    gather,
+    half,
     sell,
     spmm,
     streamed,
@@ -18,7 +22,9 @@ from zeroskip.run.kernels import (
 ALL = (
     *(dense.KERNEL, channels_last.KERNEL, dense_bf16.KERNEL),
     *(sell.KERNEL, spmm.KERNEL, *gaps.KERNELS, *windows.KERNELS, *balanced.KERNELS),
+    *(*columns.KERNELS, columns_sparse.KERNEL, *gather.KERNELS),
     *(baked.KERNEL, streamed.KERNEL, blocks.KERNEL, amx.KERNEL),
+    *half.KERNELS,
 )
 
 __all__ = [
@@ -28,9 +34,13 @@ __all__ = [
     "balanced",
     "blocks",
     "channels_last",
+    "columns",
+    "columns_sparse",
     "dense",
     "dense_bf16",
     "gaps",
+    "gather",
+    "half",
     "sell",
     "spmm",
     "streamed",
