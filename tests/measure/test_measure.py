@@ -6,8 +6,7 @@ import copy
 
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from zeroskip import measure, tasks
 from zeroskip.errors import ModelError, PatternError
@@ -37,81 +36,6 @@ def test_grouped_and_strided_convolutions_are_counted_as_brute_force_does() -> N
     macs = measure.cost(nn.Sequential(conv), torch.zeros(1, 8, 9, 7))["0"].macs
     outputs = conv(torch.zeros(1, 8, 9, 7)).numel()
     assert macs == outputs * 2 * 9  # each output sees 8 / 4 inputs at 9 taps
-
-
-class Branching(nn.Module):
-    """conv -> ReLU -> pool -> (conv + shortcut) -> ReLU -> flatten -> linear, with functional operations."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 4, 3, padding=1)
-        self.second = nn.Conv2d(4, 4, 3, padding=1)
-        self.last = nn.Linear(64, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(torch.relu(self.first(x)), 2)
-        self.pooled = x
-        self.joined = torch.relu(self.second(x) + x)
-        return self.last(self.joined.flatten(1))
-
-
-def test_zeros_leave_a_layer_after_its_relu_and_pooling_and_not_after_a_join() -> None:
-    torch.manual_seed(1)
-    model, x = Branching(), torch.randn(5, 1, 8, 8)
-    zeros = measure.activations(model, [x])
-    model(x)
-    assert zeros["first"].output == pytest.approx((model.pooled == 0).float().mean().item())
-    assert zeros["second"].input == zeros["first"].output
-    # What leaves "second" is its own output: the sum that follows is made of two tensors.
-    assert zeros["second"].output == 0.0
-    assert zeros["last"].input == pytest.approx((model.joined == 0).float().mean().item())
-
-
-def test_zeros_are_counted_over_all_batches_and_by_channel() -> None:
-    torch.manual_seed(2)
-    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
-    batches = [torch.randn(4, 2, 2, 2), torch.randn(7, 2, 2, 2)]
-    batches[0][:, 1] = 0
-    maps = torch.relu(model[0](torch.cat(batches)))
-    zeros = measure.activations(model, batches)["0"]
-    assert zeros.output == pytest.approx((maps == 0).float().mean().item())
-    assert zeros.output_by_channel == pytest.approx((maps == 0).float().mean((0, 2, 3)).tolist())
-    assert zeros.input_by_channel == pytest.approx([0, 4 / 11])
-
-
-def test_a_layer_that_runs_twice_counts_both_times() -> None:
-    shared = nn.Linear(2, 2, bias=False)
-    shared.weight.data = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
-    model = nn.Sequential(shared, nn.ReLU(), shared)
-    zeros = measure.activations(model, [torch.tensor([[1.0, 1.0]])])["0"]
-    assert zeros.input == 0.25  # (1, 1) and then (1, 0)
-    assert zeros.output == 0.5  # (1, 0) after the ReLU and then (1, -0)
-
-
-def test_looking_at_activations_changes_nothing_in_the_model() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2)).train()
-    before = copy.deepcopy(model.state_dict())
-    measure.activations(model, [torch.randn(8, 4)])
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    assert all(module.training for module in model.modules())
-    assert not any(module._forward_hooks for module in model.modules())
-
-
-def test_a_layer_called_by_keyword_is_counted() -> None:
-    class Keyword(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(2, 2)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.fc(input=x)
-
-    assert measure.activations(Keyword(), [torch.tensor([[0.0, 1.0]])])["fc"].input == 0.5
-
-
-def test_no_batch_is_an_error() -> None:
-    with pytest.raises(ModelError, match="no zeros could be counted"):
-        measure.activations(nn.Linear(2, 2), [])
 
 
 def test_sensitivity_is_the_error_of_a_hand_pruned_copy(mlp: nn.Sequential) -> None:

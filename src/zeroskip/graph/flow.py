@@ -25,7 +25,7 @@ POINTWISE = frozenset(
     [
         "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "sigmoid", "tanh", "hardtanh",
         "hardsigmoid", "hardswish", "softplus", "log_sigmoid", "threshold", "clamp", "clamp_min", "clamp_max",
-        "abs", "neg", "exp", "sqrt", "square", "alias", "detach",
+        "hardshrink", "abs", "neg", "exp", "sqrt", "square", "alias", "detach",
     ]
 )  # fmt: skip
 # Each channel of (batch, channels, ...) by itself.

@@ -1,9 +1,31 @@
 """Look, do not touch: what a network costs, where its zeros are, how much each layer minds pruning."""
 
 from zeroskip.graph import record as trace
-from zeroskip.measure.activations import Zeros, activations
+from zeroskip.measure.activations import Zeros, activations, results
+from zeroskip.measure.compression import Compressed, Traffic, compression, traffic
 from zeroskip.measure.cost import Cost, cost
 from zeroskip.measure.profile import histogram, profile
 from zeroskip.measure.sensitivity import sensitivity
+from zeroskip.measure.sums import Count, Spread, Sums
+from zeroskip.measure.table import Row, table
 
-__all__ = ["Cost", "Zeros", "activations", "cost", "histogram", "profile", "sensitivity", "trace"]
+__all__ = [
+    "Compressed",
+    "Cost",
+    "Count",
+    "Row",
+    "Spread",
+    "Sums",
+    "Traffic",
+    "Zeros",
+    "activations",
+    "compression",
+    "cost",
+    "histogram",
+    "profile",
+    "results",
+    "sensitivity",
+    "table",
+    "trace",
+    "traffic",
+]

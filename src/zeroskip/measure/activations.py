@@ -1,129 +1,199 @@
-"""How many zeros enter and leave each layer on real data."""
+"""How many zeros enter and leave each layer on real data: one pass over a data set, in constant memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
+from operator import length_hint
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from zeroskip.errors import ModelError
+from zeroskip.concepts import Progress, silent
+from zeroskip.errors import DataError, ModelError
 from zeroskip.graph import evaluating
+from zeroskip.measure.outputs import Outputs
+from zeroskip.measure.sums import BY, Batch, Count, Sums, add_, count
+from zeroskip.measure.zeros import Room, Tally, tally
 
-# What may stand between a layer and the next without ending its output: Han et al. 2015 count the zeros
-# that leave a layer after its ReLU and its pooling, which is what reproduces their tables' totals.
-# Not those that move elements between channels (flatten): the share would be the same, its channels lost.
-_CARRY_ON = frozenset(
-    ["relu", "relu_", "relu6", "hardtanh", "leaky_relu", "threshold", "clamp", "gelu", "silu", "sigmoid",
-     "tanh", "batch_norm", "dropout", "boolean_dispatch", "max_pool2d", "avg_pool2d", "adaptive_avg_pool2d",
-     "adaptive_max_pool2d"]
-)  # fmt: skip
+COUNTED = (nn.Linear, nn.Conv2d, nn.RNNBase)
+Batches = Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]]
 
 
 @dataclass(frozen=True)
 class Zeros:
-    """Shares of exact zeros of one layer over a data set; by channel (axis 1 of maps, last axis else).
+    """Exact zeros of one layer over a data set.
 
-    output is what leaves the layer for the next: after its activation function and its pooling
+    before  what the layer reads
+    after   what leaves it for the next: after its activation function and its pooling
     """
 
-    input: float
-    output: float
-    input_by_channel: tuple[float, ...]
-    output_by_channel: tuple[float, ...]
+    before: Count
+    after: Count
+
+    @property
+    def input(self) -> float:
+        """Share of zeros in what the layer reads."""
+        return self.before.share
+
+    @property
+    def output(self) -> float:
+        """Share of zeros in what leaves it."""
+        return self.after.share
 
 
-def activations(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Zeros]:
-    """Layer name -> Zeros of every linear and convolution layer, over all `batches` (batch axis first).
+def activations(
+    model: nn.Module,
+    batches: Batches,
+    *,
+    by: Collection[str] = (),
+    resume: Sums | None = None,
+    on_batch: Callable[[int, Sums], None] | None = None,
+    progress: Progress = silent,
+) -> dict[str, Zeros]:
+    """Layer name -> Zeros of every linear, convolution and recurrent layer; in eval mode, without gradients.
 
-    Runs the model in eval mode without gradients. A layer called twice counts both times. Raises
-    ModelError where there is no batch.
+    batches   inputs, or pairs (inputs, classes), batch axis first; empty ones are passed over
+    by        what to count besides layer and channel, of "position", "class", "example"
+    on_batch  called as on_batch(batches done, sums); sums are plain tensors, and `resume=sums` continues the count
+              with the batch after, of the same batches in the same order
+    A layer that runs twice counts twice. Raises ModelError where there is nothing to count.
 
     >>> activations(lenet, [images])["fc2"].input
     0.62
     """
-    counters: dict[str, tuple[_Counter, _Counter]] = {}
+    sums = _start(model, by, resume)
+    start, room = int(sums["batches"]), Room()
     with evaluating(model):
-        for inputs in batches:
-            _count(model, inputs, counters)
-    if not counters:
-        raise ModelError("no zeros could be counted: there was no batch of inputs, or no layer was used.")
-    return {
-        name: Zeros(before.share(), after.share(), before.by_channel(), after.by_channel())
-        for name, (before, after) in counters.items()
-    }
+        for done, batch in enumerate(islice(batches, start, None), start + 1):
+            inputs, classes = batch if isinstance(batch, (tuple, list)) else (batch, None)
+            if len(inputs):
+                known = _batch(len(inputs), classes, by)
+                for side, tallies in _counted(model, inputs, room, positions="position" in by).items():
+                    add_(sums, side, tallies, known, by)
+            sums["batches"] = torch.tensor(done)
+            if on_batch is not None:
+                on_batch(done, dict(sums))
+            progress("activations", done, max(done, length_hint(batches)))
+    return results(model, sums)
 
 
-class _Counter:
-    """Adds up zeros and elements per channel."""
+def results(model: nn.Module, sums: Sums) -> dict[str, Zeros]:
+    """What the sums of a pass, finished or not, say of each layer of `model`, in the order of its modules.
 
-    def __init__(self) -> None:
-        self.zeros: Tensor | int = 0
-        self.elements = 0
+    Raises ModelError where nothing was counted.
 
-    def add(self, tensor: Tensor) -> None:
-        channel = 1 if tensor.ndim == 4 else tensor.ndim - 1
-        others = [axis for axis in range(tensor.ndim) if axis != channel]
-        self.zeros = self.zeros + (tensor == 0).sum(others)
-        self.elements += tensor.numel() // max(tensor.shape[channel], 1)
-
-    def by_channel(self) -> tuple[float, ...]:
-        return tuple((torch.as_tensor(self.zeros) / self.elements).tolist())
-
-    def share(self) -> float:
-        return float(torch.as_tensor(self.zeros).sum() / (self.elements * len(torch.as_tensor(self.zeros))))
+    >>> results(lenet, runs.load_tensors("sums.safetensors"))["fc2"].input
+    0.62
+    """
+    names = [name for name in _layers(model).values() if f"{name}.input.zeros" in sums]
+    if not names:
+        raise ModelError(
+            "no zeros could be counted: there was no batch with an example in it, or no linear, convolution or "
+            "recurrent layer was used. Give at least one batch."
+        )
+    return {name: Zeros(count(sums, f"{name}.input"), count(sums, f"{name}.output")) for name in names}
 
 
-class _Follow(TorchFunctionMode):
-    """Remembers, for each layer's output, the last tensor made of it by the operations in _CARRY_ON."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.owner: dict[int, str] = {}  # id of a tensor -> layer it left
-        self.last: dict[str, Tensor] = {}
-        self.alive: list[Tensor] = []  # an id stays unique only while its tensor lives
-
-    def starts(self, name: str, output: Tensor) -> None:
-        self.owner[id(output)] = name
-        self.last[name] = output
-        self.alive.append(output)
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        name = self.owner.get(id(args[0])) if args else None
-        if name is not None and isinstance(result, Tensor) and func.__name__ in _CARRY_ON:
-            self.starts(name, result)
-        return result
+def _start(model: nn.Module, by: Collection[str], resume: Sums | None) -> Sums:
+    if unknown := sorted(set(by) - set(BY)):
+        raise ModelError(f"zeros cannot be counted by {', '.join(unknown)}. Choose of {', '.join(BY)}.")
+    sums = dict(resume or {"batches": torch.tensor(0)})
+    kinds = {kind for kind in BY if any(key.endswith(f".{kind}") for key in sums)}
+    layers = {key.rsplit(".", 2)[0] for key in sums if key != "batches"}
+    if layers and (kinds != set(by) or not layers <= set(_layers(model).values())):
+        raise ModelError(
+            f"the sums to continue are of {len(layers)} layers, counted by {sorted(kinds) or 'channel only'}: not of "
+            f"this network, or not by {sorted(by) or 'channel only'}. Continue as they were begun, or begin anew."
+        )
+    return sums
 
 
-def _count(model: nn.Module, inputs: Tensor, counters: dict[str, tuple[_Counter, _Counter]]) -> None:
-    follow = _Follow()
-    names: dict[nn.Module, str] = {
-        module: name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
-    }
+def _batch(size: int, classes: Any, by: Collection[str]) -> Batch:
+    if "class" not in by:
+        return Batch(size)
+    if not isinstance(classes, Tensor):
+        raise DataError(
+            'zeros by class need batches of (inputs, classes). Give such pairs, or leave "class" out.'
+        )
+    return Batch(size, classes)
 
-    def seen(module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
-        before, _ = counters.setdefault(names[module], (_Counter(), _Counter()))
-        before.add(args[0] if args else named["input"])
-        _settle(follow, names[module], counters)  # a second call of a layer must not hide its first
-        follow.starts(names[module], output)
 
-    hooks = [module.register_forward_hook(seen, with_kwargs=True) for module in names]
+def _layers(model: nn.Module) -> dict[nn.Module, str]:
+    return {module: name for name, module in model.named_modules() if isinstance(module, COUNTED)}
+
+
+def _counted(model: nn.Module, inputs: Tensor, room: Room, *, positions: bool) -> dict[str, list[Tally]]:
+    """Side -> what was counted there while `model` ran on `inputs` once; all or nothing where it fails."""
+    room.clear()
+    names = _layers(model)
+    found: dict[str, list[Tally]] = {}
+    counter = _Counter({name: module for module, name in names.items()}, room, positions)
+    outputs = Outputs(counter.count)
+
+    def ended(name: str) -> None:
+        if (one := outputs.ends(name)) is not None:
+            found.setdefault(f"{name}.output", []).append(one)
+
+    def ran(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        name, read = names[module], args[0] if args else named["input"]
+        with torch._C.DisableTorchFunction():  # our own operations are not the network's
+            found.setdefault(f"{name}.input", []).append(counter.count(_values(read), name))
+            ended(name)  # a second call of a layer must not hide its first
+            outputs.starts(name, _values(output[0] if isinstance(module, nn.RNNBase) else output))
+
+    with _hooked(names, ran), outputs:
+        model(inputs)
+    for name in names.values():
+        ended(name)
+    return found
+
+
+@contextmanager
+def _hooked(modules: Iterable[nn.Module], ran: Callable[..., None]) -> Iterator[None]:
+    hooks: list[RemovableHandle] = []
     try:
-        with follow:
-            model(inputs)
+        hooks += [module.register_forward_hook(ran, with_kwargs=True) for module in modules]
+        yield
     finally:
         for hook in hooks:
             hook.remove()
-    for name in list(follow.last):
-        _settle(follow, name, counters)
 
 
-def _settle(follow: _Follow, name: str, counters: dict[str, tuple[_Counter, _Counter]]) -> None:
-    if (output := follow.last.pop(name, None)) is not None:
-        counters[name][1].add(output)
+class _Counter:
+    """Counts a tensor once, though it is the output of one layer and the input of others."""
+
+    def __init__(self, modules: dict[str, nn.Module], room: Room, positions: bool) -> None:
+        self._modules, self._room, self._positions = modules, room, positions
+        self._known = WeakTensorKeyDictionary()  # tensor -> (its version, whether it is maps, Tally)
+
+    def count(self, tensor: Tensor, layer: str) -> Tally:
+        module = self._modules[layer]
+        maps = isinstance(module, nn.Conv2d)
+        version = None if tensor.is_inference() else tensor._version  # grows with each operation in place
+        key = version, maps
+        known = self._known.get(tensor)
+        if known is not None and version is not None and known[0] == key:
+            return known[1]
+        seen = tally(_examples_first(tensor, module), self._room, maps=maps, positions=self._positions)
+        self._known[tensor] = key, seen
+        return seen
+
+
+def _values(given: Any) -> Tensor:
+    return given.data if isinstance(given, PackedSequence) else given
+
+
+def _examples_first(tensor: Tensor, module: nn.Module) -> Tensor:
+    """(n, steps, features) for a recurrent layer; packed sequences are one example, unknown whose their steps are."""
+    if not isinstance(module, nn.RNNBase):
+        return tensor
+    if tensor.ndim == 2:
+        return tensor[None]
+    return tensor if module.batch_first else tensor.transpose(0, 1)

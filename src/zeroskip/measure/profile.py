@@ -54,8 +54,8 @@ def profile(model: nn.Module, task: contract.Task, *, progress: Progress = silen
                 histogram=histogram(layer.weight),
                 input_sparsity=seen.input,
                 output_sparsity=seen.output,
-                input_sparsity_by_channel=seen.input_by_channel,
-                output_sparsity_by_channel=seen.output_by_channel,
+                input_sparsity_by_channel=seen.before.by_channel,
+                output_sparsity_by_channel=seen.after.by_channel,
                 sensitivity=curves[layer.name],
             )
         )

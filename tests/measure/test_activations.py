@@ -1,0 +1,441 @@
+"""Zeros of activations against counts by hand and by brute force, batch by batch, resumed, and after failures."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from zeroskip import measure, runs, thresholds
+from zeroskip.errors import DataError, ModelError
+from zeroskip.measure.zeros import Room, tally
+
+
+class Branching(nn.Module):
+    """conv -> ReLU -> pool -> (conv + shortcut) -> ReLU -> flatten -> linear, with functional operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 4, 3, padding=1)
+        self.last = nn.Linear(64, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(torch.relu(self.first(x)), 2)
+        self.pooled = x
+        self.joined = torch.relu(self.second(x) + x)
+        return self.last(self.joined.flatten(1))
+
+
+def test_zeros_leave_a_layer_after_its_relu_and_pooling_and_not_after_a_join() -> None:
+    torch.manual_seed(1)
+    model, x = Branching(), torch.randn(5, 1, 8, 8)
+    zeros = measure.activations(model, [x])
+    model(x)
+    assert zeros["first"].output == pytest.approx((model.pooled == 0).float().mean().item())
+    assert zeros["second"].input == zeros["first"].output
+    # What leaves "second" is its own output: the sum that follows is made of two tensors.
+    assert zeros["second"].output == 0.0
+    assert zeros["last"].input == pytest.approx((model.joined == 0).float().mean().item())
+
+
+def test_zeros_are_counted_over_all_batches_and_by_channel() -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+    batches = [torch.randn(4, 2, 2, 2), torch.randn(7, 2, 2, 2)]
+    batches[0][:, 1] = 0
+    maps = torch.relu(model[0](torch.cat(batches)))
+    zeros = measure.activations(model, batches)["0"]
+    assert zeros.output == pytest.approx((maps == 0).float().mean().item())
+    assert zeros.after.by_channel == pytest.approx((maps == 0).float().mean((0, 2, 3)).tolist())
+    assert zeros.before.by_channel == pytest.approx([0, 4 / 11])
+
+
+def test_a_layer_that_runs_twice_counts_both_times() -> None:
+    shared = nn.Linear(2, 2, bias=False)
+    shared.weight.data = torch.tensor([[1.0, 0.0], [0.0, -1.0]])
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    zeros = measure.activations(model, [torch.tensor([[1.0, 1.0]])])["0"]
+    assert zeros.input == 0.25  # (1, 1) and then (1, 0)
+    assert zeros.output == 0.5  # (1, 0) after the ReLU and then (1, -0)
+
+
+def test_looking_at_activations_changes_nothing_in_the_model() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(), nn.Linear(4, 2)).train()
+    before = copy.deepcopy(model.state_dict())
+    measure.activations(model, [torch.randn(8, 4)])
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_layer_called_by_keyword_is_counted() -> None:
+    class Keyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(input=x)
+
+    assert measure.activations(Keyword(), [torch.tensor([[0.0, 1.0]])])["fc"].input == 0.5
+
+
+def test_no_batch_is_an_error() -> None:
+    with pytest.raises(ModelError, match="no zeros could be counted"):
+        measure.activations(nn.Linear(2, 2), [])
+
+
+def share(tensor: Tensor) -> float:
+    return (tensor == 0).double().mean().item()
+
+
+def conv_net() -> nn.Sequential:
+    """Two convolutions, one of them grouped, and a linear layer, on (n, 2, 6, 5)."""
+    torch.manual_seed(3)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 1, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3),
+    )  # fmt: skip
+
+
+def loader(*sizes: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
+    """Batches of (images, classes); a third of the pixels are zero."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.randn(size, 2, 6, 5, generator=generator).where(
+                torch.rand(size, 2, 6, 5, generator=generator) > 0.3, 0.0
+            ),
+            torch.randint(4, (size,), generator=generator),
+        )
+        for size in sizes
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    shape=st.tuples(*[st.integers(1, 5)] * 4),
+    kind=st.sampled_from(
+        [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.bool]
+    ),
+    layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
+    seed=st.integers(0, 1000),
+)
+def test_a_tally_is_a_brute_force_count_in_every_type_and_memory_order(shape, kind, layout, seed) -> None:
+    torch.manual_seed(seed)
+    maps = torch.randint(-1, 2, shape).to(kind).contiguous(memory_format=layout)
+    found = tally(maps, Room(), maps=True, positions=True)
+    assert np.array_equal(found.by_channel, (maps == 0).sum((0, 2, 3)))
+    assert np.array_equal(found.by_example, (maps == 0).sum((1, 2, 3)))
+    assert np.array_equal(found.by_position, (maps == 0).sum((0, 1)))
+    assert (found.elements, found.nonfinite) == (maps.numel(), 0)
+    rows = tally(maps, Room(), maps=False, positions=True)  # the last axis as the channels
+    assert np.array_equal(rows.by_channel, (maps == 0).sum((0, 1, 2)))
+    assert np.array_equal(rows.by_example, (maps == 0).sum((1, 2, 3)))
+    assert np.array_equal(rows.by_position, (maps == 0).sum((0, 3)))
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_minus_zero_is_a_zero_and_nan_inf_and_the_smallest_number_are_none(kind: torch.dtype) -> None:
+    tiny = torch.finfo(kind).smallest_normal * torch.finfo(kind).eps  # the smallest above 0
+    values = torch.tensor([[0.0, -0.0, math.nan, math.inf, -math.inf, tiny, 1.0]], dtype=kind)
+    found = tally(values, Room(), maps=False)
+    assert found.by_channel.tolist() == [1, 1, 0, 0, 0, 0, 0]
+    assert found.nonfinite == 3
+
+
+def test_the_room_for_counts_is_used_again_and_grows_to_what_the_last_batch_needed() -> None:
+    room = Room()
+    first, second = room.zeros(40_000), room.zeros(40_000)  # the second does not fit
+    first += 1
+    second += 2
+    assert (first.sum(), second.sum()) == (40_000, 80_000)
+    room.clear()
+    again = [room.zeros(40_000), room.zeros(40_000)]
+    assert not np.concatenate(again).any()
+    assert np.shares_memory(again[0].base, again[1].base)
+
+
+def test_counts_of_batches_of_5_1_and_7_are_those_of_all_13_examples_together() -> None:
+    model, batches = conv_net().eval(), loader(5, 1, 7)
+    x, classes = torch.cat([x for x, _ in batches]), torch.cat([y for _, y in batches])
+    with torch.no_grad():
+        sides = {"0.before": x, "4.before": model[:4](x), "4.after": model[:6](x), "7.before": model[:7](x)}
+    zeros = measure.activations(model, batches, by=("position", "class", "example"))
+    for key, values in sides.items():
+        name, side = key.split(".")
+        found = getattr(zeros[name], side)
+        zero = values == 0
+        assert (found.zeros, found.elements, found.nonfinite) == (int(zero.sum()), zero.numel(), 0)
+        axes = [axis for axis in range(values.ndim) if axis != 1]
+        assert found.by_channel == pytest.approx(zero.double().mean(axes).tolist())
+        if values.ndim == 4:
+            assert torch.tensor(found.by_position).allclose(zero.float().mean((0, 1)))
+        for label, value in found.by_class.items():
+            assert value == pytest.approx(share(values[classes == label]))
+        assert set(found.by_class) == set(classes.tolist())
+        each = zero.flatten(1).double().mean(1)
+        spread = found.by_example
+        assert (spread.lowest, spread.highest) == (each.min().item(), each.max().item())
+        assert spread.mean == pytest.approx(each.mean().item())
+        bins = [sum(min(int(20 * one + 1e-9), 19) == b for one in each.tolist()) for b in range(20)]
+        assert list(spread.histogram.counts) == bins
+        assert len(spread.histogram.edges) == 21
+
+
+def test_an_output_is_counted_before_a_sum_in_place_overwrites_it() -> None:
+    class Joined(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 1, 1, bias=False)
+            nn.init.ones_(self.conv.weight)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(self.conv(x))
+            y += 1
+            return y
+
+    x = torch.tensor([[-1.0, 2.0], [0.0, 4.0]]).view(1, 1, 2, 2)
+    assert measure.activations(Joined(), [x])["conv"].output == 0.5
+
+
+def test_a_tensor_overwritten_through_a_view_is_counted_anew_for_its_next_reader() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.first(x)
+            x.view(-1)[:2] = 0
+            return y + self.second(x)
+
+    zeros = measure.activations(Twice(), [torch.ones(1, 4)])
+    assert (zeros["first"].input, zeros["second"].input) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("build", [nn.LSTM, nn.GRU])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_recurrent_layer_is_counted_by_feature_and_step(
+    build: Callable[..., nn.Module], batch_first: bool
+) -> None:
+    x = torch.ones(3, 4, 5)  # 3 examples of 4 steps with 5 features
+    x[:, 1, :], x[2, :, 0] = 0, 0
+    given = x if batch_first else x.transpose(0, 1)
+    rnn = build(5, 2, batch_first=batch_first)
+    found = measure.activations(nn.ModuleDict({"rnn": rnn})["rnn"], [given], by=("position",))[""]
+    assert found.before.by_channel == pytest.approx((x == 0).double().mean((0, 1)).tolist())
+    assert found.before.by_position == (tuple((x == 0).double().mean((0, 2)).tolist()),)
+    assert found.after.elements == 3 * 4 * 2
+    assert found.output == 0.0
+
+
+def test_packed_sequences_are_counted_whole_and_not_by_example() -> None:
+    packed = nn.utils.rnn.pack_sequence([torch.ones(3, 2), torch.zeros(1, 2)])
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = nn.LSTM(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.rnn(packed)[1][0]
+
+    assert measure.activations(Packed(), [torch.ones(2, 1)])["rnn"].before.zeros == 2
+    with pytest.raises(ModelError, match="does not divide"):
+        measure.activations(Packed(), [torch.ones(2, 1)], by=("example",))
+
+
+def test_nan_and_inf_are_counted_as_non_zero_and_reported() -> None:
+    zeros = measure.activations(nn.Linear(3, 2), [torch.tensor([[0.0, math.nan, math.inf]])])[""]
+    assert (zeros.before.zeros, zeros.before.nonfinite) == (1, 2)
+    assert (zeros.after.zeros, zeros.after.nonfinite) == (0, 2)
+
+
+def test_an_empty_last_batch_changes_nothing() -> None:
+    model, batches = conv_net(), loader(4, 3)
+    by = ("position", "class", "example")
+    whole = measure.activations(model, batches, by=by)
+    assert (
+        measure.activations(model, [*batches, (torch.zeros(0, 2, 6, 5), torch.zeros(0).long())], by=by)
+        == whole
+    )
+
+
+@pytest.mark.parametrize("batches", [[], [torch.zeros(0, 2, 6, 5)]])
+def test_a_loader_without_an_example_is_an_error(batches: list[Tensor]) -> None:
+    with pytest.raises(ModelError, match="no zeros could be counted"):
+        measure.activations(conv_net(), batches)
+
+
+def test_a_count_stopped_after_each_batch_and_stored_continues_to_identical_figures(tmp_path: Path) -> None:
+    model, batches, by = conv_net(), loader(3, 2, 4, 1), ("position", "class", "example")
+    whole = measure.activations(model, batches, by=by)
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(done: int, sums: dict[str, Tensor]) -> None:
+        runs.save_tensors(tmp_path / "sums.safetensors", sums)
+        raise StoppedError
+
+    sums = None
+    for _ in batches:
+        with pytest.raises(StoppedError):
+            measure.activations(model, batches, by=by, resume=sums, on_batch=stop)
+        sums = runs.load_tensors(tmp_path / "sums.safetensors")
+    assert measure.activations(model, iter(batches), by=by, resume=sums) == whole
+    assert measure.results(model, sums) == whole
+
+
+def test_sums_of_another_network_or_another_count_are_not_continued() -> None:
+    kept: list[dict[str, Tensor]] = []
+    measure.activations(conv_net(), loader(2), by=("class",), on_batch=lambda _, sums: kept.append(sums))
+    with pytest.raises(ModelError, match=r"counted by \['class'\]"):
+        measure.activations(conv_net(), loader(2), resume=kept[0])
+    with pytest.raises(ModelError, match="not of this network"):
+        measure.activations(nn.Linear(2, 2), [torch.ones(1, 2)], by=("class",), resume=kept[0])
+
+
+def test_an_exception_in_the_network_leaves_no_hook_and_no_mode_behind() -> None:
+    class Failing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm = nn.Linear(2, 2), nn.BatchNorm1d(2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.norm(self.first(x))
+            if len(x) == 3:
+                raise KeyboardInterrupt
+            return y
+
+    model, before = Failing().train(), len(torch.overrides._get_current_function_mode_stack())
+    kept: list[dict[str, Tensor]] = []
+    with pytest.raises(KeyboardInterrupt):
+        measure.activations(model, [torch.ones(2, 2), torch.ones(3, 2)], on_batch=lambda _, s: kept.append(s))
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(module.training for module in model.modules())
+    assert torch.is_grad_enabled()
+    assert len(torch.overrides._get_current_function_mode_stack()) == before
+    assert len(kept) == 1
+    assert kept[0]["first.input.elements"] == 4
+
+
+def test_progress_and_sums_come_after_each_of_three_batches() -> None:
+    steps: list[tuple[str, int, int]] = []
+    done: list[int] = []
+    measure.activations(
+        conv_net(),
+        loader(1, 2, 3),
+        on_batch=lambda number, sums: done.append(number),
+        progress=lambda *step: steps.append(step),
+    )
+    assert steps == [("activations", 1, 3), ("activations", 2, 3), ("activations", 3, 3)]
+    assert done == [1, 2, 3]
+
+
+def test_the_sums_are_as_large_after_nine_batches_as_after_one() -> None:
+    sizes: list[int] = []
+    by = ("position", "class", "example")
+    size = lambda _, sums: sizes.append(sum(one.nbytes for one in sums.values()))
+    batches = loader(4)
+    measure.activations(conv_net(), [(batches[0][0], torch.arange(4))] * 9, by=by, on_batch=size)
+    assert len(set(sizes)) == 1
+
+
+def test_no_output_is_kept_alive_once_it_was_read() -> None:
+    alive: list[int] = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList([nn.Linear(8, 8) for _ in range(5)])
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.layers:
+                x = torch.relu(layer(x))
+                made.append(torch.multiprocessing.reductions.StorageWeakRef(x.untyped_storage()))
+                alive.append(sum(not one.expired() for one in made))
+            return x
+
+    made: list[torch.multiprocessing.reductions.StorageWeakRef] = []
+    measure.activations(Watching(), [torch.randn(2, 8)])
+    assert max(alive) <= 2
+
+
+def test_what_cannot_be_counted_is_refused() -> None:
+    images, classes = loader(4)[0]
+    with pytest.raises(ModelError, match="cannot be counted by colour"):
+        measure.activations(conv_net(), [images], by=("colour",))
+    with pytest.raises(DataError, match="need batches of"):
+        measure.activations(conv_net(), [images], by=("class",))
+    for wrong in (classes[:3], classes.float(), classes - 5):
+        with pytest.raises(DataError, match="need one class number"):
+            measure.activations(conv_net(), [(images, wrong)], by=("class",))
+    with pytest.raises(ModelError, match="maps are \\(6, 5\\) first and \\(8, 8\\) later"):
+        measure.activations(nn.Conv2d(2, 1, 1), [images, torch.ones(1, 2, 8, 8)], by=("position",))
+
+
+def test_a_threshold_shows_in_the_input_of_its_layer_and_not_in_the_output_before() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(20, 8)
+    thresholds.hold_(model, {"2": 0.5})
+    hidden = model[:2](x).detach()
+    zeros = measure.activations(model, [x])
+    assert zeros["0"].output == share(hidden)
+    assert zeros["2"].input == share(hidden.where(hidden >= 0.5, 0.0)) > zeros["0"].output
+
+
+def test_each_map_is_read_once_though_two_layers_and_a_shortcut_take_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.left, self.right = (nn.Conv2d(1, 1, 1) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.relu(self.stem(x))
+            return self.left(y) + self.right(y) + y
+
+    read: list[Tensor] = []
+    counting = importlib.import_module("zeroskip.measure.activations")  # the module behind the function
+    monkeypatch.setattr(
+        counting, "tally", lambda x, *rest, **how: (read.append(x), tally(x, *rest, **how))[1]
+    )
+    measure.activations(Shared(), [torch.randn(2, 1, 3, 3)])
+    assert len(read) == 4  # the input, what leaves the stem, and the two that are added
+
+
+def test_the_table_has_the_shapes_that_the_layers_see() -> None:
+    model, (images, _) = conv_net(), loader(3)[0]
+    zeros = measure.activations(model, [images])
+    first, second, last = measure.table(model, images, zeros)
+    assert (first.channels, first.height, first.width, first.filters) == (2, 6, 5, 4)
+    assert (first.kernel, first.padding, first.stride, first.groups) == ((3, 3), (1, 1), (1, 1), 1)
+    assert (second.channels, second.height, second.width, second.groups) == (4, 3, 2, 2)
+    assert (last.channels, last.height, last.width, last.filters, last.kernel) == (36, 1, 1, 3, (1, 1))
+    assert (second.before, second.after) == (zeros["4"].input, zeros["4"].output)
+
+
+def test_a_linear_layer_on_rows_has_them_as_places() -> None:
+    rows = torch.ones(2, 7, 5)
+    (row,) = measure.table(nn.Linear(5, 3), rows, measure.activations(nn.Linear(5, 3), [rows]))
+    assert (row.channels, row.height, row.width, row.filters) == (5, 1, 7, 3)
+
+
+def test_channels_of_a_linear_layer_on_a_channels_last_image_are_its_features() -> None:
+    x = torch.ones(2, 3, 3, 4)
+    x[..., 1] = 0
+    assert measure.activations(nn.Linear(4, 2), [x])[""].before.by_channel == (0, 1, 0, 0)
