@@ -1,17 +1,21 @@
-"""Decide which weights go: scores, thresholds, masks, and the plan for a whole network."""
+"""Decide which weights and small activations go: scores, masks, thresholds, and the plan for a whole network."""
 
 from zeroskip.prune import schedules, scores
+from zeroskip.prune.activations import ActivationPruning, Judged, LayerMacs, judge
 from zeroskip.prune.chance import probabilistic
 from zeroskip.prune.choose import choose, quality, quality_threshold, spread
-from zeroskip.prune.edits import rebuild
+from zeroskip.prune.edits import rebuild, relu_edits, threshold_edits
 from zeroskip.prune.masks import apply_, check_names, is_masked, parameters, remove_, update_, weights
 from zeroskip.prune.neurons import DeadCount, compact, dead_counts, dead_neurons, left_alone
+from zeroskip.prune.noise import Noise, noise
 from zeroskip.prune.plan import allocate, check, plan, while_training
 from zeroskip.prune.scores import magnitude
+from zeroskip.prune.teal import teal
+from zeroskip.prune.threshold_search import thresholds
 
 __all__ = [
-    "DeadCount", "allocate", "apply_", "check", "check_names", "choose", "compact", "dead_counts",
-    "dead_neurons", "is_masked", "left_alone", "magnitude", "parameters", "plan", "probabilistic",
-    "quality", "quality_threshold", "rebuild", "remove_", "schedules", "scores", "spread", "update_", "weights",
-    "while_training",
+    "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "apply_", "check", "check_names",
+    "choose", "compact", "dead_counts", "dead_neurons", "is_masked", "judge", "left_alone", "magnitude", "noise",
+    "parameters", "plan", "probabilistic", "quality", "quality_threshold", "rebuild", "relu_edits", "remove_",
+    "schedules", "scores", "spread", "teal", "threshold_edits", "thresholds", "update_", "weights", "while_training",
 ]  # fmt: skip

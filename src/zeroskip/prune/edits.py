@@ -1,7 +1,8 @@
-"""Structure taken out for good, as data: what `rebuild` replays on a fresh network."""
+"""What pruning changes in a network besides its weights, as data: what `rebuild` replays on a fresh network."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -11,13 +12,15 @@ from torch import Tensor, nn
 from zeroskip.concepts import Edits
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.prune.masks import is_masked
+from zeroskip.thresholds import hold_
 
 _LAYERS = (nn.Linear, nn.Conv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_SMOOTH = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 
 
 def rebuild(model: nn.Module, edits: Edits) -> nn.Module:
-    """A copy of `model` whose layers have the sizes that `edits` leave; see `concepts.Edits`.
+    """A copy of `model` whose layers have the sizes and thresholds that `edits` say; see `concepts.Edits`.
 
     The state of the network that the edits were made from loads into it. What stays keeps its values, but
     constants are not folded: that is done by `compact`. Raises RecipeError with layer and index where an edit
@@ -27,18 +30,22 @@ def rebuild(model: nn.Module, edits: Edits) -> nn.Module:
     Linear(in_features=784, out_features=298, bias=True)
     """
     made = plain_copy(model)
-    modules: dict[str, Any] = dict(made.named_modules())
     if not isinstance(edits, list):
         raise RecipeError(f"edits are a list, as `prune.compact` returns them, not {type(edits).__name__}.")
     for index, edit in enumerate(edits):
-        _check(edit, f"edit {index}", modules)
-        module = modules[edit["layer"]]
-        inputs, outputs = (torch.tensor(edit[key], dtype=torch.long) for key in ("inputs", "outputs"))
-        if isinstance(module, _NORMS):
-            _cut_norm_(module, inputs)
-        else:
-            _cut_layer_(module, inputs, outputs)
+        kind = str(edit.get("edit")) if isinstance(edit, dict) else ""
+        replay_ = {"threshold": _threshold_, "relu": _relu_}.get(kind, _remove_)
+        replay_(made, edit, f"edit {index}")
     return made
+
+
+def threshold_edits(thresholds: Mapping[str, float]) -> Edits:
+    """Thresholds, by layer name, as edits.
+
+    >>> threshold_edits({"fc2": 0.25})
+    [{'edit': 'threshold', 'layer': 'fc2', 'value': 0.25}]
+    """
+    return [{"edit": "threshold", "layer": name, "value": theta} for name, theta in thresholds.items()]
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
@@ -53,10 +60,51 @@ def plain_copy(model: nn.Module) -> nn.Module:
     return deepcopy(model)
 
 
+def relu_edits(model: nn.Module) -> Edits:
+    """The edits that make plain nn.ReLU of every nn.GELU, nn.SiLU, nn.Mish and nn.Hardswish.
+
+    >>> relu_edits(nn.Sequential(nn.Linear(4, 4), nn.GELU()))
+    [{'edit': 'relu', 'layer': '1'}]
+    """
+    names = [
+        name for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, _SMOOTH)
+    ]
+    return [{"edit": "relu", "layer": name} for name in names if name]
+
+
+def _threshold_(model: nn.Module, edit: dict[str, Any], what: str) -> None:
+    if set(edit) != {"edit", "layer", "value"} or not isinstance(edit["layer"], str):
+        raise RecipeError(
+            f'{what}, a threshold, must have "edit", "layer" (a name) and "value", and no more.'
+        )
+    hold_(model, {edit["layer"]: edit["value"]})
+
+
+def _relu_(model: nn.Module, edit: dict[str, Any], what: str) -> None:
+    if set(edit) != {"edit", "layer"} or edit not in relu_edits(model):
+        raise RecipeError(
+            f"{what} is {str(edit)[:80]!r}, and the network has no such GELU or SiLU to become a ReLU."
+        )
+    model.set_submodule(edit["layer"], nn.ReLU())
+
+
+def _remove_(model: nn.Module, edit: Any, what: str) -> None:
+    modules: dict[str, Any] = dict(model.named_modules())
+    _check(edit, what, modules)
+    module = modules[edit["layer"]]
+    inputs, outputs = (torch.tensor(edit[key], dtype=torch.long) for key in ("inputs", "outputs"))
+    if isinstance(module, _NORMS):
+        _cut_norm_(module, inputs)
+    else:
+        _cut_layer_(module, inputs, outputs)
+
+
 def _check(edit: Any, what: str, modules: dict[str, Any]) -> None:
     """RecipeError unless this is an edit that can be done to one of the modules."""
     if not isinstance(edit, dict) or edit.get("edit") != "remove":
-        raise RecipeError(f'{what} is {str(edit)[:80]!r}. Edits are dicts with "edit": "remove".')
+        raise RecipeError(
+            f'{what} is {str(edit)[:80]!r}. Edits are dicts with "edit": "remove" or "threshold".'
+        )
     if set(edit) != {"edit", "layer", "inputs", "outputs"} or not isinstance(edit["layer"], str):
         raise RecipeError(f'{what} must have "edit", "layer" (a name), "inputs" and "outputs", and no more.')
     name = edit["layer"]

@@ -22,7 +22,8 @@ from zeroskip.concepts import Edits, Layer
 from zeroskip.errors import ModelError
 from zeroskip.graph import forward
 from zeroskip.graph.flow import Flow, Stage, follow
-from zeroskip.prune.edits import plain_copy, rebuild
+from zeroskip.prune.edits import plain_copy, rebuild, threshold_edits
+from zeroskip.thresholds import held
 
 # Rounding errors of float32 grow through the layers; a neuron taken out wrongly is orders of magnitude worse.
 _TOLERANCE = 1e-3
@@ -50,6 +51,7 @@ class DeadCount:
 
 def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
     """A smaller plain network that answers as `model` does, and the edits that lead there; `model` is untouched.
+    Thresholds that it holds stay, and are among the edits.
 
     model    with its zeros in place; it is taken as it is in evaluation mode
     example  a batch as the network takes it, examples first
@@ -71,7 +73,7 @@ def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
             _fold_(plain.get_submodule(stage.name), stage, settled & ~alive)
     small = rebuild(plain, edits)
     _check_same(small, model, example)
-    return small, edits
+    return small, [*threshold_edits(held(model)), *edits]
 
 
 def dead_neurons(model: nn.Module, example: Tensor) -> Edits:
@@ -81,7 +83,8 @@ def dead_neurons(model: nn.Module, example: Tensor) -> Edits:
     [3, 17, 254]
     """
     flow = follow(plain_copy(model), example)
-    return _edits(flow, _alive(flow, _settled(flow, _constant(flow))))
+    removed = _edits(flow, _alive(flow, _settled(flow, _constant(flow))))
+    return [*threshold_edits(held(model)), *removed]
 
 
 def dead_counts(model: nn.Module, example: Tensor) -> dict[str, DeadCount]:

@@ -1,16 +1,23 @@
 """Give the accuracy back: prune, retrain, repeat."""
 
+from zeroskip.retrain.activations import ReluOutputs, activation_hoyer, activation_l1, raising
 from zeroskip.retrain.centroids import centroids, widths
 from zeroskip.retrain.dropout import dropout_layers, rescaled_dropout
 from zeroskip.retrain.loop import as_sparse, loop, train
 from zeroskip.retrain.losses import penalized, taught
+from zeroskip.retrain.relufication import relufied
 
 __all__ = [
+    "ReluOutputs",
+    "activation_hoyer",
+    "activation_l1",
     "as_sparse",
     "centroids",
     "dropout_layers",
     "loop",
     "penalized",
+    "raising",
+    "relufied",
     "rescaled_dropout",
     "taught",
     "train",

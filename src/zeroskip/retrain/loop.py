@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zeroskip import contract, files, prune, runs
+from zeroskip import contract, files, prune, runs, thresholds
 from zeroskip.concepts import Masks, Point, Progress, Recipe, Round, Sparse, TrainState, silent
 from zeroskip.errors import RecipeError, TaskError
 from zeroskip.patterns import parse
+from zeroskip.retrain.activations import raising
 from zeroskip.retrain.dropout import rescaled_dropout
 from zeroskip.retrain.gradual import check_gradual, growing
 from zeroskip.retrain.losses import PENALTY, TEACHER, Loss, check, penalized, taught
@@ -91,7 +92,7 @@ def loop(
             good, done = after, middle
         else:
             broken = middle
-    model.load_state_dict(good)
+    thresholds.load_(model, good)
     return as_sparse(model, tuple(history))
 
 
@@ -105,12 +106,15 @@ def as_sparse(model: nn.Module, history: tuple[Point, ...] = ()) -> Sparse:
 
 
 def between(good: Round, broken: Round) -> Round:
-    """The round half way: each layer keeps the geometric mean of what the two keep, unless its pattern fixes it.
+    """The round half way: each layer keeps the geometric mean of what the two keep, unless its pattern fixes it, and
+    has the mean of their thresholds.
 
     >>> between(Round(sparsity=0.0), Round(sparsity=0.75)).sparsity
     0.5
     """
     low, high = good.sparsity, broken.sparsity
+    thetas = {name: (good.thresholds.get(name, 0.0) + theta) / 2 for name, theta in broken.thresholds.items()}
+    broken = replace(broken, thresholds=thetas)
     if isinstance(high, Mapping):
         lows = low if isinstance(low, Mapping) else dict.fromkeys(high, low or 0.0)
         return replace(
@@ -141,7 +145,7 @@ def _attempt(setting: _Setting, start: Weights, one: Round, kind: str, index: in
         found = runs.from_json(Point, files.read_json(stored))
         return runs.load_tensors(stored.with_suffix(".safetensors")), found
     model = setting.model
-    model.load_state_dict(start)
+    thresholds.load_(model, start)
     prune.apply_(model, _first_masks(model, one))
     try:
         _retrain(setting, one, kind, index)
@@ -168,7 +172,13 @@ def _check_reached(setting: _Setting, one: Round) -> None:
         return
     wanted = prune.choose(setting.model, replace(one, score="magnitude"))
     kept = sum(int(torch.count_nonzero(weight)) for weight in prune.weights(setting.model).values())
-    if kept > sum(int(mask.sum()) for mask in wanted.values()) + len(wanted):  # each layer's share is rounded
+    held = thresholds.held(setting.model)
+    low = any(
+        held.get(name, 0.0) < 0.999 * theta for name, theta in one.thresholds.items()
+    )  # held as float32
+    if low or kept > sum(int(mask.sum()) for mask in wanted.values()) + len(
+        wanted
+    ):  # each layer's share is rounded
         raise TaskError(
             f"{contract.name(setting.task)}: train() did not call on_step(step, steps, optimizer) at each step, which "
             f"a round with gradual={one.gradual:g} prunes in. Call it after backward, or prune with gradual=0."
@@ -192,7 +202,10 @@ def _loss(setting: _Setting, one: Round) -> Loss | None:
 def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
     keywords: dict[str, Any] = {**one.train, "loss": _loss(setting, one)}
     if one.gradual:
-        keywords["on_step"] = growing(setting.model, one)
+        raise_, grow = raising(setting.model, one.thresholds, share=one.gradual), growing(setting.model, one)
+        keywords["on_step"] = lambda *at: (raise_(*at), grow(*at))
+    else:
+        thresholds.hold_(setting.model, one.thresholds)
     divisor = keywords.pop("learning_rate_divisor", None)
     rate = getattr(setting.task, "learning_rate", None)
     if divisor is not None and rate is None:
@@ -292,6 +305,7 @@ def _check(recipe: Recipe, model: nn.Module, task: contract.Task) -> None:
         contract.check_on_step(task)
     for one in recipe.rounds:
         prune.check_names(one.frozen, prune.weights(model))
+        thresholds.check(model, one.thresholds)
         check(one.penalty, PENALTY, "penalty")
         check(one.teacher, TEACHER, "teacher")
         check_gradual(one)

@@ -1,4 +1,4 @@
-"""Losses of a retraining: the task's own, with penalties on the weights and a teacher's answers beside it."""
+"""Losses of a retraining: the task's own, penalties on weights and activations, and a teacher's answers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zeroskip import prune
-from zeroskip.errors import RecipeError
+from zeroskip.errors import ModelError, RecipeError
+from zeroskip.retrain.activations import ReluOutputs, activation_hoyer, activation_l1
 
-PENALTY = {"l1": (0.0, math.inf), "l2": (0.0, math.inf)}
+ACTIVATIONS = {"activation_l1": activation_l1, "activation_hoyer": activation_hoyer}
+PENALTY = dict.fromkeys(("l1", "l2", *ACTIVATIONS), (0.0, math.inf))
 TEACHER = {"weight": (0.0, 1.0), "temperature": (0.1, 100.0)}
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 
 def penalized(loss: Loss, penalty: Mapping[str, float]) -> Loss:
-    """`loss` + l1 x sum |w| + l2 / 2 x sum w^2 over the weights of linear and convolution layers.
-
-    The two regularisers of Han et al. 2015, section 3.1. Raises RecipeError for other names.
+    """`loss` + l1 x sum |w| + l2 / 2 x sum w^2 over the weights of linear and convolution layers, the regularisers
+    of Han et al. 2015, section 3.1, + activation_l1 and activation_hoyer times the functions of these names in
+    `retrain.activations`, summed over what all ReLUs give. Raises RecipeError for other names.
 
     >>> penalized(task.loss, {"l1": 1e-5})(model, inputs, targets).shape
     torch.Size([])
     """
     check(penalty, PENALTY, "penalty")
+    loss = _with_activations(loss, {name: a for name, a in penalty.items() if name in ACTIVATIONS and a})
 
     def added(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         total = loss(model, inputs, targets)
@@ -73,6 +76,22 @@ def check(given: Mapping[str, float], known: Mapping[str, tuple[float, float]], 
             raise RecipeError(
                 f'the {what} "{name}": {value} cannot be followed. It takes {" and ".join(rules)}.'
             )
+
+
+def _with_activations(loss: Loss, penalty: Mapping[str, float]) -> Loss:
+    def added(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        with ReluOutputs() as seen:
+            total = loss(model, inputs, targets)
+        if not seen.outputs:
+            raise ModelError(
+                f"no ReLU ran, so {', '.join(penalty)} can make nothing sparse. Train a network with ReLUs, "
+                f"or make it one: retrain.relufied."
+            )
+        for output in seen.outputs:
+            total = total + sum(a * ACTIVATIONS[name](output) for name, a in penalty.items())
+        return total
+
+    return added if penalty else loss
 
 
 class _Answered(nn.Module):
