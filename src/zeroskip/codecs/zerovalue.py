@@ -1,0 +1,192 @@
+"""Tensors as a bitmask and their non-zeros: zero-value compression (Rhu et al., HPCA 2018), at memory speed.
+
+    flags  one bit per element, row-major, the first in the *lowest* bit of the first byte, as vector masks have it;
+           bits left over in the last byte are 0
+    kept   the elements whose bit is set, in order, as they are
+
+A zero is an element whose bits are all 0. So -0.0 and every NaN are kept, and come back bit by bit. AVX-512 packs
+and spreads a vector with one instruction (elements of 8 and 16 bits need AVX-512 VBMI2); other machines use NumPy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import INTEGER, POINTER, Function, compile_function, detect, vector
+from zeroskip.errors import PackError
+
+_VECTOR = 64  # bytes
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}  # bytes of an element -> the type that holds its bits
+
+
+def encode(tensor: Tensor, *, machine: Machine | None = None) -> tuple[Tensor, Tensor]:
+    """The flags (ceil(size / 8),) uint8 and the kept elements (non-zeros,) of a tensor of any shape.
+
+    Elements have 8, 16 or 32 bits (float32, float16, bfloat16, int8, ...); PackError for others.
+    The kept ones lie in memory for as many as there are in all: clone() those that are to be stored.
+    machine  whose instructions to use, by default this one's
+
+    >>> encode(torch.tensor([0.0, 2.0, -0.0]))
+    (tensor([6], dtype=torch.uint8), tensor([2., -0.]))
+    """
+    machine = machine or _here()
+    values = _raw(tensor.detach().reshape(-1).contiguous())
+    size, width = values.numel(), values.element_size()
+    flags = torch.empty(-(-size // 8), dtype=torch.uint8)
+    kept = torch.empty(size + _VECTOR, dtype=values.dtype)  # more, since whole vectors are written
+    whole = size - size % (_VECTOR // width) if _has_vectors(machine, width) else 0
+    count = np.zeros(1, np.int64)
+    if whole:
+        addresses = values.data_ptr(), flags.data_ptr(), kept.data_ptr(), count.ctypes.data
+        _packer(machine, width)(*addresses, whole)
+    rest, done = values[whole:].numpy(), int(count[0])
+    flags.numpy()[whole // 8 :] = np.packbits(rest != 0, bitorder="little")
+    found = rest[rest != 0]
+    kept.numpy()[done : done + len(found)] = found
+    return flags, kept[: done + len(found)].view(tensor.dtype)
+
+
+def decode(flags: Tensor, kept: Tensor, shape: tuple[int, ...], *, machine: Machine | None = None) -> Tensor:
+    """The tensor that `encode` was given, bit by bit, of this shape and of the type of `kept`.
+
+    Raises PackError for flags of another length or with a bit set behind the last element, and where they are not
+    as many as there are kept elements. That an element is another one, or 0, is not looked at.
+
+    >>> decode(*encode(torch.tensor([0.0, 2.0, -0.0])), (3,))
+    tensor([0., 2., -0.])
+    """
+    machine = machine or _here()
+    flags, values = flags.contiguous(), _raw(kept.detach().contiguous())
+    size, width = math.prod(shape), values.element_size()
+    _check(flags.numpy(), values, size)
+    tensor = torch.empty(size, dtype=values.dtype)
+    whole = size - size % (_VECTOR // width) if _has_vectors(machine, width) else 0
+    count = np.zeros(1, np.int64)
+    if whole:
+        addresses = flags.data_ptr(), values.data_ptr(), tensor.data_ptr(), count.ctypes.data
+        _spreader(machine, width)(*addresses, whole)
+    rest = tensor[whole:].numpy()
+    rest[:] = 0
+    mask = np.unpackbits(flags.numpy()[whole // 8 :], count=size - whole, bitorder="little").view(bool)
+    rest[mask] = values[int(count[0]) :].numpy()
+    return tensor.view(kept.dtype).reshape(shape)
+
+
+def bits(tensor: Tensor) -> int:
+    """Bits that `encode` needs, before it fills up the last byte of the flags.
+
+    >>> bits(torch.tensor([0.0, 2.0, -0.0]))
+    67
+    """
+    nonzeros = int(torch.count_nonzero(_raw(tensor.detach().contiguous())))
+    return tensor.numel() + 8 * tensor.element_size() * nonzeros
+
+
+def expected_bits(size: int, sparsity: float, width: int) -> float:
+    """Mean of `bits` over random elements of `width` bits, each zero with probability `sparsity`.
+
+    >>> expected_bits(1000, 0.75, 16)
+    5000.0
+    """
+    return size * (1 + (1 - sparsity) * width)
+
+
+def _raw(tensor: Tensor) -> Tensor:
+    """The elements' bits as integers, in the same memory."""
+    if tensor.element_size() not in _BITS:
+        raise PackError(
+            f"elements of {8 * tensor.element_size()} bits ({tensor.dtype}) have no kernel; use 8 to 32"
+        )
+    return tensor.view(_BITS[tensor.element_size()])
+
+
+def _check(flags: np.ndarray, values: Tensor, size: int) -> None:
+    if flags.dtype != np.uint8 or flags.shape != (-(-size // 8),) or values.ndim != 1:
+        raise PackError(
+            f"flags of {size:,} elements are {-(-size // 8):,} bytes; these are {flags.shape} of {flags.dtype}, "
+            f"with kept elements {tuple(values.shape)}"
+        )
+    if size % 8 and flags[-1] >> size % 8:
+        raise PackError(f"a bit is set behind the last of the {size:,} flags")
+    whole = len(flags) // 8 * 8
+    found = int(np.bitwise_count(flags[:whole].view(np.uint64)).sum() + np.bitwise_count(flags[whole:]).sum())
+    if found != len(values):
+        raise PackError(f"{found:,} flags are set, but {len(values):,} elements were kept")
+
+
+def _has_vectors(machine: Machine, width: int) -> bool:
+    return machine.vector_bytes == _VECTOR and (width == 4 or "avx512vbmi2" in machine.features)
+
+
+@cache  # asking costs more than a small tensor
+def _here() -> Machine:
+    return detect()
+
+
+@cache
+def _packer(machine: Machine, width: int) -> Callable[..., None]:
+    return compile_function(_packer_code(width).text(machine), "pack", machine, 5)
+
+
+@cache
+def _spreader(machine: Machine, width: int) -> Callable[..., None]:
+    return compile_function(_spreader_code(width).text(machine), "spread", machine, 5)
+
+
+def _packer_code(width: int) -> Function:
+    """pack(values, flags, kept, count, size): whole vectors, each stored in full where the last one's end is."""
+    lanes, element = _VECTOR // width, f"i{8 * width}"
+    kind, mask = vector(lanes, element), vector(lanes, "i1")
+    f = Function("pack", dict.fromkeys(["values", "flags", "kept", "count"], POINTER) | {"size": INTEGER})
+    total = f.slot(INTEGER, "0")
+    with f.loop(0, "%size", lanes) as index:
+        values = f.load(kind, f.at("%values", index, element))
+        nonzero = f.value(f"icmp ne {kind} {values}, zeroinitializer")
+        packed = f.call(
+            kind, f"llvm.experimental.vector.compress.v{lanes}{element}",
+            f"{kind} {values}", f"{mask} {nonzero}", f"{kind} poison",
+        )  # fmt: skip
+        f.store(kind, packed, f.at("%kept", f.load(INTEGER, total), element))
+        f.store(INTEGER, f.add(f.load(INTEGER, total), _flags(f, lanes, index, nonzero)), total)
+    f.store(INTEGER, f.load(INTEGER, total), "%count")
+    return f
+
+
+def _flags(f: Function, lanes: int, index: str, nonzero: str) -> str:
+    """Store a vector's mask, and return how many of its bits are set."""
+    bits = f.value(f"bitcast {vector(lanes, 'i1')} {nonzero} to i{lanes}")
+    place = f.at("%flags", f.value(f"lshr i64 {index}, 3"), "i8")
+    f.do(f"store i{lanes} {bits}, ptr {place}, align 1")
+    return _count(f, lanes, bits)
+
+
+def _count(f: Function, lanes: int, bits: str) -> str:
+    wide = bits if lanes == 64 else f.value(f"zext i{lanes} {bits} to i64")
+    return f.call(INTEGER, "llvm.ctpop.i64", f"i64 {wide}")
+
+
+def _spreader_code(width: int) -> Function:
+    """spread(flags, kept, tensor, count, size): whole vectors; of kept nothing is read that has no flag."""
+    lanes, element = _VECTOR // width, f"i{8 * width}"
+    kind, mask = vector(lanes, element), vector(lanes, "i1")
+    f = Function("spread", dict.fromkeys(["flags", "kept", "tensor", "count"], POINTER) | {"size": INTEGER})
+    total = f.slot(INTEGER, "0")
+    with f.loop(0, "%size", lanes) as index:
+        place = f.at("%flags", f.value(f"lshr i64 {index}, 3"), "i8")
+        bits = f.value(f"load i{lanes}, ptr {place}, align 1")
+        spread = f.call(
+            kind, f"llvm.masked.expandload.v{lanes}{element}",
+            f"ptr {f.at('%kept', f.load(INTEGER, total), element)}",
+            f"{mask} {f.value(f'bitcast i{lanes} {bits} to {mask}')}", f"{kind} zeroinitializer",
+        )  # fmt: skip
+        f.store(kind, spread, f.at("%tensor", index, element))
+        f.store(INTEGER, f.add(f.load(INTEGER, total), _count(f, lanes, bits)), total)
+    f.store(INTEGER, f.load(INTEGER, total), "%count")
+    return f
