@@ -1,17 +1,22 @@
 """The networks of the papers as plain `nn.Module`s, one file for each family."""
 
-from zeroskip.models.alexnet import AlexNet, AlexNetCaffe
+from zeroskip.models.alexnet import AlexNet, AlexNetCaffe, AlexNetCifar
 from zeroskip.models.googlenet import googlenet
 from zeroskip.models.lenet import LeNet5, LeNet300100
+from zeroskip.models.lstm import LSTMClassifier
+from zeroskip.models.mlp import MLP
 from zeroskip.models.mobilenet import mobilenet_v1, mobilenet_v2
-from zeroskip.models.resnet import resnet20, resnet50
+from zeroskip.models.resnet import resnet20, resnet50, resnet56
 from zeroskip.models.squeezenet import SqueezeNet10
 from zeroskip.models.vgg import VGG16
 
 __all__ = [
+    "MLP",
     "VGG16",
     "AlexNet",
     "AlexNetCaffe",
+    "AlexNetCifar",
+    "LSTMClassifier",
     "LeNet5",
     "LeNet300100",
     "SqueezeNet10",
@@ -20,4 +25,5 @@ __all__ = [
     "mobilenet_v2",
     "resnet20",
     "resnet50",
+    "resnet56",
 ]

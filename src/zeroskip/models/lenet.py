@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -34,8 +36,8 @@ class LeNet300100(nn.Module):
 class LeNet5(nn.Module):
     """Two convolutions with pooling, two linear layers. (batch, 1, side, side) -> (batch, classes).
 
-    With side 28 it has 430,500 weights (Han et al. 2015, table 3). ReLU follows the convolutions too,
-    as the published activation densities need, though Caffe's example has it after fc1 only.
+    With side 28 it has 430,500 weights (Han et al. 2015, table 3). ReLU follows the convolutions too, as the
+    published activation densities need; Caffe's example, which `rectified=False` makes, has it after fc1 only.
     `channels` (conv1, conv2, fc1) and `kernel` make the small one for 8x8 digits. `dropout` is the share of
     fc1's outputs that a training step leaves out.
 
@@ -52,8 +54,10 @@ class LeNet5(nn.Module):
         channels: tuple[int, int, int] = (20, 50, 500),
         classes: int = 10,
         dropout: float = 0.0,
+        rectified: bool = True,
     ) -> None:
         super().__init__()
+        self.rectified = rectified
         first, second, hidden = channels
         shrink = kernel - 1 - 2 * padding
         self.conv1 = nn.Conv2d(1, first, kernel, padding=padding)
@@ -65,7 +69,19 @@ class LeNet5(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores before the softmax."""
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # (batch, 20, 12, 12) for MNIST
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (batch, 50, 4, 4)
+        x = F.max_pool2d(self._rectify(self.conv1(x)), 2)  # (batch, 20, 12, 12) for MNIST
+        x = F.max_pool2d(self._rectify(self.conv2(x)), 2)  # (batch, 50, 4, 4)
         x = self.drop1(F.relu(self.fc1(x.flatten(1))))  # (batch, 500)
         return self.fc2(x)
+
+    def _rectify(self, x: Tensor) -> Tensor:
+        return F.relu(x) if self.rectified else x
+
+
+def caffe_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of Caffe's LeNet under the names that `LeNet5` has: its ip1 and ip2 are fc1 and fc2.
+
+    >>> LeNet5(rectified=False).load_state_dict(caffe_names(load_tensors("lenet5_caffe_mnist.safetensors")))
+    <All keys matched successfully>
+    """
+    return {f"fc{name[2:]}" if name.startswith("ip") else name: tensor for name, tensor in tensors.items()}

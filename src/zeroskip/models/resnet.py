@@ -1,15 +1,40 @@
-"""Residual networks (He et al. 2016): ResNet-20 for CIFAR-10 and ResNet-50 for ImageNet, with torchvision's names."""
+"""Residual networks (He et al. 2016): ResNet-20 and 56 for CIFAR-10, ResNet-50 for ImageNet, torchvision's names."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Option = Literal["A", "B"]
+
+
+class Padding(nn.Module):
+    """Option A: every second pixel, and zero channels in equal parts before and after; it has no weights.
+
+    (batch, channels, h, w) -> (batch, channels + 2 * extra, h / 2, w / 2).
+
+    >>> Padding(8)(torch.zeros(1, 16, 32, 32)).shape
+    torch.Size([1, 32, 16, 16])
+    """
+
+    def __init__(self, extra: int) -> None:
+        super().__init__()
+        self.extra = extra
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The smaller, wider map."""
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.extra, self.extra))
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut. (batch, channels, h, w) -> (batch, width, h / stride, w / stride).
+
+    option  the shortcut where sizes differ: "B" a 1x1 convolution with batch norm, "A" `Padding`
 
     >>> BasicBlock(16, 32, 2)(torch.zeros(1, 16, 32, 32)).shape
     torch.Size([1, 32, 16, 16])
@@ -17,13 +42,13 @@ class BasicBlock(nn.Module):
 
     widening = 1
 
-    def __init__(self, channels: int, width: int, stride: int) -> None:
+    def __init__(self, channels: int, width: int, stride: int, *, option: Option = "B") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.downsample = _shortcut(channels, width, stride)
+        self.downsample = _shortcut(channels, width, stride, option)
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of both ways, after the ReLU."""
@@ -60,7 +85,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x))
 
 
-def resnet20(*, classes: int = 10) -> nn.Sequential:
+def resnet20(*, classes: int = 10, option: Option = "B") -> nn.Sequential:
     """ResNet-20 of section 4.2. (batch, 3, 32, 32) -> (batch, classes).
 
     272,474 parameters with 10 classes: where a block changes the size, a 1x1 convolution with batch norm is
@@ -69,8 +94,28 @@ def resnet20(*, classes: int = 10) -> nn.Sequential:
     >>> resnet20()(torch.zeros(2, 3, 32, 32)).shape
     torch.Size([2, 10])
     """
-    stem = OrderedDict(conv1=nn.Conv2d(3, 16, 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU())
-    return _resnet(stem, BasicBlock, widths=(16, 32, 64), blocks=(3, 3, 3), classes=classes)
+    return _cifar(3, classes, option)
+
+
+def resnet56(*, classes: int = 10, option: Option = "B") -> nn.Sequential:
+    """ResNet-56 of section 4.2. (batch, 3, 32, 32) -> (batch, classes); 853,018 parameters with option A.
+
+    >>> resnet56()(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+    return _cifar(9, classes, option)
+
+
+def cifar_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published weights of ResNet-20 and 56 with option A under the names that `resnet20` and `resnet56` have.
+
+    Theirs are those of github.com/akamaster/pytorch_resnet_cifar10: "module." in front, "linear" for "fc".
+
+    >>> resnet20(option="A").load_state_dict(cifar_names(load_tensors("resnet20_cifar10.safetensors")))
+    <All keys matched successfully>
+    """
+    plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return {name.replace("linear.", "fc."): tensor for name, tensor in plain.items()}
 
 
 def resnet50(*, classes: int = 1000) -> nn.Sequential:
@@ -83,7 +128,14 @@ def resnet50(*, classes: int = 1000) -> nn.Sequential:
     """
     stem = OrderedDict(conv1=nn.Conv2d(3, 64, 7, 2, 3, bias=False), bn1=nn.BatchNorm2d(64), relu=nn.ReLU())
     stem["maxpool"] = nn.MaxPool2d(3, 2, 1)
-    return _resnet(stem, Bottleneck, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), classes=classes)
+    return _resnet(
+        stem,
+        Bottleneck,
+        Bottleneck.widening,
+        widths=(64, 128, 256, 512),
+        blocks=(3, 4, 6, 3),
+        classes=classes,
+    )
 
 
 def he_(module: nn.Module) -> None:
@@ -95,9 +147,18 @@ def he_(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+def _cifar(blocks: int, classes: int, option: Option) -> nn.Sequential:
+    stem = OrderedDict(conv1=nn.Conv2d(3, 16, 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU())
+    block = partial(BasicBlock, option=option)
+    return _resnet(
+        stem, block, BasicBlock.widening, widths=(16, 32, 64), blocks=(blocks,) * 3, classes=classes
+    )
+
+
 def _resnet(
     stem: OrderedDict[str, nn.Module],
-    block: type[BasicBlock] | type[Bottleneck],
+    block: Callable[[int, int, int], nn.Module],
+    widening: int,
     *,
     widths: tuple[int, ...],
     blocks: tuple[int, ...],
@@ -107,14 +168,16 @@ def _resnet(
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), 1):
         stride = 1 if stage == 1 else 2
         first = block(channels, width, stride)
-        channels = block.widening * width
+        channels = widening * width
         parts[f"layer{stage}"] = nn.Sequential(first, *(block(channels, width, 1) for _ in range(count - 1)))
     parts["avgpool"], parts["flatten"] = nn.AdaptiveAvgPool2d(1), nn.Flatten()
     parts["fc"] = nn.Linear(channels, classes)
     return nn.Sequential(parts).apply(he_)
 
 
-def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
+def _shortcut(channels: int, out: int, stride: int, option: Option = "B") -> nn.Module:
     if stride == 1 and channels == out:
         return nn.Identity()
+    if option == "A":
+        return Padding((out - channels) // 2)
     return nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
