@@ -181,7 +181,7 @@ def test_without_out_and_html_no_page_is_written(
 BAD = {
     "an unknown paper": (
         ["lecun1989"],
-        'there is no paper "lecun1989". Use one of han2015, deep-compression.',
+        'there is no paper "lecun1989". Use one of han2015, deep-compression, ',
     ),
     "an unknown network": (["han2015", "--network", "resnet"], 'there is no network "resnet" here.'),
     "nothing to train": (

@@ -10,11 +10,14 @@ A paper has rows that follow from sizes and arithmetic (`analytic`) and rows tha
 (`measured_rows`, from the findings of one network); those without findings stay, with the reason.
 """
 
+from zeroskip.reproduce.activation_tables import measure_trained
+from zeroskip.reproduce.eyeriss import CODEC_TABLES
 from zeroskip.reproduce.papers import PAPERS, Paper, measurable, named, rows
 from zeroskip.reproduce.results import Result, committed, load, store, stored
 from zeroskip.reproduce.rows import Row
 
 __all__ = [
+    "CODEC_TABLES",
     "PAPERS",
     "Paper",
     "Result",
@@ -22,6 +25,7 @@ __all__ = [
     "committed",
     "load",
     "measurable",
+    "measure_trained",
     "named",
     "rows",
     "store",

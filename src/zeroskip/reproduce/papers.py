@@ -8,12 +8,16 @@ from functools import partial
 from typing import Any
 
 from zeroskip.errors import FileError, RecipeError
-from zeroskip.reproduce import deep_compression, fc_layers, han2015, trained
+from zeroskip.reproduce import deep_compression, eyeriss, fc_layers, han2015, minerva, shi2017, trained
 from zeroskip.reproduce.networks import NETWORKS
 from zeroskip.reproduce.published import deep_compression as published_dc
+from zeroskip.reproduce.published import eyeriss as published_eyeriss
 from zeroskip.reproduce.published import han2015 as published_han
+from zeroskip.reproduce.published import minerva as published_minerva
+from zeroskip.reproduce.published import shi2017 as published_shi
 from zeroskip.reproduce.results import Result
 from zeroskip.reproduce.rows import Row
+from zeroskip.reproduce.trained import eyeriss as coded
 
 Findings = Mapping[str, Any]
 NETWORKS_TRAINED = ("lenet-300-100", "lenet-5")  # unless others are named
@@ -65,6 +69,37 @@ PAPERS = (
         _trained(trained.deep_compression.measure_network)
         | {fc_layers.NETWORK: trained.fc_layers.measure_network},
     ),
+    Paper(
+        shi2017.PAPER,
+        published_shi.TITLE,
+        (shi2017.NETWORK,),
+        (),
+        list,  # nothing can be told without a clock
+        shi2017.measured_rows,
+        list,
+        {shi2017.NETWORK: trained.shi2017.measure_network},
+    ),
+    Paper(
+        eyeriss.PAPER,
+        published_eyeriss.TITLE,
+        tuple(eyeriss.NETWORKS),
+        (),
+        eyeriss.analytic,
+        eyeriss.measured_rows,
+        list,  # none
+        {network: partial(coded.measure_network, network) for network in eyeriss.NETWORKS},
+    ),
+    Paper(
+        minerva.PAPER,
+        published_minerva.TITLE,
+        (*minerva.NETWORKS, minerva.MEAN),
+        (),
+        minerva.analytic,
+        minerva.measured_rows,
+        minerva.unmeasurable,
+        {network: partial(trained.minerva.measure_network, network) for network in minerva.NETWORKS}
+        | {minerva.MEAN: trained.minerva.measure_mean},
+    ),
 )
 
 
@@ -114,7 +149,8 @@ def rows(
 
 
 def measurable(paper: Paper, networks: Sequence[str] = ()) -> list[str]:
-    """Those of `networks` that zeroskip can train or time for `paper`; none named: the two LeNets.
+    """Those of `networks` that zeroskip can train or time for `paper`; none named: the two LeNets or, where the
+    paper has others, all of those.
 
     Raises RecipeError where there is none.
 
@@ -122,12 +158,13 @@ def measurable(paper: Paper, networks: Sequence[str] = ()) -> list[str]:
     ['lenet-5', 'alexnet']
     """
     check(networks, [paper])
-    found = [network for network in networks or NETWORKS_TRAINED if network in paper.measure]
+    short = [network for network in NETWORKS_TRAINED if network in paper.measure]
+    found = [network for network in networks or short or paper.measure if network in paper.measure]
     if not found:
         known = ", ".join(paper.measure) or "none"
         raise RecipeError(
-            f"{paper.name} cannot be measured here on {', '.join(networks or NETWORKS_TRAINED)}. Networks that "
-            f"can: {known}. Leave out --out, or give stored findings with --results."
+            f"{paper.name} cannot be measured here on {', '.join(networks) or 'anything'}. Networks that can: "
+            f"{known}. Leave out --out, or give stored findings with --results."
         )
     return found
 

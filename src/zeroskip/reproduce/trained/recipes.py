@@ -47,7 +47,8 @@ class Plan:
 
     published   times fewer weights in the papers, and
     bits        width of the shared values there, by layer
-    rounds      epochs of each round of the iterative method (twice that), and of each point of a curve
+    rounds      epochs of each round of the iterative method (twice that), and of each point of a curve; without
+                these three a network is only trained
     divisor     of the learning rate while retraining
     alternate   convolutions are frozen while the linear layers retrain, and the other way round
     figures     those that are made; the five trade-off curves need networks trained with other penalties
@@ -58,9 +59,9 @@ class Plan:
     """
 
     task: Any
-    published: float
-    bits: Mapping[str, int]
-    rounds: int
+    published: float = 1.0
+    bits: Mapping[str, int] = field(default_factory=dict)
+    rounds: int = 0
     divisor: float = 10
     alternate: bool = False
     figures: tuple[str, ...] = FIGURES
@@ -131,6 +132,9 @@ RECIPES = {
         figures=("figure6", "figure7", "dead_neurons"),
     ),
 }
+
+# Sigma and the network in the middle come of trainings alone.
+MINERVA = {task.name: Plan(task) for task in tasks.MINERVA}
 
 
 def gradual(way: Frontier, times_fewer: float) -> Recipe:

@@ -1,0 +1,79 @@
+"""Chen, Krishna, Emer, Sze: Eyeriss, JSSC 52(1), 2017: the code of its feature maps and its traffic to DRAM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+TITLE = "Eyeriss (Chen, Krishna, Emer, Sze, JSSC 2017, doi 10.1109/JSSC.2016.2616357)"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One convolution of AlexNet on the chip. Sizes are of one side, in pixels; the input's includes its padding.
+
+    filters_held, rows_held   of table III (m, e): filters, and output rows, that the chip works on at a time
+    images_held               of table III (n): images that share a filter once it is read
+    zeros                     of table V, of the input, in %
+    zeros_written             of the output before any pooling, in %: where none follows, the next layer's `zeros`;
+                              else by the densities that come with Sparseloop (Wu et al., MICRO 2022)
+    dram, ratio               of table V in MB, and of figure 9: times less traffic with the code
+    """
+
+    name: str
+    channels: int
+    size: int
+    filters: int
+    window: int
+    stride: int
+    groups: int
+    output: int
+    filters_held: int
+    images_held: int
+    rows_held: int
+    zeros: str
+    zeros_written: str
+    dram: str
+    ratio: str
+
+
+ALEXNET_IMAGES = 4
+ALEXNET = (
+    Layer("CONV1", 3, 227, 96, 11, 4, 1, 55, 96, 1, 7, "0.01", "62.2", "5.0", "1.2"),
+    Layer("CONV2", 96, 31, 256, 5, 1, 2, 27, 64, 1, 27, "38.7", "83.1", "4.0", "1.4"),
+    Layer("CONV3", 256, 15, 384, 3, 1, 1, 13, 64, 4, 13, "72.5", "79.3", "3.0", "1.7"),
+    Layer("CONV4", 384, 15, 384, 3, 1, 2, 13, 64, 4, 13, "79.3", "77.6", "2.1", "1.8"),
+    Layer("CONV5", 384, 15, 256, 3, 1, 2, 13, 64, 4, 13, "77.6", "90.0", "1.3", "1.9"),
+)
+
+# Table VI: megabytes between VGG-16's convolutions and DRAM.
+VGG16_DRAM = (
+    "15.4", "54.0", "33.4", "48.5", "20.2", "32.2", "30.8", "17.8", "28.6", "22.8", "6.3", "5.7", "5.6"
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the text says of a network's convolutions: megabytes, accesses of 16 bits per MAC and per input pixel.
+
+    macs  in billions;  pixels  values of one input picture's plane
+    """
+
+    images: int
+    dram: str
+    macs: float
+    pixels: int
+    per_mac: str
+    per_pixel: str
+
+
+TOTALS = {
+    "alexnet": Totals(ALEXNET_IMAGES, "15.4", 2.66, 227 * 227, "0.0029", "37.4"),
+    "vgg16": Totals(3, "321.1", 46.04, 224 * 224, "0.0035", "1066.6"),
+}
+
+# The text: "nearly" so many percent of the accesses to feature maps are saved.
+MAPS_SAVED = {"CONV1": "30", "CONV5": "75"}
+# Table V against table V times figure 9: 15.4 MB instead of 22.95.
+SAVED = "32.9"
+# The code needs so many percent more than the entropy limit.
+ABOVE_ENTROPY = (5, 10)
