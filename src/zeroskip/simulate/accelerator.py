@@ -1,0 +1,151 @@
+"""What an accelerator is: lanes of multipliers, memories, formats, and which zeros it skips or gates.
+
+A machine is one literal of about a dozen lines (machines.py). A chip of your own is `dataclasses.replace` on one of
+them, or a literal in a file of yours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from zeroskip.errors import AcceleratorError
+from zeroskip.simulate.counts import Schedule
+from zeroskip.simulate.formats import Format, Stored, dense
+from zeroskip.simulate.workload import Workload
+
+Bytes = Mapping[tuple[str, str], int]
+"""(memory, operand) -> bytes that pass; operands are "A" inputs, "W" weights, "O" outputs and partial sums."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One memory on the chip.
+
+    capacity         bytes, those of all `instances` together
+    reuse            operand -> MACs that share one access; operands that are not named do not pass here
+    bytes_per_cycle  what the ports of all instances take
+    """
+
+    name: str
+    capacity: int
+    reuse: Mapping[str, float]
+    bytes_per_cycle: float = math.inf
+    instances: int = 1
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A described chip. Energies are not here: they belong to a technology (energy.py), not to an idea.
+
+    dataflow  (workload, machine) -> Schedule, one of dataflows.py or a function of your own
+    lanes     units that can wait for each other; each has `width` multipliers
+    tile      the sizes that the dataflow cuts a layer into
+    skips     "", "A", "W" or "AW": zeros that take no slot;  gates: those that take one, but hardly any energy
+    formats   operand -> how it lies in DRAM; what is not named lies there as it is
+    stored    (workload, machine) -> weights that the machine works on, where they are not just those that are not zero
+    traffic   (workload, machine, stored sizes) -> Bytes, where the rule of traffic.py does not fit
+    ops       layers that it runs; others are refused, or where `fallback` go densely through the same multipliers
+    ramp      cycles / cycles with every pipeline full
+    """
+
+    name: str
+    dataflow: Callable[[Workload, Accelerator], Schedule]
+    lanes: int
+    width: int = 1
+    tile: Mapping[str, int] = field(default_factory=dict)
+    skips: str = ""
+    gates: str = ""
+    memories: tuple[Memory, ...] = ()
+    formats: Mapping[str, Format] = field(default_factory=dict)
+    bits: Mapping[str, int] = field(default_factory=lambda: {"A": 16, "W": 16, "O": 16})
+    dram_bytes_per_cycle: float = math.inf
+    hertz: float = 1e9
+    ramp: float = 1.0
+    stored: Callable[[Workload, Accelerator], Tensor] | None = None
+    traffic: Callable[[Workload, Accelerator, Mapping[str, Stored]], Bytes] | None = None
+    ops: tuple[str, ...] = ("conv2d", "linear")
+    fallback: bool = False
+
+    def format(self, operand: str) -> Format:
+        """How an operand lies in DRAM."""
+        return self.formats.get(operand, dense)
+
+
+def check(machine: Accelerator) -> None:
+    """AcceleratorError, with the field, where a description contradicts itself.
+
+    >>> check(machines.EIE)
+    """
+    for name, value in _numbers(machine).items():
+        if not value > 0:  # also catches NaN
+            raise AcceleratorError(f"{machine.name}: {name} = {value} must be above 0")
+    if not 1 <= machine.ramp < math.inf:
+        raise AcceleratorError(f"{machine.name}: ramp = {machine.ramp} must be a number from 1 on")
+    for name in ("skips", "gates"):
+        if getattr(machine, name) not in ("", "A", "W", "AW"):
+            given = repr(getattr(machine, name))
+            raise AcceleratorError(f'{machine.name}: {name} = {given} is none of "", "A", "W", "AW"')
+    if not set(machine.bits) >= {"A", "W", "O"}:
+        raise AcceleratorError(f"{machine.name}: bits = {dict(machine.bits)} must have all of A, W and O")
+    for memory in machine.memories:
+        _check_memory(machine, memory)
+
+
+def _numbers(machine: Accelerator) -> dict[str, float]:
+    """All that must be above 0, by the words of the description."""
+    found: dict[str, float] = {name: getattr(machine, name) for name in ("lanes", "width", "hertz")}
+    found |= {f"tile[{name!r}]": number for name, number in machine.tile.items()}
+    found |= {f"bits[{name!r}]": number for name, number in machine.bits.items()}
+    found["dram_bytes_per_cycle"] = machine.dram_bytes_per_cycle
+    for one in machine.memories:
+        fields = ("capacity", "bytes_per_cycle", "instances")
+        found |= {f"memory {one.name!r}, {name}": getattr(one, name) for name in fields}
+        found |= {f"memory {one.name!r}, reuse[{name!r}]": number for name, number in one.reuse.items()}
+    return found
+
+
+def _check_memory(machine: Accelerator, memory: Memory) -> None:
+    """A memory must hold what all multipliers take from it in one cycle."""
+    for operand, macs in memory.reuse.items():
+        if operand not in machine.bits:
+            raise AcceleratorError(
+                f"{machine.name}: memory {memory.name!r}, reuse = {dict(memory.reuse)}: {operand!r} is none of A, W, O"
+            )
+        tile = machine.lanes * machine.width / macs * machine.bits[operand] / 8
+        if memory.capacity < tile:
+            raise AcceleratorError(
+                f"{machine.name}: memory {memory.name!r}, capacity = {memory.capacity} bytes, is too small for one "
+                f"tile: {machine.lanes} lanes x {machine.width} take {tile:g} bytes of {operand} at a time. "
+                f"Give it more bytes or a higher reuse[{operand!r}]"
+            )
+
+
+def size(machine: Accelerator, name: str) -> int:
+    """`tile[name]`, or an AcceleratorError that says that the dataflow needs it.
+
+    >>> size(machines.SPARTEN, "chunk")
+    128
+    """
+    if name not in machine.tile:
+        raise AcceleratorError(
+            f"{machine.name}: its dataflow {machine.dataflow.__name__} needs tile[{name!r}], and tile = "
+            f"{dict(machine.tile)}"
+        )
+    return machine.tile[name]
+
+
+def divided(machine: Accelerator, *names: str) -> int:
+    """Lanes divided by those tile sizes; AcceleratorError where that is no whole number.
+
+    >>> divided(machines.SPARTEN, "filters")  # 1,024 lanes in clusters of 32
+    32
+    """
+    product = math.prod(size(machine, name) for name in names)
+    if machine.lanes % product:
+        sizes = " x ".join(f"tile[{name!r}] = {size(machine, name)}" for name in names)
+        raise AcceleratorError(f"{machine.name}: lanes = {machine.lanes} do not divide by {sizes}")
+    return machine.lanes // product

@@ -1,0 +1,65 @@
+"""SCNN: all products of the non-zero weights and the non-zero inputs of a channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from zeroskip.errors import AcceleratorError
+from zeroskip.simulate import counts
+from zeroskip.simulate.accelerator import Accelerator, divided, size
+from zeroskip.simulate.counts import Schedule, tiles
+from zeroskip.simulate.workload import Workload, count_macs
+
+
+def cartesian(work: Workload, machine: Accelerator) -> Schedule:
+    """A grid of `rows` x `columns` lanes that own input tiles and take `weights` x `inputs` products a cycle.
+
+    All lanes wait for the slowest after each `filters` filters. With a stride, inputs meet the weights of their own
+    phase only. Products that fall outside the output are made all the same. SCNN (Parashar et al. 2017, section 4);
+    one such lane, of 1 x 1 product and with all filters, is an element of Eyeriss v2 (Chen et al. 2019).
+
+    >>> cartesian(of_masks("fc", torch.ones(2, 3) != 0, torch.ones(1, 3) != 0), machines.EYERISS_V2_PE).cycles
+    6
+    """
+    divided(machine, "rows", "columns")
+    sides = size(machine, "inputs"), size(machine, "weights")
+    if sides[0] * sides[1] != machine.width:
+        raise AcceleratorError(
+            f"{machine.name}: width = {machine.width} is not tile['weights'] x tile['inputs'] = "
+            f"{sides[1]} x {sides[0]}"
+        )
+    inputs, weights = _inputs(work, machine), _weights(work, machine)
+    cycles = counts.products(
+        -(-inputs // sides[0]), -(-weights // sides[1])
+    )  # (n, g, lanes, groups of filters)
+    made = int((inputs.sum((0, 2)) * weights.sum(1)).sum())
+    return Schedule(int(cycles.amax(2).sum()), int(cycles.sum()), made - count_macs(work).both)
+
+
+def _inputs(work: Workload, machine: Accelerator) -> Tensor:
+    """Non-zero inputs of each lane: (examples, groups, lanes, channels x phases), int64."""
+    rows, columns = work.input.shape[3:]
+    up = _places(rows, work.padding[0], work.stride[0], size(machine, "rows"))  # (rows, tiles x phases)
+    across = _places(columns, work.padding[2], work.stride[1], size(machine, "columns"))
+    found = counts.folded(work.input, up, across)  # (n, g, c, tiles x phases of both axes)
+    cut = found.unflatten(3, (-1, work.stride[0])).unflatten(-1, (-1, work.stride[1]))
+    return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3).long()
+
+
+def _weights(work: Workload, machine: Accelerator) -> Tensor:
+    """Non-zero weights of each group of filters: (groups, groups of filters, channels x phases), int64."""
+    found = counts.filter_counts(work.weight, machine.tile.get("filters", max(work.weight.shape[1], 1)))
+    for axis in (0, 1):
+        stride = work.stride[axis]
+        phase = torch.arange(work.weight.shape[3 + axis]) * work.dilation[axis] % stride
+        summed = torch.zeros(*found.shape[: 3 + axis], stride, *found.shape[4 + axis :], dtype=torch.int64)
+        found = summed.index_add_(3 + axis, phase, found)
+    return found.flatten(2)
+
+
+def _places(length: int, before: int, stride: int, lanes: int) -> Tensor:
+    """Which tile and phase a row belongs to, as 0/1: (length, lanes x stride)."""
+    row = torch.arange(length)
+    place = row // tiles(length, lanes) * stride + (row + before) % stride
+    return torch.nn.functional.one_hot(place, lanes * stride).float()

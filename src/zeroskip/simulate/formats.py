@@ -1,0 +1,141 @@
+"""How an operand lies in DRAM: functions (mask, bits of a value) -> Stored, sized by the codecs.
+
+Masks come as a workload has them: inputs and outputs (examples, groups, channels, rows, columns), weights
+(groups, outputs, inputs, kernel rows, kernel columns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from zeroskip.codecs import eie, runlength
+from zeroskip.simulate.counts import filter_counts, interleaved
+
+
+class Stored(NamedTuple):
+    """Bits of the values, and of what tells where they are."""
+
+    value_bits: int
+    index_bits: int
+
+    @property
+    def bits(self) -> int:
+        """Both."""
+        return self.value_bits + self.index_bits
+
+
+Format = Callable[[np.ndarray, int], Stored]
+
+
+def dense(mask: np.ndarray, bits: int) -> Stored:
+    """Every value, zero or not.
+
+    >>> dense(np.zeros(10, bool), 16).bits
+    160
+    """
+    return Stored(mask.size * bits, 0)
+
+
+def bitmask(mask: np.ndarray, bits: int) -> Stored:
+    """One bit per position and the non-zero values (SparTen, Gondimalla et al. 2019).
+
+    >>> bitmask(np.arange(10) == 3, 16)
+    Stored(value_bits=16, index_bits=10)
+    """
+    return Stored(int(np.count_nonzero(mask)) * bits, mask.size)
+
+
+def run_length(mask: np.ndarray, bits: int) -> Stored:
+    """Eyeriss's code of 16-bit levels and 5-bit runs, or as it is where that is smaller, as its first input is.
+
+    >>> run_length(np.arange(96) % 32 == 31, 16)  # one word
+    Stored(value_bits=48, index_bits=16)
+    """
+    coded, levels = runlength.bits(mask), runlength.pairs(mask) * bits
+    return Stored(levels, coded - levels) if coded < mask.size * bits else dense(mask, bits)
+
+
+def zero_runs(mask: np.ndarray, bits: int) -> Stored:
+    """Each value with the zeros before it in 4 bits (SCNN, Parashar et al. 2017; Deep Compression).
+
+    >>> zero_runs(np.arange(40) == 20, 16)  # 16 zeros and a filler
+    Stored(value_bits=32, index_bits=8)
+    """
+    flat, entries, last = mask.reshape(-1), 0, -1
+    for first in range(0, flat.size, 1 << 22):  # the places of a whole layer would take gigabytes
+        places = np.flatnonzero(flat[first : first + (1 << 22)]) + first
+        entries += len(places) + int((np.diff(places, prepend=last) - 1 >> 4).sum())
+        last = int(places[-1]) if len(places) else last
+    return Stored(entries * bits, entries * 4)
+
+
+def bricks(mask: np.ndarray, bits: int) -> Stored:
+    """Cnvlutin's bricks: each non-zero value with 4 bits of its place among 16 channels (Albericio et al. 2016).
+
+    >>> bricks(np.arange(40) == 20, 16)
+    Stored(value_bits=16, index_bits=4)
+    """
+    count = int(np.count_nonzero(mask))
+    return Stored(count * bits, count * 4)
+
+
+def columns(elements: int) -> Format:
+    """EIE's interleaved compressed columns on so many elements (Han et al. 2016); values have 4 bits in the paper.
+
+    >>> columns(64)(np.ones((1, 64, 1, 1, 1), bool), 4)
+    Stored(value_bits=256, index_bits=2304)
+    """
+
+    def stored(mask: np.ndarray, bits: int) -> Stored:
+        matrix = mask.reshape(mask.shape[1], -1)
+        entries = int(interleaved(matrix, elements).sum())
+        pointers = elements * (matrix.shape[1] + 1)
+        return Stored(entries * bits, entries * 4 + pointers * eie.POINTER_BITS)
+
+    return stored
+
+
+def shared(outputs: int) -> Format:
+    """One bit per `outputs` filters of an input, and the values of every block that has one (Cambricon-S).
+
+    >>> shared(16)(np.ones((1, 32, 8, 1, 1), bool), 8)
+    Stored(value_bits=2048, index_bits=16)
+    """
+
+    def stored(mask: np.ndarray, bits: int) -> Stored:
+        blocks = filter_counts(torch.from_numpy(mask), outputs) > 0
+        return Stored(int(torch.count_nonzero(blocks)) * outputs * bits, blocks.numel())
+
+    return stored
+
+
+def two_of_four(mask: np.ndarray, bits: int) -> Stored:
+    """Two values and two 2-bit places for each four weights (NVIDIA A100, 2020); as it is where more are non-zero.
+
+    >>> two_of_four(np.ones((1, 1, 8, 1, 1), bool) * (np.arange(8) % 2 == 0)[:, None, None], 16)
+    Stored(value_bits=64, index_bits=8)
+    """
+    if not is_two_of_four(mask):
+        return dense(mask, bits)
+    return Stored(mask.size // 2 * bits, mask.size // 2 * 2)
+
+
+def is_two_of_four(mask: np.ndarray) -> bool:
+    """Whether of every four neighbouring inputs at one kernel place at most two have a weight.
+
+    >>> is_two_of_four(np.array([1, 0, 0, 1], bool).reshape(1, 1, 4, 1, 1))
+    True
+    """
+    if mask.shape[2] % 4:
+        return False
+    flags = mask.view(np.uint8)
+    for first in range(0, mask.shape[1], 64):  # most masks fail among the first
+        part = flags[:, first : first + 64]
+        fours = part[:, :, 0::4] + part[:, :, 1::4] + part[:, :, 2::4] + part[:, :, 3::4]
+        if fours.max(initial=0) > 2:
+            return False
+    return True

@@ -1,0 +1,236 @@
+"""A layer as an accelerator meets it: where its weights, inputs and outputs are zero, and nothing else.
+
+Axes have one order everywhere: groups g, outputs m of a group, inputs c of a group, kernel rows r and columns s;
+examples n, rows and columns. A linear layer is a convolution of 1 x 1 pixel, its positions are examples. The
+multiply-accumulates (MACs) of a layer are weights x positions, those with the zeros of the padding included.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Layer, Trace
+from zeroskip.errors import ModelError
+from zeroskip.simulate.counts import filter_counts, folded
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One layer as masks, True where a number is not zero.
+
+    weight   bool (groups, outputs, inputs, kernel rows, kernel columns)
+    input    bool (examples, groups, inputs, rows, columns), without the padding
+    output   bool (examples, groups, outputs, rows, columns), as the next layer will read it
+    padding  rows above and below, columns left and right
+    """
+
+    name: str
+    op: str
+    weight: Tensor
+    input: Tensor
+    output: Tensor
+    stride: Pair = (1, 1)
+    padding: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dilation: Pair = (1, 1)
+
+    @property
+    def positions(self) -> int:
+        """Outputs of one filter: examples x output rows x output columns."""
+        return self.output.shape[0] * math.prod(self.output.shape[3:])
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the layer done densely."""
+        return self.weight.numel() * self.positions
+
+    @property
+    def inputs(self) -> int:
+        """Weights of one filter: inputs x kernel rows x kernel columns."""
+        return math.prod(self.weight.shape[2:])
+
+    @cached_property
+    def weight_counts(self) -> Tensor:
+        """Filters of a group with a weight at each (group, input, kernel row, kernel column), int64."""
+        return filter_counts(self.weight, max(self.weight.shape[1], 1))[:, 0]
+
+    @cached_property
+    def input_counts(self) -> Tensor:
+        """Positions that meet a non-zero input at each (group, input, kernel row, kernel column), int64."""
+        up, across = (
+            _visits(
+                self.input.shape[3 + axis],
+                self.output.shape[3 + axis],
+                self.weight.shape[3 + axis],
+                self.padding[2 * axis],
+                self.stride[axis],
+                self.dilation[axis],
+            )
+            for axis in (0, 1)
+        )
+        return folded(self.input, up.mT, across.mT).sum(0, dtype=torch.float64).long()
+
+
+@dataclass(frozen=True)
+class Macs:
+    """How many MACs have both factors non-zero, a non-zero weight, a non-zero input, and all."""
+
+    both: int
+    weight: int
+    input: int
+    total: int
+
+
+def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
+    """The workload of a layer with its real input (examples, *input_shape) and output. NaN is no zero.
+
+    >>> of_layer(fc1, torch.zeros(8, 784), torch.ones(8, 300)).macs
+    1881600
+    """
+    weight, x, y = ((tensor != 0).cpu() for tensor in (layer.weight, x, y))
+    if layer.op == "linear":
+        x, y = (mask.reshape(-1, 1, mask.shape[-1], 1, 1) for mask in (x, y))
+        return Workload(layer.name, layer.op, weight[None, :, :, None, None], x, y)
+    weight = weight.reshape(layer.groups, -1, *weight.shape[1:])
+    x, y = (mask.reshape(mask.shape[0], layer.groups, -1, *mask.shape[2:]) for mask in (x, y))
+    sides = _sides(layer.padding, layer.weight.shape[2:], layer.dilation)
+    return Workload(layer.name, layer.op, weight, x, y, layer.stride, sides, layer.dilation)
+
+
+def of_trace(trace: Trace) -> list[Workload]:
+    """The workloads of a recorded network, in order.
+
+    A chip applies ReLU before it stores an output. Here it is taken to, where the next layer sees nothing negative.
+
+    >>> [work.name for work in of_trace(measure.trace(lenet, batch))]
+    ['fc1', 'fc2', 'fc3']
+    """
+    found = []
+    for place, (layer, x, y) in enumerate(trace):
+        rectified = place + 1 < len(trace) and not bool((trace[place + 1][1] < 0).any())
+        found.append(of_layer(layer, x, y.clamp(min=0) if rectified else y))
+    return found
+
+
+def of_masks(
+    name: str,
+    weight: Tensor,
+    x: Tensor,
+    *,
+    output: Tensor | None = None,
+    stride: Pair = (1, 1),
+    padding: Pair | str = (0, 0),
+    dilation: Pair = (1, 1),
+    groups: int = 1,
+) -> Workload:
+    """A layer known by its masks only: weight (out, in) or (out, in / groups, kh, kw), x with the examples first.
+
+    Without an output mask every output counts as non-zero. ModelError where the shapes do not fit.
+
+    >>> of_masks("fc", torch.ones(4, 6) != 0, torch.ones(2, 6) != 0).macs
+    48
+    """
+    place: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    op, place = ("linear", {}) if weight.ndim == 2 else ("conv2d", place)
+    compute: Any = getattr(torch.nn.functional, op)
+    try:  # on tensors without memory, since only the output's shape is wanted
+        shape = compute(x.to("meta").float(), weight.to("meta").float(), None, **place).shape
+        y = torch.ones(shape) if output is None else output.reshape(shape)
+    except (RuntimeError, ValueError) as fact:
+        raise ModelError(
+            f'layer "{name}": masks of weight {tuple(weight.shape)}, input {tuple(x.shape)} and '
+            f"output {None if output is None else tuple(output.shape)} do not fit together: {fact}. "
+            f"Give weight (out, in) or (out, in / groups, kh, kw), and the input with its examples first."
+        ) from None
+    return of_layer(Layer(name, op, weight, None, tuple(x.shape[1:]), tuple(shape[1:]), **place), x, y)
+
+
+def with_weight(work: Workload, weight: Tensor) -> Workload:
+    """The same layer, where a machine takes other weights for non-zero than those that are.
+
+    >>> with_weight(work, torch.ones_like(work.weight)).macs == work.macs
+    True
+    """
+    return replace(work, weight=weight)
+
+
+def padded(work: Workload) -> Tensor:
+    """The input mask (examples, groups, inputs, rows, columns) with the zeros of its padding.
+
+    >>> padded(work).shape
+    torch.Size([1, 1, 3, 226, 226])
+    """
+    top, bottom, left, right = work.padding
+    return torch.nn.functional.pad(work.input, (left, right, top, bottom))
+
+
+def count_macs(work: Workload) -> Macs:
+    """The MACs of each kind, exact, without a loop over them.
+
+    >>> count_macs(of_masks("fc", torch.eye(4) != 0, torch.ones(2, 4) != 0))
+    Macs(both=8, weight=8, input=32, total=32)
+    """
+    weights, inputs = work.weight_counts, work.input_counts
+    return Macs(
+        both=int((inputs * weights).sum()),
+        weight=int(weights.sum()) * work.positions,
+        input=int(inputs.sum()) * work.weight.shape[1],
+        total=work.macs,
+    )
+
+
+def _visits(length: int, outputs: int, kernel: int, before: int, stride: int, dilation: int) -> Tensor:
+    """1 where a kernel place meets a row at some output: float (kernel, length)."""
+    place = torch.arange(kernel)[:, None] * dilation + torch.arange(outputs) * stride - before
+    inside = (place >= 0) & (place < length)
+    found = torch.zeros(kernel, length)
+    found.scatter_add_(1, place.clamp(0, length - 1), inside.float())
+    return found
+
+
+def windows(work: Workload, *, numbers: int = 1 << 24) -> Iterator[Tensor]:
+    """What the positions see, in blocks of about so many numbers: bool (positions, groups, kernel places, inputs).
+
+    Kernel places are rows x columns; inputs come last, so that neighbouring channels are neighbours.
+
+    >>> [block.shape for block in windows(of_masks("fc", torch.eye(4) != 0, torch.ones(2, 4) != 0))]
+    [torch.Size([2, 1, 1, 4])]
+    """
+    yield from patches(padded(work), work, numbers=numbers)
+
+
+def patches(source: Tensor, work: Workload, *, numbers: int = 1 << 24) -> Iterator[Tensor]:
+    """`windows` of any tensor (examples, groups, channels, padded rows, padded columns).
+
+    >>> next(patches(padded(work), work)).dtype
+    torch.bool
+    """
+    last = source.permute(0, 3, 4, 1, 2).contiguous()  # (n, rows, columns, g, c)
+    (up, across), (kh, kw), (tall, wide) = work.stride, work.weight.shape[3:], work.output.shape[3:]
+    n, row, column, group, channel = last.stride()
+    shape = (last.shape[0], tall, wide, *last.shape[3:4], kh, kw, last.shape[4])
+    steps = (n, up * row, across * column, group, work.dilation[0] * row, work.dilation[1] * column, channel)
+    view = last.as_strided(shape, steps)
+    band = max(1, numbers // max(1, wide * math.prod(shape[3:])))  # output rows at a time
+    for examples in view.split(max(1, band // tall)):
+        for rows in examples.split(band, dim=1):
+            yield rows.reshape(-1, shape[3], kh * kw, shape[6])
+
+
+def _sides(padding: Pair | str, kernel: tuple[int, ...], dilation: Pair) -> tuple[int, int, int, int]:
+    """Rows of zeros above and below, columns left and right."""
+    if isinstance(padding, tuple):
+        return padding[0], padding[0], padding[1], padding[1]
+    # "same" and "valid" as torch has them: an odd zero comes last
+    tall, wide = (
+        (size - 1) * step * (padding == "same") for size, step in zip(kernel, dilation, strict=True)
+    )
+    return tall // 2, tall - tall // 2, wide // 2, wide - wide // 2

@@ -1,0 +1,373 @@
+"""The machines once more, one cycle, lane and MAC at a time: slow, plain, and written without the engine's counts.
+
+Every function returns (cycles, busy lane-cycles, useless operations, done, skipped).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from zeroskip.simulate.accelerator import Accelerator
+from zeroskip.simulate.workload import Workload
+
+Found = tuple[int, int, int, int, int]
+
+
+def pixel(work: Workload, n: int, g: int, c: int, row: int, column: int) -> bool:
+    """An input by its padded row and column."""
+    row, column = row - work.padding[0], column - work.padding[2]
+    inside = 0 <= row < work.input.shape[3] and 0 <= column < work.input.shape[4]
+    return inside and bool(work.input[n, g, c, row, column])
+
+
+def positions(work: Workload) -> list[tuple[int, int, int]]:
+    examples, _, _, tall, wide = work.output.shape
+    return [(n, y, x) for n in range(examples) for y in range(tall) for x in range(wide)]
+
+
+def places(work: Workload) -> list[tuple[int, int, int]]:
+    """Kernel places, channels last."""
+    _, _, channels, tall, wide = work.weight.shape
+    return [(r, s, c) for r in range(tall) for s in range(wide) for c in range(channels)]
+
+
+def factors(work: Workload) -> Iterator[tuple[bool, bool]]:
+    """Weight and input of every MAC."""
+    for g in range(work.weight.shape[0]):
+        for n, y, x in positions(work):
+            for r, s, c in places(work):
+                a = seen(work, n, g, y, x, r, s, c)
+                for m in range(work.weight.shape[1]):
+                    yield bool(work.weight[g, m, c, r, s]), a
+
+
+def seen(work: Workload, n: int, g: int, y: int, x: int, r: int, s: int, c: int) -> bool:
+    (up, across), (down, right) = work.stride, work.dilation
+    return pixel(work, n, g, c, y * up + r * down, x * across + s * right)
+
+
+def together(lanes: list[list[int]]) -> tuple[int, int]:
+    """Each lane goes through its jobs, a cycle at a time; (cycles until the last is done, cycles at work)."""
+    waiting, left, clock, busy = [deque(jobs) for jobs in lanes], [0] * len(lanes), 0, 0
+    while True:
+        for i, jobs in enumerate(waiting):
+            while left[i] == 0 and jobs:
+                left[i] = jobs.popleft()
+        if not any(left):
+            return clock, busy
+        busy += sum(job > 0 for job in left)
+        left, clock = [max(job - 1, 0) for job in left], clock + 1
+
+
+def chunked(things: list, size: int) -> list[list]:
+    return [things[i : i + size] for i in range(0, len(things), size)]
+
+
+def array(work: Workload, machine: Accelerator) -> Found:
+    clock = busy = 0
+    outputs, across = machine.tile["outputs"], machine.lanes // machine.tile["outputs"]
+    for _ in range(work.weight.shape[0]):
+        for some in chunked(list(range(work.weight.shape[1])), outputs):
+            for spots in chunked(positions(work), across):
+                for _ in chunked(places(work), machine.width):
+                    clock, busy = clock + 1, busy + len(some) * len(spots)
+    return clock, busy, 0, sum(1 for _ in factors(work)), 0
+
+
+def minerva(work: Workload, machine: Accelerator) -> Found:
+    """The same cycles; a MAC whose input is zero is gated, so it is neither done nor skipped."""
+    clock, busy, _, _, _ = array(work, machine)
+    return clock, busy, 0, sum(a for _, a in factors(work)), 0
+
+
+def eyeriss(work: Workload, machine: Accelerator) -> Found:
+    """MACs are handed to the elements at work, one each a cycle; the sets of rows are laid into the grid one by one."""
+    kernel, strip = work.weight.shape[3], machine.tile["strip"]
+    grid = [[False] * (machine.lanes // machine.tile["rows"]) for _ in range(machine.tile["rows"])]
+    for top in range(0, len(grid) - kernel + 1, kernel):
+        for left in range(0, len(grid[0]) - strip + 1, strip):
+            for row in range(top, top + kernel):
+                grid[row][left : left + strip] = [True] * strip
+    at_work = sum(map(sum, grid))
+    macs = list(factors(work))
+    return len(chunked(macs, at_work)), len(macs), 0, sum(a for _, a in macs), 0
+
+
+def dadiannao(work: Workload, machine: Accelerator) -> Found:
+    clock = busy = 0
+    for _ in positions(work):
+        for _ in range(work.weight.shape[0]):
+            for _ in chunked(list(range(work.weight.shape[1])), machine.width):
+                for _ in range(work.weight.shape[3] * work.weight.shape[4]):
+                    for some in chunked(list(range(work.weight.shape[2])), machine.lanes):
+                        clock, busy = clock + 1, busy + len(some)
+    return clock, busy, 0, work.macs, 0
+
+
+def dcnn(work: Workload, machine: Accelerator) -> Found:
+    clock = busy = 0
+    tall, wide = work.output.shape[3:]
+    rows, columns = -(-tall // machine.tile["rows"]), -(-wide // machine.tile["columns"])
+    steps = len(chunked(places(work), machine.width))
+    if tall * wide == 1:  # filters are dealt to the lanes instead
+        for _ in range(work.weight.shape[0] * work.positions):
+            cycles, worked = together([[steps] * len(some) for some in _dealt(_filters(work), machine.lanes)])
+            clock, busy = clock + cycles, busy + worked
+        return clock, busy, 0, work.macs, 0
+    for _ in range(work.weight.shape[0] * work.weight.shape[1] * work.output.shape[0]):
+        lanes: dict[tuple[int, int], list[int]] = {}
+        for y in range(tall):
+            for x in range(wide):
+                lanes.setdefault((y // rows, x // columns), []).append(steps)
+        cycles, worked = together(list(lanes.values()))
+        clock, busy = clock + cycles, busy + worked
+    return clock, busy, 0, work.macs, 0
+
+
+def tensor_core(work: Workload, machine: Accelerator) -> Found:
+    """Weights that leave two of every four inputs out go through an array of half the inputs."""
+    groups, outputs, channels, tall, wide = work.weight.shape
+    fours = [
+        sum(bool(work.weight[g, m, c + i, r, s]) for i in range(4))
+        for g in range(groups)
+        for m in range(outputs)
+        for c in range(0, channels - channels % 4, 4)
+        for r in range(tall)
+        for s in range(wide)
+    ]
+    halved = channels % 4 == 0 and max(fours) <= 2
+    depth = channels * tall * wide // (1 + halved)
+    clock = busy = 0
+    for _ in range(groups):
+        for some in chunked(list(range(outputs)), machine.tile["outputs"]):
+            for spots in chunked(positions(work), machine.lanes // machine.tile["outputs"]):
+                for _ in chunked(list(range(depth)), machine.width):
+                    clock, busy = clock + 1, busy + len(some) * len(spots)
+    done = work.macs // (1 + halved)
+    return clock, busy, 0, done, work.macs - done
+
+
+def eyeriss_v2(work: Workload, machine: Accelerator) -> Found:
+    """One MAC a cycle for each pair of a non-zero weight and a non-zero input of a channel of 1 x 1 kernels."""
+    done = sum(w and a for w, a in factors(work))
+    return done, done, 0, done, work.macs - done
+
+
+def scnn(work: Workload, machine: Accelerator) -> Found:
+    tile, clock, busy, made, done = machine.tile, 0, 0, 0, 0
+    examples, groups, channels, tall, wide = work.input.shape
+    size = -(-tall // tile["rows"]), -(-wide // tile["columns"])
+    phases = [(i, j) for i in range(work.stride[0]) for j in range(work.stride[1])]
+    for n in range(examples):
+        for g in range(groups):
+            for filters in chunked(
+                list(range(work.weight.shape[1])), tile.get("filters", work.weight.shape[1])
+            ):
+                lanes = []
+                for lane in range(machine.lanes):
+                    corner = lane // tile["columns"] * size[0], lane % tile["columns"] * size[1]
+                    jobs = []
+                    for c in range(channels):
+                        for phase in phases:
+                            inputs = [
+                                (h, w)
+                                for h in range(corner[0], min(corner[0] + size[0], tall))
+                                for w in range(corner[1], min(corner[1] + size[1], wide))
+                                if work.input[n, g, c, h, w]
+                                and (
+                                    (h + work.padding[0]) % work.stride[0],
+                                    (w + work.padding[2]) % work.stride[1],
+                                )
+                                == phase
+                            ]
+                            weights = [
+                                (m, r, s)
+                                for m in filters
+                                for r in range(work.weight.shape[3])
+                                for s in range(work.weight.shape[4])
+                                if work.weight[g, m, c, r, s]
+                                and (
+                                    r * work.dilation[0] % work.stride[0],
+                                    s * work.dilation[1] % work.stride[1],
+                                )
+                                == phase
+                            ]
+                            for some in chunked(weights, tile["weights"]):
+                                for vector in chunked(inputs, tile["inputs"]):
+                                    jobs.append(1)
+                                    made += len(some) * len(vector)
+                                    done += sum(
+                                        _lands(work, r, s, h, w) for _, r, s in some for h, w in vector
+                                    )
+                    lanes.append(jobs)
+                cycles, worked = together(lanes)
+                clock, busy = clock + cycles, busy + worked
+    return clock, busy, made - done, done, work.macs - done
+
+
+def _lands(work: Workload, r: int, s: int, h: int, w: int) -> bool:
+    """Whether a product belongs to an output."""
+    down = h + work.padding[0] - r * work.dilation[0]
+    right = w + work.padding[2] - s * work.dilation[1]
+    y, x = down / work.stride[0], right / work.stride[1]
+    return y in range(work.output.shape[3]) and x in range(work.output.shape[4])
+
+
+def eie(work: Workload, machine: Accelerator) -> Found:
+    clock = busy = useless = done = 0
+    outputs, inputs = work.weight.shape[1:3]
+    for vector in work.input.flatten(1):
+        for part in chunked(list(range(inputs)), machine.tile["inputs"]):
+            columns = [k for k in part if vector[k]]
+            jobs = []
+            for k in columns:
+                row = []
+                for lane in range(machine.lanes):
+                    zeros = entries = 0
+                    for m in range(lane, outputs, machine.lanes):
+                        if work.weight[0, m, k]:
+                            entries, useless, done = (
+                                entries + 1 + zeros // 16,
+                                useless + zeros // 16,
+                                done + 1,
+                            )
+                            zeros = 0
+                        else:
+                            zeros += 1
+                    row.append(max(entries, 1))
+                jobs.append(row)
+            cycles, worked = _broadcast(jobs, machine.lanes, machine.tile["queue"])
+            clock, busy = clock + cycles, busy + worked
+    return clock, busy, useless, done, work.macs - done
+
+
+def _broadcast(jobs: list[list[int]], lanes: int, depth: int) -> tuple[int, int]:
+    """Jobs go to the queues of all lanes at once, as soon as none of the queues is full."""
+    queues: list[deque[int]] = [deque() for _ in range(lanes)]
+    left, sent, clock, busy = [0] * lanes, 0, 0, 0
+    while sent < len(jobs) or any(queues) or any(left):
+        if sent < len(jobs) and all(len(queue) < depth for queue in queues):
+            for queue, job in zip(queues, jobs[sent], strict=True):
+                queue.append(job)
+            sent += 1
+        for i, queue in enumerate(queues):
+            if left[i] == 0 and queue:
+                left[i] = queue.popleft()
+        busy += sum(job > 0 for job in left)
+        left, clock = [max(job - 1, 0) for job in left], clock + 1
+    return clock, busy
+
+
+def cnvlutin(work: Workload, machine: Accelerator) -> Found:
+    clock = busy = done = 0
+    groups, outputs, channels = work.weight.shape[:3]
+    rounds = -(-outputs // machine.width)
+    for n, y, x in positions(work):
+        for g in range(groups):
+            counts = []
+            for r in range(work.weight.shape[3]):
+                for s in range(work.weight.shape[4]):
+                    for brick in chunked(list(range(channels)), machine.tile["brick"]):
+                        found = sum(seen(work, n, g, y, x, r, s, c) for c in brick)
+                        counts.append(max(found, machine.tile["empty"]))
+                        done += found * outputs
+            cycles, worked = together([counts[i :: machine.lanes] for i in range(machine.lanes)])
+            clock, busy = clock + cycles * rounds, busy + worked * rounds
+    return clock, busy, 0, done, work.macs - done
+
+
+def cambricon_x(work: Workload, machine: Accelerator) -> Found:
+    lanes: list[list[int]] = [[] for _ in range(machine.lanes)]
+    filters = [work.weight[g, m] for g in range(work.weight.shape[0]) for m in range(work.weight.shape[1])]
+    window = len(chunked(places(work), machine.tile["window"]))
+    for i, weights in enumerate(filters):
+        steps = chunked([1 for w in weights.flatten() if w], machine.width)
+        lanes[i % machine.lanes] += [max(len(steps), window)] * work.positions
+    done = sum(w for w, _ in factors(work))
+    return *together(lanes), 0, done, work.macs - done
+
+
+def cambricon_s(work: Workload, machine: Accelerator) -> Found:
+    clock = busy = done = 0
+    window = len(chunked(places(work), machine.tile["window"]))
+    for g in range(work.weight.shape[0]):
+        for filters in chunked(list(range(work.weight.shape[1])), machine.lanes):
+            for n, y, x in positions(work):
+                chosen = [
+                    1
+                    for r, s, c in places(work)
+                    if seen(work, n, g, y, x, r, s, c) and any(work.weight[g, m, c, r, s] for m in filters)
+                ]
+                cycles = max(len(chunked(chosen, machine.width)), window)
+                clock, busy = clock + cycles, busy + cycles * len(filters)
+                done += len(chosen) * len(filters)
+    return clock, busy, 0, done, work.macs - done
+
+
+def sparten(work: Workload, machine: Accelerator) -> Found:
+    """Without balance: lane i of a load has filter i of it."""
+    lanes = machine.tile["filters"]
+    return _sparten(
+        work, machine, lambda g, chunk: [[[m] for m in some] for some in chunked(_filters(work), lanes)]
+    )
+
+
+def sparten_gb_s(work: Workload, machine: Accelerator) -> Found:
+    return _sparten(work, machine, lambda g, chunk: _pairs(work, machine, g))
+
+
+def sparten_gb_h(work: Workload, machine: Accelerator) -> Found:
+    def order(g: int, chunk: list) -> list[list[list[int]]]:
+        loads = []
+        for load in _pairs(work, machine, g):
+            members = [pair[0] for pair in load if pair] + [m for pair in load for m in pair[1:]]
+            # In the order of the pairs: first the densest of each, in turn, then the others.
+            size = {m: sum(bool(work.weight[g, m, c, r, s]) for r, s, c in chunk) for m in members}
+            ranked = sorted(members, key=lambda m: -size[m])
+            ranked += [-1] * (2 * machine.tile["filters"] - len(ranked))
+            half = len(ranked) // 2
+            loads.append([[m for m in (ranked[i], ranked[-1 - i]) if m >= 0] for i in range(half)])
+        return loads
+
+    return _sparten(work, machine, order)
+
+
+def _dealt(things: list, lanes: int) -> list[list]:
+    return [things[i::lanes] for i in range(lanes)]
+
+
+def _filters(work: Workload) -> list[int]:
+    return list(range(work.weight.shape[1]))
+
+
+def _pairs(work: Workload, machine: Accelerator, g: int) -> list[list[list[int]]]:
+    """The densest filter with the sparsest, an absent one being sparser than any."""
+    ranked = sorted(_filters(work), key=lambda m: -int(work.weight[g, m].sum()))
+    ranked += [-1] * (-len(ranked) % (2 * machine.tile["filters"]))
+    pairs = [[m for m in (ranked[i], ranked[-1 - i]) if m >= 0] for i in range(len(ranked) // 2)]
+    return chunked(pairs, machine.tile["filters"])
+
+
+def _sparten(work: Workload, machine: Accelerator, order) -> Found:
+    clusters: list[list[int]] = [[] for _ in range(machine.lanes // machine.tile["filters"])]
+    chunks, busy, done, unit = chunked(places(work), machine.tile["chunk"]), 0, 0, 0
+    for g in range(work.weight.shape[0]):
+        loads = [order(g, chunk) for chunk in chunks]
+        for load in range(len(loads[0])):
+            for n, y, x in positions(work):
+                for number, chunk in enumerate(chunks):
+                    lanes = []
+                    for filters in loads[number][load]:
+                        found = [_matches(work, n, g, y, x, m, chunk) for m in filters]
+                        done += sum(found)
+                        lanes.append([max(matches, 1) for matches in found])
+                    cycles, worked = together(lanes)
+                    clusters[unit % len(clusters)].append(cycles)
+                    busy += worked
+                unit += 1
+    return together(clusters)[0], busy, 0, done, work.macs - done
+
+
+def _matches(work: Workload, n: int, g: int, y: int, x: int, m: int, chunk: list) -> int:
+    return sum(bool(work.weight[g, m, c, r, s]) and seen(work, n, g, y, x, r, s, c) for r, s, c in chunk)

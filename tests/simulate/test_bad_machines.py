@@ -1,0 +1,111 @@
+"""Machines and layers that cannot be: the error repeats the field."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from zeroskip.errors import AcceleratorError, ModelError, RecipeError
+from zeroskip.simulate import machines, masks
+from zeroskip.simulate.energy import HAN_2015
+from zeroskip.simulate.engine import estimate
+from zeroskip.simulate.workload import of_masks
+
+FC = of_masks("fc", torch.ones(8, 16) != 0, torch.ones(2, 16) != 0)
+CONV = of_masks("conv", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 4, 6, 6) != 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lanes": 0}, "SCNN: lanes = 0 must be above 0"),
+        ({"hertz": math.nan}, "SCNN: hertz = nan must be above 0"),
+        ({"ramp": 0.9}, "SCNN: ramp = 0.9 must be a number from 1 on"),
+        ({"skips": "WA"}, "SCNN: skips = 'WA' is none of"),
+        ({"bits": {"A": 16}}, "SCNN: bits = {'A': 16} must have all of A, W and O"),
+        ({"tile": machines.SCNN.tile | {"filters": -1}}, r"SCNN: tile\['filters'\] = -1 must be above 0"),
+        ({"tile": {"rows": 8}}, r"SCNN: its dataflow cartesian needs tile\['columns'\]"),
+        ({"lanes": 60}, r"SCNN: lanes = 60 do not divide by tile\['rows'\] = 8 x tile\['columns'\] = 8"),
+        ({"width": 9}, r"SCNN: width = 9 is not tile\['weights'\] x tile\['inputs'\] = 4 x 4"),
+        ({"dram_bytes_per_cycle": 0}, "SCNN: dram_bytes_per_cycle = 0 must be above 0"),
+    ],
+)
+def test_a_machine_that_contradicts_itself_is_refused_by_its_field(change, message):
+    with pytest.raises(AcceleratorError, match=message):
+        estimate([CONV], replace(machines.SCNN, **change))
+
+
+def test_a_memory_too_small_for_one_tile_is_told_what_one_takes():
+    memory = replace(machines.DENSE.memories[0], capacity=100)
+    with pytest.raises(
+        AcceleratorError, match="memory 'buffer', capacity = 100 bytes, is too small for one tile"
+    ):
+        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+
+
+def test_a_memory_for_an_operand_that_there_is_not_is_refused():
+    memory = replace(machines.DENSE.memories[0], reuse={"B": 1})
+    with pytest.raises(AcceleratorError, match=r"reuse = \{'B': 1\}: 'B' is none of A, W, O"):
+        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+
+
+@pytest.mark.parametrize("field", ["mac", "gated", "sram", "register", "lane_cycle"])
+def test_a_negative_energy_is_refused_by_its_name(field):
+    with pytest.raises(AcceleratorError, match=f"energy table 'han2015': {field} = -1 pJ must be 0 or more"):
+        estimate([FC], machines.DENSE, energy=replace(HAN_2015, **{field: -1}))
+
+
+def test_unknown_tables_of_energy_and_dram_are_answered_with_those_there_are():
+    with pytest.raises(AcceleratorError, match='no energy table "horowitz". There are han2015, sparseloop'):
+        estimate([FC], machines.DENSE, energy="horowitz")
+    with pytest.raises(AcceleratorError, match='no DRAM "ddr9". There are hbm2, lpddr4'):
+        estimate([FC], machines.DENSE, dram="ddr9")
+
+
+def test_a_machine_that_runs_none_of_the_layers_says_why():
+    with pytest.raises(
+        AcceleratorError, match='EIE runs none of the layers: EIE has no way to run "conv", a conv2d'
+    ):
+        estimate([CONV], machines.EIE)
+
+
+def test_inputs_of_zeros_everywhere_are_refused_and_in_one_layer_only_are_not():
+    zeros = replace(FC, input=torch.zeros_like(FC.input))
+    with pytest.raises(ModelError, match='the input of every layer, from "fc" on, is zero everywhere'):
+        estimate([zeros, zeros], machines.EIE)
+    assert estimate([FC, zeros], machines.EIE).layers[1].done == 0
+
+
+def test_a_network_without_layers_is_refused():
+    with pytest.raises(ModelError, match="there is no layer to simulate"):
+        estimate([], machines.DENSE)
+
+
+def test_masks_that_do_not_fit_together_are_refused_with_their_shapes():
+    with pytest.raises(ModelError, match=r'layer "fc": masks of weight \(8, 16\), input \(2, 17\)'):
+        of_masks("fc", torch.ones(8, 16) != 0, torch.ones(2, 17) != 0)
+    with pytest.raises(ModelError, match=r'layer "c": masks of weight \(8, 4, 3, 3\), input \(1, 5, 6, 6\)'):
+        of_masks("c", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 5, 6, 6) != 0)
+    with pytest.raises(ModelError, match=r"and output \(2, 9\) do not fit together"):
+        of_masks("fc", torch.ones(8, 16) != 0, torch.ones(2, 16) != 0, output=torch.ones(2, 9) != 0)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.1, math.nan])
+def test_a_sparsity_outside_0_to_1_is_refused(sparsity):
+    for make in (masks.random, masks.clustered, lambda *words: masks.over_dispersed(*words, variation=0.1)):
+        with pytest.raises(RecipeError, match="is not a share from 0 to 1"):
+            make((4, 4), sparsity)
+
+
+def test_a_variation_that_no_shares_can_have_is_refused():
+    with pytest.raises(RecipeError, match="variation 0.6 of a sparsity of 0.2 is not from 0 to below 0.5"):
+        masks.over_dispersed((4, 4), 0.2, variation=0.6)
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1, 3])
+def test_a_sample_of_fewer_than_two_or_of_more_than_there_are_is_refused(count):
+    with pytest.raises(ModelError, match=f"sample = {count} is not from 2 to the 2 examples"):
+        estimate([FC], machines.DENSE, sample=count)

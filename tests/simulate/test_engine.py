@@ -1,0 +1,277 @@
+"""What every estimate promises: sums that are exact, and zeros that never cost."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from zeroskip import measure
+from zeroskip.concepts import Layer
+from zeroskip.simulate import CHIPS, machines, masks
+from zeroskip.simulate.engine import estimate
+from zeroskip.simulate.results import Estimate, LayerEstimate, less_energy
+from zeroskip.simulate.workload import Workload, of_layer, of_masks, of_trace
+
+RUNS_CONVOLUTIONS = [chip for chip in CHIPS if "conv2d" in chip.ops]
+
+
+def conv(weights: float, inputs: float, *, seed: int = 0, groups: int = 1, **place) -> Workload:
+    """12 filters of 8 channels (in groups: of 8 / groups), 3 x 3, on two images of 9 x 10."""
+    weight = masks.random((12, 8 // groups, 3, 3), 1 - weights, seed=seed)
+    return of_masks(
+        "conv", weight, masks.random((2, 8, 9, 10), 1 - inputs, seed=seed + 1), groups=groups, **place
+    )
+
+
+def one_group(work: Workload, g: int) -> Workload:
+    return replace(work, weight=work.weight[[g]], input=work.input[:, [g]], output=work.output[:, [g]])
+
+
+def linear(weights: float, inputs: float, *, seed: int = 0) -> Workload:
+    weight = masks.random((70, 150), 1 - weights, seed=seed)
+    return of_masks("fc", weight, masks.random((3, 150), 1 - inputs, seed=seed + 1))
+
+
+def layer_of(work: Workload, machine: machines.Accelerator, **words) -> LayerEstimate:
+    return estimate([work], machine, **words).layers[0]
+
+
+@pytest.mark.parametrize("machine", CHIPS, ids=lambda chip: chip.name)
+@settings(max_examples=12, deadline=None)
+@given(
+    weights=st.sampled_from([0.0, 0.2, 0.7, 1.0]),
+    inputs=st.sampled_from([0.05, 0.4, 1.0]),
+    groups=st.sampled_from([1, 2, 4]),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+)
+def test_macs_and_slots_of_every_machine_sum_exactly(machine, weights, inputs, groups, stride, padding):
+    place = {"stride": (stride, stride), "padding": (padding, padding)}
+    works = [linear(weights, inputs)]
+    works += [conv(weights, inputs, groups=groups, **place)] if "conv2d" in machine.ops else []
+    for work in works:
+        found = layer_of(work, machine)
+        assert found.done + found.gated + found.skipped == found.macs == work.macs
+        assert found.slots == found.cycles * machine.lanes * machine.width
+        assert found.done + found.gated + sum(found.idle.values()) == found.slots
+        assert min(found.idle.values()) >= 0
+
+
+@pytest.mark.parametrize("machine", CHIPS, ids=lambda chip: chip.name)
+def test_macs_with_two_factors_are_always_done_and_all_ones_leave_nothing_to_skip(machine):
+    found, ones = layer_of(linear(0.3, 0.5), machine), layer_of(linear(1.0, 1.0), machine)
+    work = linear(0.3, 0.5)
+    assert found.done >= int((work.weight_counts * work.input_counts).sum())
+    assert (ones.done, ones.gated, ones.skipped) == (ones.macs, 0, 0)
+
+
+@pytest.mark.parametrize("machine", RUNS_CONVOLUTIONS, ids=lambda chip: chip.name)
+def test_weights_of_zeros_leave_no_mac_to_a_machine_that_skips_weights(machine):
+    found = layer_of(conv(0.0, 0.6), machine)
+    if machine.skips == "AW":
+        assert found.done == 0
+    assert found.done + found.gated + found.skipped == found.macs
+
+
+def test_gating_changes_energy_and_not_a_cycle():
+    gated = layer_of(conv(0.7, 0.3), replace(machines.DENSE, gates="AW"))
+    plain = layer_of(conv(0.7, 0.3), machines.DENSE)
+    assert gated.cycles == plain.cycles
+    assert gated.joules < plain.joules
+
+
+@pytest.mark.parametrize(
+    "machine", [machines.SCNN, machines.EYERISS_V2_PE, machines.CAMBRICON_S], ids=lambda chip: chip.name
+)
+def test_one_more_zero_input_never_costs_cycles_where_counts_alone_decide(machine):
+    work, cycles = conv(0.5, 0.9), []
+    for _ in range(12):
+        place = torch.nonzero(work.input)[len(cycles) * 7]
+        sparser = work.input.clone()
+        sparser[tuple(place)] = False
+        work = replace(work, input=sparser)
+        cycles.append(layer_of(work, machine).cycles)
+    assert cycles == sorted(cycles, reverse=True)
+
+
+def test_the_order_of_filters_changes_nothing_on_machines_without_groups_of_them():
+    work = conv(0.4, 0.5)
+    turned = replace(work, weight=work.weight.flip(1))
+    for machine in (machines.DENSE, machines.EYERISS_V2_PE, machines.CNVLUTIN, machines.SPARTEN_GB_S):
+        assert layer_of(turned, machine).cycles == layer_of(work, machine).cycles
+
+
+def test_a_group_costs_what_the_same_layer_alone_costs():
+    work = conv(0.5, 0.5, groups=2)
+    for machine in (machines.DENSE, machines.SCNN, machines.CNVLUTIN, machines.CAMBRICON_S):
+        alone = [one_group(work, g) for g in (0, 1)]
+        assert machine.dataflow(work, machine).cycles == sum(
+            machine.dataflow(one, machine).cycles for one in alone
+        )
+
+
+def test_2_4_weights_halve_the_cycles_of_a_tensor_core_and_others_do_not():
+    half = torch.tensor([True, False, False, True]).repeat(64, 64)
+    x = torch.ones(128, 256, dtype=torch.bool)
+    compute = lambda weight: (
+        machines.TENSOR_CORE.dataflow(of_masks("fc", weight, x), machines.TENSOR_CORE).cycles
+    )
+    assert compute(half) * 2 == compute(torch.ones(64, 256, dtype=torch.bool))
+    done = layer_of(of_masks("fc", half & (torch.arange(256) > 7), x), machines.TENSOR_CORE).done
+    assert done == 64 * 128 * 128  # two of every four, zeros among them
+
+
+def test_dense_twin_of_scnn_takes_225_positions_of_each_filter_for_113_rows_on_8_x_8_elements():
+    work = of_masks("conv", torch.ones(3, 16, 1, 1) != 0, torch.ones(1, 16, 113, 113) != 0)
+    assert machines.DCNN.dataflow(work, machines.DCNN).cycles == 3 * 225
+
+
+def test_a_narrow_dram_binds_and_the_time_is_its_bytes():
+    machine = replace(machines.DENSE, dram_bytes_per_cycle=1)
+    found = layer_of(linear(1.0, 1.0), machine)
+    assert found.roof == "DRAM"
+    assert found.cycles == found.moved("DRAM") == 2 * (70 * 150 + 3 * 150 + 3 * 70)
+    assert found.idle["bandwidth"] == (found.cycles - machine.dataflow(linear(1, 1), machine).cycles) * 1024
+
+
+def test_weights_that_do_not_fit_come_again_or_the_inputs_do_whichever_is_less():
+    small = replace(machines.DENSE, memories=(replace(machines.DENSE.memories[0], capacity=1000),))
+    found = layer_of(linear(1.0, 1.0), small)
+    assert found.bytes["DRAM", "A"] == 900  # they stay
+    assert found.bytes["DRAM", "W"] == 21_000
+    smaller = replace(machines.DENSE, memories=(replace(machines.DENSE.memories[0], capacity=600),))
+    again = layer_of(linear(1.0, 1.0), smaller)
+    assert again.bytes["DRAM", "A"] + again.bytes["DRAM", "W"] == min(900 + 2 * 21_000, 35 * 900 + 21_000)
+
+
+def test_energy_is_the_sum_of_its_events_by_hand():
+    found = layer_of(linear(1.0, 1.0), machines.DENSE, dram="han2015")
+    macs, buffer = 3 * 70 * 150, 10 / 64 * math.sqrt(256)
+    words = macs / 16 + macs / 4 + 2 * macs / 16
+    expected = {"MAC": 0.9 * macs, "buffer": words * 16 * buffer, "DRAM": 20 * 8 * found.moved("DRAM")}
+    for event, picojoules in expected.items():
+        assert found.picojoules[event] == pytest.approx(picojoules, rel=1e-4)
+    assert found.joules == pytest.approx(sum(expected.values()) * 1e-12, rel=1e-4)
+
+
+def test_every_result_names_its_energy_table_and_its_dram():
+    found = estimate([linear(0.5, 0.5)], machines.EIE, energy="eyeriss2016", dram="hbm2")
+    assert (found.machine, found.energy, found.dram) == ("EIE", "eyeriss2016", "hbm2")
+
+
+def test_a_cheaper_dram_never_raises_energy():
+    by_dram = [
+        estimate([linear(0.5, 0.5)], machines.EIE, dram=name).joules for name in ("hbm2", "lpddr4", "ddr3")
+    ]
+    assert by_dram == sorted(by_dram)
+
+
+@pytest.fixture
+def network() -> nn.Sequential:
+    torch.manual_seed(1)
+    first, second = nn.Conv2d(3, 8, 3, padding="same"), nn.Conv2d(8, 8, 3, stride=2, groups=8)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 9, 10))
+
+
+def test_a_recorded_network_is_estimated_layer_by_layer_and_in_all(network):
+    trace = measure.trace(network, torch.randn(2, 3, 8, 8))
+    found = estimate(trace, machines.DENSE)
+    assert [layer.name for layer in found.layers] == ["0", "2", "5"]
+    assert [layer.macs for layer in found.layers] == [2 * layer.macs for layer, _, _ in trace]
+    assert found.total.macs == sum(layer.macs for layer in found.layers)
+    assert found.cycles == found.total.cycles
+    assert found.seconds == found.cycles / 1e9
+    assert found.joules == pytest.approx(found.total.joules)
+
+
+def test_outputs_are_stored_after_relu_where_the_next_layer_sees_nothing_negative(network):
+    trace = measure.trace(network, torch.randn(2, 3, 8, 8))
+    first, _, last = of_trace(trace)
+    assert torch.equal(first.output.flatten(), (trace[0][2] > 0).flatten())
+    assert bool(last.output.all())
+
+
+def test_a_layer_keeps_its_own_macs_whatever_form_its_padding_is_given_in(network):
+    for layer, x, y in measure.trace(network, torch.randn(1, 3, 8, 8)):
+        assert of_layer(layer, x, y).macs == layer.macs
+
+
+def test_nan_and_infinity_are_no_zeros():
+    x = torch.tensor([[0.0, math.nan, math.inf, -0.0]])
+    layer = Layer("fc", "linear", torch.ones(1, 4), None, (4,), (1,))
+    assert of_layer(layer, x, torch.ones(1, 1)).input.flatten().tolist() == [False, True, True, False]
+
+
+def test_a_sequence_of_vectors_is_as_many_positions():
+    work = of_masks("fc", torch.ones(4, 6) != 0, torch.ones(2, 5, 6) != 0)
+    assert (work.positions, work.macs) == (10, 240)
+
+
+def test_layers_that_a_machine_cannot_run_are_refused_with_the_reason_and_in_no_sum(network):
+    found = estimate(measure.trace(network, torch.randn(1, 3, 8, 8)), machines.EIE)
+    assert list(found.refused) == ["0", "2"]
+    assert found.refused["0"] == 'EIE has no way to run "0", a conv2d'
+    assert found.total.macs == 720
+
+
+def test_or_counted_as_dense_where_its_data_says_so():
+    found = estimate([linear(0.1, 0.1)], machines.SCNN)
+    assert found.layers[0].done == found.layers[0].macs
+    assert found.layers[0].note.endswith("counted as dense on the same multipliers")
+    assert found.refused == {}
+
+
+def test_an_estimate_is_plain_data_and_goes_through_json(network):
+    found: Estimate = estimate(measure.trace(network, torch.randn(1, 3, 8, 8)), machines.SCNN)
+    assert all(
+        type(count) is int for layer in found.layers for count in [layer.cycles, *layer.bytes.values()]
+    )
+    again = json.loads(json.dumps(found.to_json()))
+    assert again["total"]["bytes"]["DRAM W"] == found.total.bytes["DRAM", "W"]
+    assert [layer["cycles"] for layer in again["layers"]] == [layer.cycles for layer in found.layers]
+
+
+def test_another_dram_changes_the_energy_as_if_it_had_been_given():
+    work = [linear(0.5, 0.5)]
+    given = estimate(work, machines.EIE, dram="ddr3").joules
+    assert estimate(work, machines.EIE, dram="hbm2").joules_with("ddr3") == pytest.approx(given)
+
+
+def test_a_comparison_that_turns_with_the_dram_is_told_for_each():
+    works, buffer = [conv(1.0, 1.0)], machines.DENSE.memories[0]
+    small = replace(machines.DENSE, name="small", memories=(replace(buffer, capacity=700),))
+    found = less_energy(estimate(works, small), estimate(works, machines.DENSE))
+    assert found["hbm2"] == "small"  # a small buffer is cheap to read
+    assert found["ddr3"] == "dense array"  # and has operands fetched again
+
+
+def test_a_sample_of_all_examples_has_no_error_and_the_figures_of_all():
+    works = [linear(0.5, 0.5), linear(0.2, 0.5, seed=3)]
+    sampled, whole = estimate(works, machines.SPARTEN, sample=3), estimate(works, machines.SPARTEN)
+    assert (sampled.cycles, sampled.examples, sampled.standard_error) == (whole.cycles, 3, 0.0)
+
+
+def test_a_sample_of_8_of_64_examples_is_within_4_standard_errors_of_all():
+    weight, x = masks.random((32, 64), 0.5), masks.over_dispersed((64, 64), 0.5, variation=0.5, seed=4)
+    works, machine = [of_masks("fc", weight, x)], machines.EYERISS_V2_PE
+    sampled, whole = estimate(works, machine, sample=8), estimate(works, machine)
+    assert 0.01 < sampled.standard_error < 0.3
+    assert abs(sampled.cycles * 8 / whole.cycles - 1) < 4 * sampled.standard_error
+
+
+def test_a_sample_takes_all_positions_of_an_example():
+    x = torch.zeros(4, 5, 6, dtype=torch.bool)
+    x[2] = True
+    works = [
+        of_masks("first", torch.ones(6, 6) != 0, torch.ones(4, 6) != 0),
+        of_masks("second", torch.ones(3, 6) != 0, x),
+    ]
+    found = estimate(works, machines.EYERISS_V2_PE, sample=2)  # examples 0 and 2
+    assert found.layers[1].done == 5 * 6 * 3
