@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Through the environment, pip pins the build of the package too.
 TESTS ?=
 
-.PHONY: setup demo check test test-all reproduce reproduce-short bench bench-load format clean
+.PHONY: setup demo check test test-all reproduce reproduce-short bench bench-activations bench-load format clean
 
 setup: .venv/installed  ## make .venv and install zeroskip with what its tests need
 
@@ -33,6 +33,9 @@ reproduce: setup  ## every table of the papers, trained on MNIST in ZEROSKIP_DAT
 	$(BIN)/zeroskip reproduce han2015 --out runs/reproduce
 	$(BIN)/zeroskip reproduce deep-compression --out runs/reproduce
 	$(BIN)/zeroskip reproduce deep-compression --network fc-layers --out runs/reproduce
+	$(BIN)/zeroskip reproduce shi2017 --out runs/reproduce
+	$(BIN)/zeroskip reproduce eyeriss --seeds 1 --out runs/reproduce
+	$(BIN)/zeroskip reproduce minerva --seeds 5 --out runs/reproduce
 	cp runs/reproduce/reproduce-*.json src/zeroskip/reproduce/measured/
 	$(BIN)/zeroskip reproduce --markdown docs/VALIDATION.md
 
@@ -44,6 +47,9 @@ reproduce-short: setup  ## the same on digits, one seed, two minutes; and the ro
 bench: .bench/peers/installed  ## every engine on this machine, raced: about three hours; resumes where it was stopped
 	-$(MAKE) .bench/deepsparse/installed
 	.bench/peers/bin/zeroskip bench --out benchmarks/results
+
+bench-activations: .bench/peers/installed  ## zeros in inputs: layers, and networks of ZEROSKIP_DATA; half an hour
+	.bench/peers/bin/zeroskip bench --activations --out benchmarks/results --markdown docs/ACTIVATIONS.md
 
 .bench/peers/installed: pyproject.toml constraints.txt benchmarks/peers.txt
 	test -x .bench/peers/bin/python || $(PYTHON) -m venv .bench/peers

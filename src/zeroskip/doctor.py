@@ -18,7 +18,10 @@ from zeroskip.errors import DataError
 from zeroskip.report import Grid
 from zeroskip.run import kernels
 
-DATA_SETS: dict[str, Callable[[], Path]] = {"mnist": partial(data_folder, "mnist"), "imagenet": imagenet.find}
+DATA_SETS: dict[str, Callable[[], Path]] = {
+    **{name: partial(data_folder, name) for name in ("mnist", "cifar10", "forest", "text", "weights")},
+    "imagenet": imagenet.find,
+}
 
 
 def examine() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from zeroskip.bench.process import Worker
 from zeroskip.errors import EngineError
 
 FAKE = str(Path(__file__).parent / "fake_engine.py")
-TIME = {"do": "time", "seconds": 0.0, "cold": False}
+TIME = {"do": "time", "seconds": 0.0, "cold": False, "clock": "wall"}
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_a_worker_tells_versions_builds_answers_and_times(start: Callable[..., W
     assert one.ready() == {"good": "1.0"}
     one.build(Path("somewhere"), {"network": "any"})
     assert one.answer().tolist() == [[1.0, 2.0]]
-    assert one.time(0.1, cold=False) == [2e-3, 1e-3, 3e-3]
+    assert one.time(0.1, cold=False, clock="wall") == [2e-3, 1e-3, 3e-3]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -68,7 +68,7 @@ def test_a_worker_that_dies_is_reported_with_its_status_and_last_words(start: Ca
     one = start("dies")
     one.ready()
     with pytest.raises(EngineError, match="status 3: segmentation fault"):
-        one.time(0.1, cold=False)
+        one.time(0.1, cold=False, clock="wall")
     assert not one.alive
 
 
@@ -76,7 +76,7 @@ def test_a_worker_that_is_late_is_killed_and_its_limit_named(start: Callable[...
     one = start("sleeps", limit=0.5)
     one.ready()
     with pytest.raises(EngineError, match=r"no answer within 0\.5 seconds"):
-        one.time(0.1, cold=False)
+        one.time(0.1, cold=False, clock="wall")
     assert not one.alive
 
 
@@ -84,7 +84,7 @@ def test_a_worker_that_writes_something_else_is_not_believed(start: Callable[...
     one = start("babbles")
     one.ready()
     with pytest.raises(EngineError, match="its process ended"):
-        one.time(0.1, cold=False)
+        one.time(0.1, cold=False, clock="wall")
 
 
 @pytest.mark.parametrize(("behaviour", "reason"), [("absent", "No module named 'rival'")])
@@ -101,7 +101,8 @@ def test_an_order_that_fails_leaves_the_worker_alive(start: Callable[..., Worker
     assert one.alive
 
 
-def test_serving_calls_what_was_built_twice_before_it_counts() -> None:
+def test_serving_calls_what_was_built_twice_before_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "SHORTEST", 0.0)
     calls: list[int] = []
 
     def build(job: dict[str, Any]) -> Callable[[], Any]:
@@ -112,7 +113,9 @@ def test_serving_calls_what_was_built_twice_before_it_counts() -> None:
     assert json.loads(out.readline()) == {"ok": True, "shape": [1, 2]}
     assert np.frombuffer(out.read(8), dtype=np.float32).tolist() == [1.5, 2.0]
     assert len(json.loads(out.readline())["seconds"]) == 2
-    assert len(calls) == 2 + 1 + 3
+    assert (
+        len(calls) == 2 + 1 + 4
+    )  # built, asked, and timed: one to warm up, one to see how long it takes, two
 
 
 def test_serving_reports_a_failure_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,9 +128,19 @@ def test_serving_reports_a_failure_and_goes_on(capsys: pytest.CaptureFixture[str
     assert "Traceback" in capsys.readouterr().err
 
 
+def test_calls_too_short_for_the_clock_are_timed_several_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(1000))
+    monkeypatch.setitem(worker.CLOCKS, "cpu", lambda: 1e-5 * next(ticks))  # every look says 10 us more
+    calls: list[int] = []
+    seconds = worker.timed(lambda: calls.append(1), 0.0, clock="cpu")
+    assert seconds == pytest.approx([1e-5 / 20] * 2)  # 200 us would hold 20 calls of 10 us
+    assert len(calls) == 1 + 1 + 2 * 20
+
+
 def test_only_the_call_is_timed_not_the_stream_that_cools_the_caches(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(100))
     monkeypatch.setattr(worker.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setitem(worker.CLOCKS, "wall", worker.time.perf_counter)
     monkeypatch.setattr(worker, "STREAMED", 4000)
     # Start, before, after, and again; the loop looks at the clock only once it has two.
     assert worker.timed(lambda: None, 0.0, cold=True) == [1.0, 1.0]

@@ -97,6 +97,7 @@ def test_torch_and_zeroskip_race_on_a_real_layer(tmp_path: Path) -> None:
     ("word", "case", "reason"),
     [
         ("openvino-bf16", CASE, "avx512bf16 or amx-bf16"),
+        ("zeroskip-fp16", CASE, "where the CPU computes in it (avx512fp16), and this one does not"),
         ("deepsparse", CASE, "`make bench` makes the environment"),
         ("torch-fp32", replace(CASE, threads=2), "2 cores, and this machine has 1"),
         ("torch-fp32", replace(CASE, needs="amx-bf16"), "amx-bf16, which this CPU lacks"),
@@ -112,7 +113,7 @@ def test_a_machine_that_has_everything_refuses_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
-    features = frozenset({"avx512bf16", "amx-bf16"})
+    features = frozenset({"avx512bf16", "amx-bf16", "avx512fp16"})
     rich, environments = Machine("rich", "x86_64", features, 2, 64), Fakes(tmp_path)
     assert {refusal(one, case, rich, environments) for case in CASES for one in entrants(case)} == {None}
 
@@ -129,6 +130,17 @@ def test_8_bit_weights_and_dynamic_8_bit_engines_race_on_fully_connected_layers_
     for case in CASES:
         words = {one.word for one in entrants(case)}
         assert small <= words if "fc" in case.network else not small & words
+
+
+def test_fp16_races_wherever_there_are_convolutions_and_its_answer_is_near() -> None:
+    for case in CASES:
+        words = {one.word for one in entrants(case)}
+        assert ("zeroskip-fp16" in words) == ("fc" not in case.network and not case.needs)
+    effort = Effort(runs=1, rounds=1, slot=0.0)
+    able = replace(detect(), features=detect().features | {"avx512fp16"})
+    (result,) = race([CASE], able, Environments(Path("nowhere")), effort, engines=[engine("zeroskip-fp16")])
+    assert result.missing == {}
+    assert result.difference["zeroskip fp16"] < 5e-3
 
 
 def test_the_peers_run_in_their_environment_where_there_is_one(tmp_path: Path) -> None:

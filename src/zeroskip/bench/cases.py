@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from zeroskip.errors import RecipeError
+from zeroskip.models.convolutions import RECTIFIED
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Case:
     cold      200 MB are streamed through the caches between two calls, as other work would
     pattern   where zeros may lie; see `zeroskip.patterns`
     needs     a CPU feature (LLVM's name) without which the case makes no sense
+    input_sparsity  share of zeros in the input, drawn at random; its other values are positive, as after a ReLU
+    clock     "wall" or "cpu": seconds that pass, or that the engine's process computes
     """
 
     network: str
@@ -29,14 +32,19 @@ class Case:
     cold: bool = False
     pattern: str = "free"
     needs: str = ""
+    input_sparsity: float = 0.0
+    clock: str = "wall"
 
     @property
     def key(self) -> str:
         """A name of its own for this case."""
         weights = f"{self.weights} weights" if self.weights != "fp32" else ""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        remarks = weights, "cold" if self.cold else "", self.pattern if self.pattern != "free" else ""
-        words = f"{self.network} {100 * self.sparsity:g} %", f"batch {self.batch}", threads, *remarks
+        inputs = f"{100 * self.input_sparsity:g} % zeros in the input" if self.input_sparsity else ""
+        remarks = weights, "cold" if self.cold else "", self.pattern.replace("free", ""), inputs
+        dense = self.input_sparsity and not self.sparsity
+        name = self.network if dense else f"{self.network} {100 * self.sparsity:g} %"
+        words = name, f"batch {self.batch}", threads, *remarks
         return ", ".join(filter(None, words))
 
     def to_json(self) -> dict[str, Any]:
@@ -68,7 +76,12 @@ LAYERS = {
 }
 
 # inputs, outputs
-LINEAR = {"alexnet_fc6": (9216, 4096), "alexnet_fc7": (4096, 4096), "vgg16_fc6": (25088, 4096)}
+LINEAR = {
+    "alexnet_fc6": (9216, 4096),
+    "alexnet_fc7": (4096, 4096),
+    "vgg16_fc6": (25088, 4096),
+    "ffn_down": (11008, 4096),  # of a language model of 7 billion weights
+}
 
 CASES = (
     *(Case(layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)),
@@ -94,6 +107,27 @@ QUICK = (
     Case("alex4_384_256_13", 0.90),
     Case("resnet20", 0.90),
 )
+
+ACTIVATIONS = (
+    *(
+        Case(name, 0.0, batch=batch, input_sparsity=layer.sparsity, clock="cpu")
+        for batch in (1, 16)
+        for name, layer in RECTIFIED.items()
+    ),
+    *(
+        Case("ffn_down", 0.0, cold=True, input_sparsity=sparsity, clock="cpu")
+        for sparsity in (0.70, 0.85, 0.90, 0.95)
+    ),
+)
+
+
+def is_recorded(case: Case) -> bool:
+    """Whether a case is a layer of a trained network, "ResNet-20/layer1.0.conv2", on what it really sees.
+
+    >>> is_recorded(CASES[0])
+    False
+    """
+    return "/" in case.network
 
 
 def select(

@@ -9,8 +9,10 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from zeroskip import models, patterns
-from zeroskip.bench.cases import LAYERS, LINEAR, Case
+from zeroskip.bench import recorded
+from zeroskip.bench.cases import LAYERS, LINEAR, Case, is_recorded
 from zeroskip.errors import RecipeError
+from zeroskip.models.convolutions import RECTIFIED
 
 SEED = 1
 
@@ -33,6 +35,8 @@ def network(case: Case) -> nn.Module:
     >>> network(Case("1x1_64_256_56", 0.9))
     Sequential(...)
     """
+    if is_recorded(case):
+        return recorded.network(case)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = _architecture(case.network)
@@ -41,25 +45,32 @@ def network(case: Case) -> nn.Module:
 
 
 def example(case: Case) -> Tensor:
-    """The input of a case, normally distributed: (batch, *input shape).
+    """The input of a case: (batch, *input shape), normally distributed, or with zeros as after a ReLU.
 
     >>> example(Case("alexnet_fc7", 0.9, batch=2)).shape
     torch.Size([2, 4096])
     """
+    if is_recorded(case):
+        return recorded.example(case)
     generator = torch.Generator().manual_seed(SEED + 1)
-    return torch.randn(case.batch, *_input_shape(case.network), generator=generator)
+    x = torch.randn(case.batch, *_input_shape(case.network), generator=generator)
+    if not case.input_sparsity:
+        return x
+    return x.abs() * (torch.rand(x.shape, generator=generator) >= case.input_sparsity)
 
 
 def _architecture(name: str) -> nn.Module:
     if name in LAYERS:
         kernel, inputs, outputs, _ = LAYERS[name]
         return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU())
+    if name in RECTIFIED:
+        return RECTIFIED[name].network()
     if name in LINEAR:
         return nn.Sequential(nn.Linear(*LINEAR[name]))
     if name in MODELS:
         return getattr(models, MODELS[name][0])()
     raise RecipeError(
-        f'there is no network "{name}". Choose one of {", ".join([*LAYERS, *LINEAR, *MODELS])}.'
+        f'there is no network "{name}". Choose one of {", ".join([*LAYERS, *RECTIFIED, *LINEAR, *MODELS])}.'
     )
 
 
@@ -67,6 +78,8 @@ def _input_shape(name: str) -> tuple[int, ...]:
     if name in LAYERS:
         _, inputs, _, size = LAYERS[name]
         return inputs, size, size
+    if name in RECTIFIED:
+        return RECTIFIED[name].channels, RECTIFIED[name].size, RECTIFIED[name].size
     return LINEAR[name][:1] if name in LINEAR else MODELS[name][1]
 
 

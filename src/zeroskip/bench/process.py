@@ -55,9 +55,10 @@ class Worker:
         """Make the network of a case, which lies in `folder`, ready to be called."""
         self._converse({"do": "build", "folder": str(folder), "case": dict(case)})
 
-    def time(self, seconds: float, *, cold: bool) -> list[float]:
-        """Call it for about `seconds`; seconds of each call."""
-        measured: list[float] = self._converse({"do": "time", "seconds": seconds, "cold": cold})["seconds"]
+    def time(self, seconds: float, *, cold: bool, clock: str) -> list[float]:
+        """Call it for about `seconds`; seconds of a call, several times."""
+        order = {"do": "time", "seconds": seconds, "cold": cold, "clock": clock}
+        measured: list[float] = self._converse(order)["seconds"]
         return measured
 
     def answer(self) -> np.ndarray:

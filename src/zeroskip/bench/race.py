@@ -195,7 +195,7 @@ def _joins_(engine: Engine, case: Case, expected: np.ndarray, notes: _Notes, sta
 
 def _turn_(engine: Engine, case: Case, measured: list[float], notes: _Notes, stage: _Stage) -> None:
     try:
-        times = stage.worker(engine.word).time(stage.effort.slot, cold=case.cold)
+        times = stage.worker(engine.word).time(stage.effort.slot, cold=case.cold, clock=case.clock)
         measured.append(median(times))
     except EngineError as fact:
         notes.drop_(engine, fact)

@@ -14,7 +14,7 @@ from zeroskip.errors import FileError
 from zeroskip.files import read_json, write_json
 
 # Which of our precisions a peer's is compared with: the first that was measured.
-AGAINST = {"fp32": ("fp32",), "bf16": ("bf16", "fp32"), "int8": ("fp32",)}
+AGAINST = {"fp32": ("fp32",), "bf16": ("bf16", "fp16", "fp32"), "int8": ("fp32",)}
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ def _row(result: Result, label: str) -> dict[str, Any]:
         "weights": case.weights,
         "cold": case.cold,
         "pattern": case.pattern,
+        "input_sparsity": case.input_sparsity,
     }
 
 

@@ -2,7 +2,7 @@
 
     python worker.py ENGINE THREADS
     {"do": "build", "folder": ..., "case": {...}}   -> {"ok": true}, after the first two calls
-    {"do": "time", "seconds": 0.05, "cold": false}  -> {"ok": true, "seconds": [...]}, one for each call
+    {"do": "time", "seconds": 0.05, "cold": false, "clock": "wall"}  -> {"ok": true, "seconds": [...]} of calls
     {"do": "answer"}                                -> {"ok": true, "shape": [...]}, a line; then float32 bytes
 
 The first line says which versions were loaded; whatever goes wrong is {"error": reason}. The file is run by its
@@ -32,6 +32,8 @@ Job = dict[str, Any]
 """{"folder": where input and model lie, "case": the case as a dict, "threads": number}"""
 
 STREAMED = 200_000_000  # bytes that go through the caches before each call of a cold case
+SHORTEST = 2e-4  # seconds that are read from the clock at once: it takes up to a microsecond itself
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 
 
@@ -70,7 +72,8 @@ def serve(orders: Iterable[bytes], answers: BinaryIO, build: Callable[[Job], Cal
                 call(), call()
                 _reply(answers, {"ok": True})
             elif order["do"] == "time" and call is not None:
-                _reply(answers, {"ok": True, "seconds": timed(call, order["seconds"], cold=order["cold"])})
+                how = {key: order[key] for key in ("cold", "clock")}
+                _reply(answers, {"ok": True, "seconds": timed(call, order["seconds"], **how)})
             elif call is not None:
                 answer = _array(getattr(call, "answer", call)())
                 _reply(answers, {"ok": True, "shape": answer.shape}, answer.tobytes())
@@ -78,22 +81,34 @@ def serve(orders: Iterable[bytes], answers: BinaryIO, build: Callable[[Job], Cal
             _reply(answers, _failure(fact))
 
 
-def timed(call: Call, seconds: float, *, cold: bool = False) -> list[float]:
-    """Seconds of each call, at least two of them, made for about `seconds`, after one that does not count.
+def timed(call: Call, seconds: float, *, cold: bool = False, clock: str = "wall") -> list[float]:
+    """Seconds of a call, at least twice, for about `seconds`, after one that does not count.
+
+    Calls that are too short for the clock are counted several at a time, unless caches are to be `cold`.
 
     >>> len(timed(lambda: None, 0.0))
     2
     """
     call()
+    now = CLOCKS[clock]
+    together = 1 if cold else _together(call, now)
     stream = np.zeros(STREAMED // 4 if cold else 0, dtype=np.float32)
     measured: list[float] = []
     start = time.perf_counter()
     while len(measured) < 2 or time.perf_counter() - start < seconds:
         stream += 1
-        before = time.perf_counter()
-        call()
-        measured.append(time.perf_counter() - before)
+        before = now()
+        for _ in range(together):
+            call()
+        measured.append((now() - before) / together)
     return measured
+
+
+def _together(call: Call, now: Callable[[], float]) -> int:
+    """How many calls the clock can tell apart from none."""
+    before = now()
+    call()
+    return max(1, round(SHORTEST / max(now() - before, 1e-7)))
 
 
 def _settle(threads: int) -> None:
@@ -189,6 +204,13 @@ def _torch(job: Job, *, bf16: bool, compiled: bool) -> Call:
     return partial(_without_gradients, model, x)
 
 
+def _im2col(job: Job) -> Call:
+    from zeroskip.models.convolutions import im2col
+
+    model, x = _network(job)
+    return partial(_without_gradients, lambda call: call(), im2col(model, x))
+
+
 def _torch_int8(job: Job) -> Call:
     import torch
 
@@ -256,6 +278,33 @@ def _zeroskip(job: Job, **how: Any) -> Call:
     return partial(run.compile(model, x, threads=job["threads"], **how), x)
 
 
+def _skipping(job: Job, *, alone: bool) -> Call:
+    """The layer by the kernel that skips the zeros of its input, alone, or by the fastest of it and the dense ones.
+
+    As for torch, images come and go pixel by pixel.
+    """
+    import torch
+
+    from zeroskip.concepts import Precision
+    from zeroskip.emit import detect
+    from zeroskip.graph import capture
+    from zeroskip.run.kernels import channels_last, columns, gather
+    from zeroskip.run.race import race
+
+    model, x = _network(job)
+    (node,) = [node for node in capture(model, x).nodes if node.layer is not None]
+    assert node.layer is not None
+    machine, precision = detect(), Precision()
+    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    if alone and x.ndim == 4:
+        return partial(gather.alone(node.layer, machine, node.relu, x), x)
+    if alone:
+        return partial(columns.build("fp32", node.layer, machine, precision, node.relu, fall_back=False), x)
+    kernels = channels_last.KERNEL, *gather.KERNELS
+    raced = race(node.layer, node.relu, x, machine=machine, precision=precision, kernels=kernels)
+    return partial(raced.built[raced.choice.kernel], x)
+
+
 def _on_tiles(job: Job) -> Call:
     """The layer without the way of its images onto tiles and back, which a network goes once, not in every layer."""
     from zeroskip.emit import detect
@@ -280,6 +329,7 @@ BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "reference": (("torch", "zeroskip"), _reference),
     "torch-fp32": (("torch",), partial(_torch, bf16=False, compiled=False)),
     "torch-bf16": (("torch",), partial(_torch, bf16=True, compiled=False)),
+    "im2col-fp32": (("torch",), _im2col),
     "torch-int8": (("torch",), _torch_int8),
     "compile-fp32": (("torch",), partial(_torch, bf16=False, compiled=True)),
     "compile-bf16": (("torch",), partial(_torch, bf16=True, compiled=True)),
@@ -290,8 +340,11 @@ BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "openvino-int8": (("openvino", "nncf"), partial(_openvino, precision="int8")),
     "deepsparse": (("deepsparse",), _deepsparse),
     "zeroskip-fp32": (("zeroskip",), partial(_zeroskip, precision="fp32")),
+    "zeroskip-skipping": (("zeroskip",), partial(_skipping, alone=True)),
+    "zeroskip-chosen": (("zeroskip",), partial(_skipping, alone=False)),
     "zeroskip-tiles": (("zeroskip",), _on_tiles),
     "zeroskip-bf16": (("zeroskip",), partial(_zeroskip, precision="bf16")),
+    "zeroskip-fp16": (("zeroskip",), partial(_zeroskip, precision="fp16")),
     "zeroskip-int8": (("zeroskip",), partial(_zeroskip, weights="int8")),
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from math import exp, log
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from zeroskip.cli.words import JSON, app, note, progress_bars, say, show
+from zeroskip.errors import RecipeError
 
 if TYPE_CHECKING:
     from zeroskip.bench import Case, Effort, Environments, Result, Store
@@ -22,12 +23,31 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+ACTIVATIONS = typer.Option(
+    "--activations",
+    help="Zeros in the inputs instead of the weights: 13 convolutions, a large linear layer, and what trained "
+    "networks see; CPU time.",
+)
+OUT = typer.Option(
+    metavar="DIR",
+    help="Where finished cases are kept, one JSON file for each machine. Default: runs/bench.",
+)
+MARKDOWN = typer.Option(
+    metavar="FILE",
+    help="With --activations: write what was found, with the zeros of trained networks and the bytes that they save.",
+)
+ENVIRONMENTS = typer.Option(
+    metavar="DIR",
+    help="Folder that holds peers/ and deepsparse/, the environments that `make bench` makes.",
+)
+
 
 @app.command()
 def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Three layers and ResNet-20, one short run: under a minute.")
     ] = False,
+    activations: Annotated[bool, ACTIVATIONS] = False,
     case: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this layer or network; may be repeated."),
@@ -38,21 +58,10 @@ def bench(
     threads: Annotated[
         list[int] | None, typer.Option(min=1, help="Only cases on that many threads; may be repeated.")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Where finished cases are kept, one JSON file for each machine. Default: runs/bench.",
-        ),
-    ] = None,
+    out: Annotated[Path | None, OUT] = None,
+    markdown: Annotated[Path | None, MARKDOWN] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Race again what is kept already.")] = False,
-    environments: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Folder that holds peers/ and deepsparse/, the environments that `make bench` makes.",
-        ),
-    ] = Path(".bench"),
+    environments: Annotated[Path, ENVIRONMENTS] = Path(".bench"),
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Every engine on this machine, in turns, each in a process of its own; where we lose stands first.
@@ -64,22 +73,53 @@ def bench(
     from zeroskip import bench as racing
     from zeroskip.emit import detect
 
+    if markdown is not None and not activations:
+        raise RecipeError("--markdown goes with --activations: other races fill no page.")
     start, machine = time.monotonic(), detect()
+    listed = _activations() if activations else racing.QUICK if quick else racing.CASES
     cases = racing.select(
-        racing.QUICK if quick else racing.CASES,
+        listed,
         networks=case or [],
         sparsities=sparsity or [],
         threads=threads or [],
     )
     _warn_if_busy()
     effort = racing.SHORT if quick else racing.FULL
-    store = racing.Store(_file(out, machine, quick), machine.title)
+    prefix = "quick-" * quick + "activations-" * activations
+    store = racing.Store(None if quick and out is None else _file(out, machine, prefix), machine.title)
     with progress_bars() as progress:
         results = _results(cases, machine, racing.Environments(environments), effort, store, fresh, progress)
     told = _told(results, machine, time.monotonic() - start)
     show(told, _table(told["rows"]), _summary(told["rows"]), as_json=as_json)
+    if markdown is not None:
+        in_order = [row for result in results for row in racing.rows(result)]
+        _write(markdown, {**told, "rows": in_order})
     if not as_json:
-        _say(told, effort, store)
+        _say(told, effort, store, markdown)
+
+
+def _activations() -> Sequence[Case]:
+    """Cases with sparse inputs, those of trained networks where their weights and pictures are found."""
+    from zeroskip import bench as racing
+    from zeroskip.errors import DataError
+
+    try:
+        return *racing.ACTIVATIONS, *racing.recorded.cases()
+    except DataError as fact:
+        note(f"layers of trained networks are left out: {fact}")
+        return racing.ACTIVATIONS
+
+
+def _write(path: Path, told: Mapping[str, Any]) -> None:
+    """docs/ACTIVATIONS.md: counted anew, coded as the findings that come with zeroskip say, raced as told."""
+    from zeroskip import files, report
+    from zeroskip import reproduce as reproducing
+    from zeroskip.data import data_folder
+
+    with progress_bars() as progress:
+        layers = reproducing.measure_trained(data_folder("weights").parent, progress=progress)
+    coded = {one.network: one.findings for one in reproducing.committed() if one.paper == "eyeriss"}
+    files.write(path, report.activations_markdown(layers, coded, told))
 
 
 def _warn_if_busy() -> None:
@@ -91,11 +131,9 @@ def _warn_if_busy() -> None:
         )
 
 
-def _file(out: Path | None, machine: Machine, quick: bool) -> Path | None:
-    if quick and out is None:
-        return None  # too short to be kept
+def _file(out: Path | None, machine: Machine, prefix: str) -> Path:
     name = "-".join(re.findall(r"[a-z0-9]+", machine.title.lower()))
-    return (out or Path("runs/bench")) / f"{'quick-' if quick else ''}{name}.json"
+    return (out or Path("runs/bench")) / f"{prefix}{name}.json"
 
 
 def _results(
@@ -114,13 +152,19 @@ def _results(
     found = {one: kept[one] for one in cases if one in kept}
     left = [one for one in cases if one not in found]
     # Nothing is kept of a quick run before its end, so that all its cases can share their processes.
-    together = (lambda one: one.threads) if store.path is None else lambda one: (one.network, one.threads)
+    together = (lambda one: one.threads) if store.path is None else _company
     for _, group in groupby(left, together):
         raced = racing.race(list(group), machine, environments, effort, progress=progress)
         store.add(raced)
         found |= {result.case: result for result in raced}
         progress("cases", len(found), len(cases))
     return [found[one] for one in cases]
+
+
+def _company(case: Case) -> tuple[str, int]:
+    """Cases alike in this share their processes: layers whose inputs are sparse are too many to start anew for each."""
+    layer_of = case.network.split("/")[0] if "/" in case.network else "layers"
+    return layer_of if case.input_sparsity else case.network, case.threads
 
 
 def _told(results: Sequence[Result], machine: Machine, seconds: float) -> dict[str, Any]:
@@ -151,7 +195,7 @@ def _table(rows: Sequence[Row]) -> Grid:
     cells = [
         (
             _case(row),
-            show_share(row["sparsity"]),
+            show_share(row["sparsity"] or row["input_sparsity"]),
             str(row["batch"]),
             str(row["threads"]),
             f"{row['engine']} {row['precision']}",
@@ -172,6 +216,7 @@ def _case(row: Row) -> str:
     remarks = [
         "cold" if row["cold"] else "",
         row["pattern"] if row["pattern"] != "free" else "",
+        "(in its input)" if row["input_sparsity"] else "",
     ]
     return " ".join([row["case"], *filter(None, remarks)])
 
@@ -202,7 +247,7 @@ def _summary(rows: Sequence[Row]) -> Grid:
     )
 
 
-def _say(told: dict[str, Any], effort: Effort, store: Store) -> None:
+def _say(told: dict[str, Any], effort: Effort, store: Store, page: Path | None) -> None:
     say(told["machine"])
     say(", ".join(f"{name} {text}" for name, text in told["versions"].items()))
     runs = f"{told['runs']} run{'s' if told['runs'] > 1 else ''} of fresh processes"
@@ -216,5 +261,5 @@ def _say(told: dict[str, Any], effort: Effort, store: Store) -> None:
     for (engine, reason), cases in reasons.items():
         where = f"{len(cases)} cases" if len(cases) > 3 else ", ".join(cases)
         note(f"{engine} is missing in {where}: {reason}")
-    if store.path is not None:
-        say(f"wrote {store.path}")
+    for path in filter(None, (store.path, page)):
+        say(f"wrote {path}")

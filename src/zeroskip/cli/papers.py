@@ -28,42 +28,40 @@ from zeroskip.errors import RecipeError
 if TYPE_CHECKING:
     from zeroskip.reproduce import Paper, Result
 
+PAPER = typer.Argument(
+    metavar="PAPER", help="han2015, deep-compression, shi2017, eyeriss or minerva; default: all."
+)
+OUT = typer.Option(
+    metavar="RUN",
+    help="Train or time what can be measured, in this folder. Default where --data is given: runs/reproduce.",
+)
+HTML = typer.Option(
+    metavar="FILE", help="Write the page with the papers' figures. Default with --out: RUN/report-PAPER.html."
+)
 NETWORK = typer.Option(
-    help="Only this network; may be repeated. lenet-300-100, lenet-5, digits, digits-conv, alexnet, vgg16, or "
-    "fc-layers (Deep Compression, table 8). Trained with --out, unless named: the two LeNets."
+    help="Only this network; may be repeated, for example lenet-5, digits, alexnet, fc-layers (Deep Compression, table "
+    "8), minerva-forest. Measured with --out, unless named: the two LeNets, or all that the paper has."
 )
 RESULTS = typer.Option(
     metavar="PATH", help="Findings stored by an earlier --out: a file, or a folder of them; may be repeated."
 )
+CODEC = typer.Option("--codec", help="eyeriss: only rows about its run-length code and the bytes it saves.")
 ANALYTIC = typer.Option("--analytic", help="Only rows that need no training and no timing.")
 
 
 @app.command()
 def reproduce(
-    paper: Annotated[
-        str | None, typer.Argument(metavar="PAPER", help="han2015 or deep-compression; default: all.")
-    ] = None,
+    paper: Annotated[str | None, PAPER] = None,
     analytic: Annotated[bool, ANALYTIC] = False,
+    codec: Annotated[bool, CODEC] = False,
     network: Annotated[list[str] | None, NETWORK] = None,
     results: Annotated[list[Path] | None, RESULTS] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="Train or time what can be measured, in this folder. Default where --data is given: runs/reproduce.",
-        ),
-    ] = None,
+    out: Annotated[Path | None, OUT] = None,
     seeds: Annotated[int, typer.Option(min=1, help="With --out: train with this many seeds.")] = 3,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown, failures included.")
     ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Write the page with the papers' figures. Default with --out: RUN/report-PAPER.html.",
-        ),
-    ] = None,
+    html: Annotated[Path | None, HTML] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,
@@ -79,13 +77,14 @@ def reproduce(
 
     if data is not None and paper is not None and not (analytic or results):
         out = out or Path("runs/reproduce")
-    _check_words(paper, analytic, out, results, weights, network)
+    _check_words(paper, analytic, out, results, weights, network, codec)
     papers = [reproducing.named(paper)] if paper else list(reproducing.PAPERS)
     use_data(data)
     found = [] if analytic else reproducing.committed()
     found += [one for path in results or [] for one in reproducing.load(path)]
     found += _measured(papers[0], network or [], out, seeds, weights) if out else []
     rows = reproducing.rows(papers, analytic=analytic, networks=network or [], results=found)
+    rows = [row for row in rows if not codec or row.table.startswith(reproducing.CODEC_TABLES)]
     told = [row.to_json() for row in rows]
     page = html or (out / f"report-{paper}.html" if out else None)
     _write(markdown, page, told, found, {one.name: one.title for one in papers})
@@ -108,7 +107,10 @@ def _check_words(
     results: list[Path] | None,
     weights: Path | None,
     network: list[str] | None,
+    codec: bool,
 ) -> None:
+    if codec and paper != "eyeriss":
+        raise RecipeError("--codec is about eyeriss: zeroskip reproduce eyeriss --codec.")
     if analytic and (out or results):
         raise RecipeError("--analytic leaves out what --out and --results are for. Give one or the other.")
     if out and paper is None:

@@ -1,10 +1,10 @@
-"""The commands: the whole journey, and each of its steps alone. Their docstrings are the --help."""
+"""The whole journey, and what comes after pruning: pack, run, report. Their docstrings are the --help."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -18,7 +18,6 @@ from zeroskip.cli.words import (
     THREADS,
     WEIGHTS,
     app,
-    check_plan,
     load_task,
     load_weights,
     note,
@@ -26,16 +25,9 @@ from zeroskip.cli.words import (
     progress_bars,
     say,
     show,
-    trained,
     use_data,
 )
 from zeroskip.errors import RecipeError
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from zeroskip.concepts import Progress, Recipe
-    from zeroskip.contract import Task
 
 
 @app.command()
@@ -93,118 +85,6 @@ def sparsify(
     if not as_json:
         say(f"wrote {out / 'report.html'}, {out / 'summary.json'}")
         say(str(record.summary["verdict"]))
-
-
-@app.command()
-def measure(
-    task: Annotated[str, TASK],
-    weights: Annotated[Path | None, WEIGHTS] = None,
-    data: Annotated[Path | None, DATA] = None,
-    download: Annotated[bool, DOWNLOAD] = False,
-    as_json: Annotated[bool, JSON] = False,
-) -> None:
-    """Look at a network: cost, zeros and sensitivity of each layer. Trains it first unless given --weights."""
-    from zeroskip import measure as measuring
-    from zeroskip import report
-
-    loaded = load_task(task, data, download)
-    with progress_bars() as progress:
-        profile = measuring.profile(trained(loaded, weights, progress), loaded, progress=progress)
-    show(asdict(profile), report.profile_table(profile), as_json=as_json)
-
-
-@app.command()
-def prune(
-    task: Annotated[str, TASK],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sparse weights go (safetensors).")],
-    pattern: Annotated[str, PATTERN] = "free",
-    max_error_rise: Annotated[float | None, RISE] = None,
-    sparsity: Annotated[
-        float | None,
-        typer.Option(help="Prune to this share of zeros, e.g. 0.9, whatever the error, instead of a budget."),
-    ] = None,
-    rounds: Annotated[
-        int | None,
-        typer.Option(min=1, help="With --sparsity: prune and retrain in this many steps, default 4."),
-    ] = None,
-    while_training: Annotated[
-        bool,
-        typer.Option(
-            "--while-training",
-            help="With --sparsity: prune in the course of one training, by w^2 x sqrt(mean g^2): fewer weights at "
-            "the same error than by size, for tasks whose train() calls on_step.",
-        ),
-    ] = False,
-    learning_rate_divisor: Annotated[
-        float | None,
-        typer.Option(min=1.0, help="Retrain at the task's learning rate divided by this (Han et al.: 10)."),
-    ] = None,
-    weights: Annotated[Path | None, WEIGHTS] = None,
-    data: Annotated[Path | None, DATA] = None,
-    download: Annotated[bool, DOWNLOAD] = False,
-    as_json: Annotated[bool, JSON] = False,
-) -> None:
-    """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
-    from zeroskip import contract, files, report, retrain, runs
-
-    _check_ways(sparsity, rounds, max_error_rise, while_training, pattern)
-    loaded = load_task(task, data, download)
-    files.folder(out.parent)  # a place that cannot be written is better known before the training
-    with progress_bars() as progress:
-        check_plan(loaded, weights, pattern, max_error_rise, sparsity)
-        if while_training:
-            contract.check_on_step(loaded)
-        model = trained(loaded, weights, progress)
-        ways: dict[str, Any] = {
-            "pattern": pattern,
-            "max_error_rise": max_error_rise,
-            "sparsity": sparsity,
-            "rounds": rounds,
-        }
-        divisor = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
-        recipe = _recipe(model, loaded, progress, while_training=while_training, train=divisor, **ways)
-        sparse = retrain.loop(model, recipe, loaded, progress=progress)
-    runs.save_tensors(out, sparse.model.state_dict())
-    history = [asdict(point) for point in sparse.history]
-    show({"written": str(out), "history": history}, report.history_table(sparse.history), as_json=as_json)
-    if not as_json:
-        say(f"wrote {out}; next: zeroskip pack {task} {out} --out model.zs")
-
-
-def _check_ways(
-    sparsity: float | None, rounds: int | None, rise: float | None, while_training: bool, pattern: str
-) -> None:
-    if sparsity is None and rounds is not None:
-        raise RecipeError("--rounds goes with --sparsity; a budget makes as many rounds as it allows.")
-    if while_training and (sparsity is None or rounds is not None or pattern != "free"):
-        raise RecipeError("--while-training goes with --sparsity, without --rounds and --pattern.")
-    if sparsity is not None and rise is not None:
-        raise RecipeError("give --sparsity or --max-error-rise, not both.")
-
-
-def _recipe(
-    model: nn.Module,
-    task: Task,
-    progress: Progress,
-    *,
-    pattern: str,
-    max_error_rise: float | None,
-    sparsity: float | None,
-    rounds: int | None,
-    while_training: bool,
-    train: dict[str, Any] | None,
-) -> Recipe:
-    from zeroskip import contract, measure
-    from zeroskip import prune as pruning
-
-    if sparsity is not None and while_training:
-        return pruning.while_training(sparsity, train=train)
-    profile = measure.profile(model, task, progress=progress)
-    if sparsity is None:
-        rise = contract.one_example(task) if max_error_rise is None else max_error_rise
-        return pruning.plan(profile, pattern=pattern, max_error_rise=rise, train=train)
-    steps = pruning.schedules.cubic(sparsity, rounds or 4)
-    return pruning.plan(profile, pattern=pattern, max_error_rise=None, sparsities=steps, train=train)
 
 
 @app.command()

@@ -31,9 +31,9 @@ app = typer.Typer(
 
 TASK = typer.Argument(
     metavar="TASK",
-    help="digits, digits-conv, mnist, mnist-conv, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet in --data), or "
-    "your Python file with model(), train(model), "
-    "evaluate(model) and batch().",
+    help="digits, digits-conv, mnist, mnist-conv, cifar10, cifar10-resnet20, minerva-mnist, minerva-forest, "
+    "minerva-reuters, minerva-webkb, minerva-20ng, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet in --data), or "
+    "your Python file with model(), train(model), evaluate(model) and batch().",
 )
 WEIGHTS = typer.Option(metavar="FILE", help="Start from this trained network (safetensors state dict).")
 DATA = typer.Option(

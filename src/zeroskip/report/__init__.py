@@ -3,10 +3,13 @@
 Record -> summary_table, layer_table, timing_table, ...  -> rich's Console.print
 Record -> html(path, record)                              -> report.html
 rows and results of `reproduce` -> reproduction_html      -> report.html
+rows and zeros of `measure`     -> activations_html       -> zeros.html
 """
 
 from __future__ import annotations
 
+from zeroskip.report.activation_page import activations_markdown
+from zeroskip.report.activations import activation_sections, activation_table, activations_html
 from zeroskip.report.grid import Grid
 from zeroskip.report.page import html
 from zeroskip.report.reproduction import (
@@ -26,10 +29,15 @@ from zeroskip.report.text import (
     summary_table,
     timing_table,
 )
+from zeroskip.report.thresholds import threshold_table
 from zeroskip.report.words import show_bytes, show_count, show_error, show_seconds, show_share, show_times
 
 __all__ = [
     "Grid",
+    "activation_sections",
+    "activation_table",
+    "activations_html",
+    "activations_markdown",
     "choice_table",
     "comparison_table",
     "history_table",
@@ -49,5 +57,6 @@ __all__ = [
     "show_share",
     "show_times",
     "summary_table",
+    "threshold_table",
     "timing_table",
 ]

@@ -1,0 +1,120 @@
+"""The command that looks at a network. Its docstring is the --help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from zeroskip.cli.words import (
+    DATA,
+    DOWNLOAD,
+    JSON,
+    TASK,
+    WEIGHTS,
+    app,
+    load_task,
+    progress_bars,
+    say,
+    show,
+    trained,
+)
+from zeroskip.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from zeroskip.concepts import Progress
+    from zeroskip.contract import Task
+    from zeroskip.measure import Zeros
+
+BY = ("position", "class", "example")
+EVERY = 20  # batches after which a pass is stored, to be continued
+
+
+@app.command()
+def measure(
+    task: Annotated[str, TASK],
+    activations: Annotated[
+        bool,
+        typer.Option(
+            "--activations",
+            help="Count the zeros between the layers instead, over the whole validation split: in what each layer "
+            "reads, and in what leaves it.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="With --activations: folder for activations.html (zeros by position, channel, class and example) and "
+            "for what a killed pass needs to continue.",
+        ),
+    ] = None,
+    weights: Annotated[Path | None, WEIGHTS] = None,
+    data: Annotated[Path | None, DATA] = None,
+    download: Annotated[bool, DOWNLOAD] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Look at a network: cost, zeros and sensitivity of each layer. Trains it first unless given --weights."""
+    from zeroskip import measure as measuring
+    from zeroskip import report
+
+    if out is not None and not activations:
+        raise RecipeError("--out goes with --activations; the profile is only shown.")
+    loaded = load_task(task, data, download)
+    with progress_bars() as progress:
+        model = trained(loaded, weights, progress)
+        if activations:
+            _activations(model, loaded, out, progress, as_json)
+            return
+        profile = measuring.profile(model, loaded, progress=progress)
+    show(asdict(profile), report.profile_table(profile), as_json=as_json)
+
+
+def _activations(model: nn.Module, task: Task, out: Path | None, progress: Progress, as_json: bool) -> None:
+    from zeroskip import contract, report
+    from zeroskip import measure as measuring
+
+    found = _zeros(model, task, out, progress)
+    rows = [asdict(row) for row in measuring.table(model, contract.batch(task)[:1], found)]
+    zeros = {name: asdict(one) for name, one in found.items()}
+    title = f"{contract.name(task)}: zeros between the layers"
+    show(
+        {"layers": rows, "zeros": _small(zeros)}, report.activation_table(rows, title=title), as_json=as_json
+    )
+    if out is not None:
+        page = report.activations_html(out / "activations.html", title, rows, zeros)
+        if not as_json:
+            say(f"wrote {page}")
+
+
+def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -> Mapping[str, Zeros]:
+    """One pass over the task's examples; with a folder, everything is counted and the pass can be continued."""
+    from zeroskip import contract, runs
+    from zeroskip import measure as measuring
+
+    if out is None:
+        return measuring.activations(model, contract.examples(task), progress=progress)
+    owner = {"task": contract.identity(task), "weights": runs.fingerprint(model.state_dict())}
+    path = runs.claim(out, owner) / "activations.safetensors"
+
+    def keep(done: int, sums: dict[str, Any]) -> None:
+        if done % EVERY == 0:
+            runs.save_tensors(path, sums)
+
+    resume = runs.load_tensors(path) if path.exists() else None
+    by = BY if contract.has_classes(task) else ("position", "example")
+    examples = contract.examples(task)
+    return measuring.activations(model, examples, by=by, resume=resume, on_batch=keep, progress=progress)
+
+
+def _small(zeros: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Without the maps, which belong into pictures."""
+    return {
+        name: {side: {key: one[side][key] for key in ("zeros", "elements", "nonfinite")} for side in one}
+        for name, one in zeros.items()
+    }

@@ -1,0 +1,50 @@
+"""Layers of trained networks on what they really see, as the race gets them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from zeroskip import measure
+from zeroskip.bench import Case, recorded
+from zeroskip.bench.cases import is_recorded
+from zeroskip.bench.networks import example, network
+from zeroskip.errors import DataError
+from zeroskip.tasks import published
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    if not (Path(os.environ.get("ZEROSKIP_DATA", "/nowhere")) / "weights").is_dir():
+        pytest.skip("trained networks are absent: set ZEROSKIP_DATA to the folder that holds weights/")
+    return recorded.cases()
+
+
+def test_without_trained_networks_the_reason_is_a_data_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ZEROSKIP_DATA", raising=False)
+    recorded._layers.cache_clear()
+    with pytest.raises(DataError, match="weights"):
+        recorded.cases()
+
+
+@pytest.mark.real_data
+def test_every_convolution_behind_a_relu_is_a_case_with_the_zeros_that_it_reads(cases: list[Case]) -> None:
+    assert all(is_recorded(case) and case.clock == "cpu" for case in cases)
+    assert sum(case.network.startswith("ResNet-20/") for case in cases) == 18  # all but the first
+    for case in cases[::10]:
+        zeros = (example(case) == 0).float().mean().item()
+        assert case.input_sparsity == pytest.approx(zeros, abs=1e-4)
+
+
+@pytest.mark.real_data
+def test_a_case_computes_what_the_layer_does_in_its_network(cases: list[Case]) -> None:
+    folder = Path(os.environ["ZEROSKIP_DATA"])
+    pictures, _ = next(iter(published.NETWORKS["ResNet-20"].batches(folder)))
+    trace = measure.trace(published.trained("ResNet-20", folder), pictures[:1])
+    outputs = {layer.name: y for layer, _, y in trace}
+    with torch.no_grad():
+        made = network(cases[0])(example(cases[0]))
+    assert torch.allclose(made, outputs[cases[0].network.split("/")[1]].relu(), atol=1e-5)

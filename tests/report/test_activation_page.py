@@ -1,0 +1,90 @@
+"""docs/ACTIVATIONS.md from figures made by hand: every number in it is one of these or follows from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from zeroskip.report.activation_page import activations_markdown
+
+LAYER = {
+    "network": "Net", "data": "pictures", "examples": 1000, "layer": "conv1", "op": "conv2d", "channels": 3,
+    "height": 8, "width": 9, "filters": 16, "kernel": [3, 5], "padding": [1, 1], "stride": [2, 1], "groups": 1,
+    "before": 0.25, "after": 0.5,
+}  # fmt: skip
+CODED = {
+    "Net": {
+        "inputs": "100 pictures",
+        "layers": {
+            "conv1": {
+                "elements": 1000, "zeros": 500, "bound": 9000.0,
+                "bits": {"run-length": 10_000, "bitmask": 9_100, "gaps": 9_900, "csr": 16_000},
+            }
+        },
+        "traffic": {},
+    }
+}  # fmt: skip
+
+
+def rows(case: str, seconds: dict[tuple[str, str], float], **how: Any) -> list[dict[str, Any]]:
+    common = {"case": case, "batch": 1, "cold": False, "input_sparsity": 0.9, **how}
+    return [
+        {**common, "engine": name, "precision": width, "seconds": took}
+        for (name, width), took in seconds.items()
+    ]
+
+
+DENSE = {("torch eager", "fp32"): 4e-5, ("ONNX Runtime", "fp32"): 3e-5, ("torch eager", "bf16"): 2e-5}
+OURS = {("zeroskip", "fp32"): 1e-5}
+RACE = {
+    "machine": "a machine", "runs": 3, "rounds": 9, "date": "2026-01-02", "versions": {"torch": "2"},
+    "rows": [
+        *rows("slow", {**DENSE, **OURS, ("im2col and GEMM", "fp32"): 8e-5}),
+        *rows("fast", {**DENSE, ("zeroskip", "fp32"): 5e-6, ("im2col and GEMM", "fp32"): 8e-5}),
+        *rows("ffn", {**DENSE, **OURS}, cold=True),
+        *rows("Net/conv1", {**DENSE, **OURS}),
+        *rows("Net/conv2", {**DENSE, ("zeroskip", "fp32"): 4e-5}),
+    ],
+}  # fmt: skip
+
+
+def page() -> list[str]:
+    return activations_markdown([LAYER], CODED, RACE).splitlines()
+
+
+def test_a_layer_is_listed_with_its_shape_and_its_zeros() -> None:
+    assert "| conv1 | 3 | 8x9 | 16 | 3x5 | 1 | 2x1 | 25.0 % | 50.0 % |" in page()
+
+
+def test_formats_are_ratios_to_16_bits_and_the_distance_from_the_limit() -> None:
+    assert "| conv1 | 50.0 % | 1.60x | 1.76x | 1.62x | 1.00x | 11.1 % |" in page()
+
+
+def test_a_convolution_is_compared_with_im2col_the_best_dense_engine_and_16_bits() -> None:
+    (line,) = [one for one in page() if one.startswith("| slow |")]
+    assert line.endswith("| 8.00 | 3.00 | 2.00 |")
+    assert "(ONNX Runtime)" in line
+    assert "| **lowest** |  |  |  |  |  | **8.00** | **3.00** | **2.00** |" in page()
+    assert "| **mean** |  |  |  |  |  | **12.00** | **4.50** | **3.00** |" in page()
+    assert "| **highest** |  |  |  |  |  | **16.00** | **6.00** | **4.00** |" in page()
+
+
+def test_a_linear_layer_is_compared_with_the_best_fp32_engine() -> None:
+    (line,) = [one for one in page() if one.startswith("| 90.0 % |")]
+    assert line.endswith("| 3.00 |")
+
+
+def test_layers_of_a_trained_network_are_summed_up_in_one_line() -> None:
+    (line,) = [one for one in page() if one.startswith("| Net | 1 |")]
+    assert line == "| Net | 1 | 2 | 1 (by over 3 %) | 1.00 | 2.00 | 4.00 | 1.50 |"
+
+
+def test_the_order_of_rows_among_each_other_does_not_matter() -> None:
+    mixed = sorted(RACE["rows"], key=lambda row: row["seconds"])
+    lines = activations_markdown([LAYER], CODED, {**RACE, "rows": mixed}).splitlines()
+    assert sorted(lines) == sorted(page())
+
+
+def test_the_page_names_machine_runs_rounds_versions_and_date() -> None:
+    text = " ".join(page())
+    assert "a machine; one thread; process CPU time; medians of 3 runs of fresh processes, 9 rounds" in text
+    assert "(torch 2; 2026-01-02)" in text
