@@ -18,7 +18,21 @@ from zeroskip import run
 
 TESTS = Path(__file__).parent
 TASK = str(TESTS / "tiny_task.py")
-COMMANDS = ["sparsify", "measure", "prune", "pack", "unpack", "run", "report", "reproduce", "doctor", "bench"]
+COMMANDS = [
+    *(
+        "sparsify",
+        "measure",
+        "prune",
+        "pack",
+        "unpack",
+        "run",
+        "simulate",
+        "report",
+        "reproduce",
+        "doctor",
+        "bench",
+    )
+]
 
 Call = Callable[..., tuple[int, str, str]]
 

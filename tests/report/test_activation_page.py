@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
+from zeroskip.bench import Result
+from zeroskip.bench import rows as rows_of
 from zeroskip.report.activation_page import activations_markdown
 
 LAYER = {
@@ -75,7 +79,7 @@ def test_a_linear_layer_is_compared_with_the_best_fp32_engine() -> None:
 
 def test_layers_of_a_trained_network_are_summed_up_in_one_line() -> None:
     (line,) = [one for one in page() if one.startswith("| Net | 1 |")]
-    assert line == "| Net | 1 | 2 | 1 (by over 3 %) | 1.00 | 2.00 | 4.00 | 1.50 |"
+    assert line == "| Net | 1 | 2 | 1 (by over 3 %) | 1.00 | 2.00 | 4.00 | 1 | 1.50 |"
 
 
 def test_the_order_of_rows_among_each_other_does_not_matter() -> None:
@@ -88,3 +92,17 @@ def test_the_page_names_machine_runs_rounds_versions_and_date() -> None:
     text = " ".join(page())
     assert "a machine; one thread; process CPU time; medians of 3 runs of fresh processes, 9 rounds" in text
     assert "(torch 2; 2026-01-02)" in text
+
+
+def test_docs_activations_md_holds_every_figure_of_the_stored_race() -> None:
+    root = Path(__file__).parents[2]
+    (path,) = (root / "benchmarks" / "results").glob("activations-*.json")
+    stored = json.loads(path.read_text())
+    results = [Result.from_json(one) for one in stored["cases"]]
+    about = {"machine": stored["machine"], "runs": 3, "rounds": 9, "versions": {}, "date": results[0].date}
+    race = {**about, "rows": [row for result in results for row in rows_of(result)]}
+    found = activations_markdown([], {}, race).splitlines()
+    missing = {line for line in found if line.startswith("| ")} - set(
+        (root / "docs" / "ACTIVATIONS.md").read_text().splitlines()
+    )
+    assert not missing, "run: make bench-activations"

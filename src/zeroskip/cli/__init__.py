@@ -4,6 +4,7 @@ words.py      the app, shared options, how things are shown
 steps.py      the whole journey; pack, unpack, run, report, doctor
 measure.py    what a network costs, and where its zeros are
 prune.py      zeros in weights or in activations
+simulate.py   what zeros are worth on described hardware
 papers.py     published tables beside ours
 bench.py      every engine on this machine, raced
 """
@@ -15,7 +16,7 @@ import warnings
 
 from rich.console import Console
 
-from zeroskip.cli import bench, measure, papers, prune, steps  # noqa: F401  they add their commands to the app
+from zeroskip.cli import bench, measure, papers, prune, simulate, steps  # noqa: F401  they add their commands to the app
 from zeroskip.cli.words import app, note
 from zeroskip.errors import ZeroskipError
 

@@ -18,6 +18,7 @@ from zeroskip.report.reproduction import (
     reproduction_summary,
     reproduction_tables,
 )
+from zeroskip.report.simulation import layer_cost_table, machine_table
 from zeroskip.report.text import (
     choice_table,
     comparison_table,
@@ -42,8 +43,10 @@ __all__ = [
     "comparison_table",
     "history_table",
     "html",
+    "layer_cost_table",
     "layer_table",
     "ledger_table",
+    "machine_table",
     "profile_table",
     "reproduction_html",
     "reproduction_markdown",

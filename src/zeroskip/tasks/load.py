@@ -29,7 +29,7 @@ def load(word: str) -> Task:
             f'there is no task "{word}". Use one of {", ".join(built_in)}, or the path of a Python file '
             f"with {', '.join(f'{one}()' for one in FUNCTIONS)}."
         )
-    return check(_run(path), word)
+    return check(run_file(path), word)
 
 
 def check(module: ModuleType, word: str) -> Task:
@@ -47,7 +47,12 @@ def check(module: ModuleType, word: str) -> Task:
     return module
 
 
-def _run(path: Path) -> ModuleType:
+def run_file(path: Path) -> ModuleType:
+    """A user's Python file as a module. TaskError where it is none, or fails when it is run.
+
+    >>> run_file(Path("my_task.py"))
+    <module 'my_task'>
+    """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise TaskError(f"{path} is not a Python file. A task is a .py file; see examples/.")
