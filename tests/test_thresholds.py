@@ -187,3 +187,22 @@ def test_thresholds_of_another_network_are_refused_as_its_weights_are() -> None:
     state = {**Tiny().model().state_dict(), "9.input_threshold": torch.tensor(0.5)}
     with pytest.raises(ModelError, match='do not fit the network of tiny: the network has no .* layer "9"'):
         contract.model(Tiny(), state)
+
+
+def test_a_stored_threshold_that_is_no_single_number_is_refused_by_name() -> None:
+    state = thresholds.hold_(Tiny().model(), {"0": 0.5}).state_dict() | {"0.input_threshold": torch.ones(2)}
+    with pytest.raises(RecipeError, match=r"0.input_threshold holds 2 numbers"):
+        thresholds.load_(Tiny().model(), state)
+
+
+def test_a_network_s_own_buffer_of_that_name_is_not_taken_for_a_threshold() -> None:
+    class Spiking(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("input_threshold", torch.tensor(2.0))
+
+    def network() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(3, 2), Spiking())
+
+    state = thresholds.hold_(network(), {"0": 0.5}).state_dict()
+    assert thresholds.held(thresholds.load_(network(), state)) == {"0": 0.5}

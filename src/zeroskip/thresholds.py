@@ -82,6 +82,9 @@ def stored(state: Mapping[str, Tensor]) -> dict[str, float]:
     {'fc2': 0.25}
     """
     keys = [key for key in state if key == KEY or key.endswith(f".{KEY}")]
+    wrong = next((key for key in keys if state[key].numel() != 1), None)
+    if wrong is not None:
+        raise RecipeError(f"{wrong} holds {state[wrong].numel()} numbers, and a threshold is one.")
     return {key.removesuffix(KEY).removesuffix("."): float(state[key]) for key in keys}
 
 
@@ -93,7 +96,10 @@ def load_(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     >>> held(load_(LeNet300100(), saved))
     {'fc2': 0.25}
     """
-    hold_(release_(model), stored(state)).load_state_dict(state)
+    # A network may have numbers of its own that are called so.
+    own = stored({key: state[key] for key in release_(model).state_dict() if key in state})
+    given = {name: theta for name, theta in stored(state).items() if name not in own}
+    hold_(model, given).load_state_dict(state)
     return model
 
 

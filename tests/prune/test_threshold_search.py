@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
@@ -103,6 +104,23 @@ def test_only_the_layers_named_get_a_threshold() -> None:
     assert set(found.thresholds) == {"2"}
     with pytest.raises(RecipeError, match='no layer "fc9"'):
         prune.thresholds(task.network, task, max_error_rise=0.3, layers=["fc9"])
+
+
+def test_thresholds_held_on_other_layers_stay_and_are_judged_too() -> None:
+    task = Whole(1)
+    thresholds.hold_(task.network, {"0": 2.0})
+    found = prune.thresholds(task.network, task, max_error_rise=0.1, layers=["2"])
+    assert found.thresholds["0"] == 2.0
+    changed = thresholds.hold_(copy.deepcopy(task.network), found.thresholds)
+    assert prune.judge(changed, task).error == found.after.error <= found.max_error
+
+
+def test_a_search_of_no_layer_or_without_evaluations_is_refused() -> None:
+    task = Whole(1)
+    with pytest.raises(RecipeError, match="names none"):
+        prune.thresholds(task.network, task, max_error_rise=0.3, layers=[])
+    with pytest.raises(RecipeError, match="0 evaluations find nothing"):
+        prune.thresholds(task.network, task, max_error_rise=0.3, evaluations=0)
 
 
 @pytest.mark.parametrize("rise", [-0.01, math.nan, math.inf])

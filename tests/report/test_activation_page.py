@@ -88,6 +88,15 @@ def test_the_order_of_rows_among_each_other_does_not_matter() -> None:
     assert sorted(lines) == sorted(page())
 
 
+def test_a_case_that_an_engine_failed_is_left_out_and_the_rest_stays() -> None:
+    fewer = [row for row in RACE["rows"] if (row["case"], row["engine"]) != ("slow", "im2col and GEMM")]
+    fewer = [row for row in fewer if (row["case"], row["engine"]) != ("Net/conv1", "zeroskip")]
+    lines = activations_markdown([LAYER], CODED, {**RACE, "rows": fewer}).splitlines()
+    assert not [one for one in lines if one.startswith("| slow |")]
+    assert "| **mean** |  |  |  |  |  | **16.00** | **6.00** | **4.00** |" in lines
+    assert "| Net | 1 | 1 |" in "\n".join(lines)
+
+
 def test_the_page_names_machine_runs_rounds_versions_and_date() -> None:
     text = " ".join(page())
     assert "a machine; one thread; process CPU time; medians of 3 runs of fresh processes, 9 rounds" in text

@@ -71,10 +71,13 @@ def bench(
     cannot take part is named with the reason. The whole takes about three hours, and continues where it was stopped.
     """
     from zeroskip import bench as racing
+    from zeroskip.data import data_folder
     from zeroskip.emit import detect
 
     if markdown is not None and not activations:
         raise RecipeError("--markdown goes with --activations: other races fill no page.")
+    if markdown is not None:
+        data_folder("weights")  # better missed before the race than after it
     start, machine = time.monotonic(), detect()
     listed = _activations() if activations else racing.QUICK if quick else racing.CASES
     cases = racing.select(
@@ -101,11 +104,11 @@ def bench(
 def _activations() -> Sequence[Case]:
     """Cases with sparse inputs, those of trained networks where their weights and pictures are found."""
     from zeroskip import bench as racing
-    from zeroskip.errors import DataError
+    from zeroskip.errors import DataError, FileError
 
     try:
         return *racing.ACTIVATIONS, *racing.recorded.cases()
-    except DataError as fact:
+    except (DataError, FileError) as fact:
         note(f"layers of trained networks are left out: {fact}")
         return racing.ACTIVATIONS
 

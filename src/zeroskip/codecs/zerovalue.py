@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function, detect, vector
-from zeroskip.errors import PackError
+from zeroskip.errors import PackError, RecipeError
 
 _VECTOR = 64  # bytes
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32}  # bytes of an element -> the type that holds its bits
@@ -92,9 +92,13 @@ def bits(tensor: Tensor) -> int:
 def expected_bits(size: int, sparsity: float, width: int) -> float:
     """Mean of `bits` over random elements of `width` bits, each zero with probability `sparsity`.
 
+    Raises RecipeError for a sparsity outside 0..1.
+
     >>> expected_bits(1000, 0.75, 16)
     5000.0
     """
+    if not 0 <= sparsity <= 1:
+        raise RecipeError(f"a sparsity of {sparsity} is no share of zeros. Give a number from 0 to 1.")
     return size * (1 + (1 - sparsity) * width)
 
 

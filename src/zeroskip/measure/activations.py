@@ -63,7 +63,8 @@ def activations(
     by        what to count besides layer and channel, of "position", "class", "example"
     on_batch  called as on_batch(batches done, sums); sums are plain tensors, and `resume=sums` continues the count
               with the batch after, of the same batches in the same order
-    A layer that runs twice counts twice. Raises ModelError where there is nothing to count.
+    A layer that runs twice counts twice; examples are the first axis of every tensor. Raises ModelError where there
+    is nothing to count.
 
     >>> activations(lenet, [images])["fc2"].input
     0.62
@@ -72,7 +73,7 @@ def activations(
     start, room = int(sums["batches"]), Room()
     with evaluating(model):
         for done, batch in enumerate(islice(batches, start, None), start + 1):
-            inputs, classes = batch if isinstance(batch, (tuple, list)) else (batch, None)
+            inputs, classes = _pair(batch)
             if len(inputs):
                 known = _batch(len(inputs), classes, by)
                 for side, tallies in _counted(model, inputs, room, positions="position" in by).items():
@@ -82,6 +83,16 @@ def activations(
                 on_batch(done, dict(sums))
             progress("activations", done, max(done, length_hint(batches)))
     return results(model, sums)
+
+
+def _pair(batch: Tensor | tuple[Tensor, Tensor] | list[Tensor]) -> tuple[Tensor, Tensor | None]:
+    if isinstance(batch, Tensor):
+        return batch, None
+    if len(batch) != 2:
+        raise DataError(
+            f"a batch is inputs, or a pair of inputs and classes; this one has {len(batch)} parts."
+        )
+    return batch[0], batch[1]
 
 
 def results(model: nn.Module, sums: Sums) -> dict[str, Zeros]:

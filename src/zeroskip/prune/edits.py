@@ -103,7 +103,7 @@ def _check(edit: Any, what: str, modules: dict[str, Any]) -> None:
     """RecipeError unless this is an edit that can be done to one of the modules."""
     if not isinstance(edit, dict) or edit.get("edit") != "remove":
         raise RecipeError(
-            f'{what} is {str(edit)[:80]!r}. Edits are dicts with "edit": "remove" or "threshold".'
+            f'{what} is {str(edit)[:80]!r}. Edits are dicts with "edit": "remove", "threshold" or "relu".'
         )
     if set(edit) != {"edit", "layer", "inputs", "outputs"} or not isinstance(edit["layer"], str):
         raise RecipeError(f'{what} must have "edit", "layer" (a name), "inputs" and "outputs", and no more.')

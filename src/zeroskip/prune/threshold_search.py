@@ -42,7 +42,7 @@ def thresholds(
     by at most `max_error_rise` over that of `model` as it is. The model stays as it is: `hold_` puts them in. One that
     holds thresholds, as it has been trained with them, is a start for the search.
 
-    layers       those that may get one; by default all that run
+    layers       those that may get one, by default all that run; thresholds held elsewhere stay
     evaluations  so many sets of thresholds are tried, each in one call of the task's `evaluate`
 
     Raises RecipeError for a rise that is no number from 0 up and for unknown layers, TaskError for an infinite error.
@@ -51,6 +51,10 @@ def thresholds(
     >>> found.removed, found.thresholds
     (0.61, {'fc1': 0.35, 'fc2': 0.41, 'fc3': 0.62})
     """
+    if layers is not None and not layers:
+        raise RecipeError("layers=[] names none that may get a threshold. Name some, or leave it out for all.")
+    if evaluations < 1:
+        raise RecipeError(f"{evaluations} evaluations find nothing. Give 100 or more.")
     if not 0 <= max_error_rise < math.inf:
         raise RecipeError(
             f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 allows one point more."
@@ -66,9 +70,10 @@ def thresholds(
         )
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
     search = _Search(plain, task, before, given.error + max_error_rise + 1e-9, evaluations, progress)
-    search.candidates = {
-        name: sorted({*candidates[name], own.get(name, 0.0)}) for name in layers or candidates
-    }
+    free = candidates if layers is None else layers
+    search.candidates = {name: sorted({*candidates[name], own.get(name, 0.0)}) for name in free}
+    # What the model holds elsewhere stays as it is, and is part of everything that is judged.
+    search.candidates |= {name: [theta] for name, theta in own.items() if name not in free}
     at = {name: each.index(own.get(name, 0.0)) for name, each in search.candidates.items()}
     starts = [search.climb(start, (16, *STRIDES)) for start in (at, search.even(), search.none)]
     best = min(starts, key=search.left)

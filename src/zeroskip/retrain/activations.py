@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from zeroskip.thresholds import hold_
+from zeroskip.thresholds import held, hold_
 
 OnStep = Callable[[int, int, Optimizer], None]
 
@@ -76,12 +76,17 @@ def raising(model: nn.Module, thresholds: Mapping[str, float], *, share: float =
 
     >>> task.train(model, on_step=raising(model, {"fc2": 0.4}))
     """
-    # They are there from the start, however small, since the state of a training that was stopped names them.
-    hold_(model, {name: theta / 1024 for name, theta in thresholds.items()})
+    begin = held(model)
+
+    def grown(part: float) -> dict[str, float]:
+        ways = {name: (begin.get(name, 0.0), theta) for name, theta in thresholds.items()}
+        # However small, they are there from the start, since the state of a training that was stopped names them.
+        return {name: max(theta / 1024, low + (theta - low) * part) for name, (low, theta) in ways.items()}
+
+    hold_(model, grown(0.0))
 
     def on_step(step: int, steps: int, optimizer: Optimizer) -> None:
         last = max(1, min(int(share * steps), steps - 1))
-        grown = min(1.0, max(step / last, 1 / 1024))
-        hold_(model, {name: theta * grown for name, theta in thresholds.items()})
+        hold_(model, grown(min(1.0, step / last)))
 
     return on_step

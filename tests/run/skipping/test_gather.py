@@ -115,8 +115,18 @@ def test_every_convolution_is_exact_up_to_rounding(
         (layer_of(64, 48, (1, 1), (30, 9)), 2),
         (layer_of(64, 48, (1, 1), (31, 9), stride=(2, 2)), 5),
         (layer_of(3, 20, (3, 3), (70, 50), padding=(1, 1)), 1),
+        (layer_of(64, 96, (1, 1), (1, 40), stride=(2, 1)), 4),
+        (layer_of(64, 96, (1, 1), (1, 1), stride=(2, 2)), 4),
     ],
-    ids=["lenet", "alexnet", "pointwise", "pointwise, every other pixel", "many bands"],
+    ids=[
+        "lenet",
+        "alexnet",
+        "pointwise",
+        "pointwise, every other pixel",
+        "many bands",
+        "one row",
+        "one pixel",
+    ],
 )
 def test_bands_blocks_and_parts_fit_together(layer: Layer, count: int, machine: Machine) -> None:
     x = images(layer, count, 0.8)

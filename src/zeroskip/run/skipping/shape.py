@@ -160,7 +160,8 @@ def cut(sizes: Shape, machine: Machine, *, near: bool = False) -> Cut:
     pixels = sizes.out_height * sizes.out_width
     whole = pixels <= windows
     # Rows that are listed must follow each other at equal distances.
-    several = whole and not (sizes.pointwise and sizes.height != sizes.out_height)
+    stepped = sizes.height != sizes.out_height or sizes.stride[0] > 1
+    several = whole and not (sizes.pointwise and stepped)
     far = column * sizes.taps[0] * sizes.channels * needed // vectors > machine.cache_bytes // 2
     steps = min(pixels, windows) * sizes.window // (parts * groups) * USUAL // together
     lines = row * channels // LINE
