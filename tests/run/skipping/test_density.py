@@ -110,8 +110,9 @@ def test_what_is_built_has_somebody_to_fall_back_on_and_alone_has_nobody() -> No
         (nn.Conv2d(4, 4, 3, groups=2), {}, "2 groups: lists are of all channels"),
         (nn.Conv2d(4, 4, 3, dilation=2), {}, "dilation 2: a window is listed by runs of neighbouring pixels"),
         (nn.Conv2d(4, 4, 3), {"weight": torch.zeros(4, 4, 3, 3).double()}, "not float64"),
+        (nn.Conv2d(4, 4, 3), {"weight": torch.zeros(4, 4, 3, 3)}, "100 % of its weights are zero"),
     ],
-    ids=["linear", "groups", "dilation", "double"],
+    ids=["linear", "groups", "dilation", "double", "pruned"],
 )
 def test_a_refusal_says_why(module: nn.Conv2d, changed: dict[str, object], reason: str) -> None:
     layer = replace(layer_of(module, torch.zeros(1, 4, 9, 9)), **changed)  # type: ignore[arg-type]
@@ -134,7 +135,7 @@ def test_channels_are_worked_on_few_at_a_time_only_where_all_are_many() -> None:
 
 
 def test_places_of_32_bits_are_the_most() -> None:
-    weight = torch.zeros(1).expand(64, 1 << 14, 1, 1)
+    weight = torch.ones(1).expand(64, 1 << 14, 1, 1)
     wide = Layer("wide", "conv2d", weight, None, (1 << 14, 4, 4096), (64, 4, 4096))
     assert "32 bits" in (gather.accepts(wide, HERE, Precision()) or "")
     assert (
