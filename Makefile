@@ -36,6 +36,8 @@ reproduce: setup  ## every table of the papers, trained on MNIST in ZEROSKIP_DAT
 	$(BIN)/zeroskip reproduce shi2017 --out runs/reproduce
 	$(BIN)/zeroskip reproduce eyeriss --seeds 1 --out runs/reproduce
 	$(BIN)/zeroskip reproduce minerva --seeds 5 --out runs/reproduce
+	$(BIN)/zeroskip reproduce eie --seeds 1 --out runs/reproduce
+	$(BIN)/zeroskip reproduce eyeriss-v2 --seeds 1 --out runs/reproduce
 	cp runs/reproduce/reproduce-*.json src/zeroskip/reproduce/measured/
 	$(BIN)/zeroskip reproduce --markdown docs/VALIDATION.md
 

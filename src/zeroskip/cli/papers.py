@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from zeroskip.reproduce import Paper, Result
 
 PAPER = typer.Argument(
-    metavar="PAPER", help="han2015, deep-compression, shi2017, eyeriss or minerva; default: all."
+    metavar="PAPER",
+    help="han2015, deep-compression, shi2017, eyeriss, minerva; of the simulator eie, eyeriss-v2, cnvlutin, scnn, "
+    "cambricon-s, sparten; default: all.",
 )
 OUT = typer.Option(
     metavar="RUN",

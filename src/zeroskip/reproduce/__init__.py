@@ -2,6 +2,7 @@
 
 rows.py       a Row, and the rules that say whether it holds
 networks.py   exact layer sizes, from the models
+masked.py     the papers' layers as masks, for rows by the simulator
 facts.py      what a figure states, judged on numbers
 results.py    findings of long runs, stored as JSON; measured/ holds those that come with zeroskip
 trained/      what is trained, and the findings that come of it

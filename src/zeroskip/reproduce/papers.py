@@ -8,18 +8,41 @@ from functools import partial
 from typing import Any
 
 from zeroskip.errors import FileError, RecipeError
-from zeroskip.reproduce import deep_compression, eyeriss, fc_layers, han2015, minerva, shi2017, trained
+from zeroskip.reproduce import (
+    cambricon_s,
+    cnvlutin,
+    deep_compression,
+    eie,
+    eyeriss,
+    eyeriss_chip,
+    eyeriss_v2,
+    fc_layers,
+    han2015,
+    minerva,
+    scnn,
+    shi2017,
+    sparten,
+    trained,
+)
 from zeroskip.reproduce.networks import NETWORKS
+from zeroskip.reproduce.published import cambricon_s as published_cambricon
+from zeroskip.reproduce.published import cnvlutin as published_cnvlutin
 from zeroskip.reproduce.published import deep_compression as published_dc
+from zeroskip.reproduce.published import eie as published_eie
 from zeroskip.reproduce.published import eyeriss as published_eyeriss
+from zeroskip.reproduce.published import eyeriss_v2 as published_v2
 from zeroskip.reproduce.published import han2015 as published_han
 from zeroskip.reproduce.published import minerva as published_minerva
+from zeroskip.reproduce.published import scnn as published_scnn
 from zeroskip.reproduce.published import shi2017 as published_shi
+from zeroskip.reproduce.published import sparten as published_sparten
 from zeroskip.reproduce.results import Result
 from zeroskip.reproduce.rows import Row
+from zeroskip.reproduce.trained import accelerators as real
 from zeroskip.reproduce.trained import eyeriss as coded
 
 Findings = Mapping[str, Any]
+TWO = ("alexnet", "vgg16")
 NETWORKS_TRAINED = ("lenet-300-100", "lenet-5")  # unless others are named
 
 
@@ -45,6 +68,21 @@ class Paper:
 
 def _trained(measure: Callable[..., Findings]) -> dict[str, Callable[..., Findings]]:
     return {network: partial(measure, network) for network in trained.RECIPES}
+
+
+def _eyeriss() -> list[Row]:
+    return [*eyeriss.analytic(), *eyeriss_chip.analytic()]
+
+
+def _simulated(
+    name: str,
+    title: str,
+    networks: tuple[str, ...],
+    analytic: Callable[[], list[Row]],
+    unmeasurable: Callable[[], list[Row]] = list,
+) -> Paper:
+    """A paper whose rows all follow from published shares of zeros."""
+    return Paper(name, title, networks, (), analytic, lambda network, findings: [], unmeasurable, {})
 
 
 PAPERS = (
@@ -84,7 +122,7 @@ PAPERS = (
         published_eyeriss.TITLE,
         tuple(eyeriss.NETWORKS),
         (),
-        eyeriss.analytic,
+        _eyeriss,
         eyeriss.measured_rows,
         list,  # none
         {network: partial(coded.measure_network, network) for network in eyeriss.NETWORKS},
@@ -100,6 +138,36 @@ PAPERS = (
         {network: partial(trained.minerva.measure_network, network) for network in minerva.NETWORKS}
         | {minerva.MEAN: trained.minerva.measure_mean},
     ),
+    Paper(
+        eie.PAPER,
+        published_eie.TITLE,
+        (eie.FC8, *TWO),
+        (),
+        eie.analytic,
+        eie.measured_rows,
+        list,
+        {eie.FC8: real.measure_fc8},
+    ),
+    Paper(
+        eyeriss_v2.PAPER,
+        published_v2.TITLE,
+        (eyeriss_v2.ELEMENT,),
+        (),
+        list,  # its shares of zeros alone would not give its cycles
+        eyeriss_v2.measured_rows,
+        list,
+        {eyeriss_v2.ELEMENT: real.measure_element},
+    ),
+    _simulated(cnvlutin.PAPER, published_cnvlutin.TITLE, TWO, cnvlutin.analytic),
+    _simulated(scnn.PAPER, published_scnn.TITLE, TWO, scnn.analytic, scnn.unmeasurable),
+    _simulated(
+        cambricon_s.PAPER,
+        published_cambricon.TITLE,
+        TWO[:1],
+        cambricon_s.analytic,
+        cambricon_s.unmeasurable,
+    ),
+    _simulated(sparten.PAPER, published_sparten.TITLE, TWO, sparten.analytic),
 )
 
 

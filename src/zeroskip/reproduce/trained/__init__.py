@@ -6,6 +6,7 @@ han2015.py           findings for the tables and figures of Han et al. 2015
 deep_compression.py  findings for those of Deep Compression
 fc_layers.py         seconds of single layers, which need no training
 minerva.py           Minerva's networks, and the thresholds that their spread allows
+accelerators.py      cycles of simulated chips on real zeros, where a paper's own cycles are known
 shi2017.py           seconds of convolutions whose inputs are sparse
 frontier.py          how far zeroskip's own recipe gets on the same networks
 

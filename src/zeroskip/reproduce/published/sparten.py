@@ -1,0 +1,8 @@
+"""Gondimalla et al.: SparTen: A Sparse Tensor Accelerator for Convolutional Neural Networks, MICRO 2019."""
+
+from __future__ import annotations
+
+TITLE = "SparTen (Gondimalla, Chesnut, Thottethodi, Vijaykumar, MICRO 2019)"
+
+# The abstract: times faster, simulated, mean of AlexNet, VGG-16 and GoogLeNet.
+DENSE, ONE_SIDED, SCNN = "4.7", "1.8", "3.0"
