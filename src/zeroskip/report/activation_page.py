@@ -7,7 +7,7 @@ from math import exp, log
 from statistics import mean
 from typing import Any
 
-from zeroskip.report.words import show_count, show_seconds, show_share
+from zeroskip.report.words import show_count, show_seconds, show_share, show_sides
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -87,8 +87,8 @@ def _zeros(layers: Rows) -> list[str]:
                 f"{row['height']}x{row['width']}",
                 show_count(row["filters"]),
                 "x".join(map(str, row["kernel"])),
-                str(_one(row["padding"])),
-                str(_one(row["stride"])),
+                show_sides(row["padding"]),
+                show_sides(row["stride"]),
                 show_share(row["before"]),
                 show_share(row["after"]),
             )
@@ -97,10 +97,6 @@ def _zeros(layers: Rows) -> list[str]:
         title = f"\n**{network}** ({first['data']}, {show_count(first['examples'])} examples)\n\n"
         parts.append(title + table(columns, cells))
     return parts
-
-
-def _one(value: Any) -> Any:
-    return value if isinstance(value, str) else "x".join(map(str, dict.fromkeys(value)))
 
 
 def _bytes(coded: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ from zeroskip import files
 from zeroskip.report.figures import HUES, SHADES, SHARE, Plot, blank, label, picture
 from zeroskip.report.grid import Grid
 from zeroskip.report.page import Section, render
-from zeroskip.report.words import show_count, show_share
+from zeroskip.report.words import show_count, show_share, show_sides
 
 Rows = Sequence[Mapping[str, Any]]
 Layers = Mapping[str, Mapping[str, Any]]
@@ -130,17 +130,12 @@ def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['height']}x{row['width']}",
         show_count(row["filters"]),
         "x".join(map(str, row["kernel"])),
-        _side(row["padding"]),
-        _side(row["stride"]),
+        show_sides(row["padding"]),
+        show_sides(row["stride"]),
         show_count(row["groups"]),
         show_share(row["before"]),
         show_share(row["after"]),
     )
-
-
-def _side(value: Any) -> str:
-    """One number where both are the same, "2x1" where they differ; a word stays."""
-    return value if isinstance(value, str) else "x".join(map(str, dict.fromkeys(value)))
 
 
 def _mean(shares: Sequence[float], sizes: Sequence[int]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 LEDGER_PARTS = (
     "values",
     "positions",
@@ -121,3 +123,12 @@ def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:
 
 def _three_digits(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
+
+
+def show_sides(value: Any) -> str:
+    """A stride or padding: one number where both sides are the same, "2x1" where they differ; a word stays.
+
+    >>> show_sides((2, 1))
+    '2x1'
+    """
+    return value if isinstance(value, str) else "x".join(map(str, dict.fromkeys(value)))
