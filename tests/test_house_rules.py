@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "emit": set(),
     "codecs": {"emit"},
     "runs": set(),
+    "sweep": set(),
     "data": set(),
     "models": set(),
     "measure": {"patterns", "graph", "codecs"},
@@ -34,7 +35,7 @@ MAY_IMPORT = {
     "retrain": {"patterns", "graph", "sharing", "prune", "runs", "thresholds"},
     "pack": {"codecs"},
     "run": {"graph", "emit", "codecs"},
-    "simulate": {"graph", "codecs"},
+    "simulate": {"patterns", "graph", "codecs"},
     "bench": {"patterns", "graph", "emit", "data", "models", "run", "tasks"},
     "report": set(),
     "tasks": {"data", "models", "runs"},
@@ -54,7 +55,7 @@ MAY_IMPORT = {
         "retrain",
         "pack",
     }
-    | {"data", "run", "tasks"},
+    | {"data", "run", "simulate", "tasks"},
     "cli": None,  # words on a terminal may use everything
 }
 NOUN_INSTEAD = (

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from zeroskip.concepts import Progress, Recipe
     from zeroskip.contract import Task
     from zeroskip.prune import ActivationPruning
+    from zeroskip.prune.plan import Cost
+    from zeroskip.simulate import Accelerator
 
 ACTIVATIONS = typer.Option(
     "--activations",
@@ -53,6 +55,12 @@ WHILE_TRAINING = typer.Option(
     "the same error than by size, for tasks whose train() calls on_step.",
 )
 DIVISOR = typer.Option(min=1.0, help="Retrain at the task's learning rate divided by this (Han et al.: 10).")
+COST_ON = typer.Option(
+    metavar="MACHINE",
+    help="Spend the budget of error where this machine gains most, e.g. eie, scnn, or a Python file (see simulate).",
+)
+COST_EXAMPLES = 4  # cycles differ by the zeros of an example's activations
+COST = typer.Option(help="With --cost-on: what shall fall, cycles or joules.")
 
 
 @app.command()
@@ -65,6 +73,8 @@ def prune(
     sparsity: Annotated[float | None, SPARSITY] = None,
     rounds: Annotated[int | None, ROUNDS] = None,
     while_training: Annotated[bool, WHILE_TRAINING] = False,
+    cost_on: Annotated[str | None, COST_ON] = None,
+    cost: Annotated[str, COST] = "cycles",
     learning_rate_divisor: Annotated[float | None, DIVISOR] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
     data: Annotated[Path | None, DATA] = None,
@@ -77,6 +87,7 @@ def prune(
     rise, sigmas = _rise(max_error_rise)
     _check_ways(sparsity, rounds, rise, while_training, pattern)
     _check_activations(activations, sigmas, sparsity, pattern, learning_rate_divisor)
+    machine = _cost_machine(cost_on, cost, activations or sparsity is not None)
     loaded = load_task(task, data, download)
     files.folder(out.parent)  # a place that cannot be written is better known before the training
     if activations:
@@ -94,7 +105,8 @@ def prune(
             "rounds": rounds,
         }
         divisor = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
-        recipe = _recipe(model, loaded, progress, while_training=while_training, train=divisor, **ways)
+        ways |= {"while_training": while_training, "train": divisor, "cost": (machine, cost)}
+        recipe = _recipe(model, loaded, progress, **ways)
         sparse = retrain.loop(model, recipe, loaded, progress=progress)
     runs.save_tensors(out, sparse.model.state_dict())
     history = [asdict(point) for point in sparse.history]
@@ -125,6 +137,7 @@ def _recipe(
     rounds: int | None,
     while_training: bool,
     train: dict[str, Any] | None,
+    cost: tuple[Accelerator | None, str],
 ) -> Recipe:
     from zeroskip import contract, measure
     from zeroskip import prune as pruning
@@ -134,14 +147,42 @@ def _recipe(
     profile = measure.profile(model, task, progress=progress)
     if sparsity is None:
         rise = contract.one_example(task) if max_error_rise is None else max_error_rise
-        return pruning.plan(profile, pattern=pattern, max_error_rise=rise, train=train)
+        price = _price(model, task, pattern, *cost)
+        return pruning.plan(profile, pattern=pattern, max_error_rise=rise, cost=price, train=train)
     steps = pruning.schedules.cubic(sparsity, rounds or 4)
     return pruning.plan(profile, pattern=pattern, max_error_rise=None, sparsities=steps, train=train)
 
 
+def _cost_machine(words: str | None, cost: str, other_way: bool) -> Accelerator | None:
+    """The machine that --cost-on names, looked for before any training."""
+    from zeroskip.cli.simulate import machines
+    from zeroskip.simulate.cost import OF
+
+    if words is None and cost == OF[0]:
+        return None
+    found = machines(words)
+    if other_way or len(found) > 1 or cost not in OF:
+        raise RecipeError(
+            "--cost-on names one machine, with --cost cycles or joules, and goes with --max-error-rise."
+        )
+    return found[0]
+
+
+def _price(model: nn.Module, task: Task, pattern: str, machine: Accelerator | None, of: str) -> Cost | None:
+    """What the network costs on the machine, as a function of sparsities, by a few examples."""
+    from zeroskip import contract, measure, simulate
+
+    if machine is None:
+        return None
+    trace = measure.trace(model, contract.batch(task)[:COST_EXAMPLES])
+    return simulate.cost_on(machine, trace, of=of, pattern=pattern)
+
+
 def _rise(word: str | None) -> tuple[float | None, float | None]:
     """The rise as a number, or how many sigma it is; "1sigma" -> (None, 1.0)."""
-    match = re.fullmatch(r"([0-9.eE+-]+)\s*(sigma)?", word or "0")
+    if word is None:
+        return None, None
+    match = re.fullmatch(r"([0-9.eE+-]+)\s*(sigma)?", word)
     try:
         number = float(match[1]) if match else -1.0
     except ValueError:
@@ -150,8 +191,6 @@ def _rise(word: str | None) -> tuple[float | None, float | None]:
         raise RecipeError(
             f"--max-error-rise {word} is no number from 0 up. 0.01 allows one point more; or 1sigma."
         )
-    if word is None:
-        return None, None
     return (None, number) if match and match[2] else (number, None)
 
 
@@ -188,9 +227,7 @@ def _prune_activations(
         say(f"test error {report.show_error(before)} -> {report.show_error(after)}")
         if found.note:
             say(found.note)
-        say(
-            f"wrote {out}, thresholds with the weights; next: zeroskip pack {contract.name(task)} {out} --out model.zs"
-        )
+        say(f"wrote {out}, thresholds with the weights; next: zeroskip pack, as for any weights")
 
 
 def _start(

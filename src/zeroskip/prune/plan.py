@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from zeroskip.concepts import LayerProfile, Profile, Recipe, Round
 from zeroskip.errors import PatternError, RecipeError
 from zeroskip.patterns import Pattern, block_size, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
+
+Cost = Callable[[Mapping[str, float]], float]
+"""What a network costs whose layers have these sparsities, the others as they are: cycles, joules, bytes, ..."""
 
 
 def plan(
@@ -20,6 +23,7 @@ def plan(
     pattern: str | Mapping[str, str] = "free",
     max_error_rise: float | None = 0.0,
     sparsities: Sequence[float] | None = None,
+    cost: Cost | None = None,
     train: Mapping[str, Any] | None = None,
 ) -> Recipe:
     """A recipe whose rounds reach `sparsities` of the layers that `pattern` fits, spread by sensitivity.
@@ -29,6 +33,8 @@ def plan(
     layer that the pattern does not fit stays dense, with a warning. Raises RecipeError or PatternError where
     the sparsities or the pattern cannot be had.
 
+    cost   what a network of given sparsities costs (`simulate.cost_on`): each round then leaves 0.7 of what can be
+           saved of it, pruned where it falls most for the rise in error
     train  keywords for each retraining. By default it is the task's own training over again: on digits that left
            19x fewer weights, and {"learning_rate_divisor": 10}, as in Han et al., 9x (3 seeds, no error rise)
 
@@ -41,8 +47,11 @@ def plan(
     _tell_dense(profile.layers, named, pattern)
     fixed = {name: s for name, text in named.items() if (s := parse(text).fixed_sparsity) is not None}
     free = [layer for layer in profile.layers if layer.name in named and layer.name not in fixed]
-    totals = _reachable(free, fixed, named, sparsities)
-    shares = [{**fixed, **allocate(free, total)} for total in totals]
+    if cost is None:
+        parts = [allocate(free, total) for total in _reachable(free, fixed, named, sparsities)]
+    else:
+        parts = _by_cost(free, cost, sparsities)
+    shares = [{**fixed, **part} for part in parts]
     rounds = tuple(Round(sparsity=share, pattern=named, train=dict(train or {})) for share in shares)
     return Recipe(rounds, max_error_rise, _reasons(profile, shares[-1]))
 
@@ -119,9 +128,7 @@ def allocate(layers: Sequence[LayerProfile], sparsity: float) -> dict[str, float
     """
     if not layers:
         return {}
-    seen = [error for layer in layers for error in layer.sensitivity.values() if math.isfinite(error)]
-    worst = max(seen, default=1.0)
-    curves = {layer.name: _curve(layer, worst) for layer in layers}
+    curves = _curves(layers)
     total = sum(layer.weights for layer in layers)
 
     def shares(tolerance: float) -> dict[str, float]:
@@ -135,6 +142,92 @@ def allocate(layers: Sequence[LayerProfile], sparsity: float) -> dict[str, float
         pruned = sum(shares(middle)[layer.name] * layer.weights for layer in layers)
         low, high = (middle, high) if pruned < sparsity * total else (low, middle)
     return shares(high)
+
+
+class _Step(NamedTuple):
+    """A layer loses so many more of its weights: so much cost is saved, for so much damage."""
+
+    layer: str
+    sparsity: float
+    damage: float
+    saved: float
+
+
+def _by_cost(
+    layers: Sequence[LayerProfile], cost: Cost, sparsities: Sequence[float] | None
+) -> list[dict[str, float]]:
+    """Rounds that each leave 0.7 of the cost that can be saved: those steps first that save most for their damage.
+
+    Layers are taken to cost and to mind each for itself, as on machines that compute one after the other.
+    """
+    if sparsities is not None:
+        raise RecipeError("a plan by cost makes its own rounds. Give `sparsities` or `cost`, not both.")
+    curves, dense = _curves(layers), _asked(cost, {})
+    steps = [step for layer in layers for step in _steps(layer, curves[layer.name], cost, dense)]
+    if not steps:
+        raise RecipeError(
+            f"the cost stays {dense:g} whatever is pruned, so there is nothing to plan by it. Leave `cost` out, or "
+            f"choose a pattern that leaves the sparsity free and a machine that gains from zeros in weights."
+        )
+    steps.sort(key=lambda step: -step.saved / step.damage)
+    return [_taken(layers, steps, share) for share in geometric(0.7, 16)]
+
+
+def _steps(layer: LayerProfile, curve: list[tuple[float, float]], cost: Cost, dense: float) -> list[_Step]:
+    """From dense on, always to the point that saves most for its damage: the convex hull of cost over damage."""
+    points, found = _points(layer, curve, cost, dense), []
+    while len(points) > 1:
+        (start, before, paid), *ahead = points
+        steps = [_Step(layer.name, end - start, hurt - before, paid - left) for end, hurt, left in ahead]
+        best = max(range(len(steps)), key=lambda at: steps[at].saved / steps[at].damage)
+        if steps[best].saved <= 0:
+            break
+        found.append(steps[best])
+        points = ahead[best:]
+    return found
+
+
+def _points(
+    layer: LayerProfile, curve: list[tuple[float, float]], cost: Cost, dense: float
+) -> list[tuple[float, float, float]]:
+    """(sparsity, damage squared, cost), eight for each piece of the curve.
+
+    Squared, since retraining repairs many small damages better than a large one, so that every layer that costs
+    anything loses its easy weights first.
+    """
+    places = [min(sparsity, _most(layer)) for sparsity, _ in curve]
+    costs = [dense, *(_asked(cost, {layer.name: place}) for place in places[1:])]
+    known = [(place, hurt, paid) for place, (_, hurt), paid in zip(places, curve, costs, strict=True)]
+    found = [(0.0, 0.0, dense)]
+    for (s0, d0, c0), (s1, d1, c1) in pairwise(known):
+        parts = [part / 8 for part in range(1, 9)]
+        found += [(s0 + f * (s1 - s0), (d0 + f * (d1 - d0)) ** 2, c0 + f * (c1 - c0)) for f in parts]
+    return found
+
+
+def _taken(layers: Sequence[LayerProfile], steps: Sequence[_Step], share: float) -> dict[str, float]:
+    """Layer name -> sparsity after steps that save `share` of what all save; the last one in part."""
+    found = dict.fromkeys((layer.name for layer in layers), 0.0)
+    left = share * sum(step.saved for step in steps)
+    for step in steps:
+        found[step.layer] += min(1.0, left / step.saved) * step.sparsity
+        left -= step.saved
+        if left <= 0:
+            break
+    return found
+
+
+def _asked(cost: Cost, sparsities: Mapping[str, float]) -> float:
+    value = cost(sparsities)
+    if not 0 <= value < math.inf:  # also catches NaN
+        raise RecipeError(f"cost gave {value} for {dict(sparsities)}. It must be a number from 0 up.")
+    return value
+
+
+def _curves(layers: Sequence[LayerProfile]) -> dict[str, list[tuple[float, float]]]:
+    """Layer name -> its curve, on one scale of damage."""
+    seen = [error for layer in layers for error in layer.sensitivity.values() if math.isfinite(error)]
+    return {layer.name: _curve(layer, max(seen, default=1.0)) for layer in layers}
 
 
 def _curve(layer: LayerProfile, worst: float) -> list[tuple[float, float]]:

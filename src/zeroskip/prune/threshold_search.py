@@ -52,7 +52,9 @@ def thresholds(
     (0.61, {'fc1': 0.35, 'fc2': 0.41, 'fc3': 0.62})
     """
     if layers is not None and not layers:
-        raise RecipeError("layers=[] names none that may get a threshold. Name some, or leave it out for all.")
+        raise RecipeError(
+            "layers=[] names none that may get a threshold. Name some, or leave it out for all."
+        )
     if evaluations < 1:
         raise RecipeError(f"{evaluations} evaluations find nothing. Give 100 or more.")
     if not 0 <= max_error_rise < math.inf:

@@ -18,7 +18,8 @@ from zeroskip.report.reproduction import (
     reproduction_summary,
     reproduction_tables,
 )
-from zeroskip.report.simulation import layer_cost_table, machine_table
+from zeroskip.report.simulation import layer_cost_table, machine_table, sweep_table
+from zeroskip.report.simulation_page import simulation_html, sweep_html
 from zeroskip.report.text import (
     choice_table,
     comparison_table,
@@ -59,7 +60,10 @@ __all__ = [
     "show_seconds",
     "show_share",
     "show_times",
+    "simulation_html",
     "summary_table",
+    "sweep_html",
+    "sweep_table",
     "threshold_table",
     "timing_table",
 ]

@@ -57,6 +57,31 @@ def layer_cost_table(estimate: Told) -> Grid:
     return Grid(title, LAYERS, cells, " ".join(sorted(notes)), marks={len(cells) - 1: "total"})
 
 
+def sweep_table(machine: str, rows: Sequence[Told]) -> Grid:
+    """One line for each machine of a sweep.
+
+    rows  {"numbers": {parameter: number}, "cycles", "seconds", "utilisation", "roof", "dram_bytes", "joules"}
+
+    >>> Console().print(sweep_table("EIE", rows))
+    """
+    names = tuple(rows[0]["numbers"])
+    columns = (*names, "cycles", "time", "in use", "bound by", "DRAM", "energy")
+    cells = tuple(
+        (
+            *(f"{row['numbers'][name]:,g}" for name in names),
+            show_count(row["cycles"]),
+            show_seconds(row["seconds"]),
+            show_share(row["utilisation"]),
+            row["roof"],
+            show_bytes(row["dram_bytes"]),
+            _joules(row["joules"]),
+        )
+        for row in rows
+    )
+    note = "How operands lie in DRAM stays as the machine has it, also where its lanes are others."
+    return Grid(f"{machine} with other numbers", columns, cells, note)
+
+
 def _machine(one: Told) -> tuple[str, ...]:
     total = one["total"]
     return (

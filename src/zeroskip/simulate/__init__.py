@@ -8,10 +8,13 @@ dataflows/ how each shares a layer out; audit.py where its slots went; traffic.p
 
 from zeroskip.simulate import dataflows, formats, machines, masks
 from zeroskip.simulate.accelerator import Accelerator, Memory
+from zeroskip.simulate.cost import cost_on
 from zeroskip.simulate.energy import DRAM, TABLES, Energy
 from zeroskip.simulate.engine import estimate
 from zeroskip.simulate.machines import CHIPS
 from zeroskip.simulate.results import Estimate, LayerEstimate, less_energy
+from zeroskip.simulate.sizes import cross_overs, format_sizes
+from zeroskip.simulate.vary import parameters, vary
 from zeroskip.simulate.workload import Workload, of_masks, of_trace
 
 __all__ = [
@@ -24,12 +27,17 @@ __all__ = [
     "LayerEstimate",
     "Memory",
     "Workload",
+    "cost_on",
+    "cross_overs",
     "dataflows",
     "estimate",
+    "format_sizes",
     "formats",
     "less_energy",
     "machines",
     "masks",
     "of_masks",
     "of_trace",
+    "parameters",
+    "vary",
 ]
