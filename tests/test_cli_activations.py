@@ -102,6 +102,7 @@ def test_one_sigma_is_the_spread_of_five_trainings(call: Call, tmp_path: Path) -
         (["prune", TASK, "--activations", "--sparsity", "0.5", "--out", "x"], "goes with --max-error-rise alone"),
         (["measure", TASK, "--out", "x"], "--out goes with --activations"),
         (["reproduce", "minerva", "--codec"], "--codec is about eyeriss"),
+        (["reproduce", "minerva", "--weights", "x", "--network", "minerva-webkb"], "does not start from given"),
     ],
 )  # fmt: skip
 def test_words_that_do_not_go_together_are_one_sentence(call: Call, words: list[str], sentence: str) -> None:

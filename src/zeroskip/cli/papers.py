@@ -117,6 +117,10 @@ def _check_words(
         raise RecipeError("--analytic leaves out what --out and --results are for. Give one or the other.")
     if out and paper is None:
         raise RecipeError("--out measures one paper. Name it: zeroskip reproduce han2015 --out RUN.")
+    if weights and paper not in ("han2015", "deep-compression", "eyeriss"):
+        raise RecipeError(
+            f"{paper or 'a table of all papers'} does not start from given --weights. Leave them out."
+        )
     if weights and len(network or []) != 1:
         raise RecipeError("--weights are those of one network. Name it with --network.")
 
