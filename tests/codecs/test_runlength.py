@@ -140,8 +140,9 @@ def test_a_flipped_bit_is_refused_or_gives_the_values_that_these_words_spell(val
         found = runlength.decode(words, len(values))
     except PackError:
         return
-    assert runlength.encode(found).tolist() == words.tolist()  # only a level's own bits can change unnoticed
-    np.testing.assert_array_equal((found != values).sum(), 1)
+    # A level's own bits can change unnoticed, and a run where a filling zero makes up for it: [5, 0] and [0, 5].
+    assert runlength.encode(found).tolist() == words.tolist()
+    assert (found != values).any()
 
 
 @given(values=VALUES, cut=st.integers(1, 5), more=st.integers(1, 200))
