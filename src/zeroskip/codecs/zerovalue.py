@@ -147,33 +147,20 @@ def _spreader(machine: Machine, width: int) -> Callable[..., None]:
 def _packer_code(width: int) -> Function:
     """pack(values, flags, kept, count, size): whole vectors, each stored in full where the last one's end is."""
     lanes, element = _VECTOR // width, f"i{8 * width}"
-    kind, mask = vector(lanes, element), vector(lanes, "i1")
+    kind = vector(lanes, element)
     f = Function("pack", dict.fromkeys(["values", "flags", "kept", "count"], POINTER) | {"size": INTEGER})
     total = f.slot(INTEGER, "0")
     with f.loop(0, "%size", lanes) as index:
         values = f.load(kind, f.at("%values", index, element))
         nonzero = f.value(f"icmp ne {kind} {values}, zeroinitializer")
-        packed = f.call(
-            kind, f"llvm.experimental.vector.compress.v{lanes}{element}",
-            f"{kind} {values}", f"{mask} {nonzero}", f"{kind} poison",
-        )  # fmt: skip
+        packed = f.compressed(lanes, nonzero, values, element=element)
         f.store(kind, packed, f.at("%kept", f.load(INTEGER, total), element))
-        f.store(INTEGER, f.add(f.load(INTEGER, total), _flags(f, lanes, index, nonzero)), total)
+        bits = f.value(f"bitcast {vector(lanes, 'i1')} {nonzero} to i{lanes}")
+        place = f.at("%flags", f.value(f"lshr i64 {index}, 3"), "i8")
+        f.do(f"store i{lanes} {bits}, ptr {place}, align 1")
+        f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(lanes, nonzero)), total)
     f.store(INTEGER, f.load(INTEGER, total), "%count")
     return f
-
-
-def _flags(f: Function, lanes: int, index: str, nonzero: str) -> str:
-    """Store a vector's mask, and return how many of its bits are set."""
-    bits = f.value(f"bitcast {vector(lanes, 'i1')} {nonzero} to i{lanes}")
-    place = f.at("%flags", f.value(f"lshr i64 {index}, 3"), "i8")
-    f.do(f"store i{lanes} {bits}, ptr {place}, align 1")
-    return _count(f, lanes, bits)
-
-
-def _count(f: Function, lanes: int, bits: str) -> str:
-    wide = bits if lanes == 64 else f.value(f"zext i{lanes} {bits} to i64")
-    return f.call(INTEGER, "llvm.ctpop.i64", f"i64 {wide}")
 
 
 def _spreader_code(width: int) -> Function:
@@ -185,12 +172,13 @@ def _spreader_code(width: int) -> Function:
     with f.loop(0, "%size", lanes) as index:
         place = f.at("%flags", f.value(f"lshr i64 {index}, 3"), "i8")
         bits = f.value(f"load i{lanes}, ptr {place}, align 1")
+        flags = f.value(f"bitcast i{lanes} {bits} to {mask}")
         spread = f.call(
             kind, f"llvm.masked.expandload.v{lanes}{element}",
             f"ptr {f.at('%kept', f.load(INTEGER, total), element)}",
-            f"{mask} {f.value(f'bitcast i{lanes} {bits} to {mask}')}", f"{kind} zeroinitializer",
+            f"{mask} {flags}", f"{kind} zeroinitializer",
         )  # fmt: skip
         f.store(kind, spread, f.at("%tensor", index, element))
-        f.store(INTEGER, f.add(f.load(INTEGER, total), _count(f, lanes, bits)), total)
+        f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(lanes, flags)), total)
     f.store(INTEGER, f.load(INTEGER, total), "%count")
     return f

@@ -14,7 +14,7 @@ from zeroskip.emit.cache import cached
 
 POINTER = "ptr"
 INTEGER = "i64"
-SHORT = {"float": "f32", "half": "f16", "i32": "i32"}  # in the names of intrinsics
+SHORT = {"float": "f32", "half": "f16"}  # in the names of intrinsics; integers are called as they are
 
 
 def vector(lanes: int, element: str = "float") -> str:
@@ -169,14 +169,17 @@ class Function:
 
     def compressed(self, lanes: int, mask: str, a: str, *, element: str = "float") -> str:
         """Vector that begins with the lanes of `a` where the mask is true, in their order; the rest is anything."""
-        kind, name = vector(lanes, element), f"llvm.experimental.vector.compress.v{lanes}{SHORT[element]}"
+        kind, name = (
+            vector(lanes, element),
+            f"llvm.experimental.vector.compress.v{lanes}{SHORT.get(element, element)}",
+        )
         return self.call(kind, name, f"{kind} {a}", f"{vector(lanes, 'i1')} {mask}", f"{kind} poison")
 
     def count(self, lanes: int, mask: str) -> str:
         """How many lanes of the mask are true."""
         bits = self.value(f"bitcast {vector(lanes, 'i1')} {mask} to i{lanes}")
         ones = self.call(f"i{lanes}", f"llvm.ctpop.i{lanes}", f"i{lanes} {bits}")
-        return self.value(f"zext i{lanes} {ones} to i64")
+        return ones if lanes == 64 else self.value(f"zext i{lanes} {ones} to i64")
 
     def prefetch(self, pointer: str, *, level: int = 1) -> None:
         """Ask for the cache line at `pointer`, wherever that is, to be brought into a cache of that level."""

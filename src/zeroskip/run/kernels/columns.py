@@ -28,7 +28,6 @@ from zeroskip.run.kernels.columns_dense import FallingBack
 from zeroskip.run.kernels.columns_list import (
     PAD,
     List,
-    ask_second_level,
     clear,
     finish,
     listed,
@@ -263,7 +262,7 @@ def _ask(k: _Kernel, row: str, place: str, outputs: int) -> None:
     """Ask for the weights of so many outputs of a row."""
     begin = k.f.value(f"lshr i64 {k.f.multiply(place, BITS[k.kind])}, 3")
     for offset in range(0, max(1, outputs * BITS[k.kind] // 8), LINE):
-        ask_second_level(k.f, k.f.at(row, k.f.add(begin, offset), "i8"))
+        k.f.prefetch(k.f.at(row, k.f.add(begin, offset), "i8"), level=2)
 
 
 KERNELS = tuple(

@@ -54,7 +54,7 @@ def listed(f: Function, lanes: int, begin: str, inputs: str, xs: Sequence[str]) 
     places, *values = [f.at(begin, f.multiply(f.add(inputs, PAD), each)) for each in range(len(xs) + 1)]
     found, single = f.slot(INTEGER, "0"), f.slot(INTEGER, "0")
     with f.loop(0, inputs, lanes) as column:
-        mask = f.below(lanes, f.value(f"sub i64 {inputs}, {column}"))
+        mask = f.below(lanes, f.subtract(inputs, column))
         vectors = [f.load_masked(lanes, mask, f.at(x, column)) for x in xs]
         # Unordered: what is not a number is not zero.
         present = [f.value(f"fcmp une {vector(lanes)} {each}, zeroinitializer") for each in vectors]
@@ -62,12 +62,13 @@ def listed(f: Function, lanes: int, begin: str, inputs: str, xs: Sequence[str]) 
         for each in present[1:]:
             needed = f.value(f"or {vector(lanes, 'i1')} {needed}, {each}")
         count = f.load(INTEGER, found)
-        _append(f, lanes, "i32", _numbers(f, lanes, column), needed, f.at(places, count))
+        numbers = f.compressed(lanes, needed, _numbers(f, lanes, column), element="i32")
+        f.store(vector(lanes, "i32"), numbers, f.at(places, count))
         for one, target in zip(vectors, values, strict=True):
-            _append(f, lanes, "f32", one, needed, f.at(target, count))
+            f.store(vector(lanes), f.compressed(lanes, needed, one), f.at(target, count))
         for total, some in ((found, [needed]), (single, present)):
             for each in some:
-                f.store(INTEGER, f.add(f.load(INTEGER, total), _ones(f, lanes, each)), total)
+                f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(lanes, each)), total)
     count = f.load(INTEGER, found)
     for offset in range(0, PAD, lanes):
         f.store(vector(lanes, "i32"), _splat(f, lanes, inputs), f.at(places, f.add(count, offset)))
@@ -101,19 +102,11 @@ def finish(
     >>> finish(f, 16, "%scratch", y, out, scale, bias, relu=True)
     """
     with f.loop(0, out, lanes) as place:
-        mask = f.below(lanes, f.value(f"sub i64 {out}, {place}"))
+        mask = f.below(lanes, f.subtract(out, place))
         total = f.load(vector(lanes), f.at(sums, place))
         factor, shift = (f.load_masked(lanes, mask, f.at(each, place)) for each in (scale, bias))
         result = f.multiply_add(lanes, total, factor, shift)
         f.store_masked(lanes, mask, f.relu(lanes, result) if relu else result, f.at(y, place))
-
-
-def ask_second_level(f: Function, pointer: str) -> None:
-    """Ask for the cache line at `pointer` to come into the second-level cache: the first holds what is in use.
-
-    >>> ask_second_level(f, row)
-    """
-    f.perform("llvm.prefetch.p0", f"ptr {pointer}", "i32 0", "i32 2", "i32 1")
 
 
 def _numbers(f: Function, lanes: int, first: str) -> str:
@@ -124,19 +117,3 @@ def _numbers(f: Function, lanes: int, first: str) -> str:
 
 def _splat(f: Function, lanes: int, number: str) -> str:
     return f.splat(lanes, f.value(f"trunc i64 {number} to i32"), "i32")
-
-
-def _ones(f: Function, lanes: int, flags: str) -> str:
-    """How many lanes of a mask are true."""
-    bits = f.value(f"bitcast {vector(lanes, 'i1')} {flags} to i{lanes}")
-    count = f.call(f"i{lanes}", f"llvm.ctpop.i{lanes}", f"i{lanes} {bits}")
-    return f.value(f"zext i{lanes} {count} to i64")
-
-
-def _append(f: Function, lanes: int, element: str, values: str, flags: str, pointer: str) -> None:
-    """Write the lanes whose flag is true, one after the other, and anything behind them."""
-    kind = vector(lanes, "float" if element == "f32" else element)
-    # Compressed in a register: instructions that do so on the way to memory are many times slower on Zen.
-    name = f"llvm.experimental.vector.compress.v{lanes}{element}"
-    chosen = f.call(kind, name, f"{kind} {values}", f"{vector(lanes, 'i1')} {flags}", f"{kind} poison")
-    f.store(kind, chosen, pointer)

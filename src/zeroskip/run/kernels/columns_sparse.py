@@ -23,7 +23,6 @@ from zeroskip.run.kernels.columns_dense import FallingBack
 from zeroskip.run.kernels.columns_list import (
     PAD,
     List,
-    ask_second_level,
     clear,
     finish,
     listed,
@@ -148,7 +147,7 @@ def _sweep(f: Function, whole: str, entry: str, found: List, begin: str, words: 
         for stream, factor, way in zip(streams, factors, ahead, strict=True):
             group = f.load(POINTER, stream)
             for line in range(LINES):
-                ask_second_level(f, f.at(f.at(group, way), 64 * line, "i8"))
+                f.prefetch(f.at(f.at(group, way), 64 * line, "i8"), level=2)
             weights, after = _group(f, group)
             totals = [
                 f.multiply_add(LANES, each, factor, total)
