@@ -238,8 +238,8 @@ def test_no_byte_outside_the_weights_the_tensors_and_the_scratch_is_touched(
 
 def test_the_pieces_of_the_scratch_do_not_overlap_and_have_room_for_what_dense_images_need() -> None:
     sizes = shape.shape(layer_of(30, 64, (3, 3), (20, 20), padding=(1, 1)))
-    cut = Cut(lanes=16, vectors=4, together=6, parts=2, channels=16, groups=1, images=1, lines=7)
-    rooms = gather.rooms(sizes, cut)
+    cut = Cut(sizes, lanes=16, vectors=4, together=6, parts=2, channels=16, groups=1, images=1, lines=7)
+    rooms = gather.rooms(cut)
     begins = [*rooms.values()]
     assert begins == sorted(begins)
     assert rooms["row places"] - rooms["row values"] >= 9 * 20 * 16  # 7 lines read 9 rows
@@ -254,14 +254,16 @@ def test_rows_of_taps_are_worked_on_one_by_one_where_a_vector_of_channels_has_to
     assert shape.cut(small, replace(HERE, vector_bytes=64), near=True).groups == 1
     for sizes in (wide, small):
         near = shape.cut(sizes, HERE, near=True)
-        assert 4 * near.weights(sizes) <= shape.NEAR
+        assert 4 * near.weights <= shape.NEAR
         assert near.passes == near.parts * near.groups
 
 
 def test_weights_are_stored_block_by_block_part_by_part_tap_by_tap() -> None:
     layer = layer_of(30, 70, (3, 2), (8, 8))
-    cut = Cut(lanes=16, vectors=4, together=6, parts=2, channels=16, groups=1, images=1, lines=7)
-    stored, bias = gather.weights(layer, shape.shape(layer), cut)
+    cut = Cut(
+        shape.shape(layer), lanes=16, vectors=4, together=6, parts=2, channels=16, groups=1, images=1, lines=7
+    )
+    stored, bias = gather.weights(layer, cut)
     assert stored.shape == (2, 2, 3, 2, 16, 64)
     assert stored[1, 1, 2, 0, 5, 4] == layer.weight[64 + 4, 16 + 5, 2, 0]
     assert not stored[1, :, :, :, :, 6:].any()

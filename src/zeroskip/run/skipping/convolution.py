@@ -81,11 +81,10 @@ def build(layer: Layer, machine: Machine, relu: bool, *, near: bool = False) -> 
     >>> build(conv, detect(), True)(torch.zeros(2, 64, 14, 14)).shape
     torch.Size([2, 128, 14, 14])
     """
-    sizes = shape(layer)
-    how = cut(sizes, machine, near=near)
-    text = gather.emit(sizes, how, relu=relu).text(machine)
+    how = cut(shape(layer), machine, near=near)
+    text = gather.emit(how, relu=relu).text(machine)
     run = compile_function(text, "gather", machine, len(gather.ARGUMENTS))
-    weights, bias = gather.weights(layer, sizes, how)
+    weights, bias = gather.weights(layer, how)
     outputs, height, width = layer.output_shape
     return Skipping(
         run,
@@ -94,7 +93,7 @@ def build(layer: Layer, machine: Machine, relu: bool, *, near: bool = False) -> 
         tuple(layer.input_shape),
         (outputs, height, width),
         (height * width * outputs, 1, width * outputs, outputs),
-        gather.rooms(sizes, how)["end"],
+        gather.rooms(how)["end"],
         machine,
     )
 

@@ -24,7 +24,7 @@ from zeroskip.run.skipping.lists import (
     emit_windows,
     load_number,
 )
-from zeroskip.run.skipping.shape import LINE, Cut, Shape
+from zeroskip.run.skipping.shape import LINE, Cut
 
 ARGUMENTS = {
     **dict.fromkeys(("weights", "bias", "x", "y", "scratch"), POINTER),
@@ -32,13 +32,14 @@ ARGUMENTS = {
 }
 
 
-def weights(layer: Layer, shape: Shape, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
+def weights(layer: Layer, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
     """Weights (blocks, parts, taps down, taps right, channels, outputs), and biases (blocks x outputs), zeros behind.
 
-    >>> weights(conv, shape, cut)[0].shape
+    >>> weights(conv, cut)[0].shape
     (3, 1, 3, 3, 64, 64)
     """
-    blocks = cut.blocks(shape)
+    shape = cut.shape
+    blocks = cut.blocks
     padded = np.zeros((blocks * cut.outputs, cut.parts * cut.channels, *shape.taps), np.float32)
     padded[: shape.outputs, : shape.channels] = layer.weight.detach().numpy()
     apart = padded.reshape(blocks, cut.outputs, cut.parts, cut.channels, *shape.taps)
@@ -51,14 +52,15 @@ def weights(layer: Layer, shape: Shape, cut: Cut) -> tuple[np.ndarray, np.ndarra
     return memory, bias
 
 
-def rooms(shape: Shape, cut: Cut) -> dict[str, int]:
+def rooms(cut: Cut) -> dict[str, int]:
     """Where in the scratch each piece begins, in floats; "end" is how many there are.
 
-    >>> rooms(shape, cut)["end"]
+    >>> rooms(cut)["end"]
     184320
     """
-    rows = 0 if shape.pointwise else cut.rows(shape)
-    windows = cut.windows(shape)
+    shape = cut.shape
+    rows = 0 if shape.pointwise else cut.rows
+    windows = cut.windows
     row, listed = rows * shape.width * cut.channels, windows * shape.window
     sizes = {
         **{"row values": row, "row places": row, "row starts": rows * (shape.width + 1)},
@@ -72,29 +74,29 @@ def rooms(shape: Shape, cut: Cut) -> dict[str, int]:
     return found | {"end": begin}
 
 
-def emit(shape: Shape, cut: Cut, *, relu: bool) -> Function:
+def emit(cut: Cut, *, relu: bool) -> Function:
     """The kernel in LLVM IR: all lists of a band of the output, then its sums.
 
-    >>> emit(shape, cut, relu=True).name
+    >>> emit(cut, relu=True).name
     'gather'
     """
+    shape = cut.shape
     f = Function("gather", ARGUMENTS)
-    at = {name: f.at("%scratch", place) for name, place in rooms(shape, cut).items()}
+    at = {name: f.at("%scratch", place) for name, place in rooms(cut).items()}
     pixels = shape.out_width * shape.outputs
     with f.loop(0, "%images", cut.images) as image, f.loop(0, shape.out_height, cut.lines) as line:
         images = f.smaller(cut.images, f.subtract("%images", image))
         lines = f.multiply(images, f.smaller(cut.lines, f.subtract(shape.out_height, line)))
-        _emit_lists(f, shape, cut, at, image, line, lines)
+        _emit_lists(f, cut, at, image, line, lines)
         y = f.at("%y", f.multiply(f.add(f.multiply(image, shape.out_height), line), pixels))
-        with f.loop(0, cut.blocks(shape)) as block, f.loop(0, cut.passes) as turn:
-            _emit_pass(f, shape, cut, at, block, turn, f.multiply(lines, shape.out_width), y, relu)
+        with f.loop(0, cut.blocks) as block, f.loop(0, cut.passes) as turn:
+            _emit_pass(f, cut, at, block, turn, f.multiply(lines, shape.out_width), y, relu)
     return f
 
 
-def _emit_lists(
-    f: Function, shape: Shape, cut: Cut, at: dict[str, str], image: str, line: str, lines: str
-) -> None:
+def _emit_lists(f: Function, cut: Cut, at: dict[str, str], image: str, line: str, lines: str) -> None:
     """The lists of all windows in `lines` rows of the output, and their order, for each part of the channels."""
+    shape = cut.shape
     top = f.subtract(f.multiply(line, shape.stride[0]), shape.before[0])
     above, rows = ("0", f.multiply(f.smaller(cut.images, f.subtract("%images", image)), shape.height))
     if cut.lines < shape.out_height:
@@ -109,24 +111,24 @@ def _emit_lists(
     with f.loop(0, cut.parts) as part:
         if not shape.pointwise:
             some = Lists(at["row values"], at["row places"], at["row starts"], f.slot(INTEGER, "0"))
-            emit_rows(f, shape, cut, x, rows, part, some)
+            emit_rows(f, cut, x, rows, part, some)
         with f.loop(0, cut.groups) as group:
             turn = f.add(f.multiply(part, cut.groups), group)
-            starts = _starts(f, shape, cut, at, turn)
+            starts = _starts(f, cut, at, turn)
             found = Lists(at["values"], at["places"], starts, filled)
             if shape.pointwise:
-                emit_rows(f, shape, cut, x, lines, part, found)
+                emit_rows(f, cut, x, lines, part, found)
             else:
-                emit_windows(f, shape, cut, band, group, some, found)
-            emit_order(f, starts, _order(f, shape, cut, at, turn), at["buckets"], windows)
+                emit_windows(f, cut, band, group, some, found)
+            emit_order(f, starts, _order(f, cut, at, turn), at["buckets"], windows)
 
 
-def _starts(f: Function, shape: Shape, cut: Cut, at: dict[str, str], turn: str) -> str:
-    return f.at(at["starts"], f.multiply(turn, cut.windows(shape) + 1), "i32")
+def _starts(f: Function, cut: Cut, at: dict[str, str], turn: str) -> str:
+    return f.at(at["starts"], f.multiply(turn, cut.windows + 1), "i32")
 
 
-def _order(f: Function, shape: Shape, cut: Cut, at: dict[str, str], turn: str) -> str:
-    return f.at(at["order"], f.multiply(turn, cut.windows(shape)), "i32")
+def _order(f: Function, cut: Cut, at: dict[str, str], turn: str) -> str:
+    return f.at(at["order"], f.multiply(turn, cut.windows), "i32")
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,6 @@ class _Pass:
 
 def _emit_pass(
     f: Function,
-    shape: Shape,
     cut: Cut,
     at: dict[str, str],
     block: str,
@@ -162,7 +163,8 @@ def _emit_pass(
     relu: bool,
 ) -> None:
     """Add what one part of the channels gives in one group of taps to one block, for all windows of the band."""
-    size = cut.weights(shape)
+    shape = cut.shape
+    size = cut.weights
     number, first = f.add(f.multiply(block, cut.passes), turn), f.multiply(block, cut.outputs)
     left = f.subtract(shape.outputs, first)
     ragged = shape.outputs % cut.outputs
@@ -171,8 +173,8 @@ def _emit_pass(
         f.at("%bias", first),
         f.value(f"icmp eq i64 {turn}, 0"),
         f.at(y, first),
-        _starts(f, shape, cut, at, turn),
-        _order(f, shape, cut, at, turn),
+        _starts(f, cut, at, turn),
+        _order(f, cut, at, turn),
         _least(f, cut, turn) if relu else None,
         tuple(f.below(cut.lanes, f.add(left, -cut.lanes * each)) for each in range(cut.vectors))
         if ragged
@@ -182,10 +184,10 @@ def _emit_pass(
     whole = f.subtract(windows, f.value(f"urem i64 {windows}, {cut.together}"))
     lists = Lists(at["values"], at["places"], one.starts, "")
     with f.loop(0, whole, cut.together) as each:
-        _emit_windows(f, shape, cut, one, lists, [f.add(each, offset) for offset in range(cut.together)])
+        _emit_windows(f, cut, one, lists, [f.add(each, offset) for offset in range(cut.together)])
     if cut.together > 1:
         with f.loop(whole, windows) as each:
-            _emit_windows(f, shape, cut, one, lists, [each])
+            _emit_windows(f, cut, one, lists, [each])
 
 
 def _least(f: Function, cut: Cut, turn: str) -> str:
@@ -196,8 +198,9 @@ def _least(f: Function, cut: Cut, turn: str) -> str:
     return f.splat(cut.lanes, f.value(f"select i1 {is_last}, float 0.0, float 0xFFF0000000000000"))
 
 
-def _emit_windows(f: Function, shape: Shape, cut: Cut, one: _Pass, lists: Lists, ranks: list[str]) -> None:
+def _emit_windows(f: Function, cut: Cut, one: _Pass, lists: Lists, ranks: list[str]) -> None:
     """Sum some windows together: as far as the shortest reaches all in one loop, then what is left of each."""
+    shape = cut.shape
     windows = [load_number(f, one.order, rank) for rank in ranks]
     begins = [load_number(f, one.starts, window) for window in windows]
     counts = [

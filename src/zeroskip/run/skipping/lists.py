@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroskip.emit import INTEGER, Function, vector
-from zeroskip.run.skipping.shape import Cut, Shape
+from zeroskip.run.skipping.shape import Cut
 
 BUCKETS = 64  # of lengths, when windows are sorted by them
 
@@ -33,13 +33,14 @@ class Band:
     above: str
 
 
-def emit_rows(f: Function, shape: Shape, cut: Cut, x: str, count: str, part: str, lists: Lists) -> None:
+def emit_rows(f: Function, cut: Cut, x: str, count: str, part: str, lists: Lists) -> None:
     """List `count` rows of the images from pointer `x` on, one part of the channels; `starts` (count, width + 1).
 
     Of pointwise layers only the pixels that are read are listed, with `starts` (count x out width + 1,).
 
-    >>> emit_rows(f, shape, cut, "%x", "%rows", "0", lists)
+    >>> emit_rows(f, cut, "%x", "%rows", "0", lists)
     """
+    shape = cut.shape
     down, right = shape.stride if shape.pointwise else (1, 1)
     width = shape.out_width if shape.pointwise else shape.width
     first = ", ".join(f"i32 {4 * cut.outputs * lane}" for lane in range(cut.lanes))
@@ -53,16 +54,13 @@ def emit_rows(f: Function, shape: Shape, cut: Cut, x: str, count: str, part: str
             store_number(f, f.load(INTEGER, lists.filled), starts, column)
             if shape.pointwise:
                 f.store(vector(cut.lanes, "i32"), f"<{first}>", places)
-            _emit_pixel(
-                f, shape, cut, f.at(line, f.multiply(column, right * shape.channels)), part, lists, places
-            )
+            _emit_pixel(f, cut, f.at(line, f.multiply(column, right * shape.channels)), part, lists, places)
         store_number(f, f.load(INTEGER, lists.filled), starts, width)
 
 
-def _emit_pixel(
-    f: Function, shape: Shape, cut: Cut, pixel: str, part: str, lists: Lists, places: str
-) -> None:
+def _emit_pixel(f: Function, cut: Cut, pixel: str, part: str, lists: Lists, places: str) -> None:
     """Append the non-zeros of one part of a pixel, whose places the slot counts on."""
+    shape = cut.shape
     lanes, kind, numbers = cut.lanes, vector(cut.lanes), vector(cut.lanes, "i32")
     for channel in range(0, cut.channels, lanes):
         count = min(lanes, cut.channels - channel)
@@ -81,15 +79,14 @@ def _emit_pixel(
         f.store(numbers, f.value(f"add {numbers} {place}, {step}"), places)
 
 
-def emit_windows(
-    f: Function, shape: Shape, cut: Cut, band: Band, group: str, rows: Lists, windows: Lists
-) -> None:
+def emit_windows(f: Function, cut: Cut, band: Band, group: str, rows: Lists, windows: Lists) -> None:
     """List what one group of taps reads in the windows of a band, from lists of the band's rows.
 
     Places then count from the first weight of the group, and `starts` is (windows + 1,).
 
-    >>> emit_windows(f, shape, cut, Band("0", "%lines", "0"), "0", rows, windows)
+    >>> emit_windows(f, cut, Band("0", "%lines", "0"), "0", rows, windows)
     """
+    shape = cut.shape
     with f.loop(0, band.lines) as each:
         image = f.value(f"udiv i64 {each}, {shape.out_height}") if cut.images > 1 else "0"
         y = f.value(f"urem i64 {each}, {shape.out_height}") if cut.images > 1 else f.add(each, band.line)
@@ -102,14 +99,13 @@ def emit_windows(
                 down = f.multiply(f.add(tap, group), shape.dilation[0])
                 inside = f.value(f"icmp ult i64 {f.add(top, down)}, {shape.height}")
                 with f.when(inside):
-                    _emit_segment(f, shape, cut, f.add(first, down), tap, x, rows, windows)
+                    _emit_segment(f, cut, f.add(first, down), tap, x, rows, windows)
     store_number(f, f.load(INTEGER, windows.filled), windows.starts, f.multiply(band.lines, shape.out_width))
 
 
-def _emit_segment(
-    f: Function, shape: Shape, cut: Cut, row: str, tap: str, x: str, rows: Lists, windows: Lists
-) -> None:
+def _emit_segment(f: Function, cut: Cut, row: str, tap: str, x: str, rows: Lists, windows: Lists) -> None:
     """Append what one row of taps of the window at column `x` finds in a row of the image: one run of its list."""
+    shape = cut.shape
     lanes, width = cut.lanes, shape.width
     left = f.subtract(f.multiply(x, shape.stride[1]), shape.before[1])
     starts = f.at(rows.starts, f.multiply(row, width + 1), "i32")

@@ -45,7 +45,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Cut:
-    """How the work is cut.
+    """How the work on a convolution of that shape is cut.
 
     lanes     floats in a vector
     vectors   of outputs that a window sums in registers; a *block* of the weights belongs to so many
@@ -56,6 +56,7 @@ class Cut:
     ahead     lines of the weights of the next pass asked for at each step, if these come from beyond the caches
     """
 
+    shape: Shape
     lanes: int
     vectors: int
     together: int
@@ -76,24 +77,30 @@ class Cut:
         """How often the sums of a block are added to."""
         return self.parts * self.groups
 
-    def weights(self, shape: Shape) -> int:
+    @property
+    def weights(self) -> int:
         """Weights that a pass reads."""
-        return shape.taps[0] * shape.taps[1] // self.groups * self.channels * self.outputs
+        return self.shape.taps[0] * self.shape.taps[1] // self.groups * self.channels * self.outputs
 
-    def blocks(self, shape: Shape) -> int:
+    @property
+    def blocks(self) -> int:
         """Blocks of the weights."""
-        return -(-shape.outputs // self.outputs)
+        return -(-self.shape.outputs // self.outputs)
 
-    def rows(self, shape: Shape) -> int:
+    @property
+    def rows(self) -> int:
         """Rows of the input that so many rows of the output read at most."""
-        if self.lines == shape.out_height:
-            return self.images * shape.height
-        reach = (self.lines - 1) * shape.stride[0] + (shape.taps[0] - 1) * shape.dilation[0] + 1
-        return min(shape.height, reach)
+        if self.lines == self.shape.out_height:
+            return self.images * self.shape.height
+        reach = (
+            (self.lines - 1) * self.shape.stride[0] + (self.shape.taps[0] - 1) * self.shape.dilation[0] + 1
+        )
+        return min(self.shape.height, reach)
 
-    def windows(self, shape: Shape) -> int:
+    @property
+    def windows(self) -> int:
         """Output pixels worked on at a time."""
-        return self.images * self.lines * shape.out_width
+        return self.images * self.lines * self.shape.out_width
 
 
 def shape(layer: Layer) -> Shape:
@@ -166,7 +173,7 @@ def cut(sizes: Shape, machine: Machine, *, near: bool = False) -> Cut:
     steps = min(pixels, windows) * sizes.window // (parts * groups) * USUAL // together
     lines = row * channels // LINE
     return Cut(
-        *(lanes, vectors, together, parts, channels, groups),
+        *(sizes, lanes, vectors, together, parts, channels, groups),
         images=windows // pixels if several else 1,
         lines=sizes.out_height if whole else max(1, windows // sizes.out_width),
         ahead=int(min(MOST_AHEAD, max(1, lines // max(1, steps)))) if far else 0,
