@@ -29,7 +29,7 @@ test: setup  ## the test suite without long sweeps
 test-all: setup  ## with long sweeps
 	$(BIN)/python -m pytest -q -n 2 $(TESTS)
 
-reproduce: setup  ## every table of the papers, trained on MNIST in ZEROSKIP_DATA: about three hours on two cores
+reproduce: setup  ## every table of the papers, measured on the data of ZEROSKIP_DATA: hours
 	$(BIN)/zeroskip reproduce han2015 --out runs/reproduce
 	$(BIN)/zeroskip reproduce deep-compression --out runs/reproduce
 	$(BIN)/zeroskip reproduce deep-compression --network fc-layers --out runs/reproduce

@@ -39,6 +39,15 @@ def mnist_folder() -> Path:
     return Path(parent)
 
 
+@pytest.fixture(scope="session")
+def trained_folder() -> Path:
+    """The parent of weights/, trained networks of others; skips with the reason where ZEROSKIP_DATA names none."""
+    parent = os.environ.get("ZEROSKIP_DATA")
+    if not parent or not (Path(parent) / "weights").is_dir():
+        pytest.skip("trained networks are absent: set ZEROSKIP_DATA to the folder that holds weights/")
+    return Path(parent)
+
+
 @pytest.fixture
 def mlp() -> nn.Sequential:
     """Three linear layers, "0", "2" and "4": 6 -> 8 -> 8 -> 4, ReLU between."""

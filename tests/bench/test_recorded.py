@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,8 @@ from zeroskip.errors import DataError
 from zeroskip.tasks import published
 
 
-@pytest.fixture(scope="module")
-def cases() -> list[Case]:
-    if not (Path(os.environ.get("ZEROSKIP_DATA", "/nowhere")) / "weights").is_dir():
-        pytest.skip("trained networks are absent: set ZEROSKIP_DATA to the folder that holds weights/")
+@pytest.fixture
+def cases(trained_folder: Path) -> list[Case]:
     return recorded.cases()
 
 
@@ -40,10 +37,9 @@ def test_every_convolution_behind_a_relu_is_a_case_with_the_zeros_that_it_reads(
 
 
 @pytest.mark.real_data
-def test_a_case_computes_what_the_layer_does_in_its_network(cases: list[Case]) -> None:
-    folder = Path(os.environ["ZEROSKIP_DATA"])
-    pictures, _ = next(iter(published.NETWORKS["ResNet-20"].batches(folder)))
-    trace = measure.trace(published.trained("ResNet-20", folder), pictures[:1])
+def test_a_case_computes_what_the_layer_does_in_its_network(cases: list[Case], trained_folder: Path) -> None:
+    pictures, _ = next(iter(published.NETWORKS["ResNet-20"].batches(trained_folder)))
+    trace = measure.trace(published.trained("ResNet-20", trained_folder), pictures[:1])
     outputs = {layer.name: y for layer, _, y in trace}
     with torch.no_grad():
         made = network(cases[0])(example(cases[0]))

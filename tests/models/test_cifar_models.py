@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -71,14 +70,6 @@ def test_an_lstm_reads_rows_in_order_and_answers_after_the_last() -> None:
     torch.testing.assert_close(model(images[:, 0]), model(images))
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    parent = os.environ.get("ZEROSKIP_DATA")
-    if not parent or not (Path(parent) / "weights").is_dir():
-        pytest.skip("trained networks are absent: set ZEROSKIP_DATA to the folder that holds weights/")
-    return Path(parent)
-
-
 @torch.inference_mode()
 def right(model: nn.Module, inputs: Tensor, targets: Tensor) -> int:
     return int((model.eval()(inputs).argmax(1) == targets).sum())
@@ -89,21 +80,23 @@ def right(model: nn.Module, inputs: Tensor, targets: Tensor) -> int:
     ("build", "name", "expected"), [(resnet20, "resnet20", 94), (resnet56, "resnet56", 96)]
 )
 def test_published_resnets_classify_94_and_96_of_100_lossless_test_images(
-    folder, build, name, expected
+    trained_folder, build, name, expected
 ) -> None:
-    images = np.load(folder / "cifar10" / "cifar10_test100_lossless.npz")
+    images = np.load(trained_folder / "cifar10" / "cifar10_test100_lossless.npz")
     pixels = torch.from_numpy(images["x"]).permute(0, 3, 1, 2) / 255  # (100, 3, 32, 32)
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
     model = build(option="A")
-    model.load_state_dict(cifar_names(runs.load_tensors(folder / "weights" / f"{name}_cifar10.safetensors")))
+    model.load_state_dict(
+        cifar_names(runs.load_tensors(trained_folder / "weights" / f"{name}_cifar10.safetensors"))
+    )
     assert right(model, (pixels - mean) / std, torch.from_numpy(images["y"])) == expected
 
 
 @pytest.mark.real_data
-def test_caffes_lenet_classifies_9907_of_10000_test_images(folder: Path) -> None:
-    model, test = LeNet5(rectified=False), mnist.load(folder).test
+def test_caffes_lenet_classifies_9907_of_10000_test_images(trained_folder: Path) -> None:
+    model, test = LeNet5(rectified=False), mnist.load(trained_folder).test
     model.load_state_dict(
-        caffe_names(runs.load_tensors(folder / "weights" / "lenet5_caffe_mnist.safetensors"))
+        caffe_names(runs.load_tensors(trained_folder / "weights" / "lenet5_caffe_mnist.safetensors"))
     )
     pixels = test.inputs * (255 * 0.00390625)
     assert (

@@ -56,7 +56,7 @@ def page() -> list[str]:
 
 
 def test_a_layer_is_listed_with_its_shape_and_its_zeros() -> None:
-    assert "| conv1 | 3 | 8x9 | 16 | 3x5 | 1 | 2x1 | 25.0 % | 50.0 % |" in page()
+    assert "| conv1 | 3 | 8x9 | 16 | 3x5 | 1 | 2x1 | 1 | 25.0 % | 50.0 % |" in page()
 
 
 def test_formats_are_ratios_to_16_bits_and_the_distance_from_the_limit() -> None:

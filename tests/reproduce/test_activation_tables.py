@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,21 +13,15 @@ from zeroskip.reproduce import activation_tables
 from zeroskip.tasks import published
 
 
-@pytest.fixture(scope="module")
-def folder() -> Path:
-    parent = os.environ.get("ZEROSKIP_DATA")
-    if not parent or not (Path(parent) / "weights").is_dir():
-        pytest.skip("trained networks are absent: set ZEROSKIP_DATA to the folder that holds weights/")
-    return Path(parent)
-
-
 @pytest.mark.real_data
-def test_the_rows_of_a_resnet_are_its_layers_with_a_brute_force_count_and_plain_json(folder: Path) -> None:
-    rows = json.loads(json.dumps(activation_tables.measure_trained(folder, names=["ResNet-20"])))
+def test_the_rows_of_a_resnet_are_its_layers_with_a_brute_force_count_and_plain_json(
+    trained_folder: Path,
+) -> None:
+    rows = json.loads(json.dumps(activation_tables.measure_trained(trained_folder, names=["ResNet-20"])))
     assert len(rows) == 20
     assert {(row["network"], row["examples"]) for row in rows} == {("ResNet-20", 100)}
-    network = published.trained("ResNet-20", folder)
-    (inputs, _), *_ = published.NETWORKS["ResNet-20"].batches(folder)
+    network = published.trained("ResNet-20", trained_folder)
+    (inputs, _), *_ = published.NETWORKS["ResNet-20"].batches(trained_folder)
     with torch.no_grad():
         seen = {layer.name: (x == 0).double().mean().item() for layer, x, _ in measure.trace(network, inputs)}
     assert {row["layer"]: row["before"] for row in rows} == seen

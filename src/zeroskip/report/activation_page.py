@@ -7,7 +7,8 @@ from math import exp, log
 from statistics import mean
 from typing import Any
 
-from zeroskip.report.words import show_count, show_seconds, show_share, show_sides
+from zeroskip.report.activations import activation_table
+from zeroskip.report.words import show_count, show_seconds, show_share
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -22,8 +23,8 @@ ZEROS = """
 ## How many there are
 
 Trained networks, all examples of the data named, exact counts (`zeroskip measure TASK --activations`, pictures with
-`--out`). *zeros in* is the share of a layer's input that is exactly zero, *out* that of what leaves it after its ReLU
-and pooling.
+`--out`): C channels of H x W, K filters of R x S, and the share of exact zeros in what a layer reads and in what leaves
+it after its ReLU and pooling.
 """
 BYTES = """
 ## How small they get
@@ -76,26 +77,11 @@ def activations_markdown(layers: Rows, coded: Mapping[str, Any], race: Mapping[s
 
 
 def _zeros(layers: Rows) -> list[str]:
-    columns = ("layer", "C", "HxW", "K", "RxS", "padding", "stride", "zeros in", "out")
     parts = []
     for network, group in _grouped(layers, "network").items():
-        first = group[0]
-        cells = [
-            (
-                row["layer"],
-                show_count(row["channels"]),
-                f"{row['height']}x{row['width']}",
-                show_count(row["filters"]),
-                "x".join(map(str, row["kernel"])),
-                show_sides(row["padding"]),
-                show_sides(row["stride"]),
-                show_share(row["before"]),
-                show_share(row["after"]),
-            )
-            for row in group
-        ]
+        first, grid = group[0], activation_table(group)
         title = f"\n**{network}** ({first['data']}, {show_count(first['examples'])} examples)\n\n"
-        parts.append(title + table(columns, cells))
+        parts.append(title + table(grid.columns, grid.rows))
     return parts
 
 
