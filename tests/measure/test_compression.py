@@ -145,3 +145,12 @@ def test_each_map_is_read_by_every_reader_and_written_once_and_the_picture_is_no
 def test_an_unknown_format_is_refused_with_those_there_are():
     with pytest.raises(RecipeError, match='no format "zip". Use one of run-length, bitmask, gaps, csr'):
         traffic([], form="zip")
+
+
+def test_a_vector_longer_than_columns_have_numbers_is_cut_into_rows_for_csr() -> None:
+    x = torch.zeros(1, (1 << 16) + 5)
+    x[0, 3], x[0, -1] = 1, 2
+    (one,) = compression([("fc", x)])
+    rows = np.zeros((2, 1 << 16), bool)
+    rows[0, 3], rows[1, 4] = True, True
+    assert one.bits["csr"] == csr.bits(rows) + 2 * 16

@@ -201,11 +201,15 @@ def _values(mask: np.ndarray) -> int:
 
 
 def _lines(mask: np.ndarray) -> np.ndarray:
-    """A row for each channel, or for each line of an image too large for that; one for a vector."""
+    """A row for each channel, or each line of an image too large for that; one for a vector. Longer ones are cut."""
+    most = 1 << csr.COLUMN_BITS
     if mask.ndim < 2:
-        return mask.reshape(1, -1)
-    whole = mask.size // max(len(mask), 1) <= 1 << csr.COLUMN_BITS
-    return mask.reshape(len(mask), -1) if whole else mask.reshape(-1, mask.shape[-1])
+        rows = mask.reshape(1, -1)
+    else:
+        whole = mask.size // max(len(mask), 1) <= most
+        rows = mask.reshape(len(mask), -1) if whole else mask.reshape(-1, mask.shape[-1])
+    width = rows.shape[1]
+    return rows if width <= most else np.pad(rows, ((0, 0), (0, -width % most))).reshape(-1, most)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:
