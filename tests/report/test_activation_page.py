@@ -38,12 +38,15 @@ def rows(case: str, seconds: dict[tuple[str, str], float], **how: Any) -> list[d
 
 
 DENSE = {("torch eager", "fp32"): 4e-5, ("ONNX Runtime", "fp32"): 3e-5, ("torch eager", "bf16"): 2e-5}
-OURS = {("zeroskip", "fp32"): 1e-5}
+OURS = {("zeroskip", "fp32"): 1e-5, ("zeroskip", "bf16 weights"): 8e-6}
+FASTER = {("zeroskip", "fp32"): 5e-6, ("zeroskip", "bf16 weights"): 5e-6, ("zeroskip", "fp16"): 4e-6}
+SCATTER = {("zeroskip scatter", "fp32"): 6e-6, ("zeroskip scatter", "bf16 weights"): 1e-5}
 RACE = {
     "machine": "a machine", "runs": 3, "rounds": 9, "date": "2026-01-02", "versions": {"torch": "2"},
     "rows": [
         *rows("slow", {**DENSE, **OURS, ("im2col and GEMM", "fp32"): 8e-5}),
-        *rows("fast", {**DENSE, ("zeroskip", "fp32"): 5e-6, ("im2col and GEMM", "fp32"): 8e-5}),
+        *rows("fast", {**DENSE, **FASTER, ("im2col and GEMM", "fp32"): 8e-5}),
+        *rows("far", {**DENSE, **OURS, **SCATTER}, cold=True),
         *rows("ffn", {**DENSE, **OURS}, cold=True),
         *rows("Net/conv1", {**DENSE, **OURS}),
         *rows("Net/conv2", {**DENSE, ("zeroskip", "fp32"): 4e-5}),
@@ -63,18 +66,26 @@ def test_formats_are_ratios_to_16_bits_and_the_distance_from_the_limit() -> None
     assert "| conv1 | 50.0 % | 1.60x | 1.76x | 1.62x | 1.00x | 11.1 % |" in page()
 
 
-def test_a_convolution_is_compared_with_im2col_the_best_dense_engine_and_16_bits() -> None:
+def test_a_convolution_is_compared_with_im2col_the_best_dense_engine_and_in_16_bits_with_any() -> None:
     (line,) = [one for one in page() if one.startswith("| slow |")]
-    assert line.endswith("| 8.00 | 3.00 | 2.00 |")
+    assert line.endswith("| 8 µs (bf16 weights) | 8.00 | 3.00 | 2.50 |")
     assert "(ONNX Runtime)" in line
-    assert "| **lowest** |  |  |  |  |  | **8.00** | **3.00** | **2.00** |" in page()
-    assert "| **mean** |  |  |  |  |  | **12.00** | **4.50** | **3.00** |" in page()
-    assert "| **highest** |  |  |  |  |  | **16.00** | **6.00** | **4.00** |" in page()
+    assert next(one for one in page() if one.startswith("| fast |")).endswith(
+        "(fp16) | 16.00 | 6.00 | 5.00 |"
+    )
+    assert "| **lowest** |  |  |  |  |  |  | **8.00** | **3.00** | **2.50** |" in page()
+    assert "| **mean** |  |  |  |  |  |  | **12.00** | **4.50** | **3.75** |" in page()
+    assert "| **highest** |  |  |  |  |  |  | **16.00** | **6.00** | **5.00** |" in page()
 
 
-def test_a_linear_layer_is_compared_with_the_best_fp32_engine() -> None:
+def test_a_linear_layer_is_compared_with_the_best_fp32_engine_and_in_16_bits_with_any() -> None:
     (line,) = [one for one in page() if one.startswith("| 90.0 % |")]
-    assert line.endswith("| 3.00 |")
+    assert line.endswith("| 20 µs | 10 µs | 8 µs | 3.00 | 2.50 |")
+
+
+def test_a_convolution_with_weights_in_memory_is_compared_by_both_kernels_and_precisions() -> None:
+    (line,) = [one for one in page() if one.startswith("| far |")]
+    assert line == ("| far | 90.0 % | 30 µs | 10 µs | 6 µs | 5.00 | 20 µs | 8 µs | 10 µs | 2.50 |")
 
 
 def test_layers_of_a_trained_network_are_summed_up_in_one_line() -> None:
@@ -93,7 +104,7 @@ def test_a_case_that_an_engine_failed_is_left_out_and_the_rest_stays() -> None:
     fewer = [row for row in fewer if (row["case"], row["engine"]) != ("Net/conv1", "zeroskip")]
     lines = activations_markdown([LAYER], CODED, {**RACE, "rows": fewer}).splitlines()
     assert not [one for one in lines if one.startswith("| slow |")]
-    assert "| **mean** |  |  |  |  |  | **16.00** | **6.00** | **4.00** |" in lines
+    assert "| **mean** |  |  |  |  |  |  | **16.00** | **6.00** | **5.00** |" in lines
     assert "| Net | 1 | 1 |" in "\n".join(lines)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,6 +33,28 @@ def test_it_computes_what_pytorch_does_and_leaves_images_pixel_by_pixel(
     y = channels_last.build(layer, detect(), Precision(), relu)(x)
     torch.testing.assert_close(y, dense.reference(layer, x, relu))
     assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["weight laid out once", "without oneDNN"])
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_batches_of_any_size_go_with_and_without_onednn(
+    count: int, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not packed:
+        monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    layer, x = conv(padding=1), torch.randn(count, 4, 9, 7)
+    y = channels_last.build(layer, detect(), Precision(), True)(x)
+    torch.testing.assert_close(y, dense.reference(layer, x, True))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_padding_in_words_and_float64_are_left_to_plain_pytorch() -> None:
+    module = nn.Conv2d(4, 8, 2, padding="same").requires_grad_(False)
+    words = replace(conv(), weight=module.weight, bias=module.bias, padding="same", output_shape=(8, 9, 7))
+    double = replace(conv(), weight=conv().weight.double(), bias=None)
+    for layer, x in ((words, torch.randn(2, 4, 9, 7)), (double, torch.randn(2, 4, 9, 7).double())):
+        y = channels_last.build(layer, detect(), Precision(), False)(x)
+        torch.testing.assert_close(y, dense.reference(layer, x, False))
 
 
 def test_it_refuses_linear_layers_in_words() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroskip.bench import worker
-from zeroskip.bench.cases import LAYERS, LINEAR, Case, is_recorded
+from zeroskip.bench.cases import FAR, LAYERS, LINEAR, Case, is_recorded
 from zeroskip.concepts import Machine
 from zeroskip.models.convolutions import RECTIFIED
 
@@ -66,6 +66,16 @@ def _weights(case: Case) -> bool:
     return not case.input_sparsity
 
 
+def _skips(case: Case) -> bool:
+    """Whether zeros drawn in the input are to be skipped by a kernel that has nothing to fall back on."""
+    return not _weights(case) and not is_recorded(case)
+
+
+def _far(case: Case) -> bool:
+    """Whether a convolution that skips has its weights in memory."""
+    return case.cold and case.network in FAR
+
+
 ENGINES = (
     Engine("torch eager", "fp32", "torch-fp32", 1e-3),
     Engine("torch.compile", "fp32", "compile-fp32", 1e-3, _weights),
@@ -80,9 +90,11 @@ ENGINES = (
     Engine("torch dynamic", "int8", "torch-int8", 0.1, _linear),
     Engine("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
     Engine(OURS, "fp32", "zeroskip-fp32", 1e-3, _weights),
-    Engine(
-        OURS, "fp32", "zeroskip-skipping", 1e-3, lambda case: not _weights(case) and not is_recorded(case)
-    ),
+    Engine(OURS, "fp32", "zeroskip-skipping", 1e-3, _skips),
+    Engine(OURS, "bf16 weights", "zeroskip-skipping-bf16", 0.03, _skips),
+    Engine(OURS, "fp16", "zeroskip-skipping-fp16", 0.03, lambda case: _skips(case) and not case.cold),
+    Engine(f"{OURS} scatter", "fp32", "zeroskip-scatter", 1e-3, _far),
+    Engine(f"{OURS} scatter", "bf16 weights", "zeroskip-scatter-bf16", 0.03, _far),
     Engine(OURS, "fp32", "zeroskip-chosen", 1e-3, is_recorded),
     Engine(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
     Engine(OURS, "bf16", "zeroskip-bf16", 0.03, lambda case: case.needs == "amx-bf16"),
@@ -117,7 +129,7 @@ def refusal(engine: Engine, case: Case, machine: Machine, environments: Environm
         return f"the case needs {case.threads} cores, and this machine has {machine.cores}"
     if engine.word == "openvino-bf16" and not {"avx512bf16", "amx-bf16"} & machine.features:
         return "OpenVINO computes in bf16 where the CPU has avx512bf16 or amx-bf16, and this one has neither"
-    if engine.word == "zeroskip-fp16" and "avx512fp16" not in machine.features:
+    if engine.precision == "fp16" and "avx512fp16" not in machine.features:
         return "zeroskip gains by fp16 where the CPU computes in it (avx512fp16), and this one does not"
     if engine.name == "torch.compile" and not _compiler():
         return "no C++ compiler was found, which it needs"

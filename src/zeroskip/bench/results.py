@@ -14,7 +14,12 @@ from zeroskip.errors import FileError
 from zeroskip.files import read_json, write_json
 
 # Which of our precisions a peer's is compared with: the first that was measured.
-AGAINST = {"fp32": ("fp32",), "bf16": ("bf16", "fp16", "fp32"), "int8": ("fp32",)}
+AGAINST = {
+    "fp32": ("fp32",),
+    "bf16": ("bf16", "fp16", "bf16 weights", "fp32"),
+    "bf16 weights": ("bf16 weights",),
+    "int8": ("fp32",),
+}
 
 
 @dataclass(frozen=True)

@@ -278,10 +278,10 @@ def _zeroskip(job: Job, **how: Any) -> Call:
     return partial(run.compile(model, x, threads=job["threads"], **how), x)
 
 
-def _skipping(job: Job, *, alone: bool) -> Call:
+def _skipping(job: Job, *, alone: bool, kind: str = "fp32") -> Call:
     """The layer by the kernel that skips the zeros of its input, alone, or by the fastest of it and the dense ones.
 
-    As for torch, images come and go pixel by pixel.
+    As for torch, images come and go pixel by pixel. Weights are stored as `kind` says.
     """
     import torch
 
@@ -297,12 +297,27 @@ def _skipping(job: Job, *, alone: bool) -> Call:
     machine, precision = detect(), Precision()
     x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
     if alone and x.ndim == 4:
-        return partial(gather.alone(node.layer, machine, node.relu, x), x)
+        return partial(gather.alone(node.layer, machine, node.relu, x, kind=kind), x)
     if alone:
-        return partial(columns.build("fp32", node.layer, machine, precision, node.relu, fall_back=False), x)
+        return partial(columns.build(kind, node.layer, machine, precision, node.relu, fall_back=False), x)
     kernels = channels_last.KERNEL, *gather.KERNELS
     raced = race(node.layer, node.relu, x, machine=machine, precision=precision, kernels=kernels)
     return partial(raced.built[raced.choice.kernel], x)
+
+
+def _scatter(job: Job, *, kind: str) -> Call:
+    """The layer by the kernel that walks the weights once, in order."""
+    import torch
+
+    from zeroskip.emit import detect
+    from zeroskip.graph import capture
+    from zeroskip.run.skipping import scatter
+
+    model, x = _network(job)
+    (node,) = [node for node in capture(model, x).nodes if node.layer is not None]
+    assert node.layer is not None
+    call = scatter.build(node.layer, detect(), node.relu, kind=kind)
+    return partial(call, x.contiguous(memory_format=torch.channels_last))
 
 
 def _on_tiles(job: Job) -> Call:
@@ -341,6 +356,10 @@ BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "deepsparse": (("deepsparse",), _deepsparse),
     "zeroskip-fp32": (("zeroskip",), partial(_zeroskip, precision="fp32")),
     "zeroskip-skipping": (("zeroskip",), partial(_skipping, alone=True)),
+    "zeroskip-skipping-bf16": (("zeroskip",), partial(_skipping, alone=True, kind="bf16")),
+    "zeroskip-skipping-fp16": (("zeroskip",), partial(_skipping, alone=True, kind="fp16")),
+    "zeroskip-scatter": (("zeroskip",), partial(_scatter, kind="fp32")),
+    "zeroskip-scatter-bf16": (("zeroskip",), partial(_scatter, kind="bf16")),
     "zeroskip-chosen": (("zeroskip",), partial(_skipping, alone=False)),
     "zeroskip-tiles": (("zeroskip",), _on_tiles),
     "zeroskip-bf16": (("zeroskip",), partial(_zeroskip, precision="bf16")),

@@ -2,64 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run.drawn import HERE, MACHINES, Guarded
-from torch import Tensor
-from torch.nn import functional
+from run.drawn import HERE, MACHINES
+from run.skipping.pictures import exact, guarded, images, layer_of
+from torch import Tensor, nn
 
+from zeroskip import run
 from zeroskip.concepts import Layer, Machine, Precision
+from zeroskip.emit.llvm import assembly
 from zeroskip.errors import EngineError
 from zeroskip.run.kernels import gather as kernel
-from zeroskip.run.skipping import convolution, gather, shape
+from zeroskip.run.skipping import convolution, gather, numbers, shape
 from zeroskip.run.skipping.shape import Cut
 
 at_every_width = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
+ABLE = frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512fp16", "f16c", "fma", "avx2"})
 SMALL_CACHE = replace(HERE, cache_bytes=1 << 12)  # as if weights were too many for the caches
 
 
-def layer_of(
-    channels: int,
-    outputs: int,
-    taps: tuple[int, int],
-    size: tuple[int, int],
-    *,
-    seed: int = 0,
-    **options: Any,
-) -> Layer:
-    """A convolution of normal weights and biases for images (channels, *size)."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(outputs, channels, *taps, generator=generator)
-    bias = torch.randn(outputs, generator=generator)
-    y = functional.conv2d(torch.zeros(1, channels, *size), weight, **options)
-    return Layer("drawn", "conv2d", weight, bias, (channels, *size), tuple(y.shape[1:]), **options)
+def rounding(layer: Layer, x: Tensor, kind: str = "fp32") -> Tensor:
+    """How far sums may be from exact ones: two millionths of sum |weight x input| + |bias| in float32.
 
-
-def images(layer: Layer, count: int, sparsity: float, *, seed: int = 0) -> Tensor:
-    """Images of normal values, each zero with probability `sparsity`."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(count, *layer.input_shape, generator=generator)
-    return torch.where(torch.rand(x.shape, generator=generator) < sparsity, 0.0, x)
-
-
-def exact(layer: Layer, x: Tensor, relu: bool = False) -> Tensor:
-    """The layer's output in float64."""
-    options = layer.stride, layer.padding, layer.dilation
-    y = functional.conv2d(x.double(), layer.weight.double(), layer.bias.double(), *options)  # type: ignore[union-attr]
-    return y.relu() if relu else y
-
-
-def rounding(layer: Layer, x: Tensor) -> Tensor:
-    """How far float32 sums may be from exact ones: two millionths of sum |weight x input| + |bias|."""
+    In fp16 a sum of 32 terms is rounded 32 times to 11 bits.
+    """
     positive = replace(layer, weight=layer.weight.abs(), bias=layer.bias.abs())  # type: ignore[union-attr]
-    return 2e-6 * exact(positive, x.abs())
+    return (2e-6 if kind != "fp16" else 2**-7) * exact(positive, x.abs()) + (1e-5 if kind == "fp16" else 0)
+
+
+NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def kinds(machine: Machine) -> list[str]:
+    """What weights can be stored in: a processor that cannot read fp16 has no use for it."""
+    able = "f16c" in machine.features or machine.arch in ("aarch64", "arm64")
+    return ["fp32", "bf16", *(["fp16"] if able else [])]
+
+
+def stored(layer: Layer, kind: str) -> Layer:
+    """The layer with weights as the kernel stores them."""
+    return layer if kind == "fp32" else replace(layer, weight=layer.weight.to(NARROW[kind]).float())
 
 
 GUARDED = [
@@ -88,7 +79,7 @@ def convolutions(draw: st.DrawFn) -> Layer:
     return layer_of(channels, outputs, taps, size, seed=draw(st.integers(0, 9)), **options)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     layer=convolutions(),
     count=st.integers(0, 5),
@@ -100,10 +91,11 @@ def test_every_convolution_is_exact_up_to_rounding(
 ) -> None:
     machine, relu = data.draw(st.sampled_from([*MACHINES, SMALL_CACHE])), data.draw(st.booleans())
     assert kernel.accepts(layer, machine, Precision()) is None
-    x = images(layer, count, sparsity)
-    y = convolution.build(layer, machine, relu, near=data.draw(st.booleans()))(x)
+    kind, x = data.draw(st.sampled_from(kinds(machine))), images(layer, count, sparsity)
+    y = convolution.build(layer, machine, relu, near=data.draw(st.booleans()), kind=kind)(x)
     assert y.shape == (count, *layer.output_shape)
-    assert bool(((y - exact(layer, x, relu)).abs() <= rounding(layer, x)).all())
+    expected = exact(stored(layer, kind), x, relu)
+    assert bool(((y - expected).abs() <= rounding(layer, x, kind)).all())
 
 
 @at_every_width
@@ -130,9 +122,14 @@ def test_every_convolution_is_exact_up_to_rounding(
 )
 def test_bands_blocks_and_parts_fit_together(layer: Layer, count: int, machine: Machine) -> None:
     x = images(layer, count, 0.8)
-    for cache_bytes, near in ((machine.cache_bytes, False), (machine.cache_bytes, True), (1 << 13, False)):
-        y = convolution.build(layer, replace(machine, cache_bytes=cache_bytes), True, near=near)(x)
-        assert bool(((y - exact(layer, x, True)).abs() <= rounding(layer, x)).all())
+    for cache_bytes, near, kind in (
+        (machine.cache_bytes, False, "fp32"),
+        (machine.cache_bytes, True, "bf16"),
+        (1 << 13, False, kinds(machine)[-1]),
+        (machine.cache_bytes, True, "fp32"),
+    ):
+        y = convolution.build(layer, replace(machine, cache_bytes=cache_bytes), True, near=near, kind=kind)(x)
+        assert bool(((y - exact(stored(layer, kind), x, True)).abs() <= rounding(layer, x, kind)).all())
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -205,16 +202,9 @@ def test_4_threads_may_run_the_same_layer_at_once() -> None:
 
 
 @cache
-def built(layer: int, machine: Machine) -> convolution.Skipping:
-    return convolution.build(
-        GUARDED[layer], replace(machine, cache_bytes=1 << 14), False, near=layer % 2 == 0
-    )
-
-
-def guarded(values: Tensor, at_end: bool) -> Guarded:
-    room = Guarded(values.numel(), at_end=at_end)
-    room.values.copy_(values.flatten())
-    return room
+def built(layer: int, machine: Machine, kind: str) -> convolution.Skipping:
+    small = replace(machine, cache_bytes=1 << 14)
+    return convolution.build(GUARDED[layer], small, False, near=layer % 2 == 0, kind=kind)
 
 
 @pytest.mark.parametrize("at_end", [True, False], ids=["page after", "page before"])
@@ -224,16 +214,17 @@ def guarded(values: Tensor, at_end: bool) -> Guarded:
 def test_no_byte_outside_the_weights_the_tensors_and_the_scratch_is_touched(
     machine: Machine, number: int, sparsity: float, at_end: bool
 ) -> None:
-    layer, function = GUARDED[number], built(number, machine)
+    kind = kinds(machine)[number % len(kinds(machine))]
+    layer, function = stored(GUARDED[number], kind), built(number, machine, kind)
     x = images(layer, 3, sparsity).contiguous(memory_format=torch.channels_last)
-    weights, bias = (guarded(torch.from_numpy(each), at_end) for each in function.alive)
+    weights, bias = (guarded(torch.from_numpy(each.view(np.float32)), at_end) for each in function.alive)
     given = guarded(x.permute(0, 2, 3, 1), at_end)
     made = guarded(torch.full((3, *layer.output_shape), torch.nan), at_end)
     scratch = guarded(torch.full((function.scratch,), torch.nan), at_end)
     function.run(*(each.address for each in (weights, bias, given, made, scratch)), 3)
     outputs, height, width = layer.output_shape
     y = made.values.view(3, height, width, outputs).permute(0, 3, 1, 2)
-    assert bool(((y - exact(layer, x)).abs() <= rounding(layer, x) + 1e-30).all())
+    assert bool(((y - exact(layer, x)).abs() <= rounding(layer, x, kind) + 1e-30).all())
 
 
 def test_the_pieces_of_the_scratch_do_not_overlap_and_have_room_for_what_dense_images_need() -> None:
@@ -252,9 +243,9 @@ def test_rows_of_taps_are_worked_on_one_by_one_where_a_vector_of_channels_has_to
     assert (shape.cut(wide, HERE).groups, shape.cut(wide, HERE, near=True).groups) == (1, 5)
     small = shape.shape(layer_of(48, 64, (3, 3), (9, 9)))
     assert shape.cut(small, replace(HERE, vector_bytes=64), near=True).groups == 1
-    for sizes in (wide, small):
-        near = shape.cut(sizes, HERE, near=True)
-        assert 4 * near.weights <= shape.NEAR
+    for sizes, kind, size in ((wide, "fp32", 4), (small, "fp32", 4), (small, "bf16", 2)):
+        near = shape.cut(sizes, HERE, near=True, kind=kind)
+        assert size * near.weights <= shape.NEAR
         assert near.passes == near.parts * near.groups
 
 
@@ -269,3 +260,65 @@ def test_weights_are_stored_block_by_block_part_by_part_tap_by_tap() -> None:
     assert not stored[1, :, :, :, :, 6:].any()
     assert not stored[:, 1, :, :, 14:].any()
     assert bias[:70].tolist() == layer.bias.tolist()  # type: ignore[union-attr]
+
+
+def test_two_vectors_of_bf16_share_words_and_fp16_lies_in_order() -> None:
+    order = torch.arange(64).float().numpy()[None]
+    words = numbers.stored("bf16", order, 16)
+    assert words.shape == (1, 32)
+    upper = (words & np.uint32(0xFFFF0000)).view(np.float32)
+    lower = (words << 16).view(np.float32)
+    assert lower[0].tolist() == [*range(16), *range(32, 48)]
+    assert upper[0].tolist() == [*range(16, 32), *range(48, 64)]
+    assert numbers.stored("fp16", order, 16).tolist() == order.tolist()
+
+
+@pytest.mark.parametrize(("outputs", "vectors"), [(1, 2), (16, 2), (33, 4), (65, 6), (128, 4), (192, 4)])
+def test_weights_of_16_bits_come_in_pairs_of_vectors(outputs: int, vectors: int) -> None:
+    sizes = shape.shape(layer_of(8, outputs, (3, 3), (6, 6)))
+    assert shape.cut(sizes, replace(HERE, vector_bytes=64), kind="bf16").vectors == vectors
+
+
+def test_fp16_multiplies_twice_as_many_lanes_where_the_processor_can() -> None:
+    able = replace(HERE, arch="x86_64", vector_bytes=64, features=ABLE)
+    cut = shape.cut(shape.shape(layer_of(64, 64, (3, 3), (9, 9))), able, kind="fp16")
+    text = assembly(gather.emit(cut, relu=True).text(able), able, triple="x86_64-unknown-linux-gnu")
+    assert re.search(r"vfmadd\d{3}ph\s.*%zmm", text)
+    assert not re.search(r"vfmadd\d{3}ps\s.*%zmm", text)
+
+
+def test_a_million_products_in_fp16_go_over_into_float32_before_they_stop_growing() -> None:
+    layer = layer_of(512, 3, (5, 5), (5, 5))
+    layer.weight[:], layer.bias[:] = 1.0, 0.0  # type: ignore[index]
+    x = torch.ones(1, 512, 5, 5)
+    assert convolution.build(layer, HERE, False, kind="fp16")(x).flatten().tolist() == [12800.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "precision", "reason"),
+    [
+        ("bf16", Precision(), "stores weights in bf16, and fp32 was asked for"),
+        ("bf16", Precision(weights="bf16"), None),
+        ("fp16", Precision(), "fp32 arithmetic was asked for"),
+        ("fp16", Precision(arithmetic="fp16"), "this one does not"),
+    ],
+)
+def test_fewer_bits_are_used_only_where_asked_for_and_able(
+    kind: str, precision: Precision, reason: str | None
+) -> None:
+    layer, unable = layer_of(8, 8, (3, 3), (6, 6)), replace(HERE, features=frozenset())
+    found = kernel.accepts(layer, unable, precision, kind=kind)
+    assert found is None if reason is None else reason in (found or "")
+    assert (
+        kernel.accepts(layer, replace(HERE, features=ABLE), Precision(arithmetic="fp16"), kind="fp16") is None
+    )
+
+
+def test_a_network_may_have_its_weights_in_bf16() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU()).eval()
+    x = torch.rand(2, 64, 12, 12) * (torch.rand(2, 64, 12, 12) < 0.01)
+    kernels = [one for one in kernel.KERNELS if one.name in ("gather_bf16", "gather_near_bf16")]
+    program = run.compile(model, x, weights="bf16", kernels=kernels)
+    assert program.choices[0].kernel in ("gather_bf16", "gather_near_bf16")
+    torch.testing.assert_close(program(x), model(x), rtol=2**-7, atol=2**-8)

@@ -13,6 +13,7 @@ from zeroskip.run.kernels import (
     gaps,
     gather,
     half,
+    scatter,
     sell,
     spmm,
     streamed,
@@ -22,7 +23,7 @@ from zeroskip.run.kernels import (
 ALL = (
     *(dense.KERNEL, channels_last.KERNEL, dense_bf16.KERNEL),
     *(sell.KERNEL, spmm.KERNEL, *gaps.KERNELS, *windows.KERNELS, *balanced.KERNELS),
-    *(*columns.KERNELS, columns_sparse.KERNEL, *gather.KERNELS),
+    *(*columns.KERNELS, columns_sparse.KERNEL, *gather.KERNELS, *scatter.KERNELS),
     *(baked.KERNEL, streamed.KERNEL, blocks.KERNEL, amx.KERNEL),
     *half.KERNELS,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "gaps",
     "gather",
     "half",
+    "scatter",
     "sell",
     "spmm",
     "streamed",

@@ -12,19 +12,28 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.run.kernels import channels_last, dense
 from zeroskip.run.skipping import convolution
+from zeroskip.run.skipping.numbers import BYTES
 from zeroskip.run.skipping.shape import cut, misfit, shape
+from zeroskip.run.tiles.convolution import FEATURES
 from zeroskip.run.timing import interleaved, medians
 
 # On networks with 90 % zero weights it lost to kernels on tiles in every layer, and took longest to compile.
 PRUNED = 0.85
 
 
-def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+def accepts(
+    layer: Layer, machine: Machine, precision: Precision, *, near: bool = False, kind: str = "fp32"
+) -> str | None:
     """None, or why the zeros of the layer's input cannot be skipped; any machine and any weights will do.
+
+    near  works with few channels at a time;  kind  what weights are stored in (run/skipping/numbers.py)
 
     >>> accepts(linear, detect(), Precision())
     'computes convolutions, not linear'
     """
+    reason = _unasked(kind, machine, precision)
+    if reason:
+        return reason
     if layer.op != "conv2d":
         return f"computes convolutions, not {layer.op}"
     if layer.weight.dtype is not torch.float32:
@@ -32,50 +41,91 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     sparsity = weight_sparsity(layer.weight)
     if sparsity > PRUNED:
         return f"{100 * sparsity:.0f} % of its weights are zero: kernels that skip those are faster"
-    return misfit(layer, machine)
-
-
-def accepts_near(layer: Layer, machine: Machine, precision: Precision) -> str | None:
-    """The same of a kernel that works with few channels at a time.
-
-    >>> accepts_near(conv_of_3_channels, detect(), Precision())
-    'its few weights are near without being cut'
-    """
-    reason = accepts(layer, machine, precision)
-    if reason is None and cut(shape(layer), machine, near=True).passes == cut(shape(layer), machine).passes:
+    reason = misfit(layer, machine)
+    if reason is None and near and not _is_cut(layer, machine, kind):
         reason = "its few weights are near without being cut"
     return reason
 
 
+def _unasked(kind: str, machine: Machine, precision: Precision) -> str | None:
+    if kind == "bf16" and precision.weights != "bf16":
+        return f"stores weights in bf16, and {precision.weights} was asked for"
+    if kind == "fp16" and precision.arithmetic != "fp16":
+        return f"{precision.arithmetic} arithmetic was asked for"
+    if kind == "fp16" and not FEATURES[2] <= machine.features:
+        return "gains by fp16 where the CPU computes in it (avx512fp16), and this one does not"
+    return None
+
+
+def _is_cut(layer: Layer, machine: Machine, kind: str) -> bool:
+    far, close = (cut(shape(layer), machine, near=near, kind=kind) for near in (False, True))
+    return far.passes != close.passes
+
+
 def build(
-    layer: Layer, machine: Machine, precision: Precision, relu: bool, *, near: bool = False
+    layer: Layer,
+    machine: Machine,
+    precision: Precision,
+    relu: bool,
+    *,
+    near: bool = False,
+    kind: str = "fp32",
 ) -> Callable[[Tensor], Tensor]:
     """The layer as a function of images in any layout; its output is stored pixel by pixel.
 
-    An input so dense that PyTorch is faster is given to PyTorch; where that begins is measured here. A zero input is
-    skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch. `near` as in `shape.cut`.
+    An input so dense that PyTorch is faster is given to PyTorch, which rounds nothing; where that begins is measured
+    here. A zero input is skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch. `near`
+    and `kind` as in `accepts`.
 
     >>> build(conv, detect(), Precision(), True)(torch.zeros(2, 64, 8, 8)).shape
     torch.Size([2, 20, 8, 8])
     """
-    skipping = convolution.build(layer, machine, relu, near=near)
+    skipping = convolution.build(layer, machine, relu, near=near, kind=kind)
     return convolution.falling_back(skipping, channels_last.build(layer, machine, precision, relu))
 
 
-def alone(layer: Layer, machine: Machine, relu: bool, x: Tensor) -> Callable[[Tensor], Tensor]:
+def reference(layer: Layer, x: Tensor, relu: bool, *, kind: str) -> Tensor:
+    """The layer in float32, of weights rounded to bf16, or of weights and input rounded to fp16.
+
+    >>> reference(conv, torch.zeros(2, 64, 8, 8), True, kind="bf16").shape
+    torch.Size([2, 20, 8, 8])
+    """
+    narrow = {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]
+    weight = layer.weight.to(narrow).to(layer.weight.dtype)
+    return dense.reference(replace(layer, weight=weight), x.half().to(x.dtype) if kind == "fp16" else x, relu)
+
+
+def alone(
+    layer: Layer, machine: Machine, relu: bool, x: Tensor, *, kind: str = "fp32"
+) -> Callable[[Tensor], Tensor]:
     """The layer by the form that is faster on `x`, with nobody to fall back on: for races between engines.
 
     >>> alone(conv, detect(), True, x)(x).shape
     torch.Size([2, 20, 8, 8])
     """
-    ways = (False, True) if accepts_near(layer, machine, Precision()) is None else (False,)
-    forms = {str(near): convolution.build(layer, machine, relu, near=near) for near in ways}
+    ways = (False, True) if _is_cut(layer, machine, kind) else (False,)
+    forms = {str(near): convolution.build(layer, machine, relu, near=near, kind=kind) for near in ways}
     calls = {name: partial(form, x) for name, form in forms.items()}
     seconds = medians(interleaved(calls, rounds=9, seconds=1e-3))
     return forms[min(seconds, key=seconds.__getitem__)]
 
 
-# Of an input with fewer zeros than that, PyTorch was faster for every layer that was tried.
-KERNEL = Kernel("gather", accepts, build, dense.reference, layout="channels_last", least_zeros=0.3)
-NEAR = replace(KERNEL, name="gather_near", accepts=accepts_near, build=partial(build, near=True))
-KERNELS = (KERNEL, NEAR)
+def _kernel(name: str, near: bool, kind: str) -> Kernel:
+    exact = kind == "fp32"
+    return Kernel(
+        name + {"fp32": "", "bf16": "_bf16", "fp16": "_half"}[kind],  # those that end with _fp16 are on tiles
+        partial(accepts, near=near, kind=kind),
+        partial(build, near=near, kind=kind),
+        dense.reference if exact else partial(reference, kind=kind),
+        layout="channels_last",
+        # Up to 32 products of fp16 are rounded to 11 bits as they are summed.
+        tolerance=2**-7 if kind == "fp16" else Kernel.tolerance,
+        # Of an input with fewer zeros than that, PyTorch was faster for every layer that was tried.
+        least_zeros=0.3,
+    )
+
+
+KERNELS = tuple(
+    _kernel(name, near, kind) for kind in BYTES for name, near in (("gather", False), ("gather_near", True))
+)
+KERNEL, NEAR = KERNELS[:2]

@@ -42,9 +42,9 @@ class Skipping:
     spare: list[_Scratch] = field(default_factory=list)
 
     def __call__(self, x: Tensor) -> Tensor:
+        shape = x.shape
         # Machine code believes what it is told: a wrong size would make it read foreign memory.
-        images = len(x)
-        if x.shape != (images, *self.takes) or x.dtype is not torch.float32:
+        if shape[1:] != self.takes or x.dtype is not torch.float32:
             raise EngineError(
                 f"the layer takes float32 (batch, {', '.join(map(str, self.takes))}), and was given "
                 f"{x.dtype} {tuple(x.shape)}."
@@ -52,6 +52,7 @@ class Skipping:
         x = x.contiguous(memory_format=torch.channels_last)
         if self.dense is not None and density(x, self.machine) > self.most:
             return self.dense(x)
+        images = shape[0]
         y = torch.empty_strided((images, *self.gives), self.strides)
         try:
             scratch = self.spare.pop()  # nobody else's: several threads may run the same layer
@@ -75,13 +76,13 @@ def _scratch(floats: int) -> _Scratch:
     return _Scratch(memory.ctypes.data, memory)
 
 
-def build(layer: Layer, machine: Machine, relu: bool, *, near: bool = False) -> Skipping:
-    """The layer with the zeros of its input skipped, however few there are; `near` as in `shape.cut`.
+def build(layer: Layer, machine: Machine, relu: bool, *, near: bool = False, kind: str = "fp32") -> Skipping:
+    """The layer with the zeros of its input skipped, however few there are; `near` and `kind` as in `shape.cut`.
 
     >>> build(conv, detect(), True)(torch.zeros(2, 64, 14, 14)).shape
     torch.Size([2, 128, 14, 14])
     """
-    how = cut(shape(layer), machine, near=near)
+    how = cut(shape(layer), machine, near=near, kind=kind)
     text = gather.emit(how, relu=relu).text(machine)
     run = compile_function(text, "gather", machine, len(gather.ARGUMENTS))
     weights, bias = gather.weights(layer, how)

@@ -7,7 +7,7 @@ non-zeros, so that those summed together end together.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -24,6 +24,7 @@ from zeroskip.run.skipping.lists import (
     emit_windows,
     load_number,
 )
+from zeroskip.run.skipping.numbers import BYTES, FLUSH, emit_flush, emit_products, stored
 from zeroskip.run.skipping.shape import LINE, Cut
 
 ARGUMENTS = {
@@ -35,6 +36,8 @@ ARGUMENTS = {
 def weights(layer: Layer, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
     """Weights (blocks, parts, taps down, taps right, channels, outputs), and biases (blocks x outputs), zeros behind.
 
+    The outputs of weights are as `numbers.stored` leaves them.
+
     >>> weights(conv, cut)[0].shape
     (3, 1, 3, 3, 64, 64)
     """
@@ -43,8 +46,8 @@ def weights(layer: Layer, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
     padded = np.zeros((blocks * cut.outputs, cut.parts * cut.channels, *shape.taps), np.float32)
     padded[: shape.outputs, : shape.channels] = layer.weight.detach().numpy()
     apart = padded.reshape(blocks, cut.outputs, cut.parts, cut.channels, *shape.taps)
-    order = np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1))
-    memory = room(order.nbytes).view(np.float32).reshape(order.shape)
+    order = stored(cut.kind, np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1)), cut.lanes)
+    memory = room(order.nbytes).view(order.dtype).reshape(order.shape)
     memory[...] = order
     bias = np.zeros(blocks * cut.outputs, np.float32)
     if layer.bias is not None:
@@ -138,7 +141,7 @@ class _Pass:
     is_first  whether sums begin with the biases, not with what the outputs hold
     least   vector of what outputs are at least after this pass; None without a ReLU
     masks   of the vectors of outputs; none if all of them are whole in every block
-    next    slot with a pointer to the weights to be asked for next
+    next    slot with a pointer to the weights to be asked for next: those of the pass that follows, up to `end`
     """
 
     weights: str
@@ -150,6 +153,7 @@ class _Pass:
     least: str | None
     masks: tuple[str, ...]
     next: str
+    end: str
 
 
 def _emit_pass(
@@ -164,12 +168,12 @@ def _emit_pass(
 ) -> None:
     """Add what one part of the channels gives in one group of taps to one block, for all windows of the band."""
     shape = cut.shape
-    size = cut.weights
+    size = cut.weights * BYTES[cut.kind]
     number, first = f.add(f.multiply(block, cut.passes), turn), f.multiply(block, cut.outputs)
     left = f.subtract(shape.outputs, first)
     ragged = shape.outputs % cut.outputs
     one = _Pass(
-        f.at("%weights", f.multiply(number, size)),
+        f.at("%weights", f.multiply(number, size), "i8"),
         f.at("%bias", first),
         f.value(f"icmp eq i64 {turn}, 0"),
         f.at(y, first),
@@ -179,7 +183,8 @@ def _emit_pass(
         tuple(f.below(cut.lanes, f.add(left, -cut.lanes * each)) for each in range(cut.vectors))
         if ragged
         else (),
-        f.slot(POINTER, f.at("%weights", f.multiply(f.add(number, 1), size))),
+        f.slot(POINTER, f.at("%weights", f.multiply(f.add(number, 1), size), "i8")),
+        f.at("%weights", f.multiply(f.add(number, 2), size), "i8"),
     )
     whole = f.subtract(windows, f.value(f"urem i64 {windows}, {cut.together}"))
     lists = Lists(at["values"], at["places"], one.starts, "")
@@ -209,19 +214,51 @@ def _emit_windows(f: Function, cut: Cut, one: _Pass, lists: Lists, ranks: list[s
     ]
     outputs = [f.at(one.y, f.multiply(window, shape.outputs)) for window in windows]
     sums = [_begun(f, cut, one, output) for output in outputs]
-    pointers = [(f.at(lists.values, begin), f.at(lists.places, begin, "i32")) for begin in begins]
+    some = [
+        _Window(f.at(lists.values, begin), f.at(lists.places, begin, "i32"), slots)
+        for begin, slots in zip(begins, sums, strict=True)
+    ]
     common = reduce(f.smaller, counts)
-    with f.loop(0, common) as step:
-        if len(ranks) > 1:
-            _ask(f, cut, one)
-        for pointer, slots in zip(pointers, sums, strict=True):
-            _emit_nonzero(f, cut, one, *pointer, step, slots)
-    for pointer, slots, count in zip(pointers, sums, counts, strict=True):
-        if len(ranks) > 1:
-            with f.loop(common, count) as step:
-                _emit_nonzero(f, cut, one, *pointer, step, slots)
+    _emit_steps(f, cut, one, some, "0", common)
+    if len(ranks) > 1:
+        for window, count in zip(some, counts, strict=True):
+            _emit_steps(f, cut, one, [window], common, count)
     for output, slots in zip(outputs, sums, strict=True):
         _emit_end(f, cut, one, output, slots)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What a window sums: pointers to its values and places, and slots for its sums."""
+
+    values: str
+    places: str
+    sums: list[str]
+
+
+def _emit_steps(f: Function, cut: Cut, one: _Pass, windows: list[_Window], begin: str, end: str) -> None:
+    """Sum the values of windows from `begin` to `end`; of fp16 some at a time, which then go over into float32."""
+    if cut.kind != "fp16":
+        _emit_loop(f, cut, one, windows, begin, end)
+        return
+    wide = vector(2 * cut.lanes, "half")
+    with f.loop(begin, end, FLUSH) as first:
+        halves = [
+            replace(each, sums=[f.slot(wide, "zeroinitializer") for _ in range(cut.vectors // 2)])
+            for each in windows
+        ]
+        _emit_loop(f, cut, one, halves, first, f.smaller(f.add(first, FLUSH), end))
+        for window, some in zip(windows, halves, strict=True):
+            emit_flush(f, cut.lanes, some.sums, window.sums)
+
+
+def _emit_loop(f: Function, cut: Cut, one: _Pass, windows: list[_Window], begin: str, end: str) -> None:
+    with f.loop(begin, end) as step:
+        if len(windows) > 1:
+            _ask(f, cut, one)
+        for window in windows:
+            row = f.at(one.weights, load_number(f, window.places, step), "i8")
+            emit_products(f, cut.kind, cut.lanes, f.at(window.values, step), row, window.sums)
 
 
 def _ask(f: Function, cut: Cut, one: _Pass) -> None:
@@ -230,7 +267,9 @@ def _ask(f: Function, cut: Cut, one: _Pass) -> None:
         first, floats = f.load(POINTER, one.next), LINE // 4
         for line in range(cut.ahead):
             f.prefetch(f.at(first, floats * line), level=2)
-        f.store(POINTER, f.at(first, floats * cut.ahead), one.next)
+        following = f.at(first, floats * cut.ahead)
+        is_inside = f.value(f"icmp ult ptr {following}, {one.end}")
+        f.store(POINTER, f.value(f"select i1 {is_inside}, ptr {following}, ptr {one.end}"), one.next)
 
 
 def _begun(f: Function, cut: Cut, one: _Pass, output: str) -> list[str]:
@@ -243,18 +282,6 @@ def _begun(f: Function, cut: Cut, one: _Pass, output: str) -> list[str]:
         return [f.slot(kind, f.load(kind, place)) for place in places]
     pairs = zip(one.masks, places, strict=True)
     return [f.slot(kind, f.load_masked(cut.lanes, mask, place)) for mask, place in pairs]
-
-
-def _emit_nonzero(
-    f: Function, cut: Cut, one: _Pass, values: str, places: str, step: str, sums: list[str]
-) -> None:
-    """Add a non-zero times its weights to the sums of its window."""
-    kind = vector(cut.lanes)
-    value = f.splat(cut.lanes, f.load("float", f.at(values, step)))
-    row = f.at(one.weights, load_number(f, places, step), "i8")
-    for each, total in enumerate(sums):
-        weight = f.load(kind, f.at(row, cut.lanes * each))
-        f.store(kind, f.multiply_add(cut.lanes, value, weight, f.load(kind, total)), total)
 
 
 def _emit_end(f: Function, cut: Cut, one: _Pass, output: str, sums: list[str]) -> None:

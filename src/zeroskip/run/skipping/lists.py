@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroskip.emit import INTEGER, Function, vector
+from zeroskip.run.skipping.numbers import listed
 from zeroskip.run.skipping.shape import Cut
 
 BUCKETS = 64  # of lengths, when windows are sorted by them
@@ -16,7 +17,7 @@ BUCKETS = 64  # of lengths, when windows are sorted by them
 
 @dataclass(frozen=True)
 class Lists:
-    """Where lists lie: pointers to float32, int32, int32, and to a slot with the number of values so far."""
+    """Where lists lie: pointers to values (32 bits, see numbers.py), int32, int32, and to a slot with their number."""
 
     values: str
     places: str
@@ -43,7 +44,7 @@ def emit_rows(f: Function, cut: Cut, x: str, count: str, part: str, lists: Lists
     shape = cut.shape
     down, right = shape.stride if shape.pointwise else (1, 1)
     width = shape.out_width if shape.pointwise else shape.width
-    first = ", ".join(f"i32 {4 * cut.outputs * lane}" for lane in range(cut.lanes))
+    first = ", ".join(f"i32 {cut.row * lane}" for lane in range(cut.lanes))
     with f.loop(0, count) as row:
         places = f.slot(vector(cut.lanes, "i32"), f"<{first}>")
         line = f.at(
@@ -72,10 +73,11 @@ def _emit_pixel(f: Function, cut: Cut, pixel: str, part: str, lists: Lists, plac
             values = f.load(kind, source)
         mask = f.value(f"fcmp une {kind} {values}, zeroinitializer")  # true of NaN
         filled, place = f.load(INTEGER, lists.filled), f.load(numbers, places)
-        f.store(kind, f.compressed(lanes, mask, values), f.at(lists.values, filled))
+        found = listed(f, cut.kind, lanes, f.compressed(lanes, mask, values))
+        f.store(kind, found, f.at(lists.values, filled))
         f.store(numbers, f.compressed(lanes, mask, place, element="i32"), f.at(lists.places, filled, "i32"))
         f.store(INTEGER, f.add(filled, f.count(lanes, mask)), lists.filled)
-        step = f.splat(lanes, str(4 * cut.outputs * count), "i32")
+        step = f.splat(lanes, str(cut.row * count), "i32")
         f.store(numbers, f.value(f"add {numbers} {place}, {step}"), places)
 
 
@@ -114,7 +116,7 @@ def _emit_segment(f: Function, cut: Cut, row: str, tap: str, x: str, rows: Lists
     )
     # Places in a row count its pixels; those in a window count its taps.
     taps = f.subtract(f.multiply(tap, shape.taps[1]), left)
-    moved = f.value(f"trunc i64 {f.multiply(taps, 4 * cut.outputs * cut.channels)} to i32")
+    moved = f.value(f"trunc i64 {f.multiply(taps, cut.row * cut.channels)} to i32")
     shift, filled = f.splat(lanes, moved, "i32"), f.load(INTEGER, windows.filled)
     values, places = f.at(windows.values, filled), f.at(windows.places, filled, "i32")
     count = f.subtract(end, begin)

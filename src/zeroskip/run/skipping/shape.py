@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zeroskip.concepts import Layer, Machine
+from zeroskip.run.skipping.numbers import BYTES
 
 WINDOWS = (
     400  # worked on at a time: enough to read each weight often, few enough for their lists to stay near
@@ -12,8 +13,7 @@ WINDOWS = (
 LISTED = 1 << 21  # values that their lists can hold
 NEAR = 36 << 10  # bytes of weights that stay in a first-level cache
 LINE = 64  # bytes of a cache line
-USUAL = 0.2  # density of inputs for which weights are asked for at the pace at which they are used
-MOST_AHEAD = 4  # at each step: more of them would take the place of the loads that sums are waiting for
+AHEAD = 4  # lines asked for at each step: more of them would take the place of the loads that sums are waiting for
 WIDTHS = (4, 5, 6)  # vectors of outputs summed at a time
 
 
@@ -54,6 +54,7 @@ class Cut:
     groups    that the taps of a window are cut into, each of as many rows: 1, or as many as there are rows
     images, lines  rows of the output worked on at a time: all of several images, or some of one
     ahead     lines of the weights of the next pass asked for at each step, if these come from beyond the caches
+    kind      of the weights, one of numbers.py
     """
 
     shape: Shape
@@ -66,6 +67,7 @@ class Cut:
     images: int
     lines: int
     ahead: int = 0
+    kind: str = "fp32"
 
     @property
     def outputs(self) -> int:
@@ -76,6 +78,11 @@ class Cut:
     def passes(self) -> int:
         """How often the sums of a block are added to."""
         return self.parts * self.groups
+
+    @property
+    def row(self) -> int:
+        """Bytes of the weights of one input in a block."""
+        return self.outputs * BYTES[self.kind]
 
     @property
     def weights(self) -> int:
@@ -142,7 +149,7 @@ def misfit(layer: Layer, machine: Machine) -> str | None:
     return None if reach < 1 << 31 else f"weights of {reach} bytes: places of 32 bits reach {1 << 31}"
 
 
-def cut(sizes: Shape, machine: Machine, *, near: bool = False) -> Cut:
+def cut(sizes: Shape, machine: Machine, *, near: bool = False, kind: str = "fp32") -> Cut:
     """Sums fill the registers, and the weights of a pass half the second-level cache; `near`, the first-level cache.
 
     Near weights are read faster, but sums are read and written again for each part: that pays where a window
@@ -153,11 +160,10 @@ def cut(sizes: Shape, machine: Machine, *, near: bool = False) -> Cut:
     """
     lanes = machine.vector_bytes // 4
     needed = -(-sizes.outputs // lanes)
-    # Whatever leaves the fewest lanes empty; of equals the narrowest, whose weights take least of the caches.
-    vectors = needed if needed < min(WIDTHS) else min(WIDTHS, key=lambda each: -(-needed // each) * each)
+    vectors = _vectors(needed, pairs=kind != "fp32")
     sums = 24 if machine.vector_bytes == 64 else 12  # of 32 and 16 registers
     together = min(8, max(1, sums // vectors))
-    column = vectors * machine.vector_bytes * sizes.taps[1]  # bytes of a channel's weights in a row of taps
+    column = vectors * lanes * BYTES[kind] * sizes.taps[1]  # bytes of a channel's weights in a row of taps
     most = NEAR if near else machine.cache_bytes
     groups = sizes.taps[0] if near and lanes * column * sizes.taps[0] > NEAR else 1
     row = column * sizes.taps[0] // groups
@@ -170,14 +176,22 @@ def cut(sizes: Shape, machine: Machine, *, near: bool = False) -> Cut:
     stepped = sizes.height != sizes.out_height or sizes.stride[0] > 1
     several = whole and not (sizes.pointwise and stepped)
     far = column * sizes.taps[0] * sizes.channels * needed // vectors > machine.cache_bytes // 2
-    steps = min(pixels, windows) * sizes.window // (parts * groups) * USUAL // together
-    lines = row * channels // LINE
     return Cut(
         *(sizes, lanes, vectors, together, parts, channels, groups),
         images=windows // pixels if several else 1,
         lines=sizes.out_height if whole else max(1, windows // sizes.out_width),
-        ahead=int(min(MOST_AHEAD, max(1, lines // max(1, steps)))) if far else 0,
+        ahead=AHEAD if far else 0,
+        kind=kind,
     )
+
+
+def _vectors(needed: int, *, pairs: bool) -> int:
+    """Vectors of outputs in a block, of `needed` ones in all; an even number where they are stored as `pairs`."""
+    widths = [each for each in WIDTHS if not pairs or each % 2 == 0]
+    if needed < min(widths):
+        return needed + needed % 2 if pairs else needed
+    # Whatever leaves the fewest lanes empty; of equals the narrowest, whose weights take least of the caches.
+    return min(widths, key=lambda each: -(-needed // each) * each)
 
 
 def _channels(channels: int, lanes: int, most: int) -> int:
