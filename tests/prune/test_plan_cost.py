@@ -185,4 +185,4 @@ def test_on_digits_conv_the_plan_for_scnn_needs_fewer_cycles_than_the_plan_for_w
         assert contract.evaluate(task, sparse.model, "validation") <= profile.error + 1e-9
         trace = measure.trace(sparse.model, contract.batch(task)[:4])
         cycles[name] = simulate.estimate(trace, machines.SCNN).cycles
-    assert cycles["cycles"] < 0.9 * cycles["weights"]  # 0.40, 0.74 and 0.72 with three seeds
+    assert cycles["cycles"] < 0.9 * cycles["weights"]  # docs/PLANNING.md has more seeds and budgets

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from zeroskip.cli.plans import compare_plans, traced
 from zeroskip.cli.words import (
     DATA,
     DOWNLOAD,
@@ -59,14 +60,26 @@ COST_ON = typer.Option(
     metavar="MACHINE",
     help="Spend the budget of error where this machine gains most, e.g. eie, scnn, or a Python file (see simulate).",
 )
-COST_EXAMPLES = 4  # cycles differ by the zeros of an example's activations
 COST = typer.Option(help="With --cost-on: what shall fall, cycles or joules.")
+OUT = typer.Option(
+    metavar="PATH",
+    help="Where the sparse weights go (safetensors). With --compare: a folder for the points, which the same command "
+    "continues.",
+)
+COMPARE = typer.Option(
+    "--compare",
+    help="With --cost-on, here also several machines: plan by the number of weights too, train with several --seeds "
+    "and budgets (--max-error-rise 0,0.01), and put both plans side by side. Writes no weights.",
+)
+SEEDS = typer.Option(min=1, help="With --compare: train with so many seeds, default 3.")
+JOBS = typer.Option(min=1, help="With --compare: so many processes, default one for each core.")
+MARKDOWN = typer.Option(metavar="FILE", help="With --compare: write the table as a page.")
 
 
 @app.command()
 def prune(
     task: Annotated[str, TASK],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the sparse weights go (safetensors).")],
+    out: Annotated[Path, OUT],
     activations: Annotated[bool, ACTIVATIONS] = False,
     pattern: Annotated[str, PATTERN] = "free",
     max_error_rise: Annotated[str | None, RISE] = None,
@@ -75,6 +88,10 @@ def prune(
     while_training: Annotated[bool, WHILE_TRAINING] = False,
     cost_on: Annotated[str | None, COST_ON] = None,
     cost: Annotated[str, COST] = "cycles",
+    compare: Annotated[bool, COMPARE] = False,
+    seeds: Annotated[int | None, SEEDS] = None,
+    jobs: Annotated[int | None, JOBS] = None,
+    markdown: Annotated[Path | None, MARKDOWN] = None,
     learning_rate_divisor: Annotated[float | None, DIVISOR] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
     data: Annotated[Path | None, DATA] = None,
@@ -84,6 +101,14 @@ def prune(
     """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
     from zeroskip import contract, files, report, retrain, runs
 
+    ways: dict[str, Any]
+    train = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
+    others = activations, sparsity, rounds, while_training, weights
+    if _compares(compare, cost_on, cost, others, (seeds, jobs, markdown)):
+        settings = {"task": task, "on": cost_on, "of": cost, "pattern": pattern, "train": train}
+        ways = {"rises": _rises(max_error_rise), "seeds": seeds, "jobs": jobs, "markdown": markdown}
+        compare_plans(load_task(task, data, download), settings, out, as_json=as_json, **ways)
+        return
     rise, sigmas = _rise(max_error_rise)
     _check_ways(sparsity, rounds, rise, while_training, pattern)
     _check_activations(activations, sigmas, sparsity, pattern, learning_rate_divisor)
@@ -98,14 +123,13 @@ def prune(
         if while_training:
             contract.check_on_step(loaded)
         model = trained(loaded, weights, progress)
-        ways: dict[str, Any] = {
+        ways = {
             "pattern": pattern,
             "max_error_rise": rise,
             "sparsity": sparsity,
             "rounds": rounds,
         }
-        divisor = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
-        ways |= {"while_training": while_training, "train": divisor, "cost": (machine, cost)}
+        ways |= {"while_training": while_training, "train": train, "cost": (machine, cost)}
         recipe = _recipe(model, loaded, progress, **ways)
         sparse = retrain.loop(model, recipe, loaded, progress=progress)
     runs.save_tensors(out, sparse.model.state_dict())
@@ -170,12 +194,33 @@ def _cost_machine(words: str | None, cost: str, other_way: bool) -> Accelerator 
 
 def _price(model: nn.Module, task: Task, pattern: str, machine: Accelerator | None, of: str) -> Cost | None:
     """What the network costs on the machine, as a function of sparsities, by a few examples."""
-    from zeroskip import contract, measure, simulate
+    from zeroskip import simulate
 
-    if machine is None:
-        return None
-    trace = measure.trace(model, contract.batch(task)[:COST_EXAMPLES])
-    return simulate.cost_on(machine, trace, of=of, pattern=pattern)
+    return None if machine is None else simulate.cost_on(machine, traced(model, task), of=of, pattern=pattern)
+
+
+def _compares(
+    compare: bool, cost_on: str | None, cost: str, others: tuple[Any, ...], own: tuple[Any, ...]
+) -> bool:
+    """Whether plans are compared; RecipeError for words that do not go with that."""
+    from zeroskip.simulate.cost import OF
+
+    if not compare and any(one is not None for one in own):
+        raise RecipeError("--seeds, --jobs and --markdown go with --compare.")
+    if compare and (cost_on is None or cost not in OF or any(others)):
+        raise RecipeError(
+            "--compare goes with --cost-on and --cost cycles or joules, and with --max-error-rise, --pattern and "
+            "--learning-rate-divisor. It trains networks of its own."
+        )
+    return compare
+
+
+def _rises(words: str | None) -> list[float | None]:
+    """The budgets between the commas; [None] is the default one."""
+    found = [_rise(word) for word in words.split(",")] if words else [(None, None)]
+    if any(sigmas is not None for _, sigmas in found):
+        raise RecipeError("a rise in sigma goes with --activations. Give --max-error-rise as numbers.")
+    return [rise for rise, _ in found]
 
 
 def _rise(word: str | None) -> tuple[float | None, float | None]:

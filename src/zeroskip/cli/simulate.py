@@ -167,10 +167,6 @@ def _estimate(works: list[Workload], point: dict[str, Any]) -> dict[str, Any]:
 
 def _identity(works: list[Workload], machine: Accelerator, on: str) -> dict[str, Any]:
     """What a point depends on besides its numbers: the zeros, the machine as it is described, the version."""
-    import zeroskip
-    from zeroskip import files
-    from zeroskip.simulate import parameters
-
     found = hashlib.sha256()
     for work in works:
         found.update(
@@ -188,14 +184,18 @@ def _identity(works: list[Workload], machine: Accelerator, on: str) -> dict[str,
         )
         for mask in (work.weight, work.input, work.output):
             found.update(mask.numpy().tobytes())
+    return {"network": found.hexdigest(), **identity(machine, on)}
+
+
+def identity(machine: Accelerator, on: str) -> dict[str, Any]:
+    """The machine as it is described, the user's file where it comes from one, the version."""
+    import zeroskip
+    from zeroskip import files
+    from zeroskip.simulate import parameters
+
     numbers = {name: str(number) for name, number in parameters(machine).items()}  # JSON has no infinity
     own = hashlib.sha256(files.read(on)).hexdigest() if on.endswith(".py") else ""
-    return {
-        "network": found.hexdigest(),
-        "machine": numbers,
-        "file": own,
-        "version": zeroskip.__version__,
-    }
+    return {"machine": numbers, "file": own, "version": zeroskip.__version__}
 
 
 def _points(

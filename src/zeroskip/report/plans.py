@@ -1,0 +1,114 @@
+"""Plans by what a machine gains beside plans by the number of weights: a table, and docs/PLANNING.md.
+
+told  {"task", "of": "cycles" or "joules", "pattern", "pairs": [...]}, a pair for each machine, budget and seed:
+      {"machine", "rise", "seed", and three networks "dense", "weights", "cost": each
+       {"zeros", "validation", "test", "cycles", "joules"}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from statistics import geometric_mean
+from typing import Any
+
+from zeroskip.report.activation_page import table
+from zeroskip.report.grid import Grid
+from zeroskip.report.words import show_count, show_error, show_share, show_times
+
+Told = Mapping[str, Any]
+
+HEAD = """# Plans by cost and plans by weights
+
+`prune.plan` spends a budget of error on layers. By default it removes as many weights as the budget allows; given
+`cost=simulate.cost_on(chip, trace)` it removes those whose absence saves the chip most. Each seed is a training of its
+own; both plans start from its network, have the same budget, and are carried out alike: prune and retrain until a
+round exceeds the budget. What they are compared by was estimated afterwards, of the pruned networks on the same inputs.
+Every pair that was run is listed, also those in which the plan by cost is worse (below 1x). Generated; change nothing
+by hand:
+
+"""
+COLUMNS = (
+    "machine",
+    "budget",
+    "seed",
+    "plan by",
+    "zeros",
+    "error",
+    "test error",
+    "cycles",
+    "µJ",
+    "than dense",
+    "than weights",
+)
+LESS = {"cycles": "fewer cycles", "joules": "less energy"}
+
+
+def plans_table(told: Told) -> Grid:
+    """Two lines for each machine, budget and seed, and the geometric mean of each machine's ratios.
+
+    >>> Console().print(plans_table(told))
+    """
+    rows: list[tuple[str, ...]] = []
+    marks = {}
+    for machine, some in groupby(told["pairs"], key=lambda pair: pair["machine"]):
+        pairs = list(some)
+        for pair in pairs:
+            rows += [_row(pair, kind, told["of"]) for kind in ("weights", "cost")]
+            gain = _gain(pair, told["of"])
+            marks[len(rows) - 1] = "win" if gain > 1 else "loss" if gain < 1 else ""
+        marks[len(rows)] = "total"
+        mean = show_times(geometric_mean(_gain(pair, told["of"]) for pair in pairs))
+        rows.append((f"{machine}, geometric mean", *["-"] * (len(COLUMNS) - 2), mean))
+    title = f"{told['task']}: plans by weights and by {told['of']}"
+    note = (
+        f"Pattern {told['pattern']}. Budget: points that the validation error may rise; error: on validation. "
+        f"Than dense, than weights: times {LESS[told['of']]} than the dense network, than by the plan by weights."
+    )
+    return Grid(title, COLUMNS, tuple(rows), note, marks=marks)
+
+
+def plans_markdown(told: Told, origin: str) -> str:
+    """The page: how it was made, what came out, and every pair.
+
+    origin  date, machine and command
+
+    >>> plans_markdown(told, "2026-01-31, AMD EPYC, `zeroskip prune ...`").splitlines()[0]
+    '# Plans by cost and plans by weights'
+    """
+    grid = plans_table(told)
+    verdicts = "".join(f"- {line}\n" for line in _verdicts(told))
+    return f"{HEAD}    {origin}\n\n## {grid.title}\n\n{verdicts}\n{table(grid.columns, grid.rows)}\n{grid.note}\n"
+
+
+def _verdicts(told: Told) -> list[str]:
+    lines = []
+    for machine, some in groupby(told["pairs"], key=lambda pair: pair["machine"]):
+        gains = [_gain(pair, told["of"]) for pair in some]
+        won, lost = sum(gain > 1 for gain in gains), sum(gain < 1 for gain in gains)
+        spread = f"from {show_times(min(gains))} to {show_times(max(gains))}"
+        mean = f"{show_times(geometric_mean(gains))} in the geometric mean"
+        words = f"{machine}: the plan by {told['of']} needs {LESS[told['of']]} in {won} of {len(gains)}, more in {lost}"
+        lines.append(f"{words}: {mean}, {spread}.")
+    return lines
+
+
+def _row(pair: Told, kind: str, of: str) -> tuple[str, ...]:
+    one = pair[kind]
+    return (
+        pair["machine"],
+        f"{100 * pair['rise']:.3g}",
+        str(pair["seed"]),
+        kind if kind == "weights" else of,
+        show_share(one["zeros"]),
+        show_error(one["validation"]),
+        show_error(one["test"]),
+        show_count(one["cycles"]),
+        f"{1e6 * one['joules']:.3g}",
+        show_times(pair["dense"][of] / one[of]),
+        show_times(_gain(pair, of)) if kind == "cost" else "-",
+    )
+
+
+def _gain(pair: Told, of: str) -> float:
+    return float(pair["weights"][of] / pair["cost"][of])

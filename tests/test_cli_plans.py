@@ -1,0 +1,132 @@
+"""Both plans side by side: what the command tells is what its steps give by hand, and it continues in its folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zeroskip import contract, measure, prune, retrain, simulate
+from zeroskip.tasks.load import load, run_file
+
+TASK = str(Path(__file__).parent / "tiny_task.py")
+Call = Callable[..., tuple[int, str, str]]
+CHIPS = """
+from dataclasses import replace
+from zeroskip.simulate import machines
+ONE = replace(machines.EIE, name="one", lanes=1)
+TWO = replace(machines.EIE, name="two", lanes=2)
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("plans")
+    (path / "chips.py").write_text(CHIPS)
+    return path
+
+
+def words(folder: Path) -> tuple[object, ...]:
+    ways = (
+        "--cost-on",
+        folder / "chips.py",
+        "--compare",
+        "--seeds",
+        2,
+        "--jobs",
+        1,
+        "--max-error-rise",
+        "0,0.05",
+    )
+    return "prune", TASK, *ways, "--out", folder / "points", "--markdown", folder / "page.md"
+
+
+@pytest.fixture
+def told(call: Call, folder: Path) -> dict[str, Any]:
+    """Trained by the first test that asks, read by the others."""
+    status, out, err = call(*words(folder), "--json")
+    assert (status, err) == (0, "")
+    return json.loads(out)
+
+
+def test_two_machines_two_budgets_and_two_seeds_are_eight_pairs_of_four_points(
+    told: dict[str, Any], folder: Path
+) -> None:
+    keys = [(one["machine"], one["rise"], one["seed"]) for one in told["pairs"]]
+    assert keys == [(chip, rise, seed) for chip in ("one", "two") for rise in (0, 0.05) for seed in (0, 1)]
+    assert len(list((folder / "points").iterdir())) == 4
+    assert {one["weights"]["zeros"] for one in told["pairs"][:4]} == {
+        one["weights"]["zeros"] for one in told["pairs"][4:]
+    }
+
+
+def test_both_plans_stay_within_the_budget_of_the_same_dense_network(told: dict[str, Any]) -> None:
+    for one in told["pairs"]:
+        for plan in ("weights", "cost"):
+            assert one[plan]["validation"] <= one["dense"]["validation"] + one["rise"] + 1e-9
+            assert 0 == one["dense"]["zeros"] < one[plan]["zeros"] < 1
+
+
+def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
+    told: dict[str, Any], folder: Path
+) -> None:
+    task, chip = load(TASK), run_file(folder / "chips.py").TWO
+    torch.manual_seed(1)
+    dense = contract.model(task, None)
+    retrain.train(task, dense, stage="dense training", seed=1)
+    profile, inputs = measure.profile(dense.eval(), task), contract.batch(task)[:4]
+    cost = simulate.cost_on(chip, measure.trace(dense, inputs))
+    pair = next(
+        one for one in told["pairs"] if (one["machine"], one["rise"], one["seed"]) == ("two", 0.05, 1)
+    )
+    for name, price in {"weights": None, "cost": cost}.items():
+        recipe = prune.plan(profile, max_error_rise=0.05, cost=price)
+        model = retrain.loop(deepcopy(dense), recipe, task, seed=1).model
+        found = simulate.estimate(measure.trace(model, inputs), chip)
+        assert pair[name]["cycles"] == found.cycles
+        assert pair[name]["joules"] == pytest.approx(found.joules)
+        assert pair[name]["test"] == contract.evaluate(task, model, "test")
+
+
+def test_the_same_command_trains_nothing_again_and_writes_the_same_page(
+    told: dict[str, Any], call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = (folder / "page.md").read_text()
+
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(retrain, "train", fail)
+    status, out, _ = call(*words(folder))
+    assert (status, f"wrote {folder / 'page.md'}" in out.replace("\n", "")) == (0, True)
+    lines = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 2 * (2 * 4 + 1)
+    assert set(lines) <= set((folder / "page.md").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("--compare",), "--compare goes with --cost-on"),
+        (("--compare", "--cost-on", "eie", "--cost", "euros"), "--cost cycles or joules"),
+        (("--compare", "--cost-on", "eie", "--sparsity", 0.5), "It trains networks of its own"),
+        (("--compare", "--cost-on", "eie", "--activations"), "--compare goes with"),
+        (("--compare", "--cost-on", "tpu"), '--on names "tpu"'),
+        (("--compare", "--cost-on", "eie", "--max-error-rise", "0,a"), "no number from 0 up"),
+        (("--compare", "--cost-on", "eie", "--max-error-rise", "1sigma"), "goes with --activations"),
+        (("--cost-on", "eie", "--seeds", 2), "--seeds, --jobs and --markdown go with --compare"),
+        (("--markdown", "page.md"), "--seeds, --jobs and --markdown go with --compare"),
+    ],
+)
+def test_words_that_do_not_go_together_are_one_sentence(
+    call: Call, tmp_path: Path, given: tuple[object, ...], sentence: str
+) -> None:
+    status, out, err = call("prune", TASK, *given, "--out", tmp_path / "out")
+    assert (status, out) == (1, "")
+    assert sentence in err
+    assert not list(tmp_path.iterdir())
