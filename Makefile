@@ -38,6 +38,7 @@ reproduce: setup  ## every table of the papers, measured on the data of ZEROSKIP
 	$(BIN)/zeroskip reproduce minerva --seeds 5 --out runs/reproduce
 	$(BIN)/zeroskip reproduce eie --seeds 1 --out runs/reproduce
 	$(BIN)/zeroskip reproduce eyeriss-v2 --seeds 1 --out runs/reproduce
+	$(BIN)/zeroskip reproduce sparten --seeds 1 --out runs/reproduce
 	cp runs/reproduce/reproduce-*.json src/zeroskip/reproduce/measured/
 	$(BIN)/zeroskip reproduce --markdown docs/VALIDATION.md
 

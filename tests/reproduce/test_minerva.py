@@ -16,6 +16,7 @@ from torch import nn
 from zeroskip import contract, runs, tasks
 from zeroskip.errors import FileError, RecipeError
 from zeroskip.reproduce import Result, Row, committed, measurable, minerva, named, rows
+from zeroskip.reproduce import minerva_power as power
 from zeroskip.reproduce.published.minerva import TABLE1
 from zeroskip.reproduce.trained import minerva as trained
 from zeroskip.reproduce.trained.recipes import MINERVA, Plan
@@ -32,16 +33,17 @@ FOUND = {
 
 
 def judged(found: dict[str, Any], network: str = "minerva-webkb", *, beyond: bool = False) -> dict[str, Row]:
-    """Row by its column; of the paper's own tables, or of the one beyond them."""
-    listed = minerva.measured_rows(network, found)
+    """Row by its column; of the paper's own tables but that of power, or of the one beyond them."""
+    listed = [row for row in minerva.measured_rows(network, found) if row.table != minerva.POWER]
     return {row.column: row for row in listed if row.table.startswith("Beyond") is beyond}
 
 
 def test_the_five_networks_have_exactly_the_weights_and_macs_of_their_widths() -> None:
-    exact = {row.network: row.ours for row in minerva.analytic() if row.column == "MACs, exact"}
+    sizes = [row for row in minerva.analytic() if row.table == "Table 1"]
+    exact = {row.network: row.ours for row in sizes if row.column == "MACs, exact"}
     assert list(exact.values()) == [334_336, 139_008, 430_720, 446_208, 1_432_256]
-    assert len(minerva.analytic()) == 15
-    assert all(row.holds for row in minerva.analytic())
+    assert len(sizes) == 15
+    assert all(row.holds for row in sizes)
 
 
 def test_printed_parameters_are_the_weights_to_within_a_step_of_their_last_digit() -> None:
@@ -56,7 +58,7 @@ def test_printed_parameters_are_the_weights_to_within_a_step_of_their_last_digit
 def test_without_findings_every_measured_row_waits_with_a_reason() -> None:
     listed = rows([named("minerva")])
     waiting = [row for row in listed if row.holds is None]
-    assert len(waiting) == 5 * (6 + 3) + 4 == len(listed) - 15
+    assert len(waiting) == 5 * (6 + 2 + 3) + 8 == len(listed) - 15 - 2
     assert all(row.ours is None and row.reason for row in waiting)
 
 
@@ -169,12 +171,21 @@ def test_found_once_it_is_read_back_and_fits_into_json(
 def test_the_mean_is_over_the_five_networks(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     macs = {"all": 1000, "nonzero": 200}
     each = {
-        network: {"macs": {**macs, "kept": 200 - 20 * index}, "retrained": {"macs": {**macs, "kept": 50}}}
+        network: {
+            "macs": {**macs, "kept": 200 - 20 * index},
+            "layers": power.evenly(network, 0.1 * (index + 1)),
+            "retrained": {"macs": {**macs, "kept": 50}},
+        }
         for index, network in enumerate(minerva.NETWORKS)
     }
     monkeypatch.setattr(trained, "measure_network", lambda network, **_: each[network])
     found = trained.measure_mean(out=out)
     assert found.pop("retrained") == pytest.approx({"removed": 0.75, "skipped": 0.95})
+    powers = [power.saved(network, one["layers"]) for network, one in each.items()]  # type: ignore[arg-type]
+    for prices, ratios in found.pop("power").items():
+        assert ratios["no gating"] == pytest.approx(
+            statistics.fmean(one[prices]["no gating"] for one in powers)
+        )
     assert found == pytest.approx({"removed": 0.2, "skipped": 0.84})
 
 

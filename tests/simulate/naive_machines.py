@@ -371,3 +371,106 @@ def _sparten(work: Workload, machine: Accelerator, order) -> Found:
 
 def _matches(work: Workload, n: int, g: int, y: int, x: int, m: int, chunk: list) -> int:
     return sum(bool(work.weight[g, m, c, r, s]) and seen(work, n, g, y, x, r, s, c) for r, s, c in chunk)
+
+
+def extensor(work: Workload, machine: Accelerator) -> Found:
+    found = extensor_joins(work, machine)
+    cycles, busy = together([[count] for count in found["lanes"]])
+    done = found["levels"][2][1]
+    return cycles, busy, 0, done, work.macs - done
+
+
+def extensor_joins(work: Workload, machine: Accelerator) -> dict:
+    """Pairs asked for, met, comparisons of each level; comparisons of each element; bytes that pass."""
+    element, sides = (
+        machine.tile["element"],
+        [machine.tile[name] for name in ("outputs", "positions", "inputs")],
+    )
+    levels, lanes, dealt = [[0, 0, 0], [0, 0, 0], [0, 0, 0]], [0] * machine.lanes, 0
+    moved = {(memory, name): 0 for memory in ("DRAM", "buffer", "element buffers") for name in "WAO"}
+    groups, outputs = work.weight.shape[:2]
+    ranges = [list(range(length)) for length in (outputs, work.positions, work.inputs)]
+    large = [chunked(axis, side) for axis, side in zip(ranges, sides, strict=True)]
+    for g in range(groups):
+        w = {
+            m: [k for k, (r, s, c) in enumerate(places(work)) if work.weight[g, m, c, r, s]]
+            for m in ranges[0]
+        }
+        x = {
+            p: [k for k, (r, s, c) in enumerate(places(work)) if seen(work, n, g, y, i, r, s, c)]
+            for p, (n, y, i) in enumerate(positions(work))
+        }
+        fetched, sums = set(), set()
+        every = [i for i, ks in enumerate(large[2]) if _tile(w, ranges[0], ks)]
+        for ns in large[1]:
+            own = [i for i, ks in enumerate(large[2]) if _tile(x, ns, ks)]
+            levels[0][2] += steps(every, own)
+            for ks in large[2]:
+                for ms in large[0]:
+                    levels[0][0] += 1
+                    if not (_tile(w, ms, ks) and _tile(x, ns, ks)):
+                        continue
+                    levels[0][1] += 1
+                    for small in chunked(ms, element):
+                        for other in chunked(ns, element):
+                            strips = chunked(ks, element)
+                            levels[1][0] += len(strips)
+                            ones = [i for i, one in enumerate(strips) if _tile(w, small, one)]
+                            twos = [i for i, one in enumerate(strips) if _tile(x, other, one)]
+                            levels[1][2] += steps(ones, twos)
+                            both = [strips[i] for i in ones if i in twos]
+                            begun = [pair for pair in sums if pair[0] in small and pair[1] in other]
+                            moved["DRAM", "O"] += 32 * len(begun) * bool(both)
+                            for strip in both:
+                                one, two = _tile(w, small, strip), _tile(x, other, strip)
+                                levels[1][1] += 1
+                                levels[2][0] += len(small) * len(other) * len(strip)
+                                for name, tile, key in (
+                                    ("W", one, ("W", small[0], strip[0], ns[0])),
+                                    ("A", two, ("A", other[0], strip[0])),
+                                ):
+                                    size = 12 + sum(8 + 12 * len(row) for row in tile.values())
+                                    moved["buffer", name] += size
+                                    moved["DRAM", name] += size * (key not in fetched)
+                                    fetched.add(key)
+                                compared = 0
+                                for m, row in one.items():
+                                    for p, column in two.items():
+                                        matches = len(set(row) & set(column))
+                                        compared += steps(row, column)
+                                        levels[2][1] += matches
+                                        for name in "WA":
+                                            moved["element buffers", name] += (
+                                                4 * steps(row, column) + 8 * matches
+                                            )
+                                        if matches:
+                                            moved["DRAM", "O"] += 16 * ((m, p) not in sums)
+                                            moved["buffer", "O"] += 32
+                                            moved["element buffers", "O"] += 16
+                                            sums.add((m, p))
+                                levels[2][2] += compared
+                                lanes[dealt % machine.lanes] += compared
+                                dealt += 1
+    return {"levels": levels, "lanes": lanes, "moved": moved}
+
+
+def _tile(rows: dict[int, list[int]], some: list[int], ks: list[int]) -> dict[int, list[int]]:
+    """Coordinates of each row of a tile that has any."""
+    found = {row: [k for k in rows[row] if k in ks] for row in some}
+    return {row: found[row] for row in found if found[row]}
+
+
+def steps(one: list[int], two: list[int]) -> int:
+    """Comparisons of two sorted lists: the one that is behind jumps to where the other one is, or beyond."""
+    i = j = count = 0
+    while i < len(one) and j < len(two):
+        count += 1
+        if one[i] == two[j]:
+            i, j = i + 1, j + 1
+        elif one[i] < two[j]:
+            while i < len(one) and one[i] < two[j]:
+                i += 1
+        else:
+            while j < len(two) and two[j] < one[i]:
+                j += 1
+    return count

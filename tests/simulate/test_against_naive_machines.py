@@ -62,6 +62,10 @@ SMALL = {
         replace(machines.SPARTEN_GB_H, lanes=6, tile={"chunk": 4, "filters": 2}),
         naive.sparten_gb_h,
     ),
+    "ExTensor": (
+        replace(machines.EXTENSOR, lanes=3, tile={"element": 2, "outputs": 4, "positions": 6, "inputs": 4}),
+        naive.extensor,
+    ),
 }
 SPARSITIES = st.sampled_from([0.0, 0.3, 0.6, 0.9, 1.0])
 

@@ -27,7 +27,8 @@ CONV = of_masks("conv", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 4, 6, 6) != 0
         ({"skips": "WA"}, "SCNN: skips = 'WA' is none of"),
         ({"bits": {"A": 16}}, "SCNN: bits = {'A': 16} must have all of A, W and O"),
         ({"tile": machines.SCNN.tile | {"filters": -1}}, r"SCNN: tile\['filters'\] = -1 must be above 0"),
-        ({"tile": {"rows": 8}}, r"SCNN: its dataflow cartesian needs tile\['columns'\]"),
+        ({"keeps": "W"}, 'SCNN: keeps = \'W\' is none of "", "A", "O", "AO"'),
+        ({"tile": {"rows": 8, "filters": 8}}, r"SCNN: its dataflow cartesian needs tile\['columns'\]"),
         ({"lanes": 60}, r"SCNN: lanes = 60 do not divide by tile\['rows'\] = 8 x tile\['columns'\] = 8"),
         ({"width": 9}, r"SCNN: width = 9 is not tile\['weights'\] x tile\['inputs'\] = 4 x 4"),
         ({"dram_bytes_per_cycle": 0}, "SCNN: dram_bytes_per_cycle = 0 must be above 0"),
@@ -49,6 +50,22 @@ def test_a_memory_too_small_for_one_tile_is_told_what_one_takes():
 def test_a_memory_for_an_operand_that_there_is_not_is_refused():
     memory = replace(machines.DENSE.memories[0], reuse={"B": 1})
     with pytest.raises(AcceleratorError, match=r"reuse = \{'B': 1\}: 'B' is none of A, W, O"):
+        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        ({"B": ""}, r"memory 'buffer', held = \{'B': ''\}: 'B' is none of A, W, O"),
+        (
+            {"A": "filters"},
+            r"memory 'buffer', held\['A'\] = 'filters' is no size in tile = \{'outputs': 16\}",
+        ),
+    ],
+)
+def test_a_memory_that_holds_what_there_is_not_is_refused(held, message):
+    memory = replace(machines.DENSE.memories[0], held=held)
+    with pytest.raises(AcceleratorError, match=message):
         estimate([FC], replace(machines.DENSE, memories=(memory,)))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from zeroskip import measure
 from zeroskip.concepts import Layer
-from zeroskip.simulate import CHIPS, machines, masks
+from zeroskip.simulate import CHIPS, formats, machines, masks, vary
 from zeroskip.simulate.engine import estimate
 from zeroskip.simulate.results import Estimate, LayerEstimate, less_energy
 from zeroskip.simulate.workload import Workload, of_layer, of_masks, of_trace
@@ -149,6 +149,61 @@ def test_weights_that_do_not_fit_come_again_or_the_inputs_do_whichever_is_less()
     smaller = replace(machines.DENSE, memories=(replace(machines.DENSE.memories[0], capacity=600),))
     again = layer_of(linear(1.0, 1.0), smaller)
     assert again.bytes["DRAM", "A"] + again.bytes["DRAM", "W"] == min(900 + 2 * 21_000, 35 * 900 + 21_000)
+
+
+def ones(channels: int, side: int, filters: int) -> Workload:
+    """A 1 x 1 convolution without a zero."""
+    shape = (1, channels, side, side)
+    return of_masks("conv", torch.ones(filters, channels, 1, 1) != 0, torch.ones(shape) != 0)
+
+
+def test_an_input_that_is_held_is_read_once_for_each_8_filters_and_an_output_is_written_once():
+    found = layer_of(ones(16, 16, filters=20), machines.SCNN)
+    assert found.bytes["inputs", "A"] == 3 * (16 * 16**2) * 20 // 8  # 16 bits and 4 of zeros before them
+    assert found.bytes["outputs", "O"] == (20 * 16**2) * 20 // 8
+    twin = layer_of(ones(16, 16, filters=20), machines.DCNN)
+    assert twin.bytes["inputs", "A"] == 3 * (16 * 16**2) * 2
+    assert twin.bytes["weights", "W"] == 16 * twin.bytes["sums", "O"] // 2 == 2 * twin.macs
+
+
+def test_what_a_held_operand_shares_follows_a_sweep_of_the_filters():
+    found = layer_of(ones(16, 16, filters=20), vary(machines.SCNN, {"tile.filters": 4}))
+    assert found.bytes["inputs", "A"] == 5 * (16 * 16**2) * 20 // 8
+
+
+def test_maps_that_fit_stay_on_the_chip_and_those_that_do_not_come_and_take_the_weights_with_them():
+    small = layer_of(ones(16, 16, filters=20), machines.DCNN)
+    large = layer_of(ones(64, 96, filters=300), machines.DCNN)
+    assert (small.bytes["DRAM", "A"], small.bytes["DRAM", "O"]) == (0, 0)
+    assert small.bytes["DRAM", "W"] == 2 * 16 * 20
+    assert large.bytes["DRAM", "A"] == 2 * 64 * 96**2  # 1.125 of the memory
+    assert large.bytes["DRAM", "W"] == 2 * (2 * 64 * 300)
+    assert large.bytes["DRAM", "O"] == 2 * 300 * 96**2
+
+
+def test_a_map_fits_only_where_the_tile_of_the_fullest_lane_does():
+    # 9 rows on 8 lanes are tiles of 2: the fullest lane has 2 x 2 of a mean of 81 / 64 pixels.
+    work = ones(64, 9, filters=8)
+    inputs, *others = machines.DCNN.memories
+    for lane, stays in ((2 * 64 * 4, True), (2 * 64 * 4 - 1, False)):
+        machine = replace(machines.DCNN, memories=(replace(inputs, capacity=64 * lane), *others))
+        assert (layer_of(work, machine).bytes["DRAM", "A"] == 0) is stays
+
+
+def test_operations_that_are_no_mac_of_the_layer_use_the_energy_of_one():
+    # A 3 x 3 filter on one pixel: 9 products, 8 of them outside the output.
+    work = of_masks("conv", torch.ones(1, 1, 3, 3) != 0, torch.ones(1, 1, 1, 1) != 0, padding=(1, 1))
+    found = layer_of(work, machines.SCNN)
+    assert (found.done, found.idle["useless"]) == (1, 8)
+    assert found.picojoules["MAC"] == pytest.approx(9 * 0.9)
+
+
+@pytest.mark.parametrize("lanes", [16, 32, 64])
+def test_a_format_that_depends_on_the_lanes_follows_a_sweep_of_them(lanes):
+    work = linear(0.1, 0.5)
+    found = layer_of(work, vary(machines.EIE, {"lanes": lanes}))
+    stored = formats.columns(lanes)(work.weight.numpy(), 4)
+    assert found.bytes["DRAM", "W"] == -(-stored.bits // 8)
 
 
 def test_energy_is_the_sum_of_its_events_by_hand():

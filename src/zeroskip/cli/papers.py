@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PAPER = typer.Argument(
     metavar="PAPER",
     help="han2015, deep-compression, shi2017, eyeriss, minerva; of the simulator eie, eyeriss-v2, cnvlutin, scnn, "
-    "cambricon-s, sparten; default: all.",
+    "cambricon-s, sparten, extensor; default: all.",
 )
 OUT = typer.Option(
     metavar="RUN",

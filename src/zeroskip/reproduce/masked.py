@@ -119,10 +119,15 @@ def at(
 def network(name: str, reading: str, *, variation: float = 0.0) -> list[Workload]:
     """The convolutions of a network with the weights of Han et al. and inputs by one of READINGS.
 
+    An output has the zeros of the input that it becomes; the last convolution's are always those of Han et al.
+
     >>> len(network("vgg16", EYERISS))
     13
     """
-    return at(convolutions(name), kept(name), seen(name, reading), variation=variation)
+    inputs = seen(name, reading)
+    last = figure(han.LAYERS[name][len(inputs) - 1].output).value / 100
+    outputs = [*inputs[1:], last]
+    return at(convolutions(name), kept(name), inputs, outputs=outputs, variation=variation)
 
 
 def cycles(works: Sequence[Workload], machine: Accelerator) -> int:

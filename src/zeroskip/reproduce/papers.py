@@ -13,6 +13,7 @@ from zeroskip.reproduce import (
     cnvlutin,
     deep_compression,
     eie,
+    extensor,
     eyeriss,
     eyeriss_chip,
     eyeriss_v2,
@@ -29,6 +30,7 @@ from zeroskip.reproduce.published import cambricon_s as published_cambricon
 from zeroskip.reproduce.published import cnvlutin as published_cnvlutin
 from zeroskip.reproduce.published import deep_compression as published_dc
 from zeroskip.reproduce.published import eie as published_eie
+from zeroskip.reproduce.published import extensor as published_extensor
 from zeroskip.reproduce.published import eyeriss as published_eyeriss
 from zeroskip.reproduce.published import eyeriss_v2 as published_v2
 from zeroskip.reproduce.published import han2015 as published_han
@@ -40,6 +42,8 @@ from zeroskip.reproduce.results import Result
 from zeroskip.reproduce.rows import Row
 from zeroskip.reproduce.trained import accelerators as real
 from zeroskip.reproduce.trained import eyeriss as coded
+from zeroskip.reproduce.trained import matrices as sparse
+from zeroskip.reproduce.trained import sparten as pruned
 
 Findings = Mapping[str, Any]
 TWO = ("alexnet", "vgg16")
@@ -167,7 +171,26 @@ PAPERS = (
         cambricon_s.analytic,
         cambricon_s.unmeasurable,
     ),
-    _simulated(sparten.PAPER, published_sparten.TITLE, TWO, sparten.analytic),
+    Paper(
+        sparten.PAPER,
+        published_sparten.TITLE,
+        (*TWO, *sparten.REAL),
+        (),
+        sparten.analytic,
+        sparten.measured_rows,
+        list,
+        {network: partial(pruned.measure_network, network) for network in sparten.REAL},
+    ),
+    Paper(
+        extensor.PAPER,
+        published_extensor.TITLE,
+        (TWO[0], extensor.MATRICES),
+        (),
+        extensor.analytic,
+        extensor.measured_rows,
+        extensor.unmeasurable,
+        {extensor.MATRICES: sparse.measure_matrices},
+    ),
 )
 
 

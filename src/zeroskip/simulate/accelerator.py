@@ -28,6 +28,8 @@ class Memory:
     capacity         bytes, those of all `instances` together
     reuse            operand -> MACs that share one access; operands that are not named do not pass here
     bytes_per_cycle  what the ports of all instances take
+    held             operand -> the size in `tile` that says how many filters share one passing of all of it, as it is
+                     stored; "": all filters do
     """
 
     name: str
@@ -35,6 +37,12 @@ class Memory:
     reuse: Mapping[str, float]
     bytes_per_cycle: float = math.inf
     instances: int = 1
+    held: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def operands(self) -> set[str]:
+        """Those that pass here."""
+        return {*self.reuse, *self.held}
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,9 @@ class Accelerator:
     tile      the sizes that the dataflow cuts a layer into
     skips     "", "A", "W" or "AW": zeros that take no slot;  gates: those that take one, but hardly any energy
     formats   operand -> how it lies in DRAM; what is not named lies there as it is
+    shaped    operand -> (machine) -> the same, where it depends on the machine's lanes or tile
     stored    (workload, machine) -> weights that the machine works on, where they are not just those that are not zero
+    keeps     operands that stay on the chip from layer to layer where their memories hold them: "A" inputs, "O" outputs
     traffic   (workload, machine, stored sizes) -> Bytes, where the rule of traffic.py does not fit
     ops       layers that it runs; others are refused, or where `fallback` go densely through the same multipliers
     ramp      cycles / cycles with every pipeline full
@@ -61,18 +71,26 @@ class Accelerator:
     gates: str = ""
     memories: tuple[Memory, ...] = ()
     formats: Mapping[str, Format] = field(default_factory=dict)
+    shaped: Mapping[str, Callable[[Accelerator], Format]] = field(default_factory=dict)
     bits: Mapping[str, int] = field(default_factory=lambda: {"A": 16, "W": 16, "O": 16})
     dram_bytes_per_cycle: float = math.inf
     hertz: float = 1e9
     ramp: float = 1.0
     stored: Callable[[Workload, Accelerator], Tensor] | None = None
+    keeps: str = ""
     traffic: Callable[[Workload, Accelerator, Mapping[str, Stored]], Bytes] | None = None
     ops: tuple[str, ...] = ("conv2d", "linear")
     fallback: bool = False
 
     def format(self, operand: str) -> Format:
         """How an operand lies in DRAM."""
+        if operand in self.shaped:
+            return self.shaped[operand](self)
         return self.formats.get(operand, dense)
+
+
+_ZEROS = ("", "A", "W", "AW")
+_KINDS = {"skips": _ZEROS, "gates": _ZEROS, "keeps": ("", "A", "O", "AO")}
 
 
 def check(machine: Accelerator) -> None:
@@ -85,10 +103,11 @@ def check(machine: Accelerator) -> None:
             raise AcceleratorError(f"{machine.name}: {name} = {value} must be above 0")
     if not 1 <= machine.ramp < math.inf:
         raise AcceleratorError(f"{machine.name}: ramp = {machine.ramp} must be a number from 1 on")
-    for name in ("skips", "gates"):
-        if getattr(machine, name) not in ("", "A", "W", "AW"):
-            given = repr(getattr(machine, name))
-            raise AcceleratorError(f'{machine.name}: {name} = {given} is none of "", "A", "W", "AW"')
+    for name, known in _KINDS.items():
+        given = getattr(machine, name)
+        if given not in known:
+            listed = ", ".join(f'"{one}"' for one in known)
+            raise AcceleratorError(f"{machine.name}: {name} = {given!r} is none of {listed}")
     if not set(machine.bits) >= {"A", "W", "O"}:
         raise AcceleratorError(f"{machine.name}: bits = {dict(machine.bits)} must have all of A, W and O")
     for memory in machine.memories:
@@ -110,11 +129,20 @@ def _numbers(machine: Accelerator) -> dict[str, float]:
 
 def _check_memory(machine: Accelerator, memory: Memory) -> None:
     """A memory must hold what all multipliers take from it in one cycle."""
-    for operand, macs in memory.reuse.items():
-        if operand not in machine.bits:
+    for name in ("reuse", "held"):
+        for operand in getattr(memory, name):
+            if operand not in machine.bits:
+                given = dict(getattr(memory, name))
+                raise AcceleratorError(
+                    f"{machine.name}: memory {memory.name!r}, {name} = {given}: {operand!r} is none of A, W, O"
+                )
+    for operand, filters in memory.held.items():
+        if filters and filters not in machine.tile:
             raise AcceleratorError(
-                f"{machine.name}: memory {memory.name!r}, reuse = {dict(memory.reuse)}: {operand!r} is none of A, W, O"
+                f"{machine.name}: memory {memory.name!r}, held[{operand!r}] = {filters!r} is no size in tile = "
+                f"{dict(machine.tile)}"
             )
+    for operand, macs in memory.reuse.items():
         tile = machine.lanes * machine.width / macs * machine.bits[operand] / 8
         if memory.capacity < tile:
             raise AcceleratorError(

@@ -87,16 +87,22 @@ def dram_per_bit(name: str) -> float:
 
 
 def events(
-    machine: Accelerator, prices: Energy, dram_bit: float, work: Kinds, cycles: int, moved: Bytes
+    machine: Accelerator,
+    prices: Energy,
+    dram_bit: float,
+    work: Kinds,
+    useless: int,
+    cycles: int,
+    moved: Bytes,
 ) -> dict[str, float]:
-    """Picojoules of each event: "MAC", "gated MAC", "clock", and each memory by its name.
+    """Picojoules of each event: "MAC", useless ones among them, "gated MAC", "clock", and each memory by its name.
 
-    >>> events(machines.EIE, EIE_2016, 0.0, Kinds(0, 0, 0), 100, {})["clock"]
+    >>> events(machines.EIE, EIE_2016, 0.0, Kinds(0, 0, 0), 0, 100, {})["clock"]
     73256.0
     """
     width = max(machine.bits["A"], machine.bits["W"])  # what is stored shorter is made as wide as the other
     found = {
-        "MAC": work.done * prices.mac * (width / 16) ** 2,
+        "MAC": (work.done + useless) * prices.mac * (width / 16) ** 2,
         "gated MAC": work.gated * prices.gated,
         "clock": machine.lanes * cycles * prices.lane_cycle,
     }

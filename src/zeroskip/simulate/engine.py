@@ -67,7 +67,7 @@ def _layer(work: Workload, machine: Accelerator, prices: Energy, dram: float, re
     if machine.traffic:
         moved = machine.traffic(work, machine, sizes)
     else:
-        moved = traffic.moved(machine, sizes, kinds, schedule.useless)
+        moved = traffic.moved(work, machine, sizes, kinds, schedule.useless)
     computing = math.ceil(schedule.cycles * Fraction(str(machine.ramp)))
     cycles, roof = audit.roof(machine, computing, moved)
     return LayerEstimate(
@@ -79,7 +79,7 @@ def _layer(work: Workload, machine: Accelerator, prices: Energy, dram: float, re
         slots=cycles * machine.lanes * machine.width,
         idle=audit.slots(machine, kinds, schedule, computing, cycles),
         bytes=moved,
-        picojoules=events(machine, prices, dram, kinds, cycles, moved),
+        picojoules=events(machine, prices, dram, kinds, schedule.useless, cycles, moved),
         roof=roof,
         note=reason and f"{reason}; counted as dense on the same multipliers",
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from zeroskip.simulate import dataflows, formats
 from zeroskip.simulate.accelerator import Accelerator, Memory
-from zeroskip.simulate.dataflows import dense, eyeriss, selecting
+from zeroskip.simulate.dataflows import dense, extensor, eyeriss, selecting
 
 # No paper's: a plain grid to compare with, 1,024 multipliers as SCNN and SparTen have them.
 DENSE = Accelerator(
@@ -89,7 +89,7 @@ EIE = Accelerator(
         Memory("entries", 64 * (128 << 10), {"W": 1}, instances=64),
         Memory("activities", 64 * (2 << 10), {"A": 64, "O": 1}, instances=64),
     ),
-    formats={"W": formats.columns(64)},
+    shaped={"W": lambda chip: formats.columns(chip.lanes)},
     bits={"A": 16, "W": 4, "O": 16},
     ops=("linear",),
     hertz=800e6,
@@ -120,8 +120,10 @@ CNVLUTIN = replace(
 )
 
 # Parashar et al., ISCA 2017, tables II and III: 8 x 8 elements of 4 x 4 multipliers, 8 filters at a time, 10 KB of
-# inputs and of outputs an element, a queue of 500 bytes of weights, DRAM of 50 GB/s at 1 GHz. Other layers than
-# convolutions are not described; they are counted as dense.
+# inputs and of outputs an element, indices among them, a queue of 500 bytes of weights, DRAM of 50 GB/s at 1 GHz.
+# Section 3, the loops: groups of filters, channels, pixels, then filters and kernel places, so an input is read once
+# for each group; sums leave their banks once a group. Maps that fit stay on the chip. The crossbar's energy is not
+# published. Other layers than convolutions are not described; they are counted as dense.
 SCNN = Accelerator(
     "SCNN",
     dataflows.cartesian,
@@ -130,26 +132,35 @@ SCNN = Accelerator(
     tile={"rows": 8, "columns": 8, "weights": 4, "inputs": 4, "filters": 8},
     skips="AW",
     memories=(
-        Memory("inputs", 64 * (10 << 10), {"A": 16}, instances=64),
-        Memory("outputs", 64 * (10 << 10), {"O": 16}, instances=64),
+        Memory("inputs", 64 * (10 << 10), {}, instances=64, held={"A": "filters"}),
+        Memory("outputs", 64 * (10 << 10), {}, instances=64, held={"O": ""}),
         Memory("weights", 64 * 500, {"W": 4}, instances=64),
         Memory("sums", 64 * 32 * 32 * 3, {"O": 1}, instances=64 * 32),
     ),
     formats={"A": formats.zero_runs, "W": formats.zero_runs},
     dram_bytes_per_cycle=50,
+    keeps="AO",
     ops=("conv2d",),
     fallback=True,
 )
 
-# The same section: the dense twin with as many multipliers, dot products of 16 on the same tiles, 2 MB of memory.
+# Section 5, the dense twin: the same loops with dot products of 16 instead of all products, 2 MB for maps. An input is
+# held as in SCNN; a dot product takes 16 weights and one sum, which needs no banks. That its groups of filters, its
+# queue of weights and its sums are SCNN's, and that half of the 2 MB is for outputs, is assumed.
 DCNN = Accelerator(
     "DCNN",
     dataflows.planar,
     lanes=64,
     width=16,
-    tile={"rows": 8, "columns": 8},
-    memories=(Memory("buffer", 2 << 20, {"A": 1, "W": 64, "O": 16}, instances=64),),
+    tile={"rows": 8, "columns": 8, "filters": 8},
+    memories=(
+        Memory("inputs", 1 << 20, {}, instances=64, held={"A": "filters"}),
+        Memory("outputs", 1 << 20, {}, instances=64, held={"O": ""}),
+        Memory("weights", 64 * 500, {"W": 1}, instances=64),
+        Memory("sums", 64 * 32 * 32 * 3, {"O": 16}, instances=64),
+    ),
     dram_bytes_per_cycle=50,
+    keeps="AO",
 )
 
 # Zhang et al., MICRO 2016: 16 elements of 16 multipliers, 1 GHz, 8 KB of inputs and of outputs, 2 KB of weights an
@@ -181,7 +192,8 @@ CAMBRICON_S = replace(
         Memory("outputs", 8 << 10, {"O": 16}),
         Memory("weights", 16 * (2 << 10), {"W": 1}, instances=16),
     ),
-    formats={"W": formats.shared(16)},
+    formats={},
+    shaped={"W": lambda chip: formats.shared(chip.lanes)},
     bits={"A": 16, "W": 8, "O": 16},
     stored=selecting.shared_weights,
 )
@@ -202,6 +214,27 @@ SPARTEN = Accelerator(
 )
 SPARTEN_GB_S = replace(SPARTEN, name="SparTen GB-S", dataflow=dataflows.paired)
 SPARTEN_GB_H = replace(SPARTEN, name="SparTen GB-H", dataflow=dataflows.repaired)
+
+# Hegde et al., MICRO 2019, as TeAAL's artifact describes it (Nayak et al., MICRO 2023): 128 elements, 1 GHz, 64 bits,
+# 64 KB an element, 30 MB for all of which 256 words pass in a cycle, DRAM of 68.256 GB/s, a GB being 2^30 (the authors'
+# own bytes and time of p2p-Gnutella31 are 71.9 bytes a cycle). There tiles are chosen for each matrix; these are the
+# largest that fit with no zero in them, numbers, coordinates and sums, as multiples of 32. As many banks as words is
+# assumed.
+EXTENSOR = Accelerator(
+    "ExTensor",
+    dataflows.joined,
+    lanes=128,
+    tile={"element": 32, "outputs": 864, "positions": 864, "inputs": 864},
+    skips="AW",
+    memories=(
+        Memory("buffer", 30 << 20, {"A": 1, "W": 1, "O": 1}, bytes_per_cycle=2048, instances=256),
+        Memory("element buffers", 128 * (64 << 10), {"A": 1, "W": 1, "O": 1}, instances=128),
+    ),
+    shaped=dict.fromkeys("AW", lambda chip: formats.fibers(chip.tile["element"])),
+    bits={"A": 64, "W": 64, "O": 64},
+    dram_bytes_per_cycle=73.29,
+    traffic=extensor.traffic,
+)
 
 # NVIDIA A100 whitepaper, 2020: 1,024 fp16 MACs a cycle and multiprocessor, twice that on 2:4 weights; 1.41 GHz, 192 KB
 # of shared memory, 1,555 GB/s over 108 multiprocessors. Other weights run densely.
@@ -234,5 +267,6 @@ CHIPS = (
     SPARTEN,
     SPARTEN_GB_S,
     SPARTEN_GB_H,
+    EXTENSOR,
     TENSOR_CORE,
 )

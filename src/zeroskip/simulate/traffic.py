@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from zeroskip.simulate.accelerator import Accelerator, Bytes
 from zeroskip.simulate.audit import Kinds
+from zeroskip.simulate.counts import tiles
 from zeroskip.simulate.formats import Stored
 from zeroskip.simulate.workload import Workload
 
@@ -23,47 +24,64 @@ def stored(work: Workload, machine: Accelerator) -> dict[str, Stored]:
     return {name: forms[name](mask.numpy(), machine.bits[name]) for name, mask in masks.items()}
 
 
-def moved(machine: Accelerator, sizes: Mapping[str, Stored], work: Kinds, useless: int) -> Bytes:
+def moved(
+    work: Workload, machine: Accelerator, sizes: Mapping[str, Stored], kinds: Kinds, useless: int
+) -> Bytes:
     """Bytes by memory and operand.
 
     On the chip: each MAC takes its operands from every memory that names them, `reuse` MACs together; partial sums
     are read and written. Of a gated MAC, only the input is read, which tells that it is zero. Where an operand is
-    compressed, its index passes as well. DRAM: see `fetches`.
+    compressed, its index passes as well. An operand that is held passes whole for each so many filters. DRAM: see
+    `fetches`.
 
-    >>> moved(machines.DENSE, sizes, Kinds(1600, 0, 0), 0)[("buffer", "A")]
+    >>> moved(fc, machines.DENSE, sizes, Kinds(1600, 0, 0), 0)[("buffer", "A")]
     200
     """
-    often = fetches(machine, sizes)
-    found = {("DRAM", name): -(-sizes[name].bits // 8) * often[name] for name in sizes}
-    taken = work.done + useless
+    often = fetches(work, machine, sizes)
+    whole = {name: -(-one.bits // 8) for name, one in sizes.items()}
+    found = {("DRAM", name): whole[name] * often[name] for name in sizes}
+    taken = kinds.done + useless
     uses = {
-        "A": taken + work.gated,
-        "W": taken if "A" in machine.gates else taken + work.gated,
+        "A": taken + kinds.gated,
+        "W": taken if "A" in machine.gates else taken + kinds.gated,
         "O": 2 * taken,
     }
     for memory in machine.memories:
+        for name, filters in memory.held.items():
+            passes = tiles(work.weight.shape[1], machine.tile[filters]) if filters else 1
+            found[memory.name, name] = whole[name] * passes
         for name, shared in memory.reuse.items():
             index = sizes[name].bits / sizes[name].value_bits if name != "O" and sizes[name].value_bits else 1
             found[memory.name, name] = math.ceil(uses[name] / shared * machine.bits[name] / 8 * index)
     return found
 
 
-def fetches(machine: Accelerator, sizes: Mapping[str, Stored]) -> dict[str, int]:
+def fetches(work: Workload, machine: Accelerator, sizes: Mapping[str, Stored]) -> dict[str, int]:
     """How often each operand comes from DRAM: once, where the weights or the inputs fit the memory that holds them.
 
-    Else one of the two stays in parts, and the other comes again for each; the cheaper way.
+    Else one of the two stays in parts, and the other comes again for each; the cheaper way. An operand that the machine
+    keeps and that fits does not come at all.
 
-    >>> fetches(machines.DENSE, {"A": Stored(10**9, 0), "W": Stored(10**8, 0), "O": Stored(10**6, 0)})
+    >>> fetches(fc, machines.DENSE, {"A": Stored(10**9, 0), "W": Stored(10**8, 0), "O": Stored(10**6, 0)})
     {'W': 1, 'A': 6, 'O': 1}
     """
-    parts = {name: _parts(machine, name, sizes[name]) for name in ("A", "W")}
+    parts = {name: _parts(work, machine, name, sizes[name]) for name in sizes}
     again = {"W": sizes["W"].bits * (parts["A"] - 1), "A": sizes["A"].bits * (parts["W"] - 1)}
-    if again["W"] <= again["A"]:
-        return {"W": parts["A"], "A": 1, "O": 1}
-    return {"W": 1, "A": parts["W"], "O": 1}
+    often = {"W": parts["A"], "A": 1} if again["W"] <= again["A"] else {"W": 1, "A": parts["W"]}
+    return often | {"O": 1} | {name: 0 for name in machine.keeps if parts[name] == 1}
 
 
-def _parts(machine: Accelerator, operand: str, size: Stored) -> int:
+def _parts(work: Workload, machine: Accelerator, operand: str, size: Stored) -> int:
     """Parts in which an operand passes through the largest memory that holds it."""
-    capacity = max((m.capacity for m in machine.memories if operand in m.reuse), default=math.inf)
-    return max(1, math.ceil(size.bits / 8 / capacity))
+    capacity = max((m.capacity for m in machine.memories if operand in m.operands), default=math.inf)
+    planes = {"A": work.input, "O": work.output}
+    fuller = _fuller(planes[operand].shape[3:], machine) if operand in planes else 1.0
+    return max(1, math.ceil(fuller * size.bits / 8 / capacity))
+
+
+def _fuller(plane: Sequence[int], machine: Accelerator) -> float:
+    """How much more the fullest lane has to hold than the mean, where lanes own tiles of a plane."""
+    lanes = [machine.tile.get(name, 1) for name in ("rows", "columns")]
+    if math.prod(plane) == 1 or math.prod(lanes) != machine.lanes:  # shared out in another way
+        return 1.0
+    return math.prod(tiles(size, many) * many / size for size, many in zip(plane, lanes, strict=True))

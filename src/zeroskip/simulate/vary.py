@@ -15,8 +15,8 @@ FIELDS = ("lanes", "width", "hertz", "dram_bytes_per_cycle", "ramp")
 def vary(machine: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
     """The machine with those numbers: fields by name, sizes as "tile.queue", capacities in bytes as "memory.entries".
 
-    Formats stay as they are. AcceleratorError for a name that the machine does not have, with those that it has, and
-    where the machine would contradict itself.
+    Memories keep their bytes and their number when lanes change. AcceleratorError for a name that the machine does not
+    have, with those that it has, and where the machine would contradict itself.
 
     >>> vary(machines.EIE, {"lanes": 32, "tile.queue": 4}).tile["queue"]
     4

@@ -17,6 +17,7 @@ class Layer:
     zeros_written             of the output before any pooling, in %: where none follows, the next layer's `zeros`;
                               else by the densities that come with Sparseloop (Wu et al., MICRO 2022)
     dram, ratio               of table V in MB, and of figure 9: times less traffic with the code
+    buffer                    of table V: MB to and from the global buffer
     """
 
     name: str
@@ -34,15 +35,16 @@ class Layer:
     zeros_written: str
     dram: str
     ratio: str
+    buffer: str
 
 
 ALEXNET_IMAGES = 4
 ALEXNET = (
-    Layer("CONV1", 3, 227, 96, 11, 4, 1, 55, 96, 1, 7, "0.01", "62.2", "5.0", "1.2"),
-    Layer("CONV2", 96, 31, 256, 5, 1, 2, 27, 64, 1, 27, "38.7", "83.1", "4.0", "1.4"),
-    Layer("CONV3", 256, 15, 384, 3, 1, 1, 13, 64, 4, 13, "72.5", "79.3", "3.0", "1.7"),
-    Layer("CONV4", 384, 15, 384, 3, 1, 2, 13, 64, 4, 13, "79.3", "77.6", "2.1", "1.8"),
-    Layer("CONV5", 384, 15, 256, 3, 1, 2, 13, 64, 4, 13, "77.6", "90.0", "1.3", "1.9"),
+    Layer("CONV1", 3, 227, 96, 11, 4, 1, 55, 96, 1, 7, "0.01", "62.2", "5.0", "1.2", "18.5"),
+    Layer("CONV2", 96, 31, 256, 5, 1, 2, 27, 64, 1, 27, "38.7", "83.1", "4.0", "1.4", "77.6"),
+    Layer("CONV3", 256, 15, 384, 3, 1, 1, 13, 64, 4, 13, "72.5", "79.3", "3.0", "1.7", "50.2"),
+    Layer("CONV4", 384, 15, 384, 3, 1, 2, 13, 64, 4, 13, "79.3", "77.6", "2.1", "1.8", "37.4"),
+    Layer("CONV5", 384, 15, 256, 3, 1, 2, 13, 64, 4, 13, "77.6", "90.0", "1.3", "1.9", "24.9"),
 )
 
 # Table VI: megabytes between VGG-16's convolutions and DRAM.

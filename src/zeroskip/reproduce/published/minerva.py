@@ -46,3 +46,4 @@ TABLE1 = {
 
 PRUNED = "75"  # of all multiply-accumulates, in %: those whose input is zero or small, mean of the five
 POWER = "2.0"  # times less power for skipping them, after the bit widths were chosen; mean of the five
+POWER_ALL = "8.1"  # times less power by all stages: bit widths, skipped MACs, lower voltages of memories

@@ -7,16 +7,18 @@ TITLE = "SCNN (Parashar et al., ISCA 2017, arXiv 1708.04485)"
 # Times faster than the dense twin DCNN, network by network.
 SPEEDUPS = {"alexnet": "2.37", "vgg16": "3.52"}
 GOOGLENET = "2.19"
-# GoogLeNet's inception modules with one share of non-zeros in all weights and inputs.
+# GoogLeNet's inception modules with one share of non-zeros in all weights and inputs: times faster than DCNN.
 UNIFORM = {"1.0": "0.79", "0.1": "24"}
-EVEN = "0.85"  # the share at which both take as long, read off a figure
-ONE_SIDED = {
-    "weights": "1.7",
-    "inputs": "2.6",
-}  # times faster than skipping these zeros alone, at a share of 0.4
+EVEN, EVEN_ENERGY = "0.85", "0.83"  # the shares at which both take as long, and as much; read off a figure
+# Times faster, and times less energy, than skipping these zeros alone, at a share of 0.4.
+ONE_SIDED = {"weights": "1.7", "inputs": "2.6"}
+ONE_SIDED_ENERGY = {"weights": "1.6", "inputs": "2.1"}
+BUSY = "20"  # percent of the multipliers, at most, in the last two modules, 5a and 5b
 FEW_LANES = "1.11"  # times faster than 4 elements of 256 multipliers
 ENERGY = "2.3"  # times less than DCNN, mean of the three networks
-ENERGY_DENSE = "1.33"  # times more than DCNN with a share of 1
+UNIFORM_ENERGY = {"1.0": "133", "0.1": "6"}  # percent of DCNN's energy
+TOO_LARGE = "9"  # layers whose maps do not fit the chip, of the 72 of the three networks; all are VGG-16's
+SPILLED = "18"  # percent more energy for these layers, mean
 
 # name, pixels of a side, channels in, then out: 1x1; before 3x3; 3x3; before 5x5; 5x5; after the pool
 # (Szegedy et al., CVPR 2015, table 1)

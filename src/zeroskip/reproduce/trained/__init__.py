@@ -7,6 +7,8 @@ deep_compression.py  findings for those of Deep Compression
 fc_layers.py         seconds of single layers, which need no training
 minerva.py           Minerva's networks, and the thresholds that their spread allows
 accelerators.py      cycles of simulated chips on real zeros, where a paper's own cycles are known
+sparten.py           cycles of pruned networks on SparTen
+matrices.py          real sparse matrices on ExTensor
 shi2017.py           seconds of convolutions whose inputs are sparse
 frontier.py          how far zeroskip's own recipe gets on the same networks
 

@@ -12,7 +12,7 @@ import torch
 
 from zeroskip.concepts import Progress, silent
 from zeroskip.data import data_folder, npz
-from zeroskip.reproduce.published import eyeriss_v2
+from zeroskip.reproduce.published import eyeriss_v2 as published
 from zeroskip.simulate import Workload, dataflows, machines, of_masks
 from zeroskip.simulate.workload import count_macs
 
@@ -44,17 +44,25 @@ def measure_element(
     >>> measure_element(out=Path("runs/eyeriss-v2"))["cycles"]["L07"]
     1702140
     """
+    chip = machines.EYERISS_V2_PE
+    return {"cycles": {name: dataflows.cartesian(work, chip).cycles for name, work in mobilenet().items()}}
+
+
+def mobilenet() -> dict[str, Workload]:
+    """Five layers of a pruned MobileNet with the inputs that the authors of Sparseloop recorded, pixels as examples.
+
+    >>> mobilenet()["L07"].positions
+    1024
+    """
     operands = ("weight", "input")
-    names = {layer: [f"{layer}_{operand}_mask" for operand in operands] for layer in eyeriss_v2.CYCLES}
+    names = {layer: [f"{layer}_{operand}_mask" for operand in operands] for layer in published.CYCLES}
     arrays = npz.read(
         data_folder("accelerators") / MOBILENET, [one for pair in names.values() for one in pair]
     )
-    cycles = {}
-    for layer, pair in names.items():
-        weight, x = (torch.from_numpy(arrays[name]) for name in pair)
-        work = of_masks(layer, weight, x)
-        cycles[layer] = dataflows.cartesian(work, machines.EYERISS_V2_PE).cycles
-    return {"cycles": cycles}
+    return {
+        layer: of_masks(layer, *(torch.from_numpy(arrays[name]) for name in pair))
+        for layer, pair in names.items()
+    }
 
 
 def fc8() -> Workload:

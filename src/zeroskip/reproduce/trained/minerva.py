@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from zeroskip import contract, prune, retrain
 from zeroskip.concepts import Progress, silent
 from zeroskip.prune import Judged, Noise
+from zeroskip.reproduce import minerva_power as power
 from zeroskip.reproduce.minerva import NETWORKS, removed, skipped
 from zeroskip.reproduce.trained import stages
 from zeroskip.reproduce.trained.recipes import MINERVA, Plan
@@ -48,10 +49,25 @@ def measure_mean(
     """The means over the five networks, each of which is measured where that has not been done.
 
     >>> measure_mean(out=Path("runs/minerva"))
-    {'removed': 0.41, 'skipped': 0.94, 'retrained': {...}}
+    {'removed': 0.41, 'skipped': 0.94, 'power': {...}, 'retrained': {...}}
     """
     each = [measure_network(network, out=out, seeds=seeds, progress=progress) for network in NETWORKS]
-    return {**_mean(each), "retrained": _mean([one["retrained"] for one in each])}
+    return means(dict(zip(NETWORKS, each, strict=True)))
+
+
+def means(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The means over networks, from the findings of each by its name.
+
+    >>> means(each)["removed"]
+    0.41
+    """
+    every, again = list(each.values()), [one["retrained"] for one in each.values()]
+    powers = [power.saved(network, one["layers"]) for network, one in each.items()]
+    saved = {
+        prices: {gated: statistics.fmean(one[prices][gated] for one in powers) for gated in power.MACHINES}
+        for prices in power.PRICES
+    }
+    return {**_mean(every), "power": saved, "retrained": _mean(again)}
 
 
 def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
@@ -75,7 +91,7 @@ def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> 
     }
 
 
-def _mean(each: list[dict[str, Any]]) -> dict[str, float]:
+def _mean(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {
         name: statistics.fmean(share(one) or 0.0 for one in each)
         for name, share in {"removed": removed, "skipped": skipped}.items()

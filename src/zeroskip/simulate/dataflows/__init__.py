@@ -7,6 +7,7 @@
     columns                         EIE
     cartesian                       SCNN, the processing element of Eyeriss v2
     chunks, paired, repaired        SparTen, without balance, GB-S, GB-H
+    joined                          ExTensor
 
 Each takes (workload, machine) and returns the Schedule that the published rule gives on these zeros, exactly, with
 no limit of a memory. Lanes wait for each other where, and only where, those of the paper do.
@@ -14,6 +15,7 @@ no limit of a memory. Lanes wait for each other where, and only where, those of 
 
 from zeroskip.simulate.dataflows.dense import array, planar, structured
 from zeroskip.simulate.dataflows.eie import columns
+from zeroskip.simulate.dataflows.extensor import joined
 from zeroskip.simulate.dataflows.eyeriss import row_stationary
 from zeroskip.simulate.dataflows.scnn import cartesian
 from zeroskip.simulate.dataflows.selecting import bricks, selected, shared
@@ -25,6 +27,7 @@ __all__ = [
     "cartesian",
     "chunks",
     "columns",
+    "joined",
     "paired",
     "planar",
     "repaired",

@@ -1,0 +1,275 @@
+"""ExTensor: a product of two sparse matrices in tiles of tiles, intersected level by level (Hegde et al. 2019).
+
+The weights of a layer (outputs, places) meet the windows that its positions see (positions, places). Both are cut into
+tiles for the buffer, and these into tiles for an element. Only tiles that hold a number are stored, and of these only
+those are fetched that meet one of the other matrix at the same places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from zeroskip.errors import AcceleratorError
+from zeroskip.simulate.accelerator import Accelerator, Bytes, size
+from zeroskip.simulate.counts import Schedule
+from zeroskip.simulate.dataflows.tiled import Tiled, of_rows, packed
+from zeroskip.simulate.formats import COORDINATE_BITS, ROW_BITS, TILE_BITS, Stored
+from zeroskip.simulate.workload import Workload, windows
+
+
+class Sizes(NamedTuple):
+    """Elements; side of an element's tile; rows, rows and places of the buffer's tiles; bits of numbers."""
+
+    lanes: int
+    element: int
+    outputs: int
+    positions: int
+    inputs: int
+    weight_bits: int
+    input_bits: int
+    output_bits: int
+
+
+class Level(NamedTuple):
+    """One intersection: pairs that it is asked for, pairs of which both hold a number, comparisons made."""
+
+    pairs: int
+    met: int
+    steps: int
+
+
+class Sums(NamedTuple):
+    """Products; sums that an element returns of its pair of tiles; sums of all; those that are read again."""
+
+    products: int
+    sent: int
+    new: int
+    again: int
+
+
+class Joins(NamedTuple):
+    """What meets what: tiles of the buffer, tiles of an element, and numbers.
+
+    sums   what becomes of the products;  loads: (lanes,) comparisons of each element
+    moved  bytes by memory and operand
+    """
+
+    buffers: Level
+    elements: Level
+    scalars: Level
+    sums: Sums
+    loads: np.ndarray
+    moved: Bytes
+
+    @property
+    def cycles(self) -> int:
+        """Until the last element is done."""
+        return int(self.loads.max())
+
+
+def joined(work: Workload, machine: Accelerator) -> Schedule:
+    """Tiles that meet go to the `lanes` elements in turn, which make one comparison of two coordinates a cycle.
+
+    Where they are the same it is a MAC; else the one that is behind jumps to the other. Elements wait for each other
+    at the end of the layer. The levels above run ahead and hold nobody up: in the authors' own time, p2p-Gnutella31
+    hands out eight pairs of tiles a cycle.
+
+    >>> joined(of_masks("fc", torch.ones(1, 32) != 0, torch.eye(32)[:1] != 0), machines.EXTENSOR).cycles
+    1
+    """
+    found = joins(work, machine)
+    return Schedule(found.cycles, found.scalars.steps)
+
+
+def traffic(work: Workload, machine: Accelerator, stored: Mapping[str, Stored]) -> Bytes:
+    """Bytes of the tiles that meet another, and of the sums; see `product`.
+
+    >>> traffic(of_masks("fc", torch.ones(300, 32) != 0, torch.ones(1, 32) != 0), machines.EXTENSOR, sizes)["DRAM", "O"]
+    4800
+    """
+    return joins(work, machine).moved
+
+
+def joins(work: Workload, machine: Accelerator) -> Joins:
+    """What meets what in a layer, at each level.
+
+    >>> joins(of_masks("fc", torch.eye(64) != 0, torch.eye(64)[:1] != 0), machines.EXTENSOR).scalars.met
+    1
+    """
+    return _joins(work, _sizes(machine))
+
+
+def product(weights: Tiled, inputs: Tiled, machine: Accelerator) -> Joins:
+    """The same of two matrices in tiles of an element, the second one transposed.
+
+    Tiles of the buffer go by positions, then places, then outputs: inputs stay while outputs go by, and weights come
+    again for other positions; of both only tiles that meet one. Where tiles of further places meet for a tile of
+    outputs, the sums that it has so far are read and written once more. An element is sent both its tiles and returns
+    their sums; it reads two coordinates for a comparison, and both numbers where they are the same.
+
+    >>> eye = of_places(np.repeat(np.arange(99)[:, None], 2, axis=1), (99, 99), 32)
+    >>> product(eye, eye, machines.EXTENSOR).elements[:2]
+    (64, 4)
+    """
+    sizes = _sizes(machine)
+    if not sizes.element == weights.side == inputs.side:
+        raise AcceleratorError(
+            f"{machine.name}: tile['element'] = {sizes.element} is not the side of the tiles that the matrices are cut "
+            f"into, {weights.side} and {inputs.side}"
+        )
+    return _product(weights, inputs, sizes, 0)
+
+
+@lru_cache(maxsize=1)  # the engine asks for a layer's cycles, then for its bytes
+def _joins(work: Workload, sizes: Sizes) -> Joins:
+    weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
+    seen = [packed(block.flatten(2).transpose(0, 1).numpy(), sizes.element) for block in windows(work)]
+    both = packed(weight.numpy(), sizes.element), np.concatenate(seen, axis=1)  # (g, rows, strips, words)
+    found: list[Joins] = []
+    dealt = 0
+    for group in zip(*both, strict=True):
+        weights, inputs = (of_rows(rows, work.inputs, sizes.element) for rows in group)
+        found.append(_product(weights, inputs, sizes, dealt))
+        dealt += found[-1].elements.met
+    buffers, elements, scalars = (
+        Level(*map(sum, zip(*(getattr(one, level) for one in found), strict=True)))
+        for level in Joins._fields[:3]
+    )
+    sums = Sums(*map(sum, zip(*(one.sums for one in found), strict=True)))
+    moved = {key: sum(one.moved[key] for one in found) for key in found[0].moved}
+    return Joins(buffers, elements, scalars, sums, np.sum([one.loads for one in found], axis=0), moved)
+
+
+def _sizes(machine: Accelerator) -> Sizes:
+    sides = {name: size(machine, name) for name in ("element", "outputs", "positions", "inputs")}
+    for name, side in sides.items():
+        if side % sides["element"]:
+            raise AcceleratorError(
+                f"{machine.name}: tile[{name!r}] = {side} does not divide by tile['element'] = {sides['element']}"
+            )
+    return Sizes(machine.lanes, *sides.values(), *(machine.bits[name] for name in "WAO"))
+
+
+def _product(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> Joins:
+    """`dealt`: how many pairs of tiles have gone to the elements before."""
+    loads, sums = _elements(weights, inputs, sizes, dealt)
+    up, across, deep = _sides(sizes)
+    small = weights.there, inputs.there
+    large = _any(weights.there, up, deep), _any(inputs.there, across, deep)
+    high, wide, long = weights.tile.shape[0], *inputs.tile.shape
+    together = _any(large[0], len(large[0]), 1)  # the places at which any output has weights
+    steps = _compared(together, large[1], large[1].shape[1])
+    buffers = Level(large[0].size * len(large[1]), _pairs(*large), steps)
+    tiled = _parts(high, up), _parts(wide, across), _parts(long, deep)
+    elements = Level(_pairs(*large, *tiled), _pairs(*small), _compared(*small, deep))
+    rows, others = (_parts(one.shape[0], sizes.element) for one in (weights, inputs))
+    asked = _pairs(*small, rows, others, _parts(weights.shape[1], sizes.element))
+    scalars = Level(asked, sums.products, int(loads.sum()))
+    moved = _moved(weights, inputs, sizes, scalars.steps, sums)
+    return Joins(buffers, elements, scalars, sums, loads, moved)
+
+
+def _elements(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> tuple[np.ndarray, Sums]:
+    """Comparisons of each element (lanes,), and what becomes of the products."""
+    from zeroskip.simulate.dataflows import intersect  # numba, see there
+
+    up, across, deep = _sides(sizes)
+    counts = _counts(weights.there, inputs.there, (up, across, deep))  # (large n, large k, large m)
+    begin = dealt + np.cumsum(counts).reshape(counts.shape) - counts
+    rows = weights.row % sizes.outputs, inputs.row % sizes.positions
+    lists = (weights.first, inputs.first), rows, (weights.bits, inputs.bits)
+    loads, sums, again = np.zeros(sizes.lanes, np.int64), np.zeros(3, np.int64), 0
+    for n, m in np.ndindex(counts.shape[0], counts.shape[2]):
+        high = min(sizes.outputs, weights.shape[0] - m * sizes.outputs)
+        there = np.zeros((high, min(sizes.positions, inputs.shape[0] - n * sizes.positions)), bool)
+        filled = np.zeros((up, across), np.int64)  # how many are there of each tile
+        for k in np.flatnonzero(counts[n, :, m]):
+            strip = slice(k * deep, (k + 1) * deep)
+            one, two = (
+                weights.tile[m * up : (m + 1) * up, strip],
+                inputs.tile[n * across : (n + 1) * across, strip],
+            )
+            i, j, place = np.nonzero((one >= 0)[:, None] & (two >= 0))
+            again += int(filled.ravel()[np.unique(i * across + j)].sum())
+            steps = np.zeros(len(place), np.int64)
+            pairs = np.stack([one[i, place], two[j, place]], axis=1)
+            intersect.tiles(pairs, *lists, there, filled, sizes.element, steps, sums)
+            lane = (begin[n, k, m] + np.arange(len(steps))) % sizes.lanes
+            loads += np.bincount(lane, steps, sizes.lanes).astype(np.int64)
+    products, sent, new = sums.tolist()
+    return loads, Sums(products, sent, new, again)
+
+
+def _moved(weights: Tiled, inputs: Tiled, sizes: Sizes, steps: int, sums: Sums) -> Bytes:
+    """Bytes by memory and operand."""
+    sides, widths = (weights, inputs), (sizes.weight_bits, sizes.input_bits)
+    stored = [_bits(one, bits).sum(0) for one, bits in zip(sides, widths, strict=True)]  # by places, in tiles
+    # Weights once for each large tile of positions with a partner, inputs once.
+    often = _any(inputs.there, sizes.positions // sizes.element, 1).sum(0), weights.there.any(0)
+    partners = inputs.there.sum(0), weights.there.sum(0)
+    output = 2 * COORDINATE_BITS + sizes.output_bits
+    bits = {
+        "DRAM": (*(stored[i] @ often[i] for i in (0, 1)), output * (sums.new + 2 * sums.again)),
+        "buffer": (*(stored[i] @ partners[i] for i in (0, 1)), 2 * output * sums.sent),
+        "element buffers": (
+            *(steps * COORDINATE_BITS + sums.products * width for width in widths),
+            output * sums.sent,
+        ),
+    }
+    return {
+        (name, operand): int(one) // 8
+        for name in bits
+        for operand, one in zip("WAO", bits[name], strict=True)
+    }
+
+
+def _bits(one: Tiled, bits: int) -> np.ndarray:
+    """Bits of each tile, 0 where there is none: (tile rows, tile columns)."""
+    found = one.nonzeros * (COORDINATE_BITS + bits) + np.diff(one.first) * ROW_BITS + TILE_BITS
+    return np.append(found, 0)[one.tile]
+
+
+def _compared(one: np.ndarray, two: np.ndarray, side: int) -> int:
+    """Comparisons of which tiles each row of one (m, k) has with those of two (n, k), in strips of `side`."""
+    from zeroskip.simulate.dataflows import intersect  # numba, see there
+
+    rows = (packed(there, side) for there in (one, two))  # (rows, strips, words)
+    pairs = zip(*(np.ascontiguousarray(each.transpose(1, 2, 0)) for each in rows), strict=True)
+    return sum(int(intersect.compare(*pair)) for pair in pairs)
+
+
+def _counts(one: np.ndarray, two: np.ndarray, sides: tuple[int, int, int]) -> np.ndarray:
+    """Pairs of tiles that meet in each pair of large tiles: (n, k), (m, k), bool -> (large n, large k, large m)."""
+    up, across, deep = sides
+    high, wide = (
+        np.add.reduceat(there.astype(np.int64), np.arange(0, len(there), side))
+        for there, side in ((one, up), (two, across))
+    )
+    found = np.add.reduceat(wide[:, None] * high, np.arange(0, one.shape[1], deep), axis=2)
+    return found.transpose(0, 2, 1)
+
+
+def _pairs(one: np.ndarray, two: np.ndarray, *sizes: np.ndarray) -> int:
+    """Pairs of tiles of one (m, k) and of two (n, k) that meet, or all that is in them: sizes (m,), (n,), (k,)."""
+    rows, others, places = sizes or [np.ones(length, np.int64) for length in (len(one), *two.shape)]
+    return int(((rows @ one) * (others @ two) * places).sum())
+
+
+def _any(there: np.ndarray, rows: int, columns: int) -> np.ndarray:
+    """Which larger tiles of so many rows and columns hold one."""
+    high = np.logical_or.reduceat(there, np.arange(0, len(there), rows))
+    return np.logical_or.reduceat(high, np.arange(0, there.shape[1], columns), axis=1)
+
+
+def _parts(length: int, part: int) -> np.ndarray:
+    """Sizes of parts; the last may be smaller."""
+    return np.minimum(part, length - np.arange(0, length, part))
+
+
+def _sides(sizes: Sizes) -> tuple[int, int, int]:
+    """Sides of the buffer's tiles, in tiles of an element: outputs, positions, places."""
+    return sizes.outputs // sizes.element, sizes.positions // sizes.element, sizes.inputs // sizes.element
