@@ -47,6 +47,14 @@ def test_batches_of_any_size_go_with_and_without_onednn(
     torch.testing.assert_close(y, dense.reference(layer, x, True))
 
 
+@pytest.mark.parametrize("relu", [False, True])
+def test_not_a_number_stays_one(relu: bool) -> None:
+    layer, x = conv(padding=1), torch.randn(2, 4, 9, 7)
+    x[1, 2, 4, 4], x[0, 0, 0, 0] = torch.nan, torch.inf
+    y = channels_last.build(layer, detect(), Precision(), relu)(x)
+    torch.testing.assert_close(y, dense.reference(layer, x, relu), equal_nan=True)
+
+
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_padding_in_words_and_float64_are_left_to_plain_pytorch() -> None:
     module = nn.Conv2d(4, 8, 2, padding="same").requires_grad_(False)

@@ -47,7 +47,7 @@ class Kernel:
     build      (layer, machine, precision, relu) -> function of the input tensor; relu is fused in
     reference  (layer, input, relu) -> output, in plain PyTorch; what the kernel rounds is rounded here alike
     tolerance  an output's largest distance from the reference, as share of sum |weight x input|
-    least_zeros  share of zeros in the input below which it is not tried: it skips them
+    suits      (layer, input) -> None, or why the kernel is not tried on inputs like this one
     """
 
     name: str
@@ -56,7 +56,7 @@ class Kernel:
     reference: Callable[[Layer, Tensor, bool], Tensor]
     layout: str = "rows"
     tolerance: float = 3e-5
-    least_zeros: float = 0.0
+    suits: Callable[[Layer, Tensor], str | None] = lambda layer, x: None
 
 
 @dataclass(frozen=True)

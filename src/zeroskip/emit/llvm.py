@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import llvmlite.binding as llvm
 
 from zeroskip.concepts import Machine
 from zeroskip.emit.cache import cached
+from zeroskip.emit.call import function
 
 POINTER = "ptr"
 INTEGER = "i64"
@@ -285,11 +284,7 @@ def compile_function(ir: str, name: str, machine: Machine, arguments: int) -> Ca
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _target(machine, llvm.get_process_triple()))
     engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
-    # Every argument is declared as an address: ctypes converts those faster than 64-bit integers.
-    kind = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * arguments)
-    function: Any = kind(engine.get_function_address(name))
-    function.engine = engine  # owns the machine code, so it has to live as long as the function
-    return function
+    return function(engine.get_function_address(name), arguments, engine)
 
 
 def assembly(ir: str, machine: Machine, *, triple: str | None = None) -> str:

@@ -42,10 +42,8 @@ def race(
     >>> race(layer, True, x, machine=detect(), precision=Precision(), kernels=ALL).choice.kernel
     'sell'
     """
-    zeros = weight_sparsity(x)
     refusals = {
-        kernel.name: kernel.accepts(layer, machine, precision) or _too_dense(kernel, zeros)
-        for kernel in kernels
+        kernel.name: kernel.accepts(layer, machine, precision) or kernel.suits(layer, x) for kernel in kernels
     }
     possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
     accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
@@ -78,12 +76,6 @@ def race(
     )
     references = {kernel.name: _reference(kernel, layer, relu) for kernel in possible}
     return Race(choice, built, references, errors, on_tiles)
-
-
-def _too_dense(kernel: Kernel, zeros: float) -> str | None:
-    """Why a kernel that skips the zeros of its input is not worth building for an input with so few."""
-    few = zeros < kernel.least_zeros
-    return f"{100 * zeros:.0f} % zeros in the input: too few to skip" if few else None
 
 
 def _reference(kernel: Kernel, layer: Layer, relu: bool) -> Callable[[Tensor], Tensor]:

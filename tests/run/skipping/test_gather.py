@@ -6,6 +6,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.emit.llvm import assembly
 from zeroskip.errors import EngineError
 from zeroskip.run.kernels import gather as kernel
+from zeroskip.run.kernels import scatter
 from zeroskip.run.skipping import convolution, gather, numbers, shape
 from zeroskip.run.skipping.shape import Cut
 
@@ -322,3 +324,36 @@ def test_a_network_may_have_its_weights_in_bf16() -> None:
     program = run.compile(model, x, weights="bf16", kernels=kernels)
     assert program.choices[0].kernel in ("gather_bf16", "gather_near_bf16")
     torch.testing.assert_close(program(x), model(x), rtol=2**-7, atol=2**-8)
+
+
+@pytest.mark.parametrize("module", [kernel, scatter], ids=["gather", "scatter"])
+def test_a_dense_input_meets_the_same_rounded_weights_in_pytorch(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "break_even", lambda *_: 0.0)  # as if PyTorch were always faster
+    layer, asked = layer_of(64, 40, (3, 3), (7, 7), padding=(1, 1)), Precision(weights="bf16")
+    x = images(layer, 2, 0.5)
+    y = module.build(layer, HERE, asked, True, kind="bf16")(x)
+    expected = exact(stored(layer, "bf16"), x, True)
+    assert bool(((y - expected).abs() <= rounding(layer, x)).all())
+
+
+@pytest.mark.parametrize(
+    ("size", "weight", "reason"),
+    [
+        (1.0, 1.0, None),
+        (1e5, 1.0, "on the example; fp16 ends at 65504"),
+        (1.0, 1e5, "fp16 ends at 65504"),
+        (100.0, 100.0, "fp16 ends at 65504"),
+        (1e-3, 1e-5, "all sums of the example nearly vanish in fp16"),
+        (torch.inf, 1.0, "reaches inf"),
+        (torch.nan, 1.0, "reaches nan"),
+    ],
+)
+def test_fp16_is_for_examples_whose_numbers_it_holds(size: float, weight: float, reason: str | None) -> None:
+    layer = layer_of(8, 8, (3, 3), (6, 6))
+    layer.weight[:] = weight
+    x = torch.where(torch.arange(6) < 3, size, 0.0).expand(1, 8, 6, 6)  # half of it is zero
+    found = kernel.suits(layer, x, kind="fp16")
+    assert found is None if reason is None else reason in (found or "")
+    assert kernel.suits(layer, x) is None

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from zeroskip.concepts import Machine
+from zeroskip.emit.call import function
 
 RSP = 4
 SIZES = {"S": np.float32, "H": np.float16}
@@ -86,7 +87,8 @@ def _drive(plan: int, base: int) -> None:
             run(code, *bases, min(width, count - start), base + residual + more_y, places + 32 * start)
 
 
-_driver = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(_drive)
+_callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(_drive)
+_driver = function(ctypes.cast(_callback, ctypes.c_void_p).value or 0, 2, _callback)
 
 
 def words(address: int, count: int) -> list[int]:

@@ -42,6 +42,7 @@ from torch.nn import functional
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit import assembly, x86
+from zeroskip.emit.call import function
 from zeroskip.graph import Node, capture, layers
 from zeroskip.run.kernels import baked, dense, half
 from zeroskip.run.outputs import share
@@ -261,7 +262,7 @@ def texts(kernel: str, machine: Machine) -> dict[str, str]:
 
     def kept(ir: str, name: str, *_: Any) -> Any:
         found[name] = ir
-        return ctypes.CFUNCTYPE(None)()
+        return function(0, 0, None)
 
     model = sparse_(
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3, padding=1, groups=8)), 0.5
@@ -332,7 +333,7 @@ def test_baked_code_of_2_and_of_4_bytes_is_kept_apart_in_the_cache(
         machine,
         kernels={"end": "baked"},
     )
-    with mock.patch.object(steps, "compile_function", return_value=ctypes.CFUNCTYPE(None)()):
+    with mock.patch.object(steps, "compile_function", return_value=function(0, 0, None)):
         for in_half in (False, True, False, True):
             lowered(half=in_half)
     assert made == ["float", "half"]

@@ -52,13 +52,14 @@ def _packed(layer: Layer, relu: bool, plain: Callable[[Tensor], Tensor]) -> Call
     """The layer with its weight as oneDNN likes it, as torch.compile has it; `plain` for batches without images."""
     shape = layer.padding, layer.stride, layer.dilation, layer.groups
     weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight, *shape, (1, *layer.input_shape))
-    convolve, after = torch.ops.mkldnn._convolution_pointwise.default, "relu" if relu else "none"
+    convolve = torch.ops.mkldnn._convolution_pointwise.default
 
     def call(x: Tensor) -> Tensor:
         if not len(x):
             return plain(x)
         x = x.contiguous(memory_format=torch.channels_last)
-        return convolve(x, weight, layer.bias, *shape, after, [], "")
+        y = convolve(x, weight, layer.bias, *shape, "none", [], "")
+        return y.relu_() if relu else y  # oneDNN's own ReLU makes 0 of NaN
 
     return call
 

@@ -5,9 +5,8 @@ Such a kernel is a function (plan, x (rows, in), y (rows, out), scratch, rows) o
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine, Precision, weight_sparsity
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function
+from zeroskip.emit.call import address
 from zeroskip.emit.memory import room
 from zeroskip.errors import EngineError
 
@@ -45,6 +45,7 @@ class Compiled:
 
     scratch          floats of working memory that a call needs,
     scratch_per_row  and as many more for each row of the input
+    spare            working memory of calls that are over, where all calls need as much
     """
 
     run: Callable[..., None]
@@ -54,6 +55,7 @@ class Compiled:
     machine: Machine
     scratch: int = 0
     scratch_per_row: int = 0
+    spare: list[Tensor] = field(default_factory=list)
 
     def __call__(self, x: Tensor) -> Tensor:
         shape = x.shape
@@ -65,11 +67,18 @@ class Compiled:
         x = x if x.is_contiguous() else x.contiguous()
         rows = x.numel() // self.inputs
         y = torch.empty(*shape[:-1], self.outputs)
-        # Working memory is fresh for each call, because several threads may run the same layer.
-        size = self.scratch + self.scratch_per_row * rows
-        scratch = torch.empty(size) if size else y
+        scratch = self._scratch(rows)
         self.run(self.plan.address, x.data_ptr(), y.data_ptr(), scratch.data_ptr(), rows)
+        if not self.scratch_per_row:
+            self.spare.append(scratch)
         return y
+
+    def _scratch(self, rows: int) -> Tensor:
+        """Working memory that no other call has: several threads may run the same layer."""
+        try:
+            return self.spare.pop()
+        except IndexError:
+            return torch.empty(self.scratch + self.scratch_per_row * rows)
 
 
 def plan(*parts: int | np.ndarray, alive: Sequence[object] = ()) -> Plan:
@@ -99,7 +108,7 @@ def sequence(layers: Sequence[Compiled]) -> Compiled:
     """
     machine, widest = layers[0].machine, max(layer.outputs for layer in layers)
     scratch = max(layer.scratch for layer in layers)
-    calls = [each for layer in layers for each in (_address(layer.run), layer.plan.address)]
+    calls = [each for layer in layers for each in (address(layer.run), layer.plan.address)]
     weights = plan(len(layers), scratch, widest, *calls, alive=layers)
     run = _compiled(machine)
     return Compiled(run, weights, layers[0].inputs, layers[-1].outputs, machine, scratch, 2 * widest)
@@ -197,7 +206,3 @@ def _select(f: Function, condition: str, yes: str, no: str) -> str:
 @cache
 def _compiled(machine: Machine) -> Callable[..., None]:
     return compile_function(emit_sequence().text(machine), "sequence", machine, len(ARGUMENTS))
-
-
-def _address(function: Callable[..., None]) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0  # type: ignore[arg-type]

@@ -15,8 +15,10 @@ from zeroskip.run.skipping import convolution
 from zeroskip.run.skipping.numbers import BYTES
 from zeroskip.run.skipping.shape import cut, misfit, shape
 from zeroskip.run.tiles.convolution import FEATURES
+from zeroskip.run.tiles.half import LARGEST, LEAST, TRUSTED
 from zeroskip.run.timing import interleaved, medians
 
+LEAST_ZEROS = 0.3  # of an input with fewer, PyTorch was faster for every layer that was tried
 # On networks with 90 % zero weights it lost to kernels on tiles in every layer, and took longest to compile.
 PRUNED = 0.85
 
@@ -73,15 +75,16 @@ def build(
 ) -> Callable[[Tensor], Tensor]:
     """The layer as a function of images in any layout; its output is stored pixel by pixel.
 
-    An input so dense that PyTorch is faster is given to PyTorch, which rounds nothing; where that begins is measured
-    here. A zero input is skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch. `near`
-    and `kind` as in `accepts`.
+    An input so dense that PyTorch is faster is given to PyTorch, with weights rounded alike; where that begins is
+    measured here. A zero input is skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch.
+    `near` and `kind` as in `accepts`.
 
     >>> build(conv, detect(), Precision(), True)(torch.zeros(2, 64, 8, 8)).shape
     torch.Size([2, 20, 8, 8])
     """
     skipping = convolution.build(layer, machine, relu, near=near, kind=kind)
-    return convolution.falling_back(skipping, channels_last.build(layer, machine, precision, relu))
+    alike = replace(layer, weight=rounded(kind, layer.weight))
+    return convolution.falling_back(skipping, channels_last.build(alike, machine, precision, relu))
 
 
 def reference(layer: Layer, x: Tensor, relu: bool, *, kind: str) -> Tensor:
@@ -90,9 +93,43 @@ def reference(layer: Layer, x: Tensor, relu: bool, *, kind: str) -> Tensor:
     >>> reference(conv, torch.zeros(2, 64, 8, 8), True, kind="bf16").shape
     torch.Size([2, 20, 8, 8])
     """
-    narrow = {"bf16": torch.bfloat16, "fp16": torch.float16}[kind]
-    weight = layer.weight.to(narrow).to(layer.weight.dtype)
-    return dense.reference(replace(layer, weight=weight), x.half().to(x.dtype) if kind == "fp16" else x, relu)
+    x = x.half().to(x.dtype) if kind == "fp16" else x
+    return dense.reference(replace(layer, weight=rounded(kind, layer.weight)), x, relu)
+
+
+def rounded(kind: str, weight: Tensor) -> Tensor:
+    """The weights that a kernel multiplies with, as float32.
+
+    >>> rounded("bf16", torch.tensor([1.001]))
+    tensor([1.])
+    """
+    narrow = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[kind]
+    return weight.detach().to(narrow).to(weight.dtype)
+
+
+def suits(layer: Layer, x: Tensor, *, kind: str = "fp32") -> str | None:
+    """None, or why inputs like `x` are not for kernels that skip their zeros.
+
+    >>> suits(conv, torch.ones(1, 64, 8, 8))
+    '0 % zeros in the input: too few to skip'
+    """
+    zeros = weight_sparsity(x)
+    if zeros < LEAST_ZEROS:
+        return f"{100 * zeros:.0f} % zeros in the input: too few to skip"
+    return _beyond(layer, x) if kind == "fp16" else None
+
+
+def _beyond(layer: Layer, x: Tensor) -> str | None:
+    """None, or why fp16 cannot hold the layer's numbers; sums of 32 products are no more than those of all."""
+    if not x.numel():
+        return None
+    weight = layer.weight.detach().abs()
+    sums = dense.reference(replace(layer, weight=weight, bias=None), x.abs(), False)
+    largest = float(torch.stack([part.max() for part in (weight, x.abs(), sums)]).max())
+    if not largest <= TRUSTED:  # NaN is not
+        return f"reaches {largest:.3g} on the example; fp16 ends at {LARGEST:.0f}, and half of that is left to others"
+    vanishes = 0 < float(sums.max()) < LEAST
+    return "all sums of the example nearly vanish in fp16" if vanishes else None
 
 
 def alone(
@@ -120,8 +157,7 @@ def _kernel(name: str, near: bool, kind: str) -> Kernel:
         layout="channels_last",
         # Up to 32 products of fp16 are rounded to 11 bits as they are summed.
         tolerance=2**-7 if kind == "fp16" else Kernel.tolerance,
-        # Of an input with fewer zeros than that, PyTorch was faster for every layer that was tried.
-        least_zeros=0.3,
+        suits=partial(suits, kind=kind),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -40,25 +41,25 @@ def build(
 ) -> Callable[[Tensor], Tensor]:
     """The layer as a function of images in any layout; its output is stored pixel by pixel.
 
-    An input so dense that PyTorch is faster is given to PyTorch, which rounds nothing; where that begins is measured
-    here. A zero input is skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch. `kind` as
-    in `accepts`.
+    An input so dense that PyTorch is faster is given to PyTorch, with weights rounded alike; where that begins is
+    measured here. A zero input is skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch.
+    `kind` as in `accepts`.
 
     >>> build(conv, detect(), Precision(), True)(torch.zeros(1, 512, 7, 7)).shape
     torch.Size([1, 512, 7, 7])
     """
     skipping = scatter.build(layer, machine, relu, kind=kind)
-    return convolution.falling_back(skipping, channels_last.build(layer, machine, precision, relu))
+    alike = replace(layer, weight=gather.rounded(kind, layer.weight))
+    return convolution.falling_back(skipping, channels_last.build(alike, machine, precision, relu))
 
 
-# Of an input with fewer zeros than that, PyTorch is faster, as it is than gather.
-KERNEL = Kernel("scatter", accepts, build, dense.reference, layout="channels_last", least_zeros=0.3)
+KERNEL = Kernel("scatter", accepts, build, dense.reference, layout="channels_last", suits=gather.suits)
 BF16 = Kernel(
     "scatter_bf16",
     partial(accepts, kind="bf16"),
     partial(build, kind="bf16"),
     partial(gather.reference, kind="bf16"),
     layout="channels_last",
-    least_zeros=0.3,
+    suits=gather.suits,
 )
 KERNELS = (KERNEL, BF16)

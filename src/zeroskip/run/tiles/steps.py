@@ -7,7 +7,6 @@ in a workspace of its own. The first words of a workspace hold the addresses of 
 
 from __future__ import annotations
 
-import ctypes
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.emit.call import address
 from zeroskip.run.kernels.compiled import Plan, plan
 
 ARGUMENTS = {"plan": POINTER, "base": POINTER}
@@ -56,7 +56,7 @@ def joined(steps: Sequence[Step], machine: Machine) -> Chain:
     >>> chain = joined(steps, detect())
     >>> chain.run(base)
     """
-    table = np.array([[_address(each.code), each.plan.address] for each in steps], np.int64).reshape(-1, 2)
+    table = np.array([[address(each.code), each.plan.address] for each in steps], np.int64).reshape(-1, 2)
     whole = plan(len(steps), table)
     return Chain(partial(_runner(machine), whole.address), tuple(steps), (whole, *steps))
 
@@ -152,7 +152,3 @@ def _runner(machine: Machine) -> Callable[..., None]:
         code, arguments = f.fields(f.at(table, f.multiply(number, 2), INTEGER), [POINTER] * 2)
         f.do(f"call void {code}(ptr {arguments}, ptr %base)")
     return compiled(f, machine)
-
-
-def _address(code: Callable[..., None]) -> int:
-    return ctypes.cast(code, ctypes.c_void_p).value or 0  # type: ignore[arg-type]
