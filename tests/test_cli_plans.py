@@ -109,6 +109,27 @@ def test_the_same_command_trains_nothing_again_and_writes_the_same_page(
     assert set(lines) <= set((folder / "page.md").read_text().splitlines())
 
 
+def test_without_seeds_and_jobs_there_are_three_seeds_and_one_process(
+    call: Call, folder: Path, tmp_path: Path
+) -> None:
+    ways = ("--cost-on", folder / "chips.py", "--compare", "--out", tmp_path / "points")
+    status, out, err = call("prune", TASK, *ways, "--json")
+    assert (status, err) == (0, "")
+    assert [one["seed"] for one in json.loads(out)["pairs"]] == 2 * [0, 1, 2]
+
+
+def test_layers_that_a_machine_cannot_run_are_told_before_any_training(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zeroskip.sweep.sweep", lambda points, *_, **__: [])
+    words = ("prune", "digits-conv", "--cost-on", "scnn,eie", "--compare", "--out", tmp_path / "points")
+    status, out, err = call(*words, "--json")
+    assert (status, err) == (0, "")
+    layers = json.loads(out)["layers"]
+    assert layers["SCNN"]["refused"] == []
+    assert layers["EIE"] == {"run": ["fc1", "fc2"], "refused": ["conv1", "conv2"]}
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -121,12 +142,15 @@ def test_the_same_command_trains_nothing_again_and_writes_the_same_page(
         (("--compare", "--cost-on", "eie", "--max-error-rise", "1sigma"), "goes with --activations"),
         (("--cost-on", "eie", "--seeds", 2), "--seeds, --jobs and --markdown go with --compare"),
         (("--markdown", "page.md"), "--seeds, --jobs and --markdown go with --compare"),
+        (("--compare", "--cost-on", "sparten,sparten"), 'two machines "SparTen"'),
+        (("--compare", "--cost-on", "eie", "--markdown", Path(__file__).parent), "is a folder. Name a file"),
+        (("--out", Path(__file__).parent), "is a folder. Name a file"),
     ],
 )
 def test_words_that_do_not_go_together_are_one_sentence(
     call: Call, tmp_path: Path, given: tuple[object, ...], sentence: str
 ) -> None:
-    status, out, err = call("prune", TASK, *given, "--out", tmp_path / "out")
+    status, out, err = call("prune", TASK, "--out", tmp_path / "out", *given)
     assert (status, out) == (1, "")
     assert sentence in err
     assert not list(tmp_path.iterdir())

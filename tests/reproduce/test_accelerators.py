@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from zeroskip.errors import DataError, RecipeError
+from zeroskip.errors import AcceleratorError, DataError, RecipeError
 from zeroskip.reproduce import (
     Row,
     committed,
@@ -27,7 +27,8 @@ from zeroskip.reproduce import (
 from zeroskip.reproduce.published.scnn import INCEPTION
 from zeroskip.reproduce.trained import accelerators as real
 from zeroskip.reproduce.trained import sparten as pruned
-from zeroskip.simulate import estimate, machines
+from zeroskip.simulate import engine, estimate, machines
+from zeroskip.simulate.energy import DRAM, HAN_2015
 
 COUNTS = {"eie": 33, "cnvlutin": 6, "scnn": 18, "cambricon-s": 7, "sparten": 8}  # without findings
 FAILING = {
@@ -210,7 +211,8 @@ def test_scnn_s_energies_against_its_twin_are_those_of_its_own_loops_and_memorie
 
 def test_nine_layers_of_vgg16_do_not_fit_scnn_and_these_are_the_first() -> None:
     assert ours("scnn", f"layers whose maps do not fit, {masked.HAN}") == [9]
-    found = estimate(masked.network("vgg16", masked.HAN), machines.SCNN).layers
+    works = masked.network("vgg16", masked.HAN)
+    found = [engine.layer(work, machines.SCNN, HAN_2015, DRAM["lpddr4"]) for work in works]
     spilled = [one.bytes["DRAM", "A"] + one.bytes["DRAM", "O"] > 0 for one in found]
     assert spilled == [True] * 9 + [False] * 4
 
@@ -232,6 +234,21 @@ def test_googlenet_s_share_is_the_one_with_which_scnn_is_2_19_times_faster_than_
     speed = masked.faster(scnn.modules(share, share), machines.SCNN, machines.DCNN)
     assert speed == pytest.approx(2.19, rel=0.01)
     assert f"at {share:.2f}" in scnn.unmeasurable()[0].reason
+
+
+@pytest.mark.parametrize(("told", "words"), [(1.1, "never 1.1"), (0.2, "never 0.2")])
+def test_a_ratio_that_no_share_reaches_is_refused_and_not_taken_for_the_nearest_share(
+    told: float, words: str
+) -> None:
+    assert scnn._share_at((0.4, 0.8), [1.0, 0.5], 0.75) == pytest.approx(0.6)
+    with pytest.raises(AcceleratorError, match=words):
+        scnn._share_at((0.4, 0.8), [1.0, 0.5], told)
+
+
+def test_every_row_of_sparten_s_means_says_that_googlenet_s_share_follows_from_scnn_s_2_19() -> None:
+    means = [row for row in of("sparten") if row.row.startswith("over ")]
+    assert len(means) == 6
+    assert all("share derived from SCNN's published 2.19x" in row.table for row in means)
 
 
 def test_balance_by_chunk_gains_more_than_by_filter_and_that_more_than_1_2_times() -> None:

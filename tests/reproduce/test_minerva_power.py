@@ -90,15 +90,26 @@ def test_at_the_published_75_percent_the_simulator_is_within_15_percent_of_2_onl
     assert "neither clock nor leakage" in plain.reason
 
 
-def test_rows_of_each_network_tell_both_ratios_of_the_findings_that_come_with_zeroskip() -> None:
+def test_each_network_has_one_row_with_the_clock_and_its_own_share_of_macs_skipped() -> None:
     for network in TABLE1:
         findings = stored()[network]
-        found = power.saved(network, findings["layers"])
-        for prices, row in zip(power.PRICES, power_rows(network, findings), strict=True):
-            dense, zeros = found[prices].values()
-            assert row.ours == f"{dense:.2f}x; {zeros:.2f}x where exact zeros are gated already"
-            assert row.holds is (dense >= 2)
-            assert dense > zeros > 1
+        dense, zeros = power.saved(network, findings["layers"])[CLOCKED].values()
+        (row,) = power_rows(network, findings)
+        share = f"{100 * (minerva.skipped(findings) or 0):.0f} %"
+        assert row.ours == f"{dense:.2f}x at {share}; {zeros:.2f}x where exact zeros are gated already"
+        assert row.published == "2.0x at 75 %, mean of the five"
+        assert row.holds is True
+        assert dense > zeros > 1
+
+
+@pytest.mark.parametrize(("share", "holds"), [(0.7, True), (0.78, False), (0.95, True)])
+def test_above_75_percent_skipped_a_network_has_to_exceed_2_and_below_it_must_not(
+    share: float, holds: bool
+) -> None:
+    layers = power.evenly("minerva-mnist", 1 - share)
+    findings = {**stored()["minerva-mnist"], "layers": layers, "macs": {"all": 1.0, "kept": 1 - share}}
+    table = minerva._power("minerva-mnist", findings)
+    assert [row.holds for row in table] == [holds]
 
 
 def test_the_stored_means_are_those_of_the_five_and_are_judged_against_2() -> None:
@@ -113,7 +124,7 @@ def test_the_stored_means_are_those_of_the_five_and_are_judged_against_2() -> No
     assert [row.ours for row in listed] == pytest.approx(means)
     assert [row.published for row in listed] == [2.0] * 4
     assert [row.holds for row in listed] == [abs(mean - 2) <= 0.3 for mean in means]
-    assert "we skip 88 % of the MACs, not 75 %" in listed[0].reason
+    assert {row.row for row in listed} == {"mean of the five, where we skip 88 % of the MACs, not 75 %"}
 
 
 def test_findings_from_before_there_were_powers_leave_these_rows_unmeasured_and_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from itertools import product
 from pathlib import Path
@@ -100,9 +101,9 @@ def test_expected_comparisons_are_the_mean_over_all_pairs_of_lists_of_4_places(
 # --- matrices
 
 
-def tiny(rows: int, first: int | None) -> published.Matrix:
+def tiny(rows: int, first: int | None, entries: int = 2) -> published.Matrix:
     figures = dict.fromkeys(("products", "comparisons", "one", "two", "sums", "again", "nanoseconds"), "1")
-    return published.Matrix("tiny", rows, first, (1, 1, 2), **figures)
+    return published.Matrix("tiny", rows, entries, first, (1, 1, 2), **figures)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -125,11 +126,23 @@ def test_rows_count_from_the_first_or_anew(tmp_path: Path) -> None:
         ("1 9\n", "9 rows, not 7"),
         ("0 3\n", "is damaged"),
         ("a b\n", "is damaged"),
+        ("1 2\n", "1 entries, not 2"),
+        ("# nothing\n", "no data"),
+        ("", "no data"),
     ],
 )
 def test_a_file_that_is_not_the_matrix_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         matrices.read(write(tmp_path, text), tiny(7, 1))
+
+
+def test_bytes_that_are_no_gzip_stream_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.txt.gz"
+    packed = bytearray(gzip.compress(b"1 2\n3 4\n" * 100))
+    packed[12] ^= 0xFF
+    path.write_bytes(packed)
+    with pytest.raises(DataError, match="is damaged"):
+        matrices.read(path, tiny(7, 1))
 
 
 def test_a_matrix_that_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from zeroskip.errors import AcceleratorError, ModelError, RecipeError
-from zeroskip.simulate import machines, masks
+from zeroskip.simulate import formats, machines, masks
 from zeroskip.simulate.energy import HAN_2015
 from zeroskip.simulate.engine import estimate
 from zeroskip.simulate.workload import of_masks
@@ -61,12 +61,46 @@ def test_a_memory_for_an_operand_that_there_is_not_is_refused():
             {"A": "filters"},
             r"memory 'buffer', held\['A'\] = 'filters' is no size in tile = \{'outputs': 16\}",
         ),
+        ({"A": None}, r"memory 'buffer', held\['A'\] = None is no size in tile"),
     ],
 )
 def test_a_memory_that_holds_what_there_is_not_is_refused(held, message):
-    memory = replace(machines.DENSE.memories[0], held=held)
+    memory = replace(machines.DENSE.memories[0], reuse={}, held=held)
     with pytest.raises(AcceleratorError, match=message):
         estimate([FC], replace(machines.DENSE, memories=(memory,)))
+
+
+def test_an_operand_that_a_memory_has_in_reuse_and_in_held_is_refused():
+    memory = replace(machines.DENSE.memories[0], held={"W": ""})
+    with pytest.raises(AcceleratorError, match="memory 'buffer' has W in reuse and in held"):
+        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"formats": {"W": formats.dense}}, r"EIE: W is in formats and in shaped.* give shaped=\{\} too"),
+        ({"formats": {"B": formats.dense}}, "EIE: formats has 'B', and only A and W have a format"),
+        ({"shaped": {"O": lambda chip: formats.dense}}, "EIE: shaped has 'O', .* outputs lie as inputs do"),
+        ({"shaped": {"W": 5}}, r"EIE: shaped\['W'\] = 5 is no function"),
+        ({"formats": {"A": "dense"}}, r"EIE: formats\['A'\] = 'dense' is no function"),
+    ],
+)
+def test_a_format_that_would_change_nothing_or_that_is_none_is_refused(change, message):
+    with pytest.raises(AcceleratorError, match=message):
+        estimate([FC], replace(machines.EIE, **change))
+
+
+def test_another_format_than_the_shaped_one_is_taken_where_that_is_taken_away():
+    plain = replace(machines.EIE, formats={"W": formats.dense}, shaped={})
+    assert estimate([FC], plain).layers[0].bytes["DRAM", "W"] == 8 * 16 // 2
+
+
+@pytest.mark.parametrize(("keeps", "missing"), [("AO", "A"), ("O", "O")])
+def test_a_map_that_no_memory_holds_cannot_be_kept(keeps, missing):
+    machine = replace(machines.DENSE, memories=(), keeps=keeps)
+    with pytest.raises(AcceleratorError, match=f"keeps = '{keeps}', and no memory holds {missing}"):
+        estimate([FC], machine)
 
 
 @pytest.mark.parametrize("field", ["mac", "gated", "sram", "register", "lane_cycle"])

@@ -14,7 +14,9 @@ from torch import nn
 
 from zeroskip import measure
 from zeroskip.concepts import Layer
-from zeroskip.simulate import CHIPS, formats, machines, masks, vary
+from zeroskip.errors import AcceleratorError
+from zeroskip.reproduce import masked
+from zeroskip.simulate import CHIPS, cost_on, formats, machines, masks, parameters, vary
 from zeroskip.simulate.engine import estimate
 from zeroskip.simulate.results import Estimate, LayerEstimate, less_energy
 from zeroskip.simulate.workload import Workload, of_layer, of_masks, of_trace
@@ -171,14 +173,68 @@ def test_what_a_held_operand_shares_follows_a_sweep_of_the_filters():
     assert found.bytes["inputs", "A"] == 5 * (16 * 16**2) * 20 // 8
 
 
+def between(work: Workload, machine: machines.Accelerator) -> LayerEstimate:
+    """The layer with one before it and one behind it."""
+    return estimate([work, work, work], machine).layers[1]
+
+
 def test_maps_that_fit_stay_on_the_chip_and_those_that_do_not_come_and_take_the_weights_with_them():
-    small = layer_of(ones(16, 16, filters=20), machines.DCNN)
-    large = layer_of(ones(64, 96, filters=300), machines.DCNN)
+    small = between(ones(16, 16, filters=20), machines.DCNN)
+    large = between(ones(64, 96, filters=300), machines.DCNN)
     assert (small.bytes["DRAM", "A"], small.bytes["DRAM", "O"]) == (0, 0)
     assert small.bytes["DRAM", "W"] == 2 * 16 * 20
     assert large.bytes["DRAM", "A"] == 2 * 64 * 96**2  # 1.125 of the memory
     assert large.bytes["DRAM", "W"] == 2 * (2 * 64 * 300)
     assert large.bytes["DRAM", "O"] == 2 * 300 * 96**2
+
+
+@pytest.mark.parametrize("machine", [machines.SCNN, machines.DCNN], ids=lambda chip: chip.name)
+def test_the_first_of_3_layers_has_its_input_from_dram_and_the_last_its_output_there_although_both_fit(
+    machine,
+):
+    found = estimate([ones(16, 16, filters=16)] * 3, machine).layers
+    plain = 16**3 * (20 if machine is machines.SCNN else 16) // 8
+    assert [one.bytes["DRAM", "A"] for one in found] == [plain, 0, 0]
+    assert [one.bytes["DRAM", "O"] for one in found] == [0, 0, plain]
+    alone = layer_of(ones(16, 16, filters=16), machine)
+    assert (alone.bytes["DRAM", "A"], alone.bytes["DRAM", "O"]) == (plain, plain)
+
+
+def test_of_scnn_s_alexnet_conv1_has_its_picture_from_dram():
+    layers = masked.network("alexnet", masked.HAN)
+    picture = formats.zero_runs(layers[0].input.numpy(), 16)
+    assert estimate(layers, machines.SCNN).layers[0].bytes["DRAM", "A"] == -(-picture.bits // 8)
+
+
+@pytest.mark.parametrize("pictures", [2, 5])
+@pytest.mark.parametrize("side", [16, 96])  # maps that fit, and that do not
+def test_bytes_from_dram_per_picture_do_not_depend_on_how_many_there_are_where_maps_are_kept(side, pictures):
+    one = ones(64, side, filters=300)
+    x = one.input[:, 0].repeat(pictures, 1, 1, 1)
+    many = of_masks("conv", one.weight[0], x)
+    for layer, all_ in zip(
+        *(estimate([work] * 3, machines.DCNN).layers for work in (one, many)), strict=True
+    ):
+        for operand in "AWO":
+            assert all_.bytes["DRAM", operand] == pictures * layer.bytes["DRAM", operand]
+
+
+def test_a_sequence_of_7_vectors_is_one_example_and_stays_only_where_all_of_it_fits():
+    work = of_masks("fc", torch.ones(60, 60) != 0, torch.ones(2, 7, 60) != 0)
+    inputs, *others = machines.DCNN.memories
+    assert estimate([work], machines.DCNN).examples == 2
+    for capacity, stays in ((2 * 7 * 60, True), (2 * 7 * 60 - 1, False)):
+        machine = replace(machines.DCNN, memories=(replace(inputs, capacity=capacity), *others))
+        assert (between(work, machine).bytes["DRAM", "A"] == 0) is stays
+
+
+def test_pruning_alone_costs_a_layer_what_it_costs_in_its_place_in_the_network(network):
+    trace = measure.trace(network, torch.randn(2, 3, 8, 8))
+    cost = cost_on(machines.SCNN, trace, of="joules")
+    layer = trace[1][0]
+    for place in (0, 1, 2):
+        assert cost({trace[place][0].name: 0.0}) == pytest.approx(cost({}))
+    assert cost({layer.name: 0.9}) < cost({})
 
 
 def test_a_map_fits_only_where_the_tile_of_the_fullest_lane_does():
@@ -187,7 +243,7 @@ def test_a_map_fits_only_where_the_tile_of_the_fullest_lane_does():
     inputs, *others = machines.DCNN.memories
     for lane, stays in ((2 * 64 * 4, True), (2 * 64 * 4 - 1, False)):
         machine = replace(machines.DCNN, memories=(replace(inputs, capacity=64 * lane), *others))
-        assert (layer_of(work, machine).bytes["DRAM", "A"] == 0) is stays
+        assert (between(work, machine).bytes["DRAM", "A"] == 0) is stays
 
 
 def test_operations_that_are_no_mac_of_the_layer_use_the_energy_of_one():
@@ -196,6 +252,21 @@ def test_operations_that_are_no_mac_of_the_layer_use_the_energy_of_one():
     found = layer_of(work, machines.SCNN)
     assert (found.done, found.idle["useless"]) == (1, 8)
     assert found.picojoules["MAC"] == pytest.approx(9 * 0.9)
+
+
+@pytest.mark.parametrize("name", ["lanes", "width", "tile.queue", "memory.entries"])
+def test_a_sweep_takes_32_0_for_32_where_numbers_are_whole_and_refuses_halves(name):
+    given = 512
+    found = parameters(vary(machines.EIE, {name: float(given)}))[name]
+    assert (found, type(found)) == (given, int)
+    for wrong in (given + 0.5, math.inf, math.nan):
+        with pytest.raises(AcceleratorError, match=f"EIE: {name} = {wrong} must be a whole number"):
+            vary(machines.EIE, {name: wrong})
+
+
+def test_a_sweep_of_bytes_a_cycle_takes_fractions_although_the_machine_has_a_whole_number():
+    assert vary(machines.DENSE, {"dram_bytes_per_cycle": 12.8}).dram_bytes_per_cycle == 12.8
+    assert layer_of(linear(0.5, 0.5), vary(machines.EIE, {"lanes": 32.0})).cycles > 0
 
 
 @pytest.mark.parametrize("lanes", [16, 32, 64])

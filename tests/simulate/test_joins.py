@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import naive_machines as naive
@@ -149,7 +150,17 @@ def test_inputs_of_zeros_move_and_take_nothing():
     found = extensor.joins(work, EXTENSOR)
     assert [getattr(found, name)[1:] for name in LEVELS] == [(0, 0)] * 3
     assert not any(found.moved.values())
-    assert EXTENSOR.dataflow(work, EXTENSOR) == (0, 0, 0, None)
+    assert EXTENSOR.dataflow(work, EXTENSOR)[:4] == (0, 0, 0, None)
+
+
+def test_a_layer_is_counted_anew_when_its_masks_change_and_is_let_go_after_that():
+    work = linear(0.5, 0.5)
+    before = EXTENSOR.dataflow(work, EXTENSOR)
+    work.input.fill_(False)
+    assert before.cycles > EXTENSOR.dataflow(work, EXTENSOR).cycles == 0
+    known = weakref.ref(work)
+    del work
+    assert known() is None
 
 
 def test_groups_go_on_where_the_last_one_ended_so_that_two_of_one_tile_each_take_as_long_as_one():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zeroskip.cli.simulate import identity, machines
 from zeroskip.cli.words import load_task, progress_bars, say, show
+from zeroskip.errors import AcceleratorError, FileError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,7 +46,11 @@ def compare_plans(
     from zeroskip.report.plans import plans_markdown, plans_table
     from zeroskip.sweep import sweep
 
-    chips = machines(settings["on"])
+    chips = _chips(settings["on"])
+    layers = _layers(task, chips)
+    if markdown is not None:
+        check_file(markdown)
+    files.folder(out)
     described = [identity(chip, settings["on"]) for chip in chips]
     about = {**settings, "identity": contract.identity(task), "machines": described}
     budgets = [contract.one_example(task) if rise is None else rise for rise in rises]
@@ -57,6 +62,7 @@ def compare_plans(
         "task": contract.name(task),
         "of": settings["of"],
         "pattern": settings["pattern"],
+        "layers": layers,
         "pairs": pairs,
     }
     if markdown is not None:
@@ -98,11 +104,50 @@ def compared(point: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_file(path: Path) -> None:
+    """Make the folder of a file to be written; FileError where that fails, or where `path` is a folder itself.
+
+    Better known before a training than after it.
+
+    >>> check_file(Path("runs/sparse.safetensors"))
+    """
+    from zeroskip import files
+
+    files.folder(path.parent)
+    if path.is_dir():
+        raise FileError(f"{path} is a folder. Name a file in it.")
+
+
 def traced(model: nn.Module, task: Task) -> Trace:
     """What a few examples of the task's batch make the layers see."""
     from zeroskip import contract, measure
 
     return measure.trace(model, contract.batch(task)[:COST_EXAMPLES])
+
+
+def _chips(words: str) -> list[Accelerator]:
+    """The machines, each of a name of its own: results are told apart by it."""
+    found = machines(words)
+    names = [chip.name for chip in found]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise AcceleratorError(
+            f'--cost-on names two machines "{twice[0]}", and plans are told apart by that name. Name it once, or give '
+            'each a name of its own: dataclasses.replace(machines.SCNN, name="mine").'
+        )
+    return found
+
+
+def _layers(task: Task, chips: Sequence[Accelerator]) -> dict[str, dict[str, list[str]]]:
+    """Machine -> the layers it runs, and those it refuses, which are in no figure; known before any training."""
+    from zeroskip import contract, simulate
+
+    trace = traced(contract.model(task, None).eval(), task)
+    found = [simulate.estimate(trace, chip) for chip in chips]
+    return {
+        one.machine: {"run": [layer.name for layer in one.layers], "refused": list(one.refused)}
+        for one in found
+    }
 
 
 def _told(model: nn.Module, task: Task, chips: Sequence[Accelerator]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zeroskip.cli.plans import compare_plans, traced
+from zeroskip.cli.plans import check_file, compare_plans, traced
 from zeroskip.cli.words import (
     DATA,
     DOWNLOAD,
@@ -72,7 +72,7 @@ COMPARE = typer.Option(
     "and budgets (--max-error-rise 0,0.01), and put both plans side by side. Writes no weights.",
 )
 SEEDS = typer.Option(min=1, help="With --compare: train with so many seeds, default 3.")
-JOBS = typer.Option(min=1, help="With --compare: so many processes, default one for each core.")
+JOBS = typer.Option(min=1, help="With --compare: so many processes, default 1.")
 MARKDOWN = typer.Option(metavar="FILE", help="With --compare: write the table as a page.")
 
 
@@ -99,14 +99,14 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
-    from zeroskip import contract, files, report, retrain, runs
+    from zeroskip import contract, report, retrain, runs
 
     ways: dict[str, Any]
     train = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
     others = activations, sparsity, rounds, while_training, weights
     if _compares(compare, cost_on, cost, others, (seeds, jobs, markdown)):
         settings = {"task": task, "on": cost_on, "of": cost, "pattern": pattern, "train": train}
-        ways = {"rises": _rises(max_error_rise), "seeds": seeds, "jobs": jobs, "markdown": markdown}
+        ways = {"rises": _rises(max_error_rise), "seeds": seeds or 3, "jobs": jobs or 1, "markdown": markdown}
         compare_plans(load_task(task, data, download), settings, out, as_json=as_json, **ways)
         return
     rise, sigmas = _rise(max_error_rise)
@@ -114,7 +114,7 @@ def prune(
     _check_activations(activations, sigmas, sparsity, pattern, learning_rate_divisor)
     machine = _cost_machine(cost_on, cost, activations or sparsity is not None)
     loaded = load_task(task, data, download)
-    files.folder(out.parent)  # a place that cannot be written is better known before the training
+    check_file(out)
     if activations:
         _prune_activations(loaded, weights, out, rise, sigmas, as_json)
         return

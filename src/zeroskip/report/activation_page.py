@@ -55,9 +55,9 @@ LINEAR = """
 RECORDED = """
 ### Layers of trained networks on what they really see
 
-Every convolution that reads the zeros of a ReLU, with a ReLU behind it; the faster one of our kernel, which falls back
-on PyTorch where an input is too dense, and PyTorch itself, as `run.compile` chooses. In the last columns the fastest of
-PyTorch, ONNX Runtime and OpenVINO: where few values are zero, their dense kernels win.
+Every convolution that reads the zeros of a ReLU, with a ReLU behind it, as `run.compile` chooses: by our kernel, or
+where that is faster by PyTorch's convolution with its weight laid out once, on which our kernel falls back too where
+an input is too dense. The last columns compare with the fastest of PyTorch (eager), ONNX Runtime and OpenVINO.
 """
 FORMS = ("run-length", "bitmask", "gaps", "csr")
 DENSE = ("torch eager", "ONNX Runtime", "OpenVINO")

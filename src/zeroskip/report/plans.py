@@ -1,13 +1,16 @@
 """Plans by what a machine gains beside plans by the number of weights: a table, and docs/PLANNING.md.
 
-told  {"task", "of": "cycles" or "joules", "pattern", "pairs": [...]}, a pair for each machine, budget and seed:
+told  {"task", "of": "cycles" or "joules", "pattern", "layers": {machine: {"run": [...], "refused": [...]}},
+       "pairs": [...]}, a pair for each machine, budget and seed:
       {"machine", "rise", "seed", and three networks "dense", "weights", "cost": each
        {"zeros", "validation", "test", "cycles", "joules"}}
+
+A wider budget may end at the networks of a smaller one. Such a pair is listed and counted once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import geometric_mean
 from typing import Any
@@ -45,7 +48,7 @@ LESS = {"cycles": "fewer cycles", "joules": "less energy"}
 
 
 def plans_table(told: Told) -> Grid:
-    """Two lines for each machine, budget and seed, and the geometric mean of each machine's ratios.
+    """Two lines for each machine, budget and seed, and the geometric mean of each machine's different pairs.
 
     >>> Console().print(plans_table(told))
     """
@@ -53,19 +56,23 @@ def plans_table(told: Told) -> Grid:
     marks = {}
     for machine, some in groupby(told["pairs"], key=lambda pair: pair["machine"]):
         pairs = list(some)
+        different = _different(pairs)
         for pair in pairs:
-            rows += [_row(pair, kind, told["of"]) for kind in ("weights", "cost")]
+            rows += [
+                _row(pair, kind, told["of"], again=pair not in different) for kind in ("weights", "cost")
+            ]
             gain = _gain(pair, told["of"])
             marks[len(rows) - 1] = "win" if gain > 1 else "loss" if gain < 1 else ""
         marks[len(rows)] = "total"
-        mean = show_times(geometric_mean(_gain(pair, told["of"]) for pair in pairs))
+        mean = show_times(geometric_mean(_gain(pair, told["of"]) for pair in different))
         rows.append((f"{machine}, geometric mean", *["-"] * (len(COLUMNS) - 2), mean))
     title = f"{told['task']}: plans by weights and by {told['of']}"
     note = (
         f"Pattern {told['pattern']}. Budget: points that the validation error may rise; error: on validation. "
-        f"Than dense, than weights: times {LESS[told['of']]} than the dense network, than by the plan by weights."
+        f"Than dense, than weights: times {LESS[told['of']]} than the dense network, than by the plan by weights. "
+        "In brackets: both networks are those of a smaller budget, and are not counted again."
     )
-    return Grid(title, COLUMNS, tuple(rows), note, marks=marks)
+    return Grid(title, COLUMNS, tuple(rows), " ".join([note, *_refused(told)]), marks=marks)
 
 
 def plans_markdown(told: Told, origin: str) -> str:
@@ -84,17 +91,49 @@ def plans_markdown(told: Told, origin: str) -> str:
 def _verdicts(told: Told) -> list[str]:
     lines = []
     for machine, some in groupby(told["pairs"], key=lambda pair: pair["machine"]):
-        gains = [_gain(pair, told["of"]) for pair in some]
+        pairs = _different(list(some))
+        gains = [_gain(pair, told["of"]) for pair in pairs]
         won, lost = sum(gain > 1 for gain in gains), sum(gain < 1 for gain in gains)
         spread = f"from {show_times(min(gains))} to {show_times(max(gains))}"
         mean = f"{show_times(geometric_mean(gains))} in the geometric mean"
-        words = f"{machine}: the plan by {told['of']} needs {LESS[told['of']]} in {won} of {len(gains)}, more in {lost}"
-        lines.append(f"{words}: {mean}, {spread}.")
-    return lines
+        words = f"the plan by {told['of']} needs {LESS[told['of']]} in {won} of {len(gains)} different pairs"
+        shared = sum(_shares(pair, pairs) for pair in pairs)
+        also = (
+            f" {shared} of these pairs share one network with another budget of their seed." if shared else ""
+        )
+        lines.append(f"{machine}: {words}, more in {lost}: {mean}, {spread}.{also}")
+    return [*lines, *_refused(told)]
 
 
-def _row(pair: Told, kind: str, of: str) -> tuple[str, ...]:
-    one = pair[kind]
+def _refused(told: Told) -> list[str]:
+    """What each machine's figures leave out."""
+    return [
+        f"{machine} cannot run {', '.join(layers['refused'])}: its figures are of {', '.join(layers['run'])} alone."
+        for machine, layers in told["layers"].items()
+        if layers["refused"]
+    ]
+
+
+def _different(pairs: Sequence[Told]) -> list[Told]:
+    """The pairs but those that repeat another budget's: of the same seed, with the same figures of both networks."""
+    found: list[Told] = []
+    for pair in pairs:
+        if not any(_same(pair, one, "weights") and _same(pair, one, "cost") for one in found):
+            found.append(pair)
+    return found
+
+
+def _shares(pair: Told, pairs: Sequence[Told]) -> bool:
+    others = [one for one in pairs if one is not pair]
+    return any(_same(pair, one, "weights") or _same(pair, one, "cost") for one in others)
+
+
+def _same(pair: Told, other: Told, kind: str) -> bool:
+    return bool(pair["seed"] == other["seed"] and pair[kind] == other[kind])
+
+
+def _row(pair: Told, kind: str, of: str, *, again: bool) -> tuple[str, ...]:
+    one, gain = pair[kind], show_times(_gain(pair, of))
     return (
         pair["machine"],
         f"{100 * pair['rise']:.3g}",
@@ -106,7 +145,7 @@ def _row(pair: Told, kind: str, of: str) -> tuple[str, ...]:
         show_count(one["cycles"]),
         f"{1e6 * one['joules']:.3g}",
         show_times(pair["dense"][of] / one[of]),
-        show_times(_gain(pair, of)) if kind == "cost" else "-",
+        "-" if kind == "weights" else f"({gain})" if again else gain,
     )
 
 

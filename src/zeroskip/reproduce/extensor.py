@@ -82,7 +82,7 @@ def _rows() -> tuple[Row, ...]:
 
 
 def _layers() -> list[Row]:
-    """No product is lost, and how many tiles have no partner at these shares."""
+    """No product is lost, and how many pairs of tiles are fetched at these shares."""
     table, rows = Table(PAPER, f"AlexNet's convolutions in tiles, {HAN}", "alexnet"), []
     rule = "as many products as one flat intersection has"
     for work in network("alexnet", HAN):
@@ -91,7 +91,7 @@ def _layers() -> list[Row]:
         rows.append(table.judge(work.name, "products", f"{flat:,}", products, EQUAL, trust=FLAT))
         told = f"{pairs.met:,} of {pairs.pairs:,} fetched", products == flat
         rows.append(
-            table.fact(work.name, "pairs of tiles", "those without a product are skipped", told, rule)
+            table.fact(work.name, "pairs of tiles", "skipped where one of them is all zeros", told, rule)
         )
     return rows
 

@@ -9,11 +9,13 @@ from functools import cache
 
 import numpy as np
 
+from zeroskip.errors import AcceleratorError
 from zeroskip.reproduce.masked import DENSE, HAN, at, cycles, faster, inception, network
 from zeroskip.reproduce.networks import title
 from zeroskip.reproduce.published import scnn as published
 from zeroskip.reproduce.rows import RECOMPUTED, Row, Table, at_most, figure, within, within_share
-from zeroskip.simulate import Accelerator, Workload, estimate
+from zeroskip.simulate import Accelerator, Workload, engine, estimate
+from zeroskip.simulate.energy import DRAM, HAN_2015
 from zeroskip.simulate.machines import DCNN, SCNN
 from zeroskip.simulate.traffic import stored
 
@@ -108,7 +110,10 @@ def _crossbar() -> float:
 def _spilled(works: list[Workload]) -> list[Row]:
     """Layers whose maps do not fit the chip, and what their way to DRAM adds to the energy of these layers."""
     more = []
-    for work, layer in zip(works, estimate(works, SCNN).layers, strict=True):
+    for work in works:
+        layer = engine.layer(
+            work, SCNN, HAN_2015, DRAM["lpddr4"]
+        )  # alone: the last one's output goes to others
         maps = layer.bytes["DRAM", "A"] + layer.bytes["DRAM", "O"]
         if maps:
             again = layer.bytes["DRAM", "W"] - -(-stored(work, SCNN)["W"].bits // 8)
@@ -205,5 +210,10 @@ def _joules(works: list[Workload], machine: Accelerator) -> float:
 
 
 def _share_at(shares: Sequence[float], ratios: list[float], told: float) -> float:
-    """Between those shares; ratios fall as shares rise."""
+    """Between those shares; ratios fall as shares rise. AcceleratorError where all are above it, or below."""
+    if not ratios[-1] <= told <= ratios[0]:
+        raise AcceleratorError(
+            f"from a share of {shares[0]} to {shares[-1]} the ratios are {ratios[0]:.3g} to {ratios[-1]:.3g}, never "
+            f"{told:g}. Give shares on both sides of it."
+        )
     return float(np.interp(-told, [-one for one in ratios], shares))

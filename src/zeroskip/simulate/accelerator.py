@@ -53,10 +53,11 @@ class Accelerator:
     lanes     units that can wait for each other; each has `width` multipliers
     tile      the sizes that the dataflow cuts a layer into
     skips     "", "A", "W" or "AW": zeros that take no slot;  gates: those that take one, but hardly any energy
-    formats   operand -> how it lies in DRAM; what is not named lies there as it is
-    shaped    operand -> (machine) -> the same, where it depends on the machine's lanes or tile
+    formats   "W", or "A" for all maps -> how they lie in DRAM; what is not named lies there as it is
+    shaped    the same -> (machine) -> how, where it depends on the machine's lanes or tile
     stored    (workload, machine) -> weights that the machine works on, where they are not just those that are not zero
-    keeps     operands that stay on the chip from layer to layer where their memories hold them: "A" inputs, "O" outputs
+    keeps     maps that stay on the chip from layer to layer where their memories hold them: "A" inputs, "O" outputs
+              of one example, since such a machine takes them one by one
     traffic   (workload, machine, stored sizes) -> Bytes, where the rule of traffic.py does not fit
     ops       layers that it runs; others are refused, or where `fallback` go densely through the same multipliers
     ramp      cycles / cycles with every pipeline full
@@ -110,6 +111,13 @@ def check(machine: Accelerator) -> None:
             raise AcceleratorError(f"{machine.name}: {name} = {given!r} is none of {listed}")
     if not set(machine.bits) >= {"A", "W", "O"}:
         raise AcceleratorError(f"{machine.name}: bits = {dict(machine.bits)} must have all of A, W and O")
+    _check_formats(machine)
+    for operand in machine.keeps:
+        if not any(operand in memory.operands for memory in machine.memories):
+            raise AcceleratorError(
+                f"{machine.name}: keeps = {machine.keeps!r}, and no memory holds {operand}. Name {operand} in "
+                f"`held` or `reuse` of one, or keep less"
+            )
     for memory in machine.memories:
         _check_memory(machine, memory)
 
@@ -127,8 +135,25 @@ def _numbers(machine: Accelerator) -> dict[str, float]:
     return found
 
 
+def _check_formats(machine: Accelerator) -> None:
+    for name in ("formats", "shaped"):
+        for operand, form in getattr(machine, name).items():
+            if operand not in ("A", "W"):
+                raise AcceleratorError(
+                    f"{machine.name}: {name} has {operand!r}, and only A and W have a format; outputs lie as "
+                    f"inputs do, which they become"
+                )
+            if not callable(form):
+                raise AcceleratorError(f"{machine.name}: {name}[{operand!r}] = {form!r} is no function")
+    for operand in {*machine.formats} & {*machine.shaped}:
+        raise AcceleratorError(
+            f"{machine.name}: {operand} is in formats and in shaped. Give one of the two: for another format of a "
+            f"machine that has a shaped one, give shaped={{}} too"
+        )
+
+
 def _check_memory(machine: Accelerator, memory: Memory) -> None:
-    """A memory must hold what all multipliers take from it in one cycle."""
+    """Operands that there are, each once, and room for what all multipliers take in one cycle."""
     for name in ("reuse", "held"):
         for operand in getattr(memory, name):
             if operand not in machine.bits:
@@ -136,8 +161,13 @@ def _check_memory(machine: Accelerator, memory: Memory) -> None:
                 raise AcceleratorError(
                     f"{machine.name}: memory {memory.name!r}, {name} = {given}: {operand!r} is none of A, W, O"
                 )
+    for operand in {*memory.reuse} & {*memory.held}:
+        raise AcceleratorError(
+            f"{machine.name}: memory {memory.name!r} has {operand} in reuse and in held. An operand passes for each so "
+            f"many MACs, or as a whole: give one of the two"
+        )
     for operand, filters in memory.held.items():
-        if filters and filters not in machine.tile:
+        if filters not in ("", *machine.tile):
             raise AcceleratorError(
                 f"{machine.name}: memory {memory.name!r}, held[{operand!r}] = {filters!r} is no size in tile = "
                 f"{dict(machine.tile)}"

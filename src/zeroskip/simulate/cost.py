@@ -9,9 +9,9 @@ from zeroskip.concepts import Layer, Trace
 from zeroskip.errors import AcceleratorError
 from zeroskip.patterns import keep
 from zeroskip.simulate.accelerator import Accelerator
-from zeroskip.simulate.energy import Energy
-from zeroskip.simulate.engine import estimate
-from zeroskip.simulate.workload import Workload, of_trace, with_weight
+from zeroskip.simulate.energy import Energy, dram_per_bit, table
+from zeroskip.simulate.engine import estimate, layer
+from zeroskip.simulate.workload import Workload, in_network, of_trace, with_weight
 
 OF = ("cycles", "joules")
 
@@ -36,14 +36,15 @@ def cost_on(
     """
     if of not in OF:
         raise AcceleratorError(f'a cost is one of {", ".join(OF)}, not "{of}"')
-    works = {work.name: work for work in of_trace(trace)}
+    works = {work.name: work for work in in_network(of_trace(trace))}
     layers = {layer.name: layer for layer, _, _ in trace}
     estimated = estimate(list(works.values()), machine, energy=energy, dram=dram)
+    prices, per_bit = table(energy), dram_per_bit(dram)
 
     @cache  # a plan asks for one layer after the other
     def alone(name: str, sparsity: float) -> float:
         work = _pruned(works[name], layers[name], sparsity, pattern)
-        return float(getattr(estimate([work], machine, energy=energy, dram=dram), of))
+        return float(getattr(layer(work, machine, prices, per_bit), of))
 
     known = {layer.name: float(getattr(layer, of)) for layer in estimated.layers}
 

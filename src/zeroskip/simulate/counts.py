@@ -7,6 +7,7 @@ units then become cycles of lanes: dealt in turn, or through queues.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,12 +22,14 @@ class Schedule(NamedTuple):
     busy     cycles summed over lanes, in which a lane has work
     useless  operations that are no MAC of the layer: padding entries, products outside the output
     skips    the zeros skipped, where the machine skips others on this layer than it can
+    moved    (memory, operand) -> bytes that pass, where who computes what decides it; else the rule of traffic.py does
     """
 
     cycles: int
     busy: int
     useless: int = 0
     skips: str | None = None
+    moved: Mapping[tuple[str, str], int] | None = None
 
 
 def tiles(size: int, tile: int) -> int:

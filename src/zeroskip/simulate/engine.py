@@ -15,7 +15,7 @@ from zeroskip.simulate.accelerator import Accelerator, check
 from zeroskip.simulate.dataflows.dense import perfect
 from zeroskip.simulate.energy import Energy, dram_per_bit, events, table
 from zeroskip.simulate.results import Estimate, LayerEstimate
-from zeroskip.simulate.workload import Workload, count_macs, of_trace, with_weight
+from zeroskip.simulate.workload import Workload, count_macs, in_network, of_trace, with_weight
 
 
 def estimate(
@@ -40,23 +40,28 @@ def estimate(
     check(machine)
     prices, per_bit = table(energy), dram_per_bit(dram)
     masks = [one for one in network if isinstance(one, Workload)]
-    works = _checked(masks or of_trace([one for one in network if isinstance(one, tuple)]))
-    examples, error = len(works[0].input), 0.0
+    works = in_network(_checked(masks or of_trace([one for one in network if isinstance(one, tuple)])))
+    error = 0.0
     if sample is not None:
         works, error = _sampled(works, machine, sample)
-        examples = sample
-    reasons = [_reason(work, machine) for work in works]
-    pairs = zip(works, reasons, strict=True)
-    runs = [(work, reason) for work, reason in pairs if machine.fallback or not reason]
+    reasons = [(work, _reason(work, machine)) for work in works]
+    runs = [work for work, reason in reasons if machine.fallback or not reason]
     if not runs:
-        raise AcceleratorError(f"{machine.name} runs none of the layers: {reasons[0]}")
-    layers = tuple(_layer(work, machine, prices, per_bit, reason) for work, reason in runs)
-    refused = {work.name: reason for work, reason in zip(works, reasons, strict=True) if reason}
-    refused = {} if machine.fallback else refused
-    return Estimate(machine.name, machine.hertz, prices.name, dram, layers, refused, examples, error)
+        raise AcceleratorError(f"{machine.name} runs none of the layers: {reasons[0][1]}")
+    layers = tuple(layer(work, machine, prices, per_bit) for work in runs)
+    refused = {} if machine.fallback else {work.name: reason for work, reason in reasons if reason}
+    return Estimate(machine.name, machine.hertz, prices.name, dram, layers, refused, works[0].examples, error)
 
 
-def _layer(work: Workload, machine: Accelerator, prices: Energy, dram: float, reason: str) -> LayerEstimate:
+def layer(work: Workload, machine: Accelerator, prices: Energy, dram: float) -> LayerEstimate:
+    """One layer in its place in a network, on a checked machine; `dram`: picojoules per bit.
+
+    What the machine has no way to run is counted as dense.
+
+    >>> layer(of_masks("fc", torch.ones(64, 8) != 0, torch.ones(1, 8) != 0), machines.EIE, HAN_2015, 8.0).cycles
+    8
+    """
+    reason = _reason(work, machine)
     if reason:  # the multipliers are there, what knows of zeros is of no use
         machine = replace(machine, dataflow=perfect, skips="", gates="", stored=None, traffic=None)
     schedule = machine.dataflow(work, machine)
@@ -67,7 +72,7 @@ def _layer(work: Workload, machine: Accelerator, prices: Energy, dram: float, re
     if machine.traffic:
         moved = machine.traffic(work, machine, sizes)
     else:
-        moved = traffic.moved(work, machine, sizes, kinds, schedule.useless)
+        moved = schedule.moved or traffic.moved(work, machine, sizes, kinds, schedule.useless)
     computing = math.ceil(schedule.cycles * Fraction(str(machine.ramp)))
     cycles, roof = audit.roof(machine, computing, moved)
     return LayerEstimate(
@@ -102,21 +107,23 @@ def _checked(works: list[Workload]) -> list[Workload]:
 
 def _sampled(works: list[Workload], machine: Accelerator, count: int) -> tuple[list[Workload], float]:
     """The layers for `count` examples, and the standard error of the cycles of those that are not looked at."""
-    examples = len(works[0].input)
+    examples = works[0].examples
     if not 1 < count <= examples:
         raise ModelError(f"sample = {count} is not from 2 to the {examples} examples that were recorded")
     chosen = [place * examples // count for place in range(count)]
-    alone = [[_examples(work, [place], examples) for work in works] for place in chosen]
+    alone = [[_examples(work, [place]) for work in works] for place in chosen]
     cycles = [
         sum((perfect if _reason(work, machine) else machine.dataflow)(work, machine).cycles for work in one)
         for one in alone
     ]
     spread = statistics.stdev(cycles) / max(statistics.mean(cycles), 1)
     error = spread / math.sqrt(count) * math.sqrt(1 - count / examples)  # nothing is left out of a whole
-    return [_examples(work, chosen, examples) for work in works], error
+    return [_examples(work, chosen) for work in works], error
 
 
-def _examples(work: Workload, chosen: list[int], examples: int) -> Workload:
+def _examples(work: Workload, chosen: list[int]) -> Workload:
     """A layer for some of the examples; a sequence of vectors is several positions of one example."""
-    rows = [mask.unflatten(0, (examples, -1))[chosen].flatten(0, 1) for mask in (work.input, work.output)]
-    return replace(work, input=rows[0], output=rows[1])
+    rows = [
+        mask.unflatten(0, (work.examples, -1))[chosen].flatten(0, 1) for mask in (work.input, work.output)
+    ]
+    return replace(work, input=rows[0], output=rows[1], examples=len(chosen))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from zeroskip.simulate import dataflows, formats
 from zeroskip.simulate.accelerator import Accelerator, Memory
-from zeroskip.simulate.dataflows import dense, extensor, eyeriss, selecting
+from zeroskip.simulate.dataflows import dense, eyeriss, selecting
 
 # No paper's: a plain grid to compare with, 1,024 multipliers as SCNN and SparTen have them.
 DENSE = Accelerator(
@@ -233,7 +233,6 @@ EXTENSOR = Accelerator(
     shaped=dict.fromkeys("AW", lambda chip: formats.fibers(chip.tile["element"])),
     bits={"A": 64, "W": 64, "O": 64},
     dram_bytes_per_cycle=73.29,
-    traffic=extensor.traffic,
 )
 
 # NVIDIA A100 whitepaper, 2020: 1,024 fp16 MACs a cycle and multiprocessor, twice that on 2:4 weights; 1.41 GHz, 192 KB

@@ -59,24 +59,28 @@ def moved(
 def fetches(work: Workload, machine: Accelerator, sizes: Mapping[str, Stored]) -> dict[str, int]:
     """How often each operand comes from DRAM: once, where the weights or the inputs fit the memory that holds them.
 
-    Else one of the two stays in parts, and the other comes again for each; the cheaper way. An operand that the machine
-    keeps and that fits does not come at all.
+    Else one of the two stays in parts, and the other comes again for each; the cheaper way. All examples go through a
+    layer together, unless the machine keeps maps: then each goes through all layers before the next, and weights come
+    for each. A map that is kept and fits does not come at all, but for what the network is given and what it gives.
 
     >>> fetches(fc, machines.DENSE, {"A": Stored(10**9, 0), "W": Stored(10**8, 0), "O": Stored(10**6, 0)})
     {'W': 1, 'A': 6, 'O': 1}
     """
-    parts = {name: _parts(work, machine, name, sizes[name]) for name in sizes}
-    again = {"W": sizes["W"].bits * (parts["A"] - 1), "A": sizes["A"].bits * (parts["W"] - 1)}
-    often = {"W": parts["A"], "A": 1} if again["W"] <= again["A"] else {"W": 1, "A": parts["W"]}
-    return often | {"O": 1} | {name: 0 for name in machine.keeps if parts[name] == 1}
+    turns = work.examples if machine.keeps else 1
+    bits = {name: one.bits / (1 if name == "W" else turns) for name, one in sizes.items()}  # of one turn
+    parts = {name: _parts(work, machine, name, bits[name]) for name in sizes}
+    again = {"W": bits["W"] * (parts["A"] - 1), "A": bits["A"] * (parts["W"] - 1)}
+    often = {"W": turns * parts["A"], "A": 1} if again["W"] <= again["A"] else {"W": turns, "A": parts["W"]}
+    stay = [name for name in machine.keeps if parts[name] == 1 and name not in work.outside]
+    return often | {"O": 1} | dict.fromkeys(stay, 0)
 
 
-def _parts(work: Workload, machine: Accelerator, operand: str, size: Stored) -> int:
+def _parts(work: Workload, machine: Accelerator, operand: str, bits: float) -> int:
     """Parts in which an operand passes through the largest memory that holds it."""
     capacity = max((m.capacity for m in machine.memories if operand in m.operands), default=math.inf)
     planes = {"A": work.input, "O": work.output}
     fuller = _fuller(planes[operand].shape[3:], machine) if operand in planes else 1.0
-    return max(1, math.ceil(fuller * size.bits / 8 / capacity))
+    return max(1, math.ceil(fuller * bits / 8 / capacity))
 
 
 def _fuller(plane: Sequence[int], machine: Accelerator) -> float:

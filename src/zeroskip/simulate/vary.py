@@ -9,7 +9,8 @@ from typing import Any
 from zeroskip.errors import AcceleratorError
 from zeroskip.simulate.accelerator import Accelerator, check
 
-FIELDS = ("lanes", "width", "hertz", "dram_bytes_per_cycle", "ramp")
+_FRACTIONS = ("hertz", "dram_bytes_per_cycle", "ramp")
+FIELDS = ("lanes", "width", *_FRACTIONS)
 
 
 def vary(machine: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
@@ -25,13 +26,15 @@ def vary(machine: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
     for name, number in numbers.items():
         if name not in known:
             raise AcceleratorError(f'{machine.name} has no "{name}". It has {", ".join(known)}')
-        if isinstance(known[name], int) and number != int(number):
+        if name not in _FRACTIONS and number % 1:  # also catches NaN and infinity
             raise AcceleratorError(f"{machine.name}: {name} = {number} must be a whole number")
-    changed: dict[str, Any] = {name: numbers[name] for name in FIELDS if name in numbers}
-    changed["tile"] = {name: int(numbers.get(f"tile.{name}", size)) for name, size in machine.tile.items()}
+    given: dict[str, Any] = {
+        name: number if name in _FRACTIONS else int(number) for name, number in numbers.items()
+    }
+    changed = {name: given[name] for name in FIELDS if name in given}
+    changed["tile"] = {name: given.get(f"tile.{name}", size) for name, size in machine.tile.items()}
     changed["memories"] = tuple(
-        replace(one, capacity=int(numbers.get(f"memory.{one.name}", one.capacity)))
-        for one in machine.memories
+        replace(one, capacity=given.get(f"memory.{one.name}", one.capacity)) for one in machine.memories
     )
     found = replace(machine, **changed)
     check(found)

@@ -8,7 +8,7 @@ multiply-accumulates (MACs) of a layer are weights x positions, those with the z
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -30,7 +30,9 @@ class Workload:
     weight   bool (groups, outputs, inputs, kernel rows, kernel columns)
     input    bool (examples, groups, inputs, rows, columns), without the padding
     output   bool (examples, groups, outputs, rows, columns), as the next layer will read it
+    examples how many there are; the first axis has several places for each that is a sequence of vectors
     padding  rows above and below, columns left and right
+    outside  maps that the network is given or gives, see `in_network`: "", "A" its input, "O" its output, "AO"
     """
 
     name: str
@@ -38,9 +40,11 @@ class Workload:
     weight: Tensor
     input: Tensor
     output: Tensor
+    examples: int
     stride: Pair = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: Pair = (1, 1)
+    outside: str = ""
 
     @property
     def positions(self) -> int:
@@ -96,13 +100,14 @@ def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
     1881600
     """
     weight, x, y = ((tensor != 0).cpu() for tensor in (layer.weight, x, y))
+    examples = len(x)
     if layer.op == "linear":
         x, y = (mask.reshape(-1, 1, mask.shape[-1], 1, 1) for mask in (x, y))
-        return Workload(layer.name, layer.op, weight[None, :, :, None, None], x, y)
+        return Workload(layer.name, layer.op, weight[None, :, :, None, None], x, y, examples)
     weight = weight.reshape(layer.groups, -1, *weight.shape[1:])
     x, y = (mask.reshape(mask.shape[0], layer.groups, -1, *mask.shape[2:]) for mask in (x, y))
     sides = _sides(layer.padding, layer.weight.shape[2:], layer.dilation)
-    return Workload(layer.name, layer.op, weight, x, y, layer.stride, sides, layer.dilation)
+    return Workload(layer.name, layer.op, weight, x, y, examples, layer.stride, sides, layer.dilation)
 
 
 def of_trace(trace: Trace) -> list[Workload]:
@@ -118,6 +123,22 @@ def of_trace(trace: Trace) -> list[Workload]:
         rectified = place + 1 < len(trace) and not bool((trace[place + 1][1] < 0).any())
         found.append(of_layer(layer, x, y.clamp(min=0) if rectified else y))
     return found
+
+
+def in_network(works: Sequence[Workload]) -> list[Workload]:
+    """The layers in their places: the first has its input from outside, the last hands its output out.
+
+    Each is for as many examples as the first, whatever its own first axis has of each.
+
+    >>> [work.outside for work in in_network([fc1, fc2, fc3])]
+    ['A', '', 'O']
+    """
+    last = len(works) - 1
+    outsides = ["A" * (place == 0) + "O" * (place == last) for place in range(len(works))]
+    return [
+        replace(work, examples=works[0].examples, outside=outside)
+        for work, outside in zip(works, outsides, strict=True)
+    ]
 
 
 def of_masks(

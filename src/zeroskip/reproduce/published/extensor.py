@@ -20,8 +20,9 @@ SPEEDUPS = {
 class Matrix:
     """A x A on ExTensor, as its authors gave it to TeAAL (Nayak et al., MICRO 2023, artifact).
 
-    rows         of the square matrix;  first: what its file calls the first row, None where rows without an entry
-                 were left out and the others counted anew
+    rows         of the square matrix;  entries: its non-zeros
+    first        what its file calls the first row, None where rows without an entry were left out and the others
+                 counted anew
     tiles        of the buffer, in tiles of 128 rows and columns: rows and columns to the left, columns to the right
     products     effectual, counted by TeAAL;  comparisons: of coordinates, likewise
     one, two     bytes from DRAM of the matrix to the left and to the right
@@ -30,6 +31,7 @@ class Matrix:
 
     name: str
     rows: int
+    entries: int
     first: int | None
     tiles: tuple[int, int, int]
     products: str
@@ -45,6 +47,7 @@ MATRICES = (
     Matrix(
         "wiki-Vote",
         8_297,
+        103_689,
         1,
         (12, 64, 128),
         products="4,542,805",
@@ -58,6 +61,7 @@ MATRICES = (
     Matrix(
         "p2p-Gnutella31",
         62_586,
+        147_892,
         0,
         (32, 64, 128),
         products="538,318",
@@ -71,6 +75,7 @@ MATRICES = (
     Matrix(
         "ca-CondMat",
         23_133,
+        186_936,
         None,
         (32, 64, 96),
         products="4,127,524",
@@ -84,6 +89,7 @@ MATRICES = (
     Matrix(
         "email-Enron",
         36_692,
+        367_662,
         0,
         (8, 256, 32),
         products="51,501,448",
@@ -99,6 +105,7 @@ MATRICES = (
 POISSON = Matrix(
     "poisson3Da",
     13_514,
+    352_762,
     None,
     (32, 64, 96),
     products="11,768,678",

@@ -6,6 +6,8 @@ on: a pair of numbers for each entry. They are looked for in the folder `acceler
 
 from __future__ import annotations
 
+import warnings
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,15 +49,18 @@ def read(path: Path, matrix: published.Matrix) -> np.ndarray:
     (103689, 2)
     """
     try:
-        found = np.loadtxt(path, np.int64, comments="#", ndmin=2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy only warns of a file without a number
+            found = np.loadtxt(path, np.int64, comments="#", ndmin=2)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}. Check --data DIR or ZEROSKIP_DATA.") from None
-    except (OSError, EOFError, ValueError) as fact:
+    except (OSError, EOFError, ValueError, UserWarning, zlib.error) as fact:
         raise DataError(npz.damaged(path, fact)) from None
     npz.check(path, found.shape[1] == 2, f"{found.shape[1]} numbers in a line, not 2")
     places = np.unique(found, return_inverse=True)[1] if matrix.first is None else found - matrix.first
     rows = int(places.max()) + 1
     npz.check(path, places.min() >= 0 and rows <= matrix.rows, f"{rows} rows, not {matrix.rows}")
+    npz.check(path, len(found) == matrix.entries, f"{len(found)} entries, not {matrix.entries}")
     return places.reshape(-1, 2)
 
 

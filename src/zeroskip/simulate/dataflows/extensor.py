@@ -7,8 +7,6 @@ those are fetched that meet one of the other matrix at the same places.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +15,7 @@ from zeroskip.errors import AcceleratorError
 from zeroskip.simulate.accelerator import Accelerator, Bytes, size
 from zeroskip.simulate.counts import Schedule
 from zeroskip.simulate.dataflows.tiled import Tiled, of_rows, packed
-from zeroskip.simulate.formats import COORDINATE_BITS, ROW_BITS, TILE_BITS, Stored
+from zeroskip.simulate.formats import COORDINATE_BITS, ROW_BITS, TILE_BITS
 from zeroskip.simulate.workload import Workload, windows
 
 
@@ -76,22 +74,13 @@ def joined(work: Workload, machine: Accelerator) -> Schedule:
 
     Where they are the same it is a MAC; else the one that is behind jumps to the other. Elements wait for each other
     at the end of the layer. The levels above run ahead and hold nobody up: in the authors' own time, p2p-Gnutella31
-    hands out eight pairs of tiles a cycle.
+    hands out eight pairs of tiles a cycle. Bytes are those of tiles that meet another, and of sums; see `product`.
 
     >>> joined(of_masks("fc", torch.ones(1, 32) != 0, torch.eye(32)[:1] != 0), machines.EXTENSOR).cycles
     1
     """
     found = joins(work, machine)
-    return Schedule(found.cycles, found.scalars.steps)
-
-
-def traffic(work: Workload, machine: Accelerator, stored: Mapping[str, Stored]) -> Bytes:
-    """Bytes of the tiles that meet another, and of the sums; see `product`.
-
-    >>> traffic(of_masks("fc", torch.ones(300, 32) != 0, torch.ones(1, 32) != 0), machines.EXTENSOR, sizes)["DRAM", "O"]
-    4800
-    """
-    return joins(work, machine).moved
+    return Schedule(found.cycles, found.scalars.steps, moved=found.moved)
 
 
 def joins(work: Workload, machine: Accelerator) -> Joins:
@@ -100,7 +89,23 @@ def joins(work: Workload, machine: Accelerator) -> Joins:
     >>> joins(of_masks("fc", torch.eye(64) != 0, torch.eye(64)[:1] != 0), machines.EXTENSOR).scalars.met
     1
     """
-    return _joins(work, _sizes(machine))
+    sizes = _sizes(machine)
+    weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
+    seen = [packed(block.flatten(2).transpose(0, 1).numpy(), sizes.element) for block in windows(work)]
+    both = packed(weight.numpy(), sizes.element), np.concatenate(seen, axis=1)  # (g, rows, strips, words)
+    found: list[Joins] = []
+    dealt = 0
+    for group in zip(*both, strict=True):
+        weights, inputs = (of_rows(rows, work.inputs, sizes.element) for rows in group)
+        found.append(_product(weights, inputs, sizes, dealt))
+        dealt += found[-1].elements.met
+    buffers, elements, scalars = (
+        Level(*map(sum, zip(*(getattr(one, level) for one in found), strict=True)))
+        for level in Joins._fields[:3]
+    )
+    sums = Sums(*map(sum, zip(*(one.sums for one in found), strict=True)))
+    moved = {key: sum(one.moved[key] for one in found) for key in found[0].moved}
+    return Joins(buffers, elements, scalars, sums, np.sum([one.loads for one in found], axis=0), moved)
 
 
 def product(weights: Tiled, inputs: Tiled, machine: Accelerator) -> Joins:
@@ -122,26 +127,6 @@ def product(weights: Tiled, inputs: Tiled, machine: Accelerator) -> Joins:
             f"into, {weights.side} and {inputs.side}"
         )
     return _product(weights, inputs, sizes, 0)
-
-
-@lru_cache(maxsize=1)  # the engine asks for a layer's cycles, then for its bytes
-def _joins(work: Workload, sizes: Sizes) -> Joins:
-    weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
-    seen = [packed(block.flatten(2).transpose(0, 1).numpy(), sizes.element) for block in windows(work)]
-    both = packed(weight.numpy(), sizes.element), np.concatenate(seen, axis=1)  # (g, rows, strips, words)
-    found: list[Joins] = []
-    dealt = 0
-    for group in zip(*both, strict=True):
-        weights, inputs = (of_rows(rows, work.inputs, sizes.element) for rows in group)
-        found.append(_product(weights, inputs, sizes, dealt))
-        dealt += found[-1].elements.met
-    buffers, elements, scalars = (
-        Level(*map(sum, zip(*(getattr(one, level) for one in found), strict=True)))
-        for level in Joins._fields[:3]
-    )
-    sums = Sums(*map(sum, zip(*(one.sums for one in found), strict=True)))
-    moved = {key: sum(one.moved[key] for one in found) for key in found[0].moved}
-    return Joins(buffers, elements, scalars, sums, np.sum([one.loads for one in found], axis=0), moved)
 
 
 def _sizes(machine: Accelerator) -> Sizes:
