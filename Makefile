@@ -51,7 +51,7 @@ bench: .bench/peers/installed  ## every engine on this machine, raced: about thr
 	-$(MAKE) .bench/deepsparse/installed
 	.bench/peers/bin/zeroskip bench --out benchmarks/results
 
-bench-activations: .bench/peers/installed  ## zeros in inputs: layers, and networks of ZEROSKIP_DATA; 15 minutes
+bench-activations: .bench/peers/installed  ## zeros in inputs: layers, and networks of ZEROSKIP_DATA; about 20 minutes
 	.bench/peers/bin/zeroskip bench --activations --out benchmarks/results --markdown docs/ACTIVATIONS.md
 
 .bench/peers/installed: pyproject.toml constraints.txt benchmarks/peers.txt

@@ -45,7 +45,10 @@ ENVIRONMENTS = typer.Option(
 @app.command()
 def bench(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Three layers and ResNet-20, one short run: under a minute.")
+        bool,
+        typer.Option(
+            "--quick", help="Three layers and ResNet-20, one short run: under a minute, two with all engines."
+        ),
     ] = False,
     activations: Annotated[bool, ACTIVATIONS] = False,
     case: Annotated[

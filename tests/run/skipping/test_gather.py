@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from zeroskip import run
 from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.emit.llvm import assembly
-from zeroskip.errors import EngineError
 from zeroskip.run.kernels import gather as kernel
 from zeroskip.run.kernels import scatter
 from zeroskip.run.skipping import convolution, gather, numbers, shape
@@ -165,42 +163,6 @@ def test_a_weight_that_is_infinite_meets_only_inputs_that_are_not_zero() -> None
     assert y[0, 1, 0].tolist()[0] == torch.inf
     assert bool(y[0, :, 0, 1].isfinite().all())
     assert bool(exact(layer, x)[0, 1, 0, 1].isnan())
-
-
-def test_a_convolution_without_bias_adds_none() -> None:
-    layer = replace(layer_of(5, 6, (3, 3), (6, 6)), bias=None)
-    y = convolution.build(layer, HERE, False)(torch.zeros(2, *layer.input_shape))
-    assert torch.count_nonzero(y) == 0
-
-
-def test_images_in_any_layout_give_one_output_stored_pixel_by_pixel() -> None:
-    layer = layer_of(6, 8, (3, 3), (7, 5))
-    function = convolution.build(layer, HERE, False)
-    x = images(layer, 3, 0.6)
-    wide = torch.zeros(3, 6, 7, 10)
-    wide[..., ::2] = x
-    answers = [function(one) for one in (x, x.contiguous(memory_format=torch.channels_last), wide[..., ::2])]
-    assert all(torch.equal(answers[0], one) for one in answers)
-    assert answers[0].is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(
-    "wrong", [torch.zeros(2, 6, 5, 7), torch.zeros(6, 7, 5), torch.zeros(2, 6, 7, 5).double()]
-)
-def test_a_wrong_input_is_refused_before_machine_code_reads_it(wrong: Tensor) -> None:
-    function = convolution.build(layer_of(6, 8, (3, 3), (7, 5)), HERE, False)
-    with pytest.raises(EngineError, match=r"float32 \(batch, 6, 7, 5\)"):
-        function(wrong)
-
-
-def test_4_threads_may_run_the_same_layer_at_once() -> None:
-    layer = layer_of(32, 70, (3, 3), (12, 12), padding=(1, 1))
-    function = convolution.build(layer, HERE, True)
-    inputs = [images(layer, 1 + seed % 3, 0.85, seed=seed) for seed in range(40)]
-    alone = [function(x) for x in inputs]
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(function, inputs))
-    assert all(torch.equal(y, expected) for y, expected in zip(answers, alone, strict=True))
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,7 +16,6 @@ from run.skipping.pictures import exact, guarded, images
 from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine, Precision
-from zeroskip.errors import EngineError
 from zeroskip.run.kernels import dense, gather
 from zeroskip.run.kernels import scatter as kernel
 from zeroskip.run.race import race
@@ -114,12 +112,6 @@ def test_images_of_zeros_give_the_biases_at_every_pixel(kind: str) -> None:
     assert torch.equal(y, layer.bias[:, None, None].expand(2, 20, 5, 7))  # type: ignore[index]
 
 
-def test_a_convolution_without_bias_adds_none() -> None:
-    layer = replace(layer_of(5, 6, (3, 3), (6, 6)), bias=None)
-    y = scatter.build(layer, HERE, False)(torch.zeros(2, *layer.input_shape))
-    assert torch.count_nonzero(y) == 0
-
-
 @at_every_width
 def test_not_a_number_and_infinity_are_no_zeros_and_reach_the_outputs_that_pytorch_gives_them(
     machine: Machine,
@@ -140,34 +132,6 @@ def test_bf16_weights_are_rounded_to_the_nearest(machine: Machine) -> None:
     y = scatter.build(layer, machine, True, kind="bf16")(x)
     assert is_exact(y, replace(layer, weight=layer.weight.bfloat16().float()), x, True)
     assert not is_exact(y, layer, x, True)
-
-
-def test_images_in_any_layout_give_one_output_stored_pixel_by_pixel() -> None:
-    layer = layer_of(6, 8, (3, 3), (7, 5))
-    function = scatter.build(layer, HERE, False)
-    x = images(layer, 3, 0.6)
-    wide = torch.zeros(3, 6, 7, 10)
-    wide[..., ::2] = x
-    answers = [function(one) for one in (x, x.contiguous(memory_format=torch.channels_last), wide[..., ::2])]
-    assert all(torch.equal(answers[0], one) for one in answers)
-    assert answers[0].is_contiguous(memory_format=torch.channels_last)
-
-
-def test_a_wrong_input_is_refused_before_machine_code_reads_it() -> None:
-    function = scatter.build(layer_of(6, 8, (3, 3), (7, 5)), HERE, False)
-    for wrong in (torch.zeros(2, 6, 5, 7), torch.zeros(6, 7, 5), torch.zeros(2, 6, 7, 5).double()):
-        with pytest.raises(EngineError, match=r"float32 \(batch, 6, 7, 5\)"):
-            function(wrong)
-
-
-def test_4_threads_may_run_the_same_layer_at_once() -> None:
-    layer = layer_of(32, 70, (3, 3), (12, 12), padding=(1, 1))
-    function = scatter.build(layer, HERE, True)
-    inputs = [images(layer, 1 + seed % 3, 0.85, seed=seed) for seed in range(40)]
-    alone = [function(x) for x in inputs]
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(function, inputs))
-    assert all(torch.equal(y, expected) for y, expected in zip(answers, alone, strict=True))
 
 
 GUARDED = [

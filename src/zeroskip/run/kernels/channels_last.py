@@ -26,8 +26,7 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of images in any layout; its output is stored pixel by pixel.
 
-    Where PyTorch has oneDNN, the weight is laid out for it once: `conv2d` does that anew at each call, which took up to
-    two thirds of the time of one image.
+    Where PyTorch has oneDNN, the weight is laid out for it once: `conv2d` does that anew at each call.
 
     >>> build(conv, detect(), Precision(), True)(torch.zeros(2, 1, 8, 8)).shape
     torch.Size([2, 20, 8, 8])

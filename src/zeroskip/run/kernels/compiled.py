@@ -75,10 +75,12 @@ class Compiled:
 
     def _scratch(self, rows: int) -> Tensor:
         """Working memory that no other call has: several threads may run the same layer."""
+        if self.scratch_per_row:
+            return torch.empty(self.scratch + self.scratch_per_row * rows)
         try:
             return self.spare.pop()
         except IndexError:
-            return torch.empty(self.scratch + self.scratch_per_row * rows)
+            return torch.empty(self.scratch)
 
 
 def plan(*parts: int | np.ndarray, alive: Sequence[object] = ()) -> Plan:

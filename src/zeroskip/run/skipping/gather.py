@@ -85,21 +85,39 @@ def emit(cut: Cut, *, relu: bool) -> Function:
     """
     shape = cut.shape
     f = Function("gather", ARGUMENTS)
-    at = {name: f.at("%scratch", place) for name, place in rooms(cut).items()}
+    k = _Kernel(f, cut, {name: f.at("%scratch", place) for name, place in rooms(cut).items()}, relu)
     pixels = shape.out_width * shape.outputs
     with f.loop(0, "%images", cut.images) as image, f.loop(0, shape.out_height, cut.lines) as line:
         images = f.smaller(cut.images, f.subtract("%images", image))
         lines = f.multiply(images, f.smaller(cut.lines, f.subtract(shape.out_height, line)))
-        _emit_lists(f, cut, at, image, line, lines)
+        _emit_lists(k, image, line, lines)
         y = f.at("%y", f.multiply(f.add(f.multiply(image, shape.out_height), line), pixels))
         with f.loop(0, cut.blocks) as block, f.loop(0, cut.passes) as turn:
-            _emit_pass(f, cut, at, block, turn, f.multiply(lines, shape.out_width), y, relu)
+            _emit_pass(k, block, turn, f.multiply(lines, shape.out_width), y)
     return f
 
 
-def _emit_lists(f: Function, cut: Cut, at: dict[str, str], image: str, line: str, lines: str) -> None:
+@dataclass(frozen=True)
+class _Kernel:
+    """The function being written, how its work is cut, pointers to pieces of the scratch, whether a ReLU follows."""
+
+    f: Function
+    cut: Cut
+    at: dict[str, str]
+    relu: bool
+
+    def starts(self, turn: str) -> str:
+        """Where the lists of a pass begin."""
+        return self.f.at(self.at["starts"], self.f.multiply(turn, self.cut.windows + 1), "i32")
+
+    def order(self, turn: str) -> str:
+        """The order of the windows in a pass."""
+        return self.f.at(self.at["order"], self.f.multiply(turn, self.cut.windows), "i32")
+
+
+def _emit_lists(k: _Kernel, image: str, line: str, lines: str) -> None:
     """The lists of all windows in `lines` rows of the output, and their order, for each part of the channels."""
-    shape = cut.shape
+    f, cut, at, shape = k.f, k.cut, k.at, k.cut.shape
     top = f.subtract(f.multiply(line, shape.stride[0]), shape.before[0])
     above, rows = ("0", f.multiply(f.smaller(cut.images, f.subtract("%images", image)), shape.height))
     if cut.lines < shape.out_height:
@@ -117,21 +135,13 @@ def _emit_lists(f: Function, cut: Cut, at: dict[str, str], image: str, line: str
             emit_rows(f, cut, x, rows, part, some)
         with f.loop(0, cut.groups) as group:
             turn = f.add(f.multiply(part, cut.groups), group)
-            starts = _starts(f, cut, at, turn)
+            starts = k.starts(turn)
             found = Lists(at["values"], at["places"], starts, filled)
             if shape.pointwise:
                 emit_rows(f, cut, x, lines, part, found)
             else:
                 emit_windows(f, cut, band, group, some, found)
-            emit_order(f, starts, _order(f, cut, at, turn), at["buckets"], windows)
-
-
-def _starts(f: Function, cut: Cut, at: dict[str, str], turn: str) -> str:
-    return f.at(at["starts"], f.multiply(turn, cut.windows + 1), "i32")
-
-
-def _order(f: Function, cut: Cut, at: dict[str, str], turn: str) -> str:
-    return f.at(at["order"], f.multiply(turn, cut.windows), "i32")
+            emit_order(f, starts, k.order(turn), at["buckets"], windows)
 
 
 @dataclass(frozen=True)
@@ -156,18 +166,9 @@ class _Pass:
     end: str
 
 
-def _emit_pass(
-    f: Function,
-    cut: Cut,
-    at: dict[str, str],
-    block: str,
-    turn: str,
-    windows: str,
-    y: str,
-    relu: bool,
-) -> None:
+def _emit_pass(k: _Kernel, block: str, turn: str, windows: str, y: str) -> None:
     """Add what one part of the channels gives in one group of taps to one block, for all windows of the band."""
-    shape = cut.shape
+    f, cut, at, shape = k.f, k.cut, k.at, k.cut.shape
     size = cut.weights * BYTES[cut.kind]
     number, first = f.add(f.multiply(block, cut.passes), turn), f.multiply(block, cut.outputs)
     left = f.subtract(shape.outputs, first)
@@ -177,9 +178,9 @@ def _emit_pass(
         f.at("%bias", first),
         f.value(f"icmp eq i64 {turn}, 0"),
         f.at(y, first),
-        _starts(f, cut, at, turn),
-        _order(f, cut, at, turn),
-        _least(f, cut, turn) if relu else None,
+        k.starts(turn),
+        k.order(turn),
+        _least(f, cut, turn) if k.relu else None,
         tuple(f.below(cut.lanes, f.add(left, -cut.lanes * each)) for each in range(cut.vectors))
         if ragged
         else (),

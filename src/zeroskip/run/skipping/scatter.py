@@ -255,15 +255,17 @@ def _emit_planes(f: Function, walk: Walk, x: str, left: str, planes: str) -> Non
     pixels = walk.shape.height * walk.shape.width
     whole = pixels // walk.lanes * walk.lanes
     with f.loop(0, whole, walk.lanes) as first:
-        _emit_square(f, walk, x, left, planes, first, walk.lanes)
+        pixel = f.at(x, f.multiply(first, walk.shape.channels))
+        _emit_square(f, walk, pixel, left, f.at(planes, first), walk.lanes)
     if pixels > whole:
-        _emit_square(f, walk, x, left, planes, str(whole), pixels - whole)
+        pixel = f.at(x, whole * walk.shape.channels)
+        _emit_square(f, walk, pixel, left, f.at(planes, whole), pixels - whole)
 
 
-def _emit_square(f: Function, walk: Walk, x: str, left: str, planes: str, first: str, count: int) -> None:
-    """So many pixels from the first one on, with zeros behind, as part of the planes of a vector of channels."""
+def _emit_square(f: Function, walk: Walk, x: str, left: str, planes: str, count: int) -> None:
+    """So many pixels from `x` on, with zeros behind, as part of the planes of a vector of channels."""
     lanes, channels = walk.lanes, walk.shape.channels
-    sources = [f.at(x, f.multiply(f.add(first, each), channels)) for each in range(count)]
+    sources = [f.at(x, each * channels) for each in range(count)]
     if channels % lanes:
         mask = f.below(lanes, left)
         rows = [f.load_masked(lanes, mask, source) for source in sources]
@@ -271,7 +273,7 @@ def _emit_square(f: Function, walk: Walk, x: str, left: str, planes: str, first:
         rows = [f.load(vector(lanes), source) for source in sources]
     rows += ["zeroinitializer"] * (lanes - count)
     for channel, row in enumerate(f.transposed(rows)):
-        f.store(vector(lanes), row, f.at(planes, f.add(first, channel * _plane(walk))))
+        f.store(vector(lanes), row, f.at(planes, channel * _plane(walk)))
 
 
 def _emit_list(f: Function, walk: Walk, plane: str, channel: str, lists: _Lists) -> None:
