@@ -13,9 +13,7 @@ import torch
 from torch import nn
 
 from zeroskip import cli, run
-from zeroskip.run.compare import eager
-
-torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
+from zeroskip.run.comparison import eager
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from zeroskip import contract, measure, thresholds
+from zeroskip import measure, task_api, thresholds
 from zeroskip.tasks import digits
 
 TESTS = Path(__file__).parent
@@ -30,7 +30,7 @@ def test_measure_activations_gives_the_counts_of_measure_layer_by_layer(call: Ca
     status, out, err = call("measure", "digits", "--activations", "--weights", weights, "--json")
     assert (status, err) == (0, "")
     told = json.loads(out)
-    model = contract.model(digits, safetensors.torch.load_file(str(weights)))
+    model = task_api.model(digits, safetensors.torch.load_file(str(weights)))
     found = measure.activations(model, digits.batches())
     assert {name: one["before"]["zeros"] for name, one in told["zeros"].items()} == {
         name: one.before.zeros for name, one in found.items()

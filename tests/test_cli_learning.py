@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zeroskip import pack, runs, tasks
+from zeroskip import pack, run_folder, tasks
 
 DIGITS = "digits"
 
@@ -23,7 +23,7 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = tasks.digits.model()
     tasks.digits.train(model, epochs=5)
-    return runs.save_tensors(tmp_path_factory.mktemp("dense") / "dense.safetensors", model.state_dict())
+    return run_folder.save_tensors(tmp_path_factory.mktemp("dense") / "dense.safetensors", model.state_dict())
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_pruned_while_training_then_packed_with_16_values_a_layer(
     assert told["stored_bytes"] == small.stat().st_size < 6_000
     assert 0 <= told["error_shared"] <= 1
     unpacked = pack.decode(pack.load(small))
-    before = runs.load_tensors(sparse)
+    before = run_folder.load_tensors(sparse)
     for name in ("fc1.weight", "fc2.weight", "fc3.weight"):
         assert len(unpacked[name].unique()) <= 17
         assert torch.equal(unpacked[name] == 0, before[name] == 0)
@@ -62,10 +62,10 @@ def test_pruned_while_training_then_packed_with_16_values_a_layer(
 
 @pytest.mark.usefixtures("brief")
 def test_index_bits_are_obeyed_and_escapes_told(call: Call, dense: Path, tmp_path: Path) -> None:
-    state = {name: tensor.clone() for name, tensor in runs.load_tensors(dense).items()}
+    state = {name: tensor.clone() for name, tensor in run_folder.load_tensors(dense).items()}
     for name in ("fc1.weight", "fc2.weight", "fc3.weight"):
         state[name][torch.rand(state[name].shape, generator=torch.Generator().manual_seed(1)) < 0.97] = 0
-    sparse = runs.save_tensors(tmp_path / "sparse.safetensors", state)
+    sparse = run_folder.save_tensors(tmp_path / "sparse.safetensors", state)
     words = (
         "pack",
         DIGITS,
@@ -123,11 +123,11 @@ def test_the_authors_file_of_676_kb_becomes_a_smaller_one_with_the_same_values(
     plain, small = tmp_path / "plain.safetensors", tmp_path / "small.zs"
     net, prototxt = their_file
     assert call("unpack", net, "--prototxt", prototxt, "--out", plain)[0] == 0
-    packed = pack.encode(runs.load_tensors(plain), coder="huffman")
+    packed = pack.encode(run_folder.load_tensors(plain), coder="huffman")
     pack.save(packed, small)
     assert small.stat().st_size < 550_000 < net.stat().st_size
     decoded = pack.decode(pack.load(small))
-    assert all(torch.equal(tensor, decoded[name]) for name, tensor in runs.load_tensors(plain).items())
+    assert all(torch.equal(tensor, decoded[name]) for name, tensor in run_folder.load_tensors(plain).items())
 
 
 def test_a_file_that_is_no_net_is_refused_in_one_sentence(call: Call, tmp_path: Path) -> None:

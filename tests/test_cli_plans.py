@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from zeroskip import contract, measure, prune, retrain, simulate
+from zeroskip import measure, prune, retrain, simulate, task_api
 from zeroskip.tasks.load import load, run_file
 
 TASK = str(Path(__file__).parent / "tiny_task.py")
 Call = Callable[..., tuple[int, str, str]]
 CHIPS = """
 from dataclasses import replace
-from zeroskip.simulate import machines
-ONE = replace(machines.EIE, name="one", lanes=1)
-TWO = replace(machines.EIE, name="two", lanes=2)
+from zeroskip.simulate import chips
+ONE = replace(chips.EIE, name="one", lanes=1)
+TWO = replace(chips.EIE, name="two", lanes=2)
 """
 
 
@@ -77,9 +77,9 @@ def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
 ) -> None:
     task, chip = load(TASK), run_file(folder / "chips.py").TWO
     torch.manual_seed(1)
-    dense = contract.model(task, None)
+    dense = task_api.model(task, None)
     retrain.train(task, dense, stage="dense training", seed=1)
-    profile, inputs = measure.profile(dense.eval(), task), contract.batch(task)[:4]
+    profile, inputs = measure.profile(dense.eval(), task), task_api.batch(task)[:4]
     cost = simulate.cost_on(chip, measure.trace(dense, inputs))
     pair = next(
         one for one in told["pairs"] if (one["machine"], one["rise"], one["seed"]) == ("two", 0.05, 1)
@@ -90,7 +90,7 @@ def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
         found = simulate.estimate(measure.trace(model, inputs), chip)
         assert pair[name]["cycles"] == found.cycles
         assert pair[name]["joules"] == pytest.approx(found.joules)
-        assert pair[name]["test"] == contract.evaluate(task, model, "test")
+        assert pair[name]["test"] == task_api.evaluate(task, model, "test")
 
 
 def test_the_same_command_trains_nothing_again_and_writes_the_same_page(

@@ -12,8 +12,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from zeroskip import contract, measure, simulate
-from zeroskip.simulate import machines
+from zeroskip import measure, simulate, task_api
+from zeroskip.simulate import chips
 from zeroskip.tasks.load import load
 
 TESTS = Path(__file__).parent
@@ -22,8 +22,8 @@ Call = Callable[..., tuple[int, str, str]]
 
 OWN = """
 from dataclasses import replace
-from zeroskip.simulate import machines
-SMALL = replace(machines.EIE, name="small", lanes=4)
+from zeroskip.simulate import chips
+SMALL = replace(chips.EIE, name="small", lanes=4)
 """
 
 
@@ -39,8 +39,8 @@ def test_json_is_what_the_engine_estimates_of_the_trace(call: Call, weights: Pat
     status, out, err = call("simulate", TASK, weights, "--on", "eie", "--json")
     assert (status, err) == (0, "")
     task = load(TASK)
-    model = contract.model(task, safetensors.torch.load_file(str(weights)))
-    expected = simulate.estimate(measure.trace(model, contract.batch(task)[:1]), machines.EIE)
+    model = task_api.model(task, safetensors.torch.load_file(str(weights)))
+    expected = simulate.estimate(measure.trace(model, task_api.batch(task)[:1]), chips.EIE)
     assert json.loads(out)["estimates"] == [json.loads(json.dumps(expected.to_json()))]
 
 
@@ -101,7 +101,7 @@ def test_a_page_is_written_that_opens_offline_and_names_every_layer(
     page = (tmp_path / "page.html").read_text()
     assert (status, "wrote" in out) == (0, True)
     task = load(TASK)
-    trace = measure.trace(contract.model(task, None), contract.batch(task)[:1])
+    trace = measure.trace(task_api.model(task, None), task_api.batch(task)[:1])
     assert all(f">{layer.name}</th>" in page for layer, _, _ in trace)
     assert "default-src 'none'" in page
 
@@ -128,9 +128,9 @@ def test_a_point_is_what_the_engine_estimates_of_that_machine(call: Call, weight
     status, out, _ = call("simulate", TASK, weights, "--on", "eie", "--sweep", "lanes=4", "--json")
     assert status == 0
     task = load(TASK)
-    model = contract.model(task, safetensors.torch.load_file(str(weights)))
-    chip = replace(machines.EIE, lanes=4)
-    expected = simulate.estimate(measure.trace(model, contract.batch(task)[:1]), chip)
+    model = task_api.model(task, safetensors.torch.load_file(str(weights)))
+    chip = replace(chips.EIE, lanes=4)
+    expected = simulate.estimate(measure.trace(model, task_api.batch(task)[:1]), chip)
     (point,) = json.loads(out)["points"]
     assert (point["cycles"], point["joules"]) == (expected.cycles, expected.joules)
 

@@ -7,34 +7,34 @@ import torch
 from tiny import Bare, Tiny
 from torch import Tensor, nn
 
-from zeroskip import contract
+from zeroskip import task_api
 from zeroskip.errors import ModelError, TaskError
 
 
 def test_a_task_with_splits_is_asked_for_the_one_that_is_meant() -> None:
     model = Tiny().model()
-    assert contract.has_splits(Tiny())
-    assert contract.evaluate(Tiny(), model, "test") == Tiny().evaluate(model, "test")
-    assert not contract.has_splits(Bare())
-    assert contract.evaluate(Bare(), model, "test") == Tiny().evaluate(model, "validation")
+    assert task_api.has_splits(Tiny())
+    assert task_api.evaluate(Tiny(), model, "test") == Tiny().evaluate(model, "test")
+    assert not task_api.has_splits(Bare())
+    assert task_api.evaluate(Bare(), model, "test") == Tiny().evaluate(model, "validation")
 
 
 def test_one_example_is_a_share_of_the_validation_split_where_its_size_is_told() -> None:
-    assert contract.one_example(Bare()) == 0.0
+    assert task_api.one_example(Bare()) == 0.0
     task = Tiny()
     task.split_sizes = lambda: {"validation": 50, "test": 10}  # type: ignore[attr-defined]
-    assert contract.one_example(task) == 0.02
+    assert task_api.one_example(task) == 0.02
 
 
 def test_keywords_that_train_does_not_take_are_named_and_left_out() -> None:
     with pytest.warns(
         UserWarning, match=r"Bare: train\(\) takes no epochs, weight_decay; it is called without"
     ):
-        contract.train(Bare(), Bare().model(), epochs=3, weight_decay=0.1, loss=None)
+        task_api.train(Bare(), Bare().model(), epochs=3, weight_decay=0.1, loss=None)
 
 
 def test_resume_and_on_epoch_are_left_out_silently() -> None:
-    contract.train(Bare(), Bare().model(), resume={}, on_epoch=print)  # a warning would be an error here
+    task_api.train(Bare(), Bare().model(), resume={}, on_epoch=print)  # a warning would be an error here
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "low"])
@@ -42,7 +42,7 @@ def test_an_error_that_is_no_number_is_refused(value: object) -> None:
     task = Bare()
     task.evaluate = lambda model: value  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(TaskError, match="not a (finite )?number. Return the error, lower is better"):
-        contract.evaluate(task, Bare().model(), "test")
+        task_api.evaluate(task, Bare().model(), "test")
 
 
 @pytest.mark.parametrize("value", [None, torch.zeros(3), torch.zeros(0, 8), [1, 2]])
@@ -50,7 +50,7 @@ def test_a_batch_that_is_no_batch_is_refused(value: object) -> None:
     task = Bare()
     task.batch = lambda: value  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(TaskError, match=r"batch\(\) must return one tensor of inputs"):
-        contract.batch(task)
+        task_api.batch(task)
 
 
 def test_a_failure_inside_the_task_names_function_file_and_line() -> None:
@@ -62,7 +62,7 @@ def test_a_failure_inside_the_task_names_function_file_and_line() -> None:
     task.train = train  # type: ignore[method-assign]
     words = r"Bare: train\(model\) failed in .*test_contract.py, line \d+: ZeroDivisionError: no steps"
     with pytest.raises(TaskError, match=words):
-        contract.train(task, Bare().model())
+        task_api.train(task, Bare().model())
 
 
 @pytest.mark.parametrize("function", ["split_sizes", "batches"])
@@ -70,7 +70,7 @@ def test_optional_functions_that_fail_are_named_too(function: str) -> None:
     task = Bare()
     setattr(task, function, lambda: 1 / 0)
     with pytest.raises(TaskError, match=rf"{function}\(\) failed in .*ZeroDivisionError"):
-        _ = contract.split_sizes(task), list(contract.batches(task))
+        _ = task_api.split_sizes(task), list(task_api.batches(task))
 
 
 def test_an_exit_inside_the_task_is_no_success() -> None:
@@ -80,14 +80,14 @@ def test_an_exit_inside_the_task_is_no_success() -> None:
     task = Bare()
     task.train = leave  # type: ignore[method-assign]
     with pytest.raises(TaskError, match="SystemExit"):
-        contract.train(task, Bare().model())
+        task_api.train(task, Bare().model())
 
 
 def test_lazy_layers_must_have_run_once() -> None:
     task = Bare()
     task.model = lambda: nn.Sequential(nn.LazyLinear(3))  # type: ignore[method-assign]
     with pytest.raises(ModelError, match="has no values yet"):
-        contract.model(task)
+        task_api.model(task)
 
 
 def test_our_own_errors_and_interrupts_pass_through() -> None:
@@ -99,33 +99,33 @@ def test_our_own_errors_and_interrupts_pass_through() -> None:
 
         task.evaluate = evaluate  # type: ignore[method-assign, assignment]
         with pytest.raises(type(error)):
-            contract.evaluate(task, Bare().model(), "test")
+            task_api.evaluate(task, Bare().model(), "test")
 
 
 def test_a_model_that_is_none_and_weights_of_another_network_are_refused() -> None:
     task = Bare()
     with pytest.raises(ModelError, match="these weights do not fit the network of Bare"):
-        contract.model(task, {"0.weight": torch.zeros(2, 2)})
+        task_api.model(task, {"0.weight": torch.zeros(2, 2)})
     task.model = lambda: "net"  # type: ignore[method-assign, assignment, return-value]
     with pytest.raises(TaskError, match=r"model\(\) returned str"):
-        contract.model(task)
+        task_api.model(task)
 
 
 def test_nan_weights_are_named() -> None:
     state = Tiny().model().state_dict()
     state["2.bias"][1] = float("inf")
     with pytest.raises(ModelError, match=r'"2.bias" holds NaN or Inf'):
-        contract.model(Tiny(), state)
+        task_api.model(Tiny(), state)
 
 
 def test_batches_fall_back_to_the_one_batch() -> None:
-    assert [len(one) for one in contract.batches(Bare())] == [4]
+    assert [len(one) for one in task_api.batches(Bare())] == [4]
 
     class Many(Bare):
         def batches(self) -> list[tuple[Tensor, Tensor]]:
             return [(torch.zeros(2, 8), torch.zeros(2)), (torch.zeros(3, 8), torch.zeros(3))]
 
-    assert [len(one) for one in contract.batches(Many())] == [2, 3]
+    assert [len(one) for one in task_api.batches(Many())] == [2, 3]
 
 
 def test_examples_are_pairs_where_the_task_has_them_and_tell_classes_from_numbers() -> None:
@@ -138,6 +138,6 @@ def test_examples_are_pairs_where_the_task_has_them_and_tell_classes_from_number
     class Numbers(Many):
         targets = torch.zeros(2)
 
-    assert [len(pair) for pair in contract.examples(Many())] == [2]
-    assert isinstance(next(contract.examples(Bare())), Tensor)
-    assert [contract.has_classes(task) for task in (Many(), Numbers(), Bare())] == [True, False, False]
+    assert [len(pair) for pair in task_api.examples(Many())] == [2]
+    assert isinstance(next(task_api.examples(Bare())), Tensor)
+    assert [task_api.has_classes(task) for task in (Many(), Numbers(), Bare())] == [True, False, False]

@@ -18,7 +18,7 @@ import torch
 from tiny import Bare, Tiny
 from torch import nn
 
-from zeroskip import files, journey, pack, prune, run, runs, tasks
+from zeroskip import files, journey, pack, prune, run, run_folder, tasks
 from zeroskip.concepts import Record
 from zeroskip.errors import (
     EngineError,
@@ -29,7 +29,7 @@ from zeroskip.errors import (
     RunError,
     TaskError,
 )
-from zeroskip.run.compare import eager
+from zeroskip.run.comparison import eager
 
 KEYS = {
     "task", "seeds", "error_dense", "error_sparse", "error_unpacked", "error_run", "weights", "weights_kept",
@@ -75,7 +75,7 @@ def test_the_journey_leaves_a_complete_consistent_record(tmp_path: Path) -> None
 def test_the_files_it_leaves_hold_the_same_network_bit_for_bit(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     record = journey.sparsify(Tiny(), folder, max_error_rise=0.05)
-    sparse = runs.load_tensors(folder / "sparse.safetensors")
+    sparse = run_folder.load_tensors(folder / "sparse.safetensors")
     unpacked = pack.decode(pack.load(folder / "model.zs"))
     assert set(sparse) == set(unpacked)
     assert all(sparse[name].numpy().tobytes() == unpacked[name].numpy().tobytes() for name in sparse)
@@ -232,7 +232,7 @@ def test_three_seeds_give_means_records_and_the_median_seed(tmp_path: Path) -> N
     ):
         assert summary[key] == pytest.approx(sum(one[key] for one in each) / 3)
     errors = sorted(one["error_sparse"] for one in each)
-    shown = runs.load(tmp_path / "run" / summary["shown"])
+    shown = run_folder.load(tmp_path / "run" / summary["shown"])
     assert shown.summary["error_sparse"] == errors[1]
     assert all(torch.equal(record.sparse_weights[name], shown.sparse_weights[name]) for name in ("0", "2"))
     assert (
@@ -273,7 +273,7 @@ from functools import partial
 sys.path.insert(0, {tests!r})
 from tiny import Tiny
 from zeroskip import journey, run
-from zeroskip.run.compare import eager
+from zeroskip.run.comparison import eager
 run.compare = partial(run.compare, engines={{"torch eager": eager}}, runs=1, rounds=2)
 journey.sparsify(Tiny(), sys.argv[1], max_error_rise=0.1)
 """
@@ -292,7 +292,7 @@ def test_killed_with_kill_9_and_started_again_it_ends_with_the_same_network(tmp_
         process.wait()
         assert not (tmp_path / "run" / "summary.json").exists()
     subprocess.run(command, check=True)
-    record = runs.load(tmp_path / "run")
+    record = run_folder.load(tmp_path / "run")
     assert record.history == whole.history
     assert all(torch.equal(record.sparse_weights[name], whole.sparse_weights[name]) for name in ("0", "2"))
 

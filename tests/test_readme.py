@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from tiny import Tiny
 
-from zeroskip import cli, reproduce, run, tasks
+from zeroskip import cli, papers, run, tasks
 from zeroskip.bench import Case, Store
-from zeroskip.reproduce.published import deep_compression as published
-from zeroskip.run.compare import eager
+from zeroskip.papers.deep_compression import published
+from zeroskip.run.comparison import eager
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -135,7 +135,7 @@ def test_the_stored_results_keep_the_promise() -> None:
 def mnist_table() -> str:
     """The README's table of both papers' networks, from the findings that come with zeroskip."""
     networks = ("lenet-300-100", "lenet-5")
-    found = {one.network: one.findings for one in reproduce.committed() if one.paper == "deep-compression"}
+    found = {one.network: one.findings for one in papers.committed() if one.paper == "deep-compression"}
     told = [published.TABLE1[network] for network in networks]
     rows = [("Deep Compression (2016)", [f"{o.error} % -> {o.error_after} %: 12x, {o.rate}x" for o in told])]
     for name, way, place in (

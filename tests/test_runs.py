@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zeroskip import runs
+from zeroskip import run_folder
 from zeroskip.concepts import Choice, Histogram, LayerProfile, Point, Profile, Timing
 from zeroskip.errors import FileError, RunError
 
@@ -28,35 +28,35 @@ NOUNS = [
 
 @pytest.mark.parametrize("noun", NOUNS, ids=lambda noun: type(noun).__name__)
 def test_every_noun_comes_back_from_json_as_it_was(noun: object, tmp_path: Path) -> None:
-    path = runs.save_json(tmp_path / "noun.json", noun)
-    assert runs.from_json(type(noun), json.loads(path.read_text())) == noun
+    path = run_folder.save_json(tmp_path / "noun.json", noun)
+    assert run_folder.from_json(type(noun), json.loads(path.read_text())) == noun
 
 
 @pytest.mark.parametrize("damage", [{"layers": 3}, {"layers": [{}], "error": 0.1}, {"errors": 1}, 7, {}])
 def test_json_of_another_form_is_a_damaged_run(damage: object) -> None:
     with pytest.raises(RunError, match="damaged"):
-        runs.from_json(Profile, damage)
+        run_folder.from_json(Profile, damage)
 
 
 def test_a_folder_belongs_to_the_command_that_made_it(tmp_path: Path) -> None:
     command = {"task": "digits", "seed": 0}
-    assert runs.claim(tmp_path / "run", command) == tmp_path / "run"
-    runs.claim(tmp_path / "run", command)  # the same again continues
+    assert run_folder.claim(tmp_path / "run", command) == tmp_path / "run"
+    run_folder.claim(tmp_path / "run", command)  # the same again continues
     with pytest.raises(RunError, match=r"other settings \(seed 0, now 1\). Choose another --out"):
-        runs.claim(tmp_path / "run", {"task": "digits", "seed": 1})
+        run_folder.claim(tmp_path / "run", {"task": "digits", "seed": 1})
 
 
 def test_a_folder_with_other_files_is_not_touched(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(RunError, match="not empty and not a RUN folder"):
-        runs.claim(tmp_path, {})
+        run_folder.claim(tmp_path, {})
     assert [one.name for one in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_tensors_come_back_bit_for_bit_also_when_they_share_memory(tmp_path: Path) -> None:
     shared = torch.tensor([[1.0, -0.0], [float("nan"), 2.0]])
-    path = runs.save_tensors(tmp_path / "a.safetensors", {"a": shared, "b": shared.t()})
-    back = runs.load_tensors(path)
+    path = run_folder.save_tensors(tmp_path / "a.safetensors", {"a": shared, "b": shared.t()})
+    back = run_folder.load_tensors(path)
     assert back["a"].numpy().tobytes() == shared.numpy().tobytes()
     assert back["b"].numpy().tobytes() == shared.t().contiguous().numpy().tobytes()
 
@@ -67,22 +67,22 @@ def test_a_file_of_another_format_says_how_to_save_weights(tmp_path: Path) -> No
     with pytest.raises(
         FileError, match=r"weights.pt is not a readable safetensors file .* pickled files are never"
     ):
-        runs.load_tensors(path)
+        run_folder.load_tensors(path)
 
 
 def test_an_unfinished_training_is_found_by_its_own_stage_only(tmp_path: Path) -> None:
-    runs.keep_unfinished(tmp_path, "round 3", {"epoch": torch.tensor(2)})
-    assert runs.unfinished(tmp_path, "round 4") is None
-    state = runs.unfinished(tmp_path, "round 3")
+    run_folder.keep_unfinished(tmp_path, "round 3", {"epoch": torch.tensor(2)})
+    assert run_folder.unfinished(tmp_path, "round 4") is None
+    state = run_folder.unfinished(tmp_path, "round 3")
     assert state is not None
     assert {name: int(value) for name, value in state.items()} == {"epoch": 2}
-    runs.finish(tmp_path, {})
-    assert runs.unfinished(tmp_path, "round 3") is None
+    run_folder.finish(tmp_path, {})
+    assert run_folder.unfinished(tmp_path, "round 3") is None
 
 
 def test_a_damaged_unfinished_training_starts_over(tmp_path: Path) -> None:
     (tmp_path / "unfinished.safetensors").write_bytes(b"")
-    assert runs.unfinished(tmp_path, "round 3") is None
+    assert run_folder.unfinished(tmp_path, "round 3") is None
 
 
 def test_a_fingerprint_changes_with_any_bit_name_or_shape() -> None:
@@ -90,14 +90,14 @@ def test_a_fingerprint_changes_with_any_bit_name_or_shape() -> None:
     others = [{"b": torch.zeros(2, 3)}, {"a": torch.zeros(3, 2)}, {"a": torch.zeros(2, 3).double()}]
     flipped = torch.zeros(2, 3)
     flipped[1, 2] = -0.0
-    prints = {runs.fingerprint(one) for one in [base, {"a": flipped}, *others]}
+    prints = {run_folder.fingerprint(one) for one in [base, {"a": flipped}, *others]}
     assert len(prints) == 5
-    assert runs.fingerprint({"a": torch.zeros(2, 3)}) == runs.fingerprint(base)
+    assert run_folder.fingerprint({"a": torch.zeros(2, 3)}) == run_folder.fingerprint(base)
 
 
 def test_loading_what_is_no_finished_run_says_which_it_is(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="is not a RUN folder"):
-        runs.load(tmp_path / "absent")
-    runs.claim(tmp_path / "begun", {})
+        run_folder.load(tmp_path / "absent")
+    run_folder.claim(tmp_path / "begun", {})
     with pytest.raises(RunError, match="is not finished: run the same command again"):
-        runs.load(tmp_path / "begun")
+        run_folder.load(tmp_path / "begun")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tiny import Tiny
 from torch import Tensor, nn
 
-from zeroskip import contract, graph, pack, prune, run, thresholds
+from zeroskip import graph, pack, prune, run, task_api, thresholds
 from zeroskip.concepts import Round
 from zeroskip.errors import EngineError, ModelError, RecipeError
 
@@ -177,7 +177,7 @@ def test_a_program_notices_a_threshold_that_came_changed_or_went(mlp: nn.Sequent
 def test_thresholds_are_packed_with_the_weights_and_a_task_s_model_has_them_again() -> None:
     task = Tiny()
     model = thresholds.hold_(task.model().eval(), {"0": 0.5, "2": 0.25})
-    again = contract.model(task, pack.decode(pack.encode(model)))
+    again = task_api.model(task, pack.decode(pack.encode(model)))
     x = torch.randn(9, 8)
     assert thresholds.held(again) == {"0": 0.5, "2": 0.25}
     assert torch.equal(again(x), model(x))
@@ -186,7 +186,7 @@ def test_thresholds_are_packed_with_the_weights_and_a_task_s_model_has_them_agai
 def test_thresholds_of_another_network_are_refused_as_its_weights_are() -> None:
     state = {**Tiny().model().state_dict(), "9.input_threshold": torch.tensor(0.5)}
     with pytest.raises(ModelError, match='do not fit the network of tiny: the network has no .* layer "9"'):
-        contract.model(Tiny(), state)
+        task_api.model(Tiny(), state)
 
 
 def test_a_stored_threshold_that_is_no_single_number_is_refused_by_name() -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroskip import contract, files, measure, pack, prune, report, retrain, run, runs
+from zeroskip import files, measure, pack, prune, report, retrain, run, run_folder, task_api
 from zeroskip.concepts import Packed, Profile, Progress, Recipe, Record, Sparse, Timing, silent
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.verdict import verdict
 
 
 def sparsify(
-    task: contract.Task,
+    task: task_api.Task,
     out: str | Path,
     *,
     seed: int = 0,
@@ -46,13 +46,13 @@ def sparsify(
     """
     goal = _goal(task, pattern, max_error_rise, sparsity, bits)
     _ready(task, weights, goal)
-    folder = runs.claim(out, _command(task, seed, goal, weights, threads))
+    folder = run_folder.claim(out, _command(task, seed, goal, weights, threads))
     if (folder / "summary.json").exists():
         return _record(folder)
     dense = _dense(task, folder, seed, weights, progress)
     profile = _profile(task, dense, folder, progress)
     recipe = _recipe(profile, goal, folder)
-    start = contract.model(task, dense.state_dict())
+    start = task_api.model(task, dense.state_dict())
     sparse = retrain.loop(start, recipe, task, folder=folder, seed=seed, progress=progress)
     if bits is not None:
         told: dict[str, Any] = {"folder": folder, "seed": seed, "progress": progress}
@@ -60,13 +60,15 @@ def sparsify(
     packed, unpacked = _pack(task, sparse, folder)
     raced = race(task, unpacked, threads=threads, progress=progress)
     errors = {
-        "error_dense": contract.evaluate(task, dense, "test"),
-        "error_sparse": contract.evaluate(task, sparse.model, "test"),
-        "error_unpacked": contract.evaluate(task, unpacked, "test"),
-        "error_run": contract.evaluate(task, run.as_module(raced[0][0], unpacked), "test"),
+        "error_dense": task_api.evaluate(task, dense, "test"),
+        "error_sparse": task_api.evaluate(task, sparse.model, "test"),
+        "error_unpacked": task_api.evaluate(task, unpacked, "test"),
+        "error_run": task_api.evaluate(task, run.as_module(raced[0][0], unpacked), "test"),
     }
-    runs.save_findings(folder, sparse.history, raced[0][0].choices, [timing for _, timing in raced], packed)
-    options = {"task": contract.name(task), "seeds": 1, "seed": seed, **asdict(goal)}
+    run_folder.save_findings(
+        folder, sparse.history, raced[0][0].choices, [timing for _, timing in raced], packed
+    )
+    options = {"task": task_api.name(task), "seeds": 1, "seed": seed, **asdict(goal)}
     summary = {
         **options,
         **errors,
@@ -74,13 +76,13 @@ def sparsify(
         **_speeds(raced),
         **_layers(task, sparse, raced),
     }
-    summary |= {"selected_on": _selected_on(task), "splits": contract.split_sizes(task)}
-    runs.finish(folder, {**summary, "verdict": verdict(summary)})
+    summary |= {"selected_on": _selected_on(task), "splits": task_api.split_sizes(task)}
+    run_folder.finish(folder, {**summary, "verdict": verdict(summary)})
     return _record(folder)
 
 
 def sparsify_seeds(
-    task: contract.Task, out: str | Path, *, seeds: int, progress: Progress = silent, **options: Any
+    task: task_api.Task, out: str | Path, *, seeds: int, progress: Progress = silent, **options: Any
 ) -> Record:
     """`sparsify` for seeds 0 .. seeds - 1, each in its own RUN folder inside `out`; resumes likewise.
 
@@ -90,7 +92,7 @@ def sparsify_seeds(
     >>> sparsify_seeds(tasks.digits, "runs/three", seeds=3).summary["seeds"]
     3
     """
-    folder = runs.claim(out, {"task": contract.identity(task), "seeds": seeds})
+    folder = run_folder.claim(out, {"task": task_api.identity(task), "seeds": seeds})
     records = []
     for seed in range(seeds):
 
@@ -98,12 +100,12 @@ def sparsify_seeds(
             progress(f"seed {seed + 1} of {seeds}: {what}", done, total)
 
         records.append(sparsify(task, folder / f"seed-{seed}", seed=seed, progress=told, **options))
-    runs.finish(folder, _mean([record.summary for record in records]))
+    run_folder.finish(folder, _mean([record.summary for record in records]))
     return _record(folder)
 
 
 def race(
-    task: contract.Task,
+    task: task_api.Task,
     model: nn.Module,
     *,
     batch: int | None = None,
@@ -117,7 +119,7 @@ def race(
     >>> race(tasks.digits, model)[0][1].speedup
     3.1
     """
-    inputs = contract.batch(task)
+    inputs = task_api.batch(task)
     sizes = sorted({1, len(inputs)}) if batch is None else [batch]
     inputs = inputs[torch.arange(max(sizes)) % len(inputs)]
     raced = []
@@ -139,16 +141,16 @@ class Goal:
 
 
 def _goal(
-    task: contract.Task, pattern: str, rise: float | None, sparsity: float | None, bits: int | None
+    task: task_api.Task, pattern: str, rise: float | None, sparsity: float | None, bits: int | None
 ) -> Goal:
     if sparsity is not None and rise is not None:
         raise RecipeError(
             "give a sparsity or max_error_rise, not both: one says how far to go, the other how bad."
         )
-    return Goal(pattern, contract.one_example(task) if rise is None else rise, sparsity, bits)
+    return Goal(pattern, task_api.one_example(task) if rise is None else rise, sparsity, bits)
 
 
-def _ready(task: contract.Task, weights: Mapping[str, Tensor] | None, goal: Goal) -> None:
+def _ready(task: task_api.Task, weights: Mapping[str, Tensor] | None, goal: Goal) -> None:
     """Refuse now what can be refused, before an hour of training and before a folder is made."""
     if goal.sparsity is not None:
         if goal.pattern != "free":
@@ -156,9 +158,9 @@ def _ready(task: contract.Task, weights: Mapping[str, Tensor] | None, goal: Goal
                 f'a sparsity goes with the pattern "free", not "{goal.pattern}". Leave one of them out.'
             )
         prune.while_training(goal.sparsity)
-        contract.check_on_step(task)
-    model = contract.model(task, dict(weights) if weights is not None else None)
-    batch = contract.batch(task)
+        task_api.check_on_step(task)
+    model = task_api.model(task, dict(weights) if weights is not None else None)
+    batch = task_api.batch(task)
     shapes = {name: tuple(weight.shape) for name, weight in prune.weights(model).items()}
     prune.check(shapes, goal.pattern, goal.max_error_rise)
     if goal.bits is not None:
@@ -167,23 +169,23 @@ def _ready(task: contract.Task, weights: Mapping[str, Tensor] | None, goal: Goal
 
 
 def _command(
-    task: contract.Task,
+    task: task_api.Task,
     seed: int,
     goal: Goal,
     weights: Mapping[str, Tensor] | None,
     threads: int,
 ) -> dict[str, Any]:
     return {
-        "task": contract.identity(task),
+        "task": task_api.identity(task),
         "seed": seed,
         **asdict(goal),
-        "started_from": None if weights is None else runs.fingerprint(weights),
+        "started_from": None if weights is None else run_folder.fingerprint(weights),
         "threads": threads,
     }
 
 
 def _dense(
-    task: contract.Task,
+    task: task_api.Task,
     folder: Path,
     seed: int,
     weights: Mapping[str, Tensor] | None,
@@ -191,20 +193,20 @@ def _dense(
 ) -> nn.Module:
     stored = folder / "dense.safetensors"
     if stored.exists():
-        return contract.model(task, runs.load_tensors(stored))
+        return task_api.model(task, run_folder.load_tensors(stored))
     torch.manual_seed(seed)
-    model = contract.model(task, dict(weights) if weights is not None else None)
+    model = task_api.model(task, dict(weights) if weights is not None else None)
     if weights is None:
         retrain.train(task, model, stage="dense training", seed=seed, folder=folder, progress=progress)
-    runs.save_tensors(stored, model.state_dict())
+    run_folder.save_tensors(stored, model.state_dict())
     return model.eval()
 
 
-def _profile(task: contract.Task, dense: nn.Module, folder: Path, progress: Progress) -> Profile:
+def _profile(task: task_api.Task, dense: nn.Module, folder: Path, progress: Progress) -> Profile:
     stored = folder / "profile.json"
     if not stored.exists():
-        runs.save_json(stored, measure.profile(dense, task, progress=progress))
-    return runs.from_json(Profile, files.read_json(stored))
+        run_folder.save_json(stored, measure.profile(dense, task, progress=progress))
+    return run_folder.from_json(Profile, files.read_json(stored))
 
 
 def _recipe(profile: Profile, goal: Goal, folder: Path) -> Recipe:
@@ -223,16 +225,16 @@ def _limit(profile: Profile, goal: Goal) -> float:
     return math.inf if goal.sparsity is not None else profile.error + goal.max_error_rise + 1e-9
 
 
-def _pack(task: contract.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn.Module]:
+def _pack(task: task_api.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn.Module]:
     """Store the outcome and read it back: the same, bit for bit."""
-    runs.save_tensors(folder / "sparse.safetensors", sparse.model.state_dict())
+    run_folder.save_tensors(folder / "sparse.safetensors", sparse.model.state_dict())
     packed = pack.encode(sparse)
     pack.save(packed, folder / "model.zs")
     decoded = pack.decode(pack.load(folder / "model.zs"))
     for name, tensor in sparse.model.state_dict().items():
         assert tensor.cpu().numpy().tobytes() == decoded[name].numpy().tobytes(), name
-    unpacked = contract.model(task, decoded)
-    if contract.probe(task, unpacked) != contract.probe(task, sparse.model):
+    unpacked = task_api.model(task, decoded)
+    if task_api.probe(task, unpacked) != task_api.probe(task, sparse.model):
         raise ModelError(
             "the network read back from its file gives another error: it depends on something that is not in its "
             "state_dict (a random buffer with persistent=False?). Make model() build the same network each time."
@@ -241,14 +243,14 @@ def _pack(task: contract.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn
 
 
 def _record(folder: Path) -> Record:
-    record = runs.load(folder)
+    record = run_folder.load(folder)
     if not (folder / "report.html").exists():
         report.html(folder / "report.html", record)
     return record
 
 
-def _selected_on(task: contract.Task) -> str:
-    return "validation" if contract.has_splits(task) else "the reported set"
+def _selected_on(task: task_api.Task) -> str:
+    return "validation" if task_api.has_splits(task) else "the reported set"
 
 
 def _sizes(sparse: Sparse, packed: Packed) -> dict[str, Any]:
@@ -281,9 +283,9 @@ def _speeds(raced: list[tuple[run.Program, Timing]]) -> dict[str, Any]:
 
 
 def _layers(
-    task: contract.Task, sparse: Sparse, raced: list[tuple[run.Program, Timing]]
+    task: task_api.Task, sparse: Sparse, raced: list[tuple[run.Program, Timing]]
 ) -> dict[str, list[dict[str, Any]]]:
-    zeros = measure.activations(sparse.model, contract.batches(task))
+    zeros = measure.activations(sparse.model, task_api.batches(task))
     choices = {choice.layer: choice for choice in raced[0][0].choices}
     layers = []
     for name, mask in sparse.masks.items():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from zeroskip.bench import worker
-from zeroskip.bench.process import Worker
+from zeroskip.bench.worker_process import Worker
 from zeroskip.errors import EngineError
 
 FAKE = str(Path(__file__).parent / "fake_engine.py")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.codecs import arithmetic, gaps, mixing
+from zeroskip.codecs import arithmetic, context_mixing, gaps
 from zeroskip.errors import PackError, RecipeError
 
 LEVELS = (1, 2, 3, 16, 255, 256, 65_536)
@@ -249,15 +249,17 @@ def test_what_cannot_be_encoded_or_decoded_is_refused_in_words():
         arithmetic.decode(b"\1", (0, 5), 16)
 
 
-def code_one_row(coder: mixing.Coder, part: str, row: np.ndarray) -> None:
+def code_one_row(coder: context_mixing.Coder, part: str, row: np.ndarray) -> None:
     """Flags, or the mask of a tensor of one row (columns + 1,), written or read by the model alone."""
     if part == "flags":
-        mixer = mixing.new_mixer(0, 1, *mixing.tables())
-        mixing.code_flags(coder, mixer, row, np.zeros((1, len(row) - 1), np.int32))
+        mixer = context_mixing.new_mixer(0, 1, *context_mixing.tables())
+        context_mixing.code_flags(coder, mixer, row, np.zeros((1, len(row) - 1), np.int32))
     else:
-        mixer = mixing.new_mixer(mixing.POSITION_ESTIMATES, mixing.POSITION_CONTEXTS, *mixing.tables())
+        mixer = context_mixing.new_mixer(
+            context_mixing.POSITION_ESTIMATES, context_mixing.POSITION_CONTEXTS, *context_mixing.tables()
+        )
         geometry = arithmetic._geometry((len(row) - 1,), 0)
-        mixing.code_mask(coder, mixer, row[None], np.ones(2, bool), np.ones_like(row), geometry)
+        context_mixing.code_mask(coder, mixer, row[None], np.ones(2, bool), np.ones_like(row), geometry)
 
 
 @pytest.mark.parametrize("part", ["flags", "mask"])
@@ -265,10 +267,10 @@ def test_where_the_data_end_reading_stops_within_the_row(part):
     row = np.random.default_rng(0).random(50_001) < 0.5
     writer = arithmetic._coder(np.empty(10_000, np.uint8), reading=False)
     code_one_row(writer, part, row)
-    assert writer.state[mixing.AT] > 6_000
+    assert writer.state[context_mixing.AT] > 6_000
     reader = arithmetic._coder(writer.data[:40], reading=True)
     code_one_row(reader, part, row.copy())
-    assert 40 < reader.state[mixing.AT] < 45
+    assert 40 < reader.state[context_mixing.AT] < 45
 
 
 def test_without_a_folder_for_compiled_code_functions_are_compiled_all_the_same(monkeypatch):
@@ -278,4 +280,4 @@ def test_without_a_folder_for_compiled_code_functions_are_compiled_all_the_same(
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(next_one)
-    assert mixing._compiled(next_one)(1) == 2
+    assert context_mixing._compiled(next_one)(1) == 2

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroskip.codecs import huffman, stream
+from zeroskip.codecs import bit_stream, huffman
 from zeroskip.errors import PackError
 
 COUNTS = st.lists(st.one_of(st.just(0), st.integers(0, 5), st.integers(0, 10**6)), min_size=1, max_size=40)
@@ -89,7 +89,7 @@ def test_symbols_come_back_in_exactly_the_promised_bits(symbols, seed):
 
 
 @pytest.mark.parametrize("alphabet", [2, 32, 256, 4096, 65536])
-@pytest.mark.parametrize("count", [stream.MIN_GROUPED - 1, stream.MIN_GROUPED, 100_003, 1_200_001])
+@pytest.mark.parametrize("count", [bit_stream.MIN_GROUPED - 1, bit_stream.MIN_GROUPED, 100_003, 1_200_001])
 def test_long_data_come_back_from_four_lanes_and_from_one(alphabet, count):
     symbols = drawn(alphabet, count, spread=alphabet / 8, seed=alphabet)
     lengths = code_for(symbols, alphabet)

@@ -12,7 +12,7 @@ import sklearn.datasets
 import torch
 
 from zeroskip.data import Split, data_folder, digits, mnist
-from zeroskip.data.split import hold_out
+from zeroskip.data.splits import hold_out
 from zeroskip.errors import DataError
 
 

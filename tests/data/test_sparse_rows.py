@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zeroskip.data.rows import Rows
+from zeroskip.data.sparse_rows import Rows
 
 
 def compressed(dense: Tensor) -> Rows:

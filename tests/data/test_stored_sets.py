@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from sklearn.feature_selection import mutual_info_classif
 
-from zeroskip.data import cifar10, forest, npz, text
-from zeroskip.data.rows import Rows
+from zeroskip.data import cifar10, forest, npz, word_counts
+from zeroskip.data.sparse_rows import Rows
 from zeroskip.errors import DataError
 
 Arrays = dict[str, Any]
@@ -162,7 +162,7 @@ def documents() -> Arrays:
 
 
 def test_every_fifth_training_document_is_validation_and_all_are_of_length_10(tmp_path: Path) -> None:
-    splits = text.webkb(stored(tmp_path, WEBKB, documents()))
+    splits = word_counts.webkb(stored(tmp_path, WEBKB, documents()))
     assert splits.counts == {"train": 8, "validation": 2, "test": 10}
     assert splits.validation.targets.tolist() == [0, 1]  # documents 4 and 9
     dense = splits.test.inputs[:]
@@ -173,8 +173,8 @@ def test_every_fifth_training_document_is_validation_and_all_are_of_length_10(tm
 
 
 def test_a_word_that_names_the_class_weighs_1_and_one_in_all_documents_0(tmp_path: Path) -> None:
-    train = text.read(stored(tmp_path, WEBKB, documents()) / WEBKB)["train"]
-    found = text.gain_ratio(train, 2).tolist()
+    train = word_counts.read(stored(tmp_path, WEBKB, documents()) / WEBKB)["train"]
+    found = word_counts.gain_ratio(train, 2).tolist()
     assert found[:2] + found[3:] == pytest.approx([0, 1, 0], abs=1e-6)
     # Word 2: in documents 5 to 9, of which 3 are of class 1. H = log 2, I by hand.
     by_hand = 2 * (0.3 * math.log(0.3 / 0.25) + 0.2 * math.log(0.2 / 0.25)) / math.log(2)
@@ -186,20 +186,22 @@ def test_gains_are_those_of_scikit_learn_on_random_documents_of_three_classes() 
     present, labels = torch.rand(80, 12) < 0.4, torch.randint(3, (80,))
     row, columns = present.nonzero(as_tuple=True)
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=80).cumsum(0)])
-    made = text.Documents(Rows(offsets, columns, torch.ones(len(row)), 12), labels)
+    made = word_counts.Documents(Rows(offsets, columns, torch.ones(len(row)), 12), labels)
     ratios = []
     for one in range(3):
         share = float((labels == one).double().mean())
         entropy = -share * math.log(share) - (1 - share) * math.log(1 - share)
         gains = mutual_info_classif(present.numpy(), (labels == one).numpy(), discrete_features=True)
         ratios.append(gains / entropy)
-    assert text.gain_ratio(made, 3).tolist() == pytest.approx(np.max(ratios, axis=0).tolist(), rel=1e-4)
+    assert word_counts.gain_ratio(made, 3).tolist() == pytest.approx(
+        np.max(ratios, axis=0).tolist(), rel=1e-4
+    )
 
 
 def test_weights_and_lengths_by_hand_and_a_document_without_words_stays_zero() -> None:
     """Counts (3, 1) and none, weights (1, 2): log 4 and 2 log 2 are equal, so each is 10 / sqrt 2."""
     rows = Rows(torch.tensor([0, 2, 2]), torch.tensor([0, 1]), torch.tensor([3.0, 1.0]), 2)
-    dense = text.weighted(rows, torch.tensor([1.0, 2.0]))[:]
+    dense = word_counts.weighted(rows, torch.tensor([1.0, 2.0]))[:]
     assert dense.tolist() == [pytest.approx([10 / 2**0.5] * 2), [0, 0]]
 
 
@@ -222,16 +224,16 @@ def test_word_counts_that_do_not_fit_together_are_refused(tmp_path: Path, change
     assert len(documents()["train_data"]) == 20
     folder = stored(tmp_path, WEBKB, {**documents(), **change})
     with pytest.raises(DataError, match=words):
-        text.webkb(folder)
+        word_counts.webkb(folder)
 
 
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("load", "counts", "width", "classes", "words"),
     [
-        (text.reuters, (5226, 1306, 2568), 2837, 52, 47.5),
-        (text.webkb, (2243, 560, 1396), 3418, 4, 70.7),
-        (text.newsgroups, (9052, 2262, 7532), 21_979, 20, 112.4),
+        (word_counts.reuters, (5226, 1306, 2568), 2837, 52, 47.5),
+        (word_counts.webkb, (2243, 560, 1396), 3418, 4, 70.7),
+        (word_counts.newsgroups, (9052, 2262, 7532), 21_979, 20, 112.4),
     ],
     ids=["reuters", "webkb", "newsgroups"],
 )

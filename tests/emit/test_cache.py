@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from zeroskip.emit import compile_function, detect, llvm
-from zeroskip.emit.cache import cached, tidy
+from zeroskip.emit.code_cache import cached, tidy
 from zeroskip.emit.llvm import POINTER, Function
-from zeroskip.run.tiles import convolution
-from zeroskip.run.tiles.convolution import Job, Map
-from zeroskip.run.tiles.layout import fresh
+from zeroskip.run.convolution.tiles import convolution_job
+from zeroskip.run.convolution.tiles.convolution_job import Job, Map
+from zeroskip.run.convolution.tiles.layout import fresh
 
 MACHINE = detect()
 
@@ -92,10 +92,10 @@ def test_a_convolution_is_baked_once_and_comes_back_to_the_last_bit(
 ) -> None:
     weight = np.random.default_rng(0).normal(size=(40, 9)).astype(np.float32) * (np.arange(9) % 3 == 0)
     one = replace(job(weight), most=most)
-    first = convolution._baked(one, MACHINE)
-    direct = convolution._bake(one, MACHINE)
-    monkeypatch.setattr(convolution, "bake", lambda *_, **__: pytest.fail("it was baked again"))
-    again = convolution._baked(one, MACHINE)
+    first = convolution_job._baked(one, MACHINE)
+    direct = convolution_job._bake(one, MACHINE)
+    monkeypatch.setattr(convolution_job, "bake", lambda *_, **__: pytest.fail("it was baked again"))
+    again = convolution_job._baked(one, MACHINE)
     for each in (first, again):
         assert each.code == direct.code
         assert np.array_equal(each.weights, direct.weights)
@@ -113,8 +113,8 @@ def test_jobs_that_differ_in_one_thing_do_not_share_code(folder: Path, change: s
         "most": {"most": 6.0},
         "residual": {"residual": plain.y},
     }
-    convolution._baked(plain, MACHINE)
-    convolution._baked(replace(plain, **other[change]), MACHINE)  # type: ignore[arg-type]
+    convolution_job._baked(plain, MACHINE)
+    convolution_job._baked(replace(plain, **other[change]), MACHINE)  # type: ignore[arg-type]
     assert len(list(folder.iterdir())) == 2
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from zeroskip.emit.call import address, function
+from zeroskip.emit.python_call import address, function
 
 
 def of_library(name: str) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, assembly, compile_function, detect, vector
-from zeroskip.run.kernels import sell, spmm
+from zeroskip.run.linear.zero_weights import sell, spmm
 
 HERE = detect()
 LANES = HERE.vector_bytes // 4

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from zeroskip.emit import memory
-from zeroskip.emit.memory import HUGE, executable, room
+from zeroskip.emit import executable_memory as memory
+from zeroskip.emit.executable_memory import HUGE, executable, room
 from zeroskip.emit.x86 import RAX, RDI, add_register, join, move, ret
 from zeroskip.errors import EngineError
 
@@ -21,7 +21,7 @@ DOUBLE = join(move(RAX, RDI), add_register(RAX, RDI), ret()).bytes()
 
 WRITES_CODE = """
 import ctypes
-from zeroskip.emit.memory import executable
+from zeroskip.emit.executable_memory import executable
 code = executable(bytes(100))
 print(ctypes.string_at(code.address, 100) == bytes(100), flush=True)
 ctypes.memset(code.address, 0xC3, 1)

@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.emit import x86
-from zeroskip.emit.memory import executable
+from zeroskip.emit.executable_memory import executable
 from zeroskip.emit.x86 import RAX, RBX, RDI, RSI, Code
-from zeroskip.run.tiles.baked import bake
+from zeroskip.run.convolution.tiles.baked import bake
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="LLVM brings this machine's assembler only"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zeroskip.graph.flow import Flow, follow
+from zeroskip.graph.channel_flow import Flow, follow
 from zeroskip.models import LeNet5
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, capture
-from zeroskip.graph.fold import fold_norm
+from zeroskip.graph.fold_norms import fold_norm
 
 
 def ops(graph: Graph) -> list[str]:

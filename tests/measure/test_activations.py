@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zeroskip import measure, runs, thresholds
+from zeroskip import measure, run_folder, thresholds
 from zeroskip.errors import DataError, ModelError
 from zeroskip.measure.zeros import Room, tally
 
@@ -287,14 +287,14 @@ def test_a_count_stopped_after_each_batch_and_stored_continues_to_identical_figu
         pass
 
     def stop(done: int, sums: dict[str, Tensor]) -> None:
-        runs.save_tensors(tmp_path / "sums.safetensors", sums)
+        run_folder.save_tensors(tmp_path / "sums.safetensors", sums)
         raise StoppedError
 
     sums = None
     for _ in batches:
         with pytest.raises(StoppedError):
             measure.activations(model, batches, by=by, resume=sums, on_batch=stop)
-        sums = runs.load_tensors(tmp_path / "sums.safetensors")
+        sums = run_folder.load_tensors(tmp_path / "sums.safetensors")
     assert measure.activations(model, iter(batches), by=by, resume=sums) == whole
     assert measure.results(model, sums) == whole
 

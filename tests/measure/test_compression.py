@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zeroskip import measure
 from zeroskip.codecs import bitmask, csr, gaps, runlength
 from zeroskip.errors import ModelError, RecipeError
-from zeroskip.measure.compression import compression, fraction_bits, quantised, traffic
+from zeroskip.measure.map_compression import compression, fraction_bits, quantised, traffic
 
 
 def random_maps(shape: tuple[int, ...], sparsity: float, seed: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zeroskip import runs
+from zeroskip import run_folder
 from zeroskip.data import mnist
 from zeroskip.models import AlexNetCifar, LeNet5, LSTMClassifier, resnet20, resnet56
 from zeroskip.models.lenet import caffe_names
@@ -87,7 +87,7 @@ def test_published_resnets_classify_94_and_96_of_100_lossless_test_images(
     mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]).view(2, 3, 1, 1)
     model = build(option="A")
     model.load_state_dict(
-        cifar_names(runs.load_tensors(trained_folder / "weights" / f"{name}_cifar10.safetensors"))
+        cifar_names(run_folder.load_tensors(trained_folder / "weights" / f"{name}_cifar10.safetensors"))
     )
     assert right(model, (pixels - mean) / std, torch.from_numpy(images["y"])) == expected
 
@@ -96,7 +96,7 @@ def test_published_resnets_classify_94_and_96_of_100_lossless_test_images(
 def test_caffes_lenet_classifies_9907_of_10000_test_images(trained_folder: Path) -> None:
     model, test = LeNet5(rectified=False), mnist.load(trained_folder).test
     model.load_state_dict(
-        caffe_names(runs.load_tensors(trained_folder / "weights" / "lenet5_caffe_mnist.safetensors"))
+        caffe_names(run_folder.load_tensors(trained_folder / "weights" / "lenet5_caffe_mnist.safetensors"))
     )
     pixels = test.inputs * (255 * 0.00390625)
     assert (

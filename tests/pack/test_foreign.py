@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from zeroskip.errors import FileError, PackError
-from zeroskip.pack import foreign
+from zeroskip.pack import deep_compression_file
 
 PROTOTXT = """
 name: "Small"  # a comment
@@ -87,7 +87,7 @@ NET = written(tensors())
 def read(folder: Path, net: bytes = NET, prototxt: str = PROTOTXT) -> dict[str, torch.Tensor]:
     (folder / "a.net").write_bytes(net)
     (folder / "a.prototxt").write_text(prototxt)
-    return foreign.read_deep_compression(folder / "a.net", folder / "a.prototxt")
+    return deep_compression_file.read_deep_compression(folder / "a.net", folder / "a.prototxt")
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.99, 1.0])
@@ -103,12 +103,12 @@ def test_what_was_written_is_read_to_the_bit(tmp_path: Path, sparsity: float) ->
 
 
 def test_shapes_follow_from_the_prototxt() -> None:
-    assert foreign.weight_shapes(foreign.parse(PROTOTXT)) == SHAPES
+    assert deep_compression_file.weight_shapes(deep_compression_file.parse(PROTOTXT)) == SHAPES
 
 
 def test_text_format_is_read_with_comments_and_both_quotes_and_repeated_fields() -> None:
     text = """a: 1 # one\n a: "two words" b { c: 'x' d {} } e: -1.5e-3 f: MAX g: { h: true } """
-    assert foreign.parse(text) == {
+    assert deep_compression_file.parse(text) == {
         "a": ["1", "two words"],
         "b": [{"c": ["x"], "d": [{}]}],
         "e": ["-1.5e-3"],
@@ -233,7 +233,7 @@ def test_a_net_file_that_is_damaged_says_where(tmp_path: Path, net: bytes, words
 
 def test_absent_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"a.prototxt"):
-        foreign.read_deep_compression(tmp_path / "a.net", tmp_path / "a.prototxt")
+        deep_compression_file.read_deep_compression(tmp_path / "a.net", tmp_path / "a.prototxt")
 
 
 def outcome(folder: Path, net: bytes, prototxt: bytes) -> dict[str, torch.Tensor] | None:
@@ -241,7 +241,7 @@ def outcome(folder: Path, net: bytes, prototxt: bytes) -> dict[str, torch.Tensor
     (folder / "a.net").write_bytes(net)
     (folder / "a.prototxt").write_bytes(prototxt)
     try:
-        return foreign.read_deep_compression(folder / "a.net", folder / "a.prototxt")
+        return deep_compression_file.read_deep_compression(folder / "a.net", folder / "a.prototxt")
     except PackError:
         return None
 
@@ -288,7 +288,7 @@ def test_every_truncated_prototxt_is_refused(tmp_path: Path, length: int) -> Non
 @given(text=st.text(alphabet='ab1{}: "#\n', max_size=60))
 def test_any_text_is_a_message_or_refused(text: str) -> None:
     try:
-        found = foreign.parse(text)
+        found = deep_compression_file.parse(text)
     except PackError:
         return
     assert all(isinstance(values, list) and values for values in found.values())
@@ -305,7 +305,9 @@ def published() -> Path:
 
 @pytest.mark.real_data
 def test_the_published_squeezenet_is_read_to_the_bit_with_415_921_weights_left(published: Path) -> None:
-    found = foreign.read_deep_compression(f"{published}_deep_compression.net", f"{published}_deploy.prototxt")
+    found = deep_compression_file.read_deep_compression(
+        f"{published}_deep_compression.net", f"{published}_deploy.prototxt"
+    )
     wanted = load_file(f"{published}_deep_compression.safetensors")
     assert set(found) == set(wanted)
     assert all(torch.equal(found[name].view(torch.int32), wanted[name].view(torch.int32)) for name in wanted)

@@ -14,11 +14,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip import contract, measure, prune, retrain, simulate
+from zeroskip import measure, prune, retrain, simulate, task_api
 from zeroskip.concepts import Histogram, LayerProfile, Profile
 from zeroskip.errors import AcceleratorError, RecipeError
 from zeroskip.prune.plan import Cost
-from zeroskip.simulate import machines
+from zeroskip.simulate import chips
 from zeroskip.tasks import load
 
 MOST = 0.999  # one weight per output stays
@@ -146,18 +146,18 @@ def test_a_cost_that_cannot_be_planned_by_is_refused(keywords, sentence: str) ->
 
 def test_what_a_chip_would_cost_is_the_estimate_of_the_pruned_weights(mlp: torch.nn.Sequential) -> None:
     trace = measure.trace(mlp, torch.rand(3, 6))
-    cost = simulate.cost_on(machines.EYERISS_V2_PE, trace)
-    assert cost({}) == simulate.estimate(trace, machines.EYERISS_V2_PE).cycles
+    cost = simulate.cost_on(chips.EYERISS_V2_PE, trace)
+    assert cost({}) == simulate.estimate(trace, chips.EYERISS_V2_PE).cycles
     pruned = deepcopy(trace)
     weight = pruned[1][0].weight.data
     weight[weight.abs() <= weight.abs().flatten().sort().values[47]] = 0  # 48 of 64
-    assert cost({"2": 0.75}) == simulate.estimate(pruned, machines.EYERISS_V2_PE).cycles < cost({})
+    assert cost({"2": 0.75}) == simulate.estimate(pruned, chips.EYERISS_V2_PE).cycles < cost({})
 
 
 def test_joules_are_another_cost_than_cycles_and_layers_a_chip_cannot_run_cost_nothing() -> None:
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(8, 4)).eval()
     trace = measure.trace(net, torch.rand(1, 1, 4, 4))
-    joules = simulate.cost_on(machines.EIE, trace, of="joules")
+    joules = simulate.cost_on(chips.EIE, trace, of="joules")
     assert 0 < joules({}) < 1e-3
     assert joules({"0": 0.9}) == joules({})
 
@@ -165,9 +165,9 @@ def test_joules_are_another_cost_than_cycles_and_layers_a_chip_cannot_run_cost_n
 def test_a_cost_of_no_such_thing_or_layer_is_refused(mlp: torch.nn.Sequential) -> None:
     trace = measure.trace(mlp, torch.rand(1, 6))
     with pytest.raises(AcceleratorError, match='a cost is one of cycles, joules, not "euros"'):
-        simulate.cost_on(machines.EIE, trace, of="euros")
+        simulate.cost_on(chips.EIE, trace, of="euros")
     with pytest.raises(AcceleratorError, match=r"\['fc9'\] are no layers of the trace: 0, 2, 4"):
-        simulate.cost_on(machines.EIE, trace)({"fc9": 0.5})
+        simulate.cost_on(chips.EIE, trace)({"fc9": 0.5})
 
 
 @pytest.mark.slow
@@ -176,18 +176,16 @@ def test_on_digits_conv_the_plan_for_scnn_needs_fewer_cycles_than_the_plan_for_w
 ):
     task = load("digits-conv")
     torch.manual_seed(0)
-    dense = contract.model(task, None)
+    dense = task_api.model(task, None)
     retrain.train(task, dense, stage="dense", seed=0)
     profile = measure.profile(dense, task)
-    chip = replace(
-        machines.SCNN, dram_bytes_per_cycle=math.inf
-    )  # else the fully connected layers wait for it
-    cost = simulate.cost_on(chip, measure.trace(dense.eval(), contract.batch(task)[:4]))
+    chip = replace(chips.SCNN, dram_bytes_per_cycle=math.inf)  # else the fully connected layers wait for it
+    cost = simulate.cost_on(chip, measure.trace(dense.eval(), task_api.batch(task)[:4]))
     cycles = {}
     for name, keywords in {"weights": {}, "cycles": {"cost": cost}}.items():
         recipe = prune.plan(profile, max_error_rise=0.0, **keywords)  # type: ignore[arg-type]
         sparse = retrain.loop(deepcopy(dense), recipe, task)
-        assert contract.evaluate(task, sparse.model, "validation") <= profile.error + 1e-9
-        trace = measure.trace(sparse.model, contract.batch(task)[:4])
+        assert task_api.evaluate(task, sparse.model, "validation") <= profile.error + 1e-9
+        trace = measure.trace(sparse.model, task_api.batch(task)[:4])
         cycles[name] = simulate.estimate(trace, chip).cycles
     assert cycles["cycles"] < 0.9 * cycles["weights"]  # docs/PLANNING.md has more seeds and budgets

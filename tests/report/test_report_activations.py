@@ -13,7 +13,7 @@ from rich.console import Console
 from torch import nn
 
 from zeroskip import measure, report
-from zeroskip.report import activations
+from zeroskip.report import activation_tables
 
 
 def network() -> nn.Sequential:
@@ -69,7 +69,7 @@ def test_channels_are_sorted_and_of_1000_features_256_are_shown() -> None:
     images = torch.ones(4, 1000)
     images[0, ::2] = 0
     zeros = {"fc": asdict(measure.activations(model, [images])[""])}
-    (plot,) = activations._channels({name: one["before"] for name, one in zeros.items()})
+    (plot,) = activation_tables._channels({name: one["before"] for name, one in zeros.items()})
     shown = list(plot.figure.data[0].y)
     assert len(shown) == 256
     assert shown == sorted(shown, reverse=True)
@@ -96,7 +96,7 @@ def test_the_distribution_over_examples_sums_to_one_and_its_bar_ends_at_the_extr
 
 
 def test_of_60_layers_20_are_drawn_evenly_spaced() -> None:
-    shown = list(activations._spaced({str(i): {} for i in range(60)}))
+    shown = list(activation_tables._spaced({str(i): {} for i in range(60)}))
     assert shown == [str(i) for i in range(0, 60, 3)]
 
 

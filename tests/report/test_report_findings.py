@@ -12,8 +12,8 @@ import pytest
 
 from zeroskip import report
 from zeroskip.errors import FileError
-from zeroskip.report import figures, findings
-from zeroskip.report.findings import Published
+from zeroskip.report import figures, paper_figures
+from zeroskip.report.paper_figures import Published
 
 FRONTIER: dict[str, Any] = {
     "stored_bytes_dense": 1000,
@@ -112,7 +112,7 @@ def drawn(text: str) -> list[dict[str, Any]]:
 
 
 def test_each_trade_off_curve_is_the_one_found_and_a_level_is_the_dense_error_of_each_penalty() -> None:
-    (plot,) = findings.trade_off(HAN)
+    (plot,) = paper_figures.trade_off(HAN)
     assert lines(plot) == {
         "L1, not retrained": [(0.5, 0.02), (0.1, 0.5)],
         "L2 iterative": [(0.5, 0.016), (0.1, 0.017)],
@@ -125,18 +125,18 @@ def test_each_trade_off_curve_is_the_one_found_and_a_level_is_the_dense_error_of
 
 def test_errors_that_differ_more_than_10_times_have_a_log_axis_unless_one_is_zero() -> None:
     scales = [
-        findings.trade_off({"figure5": {"L1": [[0.5, low], [0.1, high]]}})[0].figure.layout.yaxis.type
+        paper_figures.trade_off({"figure5": {"L1": [[0.5, low], [0.1, high]]}})[0].figure.layout.yaxis.type
         for low, high in ((0.02, 0.5), (0.02, 0.1), (0.0, 0.5))
     ]
     assert scales == ["log", None, None]
 
 
 def test_sensitivity_is_in_the_order_of_the_numbers_0_5_0_9_0_98() -> None:
-    assert lines(findings.sensitivity(HAN)[0]) == {"fc1": [(0.5, 0.02), (0.9, 0.06), (0.98, 0.4)]}
+    assert lines(paper_figures.sensitivity(HAN)[0]) == {"fc1": [(0.5, 0.02), (0.9, 0.06), (0.98, 0.4)]}
 
 
 def test_both_histograms_have_their_own_counts_and_the_same_range() -> None:
-    before, after = findings.histograms(HAN)
+    before, after = paper_figures.histograms(HAN)
     assert (before.title, after.title) == ("before", "after")
     assert (list(before.figure.data[0].x), list(before.figure.data[0].y)) == ([-0.5, 0.5], [5, 7])
     assert (list(after.figure.data[0].x), list(after.figure.data[0].width)) == ([-1, 1], [2, 2])
@@ -144,32 +144,32 @@ def test_both_histograms_have_their_own_counts_and_the_same_range() -> None:
 
 
 def test_784_counts_are_a_picture_of_28x28_and_a_strip_with_a_grid_line_every_28() -> None:
-    image, strip = findings.mask(HAN)
+    image, strip = paper_figures.mask(HAN)
     assert np.array_equal(image.figure.data[0].z, np.arange(784).reshape(28, 28))
     assert list(strip.figure.data[0].y) == list(range(784))
     assert strip.figure.layout.xaxis.dtick == 28
 
 
 def test_12_counts_are_no_square_and_have_no_picture() -> None:
-    assert findings.mask({"figure4": {"kept_by_pixel": [1] * 12}}) == []
+    assert paper_figures.mask({"figure4": {"kept_by_pixel": [1] * 12}}) == []
 
 
 def test_error_against_size_has_the_points_of_pruned_and_both() -> None:
-    found = lines(findings.sizes(DEEP)[0])
+    found = lines(paper_figures.sizes(DEEP)[0])
     assert found["pruned"] == [(0.1, 0.016)]
     assert found["both"] == [(0.05, 0.017), (0.03, 0.4)]
     assert found["dense (1.64 %)"][0][1] == 0.0164, "that of the curves' own seed"
 
 
 def test_bits_are_numbers_so_that_8_comes_before_10() -> None:
-    found = lines(findings.bits(DEEP)[0])
+    found = lines(paper_figures.bits(DEEP)[0])
     assert found["conv layers"] == [(8, 0.016), (10, 0.015)]
     assert found["fc layers"] == [(2, 0.02)]
-    assert lines(findings.starts(DEEP)[0])["linear"] == [(2, 0.03), (3, 0.02)]
+    assert lines(paper_figures.starts(DEEP)[0])["linear"] == [(2, 0.03), (3, 0.02)]
 
 
 def test_the_frontier_has_means_a_dot_per_seed_and_the_three_levels() -> None:
-    figure = findings.frontier_weights({"frontier_plain": FRONTIER}, TOLD)[0].figure
+    figure = paper_figures.frontier_weights({"frontier_plain": FRONTIER}, TOLD)[0].figure
     mean, dots, *levels, star = figure.data
     assert list(zip(mean.x, mean.y, strict=True)) == [(30, 0.014), (60, 0.017)]
     assert sorted(zip(dots.x, dots.y, strict=True)) == [(30, 0.013), (30, 0.015), (60, 0.016), (60, 0.018)]
@@ -181,14 +181,14 @@ def test_the_frontier_has_means_a_dot_per_seed_and_the_three_levels() -> None:
 
 
 def test_bytes_have_a_line_per_coder_at_the_dense_bytes_by_the_stored_ones() -> None:
-    found = lines(findings.frontier_bytes({"frontier_plain": FRONTIER}, TOLD)[0])
+    found = lines(paper_figures.frontier_bytes({"frontier_plain": FRONTIER}, TOLD)[0])
     assert found["Huffman codes"] == [(50, 0.015), (100, 0.018)]
     assert found["arithmetic codes"] == [(62.5, 0.015), (125, 0.018)]
     assert found["published (40x, 1.58 %)"] == [(40, 0.0158)]
 
 
 def test_moved_images_have_one_colour_of_their_own_in_both_figures() -> None:
-    for draw in (findings.frontier_weights, findings.frontier_bytes):
+    for draw in (paper_figures.frontier_weights, paper_figures.frontier_bytes):
         hues: dict[bool, set[str]] = {True: set(), False: set()}
         for line in draw(HAN, Published())[0].figure.data:
             if line.showlegend is None:
@@ -199,16 +199,18 @@ def test_moved_images_have_one_colour_of_their_own_in_both_figures() -> None:
 
 def test_every_end_of_the_frontiers_axis_is_outside_of_its_points_and_a_tick_is_between() -> None:
     one = {**FRONTIER, "points": FRONTIER["points"][:1]}
-    axis = findings.frontier_weights({"frontier": one}, Published())[0].figure.layout.xaxis
+    axis = paper_figures.frontier_weights({"frontier": one}, Published())[0].figure.layout.xaxis
     low, high = 10 ** np.array(axis.range)
     assert low < 60 < high
     assert [tick for tick in axis.tickvals if low < tick < high] == [50, 60]
 
 
 def test_nothing_found_is_no_figure_at_all() -> None:
-    plain = (findings.trade_off, findings.sensitivity, findings.histograms, findings.mask)
-    assert [draw({}) for draw in (*plain, findings.sizes, findings.bits, findings.starts)] == [[]] * 7
-    assert findings.frontier_weights({}, TOLD) == findings.frontier_bytes({}, TOLD) == []
+    plain = (paper_figures.trade_off, paper_figures.sensitivity, paper_figures.histograms, paper_figures.mask)
+    assert [draw({}) for draw in (*plain, paper_figures.sizes, paper_figures.bits, paper_figures.starts)] == [
+        []
+    ] * 7
+    assert paper_figures.frontier_weights({}, TOLD) == paper_figures.frontier_bytes({}, TOLD) == []
 
 
 def test_the_page_has_11_sections_and_11_figures(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from zeroskip.report.plans import plans_markdown, plans_table
-from zeroskip.report.words import show_times
+from zeroskip.report.number_format import show_times
+from zeroskip.report.plan_tables import plans_markdown, plans_table
 
 ROOT = Path(__file__).parents[2]
 

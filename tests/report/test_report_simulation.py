@@ -13,7 +13,7 @@ from torch import nn
 
 from zeroskip import measure, report, simulate
 from zeroskip.report import simulation_page as page
-from zeroskip.simulate import machines, sizes
+from zeroskip.simulate import chips, format_thresholds
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,8 @@ def works() -> list[simulate.Workload]:
 @pytest.fixture(scope="module")
 def told(works: list[simulate.Workload]) -> list[dict[str, Any]]:
     """As they come back from a JSON file."""
-    chips = (machines.DENSE, machines.SCNN, machines.EYERISS)
-    return json.loads(json.dumps([simulate.estimate(works, chip).to_json() for chip in chips]))
+    three = (chips.DENSE, chips.SCNN, chips.EYERISS)
+    return json.loads(json.dumps([simulate.estimate(works, chip).to_json() for chip in three]))
 
 
 def test_the_bars_of_a_layer_sum_to_its_cycles_and_to_its_energy(told: list[dict[str, Any]]) -> None:
@@ -41,7 +41,7 @@ def test_the_bars_of_a_layer_sum_to_its_cycles_and_to_its_energy(told: list[dict
 
 def test_marks_stay_under_the_roof_of_multipliers_and_dram(told: list[dict[str, Any]]) -> None:
     (dense, *_) = told
-    marks, roof = page._machine(dense, machines.DENSE.dram_bytes_per_cycle).plots[2].figure.data
+    marks, roof = page._machine(dense, chips.DENSE.dram_bytes_per_cycle).plots[2].figure.data
     for x, y in zip(marks.x, marks.y, strict=True):
         assert y <= min(1024, 32 * x) * (1 + 1e-9)
     assert max(roof.y) <= 1024
@@ -71,7 +71,7 @@ def test_random_masks_on_either_side_of_the_cross_over_are_smaller_and_larger(na
     draw = np.random.default_rng(0).random(200_000)
     point = simulate.cross_overs()[name]
     sparser, denser = draw >= point + 0.02, draw >= point - 0.02
-    way = sizes.WAYS[name]
+    way = format_thresholds.WAYS[name]
     assert way(sparser, 16).bits < 16 * len(draw) <= way(denser, 16).bits
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroskip.report.words import (
+from zeroskip.report.number_format import (
     show_bytes,
     show_count,
     show_error,

@@ -10,7 +10,7 @@ import torch
 from tiny import Tiny
 from torch import nn
 
-from zeroskip import prune, retrain, sharing
+from zeroskip import codebooks, prune, retrain
 from zeroskip.concepts import Round, Sparse
 from zeroskip.errors import ModelError, RecipeError
 
@@ -61,7 +61,7 @@ class Dies(Tiny):
         super().train(model, **{**keywords, "on_epoch": on_epoch})
 
 
-@pytest.mark.parametrize("start", sharing.STARTS)
+@pytest.mark.parametrize("start", codebooks.STARTS)
 def test_killed_between_epochs_it_ends_with_the_same_values(tmp_path: Path, start: str) -> None:
     told: dict[str, Any] = {"bits": 2, "epochs": 5, "start": start}
     whole = retrain.centroids(sparse(), Tiny(), **told).model.state_dict()
@@ -82,7 +82,7 @@ def test_layers_that_share_a_weight_cannot_share_values() -> None:
     tied = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     tied[2].weight = tied[0].weight
     with pytest.raises(ModelError, match='"0.weight" is used by 2 layers'):
-        sharing.hold_(tied, {"0.weight": 2})
+        codebooks.hold_(tied, {"0.weight": 2})
 
 
 class Harmful(Tiny):

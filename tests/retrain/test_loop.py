@@ -10,7 +10,7 @@ import torch
 from tiny import Bare, Tiny
 from torch import nn
 
-from zeroskip import contract, prune, retrain
+from zeroskip import prune, retrain, task_api
 from zeroskip.concepts import Point, Recipe, Round, Sparse
 from zeroskip.errors import ModelError, RecipeError, RunError
 from zeroskip.prune import schedules
@@ -275,5 +275,5 @@ def test_training_runs_from_the_seed_it_is_given_whatever_came_before() -> None:
         model = Tiny().model()
         model.load_state_dict(dense().state_dict())
         retrain.train(Tiny(), model, stage="dense", seed=3)
-        states.append(contract.model(Tiny(), model.state_dict()).state_dict()["0.weight"])
+        states.append(task_api.model(Tiny(), model.state_dict()).state_dict()["0.weight"])
     assert torch.equal(*states)

@@ -15,8 +15,10 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from zeroskip.models import LeNet5, resnet20
-from zeroskip.run import Program, backend
-from zeroskip.run.kernels import dense, sell, streamed
+from zeroskip.run import Program, torch_compile
+from zeroskip.run.convolution.tiles import streamed_kernel
+from zeroskip.run.dense import pytorch
+from zeroskip.run.linear.zero_weights import sell
 
 Programs = list[Program]
 
@@ -32,13 +34,13 @@ def nothing_compiled_before() -> Iterator[None]:
 def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
     """The programs that the backend makes, in the order in which it makes them."""
     made: Programs = []
-    true = backend.compile
+    true = torch_compile.compile
 
     def compile(*given: Any, **options: Any) -> Program:
         made.append(true(*given, **options))
         return made[-1]
 
-    monkeypatch.setattr(backend, "compile", compile)
+    monkeypatch.setattr(torch_compile, "compile", compile)
     return made
 
 
@@ -95,7 +97,7 @@ class Layered(nn.Module):
         return self.finish(x, self.layer(x))
 
 
-FEW = {"kernels": (dense.KERNEL, sell.KERNEL, streamed.KERNEL)}  # to be quick
+FEW = {"kernels": (pytorch.KERNEL, sell.KERNEL, streamed_kernel.KERNEL)}  # to be quick
 
 
 @pytest.mark.parametrize(("make", "shape"), [(LeNet5, (1, 28, 28)), (small, IMAGES)])

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from zeroskip import run
 from zeroskip.concepts import Layer, Precision
 from zeroskip.emit import detect
-from zeroskip.run import race, whole
-from zeroskip.run.kernels import channels_last, dense
+from zeroskip.run.dense import channels_last, pytorch
+from zeroskip.run.select import layers, network
 
 
 def conv(**options: int) -> Layer:
@@ -31,7 +31,7 @@ def test_it_computes_what_pytorch_does_and_leaves_images_pixel_by_pixel(
 ) -> None:
     layer, x = conv(**options), torch.randn(3, 4, 9, 7)
     y = channels_last.build(layer, detect(), Precision(), relu)(x)
-    torch.testing.assert_close(y, dense.reference(layer, x, relu))
+    torch.testing.assert_close(y, pytorch.reference(layer, x, relu))
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -44,7 +44,7 @@ def test_batches_of_any_size_go_with_and_without_onednn(
         monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     layer, x = conv(padding=1), torch.randn(count, 4, 9, 7)
     y = channels_last.build(layer, detect(), Precision(), True)(x)
-    torch.testing.assert_close(y, dense.reference(layer, x, True))
+    torch.testing.assert_close(y, pytorch.reference(layer, x, True))
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -52,7 +52,7 @@ def test_not_a_number_stays_one(relu: bool) -> None:
     layer, x = conv(padding=1), torch.randn(2, 4, 9, 7)
     x[1, 2, 4, 4], x[0, 0, 0, 0] = torch.nan, torch.inf
     y = channels_last.build(layer, detect(), Precision(), relu)(x)
-    torch.testing.assert_close(y, dense.reference(layer, x, relu), equal_nan=True)
+    torch.testing.assert_close(y, pytorch.reference(layer, x, relu), equal_nan=True)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -62,7 +62,7 @@ def test_padding_in_words_and_float64_are_left_to_plain_pytorch() -> None:
     double = replace(conv(), weight=conv().weight.double(), bias=None)
     for layer, x in ((words, torch.randn(2, 4, 9, 7)), (double, torch.randn(2, 4, 9, 7).double())):
         y = channels_last.build(layer, detect(), Precision(), False)(x)
-        torch.testing.assert_close(y, dense.reference(layer, x, False))
+        torch.testing.assert_close(y, pytorch.reference(layer, x, False))
 
 
 def test_it_refuses_linear_layers_in_words() -> None:
@@ -91,8 +91,8 @@ def always_pixelwise(monkeypatch: pytest.MonkeyPatch) -> None:
     def together(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
         return {name: [0.1 if name == "pixelwise" else 1.0] for name in calls}
 
-    monkeypatch.setattr(race, "interleaved", seconds)
-    monkeypatch.setattr(whole, "interleaved", together)
+    monkeypatch.setattr(layers, "interleaved", seconds)
+    monkeypatch.setattr(network, "interleaved", together)
 
 
 def test_a_network_that_can_take_it_is_run_with_it_and_answers_alike(monkeypatch: pytest.MonkeyPatch) -> None:

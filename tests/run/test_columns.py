@@ -18,9 +18,11 @@ from zeroskip import run
 from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.emit import assembly
 from zeroskip.errors import EngineError
-from zeroskip.run.kernels import ALL, columns, dense
-from zeroskip.run.kernels.compiled import Compiled, sequence
-from zeroskip.run.kernels.values import KINDS, rounded
+from zeroskip.run.dense import pytorch
+from zeroskip.run.kernels import ALL
+from zeroskip.run.linear.stored_weights import KINDS, rounded
+from zeroskip.run.linear.zero_inputs import columns
+from zeroskip.run.machine_code import Compiled, sequence
 
 INFINITE = float("inf")
 by_kind = pytest.mark.parametrize("kind", KINDS)
@@ -106,7 +108,7 @@ def test_weights_of_a_zero_input_are_not_even_looked_at(kind: str, machine: Mach
     x = torch.randn(3, 60)
     x[:, ::2] = torch.tensor([0.0, -0.0, 0.0]).view(3, 1)
     finite = replace(layer, weight=layer.weight.where(layer.weight.isfinite(), 0.0))
-    expected = dense.reference(as_stored(kind, finite), x, False)
+    expected = pytorch.reference(as_stored(kind, finite), x, False)
     torch.testing.assert_close(build(kind, layer, machine)(x), expected)
 
 
@@ -136,7 +138,7 @@ def test_an_input_that_is_not_finite_is_no_zero_and_does_what_it_does_in_pytorch
     for batch in (1, 4):
         x = with_zeros(batch, 40, 0.5)
         x[0, 7] = value
-        expected = dense.reference(as_stored(kind, layer), x, False)
+        expected = pytorch.reference(as_stored(kind, layer), x, False)
         torch.testing.assert_close(function(x), expected, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
@@ -156,7 +158,7 @@ def test_inputs_of_more_axes_and_other_strides_are_taken_as_they_are_meant(kind:
     function, stored = build(kind, layer, relu=True), as_stored(kind, layer)
     tokens, crossed = torch.randn(4, 7, 20), torch.randn(20, 9).T
     for x in (tokens, crossed, torch.randn(0, 7, 20)):
-        torch.testing.assert_close(function(x), dense.reference(stored, x, True), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(function(x), pytorch.reference(stored, x, True), rtol=1e-4, atol=1e-5)
     for wrong in (torch.zeros(2, 19), torch.zeros(2, 20).double()):
         with pytest.raises(EngineError, match=r"float32 \(\.\.\., 20\)"):
             function(wrong)
@@ -170,9 +172,9 @@ def test_4_threads_may_run_the_same_layer_at_once_and_after_another(kind: str) -
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(function, inputs))
     for x, y in zip(inputs, answers, strict=True):
-        hidden = dense.reference(as_stored(kind, first), x, True)
+        hidden = pytorch.reference(as_stored(kind, first), x, True)
         assert torch.equal(y, function(x))
-        expected = dense.reference(as_stored(kind, last), hidden, False)
+        expected = pytorch.reference(as_stored(kind, last), hidden, False)
         torch.testing.assert_close(y, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -190,7 +192,7 @@ def test_no_byte_outside_the_input_the_output_and_the_scratch_is_touched(
         scratch = Guarded(function.scratch, at_end=at_end)
         x.values.copy_(with_zeros(batch, inputs, sparsity).flatten())
         function.run(function.plan.address, x.address, y.address, scratch.address, batch)
-        expected = dense.reference(as_stored(kind, layer), x.values.view(batch, inputs), False)
+        expected = pytorch.reference(as_stored(kind, layer), x.values.view(batch, inputs), False)
         torch.testing.assert_close(y.values.view(batch, out), expected, rtol=1e-4, atol=1e-5)
 
 

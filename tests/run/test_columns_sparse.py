@@ -17,8 +17,10 @@ from torch import Tensor, nn
 from zeroskip import run
 from zeroskip.concepts import Layer, Precision
 from zeroskip.emit import assembly
-from zeroskip.run.kernels import ALL, columns_sparse, dense
-from zeroskip.run.kernels.compiled import Compiled
+from zeroskip.run.dense import pytorch
+from zeroskip.run.kernels import ALL
+from zeroskip.run.linear.zero_inputs import columns_sparse
+from zeroskip.run.machine_code import Compiled
 
 WIDE = replace(HERE, vector_bytes=64)  # what it is written for, whatever machine runs the tests
 on_avx512 = pytest.mark.skipif(HERE.vector_bytes != 64, reason="the kernel runs on AVX-512 only")
@@ -68,7 +70,7 @@ def test_a_single_weight_of_2_doubles_its_input_and_leaves_the_other_outputs_at_
 def test_an_infinite_weight_is_not_even_looked_at_for_an_input_of_zero() -> None:
     layer, x = random_layer(70, 60, 0.5), with_zeros(3, 60, 0.5)
     x[:, 4] = torch.tensor([0.0, -0.0, 0.0])
-    expected = dense.reference(layer, x, False)
+    expected = pytorch.reference(layer, x, False)
     layer.weight[:, 4] = float("inf")
     torch.testing.assert_close(build(layer)(x), expected)
 
@@ -82,7 +84,7 @@ def test_what_is_not_finite_does_what_it_does_in_pytorch(value: float, relu: boo
     for weight in (1.0, value):
         layer.weight[3, 4] = weight
         torch.testing.assert_close(
-            build(layer, relu=relu)(x), dense.reference(layer, x, relu), equal_nan=True
+            build(layer, relu=relu)(x), pytorch.reference(layer, x, relu), equal_nan=True
         )
 
 
@@ -109,7 +111,7 @@ def test_no_byte_outside_the_input_the_output_and_the_scratch_is_touched(
         scratch = Guarded(function.scratch, at_end=at_end)
         x.values.copy_(with_zeros(batch, inputs, sparsity).flatten())
         function.run(function.plan.address, x.address, y.address, scratch.address, batch)
-        expected = dense.reference(layer, x.values.view(batch, inputs), False)
+        expected = pytorch.reference(layer, x.values.view(batch, inputs), False)
         torch.testing.assert_close(y.values.view(batch, out), expected, rtol=1e-4, atol=1e-5)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from zeroskip import run
 from zeroskip.errors import EngineError
-from zeroskip.run.compare import ENGINES, all_dense, channels_last, eager
+from zeroskip.run.comparison import ENGINES, all_dense, channels_last, eager
 
 
 def convolutional() -> nn.Sequential:

@@ -18,8 +18,9 @@ from torch import nn
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.errors import EngineError
 from zeroskip.graph import layers
-from zeroskip.run.kernels import dense, sell, spmm
-from zeroskip.run.kernels.compiled import Compiled, plan, sequence, starts
+from zeroskip.run.dense import pytorch
+from zeroskip.run.linear.zero_weights import sell, spmm
+from zeroskip.run.machine_code import Compiled, plan, sequence, starts
 
 SPARSE = (sell.KERNEL, spmm.KERNEL)
 sparse_kernels = pytest.mark.parametrize("kernel", SPARSE, ids=lambda kernel: kernel.name)
@@ -27,7 +28,7 @@ at_every_width = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.95, 1.0])
-@pytest.mark.parametrize("kernel", [dense.KERNEL, sell.KERNEL, spmm.KERNEL], ids=lambda kernel: kernel.name)
+@pytest.mark.parametrize("kernel", [pytorch.KERNEL, sell.KERNEL, spmm.KERNEL], ids=lambda kernel: kernel.name)
 @at_every_width
 @settings(max_examples=15, deadline=None)
 @given(data=st.data())
@@ -137,9 +138,10 @@ def test_a_wrong_input_is_refused_before_machine_code_reads_it(kernel: Kernel) -
 
 def test_dense_knows_linear_and_conv2d_in_fp32_and_refuses_the_rest() -> None:
     layer = random_layer(3, 4, 0.5)
-    assert dense.accepts(layer, HERE, Precision()) is None
+    assert pytorch.accepts(layer, HERE, Precision()) is None
     assert (
-        dense.accepts(replace(layer, op="conv3d"), HERE, Precision()) == "knows linear and conv2d, not conv3d"
+        pytorch.accepts(replace(layer, op="conv3d"), HERE, Precision())
+        == "knows linear and conv2d, not conv3d"
     )
 
 
@@ -147,7 +149,7 @@ def test_dense_runs_a_convolution_with_its_stride_padding_dilation_and_groups() 
     model = nn.Conv2d(4, 6, 3, stride=2, padding=1, dilation=2, groups=2)
     x = torch.randn(3, 4, 9, 9)
     (layer,) = layers(model, x)
-    function = dense.build(layer, HERE, Precision(), True)
+    function = pytorch.build(layer, HERE, Precision(), True)
     torch.testing.assert_close(function(x), model(x).relu())
 
 
@@ -161,7 +163,7 @@ def test_a_sequence_of_layers_computes_what_they_do_one_after_the_other(count: i
     x = torch.randn(batch, 20)
     expected = x
     for layer in some:
-        expected = dense.reference(layer, expected, True)
+        expected = pytorch.reference(layer, expected, True)
     torch.testing.assert_close(sequence(compiled)(x), expected)
     torch.testing.assert_close(sequence([sequence(compiled[:1]), *compiled[1:]])(x), expected)
 
@@ -205,5 +207,5 @@ def test_no_byte_outside_the_input_the_output_and_the_scratch_is_touched(
     x, y, scratch = (Guarded(count, at_end=at_end) for count in (inputs * batch, out * batch, max(size, 1)))
     x.values.copy_(torch.randn(inputs * batch))
     function.run(function.plan.address, x.address, y.address, scratch.address, batch)
-    expected = dense.reference(layer, x.values.view(batch, inputs), True)
+    expected = pytorch.reference(layer, x.values.view(batch, inputs), True)
     torch.testing.assert_close(y.values.view(batch, out), expected)

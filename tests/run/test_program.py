@@ -17,11 +17,14 @@ from torch.nn.utils import parametrize
 
 from zeroskip import pack, run
 from zeroskip.errors import EngineError, ModelError
-from zeroskip.run import race, whole
-from zeroskip.run.compare import eager
-from zeroskip.run.kernels import ALL, baked, dense, sell, streamed
-from zeroskip.run.tiles import plan
-from zeroskip.run.tiles.steps import Chain
+from zeroskip.run.comparison import eager
+from zeroskip.run.convolution.tiles import baked_kernel, streamed_kernel
+from zeroskip.run.convolution.tiles import tiling as plan
+from zeroskip.run.convolution.tiles.steps import Chain
+from zeroskip.run.dense import pytorch
+from zeroskip.run.kernels import ALL
+from zeroskip.run.linear.zero_weights import sell
+from zeroskip.run.select import layers, network
 
 Prefer = Callable[..., None]
 
@@ -39,7 +42,7 @@ def prefer(monkeypatch: pytest.MonkeyPatch) -> Prefer:
                 call()
             return {name: [(1 + place.get(name, len(order))) / 1e6] for name in calls}
 
-        for module in (whole, race):
+        for module in (network, layers):
             monkeypatch.setattr(module, "interleaved", stopped)
 
     return prefer
@@ -246,9 +249,11 @@ def test_seconds_of_layers_on_tiles_are_those_of_the_whole_batch(
     model, x = sparse_(nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())), torch.randn(17, 3, 8, 8)
     for images, seconds in (("tiles", 17), ("tiles of 4 images", 5)):
         prefer(images)
-        (choice,) = run.compile(model, x, kernels=[streamed.KERNEL]).choices
+        (choice,) = run.compile(model, x, kernels=[streamed_kernel.KERNEL]).choices
         assert (choice.kernel, choice.seconds["streamed"]) == ("streamed", seconds)
-    (choice,) = run.compile(model, x, kernels=[streamed.KERNEL, baked.KERNEL], threads=2).choices
+    (choice,) = run.compile(
+        model, x, kernels=[streamed_kernel.KERNEL, baked_kernel.KERNEL], threads=2
+    ).choices
     timed = [choice.seconds[name] for name in ("streamed", "baked") if name in choice.seconds]
     assert sorted(timed) == [3, 9][: len(timed)]  # the slower was only tried one by one
 
@@ -433,9 +438,9 @@ def test_a_network_that_is_not_on_the_cpu_is_refused() -> None:
 
 def test_a_kernel_that_computes_wrongly_is_caught_before_it_is_used() -> None:
     def build(layer: Any, machine: Any, precision: Any, relu: bool) -> Callable[[Tensor], Tensor]:
-        return lambda x: dense.reference(layer, x, relu) + 1e-2
+        return lambda x: pytorch.reference(layer, x, relu) + 1e-2
 
-    wrong = replace(dense.KERNEL, name="wrong", build=build)
+    wrong = replace(pytorch.KERNEL, name="wrong", build=build)
     with pytest.raises(EngineError, match=r'kernel "wrong" computes layer "0" \(30, 64\) wrongly'):
         run.compile(lenet(), torch.randn(2, 64), kernels=[*ALL, wrong])
 

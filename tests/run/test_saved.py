@@ -22,12 +22,14 @@ from torch.nn import functional
 from zeroskip import models, run
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
-from zeroskip.graph import stored
-from zeroskip.run import choose, saved, whole
-from zeroskip.run.kernels import half, sell
-from zeroskip.run.outputs import leaves
+from zeroskip.graph import graph_json
+from zeroskip.run import compiler, program_file
+from zeroskip.run.convolution.tiles import half_kernels
+from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.linear.zero_weights import sell
+from zeroskip.run.output_difference import leaves
 from zeroskip.run.program import Program
-from zeroskip.run.tiles.operations import operations
+from zeroskip.run.select import network as whole
 
 
 class Between(nn.Module):
@@ -106,7 +108,7 @@ def test_a_loaded_program_answers_the_same_to_the_last_bit(case: str, tmp_path: 
 def test_loading_captures_and_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, _ = compiled(models.LeNet5, torch.randn(1, 1, 28, 28))
     run.save(program, tmp_path / "program")
-    for module, name in ((choose, "capture"), (choose, "race"), (choose, "assemble")):
+    for module, name in ((compiler, "capture"), (compiler, "race"), (compiler, "assemble")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it compiled again"))
     assert run.load(tmp_path / "program").seconds == program.seconds
 
@@ -129,7 +131,7 @@ def test_the_file_holds_the_weights_and_text_and_nothing_else(tmp_path: Path) ->
     tensors = safetensors.torch.load(path.read_bytes())
     assert sum(one.numel() for one in tensors.values()) == sum(one.numel() for one in network.parameters())
     with safe_open(path, "pt") as file:
-        assert json.loads(file.metadata()[saved.KEY])["version"] == 1
+        assert json.loads(file.metadata()[program_file.KEY])["version"] == 1
 
 
 class Returning(nn.Module):
@@ -162,11 +164,11 @@ def test_a_kernel_of_ones_own_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("op", ["aten.from_file.default", "aten.add.out", "aten.transpose_.default", "eval",
                                 "aten.relu", "aten.relu.nothing", "prims.add.default", "getattr"])  # fmt: skip
 def test_operations_that_touch_more_than_their_inputs_cannot_be_named(op: str) -> None:
-    assert stored._target(op) is None
+    assert graph_json._target(op) is None
 
 
 def test_all_listed_operations_exist() -> None:
-    names = {*stored.NUMBERWISE.split(), *stored.OTHERS.split()}
+    names = {*graph_json.NUMBERWISE.split(), *graph_json.OTHERS.split()}
     assert [name for name in names if not hasattr(torch.ops.aten, name)] == []
 
 
@@ -218,7 +220,7 @@ def test_a_program_in_fp16_is_loaded_as_one_to_the_last_bit(tmp_path: Path) -> N
 def test_a_machine_that_cannot_read_fp16_computes_all_of_it_in_fp32(tmp_path: Path) -> None:
     x = torch.randn(1, 2, 16, 16)
     network = lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8))
-    program, model = compiled(network, x, precision="fp16", kernels=half.KERNELS)
+    program, model = compiled(network, x, precision="fp16", kernels=half_kernels.KERNELS)
     assert program.origin is not None
     assert set(program.origin.tiles.values()) == {"streamed_fp16", "depthwise_fp16"}
     run.save(program, tmp_path / "program")
@@ -275,7 +277,7 @@ def example() -> bytes:
     )  # fmt: skip
     program = run.compile(pruned(network), torch.randn(1, 2, 8, 8))
     assert program.origin is not None
-    header, tensors = stored.to_json(program.origin.graph, torch.float32)
+    header, tensors = graph_json.to_json(program.origin.graph, torch.float32)
     layers = [node.name for node in program.origin.graph.nodes if node.layer is not None]
     plan = {
         "kernels": dict.fromkeys(layers, "dense"),
@@ -283,9 +285,9 @@ def example() -> bytes:
         "images": 1,
         "precision": {"arithmetic": "fp32", "weights": "fp32"},
     }
-    text = {"version": 1, "network": header, "plan": plan, "program": saved._described(program)}
+    text = {"version": 1, "network": header, "plan": plan, "program": program_file._described(program)}
     copies = {name: one.detach().clone().contiguous() for name, one in tensors.items()}
-    return safetensors.torch.save(copies, {saved.KEY: json.dumps(text)})
+    return safetensors.torch.save(copies, {program_file.KEY: json.dumps(text)})
 
 
 @settings(max_examples=300, deadline=None)
@@ -318,13 +320,13 @@ def changed(where: list[Any], value: Any) -> bytes:
     """The example with another value at a place of its header."""
     tensors = safetensors.torch.load(example())
     length = int.from_bytes(example()[:8], "little")
-    header = json.loads(json.loads(example()[8 : 8 + length])["__metadata__"][saved.KEY])
+    header = json.loads(json.loads(example()[8 : 8 + length])["__metadata__"][program_file.KEY])
     place = header
     for key in where[:-1]:
         place = place[key]
     assert where[-1] in place or isinstance(place, list)
     place[where[-1]] = value
-    return safetensors.torch.save(tensors, {saved.KEY: json.dumps(header)})
+    return safetensors.torch.save(tensors, {program_file.KEY: json.dumps(header)})
 
 
 LIES: dict[str, tuple[list[Any], Any]] = {

@@ -9,7 +9,7 @@ import torch
 
 from zeroskip.errors import EngineError
 from zeroskip.run import timing
-from zeroskip.run.outputs import agree, difference, leaves
+from zeroskip.run.output_difference import agree, difference, leaves
 from zeroskip.run.timing import interleaved, medians, torch_threads
 
 NAN, INF = float("nan"), float("inf")

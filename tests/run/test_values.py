@@ -17,9 +17,10 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit import assembly
 from zeroskip.patterns import keep, parse
-from zeroskip.run.kernels import balanced, dense, dense_bf16, gaps, windows
-from zeroskip.run.kernels.compiled import Compiled, sequence
-from zeroskip.run.kernels.values import BITS, KINDS, packed_halves, rounded
+from zeroskip.run.dense import bfloat16, pytorch
+from zeroskip.run.linear.stored_weights import BITS, KINDS, packed_halves, rounded
+from zeroskip.run.linear.zero_weights import balanced, gaps, windows
+from zeroskip.run.machine_code import Compiled, sequence
 
 KERNELS = (*gaps.KERNELS, *windows.KERNELS, *balanced.KERNELS)
 # Every kernel on every machine that can run it.
@@ -208,7 +209,7 @@ REFUSALS: list[tuple[Kernel, Layer, Machine, str, str]] = [
         *(balanced.KERNELS[3], balanced_layer(missing=1, values=torch.arange(1.0, 17))),
         *(replace(HERE, vector_bytes=64), "codes", "no code for the zeros"),
     ),
-    (dense_bf16.KERNEL, random_layer(3, 40, 0.5), HERE, "fp32", "fp32 arithmetic was asked for"),
+    (bfloat16.KERNEL, random_layer(3, 40, 0.5), HERE, "fp32", "fp32 arithmetic was asked for"),
 ]
 
 
@@ -230,10 +231,8 @@ def test_a_machine_with_neon_gets_multiply_adds_of_4_lanes_and_no_gather(kind: s
 
 def test_bf16_rounds_inputs_and_outputs_to_8_bits_and_no_more() -> None:
     layer, x = random_layer(20, 300, 0.5), torch.randn(4, 300)
-    y = dense_bf16.build(layer, HERE, Precision("bf16"), True)(x)
+    y = bfloat16.build(layer, HERE, Precision("bf16"), True)(x)
     assert y.dtype is torch.float32
-    size = dense.reference(replace(layer, weight=layer.weight.abs()), x.abs(), False)
-    assert bool(
-        ((y - dense_bf16.reference(layer, x, True)).abs() <= dense_bf16.KERNEL.tolerance * size).all()
-    )
-    assert not torch.equal(y, dense.reference(layer, x, True))
+    size = pytorch.reference(replace(layer, weight=layer.weight.abs()), x.abs(), False)
+    assert bool(((y - bfloat16.reference(layer, x, True)).abs() <= bfloat16.KERNEL.tolerance * size).all())
+    assert not torch.equal(y, pytorch.reference(layer, x, True))

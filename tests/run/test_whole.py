@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zeroskip.run.whole import beside_tiles
+from zeroskip.run.select.network import beside_tiles
 
 
 def test_layers_beside_tiles_are_joined_or_else_the_fastest_and_dense_only_where_nothing_else_is() -> None:

@@ -10,26 +10,26 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.simulate import audit, machines, masks
+from zeroskip.simulate import chips, random_masks, slot_audit
 from zeroskip.simulate.dataflows.eyeriss import plan
 from zeroskip.simulate.workload import Workload, count_macs, of_masks, with_weight
 
 SMALL = {
-    "dense array": (replace(machines.DENSE, lanes=6, width=2, tile={"outputs": 2}), naive.array),
-    "Minerva": (replace(machines.MINERVA, lanes=4, tile={"outputs": 4}), naive.minerva),
+    "dense array": (replace(chips.DENSE, lanes=6, width=2, tile={"outputs": 2}), naive.array),
+    "Minerva": (replace(chips.MINERVA, lanes=4, tile={"outputs": 4}), naive.minerva),
     "DaDianNao": (
-        replace(machines.DADIANNAO, lanes=2, width=3, tile={"brick": 2, "empty": 1}),
+        replace(chips.DADIANNAO, lanes=2, width=3, tile={"brick": 2, "empty": 1}),
         naive.dadiannao,
     ),
-    "DCNN": (replace(machines.DCNN, lanes=6, width=3, tile={"rows": 2, "columns": 3}), naive.dcnn),
+    "DCNN": (replace(chips.DCNN, lanes=6, width=3, tile={"rows": 2, "columns": 3}), naive.dcnn),
     "2:4 tensor core": (
-        replace(machines.TENSOR_CORE, lanes=6, width=3, tile={"outputs": 2}),
+        replace(chips.TENSOR_CORE, lanes=6, width=3, tile={"outputs": 2}),
         naive.tensor_core,
     ),
-    "Eyeriss v2 element": (machines.EYERISS_V2_PE, naive.scnn),
+    "Eyeriss v2 element": (chips.EYERISS_V2_PE, naive.scnn),
     "SCNN": (
         replace(
-            machines.SCNN,
+            chips.SCNN,
             lanes=6,
             width=4,
             tile={"rows": 2, "columns": 3, "weights": 2, "inputs": 2, "filters": 2},
@@ -37,33 +37,33 @@ SMALL = {
         naive.scnn,
     ),
     "Cnvlutin": (
-        replace(machines.CNVLUTIN, lanes=2, width=2, tile={"brick": 2, "empty": 1}),
+        replace(chips.CNVLUTIN, lanes=2, width=2, tile={"brick": 2, "empty": 1}),
         naive.cnvlutin,
     ),
     "Cambricon-X": (
-        replace(machines.CAMBRICON_X, lanes=3, width=2, tile={"window": 5}),
+        replace(chips.CAMBRICON_X, lanes=3, width=2, tile={"window": 5}),
         naive.cambricon_x,
     ),
     "Cambricon-S": (
         replace(
-            machines.CAMBRICON_S,
+            chips.CAMBRICON_S,
             lanes=3,
             width=2,
             tile={"window": 9},
         ),
         naive.cambricon_s,
     ),
-    "SparTen": (replace(machines.SPARTEN, lanes=6, tile={"chunk": 4, "filters": 2}), naive.sparten),
+    "SparTen": (replace(chips.SPARTEN, lanes=6, tile={"chunk": 4, "filters": 2}), naive.sparten),
     "SparTen GB-S": (
-        replace(machines.SPARTEN_GB_S, lanes=6, tile={"chunk": 4, "filters": 2}),
+        replace(chips.SPARTEN_GB_S, lanes=6, tile={"chunk": 4, "filters": 2}),
         naive.sparten_gb_s,
     ),
     "SparTen GB-H": (
-        replace(machines.SPARTEN_GB_H, lanes=6, tile={"chunk": 4, "filters": 2}),
+        replace(chips.SPARTEN_GB_H, lanes=6, tile={"chunk": 4, "filters": 2}),
         naive.sparten_gb_h,
     ),
     "ExTensor": (
-        replace(machines.EXTENSOR, lanes=3, tile={"element": 2, "outputs": 4, "positions": 6, "inputs": 4}),
+        replace(chips.EXTENSOR, lanes=3, tile={"element": 2, "outputs": 4, "positions": 6, "inputs": 4}),
         naive.extensor,
     ),
 }
@@ -80,8 +80,8 @@ def convolutions(draw: st.DrawFn) -> Workload:
     if draw(st.booleans()):
         place["padding"] = (0, 0)
     seed = draw(st.integers(0, 2**30))
-    weight = masks.random((outputs, channels, *kernel), draw(SPARSITIES), seed=seed)
-    x = masks.random(
+    weight = random_masks.random((outputs, channels, *kernel), draw(SPARSITIES), seed=seed)
+    x = random_masks.random(
         (draw(st.integers(1, 2)), groups * channels, height + 1, width + 1), draw(SPARSITIES), seed=seed + 1
     )
     return of_masks("conv", weight, x, groups=groups, **place)
@@ -94,16 +94,16 @@ PLACE = {"stride": 1, "padding": 0, "dilation": 1}
 def linears(draw: st.DrawFn) -> Workload:
     """Up to 60 outputs and 9 inputs, so that a lane of EIE sees runs of more than 15 zeros."""
     outputs, inputs, seed = draw(st.integers(1, 60)), draw(st.integers(1, 9)), draw(st.integers(0, 2**30))
-    weight = masks.random((outputs, inputs), draw(SPARSITIES), seed=seed)
+    weight = random_masks.random((outputs, inputs), draw(SPARSITIES), seed=seed)
     return of_masks(
-        "fc", weight, masks.random((draw(st.integers(1, 2)), inputs), draw(SPARSITIES), seed=seed + 1)
+        "fc", weight, random_masks.random((draw(st.integers(1, 2)), inputs), draw(SPARSITIES), seed=seed + 1)
     )
 
 
-def counted(work: Workload, machine: machines.Accelerator) -> tuple[int, ...]:
+def counted(work: Workload, machine: chips.Accelerator) -> tuple[int, ...]:
     schedule = machine.dataflow(work, machine)
     taken = with_weight(work, machine.stored(work, machine)) if machine.stored else work
-    kinds = audit.kinds(count_macs(taken), machine.skips, machine.gates)
+    kinds = slot_audit.kinds(count_macs(taken), machine.skips, machine.gates)
     return (schedule.cycles, schedule.busy, schedule.useless, kinds.done, kinds.skipped)
 
 
@@ -127,7 +127,7 @@ def test_linear_layers_take_the_cycles_and_macs_of_the_naive_machine(name, work)
 @settings(max_examples=25, deadline=None)
 @given(work=linears())
 def test_eie_takes_the_cycles_and_entries_of_queues_filled_cycle_by_cycle(queue, work):
-    machine = replace(machines.EIE, lanes=3, tile={"queue": queue, "inputs": 6})
+    machine = replace(chips.EIE, lanes=3, tile={"queue": queue, "inputs": 6})
     assert counted(work, machine) == naive.eie(work, machine)
 
 
@@ -144,7 +144,7 @@ def test_macs_of_each_kind_are_those_of_a_loop_over_all_macs(work):
 @settings(max_examples=25, deadline=None)
 @given(work=convolutions())
 def test_eyeriss_takes_the_cycles_of_as_many_elements_as_sets_of_rows_laid_into_its_grid(work):
-    machine = replace(machines.EYERISS, lanes=20, tile=machines.EYERISS.tile | {"rows": 5})
+    machine = replace(chips.EYERISS, lanes=20, tile=chips.EYERISS.tile | {"rows": 5})
     strip = plan(work, machine).rows
     told = replace(machine, tile=machine.tile | {"strip": strip})
     if strip <= 4:  # wider strips go below themselves, see the 135 elements of AlexNet's conv2
@@ -152,7 +152,9 @@ def test_eyeriss_takes_the_cycles_of_as_many_elements_as_sets_of_rows_laid_into_
 
 
 def test_eyeriss_v2_takes_a_cycle_for_each_effectual_mac_of_a_pointwise_convolution():
-    work = of_masks("pw", masks.random((5, 7, 1, 1), 0.5), masks.random((2, 7, 3, 4), 0.4, seed=1))
-    machine = machines.EYERISS_V2_PE
+    work = of_masks(
+        "pw", random_masks.random((5, 7, 1, 1), 0.5), random_masks.random((2, 7, 3, 4), 0.4, seed=1)
+    )
+    machine = chips.EYERISS_V2_PE
     assert counted(work, machine) == naive.eyeriss_v2(work, machine)
     assert torch.count_nonzero(work.input) > 0

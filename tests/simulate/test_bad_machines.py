@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from zeroskip.errors import AcceleratorError, ModelError, RecipeError
-from zeroskip.simulate import formats, machines, masks
+from zeroskip.simulate import chips, formats, random_masks
 from zeroskip.simulate.energy import HAN_2015
-from zeroskip.simulate.engine import estimate
+from zeroskip.simulate.simulation import estimate
 from zeroskip.simulate.workload import of_masks
 
 FC = of_masks("fc", torch.ones(8, 16) != 0, torch.ones(2, 16) != 0)
@@ -26,7 +26,7 @@ CONV = of_masks("conv", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 4, 6, 6) != 0
         ({"ramp": 0.9}, "SCNN: ramp = 0.9 must be a number from 1 on"),
         ({"skips": "WA"}, "SCNN: skips = 'WA' is none of"),
         ({"bits": {"A": 16}}, "SCNN: bits = {'A': 16} must have all of A, W and O"),
-        ({"tile": machines.SCNN.tile | {"filters": -1}}, r"SCNN: tile\['filters'\] = -1 must be above 0"),
+        ({"tile": chips.SCNN.tile | {"filters": -1}}, r"SCNN: tile\['filters'\] = -1 must be above 0"),
         ({"keeps": "W"}, 'SCNN: keeps = \'W\' is none of "", "A", "O", "AO"'),
         ({"tile": {"rows": 8, "filters": 8}}, r"SCNN: its dataflow cartesian needs tile\['columns'\]"),
         ({"lanes": 60}, r"SCNN: lanes = 60 do not divide by tile\['rows'\] = 8 x tile\['columns'\] = 8"),
@@ -36,21 +36,21 @@ CONV = of_masks("conv", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 4, 6, 6) != 0
 )
 def test_a_machine_that_contradicts_itself_is_refused_by_its_field(change, message):
     with pytest.raises(AcceleratorError, match=message):
-        estimate([CONV], replace(machines.SCNN, **change))
+        estimate([CONV], replace(chips.SCNN, **change))
 
 
 def test_a_memory_too_small_for_one_tile_is_told_what_one_takes():
-    memory = replace(machines.DENSE.memories[0], capacity=100)
+    memory = replace(chips.DENSE.memories[0], capacity=100)
     with pytest.raises(
         AcceleratorError, match="memory 'buffer', capacity = 100 bytes, is too small for one tile"
     ):
-        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+        estimate([FC], replace(chips.DENSE, memories=(memory,)))
 
 
 def test_a_memory_for_an_operand_that_there_is_not_is_refused():
-    memory = replace(machines.DENSE.memories[0], reuse={"B": 1})
+    memory = replace(chips.DENSE.memories[0], reuse={"B": 1})
     with pytest.raises(AcceleratorError, match=r"reuse = \{'B': 1\}: 'B' is none of A, W, O"):
-        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+        estimate([FC], replace(chips.DENSE, memories=(memory,)))
 
 
 @pytest.mark.parametrize(
@@ -65,15 +65,15 @@ def test_a_memory_for_an_operand_that_there_is_not_is_refused():
     ],
 )
 def test_a_memory_that_holds_what_there_is_not_is_refused(held, message):
-    memory = replace(machines.DENSE.memories[0], reuse={}, held=held)
+    memory = replace(chips.DENSE.memories[0], reuse={}, held=held)
     with pytest.raises(AcceleratorError, match=message):
-        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+        estimate([FC], replace(chips.DENSE, memories=(memory,)))
 
 
 def test_an_operand_that_a_memory_has_in_reuse_and_in_held_is_refused():
-    memory = replace(machines.DENSE.memories[0], held={"W": ""})
+    memory = replace(chips.DENSE.memories[0], held={"W": ""})
     with pytest.raises(AcceleratorError, match="memory 'buffer' has W in reuse and in held"):
-        estimate([FC], replace(machines.DENSE, memories=(memory,)))
+        estimate([FC], replace(chips.DENSE, memories=(memory,)))
 
 
 @pytest.mark.parametrize(
@@ -88,17 +88,17 @@ def test_an_operand_that_a_memory_has_in_reuse_and_in_held_is_refused():
 )
 def test_a_format_that_would_change_nothing_or_that_is_none_is_refused(change, message):
     with pytest.raises(AcceleratorError, match=message):
-        estimate([FC], replace(machines.EIE, **change))
+        estimate([FC], replace(chips.EIE, **change))
 
 
 def test_another_format_than_the_shaped_one_is_taken_where_that_is_taken_away():
-    plain = replace(machines.EIE, formats={"W": formats.dense}, shaped={})
+    plain = replace(chips.EIE, formats={"W": formats.dense}, shaped={})
     assert estimate([FC], plain).layers[0].bytes["DRAM", "W"] == 8 * 16 // 2
 
 
 @pytest.mark.parametrize(("keeps", "missing"), [("AO", "A"), ("O", "O")])
 def test_a_map_that_no_memory_holds_cannot_be_kept(keeps, missing):
-    machine = replace(machines.DENSE, memories=(), keeps=keeps)
+    machine = replace(chips.DENSE, memories=(), keeps=keeps)
     with pytest.raises(AcceleratorError, match=f"keeps = '{keeps}', and no memory holds {missing}"):
         estimate([FC], machine)
 
@@ -106,33 +106,33 @@ def test_a_map_that_no_memory_holds_cannot_be_kept(keeps, missing):
 @pytest.mark.parametrize("field", ["mac", "gated", "sram", "register", "lane_cycle"])
 def test_a_negative_energy_is_refused_by_its_name(field):
     with pytest.raises(AcceleratorError, match=f"energy table 'han2015': {field} = -1 pJ must be 0 or more"):
-        estimate([FC], machines.DENSE, energy=replace(HAN_2015, **{field: -1}))
+        estimate([FC], chips.DENSE, energy=replace(HAN_2015, **{field: -1}))
 
 
 def test_unknown_tables_of_energy_and_dram_are_answered_with_those_there_are():
     with pytest.raises(AcceleratorError, match='no energy table "horowitz". There are han2015, sparseloop'):
-        estimate([FC], machines.DENSE, energy="horowitz")
+        estimate([FC], chips.DENSE, energy="horowitz")
     with pytest.raises(AcceleratorError, match='no DRAM "ddr9". There are hbm2, lpddr4'):
-        estimate([FC], machines.DENSE, dram="ddr9")
+        estimate([FC], chips.DENSE, dram="ddr9")
 
 
 def test_a_machine_that_runs_none_of_the_layers_says_why():
     with pytest.raises(
         AcceleratorError, match='EIE runs none of the layers: EIE has no way to run "conv", a conv2d'
     ):
-        estimate([CONV], machines.EIE)
+        estimate([CONV], chips.EIE)
 
 
 def test_inputs_of_zeros_everywhere_are_refused_and_in_one_layer_only_are_not():
     zeros = replace(FC, input=torch.zeros_like(FC.input))
     with pytest.raises(ModelError, match='the input of every layer, from "fc" on, is zero everywhere'):
-        estimate([zeros, zeros], machines.EIE)
-    assert estimate([FC, zeros], machines.EIE).layers[1].done == 0
+        estimate([zeros, zeros], chips.EIE)
+    assert estimate([FC, zeros], chips.EIE).layers[1].done == 0
 
 
 def test_a_network_without_layers_is_refused():
     with pytest.raises(ModelError, match="there is no layer to simulate"):
-        estimate([], machines.DENSE)
+        estimate([], chips.DENSE)
 
 
 def test_masks_that_do_not_fit_together_are_refused_with_their_shapes():
@@ -146,17 +146,21 @@ def test_masks_that_do_not_fit_together_are_refused_with_their_shapes():
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.1, math.nan])
 def test_a_sparsity_outside_0_to_1_is_refused(sparsity):
-    for make in (masks.random, masks.clustered, lambda *words: masks.over_dispersed(*words, variation=0.1)):
+    for make in (
+        random_masks.random,
+        random_masks.clustered,
+        lambda *words: random_masks.over_dispersed(*words, variation=0.1),
+    ):
         with pytest.raises(RecipeError, match="is not a share from 0 to 1"):
             make((4, 4), sparsity)
 
 
 def test_a_variation_that_no_shares_can_have_is_refused():
     with pytest.raises(RecipeError, match="variation 0.6 of a sparsity of 0.2 is not from 0 to below 0.5"):
-        masks.over_dispersed((4, 4), 0.2, variation=0.6)
+        random_masks.over_dispersed((4, 4), 0.2, variation=0.6)
 
 
 @pytest.mark.parametrize("count", [-1, 0, 1, 3])
 def test_a_sample_of_fewer_than_two_or_of_more_than_there_are_is_refused(count):
     with pytest.raises(ModelError, match=f"sample = {count} is not from 2 to the 2 examples"):
-        estimate([FC], machines.DENSE, sample=count)
+        estimate([FC], chips.DENSE, sample=count)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from zeroskip.simulate import machines
+from zeroskip.simulate import chips
 from zeroskip.simulate.energy import EIE_2016
-from zeroskip.simulate.engine import estimate
+from zeroskip.simulate.simulation import estimate
 from zeroskip.simulate.workload import Workload, of_masks
 
 pytestmark = pytest.mark.real_data
@@ -34,7 +34,7 @@ def arrays(name: str) -> dict[str, np.ndarray]:
 def test_eyeriss_v2_element_takes_exactly_the_cycles_of_the_baseline(layer):
     found = arrays("eyeriss_v2_pe_mobilenet.npz")
     weight, x = (torch.from_numpy(found[f"{layer}_{name}_mask"]) for name in ("weight", "input"))
-    ours = estimate([of_masks(layer, weight, x)], machines.EYERISS_V2_PE)
+    ours = estimate([of_masks(layer, weight, x)], chips.EYERISS_V2_PE)
     assert ours.cycles == CYCLES[layer] == int(found[f"{layer}_cycles"])
 
 
@@ -56,18 +56,18 @@ def fc8() -> tuple[Workload, int]:
 
 def test_eie_takes_9_9_microseconds_for_the_fc8_of_its_authors_within_1_percent():
     work, _ = fc8()
-    found = estimate([work], machines.EIE)
+    found = estimate([work], chips.EIE)
     assert found.cycles == 7865
     assert abs(found.seconds / 9.9e-6 - 1) < 0.01
 
 
 def test_eie_without_waiting_would_take_8_9_microseconds_within_1_percent():
     work, _ = fc8()
-    total = estimate([work], machines.EIE).total
+    total = estimate([work], chips.EIE).total
     assert abs((total.done + total.idle["useless"]) / 64 / 800e6 / 8.9e-6 - 1) < 0.01
 
 
 def test_eie_uses_590_milliwatts_by_its_own_table():
     work, _ = fc8()
-    found = estimate([work], machines.EIE, energy=EIE_2016)
+    found = estimate([work], chips.EIE, energy=EIE_2016)
     assert found.total.picojoules["clock"] * 1e-12 / found.seconds == pytest.approx(64 * 9.157e-3)

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from test_against_naive_machines import convolutions, linears
 
 from zeroskip.errors import AcceleratorError
-from zeroskip.simulate import formats, machines, masks
-from zeroskip.simulate.dataflows import extensor, intersect
-from zeroskip.simulate.dataflows.tiled import Tiled, of_places, of_rows, packed
-from zeroskip.simulate.engine import estimate
-from zeroskip.simulate.machines import EXTENSOR
+from zeroskip.simulate import chips, formats, random_masks
+from zeroskip.simulate.chips import EXTENSOR
+from zeroskip.simulate.dataflows import extensor, intersection
+from zeroskip.simulate.dataflows.sparse_tiles import Tiled, of_places, of_rows, packed
+from zeroskip.simulate.simulation import estimate
 from zeroskip.simulate.workload import Workload, count_macs, of_masks
 
 LEVELS = ("buffers", "elements", "scalars")
@@ -26,7 +26,7 @@ SIDES = ("outputs", "positions", "inputs")
 
 
 @st.composite
-def small_tiles(draw: st.DrawFn) -> machines.Accelerator:
+def small_tiles(draw: st.DrawFn) -> chips.Accelerator:
     """Tiles of 1 to 9 for an element, of 1 to 3 of these for the buffer, and up to 4 elements."""
     element = draw(st.sampled_from([1, 2, 3, 9]))
     sides = {name: element * draw(st.integers(1, 3)) for name in SIDES}
@@ -47,7 +47,7 @@ def test_pairs_comparisons_loads_and_bytes_are_those_of_loops_over_sets(work, ma
 def test_comparisons_of_lists_of_up_to_200_coordinates_in_words_of_64_are_those_of_two_fingers(one, two):
     lists = [np.array([[k in some for k in range(200)]]) for some in (one, two)]
     bits = [packed(each, 200)[:, 0].T.copy() for each in lists]
-    assert intersect.compare(*bits) == naive.steps(sorted(one), sorted(two))
+    assert intersection.compare(*bits) == naive.steps(sorted(one), sorted(two))
 
 
 def test_comparisons_lie_between_those_both_have_and_all_of_both():
@@ -60,8 +60,8 @@ def test_comparisons_lie_between_those_both_have_and_all_of_both():
 
 
 def linear(weights: float, inputs: float, *, seed: int = 0) -> Workload:
-    weight = masks.random((70, 150), 1 - weights, seed=seed)
-    return of_masks("fc", weight, masks.random((3, 150), 1 - inputs, seed=seed + 1))
+    weight = random_masks.random((70, 150), 1 - weights, seed=seed)
+    return of_masks("fc", weight, random_masks.random((3, 150), 1 - inputs, seed=seed + 1))
 
 
 # --- matrices in tiles
@@ -69,7 +69,7 @@ def linear(weights: float, inputs: float, *, seed: int = 0) -> Workload:
 
 @pytest.mark.parametrize("side", [1, 3, 8, 70])
 def test_a_matrix_by_its_places_is_the_same_as_by_its_rows(side):
-    mask = masks.random((80, 100), 0.97, seed=2)
+    mask = random_masks.random((80, 100), 0.97, seed=2)
     by_rows = of_rows(packed(mask.numpy(), side), 100, side)
     by_places = of_places(mask.nonzero().numpy()[::-1], (80, 100), side)
     for name in Tiled._fields:
@@ -82,7 +82,7 @@ def test_a_place_that_is_given_twice_counts_once():
 
 
 def test_weights_that_all_meet_inputs_come_once_with_the_bytes_they_are_stored_in():
-    work = of_masks("fc", masks.random((70, 150), 0.9), torch.ones(3, 150) != 0)
+    work = of_masks("fc", random_masks.random((70, 150), 0.9), torch.ones(3, 150) != 0)
     stored = formats.fibers(32)(work.weight.numpy(), 64)
     found = estimate([work], EXTENSOR).layers[0]
     assert found.bytes["DRAM", "W"] == stored.bits // 8
@@ -179,7 +179,9 @@ def test_a_side_of_the_buffer_that_an_element_s_does_not_divide_is_refused():
 
 
 def test_weights_of_9_percent_and_one_vector_wait_for_dram():
-    work = of_masks("fc6", masks.random((1024, 2304), 0.91), masks.random((1, 2304), 0.65, seed=1))
+    work = of_masks(
+        "fc6", random_masks.random((1024, 2304), 0.91), random_masks.random((1, 2304), 0.65, seed=1)
+    )
     found = estimate([work], EXTENSOR).layers[0]
     assert found.roof == "DRAM"
     assert found.idle["bandwidth"] > found.slots / 2

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from zeroskip import contract, tasks
+from zeroskip import task_api, tasks
 from zeroskip.concepts import TrainState
 from zeroskip.data import imagenet
 from zeroskip.data.imagenet import Preprocess
@@ -86,12 +86,12 @@ def test_the_four_networks_are_tasks_by_name(word: str, kind: type[nn.Module], c
 
 
 def test_a_task_has_the_four_functions_and_the_optional_ones(folder: Path) -> None:
-    assert contract.has_splits(TASK)
-    assert contract.split_sizes(TASK) == {"train": 33, "validation": 3, "test": 15}
-    assert contract.one_example(TASK) == pytest.approx(1 / 3)
-    assert contract.batch(TASK).shape == (3, 3, 8, 8)
-    assert sum(len(inputs) for inputs in contract.batches(TASK)) == 3
-    assert contract.model(TASK, TASK.model().state_dict())
+    assert task_api.has_splits(TASK)
+    assert task_api.split_sizes(TASK) == {"train": 33, "validation": 3, "test": 15}
+    assert task_api.one_example(TASK) == pytest.approx(1 / 3)
+    assert task_api.batch(TASK).shape == (3, 3, 8, 8)
+    assert sum(len(inputs) for inputs in task_api.batches(TASK)) == 3
+    assert task_api.model(TASK, TASK.model().state_dict())
 
 
 def test_the_batch_is_spread_over_the_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_the_published_squeezenet_is_right_on_130_of_200_pictures_and_on_168_in_
     file = parent / "weights" / "squeezenet_v10_deep_compression.safetensors"
     if not file.is_file() or not (parent / "imagenet_sample" / "labels.csv").is_file():
         pytest.skip("the 200 pictures or the weights are absent: set ZEROSKIP_DATA to their parent")
-    model = contract.model(tasks.squeezenet, load_file(file))
+    model = task_api.model(tasks.squeezenet, load_file(file))
     imagenet._load.cache_clear()
     with pytest.warns(UserWarning, match="one set of 200 pictures"):
         errors = tasks.squeezenet.errors(model, "test")

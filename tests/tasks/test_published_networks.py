@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zeroskip.tasks import published
+from zeroskip.tasks import published_networks
 
 
 @pytest.mark.real_data
@@ -13,10 +13,10 @@ from zeroskip.tasks import published
 def test_published_mlps_classify_as_many_of_10000_digits_as_published(
     trained_folder, name: str, right: int
 ) -> None:
-    network = published.trained(name, trained_folder)
+    network = published_networks.trained(name, trained_folder)
     with torch.no_grad():
         found = sum(
             int((network(inputs).argmax(1) == targets).sum())
-            for inputs, targets in published.NETWORKS[name].batches(trained_folder)
+            for inputs, targets in published_networks.NETWORKS[name].batches(trained_folder)
         )
     assert found == right

@@ -12,7 +12,7 @@ results.py    what was measured, as rows and on disk
 
 from __future__ import annotations
 
-from zeroskip.bench import recorded
+from zeroskip.bench import recorded_layers
 from zeroskip.bench.cases import ACTIVATIONS, CASES, QUICK, Case, select
 from zeroskip.bench.engines import ENGINES, Engine, Environments, entrants
 from zeroskip.bench.race import FULL, SHORT, Effort, race
@@ -33,7 +33,7 @@ __all__ = [
     "Store",
     "entrants",
     "race",
-    "recorded",
+    "recorded_layers",
     "rows",
     "select",
 ]

@@ -19,7 +19,6 @@ class Case:
     weights   "int8": zeroskip may store the weights in 8 bits and is judged by that
     cold      200 MB are streamed through the caches between two calls, as other work would
     pattern   where zeros may lie; see `zeroskip.patterns`
-    needs     a CPU feature (LLVM's name) without which the case makes no sense
     input_sparsity  share of zeros in the input, drawn at random; its other values are positive, as after a ReLU
     clock     "wall" or "cpu": seconds that pass, or that the engine's process computes
     """
@@ -31,7 +30,6 @@ class Case:
     weights: str = "fp32"
     cold: bool = False
     pattern: str = "free"
-    needs: str = ""
     input_sparsity: float = 0.0
     clock: str = "wall"
 
@@ -98,7 +96,6 @@ CASES = (
     Case("alexnet_fc6", 0.91, weights="int8", cold=True),
     Case("alexnet_fc7", 0.91, weights="int8", cold=True),
     Case("vgg16_fc6", 0.96, weights="int8", cold=True),
-    *(Case(layer, 0.90, pattern="32x32", needs="amx-bf16") for layer in ("3x3_256_256_14", "vgg_256_256_56")),
 )
 
 QUICK = (

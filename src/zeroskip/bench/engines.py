@@ -97,13 +97,12 @@ ENGINES = (
     Engine(f"{OURS} scatter", "bf16 weights", "zeroskip-scatter-bf16", 0.03, _far),
     Engine(OURS, "fp32", "zeroskip-chosen", 1e-3, is_recorded),
     Engine(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
-    Engine(OURS, "bf16", "zeroskip-bf16", 0.03, lambda case: case.needs == "amx-bf16"),
     Engine(
         OURS,
         "fp16",
         "zeroskip-fp16",
         0.03,
-        lambda case: _weights(case) and not case.needs and not _linear(case),
+        lambda case: _weights(case) and not _linear(case),
     ),
     Engine(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
 )
@@ -123,8 +122,6 @@ def refusal(engine: Engine, case: Case, machine: Machine, environments: Environm
 
     >>> refusal(ENGINES[0], CASES[0], detect(), Environments(Path(".bench")))
     """
-    if case.needs and case.needs not in machine.features:
-        return f"the case needs {case.needs}, which this CPU lacks"
     if case.threads > machine.cores:
         return f"the case needs {case.threads} cores, and this machine has {machine.cores}"
     if engine.word == "openvino-bf16" and not {"avx512bf16", "amx-bf16"} & machine.features:

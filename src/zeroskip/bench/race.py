@@ -15,8 +15,8 @@ import numpy as np
 
 from zeroskip.bench.cases import Case
 from zeroskip.bench.engines import ENGINES, Engine, Environments, entrants, refusal
-from zeroskip.bench.process import Worker
 from zeroskip.bench.results import Result
+from zeroskip.bench.worker_process import Worker
 from zeroskip.concepts import Machine, Progress, silent
 from zeroskip.errors import EngineError
 

@@ -48,7 +48,8 @@ class Result:
     def from_json(value: dict[str, Any]) -> Result:
         """The result that `to_json` wrote."""
         seconds = {label: tuple(values) for label, values in value["seconds"].items()}
-        return Result(**{**value, "case": Case(**value["case"]), "seconds": seconds})
+        case = {name: what for name, what in value["case"].items() if name != "needs"}  # of an older zeroskip
+        return Result(**{**value, "case": Case(**case), "seconds": seconds})
 
 
 def rows(result: Result) -> list[dict[str, Any]]:

@@ -152,21 +152,21 @@ def _network(job: Job) -> tuple[Any, Any]:
     """The network of the case and its input, as torch has them."""
     import torch
 
-    from zeroskip.bench import cases, networks
+    from zeroskip.bench import cases, seeded_networks
 
     torch.set_num_threads(job["threads"])
-    return networks.network(cases.Case(**job["case"])), torch.from_numpy(_input(job))
+    return seeded_networks.network(cases.Case(**job["case"])), torch.from_numpy(_input(job))
 
 
 def _reference(job: Job) -> Call:
     """Writes what the engines are given; answers as they should."""
     import torch
 
-    from zeroskip.bench import cases, networks
+    from zeroskip.bench import cases, seeded_networks
     from zeroskip.graph import quiet
 
     folder, case = Path(job["folder"]), cases.Case(**job["case"])
-    model, x = networks.network(case), networks.example(case)
+    model, x = seeded_networks.network(case), seeded_networks.example(case)
     x.numpy().tofile(folder / "input.f32")
     (folder / "input.json").write_text(json.dumps(list(x.shape)))
     try:
@@ -288,8 +288,10 @@ def _skipping(job: Job, *, alone: bool, kind: str = "fp32") -> Call:
     from zeroskip.concepts import Precision
     from zeroskip.emit import detect
     from zeroskip.graph import capture
-    from zeroskip.run.kernels import channels_last, columns, gather
-    from zeroskip.run.race import race
+    from zeroskip.run.convolution.zero_inputs import gather_kernels
+    from zeroskip.run.dense import channels_last
+    from zeroskip.run.linear.zero_inputs import columns
+    from zeroskip.run.select.layers import race
 
     model, x = _network(job)
     (node,) = [node for node in capture(model, x).nodes if node.layer is not None]
@@ -297,10 +299,10 @@ def _skipping(job: Job, *, alone: bool, kind: str = "fp32") -> Call:
     machine, precision = detect(), Precision()
     x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
     if alone and x.ndim == 4:
-        return partial(gather.alone(node.layer, machine, node.relu, x, kind=kind), x)
+        return partial(gather_kernels.alone(node.layer, machine, node.relu, x, kind=kind), x)
     if alone:
         return partial(columns.build(kind, node.layer, machine, precision, node.relu, fall_back=False), x)
-    kernels = channels_last.KERNEL, *gather.KERNELS
+    kernels = channels_last.KERNEL, *gather_kernels.KERNELS
     raced = race(node.layer, node.relu, x, machine=machine, precision=precision, kernels=kernels)
     return partial(raced.built[raced.choice.kernel], x)
 
@@ -311,7 +313,7 @@ def _scatter(job: Job, *, kind: str) -> Call:
 
     from zeroskip.emit import detect
     from zeroskip.graph import capture
-    from zeroskip.run.skipping import scatter
+    from zeroskip.run.convolution.zero_inputs import scatter
 
     model, x = _network(job)
     (node,) = [node for node in capture(model, x).nodes if node.layer is not None]
@@ -324,8 +326,8 @@ def _on_tiles(job: Job) -> Call:
     """The layer without the way of its images onto tiles and back, which a network goes once, not in every layer."""
     from zeroskip.emit import detect
     from zeroskip.graph import capture
-    from zeroskip.run.tiles.plan import tiled
-    from zeroskip.run.tiles.segment import between_doors
+    from zeroskip.run.convolution.tiles.segment import between_doors
+    from zeroskip.run.convolution.tiles.tiling import tiled
 
     model, x = _network(job)
     graph = capture(model, x)
@@ -362,7 +364,6 @@ BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "zeroskip-scatter-bf16": (("zeroskip",), partial(_scatter, kind="bf16")),
     "zeroskip-chosen": (("zeroskip",), partial(_skipping, alone=False)),
     "zeroskip-tiles": (("zeroskip",), _on_tiles),
-    "zeroskip-bf16": (("zeroskip",), partial(_zeroskip, precision="bf16")),
     "zeroskip-fp16": (("zeroskip",), partial(_zeroskip, precision="fp16")),
     "zeroskip-int8": (("zeroskip",), partial(_zeroskip, weights="int8")),
 }

@@ -16,8 +16,8 @@ import warnings
 
 from rich.console import Console
 
-from zeroskip.cli import bench, measure, papers, prune, simulate, steps  # noqa: F401  they add their commands to the app
-from zeroskip.cli.words import app, note
+from zeroskip.cli import bench, measure, prune, reproduce, simulate, steps  # noqa: F401  they add their commands to the app
+from zeroskip.cli.options import app, note
 from zeroskip.errors import ZeroskipError
 
 __all__ = ["app", "main"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zeroskip.cli.words import JSON, app, note, progress_bars, say, show
+from zeroskip.cli.options import JSON, app, note, progress_bars, say, show
 from zeroskip.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _activations() -> Sequence[Case]:
     from zeroskip.errors import DataError, FileError
 
     try:
-        return *racing.ACTIVATIONS, *racing.recorded.cases()
+        return *racing.ACTIVATIONS, *racing.recorded_layers.cases()
     except (DataError, FileError) as fact:
         note(f"layers of trained networks are left out: {fact}")
         return racing.ACTIVATIONS
@@ -119,7 +119,7 @@ def _activations() -> Sequence[Case]:
 def _write(path: Path, told: Mapping[str, Any]) -> None:
     """docs/ACTIVATIONS.md: counted anew, coded as the findings that come with zeroskip say, raced as told."""
     from zeroskip import files, report
-    from zeroskip import reproduce as reproducing
+    from zeroskip import papers as reproducing
     from zeroskip.data import data_folder
 
     with progress_bars() as progress:

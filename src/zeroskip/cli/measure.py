@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zeroskip.cli.words import (
+from zeroskip.cli.options import (
     DATA,
     DOWNLOAD,
     JSON,
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.concepts import Progress
-    from zeroskip.contract import Task
     from zeroskip.measure import Zeros
+    from zeroskip.task_api import Task
 
 BY = ("position", "class", "example")
 EVERY = 20  # batches after which a pass is stored, to be continued
@@ -76,13 +76,13 @@ def measure(
 
 
 def _activations(model: nn.Module, task: Task, out: Path | None, progress: Progress, as_json: bool) -> None:
-    from zeroskip import contract, report
     from zeroskip import measure as measuring
+    from zeroskip import report, task_api
 
     found = _zeros(model, task, out, progress)
-    rows = [asdict(row) for row in measuring.table(model, contract.batch(task)[:1], found)]
+    rows = [asdict(row) for row in measuring.table(model, task_api.batch(task)[:1], found)]
     zeros = {name: asdict(one) for name, one in found.items()}
-    title = f"{contract.name(task)}: zeros between the layers"
+    title = f"{task_api.name(task)}: zeros between the layers"
     show(
         {"layers": rows, "zeros": _small(zeros)}, report.activation_table(rows, title=title), as_json=as_json
     )
@@ -94,21 +94,21 @@ def _activations(model: nn.Module, task: Task, out: Path | None, progress: Progr
 
 def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -> Mapping[str, Zeros]:
     """One pass over the task's examples; with a folder, everything is counted and the pass can be continued."""
-    from zeroskip import contract, runs
     from zeroskip import measure as measuring
+    from zeroskip import run_folder, task_api
 
     if out is None:
-        return measuring.activations(model, contract.examples(task), progress=progress)
-    owner = {"task": contract.identity(task), "weights": runs.fingerprint(model.state_dict())}
-    path = runs.claim(out, owner) / "activations.safetensors"
+        return measuring.activations(model, task_api.examples(task), progress=progress)
+    owner = {"task": task_api.identity(task), "weights": run_folder.fingerprint(model.state_dict())}
+    path = run_folder.claim(out, owner) / "activations.safetensors"
 
     def keep(done: int, sums: dict[str, Any]) -> None:
         if done % EVERY == 0:
-            runs.save_tensors(path, sums)
+            run_folder.save_tensors(path, sums)
 
-    resume = runs.load_tensors(path) if path.exists() else None
-    by = BY if contract.has_classes(task) else ("position", "example")
-    examples = contract.examples(task)
+    resume = run_folder.load_tensors(path) if path.exists() else None
+    by = BY if task_api.has_classes(task) else ("position", "example")
+    examples = task_api.examples(task)
     return measuring.activations(model, examples, by=by, resume=resume, on_batch=keep, progress=progress)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zeroskip.cli.plans import check_file, compare_plans, traced
-from zeroskip.cli.words import (
+from zeroskip.cli.compare_plans import check_file, compare_plans, traced
+from zeroskip.cli.options import (
     DATA,
     DOWNLOAD,
     JSON,
@@ -25,16 +25,17 @@ from zeroskip.cli.words import (
     show,
     trained,
 )
+from zeroskip.cli.simulate import machines
 from zeroskip.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.concepts import Progress, Recipe
-    from zeroskip.contract import Task
     from zeroskip.prune import ActivationPruning
     from zeroskip.prune.plan import Cost
     from zeroskip.simulate import Accelerator
+    from zeroskip.task_api import Task
 
 ACTIVATIONS = typer.Option(
     "--activations",
@@ -99,7 +100,7 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
-    from zeroskip import contract, report, retrain, runs
+    from zeroskip import report, retrain, run_folder, task_api
 
     ways: dict[str, Any]
     train = {"learning_rate_divisor": learning_rate_divisor} if learning_rate_divisor else None
@@ -121,7 +122,7 @@ def prune(
     with progress_bars() as progress:
         check_plan(loaded, weights, pattern, rise, sparsity)
         if while_training:
-            contract.check_on_step(loaded)
+            task_api.check_on_step(loaded)
         model = trained(loaded, weights, progress)
         ways = {
             "pattern": pattern,
@@ -132,7 +133,7 @@ def prune(
         ways |= {"while_training": while_training, "train": train, "cost": (machine, cost)}
         recipe = _recipe(model, loaded, progress, **ways)
         sparse = retrain.loop(model, recipe, loaded, progress=progress)
-    runs.save_tensors(out, sparse.model.state_dict())
+    run_folder.save_tensors(out, sparse.model.state_dict())
     history = [asdict(point) for point in sparse.history]
     show({"written": str(out), "history": history}, report.history_table(sparse.history), as_json=as_json)
     if not as_json:
@@ -163,14 +164,14 @@ def _recipe(
     train: dict[str, Any] | None,
     cost: tuple[Accelerator | None, str],
 ) -> Recipe:
-    from zeroskip import contract, measure
+    from zeroskip import measure, task_api
     from zeroskip import prune as pruning
 
     if sparsity is not None and while_training:
         return pruning.while_training(sparsity, train=train)
     profile = measure.profile(model, task, progress=progress)
     if sparsity is None:
-        rise = contract.one_example(task) if max_error_rise is None else max_error_rise
+        rise = task_api.one_example(task) if max_error_rise is None else max_error_rise
         price = _price(model, task, pattern, *cost)
         return pruning.plan(profile, pattern=pattern, max_error_rise=rise, cost=price, train=train)
     steps = pruning.schedules.cubic(sparsity, rounds or 4)
@@ -179,8 +180,7 @@ def _recipe(
 
 def _cost_machine(words: str | None, cost: str, other_way: bool) -> Accelerator | None:
     """The machine that --cost-on names, looked for before any training."""
-    from zeroskip.cli.simulate import machines
-    from zeroskip.simulate.cost import OF
+    from zeroskip.simulate.plan_cost import OF
 
     if words is None and cost == OF[0]:
         return None
@@ -203,7 +203,7 @@ def _compares(
     compare: bool, cost_on: str | None, cost: str, others: tuple[Any, ...], own: tuple[Any, ...]
 ) -> bool:
     """Whether plans are compared; RecipeError for words that do not go with that."""
-    from zeroskip.simulate.cost import OF
+    from zeroskip.simulate.plan_cost import OF
 
     if not compare and any(one is not None for one in own):
         raise RecipeError("--seeds, --jobs and --markdown go with --compare.")
@@ -256,15 +256,15 @@ def _prune_activations(
     task: Task, weights: Path | None, out: Path, rise: float | None, sigmas: float | None, as_json: bool
 ) -> None:
     """Find thresholds, put them before the layers, write the weights with them."""
-    from zeroskip import contract, report, runs, thresholds
     from zeroskip import prune as pruning
+    from zeroskip import report, run_folder, task_api, thresholds
 
     with progress_bars() as progress:
         model, rise = _start(task, weights, rise, sigmas, progress)
         found = pruning.thresholds(model, task, max_error_rise=rise, progress=progress)
-        runs.save_tensors(out, thresholds.hold_(model, found.thresholds).state_dict())
-        before = contract.evaluate(task, thresholds.release_(model), "test")
-        after = contract.evaluate(task, thresholds.hold_(model, found.thresholds), "test")
+        run_folder.save_tensors(out, thresholds.hold_(model, found.thresholds).state_dict())
+        before = task_api.evaluate(task, thresholds.release_(model), "test")
+        after = task_api.evaluate(task, thresholds.hold_(model, found.thresholds), "test")
     figures = {"written": str(out), "max_error_rise": rise, "removed": found.removed, **_told(found)}
     figures |= {"test_error_before": before, "test_error_after": after}
     show(figures, report.threshold_table(figures), as_json=as_json)
@@ -279,11 +279,11 @@ def _start(
     task: Task, weights: Path | None, rise: float | None, sigmas: float | None, progress: Progress
 ) -> tuple[nn.Module, float]:
     """The network to prune, and by how much its error may rise."""
-    from zeroskip import contract
     from zeroskip import prune as pruning
+    from zeroskip import task_api
 
     if sigmas is None:
-        given = contract.one_example(task) if rise is None else rise
+        given = task_api.one_example(task) if rise is None else rise
         return trained(task, weights, progress), given
     noise = pruning.noise(task, progress=progress)
     if weights is not None:

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from zeroskip.cli.words import DATA, JSON, TASK, app, load_task, progress_bars, say, show
+from zeroskip.cli.options import DATA, JSON, TASK, app, load_task, progress_bars, say, show
 from zeroskip.errors import AcceleratorError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from zeroskip.contract import Task
     from zeroskip.simulate import Accelerator, Estimate, Workload
+    from zeroskip.task_api import Task
 
 ON = typer.Option(
     "--on",
     metavar="MACHINES",
-    help="Machines by name, with commas between them, or a Python file that makes some (zeroskip.simulate.machines has "
+    help="Machines by name, with commas between them, or a Python file that makes some (zeroskip.simulate.chips has "
     "the published ones, to be changed with dataclasses.replace). Default: all published ones.",
 )
 ENERGY = typer.Option(help="Table of energies: han2015, sparseloop, eyeriss2016, eie2016.")
@@ -66,13 +66,13 @@ def simulate(
     Counts are exact for the network's own zeros on real inputs: MACs done, gated (the slot is spent, the energy not)
     and skipped. Two machines whose order changes with the DRAM are named: that is no result.
     """
-    from zeroskip import contract, measure
+    from zeroskip import measure, task_api
     from zeroskip import simulate as simulating
 
     chosen = machines(on)
     points = _points(sweep, chosen, table, jobs)
     loaded = load_task(task, data)
-    works = simulating.of_trace(measure.trace(_model(loaded, weights), contract.batch(loaded)[:batch]))
+    works = simulating.of_trace(measure.trace(_model(loaded, weights), task_api.batch(loaded)[:batch]))
     if sweep:
         settings = {"on": on, "energy": energy, "dram": dram}
         _sweep(works, chosen[0], points, settings, out=out, jobs=jobs, as_json=as_json)
@@ -262,7 +262,7 @@ def _own(path: Path) -> list[Accelerator]:
     found = [one for one in vars(run_file(path)).values() if isinstance(one, Accelerator)]
     if not found:
         raise AcceleratorError(
-            f"{path} makes no Accelerator. Write one: CHIP = dataclasses.replace(machines.SCNN, name='mine')."
+            f"{path} makes no Accelerator. Write one: CHIP = dataclasses.replace(chips.SCNN, name='mine')."
         )
     return found
 
@@ -272,10 +272,10 @@ def _slug(name: str) -> str:
 
 
 def _model(task: Task, path: Path) -> nn.Module:
-    from zeroskip import contract, pack, runs
+    from zeroskip import pack, run_folder, task_api
 
-    stored = pack.decode(pack.load(path)) if path.suffix == ".zs" else runs.load_tensors(path)
-    return contract.model(task, stored)
+    stored = pack.decode(pack.load(path)) if path.suffix == ".zs" else run_folder.load_tensors(path)
+    return task_api.model(task, stored)
 
 
 def _undecided(found: list[Estimate]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zeroskip.cli.words import (
+from zeroskip.cli.options import (
     DATA,
     DOWNLOAD,
     JSON,
@@ -58,7 +58,7 @@ def sparsify(
     Writes report.html, summary.json, model.zs and sparse.safetensors into RUN. Killed at any moment and
     started again with the same words, it continues where it was.
     """
-    from zeroskip import contract, journey, report
+    from zeroskip import journey, report, task_api
 
     loaded = load_task(task, data, download)
     options: dict[str, Any] = {
@@ -76,7 +76,7 @@ def sparsify(
             record = journey.sparsify_seeds(loaded, out, seeds=seeds, progress=progress, **options)
         else:
             record = journey.sparsify(loaded, out, progress=progress, **options)
-    if not as_json and (sizes := contract.split_sizes(loaded)):
+    if not as_json and (sizes := task_api.split_sizes(loaded)):
         say(f"{task}: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " examples")
     tables = [report.summary_table(record), report.layer_table(record)]
     tables += [report.timing_table(timing) for timing in record.timings]
@@ -118,18 +118,18 @@ def pack(
     Without --bits the file holds the very weights. With --bits it holds few values a layer, trained on the task
     (Deep Compression); the error before and after is shown.
     """
-    from zeroskip import contract, report, retrain, runs
     from zeroskip import pack as packing
+    from zeroskip import report, retrain, run_folder, task_api
 
     if epochs is not None and bits is None:
         raise RecipeError("--epochs goes with --bits: without shared values nothing is trained.")
     packing.encode({}, coder=coder)  # an unknown coder is better known before the training
     loaded = load_task(task, data)
-    model = contract.model(loaded, runs.load_tensors(sparse))  # refuses weights of another network
+    model = task_api.model(loaded, run_folder.load_tensors(sparse))  # refuses weights of another network
     small, errors = retrain.as_sparse(model), {}
     if bits is not None:
         with progress_bars() as progress:
-            errors["error_given"] = contract.evaluate(loaded, model, "validation")
+            errors["error_given"] = task_api.evaluate(loaded, model, "validation")
             small = retrain.centroids(
                 small, loaded, bits=bits, progress=progress, epochs=4 if epochs is None else epochs
             )
@@ -160,13 +160,13 @@ def unpack(
 ) -> None:
     """Turn a .zs file back into plain weights, checked, exactly as they were."""
     from zeroskip import pack as packing
-    from zeroskip import runs
+    from zeroskip import run_folder
 
     if prototxt is None:
         tensors = packing.decode(packing.load(packed))
     else:
         tensors = packing.read_deep_compression(packed, prototxt)
-    runs.save_tensors(out, tensors)
+    run_folder.save_tensors(out, tensors)
     if as_json:
         print_json({"written": str(out), "tensors": {name: list(one.shape) for name, one in tensors.items()}})
     else:
@@ -185,16 +185,16 @@ def run(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Run a .zs file beside every dense engine on this machine, and give the error of what runs."""
-    from zeroskip import contract, journey, report
+    from zeroskip import journey, report, task_api
     from zeroskip import pack as packing
     from zeroskip import run as running
 
     loaded = load_task(task, data)
-    model = contract.model(loaded, packing.decode(packing.load(packed)))
+    model = task_api.model(loaded, packing.decode(packing.load(packed)))
     with progress_bars() as progress:
         raced = journey.race(loaded, model, batch=batch, threads=threads, progress=progress)
     program, timings = raced[0][0], [timing for _, timing in raced]
-    error = contract.evaluate(loaded, running.as_module(program, model), "test")
+    error = task_api.evaluate(loaded, running.as_module(program, model), "test")
     figures = {
         "error_run": error,
         "choices": [asdict(one) for one in program.choices],
@@ -218,9 +218,9 @@ def report(
 ) -> None:
     """Write the HTML report of one run, or compare several."""
     from zeroskip import report as reporting
-    from zeroskip import runs
+    from zeroskip import run_folder
 
-    records = [runs.load(one) for one in runs_]
+    records = [run_folder.load(one) for one in runs_]
     path = reporting.html(out or runs_[0] / "report.html", *records)
     table = (
         reporting.summary_table(records[0])

@@ -44,7 +44,7 @@ import numpy as np
 from zeroskip.errors import PackError, RecipeError
 
 if TYPE_CHECKING:
-    from zeroskip.codecs.mixing import Coder, Geometry
+    from zeroskip.codecs.context_mixing import Coder, Geometry
 
 MAX_LEVELS = 65_536
 MAX_COLUMNS = 1 << 20  # the model holds about 100 bytes for each, however few the data are
@@ -143,36 +143,38 @@ def _walk(
     coder: Coder, mask: np.ndarray, shape: tuple[int, ...], codes: np.ndarray | None, levels: int
 ) -> np.ndarray:
     """Write the mask (rows, columns + 1) and its codes; or, without codes, fill in the mask and return them."""
-    from zeroskip.codecs import mixing
+    from zeroskip.codecs import context_mixing
 
-    side = mixing.code_number(coder, _side(mask, shape), 8) if len(shape) == 2 else 0
+    side = context_mixing.code_number(coder, _side(mask, shape), 8) if len(shape) == 2 else 0
     if side and (side < 2 or _columns(shape) % side**2):
         raise PackError(f"{_columns(shape):,} columns are no images of {side} x {side}")
     geometry = _geometry(shape, side)
     columns, rows = np.append(mask[:, :-1].any(0), False), np.append(mask.any(1), False)
     before = np.arange(-1, len(mask) - 1, dtype=np.int32)[None]  # (1, rows) the row before each
     before[0, 0] = len(mask)
-    mixing.code_flags(coder, mixing.new_mixer(0, 1, *_tables()), columns, geometry.near)
-    mixing.code_flags(coder, mixing.new_mixer(0, 1, *_tables()), rows, before)
-    mixer = mixing.new_mixer(mixing.POSITION_ESTIMATES, mixing.POSITION_CONTEXTS, *_tables())
-    mixing.code_mask(coder, mixer, mask, rows, columns, geometry)
+    context_mixing.code_flags(coder, context_mixing.new_mixer(0, 1, *_tables()), columns, geometry.near)
+    context_mixing.code_flags(coder, context_mixing.new_mixer(0, 1, *_tables()), rows, before)
+    mixer = context_mixing.new_mixer(
+        context_mixing.POSITION_ESTIMATES, context_mixing.POSITION_CONTEXTS, *_tables()
+    )
+    context_mixing.code_mask(coder, mixer, mask, rows, columns, geometry)
     same_flags = np.array_equal(columns, mask.any(0)) and np.array_equal(rows[:-1], mask.any(1))
     if not same_flags or (len(shape) == 2 and side != _side(mask, shape)):
         raise PackError("its positions contradict what is said about them before")
     if codes is None:
         codes = np.zeros(np.count_nonzero(mask), np.int64)
-    mixer = mixing.new_mixer(0, mixing.CODE_CONTEXTS, *_tables())
-    mixing.code_codes(coder, mixer, mask, codes, levels, geometry)
+    mixer = context_mixing.new_mixer(0, context_mixing.CODE_CONTEXTS, *_tables())
+    context_mixing.code_codes(coder, mixer, mask, codes, levels, geometry)
     return codes
 
 
 def _coder(data: np.ndarray, *, reading: bool) -> Coder:
     """At its start: the whole interval, and, when reading, the first five bytes."""
-    from zeroskip.codecs import mixing
+    from zeroskip.codecs import context_mixing
 
     value = int.from_bytes(data[:5].tobytes().ljust(5, b"\0"), "big") if reading else 0
-    state = np.array([0, (1 << mixing.WINDOW) - 1, 0, value, reading], np.int64)
-    return mixing.Coder(state, data)
+    state = np.array([0, (1 << context_mixing.WINDOW) - 1, 0, value, reading], np.int64)
+    return context_mixing.Coder(state, data)
 
 
 def _last(coder: Coder) -> bytes:
@@ -183,9 +185,9 @@ def _last(coder: Coder) -> bytes:
 
 @cache
 def _tables() -> tuple[np.ndarray, np.ndarray]:
-    from zeroskip.codecs import mixing
+    from zeroskip.codecs import context_mixing
 
-    return mixing.tables()
+    return context_mixing.tables()
 
 
 def _as_rows(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -208,7 +210,7 @@ def _check_columns(shape: tuple[int, ...]) -> None:
 
 def _geometry(shape: tuple[int, ...], side: int) -> Geometry:
     """Neighbours in the kernels of a convolution, or in images of side x side pixels; none if side is 0."""
-    from zeroskip.codecs import mixing
+    from zeroskip.codecs import context_mixing
 
     columns = _columns(shape)
     j = np.arange(columns, dtype=np.int32)
@@ -226,7 +228,7 @@ def _geometry(shape: tuple[int, ...], side: int) -> Geometry:
         near[k] = at(step, np.int32(columns))
     for k, step in enumerate(AROUND):
         around[k] = at(step, j)
-    return mixing.Geometry(tile, near, around)
+    return context_mixing.Geometry(tile, near, around)
 
 
 def _side(mask: np.ndarray, shape: tuple[int, ...]) -> int:

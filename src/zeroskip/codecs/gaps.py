@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 
-from zeroskip.codecs import stream
+from zeroskip.codecs import bit_stream
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function, detect
 from zeroskip.errors import PackError, RecipeError
 
@@ -30,7 +30,7 @@ def encode(mask: np.ndarray, width: int) -> bytes:
     '70'
     """
     codes = symbols(mask, width)
-    return stream.write(codes, np.broadcast_to(np.uint8(width), codes.shape))
+    return bit_stream.write(codes, np.broadcast_to(np.uint8(width), codes.shape))
 
 
 def decode(data: bytes, size: int, nonzeros: int, width: int) -> np.ndarray:
@@ -54,12 +54,12 @@ def positions(data: bytes, size: int, nonzeros: int, width: int) -> np.ndarray:
     array([1, 5])
     """
     escape = _escape(width)
-    codes = stream.read_fixed(data, 8 * len(data) // width, width)  # left-over bits may read as codes too
+    codes = bit_stream.read_fixed(data, 8 * len(data) // width, width)  # left-over bits may read as codes too
     found = np.flatnonzero(codes != escape)
     if len(found) < nonzeros:
         raise PackError(f"{len(data):,} bytes of gaps hold fewer than {nonzeros:,} positions")
     codes = codes[: found[nonzeros - 1] + 1 if nonzeros else 0]
-    stream.check_end(data, width * len(codes), f"{nonzeros:,} gaps")
+    bit_stream.check_end(data, width * len(codes), f"{nonzeros:,} gaps")
     return places(codes, size, nonzeros, width)
 
 

@@ -25,7 +25,7 @@ from itertools import groupby
 
 import numpy as np
 
-from zeroskip.codecs import stream
+from zeroskip.codecs import bit_stream
 from zeroskip.errors import PackError
 
 MAX_ALPHABET = 1 << 16
@@ -68,8 +68,8 @@ def encode(symbols: np.ndarray, lengths: np.ndarray) -> bytes:
     codes = np.zeros(len(lengths), np.int64)
     codes[order] = ordered
     widths = _widths(symbols, lengths)
-    lane = stream.lane_codes(len(symbols), int(lengths.max(initial=0)))
-    return _entries(widths, lane) + stream.write(codes[symbols], widths)
+    lane = bit_stream.lane_codes(len(symbols), int(lengths.max(initial=0)))
+    return _entries(widths, lane) + bit_stream.write(codes[symbols], widths)
 
 
 def decode(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
@@ -86,14 +86,14 @@ def decode(data: bytes, count: int, lengths: np.ndarray) -> np.ndarray:
         return _all_one(data, count, order)
     entries = (order.astype(np.uint32) << np.uint32(8)) | lengths[order]
     table = np.repeat(entries, 1 << (widest - lengths[order].astype(np.int64)))  # (2^widest,)
-    lane = stream.lane_codes(count, widest)
-    head = (stream.LANES - 1) * _ENTRY if lane else 0
+    lane = bit_stream.lane_codes(count, widest)
+    head = (bit_stream.LANES - 1) * _ENTRY if lane else 0
     starts = [int.from_bytes(data[at : at + _ENTRY], "little") for at in range(0, head, _ENTRY)]
-    starts = [0, *starts] if lane else [0] * stream.LANES
-    symbols, ends = stream.read(data[head:], starts, lane, count, table)
+    starts = [0, *starts] if lane else [0] * bit_stream.LANES
+    symbols, ends = bit_stream.read(data[head:], starts, lane, count, table)
     if lane and ends[:-1].tolist() != starts[1:]:
         raise PackError("the lanes of its Huffman codes do not end where the next ones begin")
-    stream.check_end(data[head:], int(ends[-1]), f"{count:,} Huffman codes")
+    bit_stream.check_end(data[head:], int(ends[-1]), f"{count:,} Huffman codes")
     return symbols
 
 
@@ -209,13 +209,15 @@ def _widths(symbols: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def _head_bits(count: int, lengths: np.ndarray) -> int:
-    lane = stream.lane_codes(count, int(lengths.max(initial=0)))
-    return 8 * _ENTRY * (stream.LANES - 1) if lane else 0
+    lane = bit_stream.lane_codes(count, int(lengths.max(initial=0)))
+    return 8 * _ENTRY * (bit_stream.LANES - 1) if lane else 0
 
 
 def _entries(widths: np.ndarray, lane: int) -> bytes:
     """Where the lanes after the first begin, if there are any."""
-    parts = [widths[lane * number : lane * (number + 1)] for number in range(stream.LANES - 1 if lane else 0)]
+    parts = [
+        widths[lane * number : lane * (number + 1)] for number in range(bit_stream.LANES - 1 if lane else 0)
+    ]
     starts = np.cumsum([int(part.sum(dtype=np.int64)) for part in parts])
     return b"".join(int(start).to_bytes(_ENTRY, "little") for start in starts)
 

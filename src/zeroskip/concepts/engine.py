@@ -43,6 +43,11 @@ class Precision:
 class Kernel:
     """One way to compute a layer on batches shaped (batch, *input_shape).
 
+    name       what tables show and files store, e.g. "gaps_int8"; nothing is read out of it
+    method     the algorithm: "sell", "baked", "gather", ...
+    element    the type of inputs, products and sums: "fp32", "fp16", "bf16"
+    weights    how weights are stored: "fp32", "fp16", "bf16", "int8" or "codes"
+    skips      the zeros that it does not compute: those of "weights", of "inputs", of "both", of "nothing"
     accepts    (layer, machine, precision) -> None, or the reason why this kernel cannot run it
     build      (layer, machine, precision, relu) -> function of the input tensor; relu is fused in
     reference  (layer, input, relu) -> output, in plain PyTorch; what the kernel rounds is rounded here alike
@@ -51,9 +56,13 @@ class Kernel:
     """
 
     name: str
+    method: str
     accepts: Callable[[Layer, Machine, Precision], str | None]
     build: Callable[[Layer, Machine, Precision, bool], Callable[[Tensor], Tensor]]
     reference: Callable[[Layer, Tensor, bool], Tensor]
+    element: str = "fp32"
+    weights: str = "fp32"
+    skips: str = "weights"
     layout: str = "rows"
     tolerance: float = 3e-5
     suits: Callable[[Layer, Tensor], str | None] = lambda layer, x: None

@@ -1,5 +1,5 @@
 """Real data sets as tensors, one file each. Nothing is downloaded unless asked."""
 
-from zeroskip.data.split import Split, Splits, data_folder
+from zeroskip.data.splits import Split, Splits, data_folder
 
 __all__ = ["Split", "Splits", "data_folder"]

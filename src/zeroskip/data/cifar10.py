@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from zeroskip.data import npz
-from zeroskip.data.split import Split, Splits, data_folder, hold_out
+from zeroskip.data.splits import Split, Splits, data_folder, hold_out
 from zeroskip.errors import DataError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from sklearn.datasets import load_digits
 
-from zeroskip.data.split import Split, Splits, hold_out
+from zeroskip.data.splits import Split, Splits, hold_out
 
 HELD_OUT = 360
 

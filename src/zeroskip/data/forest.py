@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from zeroskip.data import npz
-from zeroskip.data.split import Split, Splits, data_folder, hold_out
+from zeroskip.data.splits import Split, Splits, data_folder, hold_out
 
 HELD_OUT = 10_000
 NUMERIC, WILDERNESS, SOIL, COVERS = 10, 4, 40, 7

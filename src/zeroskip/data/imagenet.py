@@ -31,7 +31,7 @@ from PIL import Image
 from torch import Tensor
 
 from zeroskip import files
-from zeroskip.data.split import Split, hold_out
+from zeroskip.data.splits import Split, hold_out
 from zeroskip.errors import DataError
 
 CLASSES = 1000

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from zeroskip import files
-from zeroskip.data.split import Split, Splits, data_folder, hold_out
+from zeroskip.data.splits import Split, Splits, data_folder, hold_out
 from zeroskip.errors import DataError
 
 HELD_OUT = 10_000

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 import llvmlite.binding as llvm
 
 from zeroskip.concepts import Machine
-from zeroskip.emit.cache import cached
-from zeroskip.emit.call import function
+from zeroskip.emit.code_cache import cached
+from zeroskip.emit.python_call import function
 
 POINTER = "ptr"
 INTEGER = "i64"

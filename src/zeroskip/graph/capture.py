@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
-from zeroskip.graph.fold import fold_norm
+from zeroskip.graph.fold_norms import fold_norm
 from zeroskip.graph.layers import evaluating, per_example
-from zeroskip.graph.operations import Constants, bind, known_arguments, title
+from zeroskip.graph.torch_operations import Constants, bind, known_arguments, title
 
 ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)

@@ -2,12 +2,12 @@
 
 from zeroskip.graph import record as trace
 from zeroskip.measure.activations import Zeros, activations, results
-from zeroskip.measure.compression import Compressed, Traffic, compression, traffic
 from zeroskip.measure.cost import Cost, cost
+from zeroskip.measure.map_compression import Compressed, Traffic, compression, traffic
 from zeroskip.measure.profile import histogram, profile
 from zeroskip.measure.sensitivity import sensitivity
-from zeroskip.measure.sums import Count, Spread, Sums
-from zeroskip.measure.table import Row, table
+from zeroskip.measure.shape_table import Row, table
+from zeroskip.measure.zero_sums import Count, Spread, Sums
 
 __all__ = [
     "Compressed",

@@ -18,8 +18,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from zeroskip.concepts import Progress, silent
 from zeroskip.errors import DataError, ModelError
 from zeroskip.graph import evaluating
-from zeroskip.measure.outputs import Outputs
-from zeroskip.measure.sums import BY, Batch, Count, Sums, add_, count
+from zeroskip.measure.layer_outputs import Outputs
+from zeroskip.measure.zero_sums import BY, Batch, Count, Sums, add_, count
 from zeroskip.measure.zeros import Room, Tally, tally
 
 COUNTED = (nn.Linear, nn.Conv2d, nn.RNNBase)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor, nn
 
-from zeroskip import contract
+from zeroskip import task_api
 from zeroskip.concepts import Histogram, Layer, LayerProfile, Profile, Progress, silent, weight_sparsity
 from zeroskip.errors import ModelError
 from zeroskip.graph import layers
@@ -14,7 +14,7 @@ from zeroskip.measure.cost import cost
 from zeroskip.measure.sensitivity import sensitivity
 
 
-def profile(model: nn.Module, task: contract.Task, *, progress: Progress = silent) -> Profile:
+def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silent) -> Profile:
     """Cost, zeros, histogram and sensitivity of each layer that runs on the task's batch.
 
     Decisions are made on these figures, so the error is that of the validation split. The model comes back
@@ -23,16 +23,16 @@ def profile(model: nn.Module, task: contract.Task, *, progress: Progress = silen
     >>> profile(model, tasks.digits).layer("fc1").sensitivity[0.9]
     0.21
     """
-    contract.check_finite(model)
-    found = _unshared(layers(model, contract.batch(task)[:1]))
+    task_api.check_finite(model)
+    found = _unshared(layers(model, task_api.batch(task)[:1]))
     if not found:
         raise ModelError("the network runs no linear or convolution layer. There is nothing to prune in it.")
-    costs = cost(model, contract.batch(task)[:1])
-    zeros = activations(model, contract.batches(task))
-    error = contract.evaluate(task, model, "validation")
+    costs = cost(model, task_api.batch(task)[:1])
+    zeros = activations(model, task_api.batches(task))
+    error = task_api.evaluate(task, model, "validation")
     curves = sensitivity(
         model,
-        lambda one: contract.probe(task, one),
+        lambda one: task_api.probe(task, one),
         names=[layer.name for layer in found],
         progress=progress,
     )

@@ -75,12 +75,14 @@ def tally(tensor: Tensor, room: Room, *, maps: bool, positions: bool = False) ->
     array([2, 1])
     """
     # Not above: the import of numba takes 0.3 seconds, which only those should wait who count.
-    from zeroskip.measure import scan
+    from zeroskip.measure import zero_count_loops
 
     blocks, outside, shape = _blocks(tensor.detach().cpu(), maps)
     bits = _bits(blocks)
     count, channels = len(blocks), blocks.shape[1 if outside else 2]
-    over_places, over_channels = (scan.over_last, scan.over_middle)[:: 1 if outside else -1]
+    over_places, over_channels = (zero_count_loops.over_last, zero_count_loops.over_middle)[
+        :: 1 if outside else -1
+    ]
     by_channel, by_example = room.zeros(channels), room.zeros(count)
     nonfinite = int(over_places(*bits, by_channel, by_example))
     if not positions:

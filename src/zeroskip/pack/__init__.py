@@ -8,7 +8,7 @@ foreign.py     files of others
 """
 
 from zeroskip.pack.container import escapes, from_bytes, load, save, to_bytes
+from zeroskip.pack.deep_compression_file import read_deep_compression
 from zeroskip.pack.encode import decode, encode
-from zeroskip.pack.foreign import read_deep_compression
 
 __all__ = ["decode", "encode", "escapes", "from_bytes", "load", "read_deep_compression", "save", "to_bytes"]

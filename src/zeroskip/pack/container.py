@@ -50,9 +50,9 @@ import safetensors.numpy
 from zeroskip import files
 from zeroskip.concepts import Packed, PackedTensor
 from zeroskip.errors import PackError
-from zeroskip.pack import record
-from zeroskip.pack.record import FILE, Reader
+from zeroskip.pack import tensor_record
 from zeroskip.pack.tensor import check
+from zeroskip.pack.tensor_record import FILE, Reader
 from zeroskip.pack.varint import varint
 
 MAGIC = b"ZSKP"
@@ -116,7 +116,9 @@ def serialize(tensors: tuple[PackedTensor, ...]) -> bytes:
     >>> serialize(packed.tensors) == to_bytes(packed)
     True
     """
-    content = b"".join([varint(len(tensors)), *(part for one in tensors for part in record.write(one))])
+    content = b"".join(
+        [varint(len(tensors)), *(part for one in tensors for part in tensor_record.write(one))]
+    )
     body = b"".join([MAGIC, bytes([VERSION]), _crc(content), content])
     return safetensors.numpy.save({"zs": np.frombuffer(body, np.uint8)})
 
@@ -127,7 +129,7 @@ def ledger(tensors: tuple[PackedTensor, ...], file_bytes: int) -> dict[str, dict
     >>> ledger(encode({"fc.bias": torch.tensor([0.0, 1.5])}).tensors, 95)["fc.bias"]
     {'values': 4, 'positions': 1, 'codebook': 0, 'tables': 0, 'header': 13}
     """
-    entries = {one.name: _entry(*map(len, record.write(one))) for one in tensors}
+    entries = {one.name: _entry(*map(len, tensor_record.write(one))) for one in tensors}
     rest = file_bytes - sum(sum(entry.values()) for entry in entries.values())
     return {**entries, FILE: _entry(rest, 0, 0, 0, 0)}
 
@@ -168,9 +170,9 @@ def _parse(content: bytes) -> tuple[PackedTensor, ...]:
 
 
 def _parse_tensor(reader: Reader) -> PackedTensor:
-    name = record.read_name(reader)
+    name = tensor_record.read_name(reader)
     try:
-        one, lengths = record.read(name, reader)
+        one, lengths = tensor_record.read(name, reader)
         check(one, lengths=lengths)
     except PackError as fact:
         raise PackError(f'tensor "{name}": {fact}') from None

@@ -10,8 +10,8 @@ from zeroskip.concepts import Packed, PackedTensor, Sparse
 from zeroskip.errors import PackError
 from zeroskip.pack import container
 from zeroskip.pack.positions import WIDTHS
-from zeroskip.pack.record import check_name
 from zeroskip.pack.tensor import CODERS, decode_tensor, encode_tensor
+from zeroskip.pack.tensor_record import check_name
 
 
 def encode(

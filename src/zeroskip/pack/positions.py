@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from zeroskip.codecs import arithmetic, bitmask, gaps, huffman, stream
+from zeroskip.codecs import arithmetic, bit_stream, bitmask, gaps, huffman
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
 from zeroskip.pack.values import huffman_bytes
@@ -89,8 +89,8 @@ def decode(packed: PackedTensor, size: int, lengths: np.ndarray) -> np.ndarray |
     width, count = gap_width(coding), nonzeros + packed.escapes
     if coding.startswith("huffman"):
         return gaps.places(huffman.decode(data, count, lengths), size, nonzeros, width)
-    codes = stream.read_fixed(data, count, width)
-    stream.check_end(data, count * width, f"{count:,} gaps")
+    codes = bit_stream.read_fixed(data, count, width)
+    bit_stream.check_end(data, count * width, f"{count:,} gaps")
     return gaps.places(codes, size, nonzeros, width)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from zeroskip.codecs import arithmetic
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
-from zeroskip.pack import positions, record, values
-from zeroskip.pack.record import DTYPES, Lengths, elements, read_tables, stored_values
+from zeroskip.pack import positions, tensor_record, values
+from zeroskip.pack.tensor_record import DTYPES, Lengths, elements, read_tables, stored_values
 
 CODERS = ("fixed", "huffman", "arithmetic")
 
@@ -32,7 +32,7 @@ def encode_tensor(name: str, tensor: Tensor, *, coder: str, index_bits: int | No
     found = [_encoded(name, dtype, shape, raw, levels, *pair) for pair in codings]
     most = positions.MOST_PER_BYTE  # elements, or a reader refuses
     found[1:] = [one for one in found[1:] if len(raw) <= most * len(one.positions or one.values)]
-    return min(found, key=lambda one: sum(map(len, record.write(one))))
+    return min(found, key=lambda one: sum(map(len, tensor_record.write(one))))
 
 
 def decode_tensor(packed: PackedTensor) -> Tensor:
@@ -134,7 +134,7 @@ def _encoded(
 
 def _contents(packed: PackedTensor, lengths: Lengths | None = None) -> tuple[np.ndarray | slice, np.ndarray]:
     """Which elements are stored, and their bits (stored values,); PackError where the parts do not fit."""
-    record.check_fields(packed)
+    tensor_record.check_fields(packed)
     exact = packed.values_coding == "exact"
     book = np.zeros(0, np.uint8) if exact else values.entries(packed)
     if lengths is None:

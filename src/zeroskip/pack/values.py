@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from zeroskip.codecs import huffman, stream
+from zeroskip.codecs import bit_stream, huffman
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
 from zeroskip.pack.varint import varint
@@ -89,7 +89,7 @@ def encode(codes: np.ndarray, levels: int, coding: str) -> tuple[bytes, bytes]:
     (b'\\xb0', b'')
     """
     if coding == "fixed":
-        return stream.write(codes, np.broadcast_to(np.uint8(code_width(levels)), codes.shape)), b""
+        return bit_stream.write(codes, np.broadcast_to(np.uint8(code_width(levels)), codes.shape)), b""
     lengths = huffman.lengths(np.bincount(codes, minlength=levels))
     return huffman.encode(codes, lengths), huffman.table(lengths)
 
@@ -105,8 +105,8 @@ def decode(packed: PackedTensor, count: int, levels: int, lengths: np.ndarray) -
     """
     if packed.values_coding == "huffman":
         return huffman.decode(packed.values, count, lengths)
-    codes = stream.read_fixed(packed.values, count, code_width(levels))
-    stream.check_end(packed.values, count * code_width(levels), f"{count:,} codes")
+    codes = bit_stream.read_fixed(packed.values, count, code_width(levels))
+    bit_stream.check_end(packed.values, count * code_width(levels), f"{count:,} codes")
     if codes.max(initial=0) >= levels:
         raise PackError(f"a code is {codes.max():,}, and its codebook has {levels:,} entries")
     return codes

@@ -1,17 +1,17 @@
 """Decide which weights and small activations go: scores, masks, thresholds, and the plan for a whole network."""
 
 from zeroskip.prune import schedules, scores
-from zeroskip.prune.activations import ActivationPruning, Judged, LayerMacs, judge
-from zeroskip.prune.chance import probabilistic
-from zeroskip.prune.choose import choose, quality, quality_threshold, spread
+from zeroskip.prune.activation_pruning import ActivationPruning, Judged, LayerMacs, judge
 from zeroskip.prune.edits import rebuild, relu_edits, threshold_edits
+from zeroskip.prune.mask_choice import choose, quality, quality_threshold, spread
 from zeroskip.prune.masks import apply_, check_names, is_masked, parameters, remove_, update_, weights
 from zeroskip.prune.neurons import DeadCount, compact, dead_counts, dead_neurons, left_alone
-from zeroskip.prune.noise import Noise, noise
 from zeroskip.prune.plan import allocate, check, plan, while_training
+from zeroskip.prune.random_pruning import probabilistic
 from zeroskip.prune.scores import magnitude
 from zeroskip.prune.teal import teal
 from zeroskip.prune.threshold_search import thresholds
+from zeroskip.prune.training_noise import Noise, noise
 
 __all__ = [
     "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "apply_", "check", "check_names",

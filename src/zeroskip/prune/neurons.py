@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from zeroskip.concepts import Edits, Layer
 from zeroskip.errors import ModelError
 from zeroskip.graph import forward
-from zeroskip.graph.flow import Flow, Stage, follow
+from zeroskip.graph.channel_flow import Flow, Stage, follow
 from zeroskip.prune.edits import plain_copy, rebuild, threshold_edits
 from zeroskip.thresholds import held
 

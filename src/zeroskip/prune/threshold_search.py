@@ -10,10 +10,10 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from zeroskip import contract
+from zeroskip import task_api
 from zeroskip.concepts import Progress, silent
 from zeroskip.errors import RecipeError, TaskError
-from zeroskip.prune.activations import ActivationPruning, Judged, dead, look
+from zeroskip.prune.activation_pruning import ActivationPruning, Judged, dead, look
 from zeroskip.prune.masks import check_names
 from zeroskip.thresholds import held, hold_, release_
 
@@ -31,7 +31,7 @@ Levels = dict[str, int]
 
 def thresholds(
     model: nn.Module,
-    task: contract.Task,
+    task: task_api.Task,
     *,
     max_error_rise: float,
     layers: Sequence[str] | None = None,
@@ -67,7 +67,7 @@ def thresholds(
     given = look(deepcopy(model), task) if own else before
     if not math.isfinite(given.error):
         raise TaskError(
-            f"{contract.name(task)}: evaluate(model) returned {given.error}, not a finite number, for the network as "
+            f"{task_api.name(task)}: evaluate(model) returned {given.error}, not a finite number, for the network as "
             f"it is. Start from one that works."
         )
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
@@ -93,7 +93,7 @@ class _Search:
     def __init__(
         self,
         model: nn.Module,
-        task: contract.Task,
+        task: task_api.Task,
         before: Judged,
         bound: float,
         evaluations: int,
@@ -211,7 +211,7 @@ class _Search:
         return self.before
 
 
-def _candidates(model: nn.Module, task: contract.Task) -> tuple[Judged, dict[str, list[float]]]:
+def _candidates(model: nn.Module, task: task_api.Task) -> tuple[Judged, dict[str, list[float]]]:
     """What the network does as it is, and for each layer the thresholds to try, rising from 0."""
     kept: dict[str, list[Tensor]] = {}
 

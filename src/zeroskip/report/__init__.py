@@ -9,18 +9,24 @@ rows and zeros of `measure`     -> activations_html       -> zeros.html
 from __future__ import annotations
 
 from zeroskip.report.activation_page import activations_markdown
-from zeroskip.report.activations import activation_sections, activation_table, activations_html
+from zeroskip.report.activation_tables import activation_sections, activation_table, activations_html
 from zeroskip.report.grid import Grid
+from zeroskip.report.number_format import (
+    show_bytes,
+    show_count,
+    show_error,
+    show_seconds,
+    show_share,
+    show_times,
+)
 from zeroskip.report.page import html
-from zeroskip.report.reproduction import (
+from zeroskip.report.paper_tables import (
     reproduction_html,
     reproduction_markdown,
     reproduction_summary,
     reproduction_tables,
 )
-from zeroskip.report.simulation import layer_cost_table, machine_table, sweep_table
-from zeroskip.report.simulation_page import simulation_html, sweep_html
-from zeroskip.report.text import (
+from zeroskip.report.run_tables import (
     choice_table,
     comparison_table,
     history_table,
@@ -31,8 +37,9 @@ from zeroskip.report.text import (
     summary_table,
     timing_table,
 )
-from zeroskip.report.thresholds import threshold_table
-from zeroskip.report.words import show_bytes, show_count, show_error, show_seconds, show_share, show_times
+from zeroskip.report.simulation_page import simulation_html, sweep_html
+from zeroskip.report.simulation_tables import layer_cost_table, machine_table, sweep_table
+from zeroskip.report.threshold_table import threshold_table
 
 __all__ = [
     "Grid",

@@ -7,8 +7,8 @@ from math import exp, log
 from statistics import mean
 from typing import Any
 
-from zeroskip.report.activations import activation_table
-from zeroskip.report.words import show_count, show_seconds, show_share
+from zeroskip.report.activation_tables import activation_table
+from zeroskip.report.number_format import show_count, show_seconds, show_share
 
 Row = Mapping[str, Any]
 Rows = Sequence[Row]

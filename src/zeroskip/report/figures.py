@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from zeroskip.concepts import LayerProfile, Point, Record
-from zeroskip.report.text import chosen, run_names
-from zeroskip.report.words import LEDGER_PARTS, show_error, show_share
+from zeroskip.report.number_format import LEDGER_PARTS, show_error, show_share
+from zeroskip.report.run_tables import chosen, run_names
 
 MOST_HISTOGRAMS = 12
 MOST_TENSORS = 24

@@ -13,11 +13,11 @@ from plotly.offline import get_plotlyjs
 from zeroskip import files
 from zeroskip.concepts import Record
 from zeroskip.errors import RunError
-from zeroskip.report import figures, text
+from zeroskip.report import figures, run_tables
 from zeroskip.report.captions import CAPTIONS
 from zeroskip.report.figures import Plot
 from zeroskip.report.grid import Grid
-from zeroskip.report.words import show_count
+from zeroskip.report.number_format import show_count
 
 
 @dataclass(frozen=True)
@@ -65,23 +65,31 @@ def one_run(record: Record) -> list[Section]:
     >>> [section.title for section in one_run(record)][:2]
     ['Verdict', 'Time on this machine']
     """
-    seeds = [text.seeds_table(record)] if len(record.summary.get("runs") or ()) > 1 else []
+    seeds = [run_tables.seeds_table(record)] if len(record.summary.get("runs") or ()) > 1 else []
     parts = [
-        _verdict("Verdict", record, [text.summary_table(record), *seeds]),
-        _section("Time on this machine", grids=[text.timing_table(timing) for timing in record.timings]),
+        _verdict("Verdict", record, [run_tables.summary_table(record), *seeds]),
         _section(
-            "Layer by layer", grids=[text.layer_table(record)], details=[text.choice_table(record.choices)]
+            "Time on this machine", grids=[run_tables.timing_table(timing) for timing in record.timings]
         ),
-        _section("Where the zeros are", figures.layers(record), details=[text.profile_table(record.profile)]),
+        _section(
+            "Layer by layer",
+            grids=[run_tables.layer_table(record)],
+            details=[run_tables.choice_table(record.choices)],
+        ),
+        _section(
+            "Where the zeros are", figures.layers(record), details=[run_tables.profile_table(record.profile)]
+        ),
         _section("How much each layer minds", figures.sensitivity(record)),
         _section(
             "Error against weights kept",
             figures.trade_off(record),
-            details=[text.history_table(record.history)],
+            details=[run_tables.history_table(record.history)],
         ),
         _section("Weights before and after", figures.histograms(record)),
         _section("What the first layer keeps", figures.first_layer(record)),
-        _section("Where the bytes go", figures.ledger(record), details=[text.ledger_table(record.ledger)]),
+        _section(
+            "Where the bytes go", figures.ledger(record), details=[run_tables.ledger_table(record.ledger)]
+        ),
     ]
     return [part for part in parts if not part.empty]
 
@@ -95,13 +103,13 @@ def several_runs(records: Sequence[Record]) -> list[Section]:
     first = Section(
         "Comparison",
         CAPTIONS["Comparison"],
-        [text.comparison_table(records)],
+        [run_tables.comparison_table(records)],
         figures.comparison(records),
         linked=True,
     )
-    names = text.run_names(records)
+    names = run_tables.run_names(records)
     each = [
-        _verdict(name, record, [text.summary_table(record)])
+        _verdict(name, record, [run_tables.summary_table(record)])
         for name, record in zip(names, records, strict=True)
     ]
     return [first, *each]
@@ -117,13 +125,15 @@ def _verdict(title: str, record: Record, grids: Sequence[Grid]) -> Section:
     value = record.summary.get
     splits = ", ".join(f"{name} {show_count(count)}" for name, count in (value("splits") or {}).items())
     caption = f"Examples: {splits}." if splits else ""
-    marks = {text.mark(dense, sparse) if sure else "" for *_, dense, sparse, sure in text.races(record)}
+    marks = {
+        run_tables.mark(dense, sparse) if sure else "" for *_, dense, sparse, sure in run_tables.races(record)
+    }
     mood = marks.pop() if len(marks) == 1 else ""
     return Section(title, caption, grids, verdict=value("verdict") or "", mood=mood)
 
 
 def _task(record: Record) -> str:
-    return str(record.summary.get("task") or text.run_names([record])[0])
+    return str(record.summary.get("task") or run_tables.run_names([record])[0])
 
 
 def render(title: str, sections: Sequence[Section]) -> str:

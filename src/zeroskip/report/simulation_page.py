@@ -14,9 +14,9 @@ import plotly.graph_objects as go
 from zeroskip import files
 from zeroskip.report.figures import ACCENT, BROKEN, GOOD, GREY, HUES, PALE, Plot, blank, label
 from zeroskip.report.grid import Grid
+from zeroskip.report.number_format import show_count, show_share, show_times
 from zeroskip.report.page import Section, render
-from zeroskip.report.simulation import Told, layer_cost_table, machine_table, sweep_table
-from zeroskip.report.words import show_count, show_share, show_times
+from zeroskip.report.simulation_tables import Told, layer_cost_table, machine_table, sweep_table
 
 KINDS = {
     "done": GOOD, "gated": PALE, "useless": "#c04f9b", "fragmentation": "#e0862c", "imbalance": ACCENT,

@@ -1,6 +1,6 @@
 """Give the accuracy back: prune, retrain, repeat."""
 
-from zeroskip.retrain.activations import ReluOutputs, activation_hoyer, activation_l1, raising
+from zeroskip.retrain.activation_penalties import ReluOutputs, activation_hoyer, activation_l1, raising
 from zeroskip.retrain.centroids import centroids, widths
 from zeroskip.retrain.dropout import dropout_layers, rescaled_dropout
 from zeroskip.retrain.loop import as_sparse, loop, train

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from zeroskip import contract, prune, sharing
+from zeroskip import codebooks, prune, task_api
 from zeroskip.concepts import Progress, Sparse, silent
 from zeroskip.errors import RecipeError
 from zeroskip.retrain.loop import as_sparse, point, train
@@ -20,7 +20,7 @@ from zeroskip.retrain.loop import as_sparse, point, train
 
 def centroids(
     sparse: Sparse,
-    task: contract.Task,
+    task: task_api.Task,
     *,
     bits: int | Mapping[str, int] = 5,
     bias_bits: int = 6,
@@ -46,23 +46,23 @@ def centroids(
     model = deepcopy(sparse.model)
     shared_bits = widths(model, bits, bias_bits)
     torch.manual_seed(seed)
-    start_only = sharing.release_(sharing.hold_(deepcopy(model), shared_bits, start=start))
+    start_only = codebooks.release_(codebooks.hold_(deepcopy(model), shared_bits, start=start))
     shared = [_judged(start_only, task, sparse, max_error)]
     keywords = {**_gentle(task), **keywords}
     if keywords["epochs"] != 0:
         path = None if folder is None else Path(folder)
         torch.manual_seed(seed)  # random starts are the same again, also after a stop
-        sharing.hold_(model, shared_bits, start=start)
+        codebooks.hold_(model, shared_bits, start=start)
         try:
             train(task, model, stage="centroids", seed=seed, folder=path, progress=progress, **keywords)
         finally:
-            sharing.release_(model)
+            codebooks.release_(model)
         shared.append(_judged(model, task, sparse, max_error))
     best = min(shared, key=lambda one: one.history[-1].error)
     return best if best.history[-1].good else replace(sparse, history=best.history)
 
 
-def _gentle(task: contract.Task) -> dict[str, Any]:
+def _gentle(task: task_api.Task) -> dict[str, Any]:
     """A short training at a low rate: the centroids are near their places already."""
     rate = getattr(task, "learning_rate", None)
     slow = {} if rate is None else {"learning_rate": lambda step: float(rate) / 10}
@@ -80,14 +80,16 @@ def widths(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int = 6) 
         prune.check_names(bits, layers)
     by_layer = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
     for name, width in (*by_layer.items(), ("bias", bias_bits)):
-        if not 1 <= width <= sharing.MOST_BITS:
-            raise RecipeError(f'"{name}" cannot have codes of {width} bits. Choose 1 to {sharing.MOST_BITS}.')
+        if not 1 <= width <= codebooks.MOST_BITS:
+            raise RecipeError(
+                f'"{name}" cannot have codes of {width} bits. Choose 1 to {codebooks.MOST_BITS}.'
+            )
     biases = [
         f"{name}.bias" for name in by_layer if getattr(model.get_submodule(name), "bias", None) is not None
     ]
     return {f"{name}.weight": width for name, width in by_layer.items()} | dict.fromkeys(biases, bias_bits)
 
 
-def _judged(model: nn.Module, task: contract.Task, sparse: Sparse, max_error: float) -> Sparse:
-    error = contract.probe(task, model)
+def _judged(model: nn.Module, task: task_api.Task, sparse: Sparse, max_error: float) -> Sparse:
+    error = task_api.probe(task, model)
     return as_sparse(model, (*sparse.history, point(model, "centroids", error, good=error <= max_error)))

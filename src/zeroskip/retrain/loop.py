@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from zeroskip import contract, files, prune, runs, thresholds
+from zeroskip import files, prune, run_folder, task_api, thresholds
 from zeroskip.concepts import Masks, Point, Progress, Recipe, Round, Sparse, TrainState, silent
 from zeroskip.errors import RecipeError, TaskError
 from zeroskip.patterns import parse
-from zeroskip.retrain.activations import raising
+from zeroskip.retrain.activation_penalties import raising
 from zeroskip.retrain.dropout import rescaled_dropout
 from zeroskip.retrain.gradual import check_gradual, growing
 from zeroskip.retrain.losses import PENALTY, TEACHER, Loss, check, penalized, taught
@@ -39,7 +39,7 @@ class _Setting:
     model: nn.Module
     teacher: nn.Module
     recipe: Recipe
-    task: contract.Task
+    task: task_api.Task
     folder: Path | None
     seed: int
     progress: Progress
@@ -49,7 +49,7 @@ class _Setting:
 def loop(
     model: nn.Module,
     recipe: Recipe,
-    task: contract.Task,
+    task: task_api.Task,
     *,
     folder: str | Path | None = None,
     seed: int = 0,
@@ -67,7 +67,7 @@ def loop(
     """
     _check(recipe, model, task)
     path = _claim(folder, model, recipe, seed)
-    error = contract.evaluate(task, model, "validation")
+    error = task_api.evaluate(task, model, "validation")
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
     budget = float("inf") if recipe.max_error_rise is None else error + recipe.max_error_rise + 1e-9
     setting = _Setting(model, deepcopy(model).eval(), recipe, task, path, seed, progress, budget)
@@ -142,8 +142,8 @@ def _attempt(setting: _Setting, start: Weights, one: Round, kind: str, index: in
     """Prune as `one` says from `start`, retrain, evaluate; or read what an earlier process found."""
     stored = setting.folder / f"{index:03}.json" if setting.folder else None
     if stored is not None and stored.exists():
-        found = runs.from_json(Point, files.read_json(stored))
-        return runs.load_tensors(stored.with_suffix(".safetensors")), found
+        found = run_folder.from_json(Point, files.read_json(stored))
+        return run_folder.load_tensors(stored.with_suffix(".safetensors")), found
     model = setting.model
     thresholds.load_(model, start)
     prune.apply_(model, _first_masks(model, one))
@@ -152,12 +152,12 @@ def _attempt(setting: _Setting, start: Weights, one: Round, kind: str, index: in
     finally:
         prune.remove_(model)
     _check_reached(setting, one)
-    error = contract.probe(setting.task, model)
+    error = task_api.probe(setting.task, model)
     found = point(model, kind, error, good=error <= setting.budget)
     weights = _plain(model)
     if stored is not None:
-        runs.save_tensors(stored.with_suffix(".safetensors"), weights)
-        runs.save_json(stored, found)  # last: a point that is there vouches for its weights
+        run_folder.save_tensors(stored.with_suffix(".safetensors"), weights)
+        run_folder.save_json(stored, found)  # last: a point that is there vouches for its weights
     return weights, found
 
 
@@ -180,7 +180,7 @@ def _check_reached(setting: _Setting, one: Round) -> None:
         wanted
     ):  # each layer's share is rounded
         raise TaskError(
-            f"{contract.name(setting.task)}: train() did not call on_step(step, steps, optimizer) at each step, which "
+            f"{task_api.name(setting.task)}: train() did not call on_step(step, steps, optimizer) at each step, which "
             f"a round with gradual={one.gradual:g} prunes in. Call it after backward, or prune with gradual=0."
         )
 
@@ -192,7 +192,7 @@ def _loss(setting: _Setting, one: Round) -> Loss | None:
     loss: Loss | None = getattr(setting.task, "loss", None)
     if loss is None:
         raise TaskError(
-            f"{contract.name(setting.task)} has no loss(model, inputs, targets) that a penalty or a teacher could be "
+            f"{task_api.name(setting.task)} has no loss(model, inputs, targets) that a penalty or a teacher could be "
             f"added to. Write one and let train() take it as a keyword, or leave penalty and teacher out of the round."
         )
     loss = taught(loss, setting.teacher, one.teacher) if one.teacher else loss
@@ -210,13 +210,13 @@ def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
     rate = getattr(setting.task, "learning_rate", None)
     if divisor is not None and rate is None:
         warnings.warn(
-            f"{contract.name(setting.task)} has no learning_rate to divide by {divisor:g}: its train() runs as it is.",
+            f"{task_api.name(setting.task)} has no learning_rate to divide by {divisor:g}: its train() runs as it is.",
             stacklevel=2,
         )
     elif divisor is not None and rate is not None:
         # Constant, as Caffe's step policy is within one retraining; without a divisor the task's own schedule runs.
         keywords["learning_rate"] = lambda step: float(rate) / divisor
-    example = contract.batch(setting.task)[:1]
+    example = task_api.batch(setting.task)[:1]
     dropout = rescaled_dropout(setting.model, example) if one.rescale_dropout else nullcontext()
     with dropout, _frozen(setting.model, one.frozen):
         train(
@@ -231,7 +231,7 @@ def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
 
 
 def train(
-    task: contract.Task,
+    task: task_api.Task,
     model: nn.Module,
     *,
     stage: str,
@@ -248,16 +248,16 @@ def train(
     def on_epoch(done: int, total: int, state: TrainState) -> None:
         progress(stage, done, total)
         if folder is not None:
-            runs.keep_unfinished(folder, stage, state)
+            run_folder.keep_unfinished(folder, stage, state)
 
     # Seeding each training by itself makes a resumed run equal an uninterrupted one, for any task.
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    resume = runs.unfinished(folder, stage) if folder is not None else None
+    resume = run_folder.unfinished(folder, stage) if folder is not None else None
     progress(stage, 0, 1)
-    contract.train(task, model, resume=resume, on_epoch=on_epoch, **keywords)
-    contract.check_finite(model)
+    task_api.train(task, model, resume=resume, on_epoch=on_epoch, **keywords)
+    task_api.check_finite(model)
 
 
 @contextmanager
@@ -292,17 +292,17 @@ def _claim(folder: str | Path | None, model: nn.Module, recipe: Recipe, seed: in
     if folder is None:
         return None
     rounds = hashlib.sha256(json.dumps(recipe.to_json()).encode()).hexdigest()[:12]
-    return runs.claim(
+    return run_folder.claim(
         Path(folder) / "rounds",
-        {"start": runs.fingerprint(model.state_dict()), "recipe": rounds, "seed": seed},
+        {"start": run_folder.fingerprint(model.state_dict()), "recipe": rounds, "seed": seed},
     )
 
 
-def _check(recipe: Recipe, model: nn.Module, task: contract.Task) -> None:
+def _check(recipe: Recipe, model: nn.Module, task: task_api.Task) -> None:
     if not recipe.rounds:
         raise RecipeError("the recipe has no rounds. `prune.plan` makes one, or give Recipe((Round(...),)).")
     if any(one.gradual for one in recipe.rounds):
-        contract.check_on_step(task)
+        task_api.check_on_step(task)
     for one in recipe.rounds:
         prune.check_names(one.frozen, prune.weights(model))
         thresholds.check(model, one.thresholds)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zeroskip import prune
 from zeroskip.errors import ModelError, RecipeError
-from zeroskip.retrain.activations import ReluOutputs, activation_hoyer, activation_l1
+from zeroskip.retrain.activation_penalties import ReluOutputs, activation_hoyer, activation_l1
 
 ACTIVATIONS = {"activation_l1": activation_l1, "activation_hoyer": activation_hoyer}
 PENALTY = dict.fromkeys(("l1", "l2", *ACTIVATIONS), (0.0, math.inf))

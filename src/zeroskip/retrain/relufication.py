@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from zeroskip import prune
 from zeroskip.errors import ModelError, TaskError
-from zeroskip.retrain.activations import OnStep
+from zeroskip.retrain.activation_penalties import OnStep
 
 
 class _Blend(nn.Module):

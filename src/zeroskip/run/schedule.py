@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.graph import Graph, Node, last_uses
-from zeroskip.run.kernels.compiled import Compiled, sequence
+from zeroskip.run.machine_code import Compiled, sequence
 
 Runner = Callable[[Tensor], Sequence[Tensor]]
 """The input of a network -> its output tensors, in the order of `Graph.outputs`."""

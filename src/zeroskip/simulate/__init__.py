@@ -6,15 +6,15 @@ accelerator.py says what a machine is and machines.py lists the published ones; 
 dataflows/ how each shares a layer out; audit.py where its slots went; traffic.py and energy.py what it moves and uses.
 """
 
-from zeroskip.simulate import dataflows, formats, machines, masks
+from zeroskip.simulate import chips, dataflows, formats, random_masks
 from zeroskip.simulate.accelerator import Accelerator, Memory
-from zeroskip.simulate.cost import cost_on
+from zeroskip.simulate.chips import CHIPS
 from zeroskip.simulate.energy import DRAM, TABLES, Energy
-from zeroskip.simulate.engine import estimate
-from zeroskip.simulate.machines import CHIPS
-from zeroskip.simulate.results import Estimate, LayerEstimate, less_energy
-from zeroskip.simulate.sizes import cross_overs, format_sizes
-from zeroskip.simulate.vary import parameters, vary
+from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy
+from zeroskip.simulate.format_thresholds import cross_overs, format_sizes
+from zeroskip.simulate.plan_cost import cost_on
+from zeroskip.simulate.simulation import estimate
+from zeroskip.simulate.vary_chip import parameters, vary
 from zeroskip.simulate.workload import Workload, of_masks, of_trace
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "LayerEstimate",
     "Memory",
     "Workload",
+    "chips",
     "cost_on",
     "cross_overs",
     "dataflows",
@@ -34,10 +35,9 @@ __all__ = [
     "format_sizes",
     "formats",
     "less_energy",
-    "machines",
-    "masks",
     "of_masks",
     "of_trace",
     "parameters",
+    "random_masks",
     "vary",
 ]

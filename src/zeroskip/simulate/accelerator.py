@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from zeroskip.errors import AcceleratorError
-from zeroskip.simulate.counts import Schedule
 from zeroskip.simulate.formats import Format, Stored, dense
+from zeroskip.simulate.lane_counts import Schedule
 from zeroskip.simulate.workload import Workload
 
 Bytes = Mapping[tuple[str, str], int]
@@ -97,7 +97,7 @@ _KINDS = {"skips": _ZEROS, "gates": _ZEROS, "keeps": ("", "A", "O", "AO")}
 def check(machine: Accelerator) -> None:
     """AcceleratorError, with the field, where a description contradicts itself.
 
-    >>> check(machines.EIE)
+    >>> check(chips.EIE)
     """
     for name, value in _numbers(machine).items():
         if not value > 0:  # also catches NaN
@@ -185,7 +185,7 @@ def _check_memory(machine: Accelerator, memory: Memory) -> None:
 def size(machine: Accelerator, name: str) -> int:
     """`tile[name]`, or an AcceleratorError that says that the dataflow needs it.
 
-    >>> size(machines.SPARTEN, "chunk")
+    >>> size(chips.SPARTEN, "chunk")
     128
     """
     if name not in machine.tile:
@@ -199,7 +199,7 @@ def size(machine: Accelerator, name: str) -> int:
 def divided(machine: Accelerator, *names: str) -> int:
     """Lanes divided by those tile sizes; AcceleratorError where that is no whole number.
 
-    >>> divided(machines.SPARTEN, "filters")  # 1,024 lanes in clusters of 32
+    >>> divided(chips.SPARTEN, "filters")  # 1,024 lanes in clusters of 32
     32
     """
     product = math.prod(size(machine, name) for name in names)

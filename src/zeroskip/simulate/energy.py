@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from zeroskip.errors import AcceleratorError
 from zeroskip.simulate.accelerator import Accelerator, Bytes, Memory
-from zeroskip.simulate.audit import Kinds
+from zeroskip.simulate.slot_audit import Kinds
 
 # Picojoules per bit. han2015: 640 pJ for 32 bits (Han et al. 2015, table 1, after Horowitz 2014); lpddr4: 512 pJ for
 # 64 bits (Sparseloop, MICRO 2022, its table for Eyeriss); the others are rounded values of data sheets and surveys
@@ -97,7 +97,7 @@ def events(
 ) -> dict[str, float]:
     """Picojoules of each event: "MAC", useless ones among them, "gated MAC", "clock", and each memory by its name.
 
-    >>> events(machines.EIE, EIE_2016, 0.0, Kinds(0, 0, 0), 0, 100, {})["clock"]
+    >>> events(chips.EIE, EIE_2016, 0.0, Kinds(0, 0, 0), 0, 100, {})["clock"]
     73256.0
     """
     width = max(machine.bits["A"], machine.bits["W"])  # what is stored shorter is made as wide as the other

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from zeroskip.codecs import eie, runlength
-from zeroskip.simulate.counts import blocks, filter_counts, interleaved
+from zeroskip.simulate.lane_counts import blocks, filter_counts, interleaved
 
 COORDINATE_BITS = 32  # of compressed fibers
 ROW_BITS = 64  # a coordinate and a pointer

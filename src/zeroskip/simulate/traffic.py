@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from zeroskip.simulate.accelerator import Accelerator, Bytes
-from zeroskip.simulate.audit import Kinds
-from zeroskip.simulate.counts import tiles
 from zeroskip.simulate.formats import Stored
+from zeroskip.simulate.lane_counts import tiles
+from zeroskip.simulate.slot_audit import Kinds
 from zeroskip.simulate.workload import Workload
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Trace
 from zeroskip.errors import ModelError
-from zeroskip.simulate.counts import filter_counts, folded
+from zeroskip.simulate.lane_counts import filter_counts, folded
 
 Pair = tuple[int, int]
 

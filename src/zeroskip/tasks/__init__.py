@@ -7,7 +7,7 @@ from zeroskip.data import cifar10 as _cifar10
 from zeroskip.data import digits as _digits
 from zeroskip.data import forest as _forest
 from zeroskip.data import mnist as _mnist
-from zeroskip.data import text as _text
+from zeroskip.data import word_counts as _text
 from zeroskip.data.imagenet import CAFFE, TORCHVISION
 from zeroskip.models import (
     MLP,

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import ModuleType
 
 from zeroskip import tasks
-from zeroskip.contract import FUNCTIONS, Task
 from zeroskip.errors import TaskError
+from zeroskip.task_api import FUNCTIONS, Task
 
 
 def load(word: str) -> Task:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from zeroskip.simulate.accelerator import Accelerator, divided, size
-from zeroskip.simulate.counts import Schedule, tiles
 from zeroskip.simulate.formats import is_two_of_four
+from zeroskip.simulate.lane_counts import Schedule, tiles
 from zeroskip.simulate.workload import Workload
 
 
@@ -68,7 +68,7 @@ def planar(work: Workload, machine: Accelerator) -> Schedule:
 def perfect(work: Workload, machine: Accelerator) -> Schedule:
     """Every MAC, on lanes that are never idle: what a machine falls back to on layers that it cannot run.
 
-    >>> perfect(of_masks("fc", torch.ones(10, 32) != 0, torch.ones(1, 32) != 0), machines.SCNN)
+    >>> perfect(of_masks("fc", torch.ones(10, 32) != 0, torch.ones(1, 32) != 0), chips.SCNN)
     Schedule(cycles=1, busy=20, useless=0, skips='')
     """
     lanes = tiles(work.macs, machine.width)

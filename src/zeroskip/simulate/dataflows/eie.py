@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroskip.simulate import counts
+from zeroskip.simulate import lane_counts
 from zeroskip.simulate.accelerator import Accelerator, size
-from zeroskip.simulate.counts import Schedule
+from zeroskip.simulate.lane_counts import Schedule
 from zeroskip.simulate.workload import Workload, count_macs
 
 
@@ -16,17 +16,17 @@ def columns(work: Workload, machine: Accelerator) -> Schedule:
     Padding entries are entries too, and an empty column takes a cycle. A lane's queue holds `queue` columns. Vectors
     longer than `inputs` are worked on in parts, which begin with empty queues.
 
-    >>> columns(of_masks("fc", torch.ones(64, 8) != 0, torch.ones(1, 8) != 0), machines.EIE).cycles
+    >>> columns(of_masks("fc", torch.ones(64, 8) != 0, torch.ones(1, 8) != 0), chips.EIE).cycles
     8
     """
     matrix = work.weight.reshape(work.weight.shape[1], -1).numpy()
-    entries = counts.interleaved(matrix, machine.lanes)  # (k, lanes)
+    entries = lane_counts.interleaved(matrix, machine.lanes)  # (k, lanes)
     costs, parts = np.maximum(entries, 1), size(machine, "inputs")
     cycles, busy, filled = 0, 0, 0
     for x in work.input.flatten(1).numpy():
         for first in range(0, len(x), parts):
             seen = np.flatnonzero(x[first : first + parts]) + first
-            cycles += counts.queued(costs[seen], size(machine, "queue"))
+            cycles += lane_counts.queued(costs[seen], size(machine, "queue"))
             busy += int(costs[seen].sum())
             filled += int(entries[seen].sum())
     return Schedule(cycles, busy, filled - count_macs(work).both)

@@ -13,9 +13,9 @@ import numpy as np
 
 from zeroskip.errors import AcceleratorError
 from zeroskip.simulate.accelerator import Accelerator, Bytes, size
-from zeroskip.simulate.counts import Schedule
-from zeroskip.simulate.dataflows.tiled import Tiled, of_rows, packed
+from zeroskip.simulate.dataflows.sparse_tiles import Tiled, of_rows, packed
 from zeroskip.simulate.formats import COORDINATE_BITS, ROW_BITS, TILE_BITS
+from zeroskip.simulate.lane_counts import Schedule
 from zeroskip.simulate.workload import Workload, windows
 
 
@@ -160,7 +160,7 @@ def _product(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> Joins:
 
 def _elements(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> tuple[np.ndarray, Sums]:
     """Comparisons of each element (lanes,), and what becomes of the products."""
-    from zeroskip.simulate.dataflows import intersect  # numba, see there
+    from zeroskip.simulate.dataflows import intersection  # numba, see there
 
     up, across, deep = _sides(sizes)
     counts = _counts(weights.there, inputs.there, (up, across, deep))  # (large n, large k, large m)
@@ -182,7 +182,7 @@ def _elements(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> tuple[
             again += int(filled.ravel()[np.unique(i * across + j)].sum())
             steps = np.zeros(len(place), np.int64)
             pairs = np.stack([one[i, place], two[j, place]], axis=1)
-            intersect.tiles(pairs, *lists, there, filled, sizes.element, steps, sums)
+            intersection.tiles(pairs, *lists, there, filled, sizes.element, steps, sums)
             lane = (begin[n, k, m] + np.arange(len(steps))) % sizes.lanes
             loads += np.bincount(lane, steps, sizes.lanes).astype(np.int64)
     products, sent, new = sums.tolist()
@@ -220,11 +220,11 @@ def _bits(one: Tiled, bits: int) -> np.ndarray:
 
 def _compared(one: np.ndarray, two: np.ndarray, side: int) -> int:
     """Comparisons of which tiles each row of one (m, k) has with those of two (n, k), in strips of `side`."""
-    from zeroskip.simulate.dataflows import intersect  # numba, see there
+    from zeroskip.simulate.dataflows import intersection  # numba, see there
 
     rows = (packed(there, side) for there in (one, two))  # (rows, strips, words)
     pairs = zip(*(np.ascontiguousarray(each.transpose(1, 2, 0)) for each in rows), strict=True)
-    return sum(int(intersect.compare(*pair)) for pair in pairs)
+    return sum(int(intersection.compare(*pair)) for pair in pairs)
 
 
 def _counts(one: np.ndarray, two: np.ndarray, sides: tuple[int, int, int]) -> np.ndarray:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from zeroskip.simulate.accelerator import Accelerator, Bytes, divided, size
-from zeroskip.simulate.counts import Schedule, tiles
 from zeroskip.simulate.formats import Stored
+from zeroskip.simulate.lane_counts import Schedule, tiles
 from zeroskip.simulate.workload import Workload, count_macs
 
 
@@ -50,7 +50,7 @@ PASSES = {
 def row_stationary(work: Workload, machine: Accelerator) -> Schedule:
     """Every MAC, on the elements that the layer's shape makes use of.
 
-    >>> row_stationary(conv1, machines.EYERISS)  # 105,415,200 MACs on 154 elements
+    >>> row_stationary(conv1, chips.EYERISS)  # 105,415,200 MACs on 154 elements
     Schedule(cycles=684515, busy=105415200, useless=0, skips=None)
     """
     return Schedule(tiles(work.macs, active(work, machine)), work.macs)
@@ -59,7 +59,7 @@ def row_stationary(work: Workload, machine: Accelerator) -> Schedule:
 def active(work: Workload, machine: Accelerator) -> int:
     """Elements at work: as many sets of kernel rows x output rows as fit the grid.
 
-    >>> active(conv2, machines.EYERISS)
+    >>> active(conv2, chips.EYERISS)
     135
     """
     return _fit(work.weight.shape[3], plan(work, machine).rows, machine)
@@ -72,7 +72,7 @@ def plan(work: Workload, machine: Accelerator) -> Pass:
     as any (0.9 is ours), then fills the scratch pads with inputs, and with filters what is left of them. On AlexNet it
     keeps as many elements at work as the chip. On VGG-16 the chip took up to 3.7 times the rule's cycles.
 
-    >>> plan(conv1, machines.EYERISS).rows
+    >>> plan(conv1, chips.EYERISS).rows
     7
     """
     kernel, channels, rows = work.weight.shape[3:], work.weight.shape[2], work.output.shape[3]
@@ -94,7 +94,7 @@ def traffic(work: Workload, machine: Accelerator, stored: Mapping[str, Stored]) 
 
     Strips overlap, so input rows are read more than once; partial sums go to the buffer and back.
 
-    >>> traffic(conv1, machines.EYERISS, sizes)[("DRAM", "W")]
+    >>> traffic(conv1, chips.EYERISS, sizes)[("DRAM", "W")]
     557568
     """
     one, macs = plan(work, machine), count_macs(work)

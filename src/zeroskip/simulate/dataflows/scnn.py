@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from zeroskip.errors import AcceleratorError
-from zeroskip.simulate import counts
+from zeroskip.simulate import lane_counts
 from zeroskip.simulate.accelerator import Accelerator, divided, size
-from zeroskip.simulate.counts import Schedule, tiles
+from zeroskip.simulate.lane_counts import Schedule, tiles
 from zeroskip.simulate.workload import Workload, count_macs
 
 
@@ -19,7 +19,7 @@ def cartesian(work: Workload, machine: Accelerator) -> Schedule:
     phase only. Products that fall outside the output are made all the same. SCNN (Parashar et al. 2017, section 4);
     one such lane, of 1 x 1 product and with all filters, is an element of Eyeriss v2 (Chen et al. 2019).
 
-    >>> cartesian(of_masks("fc", torch.ones(2, 3) != 0, torch.ones(1, 3) != 0), machines.EYERISS_V2_PE).cycles
+    >>> cartesian(of_masks("fc", torch.ones(2, 3) != 0, torch.ones(1, 3) != 0), chips.EYERISS_V2_PE).cycles
     6
     """
     divided(machine, "rows", "columns")
@@ -30,7 +30,7 @@ def cartesian(work: Workload, machine: Accelerator) -> Schedule:
             f"{sides[1]} x {sides[0]}"
         )
     inputs, weights = _inputs(work, machine), _weights(work, machine)
-    cycles = counts.products(
+    cycles = lane_counts.products(
         -(-inputs // sides[0]), -(-weights // sides[1])
     )  # (n, g, lanes, groups of filters)
     made = int((inputs.sum((0, 2)) * weights.sum(1)).sum())
@@ -42,14 +42,14 @@ def _inputs(work: Workload, machine: Accelerator) -> Tensor:
     rows, columns = work.input.shape[3:]
     up = _places(rows, work.padding[0], work.stride[0], size(machine, "rows"))  # (rows, tiles x phases)
     across = _places(columns, work.padding[2], work.stride[1], size(machine, "columns"))
-    found = counts.folded(work.input, up, across)  # (n, g, c, tiles x phases of both axes)
+    found = lane_counts.folded(work.input, up, across)  # (n, g, c, tiles x phases of both axes)
     cut = found.unflatten(3, (-1, work.stride[0])).unflatten(-1, (-1, work.stride[1]))
     return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3).long()
 
 
 def _weights(work: Workload, machine: Accelerator) -> Tensor:
     """Non-zero weights of each group of filters: (groups, groups of filters, channels x phases), int64."""
-    found = counts.filter_counts(work.weight, machine.tile.get("filters", max(work.weight.shape[1], 1)))
+    found = lane_counts.filter_counts(work.weight, machine.tile.get("filters", max(work.weight.shape[1], 1)))
     for axis in (0, 1):
         stride = work.stride[axis]
         phase = torch.arange(work.weight.shape[3 + axis]) * work.dilation[axis] % stride

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from zeroskip.simulate import counts
+from zeroskip.simulate import lane_counts
 from zeroskip.simulate.accelerator import Accelerator, divided, size
-from zeroskip.simulate.counts import Schedule, tiles
+from zeroskip.simulate.lane_counts import Schedule, tiles
 from zeroskip.simulate.workload import Workload, windows
 
 Order = Callable[[Tensor, int, int], Tensor]
@@ -22,7 +22,7 @@ def chunks(work: Workload, machine: Accelerator) -> Schedule:
     A lane takes one match a cycle, at least one cycle a chunk, and waits for the others of its cluster after each.
     Clusters have positions of their own and wait for each other at the end of the layer.
 
-    >>> chunks(of_masks("fc", torch.ones(32, 200) != 0, torch.ones(1, 200) != 0), machines.SPARTEN).cycles
+    >>> chunks(of_masks("fc", torch.ones(32, 200) != 0, torch.ones(1, 200) != 0), chips.SPARTEN).cycles
     200
     """
     return _units(work, machine, _as_they_are)
@@ -31,7 +31,7 @@ def chunks(work: Workload, machine: Accelerator) -> Schedule:
 def paired(work: Workload, machine: Accelerator) -> Schedule:
     """`chunks` with two filters a lane: the densest with the sparsest of the layer, and so on inwards (GB-S).
 
-    >>> paired(of_masks("fc", torch.ones(64, 200) != 0, torch.ones(1, 200) != 0), machines.SPARTEN).cycles
+    >>> paired(of_masks("fc", torch.ones(64, 200) != 0, torch.ones(1, 200) != 0), chips.SPARTEN).cycles
     400
     """
     return _units(work, machine, _by_filter)
@@ -40,7 +40,7 @@ def paired(work: Workload, machine: Accelerator) -> Schedule:
 def repaired(work: Workload, machine: Accelerator) -> Schedule:
     """`paired`, where the filters of a cluster are paired anew for each chunk (GB-H).
 
-    >>> repaired(of_masks("fc", torch.ones(64, 200) != 0, torch.ones(1, 200) != 0), machines.SPARTEN).cycles
+    >>> repaired(of_masks("fc", torch.ones(64, 200) != 0, torch.ones(1, 200) != 0), chips.SPARTEN).cycles
     400
     """
     return _units(work, machine, _by_chunk)
@@ -56,21 +56,23 @@ def _units(work: Workload, machine: Accelerator, order: Order) -> Schedule:
     lanes = min(size(machine, "filters"), work.weight.shape[1])  # those that can have a filter
     weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
     places = order(weight, chunk, lanes)
-    weight, there = _placed(counts.grouped(weight, chunk), places.flatten(2))
+    weight, there = _placed(lane_counts.grouped(weight, chunk), places.flatten(2))
     units, busy = [], 0
     for seen in windows(work, numbers=1 << 22):
-        window = counts.grouped(seen.flatten(2), chunk).permute(2, 1, 0, 3)  # (chunks, g, p, chunk)
+        window = lane_counts.grouped(seen.flatten(2), chunk).permute(2, 1, 0, 3)  # (chunks, g, p, chunk)
         cycles = torch.zeros(
             places.shape[1], places.shape[2], len(seen), dtype=torch.float64
         )  # (g, loads, p)
         for first in range(0, len(weight), 32):  # so many chunks at a time, which bounds the memory
             at = slice(first, first + 32)
-            costs = torch.maximum(counts.matches(weight[at], window[at]), there[at])  # (chunks, g, places, p)
+            costs = torch.maximum(
+                lane_counts.matches(weight[at], window[at]), there[at]
+            )  # (chunks, g, places, p)
             busy += int(costs.sum(2).sum(dtype=torch.float64))  # the inner sum is exact in float32
             each = costs.unflatten(2, places.shape[2:])  # (chunks, g, loads, filters of a lane, lanes, p)
             cycles += each.sum(3).amax(3).sum(0, dtype=torch.float64)
         units.append(cycles)
-    return Schedule(int(counts.dealt(torch.cat(units, dim=2).flatten(), clusters)), busy)
+    return Schedule(int(lane_counts.dealt(torch.cat(units, dim=2).flatten(), clusters)), busy)
 
 
 def _placed(weight: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,14 +97,14 @@ def _as_they_are(weight: Tensor, chunk: int, lanes: int) -> Tensor:
 
 def _by_filter(weight: Tensor, chunk: int, lanes: int) -> Tensor:
     """Pairs by the non-zeros of whole filters, the same for every chunk."""
-    found = counts.blocks(weight, max(weight.shape[2], 1))[None, ..., 0]  # (1, g, m)
+    found = lane_counts.blocks(weight, max(weight.shape[2], 1))[None, ..., 0]  # (1, g, m)
     return _pairs(found, lanes).expand(tiles(weight.shape[2], chunk), -1, -1, -1, -1)
 
 
 def _by_chunk(weight: Tensor, chunk: int, lanes: int) -> Tensor:
     """The filters of each load of `_by_filter`, paired by their non-zeros in each chunk."""
     members = _by_filter(weight, chunk, lanes).flatten(3)  # (chunks, g, loads, 2 lanes)
-    found = counts.blocks(weight, chunk).movedim(2, 0)  # (chunks, g, m)
+    found = lane_counts.blocks(weight, chunk).movedim(2, 0)  # (chunks, g, m)
     found = torch.nn.functional.pad(found, (0, 1), value=-1)  # no filter is even sparser than an empty one
     sizes = found[:, :, None].expand(-1, -1, members.shape[2], -1).gather(3, members)
     ranked = members.gather(3, sizes.argsort(dim=3, descending=True, stable=True))

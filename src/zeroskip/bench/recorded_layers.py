@@ -1,0 +1,73 @@
+"""Single layers of trained networks, with the inputs that they really see: zeros lie in clusters, not at random."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.bench.cases import Case
+from zeroskip.concepts import Layer, weight_sparsity
+from zeroskip.data import data_folder
+from zeroskip.graph import record
+from zeroskip.tasks import published_networks
+
+NETWORKS = ("ResNet-20", "SqueezeNet")
+FEW = 0.02  # share of zeros that an input has by chance, without a ReLU before it
+
+
+def cases() -> list[Case]:
+    """Every convolution behind a ReLU, for one picture. DataError where the networks are absent.
+
+    >>> cases()[0].network
+    'ResNet-20/layer1.0.conv1'
+    """
+    return [
+        Case(f"{network}/{name}", 0.0, input_sparsity=round(zeros, 4), clock="cpu")
+        for network in NETWORKS
+        for name, (layer, x) in _layers(network, 1).items()
+        if layer.op == "conv2d" and layer.groups == 1 and (zeros := weight_sparsity(x)) > FEW
+    ]
+
+
+def network(case: Case) -> nn.Sequential:
+    """The layer, and a ReLU behind it.
+
+    >>> network(cases()[0])
+    Sequential(...)
+    """
+    layer, _ = _named(case)
+    bias = layer.bias is not None
+    outputs, inputs, height, width = layer.weight.shape
+    steps = layer.stride, layer.padding, layer.dilation
+    made = nn.Conv2d(inputs, outputs, (height, width), *steps, bias=bias)
+    made.load_state_dict({"weight": layer.weight} | ({"bias": layer.bias} if bias else {}))
+    return nn.Sequential(made, nn.ReLU()).eval()
+
+
+def example(case: Case) -> Tensor:
+    """What the layer reads when its network sees the first pictures of its data.
+
+    >>> example(cases()[0]).shape
+    torch.Size([1, 16, 32, 32])
+    """
+    return _named(case)[1]
+
+
+def _named(case: Case) -> tuple[Layer, Tensor]:
+    network, name = case.network.split("/")
+    return _layers(network, case.batch)[name]
+
+
+@cache
+def _layers(network: str, batch: int) -> dict[str, tuple[Layer, Tensor]]:
+    """Layer name -> the layer and its input."""
+    folder = data_folder("weights").parent
+    found: list[Tensor] = []
+    for inputs, _ in published_networks.NETWORKS[network].batches(folder):
+        found.append(inputs)
+        if sum(map(len, found)) >= batch:
+            break
+    trace = record(published_networks.trained(network, folder), torch.cat(found)[:batch])
+    return {layer.name: (layer, x) for layer, x, _ in trace}

@@ -1,0 +1,192 @@
+"""What every command needs: the app, shared options, and how things are shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+
+# Everything heavy is imported inside the commands, so that --help answers at once.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zeroskip.concepts import Progress
+    from zeroskip.task_api import Task
+
+app = typer.Typer(
+    help="Find, make, store and run the zeros of a neural network, and measure whether they pay.\n\n"
+    "Start with: zeroskip sparsify digits --out runs/demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+TASK = typer.Argument(
+    metavar="TASK",
+    help="digits, digits-conv, mnist, mnist-conv, cifar10, cifar10-resnet20, minerva-mnist, minerva-forest, "
+    "minerva-reuters, minerva-webkb, minerva-20ng, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet in --data), or "
+    "your Python file with model(), train(model), evaluate(model) and batch().",
+)
+WEIGHTS = typer.Option(metavar="FILE", help="Start from this trained network (safetensors state dict).")
+DATA = typer.Option(
+    metavar="DIR", help="Folder that holds mnist/ and other data sets; default ZEROSKIP_DATA."
+)
+DOWNLOAD = typer.Option(help="Fetch the data set into --data first, if it is absent.")
+JSON = typer.Option("--json", help="Print JSON instead of tables.")
+THREADS = typer.Option(min=1, help="Threads for every engine that is timed.")
+PATTERN = typer.Option(help="Where zeros may lie: free, 2:4, 4x1, 1x1x3x3, channel, ...")
+RISE = typer.Option(
+    min=0.0,
+    help="How much the validation error may rise, 0.01 = one point. Default: one example of the validation split, "
+    "where the task tells its size.",
+)
+
+
+def load_task(word: str, data: Path | None, download: bool = False) -> Task:
+    """The task called `word`, its data found in `data`, and fetched first where asked for and absent.
+
+    >>> load_task("digits", None).name
+    'digits'
+    """
+    from zeroskip.data import mnist
+    from zeroskip.tasks import load
+
+    use_data(data)
+    if download and word.startswith("mnist"):
+        parent = Path(os.environ.get("ZEROSKIP_DATA", "data"))
+        os.environ["ZEROSKIP_DATA"] = str(parent)
+        if not mnist.is_complete(parent):
+            note(f"fetching MNIST into {parent / 'mnist'}")
+            mnist.download(parent)
+    return load(word)
+
+
+def check_plan(
+    task: Task, weights: Path | None, pattern: str, max_error_rise: float | None, sparsity: float | None
+) -> None:
+    """Refuse before a training what could not be planned after it.
+
+    >>> check_plan(tasks.digits, None, "free", None, 0.9)
+    """
+    from zeroskip import prune, task_api
+
+    fresh = task_api.model(task, load_weights(weights))
+    shapes = {name: tuple(weight.shape) for name, weight in prune.weights(fresh).items()}
+    prune.check(shapes, pattern, max_error_rise)
+    if sparsity is not None:
+        prune.schedules.one_shot(sparsity)
+
+
+def use_data(data: Path | None) -> None:
+    """Look for data sets in this folder, if one was named.
+
+    >>> use_data(Path("data"))
+    """
+    if data is not None:
+        os.environ["ZEROSKIP_DATA"] = str(data)
+
+
+def load_weights(path: Path | None) -> dict[str, Tensor] | None:
+    """The tensors in a safetensors file, if one was named.
+
+    >>> load_weights(None) is None
+    True
+    """
+    from zeroskip import run_folder
+
+    return None if path is None else run_folder.load_tensors(path)
+
+
+def trained(task: Task, weights: Path | None, progress: Progress) -> Any:
+    """The task's network with the weights in `weights`, or trained.
+
+    >>> trained(tasks.digits, None, silent)
+    LeNet300100(...)
+    """
+    from zeroskip import retrain, task_api
+
+    model = task_api.model(task, load_weights(weights))
+    if weights is None:
+        retrain.train(task, model, stage="dense training", seed=0, progress=progress)
+    return model.eval()
+
+
+@contextmanager
+def progress_bars() -> Iterator[Progress]:
+    """One bar per stage on stderr, with time left; nothing where stderr is no terminal.
+
+    >>> with progress_bars() as progress:
+    ...     progress("training", 1, 10)
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    console = Console(stderr=True)
+    with Bars(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bars:
+        stages: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in stages:
+                stages[what] = bars.add_task(what)
+            bars.update(stages[what], completed=done, total=total)
+
+        yield progress
+
+
+def show(figures: Any, *tables: Any, as_json: bool) -> None:
+    """Print the tables, or the figures as JSON.
+
+    >>> show({"weights": 1}, as_json=True)
+    {
+      "weights": 1
+    }
+    """
+    if as_json:
+        print_json(figures)
+        return
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    for table in tables:
+        console.print(table)
+
+
+def print_json(figures: Any) -> None:
+    """Print for machines.
+
+    >>> print_json([])
+    []
+    """
+    print(json.dumps(figures, indent=2))
+
+
+def say(text: str) -> None:
+    """Print a sentence.
+
+    >>> say("wrote model.zs")
+    wrote model.zs
+    """
+    Console(soft_wrap=True).print(text, markup=False, highlight=False)
+
+
+def note(text: str) -> None:
+    """Print a sentence that is no result, to stderr.
+
+    >>> note("fetching MNIST")
+    """
+    Console(stderr=True, soft_wrap=True).print(f"note: {text}", markup=False, highlight=False)

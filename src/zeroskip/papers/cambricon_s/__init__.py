@@ -1,0 +1,1 @@
+"""Zhou et al.: Cambricon-S: Addressing Irregularity in Sparse Neural Networks, MICRO 2018."""

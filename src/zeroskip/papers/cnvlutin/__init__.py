@@ -1,0 +1,1 @@
+"""Albericio et al.: Cnvlutin: Ineffectual-Neuron-Free Deep Neural Network Computing, ISCA 2016."""

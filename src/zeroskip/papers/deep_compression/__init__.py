@@ -1,0 +1,1 @@
+"""Han, Mao, Dally: Deep Compression, ICLR 2016."""

@@ -1,0 +1,190 @@
+"""Deep Compression on one network: pruned, shared, coded; and what each of the three does alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from zeroskip import codebooks, pack, prune, retrain, task_api
+from zeroskip.concepts import Packed, Progress, Recipe, Round, Sparse, silent
+from zeroskip.papers.common import frontier, stages
+from zeroskip.papers.common.recipes import RECIPES, Plan
+from zeroskip.papers.common.stages import Seed
+from zeroskip.papers.han2015.train import iterative, mean
+
+INDEX_BITS = 5  # the width in the paper's tables for both LeNets
+STARTS_BITS = range(2, 9)
+FEWEST_BITS = (8, 6, 5, 4, 3, 2, 1)
+
+
+def measure_network(
+    network: str,
+    *,
+    out: Path,
+    seeds: int = 3,
+    progress: Progress = silent,
+    weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    """The findings that reproduce/deep_compression.py describes; resumes in `out`, and reads what is there.
+
+    Networks are those that `han2015.measure_network` trains: given the same `out`, they are trained once.
+    weights  state dict of a trained network to start from, instead of training one
+
+    >>> measure_network("lenet-5", out=Path("runs/han"))["stored_bytes"]
+    38110
+    """
+    return findings(replace(RECIPES[network], weights=weights), out / network, seeds, progress)
+
+
+def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
+    """The same for a plan of one's own.
+
+    >>> findings(RECIPES["digits"], Path("runs/digits"), 1)["error"]
+    0.0185
+    """
+    seeds = stages.seeds(plan, out, count, progress)
+    tables = stages.each(seeds, "dc-tables", _tables)
+    figures = {NUMBERS[name]: one for name, one in stages.figures(seeds[0], FIGURES).items()}
+    start = {"figures_dense": tables[0]["error_dense"]}  # figures are those of seed 0
+    return {**mean(tables), **start, **figures, **frontier.all_ways(plan, out, count, progress)}
+
+
+def _published(seed: Seed) -> Sparse:
+    """The paper's network: as many weights left, codes as wide, centroids trained."""
+    return _shared(
+        seed, "published-bits", _pruned(seed), bits=dict(seed.plan.bits), epochs=frontier.TUNING["epochs"]
+    )
+
+
+def _pruned(seed: Seed) -> Sparse:
+    return retrain.as_sparse(iterative(seed))
+
+
+def _shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:
+    return stages.shared(seed, name, sparse, **{**frontier.TUNING, "bias_bits": 8, "epochs": 1, **keywords})
+
+
+def _tables(seed: Seed) -> dict[str, Any]:
+    dense, small = stages.dense(seed), _published(seed)
+    fixed, huffman = (
+        pack.encode(small, coder="fixed", index_bits=dict.fromkeys(_weights(small), INDEX_BITS)),
+        pack.encode(small, coder="huffman"),
+    )
+    return {
+        **stages.errors(seed, error_dense=dense, error=small.model),
+        "stored_bytes_dense": dense_bytes(dense),
+        "stored_bytes": huffman.stored_bytes,
+        **_layers(small, fixed, huffman),
+    }
+
+
+def _weights(sparse: Sparse) -> list[str]:
+    return [f"{name}.weight" for name in sparse.masks]
+
+
+def _layers(small: Sparse, fixed: Packed, huffman: Packed) -> dict[str, Any]:
+    """Bits of a code and of a position, and shares of the dense size, by layer and of all weights together."""
+    names = {name: [name] for name in small.masks}
+    rows = {
+        name: _row(small, fixed, huffman, members)
+        for name, members in {**names, "total": list(small.masks)}.items()
+    }
+    total = rows.pop("total")
+    return {"layers": rows, "total": total}
+
+
+def _row(small: Sparse, fixed: Packed, huffman: Packed, layers: list[str]) -> dict[str, float]:
+    weights = sum(small.masks[name].numel() for name in layers)
+    kept = sum(int(small.masks[name].sum()) for name in layers)
+
+    def bits(packed: Packed, *parts: str) -> float:
+        return 8 * sum(packed.ledger[f"{name}.weight"][part] for name in layers for part in parts)
+
+    every = ("values", "positions", "codebook", "tables", "header")
+    return {
+        "kept": kept / weights,
+        "bits": bits(fixed, "values") / kept,
+        "bits_huffman": bits(huffman, "values") / kept,
+        "index": bits(fixed, "positions") / kept,
+        "index_huffman": bits(huffman, "positions") / kept,
+        "stored": bits(fixed, *every) / (32 * weights),
+        "stored_huffman": bits(huffman, *every) / (32 * weights),
+    }
+
+
+def _sizes(seed: Seed) -> dict[str, list[list[float]]]:
+    """Figure 6: share of the dense size against error, for pruning alone, sharing alone, and both."""
+    dense, sparse = retrain.as_sparse(stages.dense(seed)), _pruned(seed)
+    whole = dense_bytes(dense.model)
+
+    def point(one: Sparse) -> list[float]:
+        size = pack.encode(one, coder="fixed").stored_bytes
+        return [size / whole, task_api.evaluate(seed.task, one.model, "test")]
+
+    further = [retrain.as_sparse(cut(seed, sparse.model, times)) for times in (2, 4)]
+    return {
+        "pruned": [point(one) for one in (sparse, *further)],
+        "shared": [point(_shared(seed, f"dense-{bits}-bits", dense, bits=bits)) for bits in FEWEST_BITS],
+        "both": [point(_shared(seed, f"pruned-{bits}-bits", sparse, bits=bits)) for bits in FEWEST_BITS],
+    }
+
+
+def cut(seed: Seed, model: nn.Module, times_fewer: float) -> nn.Module:
+    """`model` with the smallest of its weights gone, so that `times_fewer` are left, and retrained for a round.
+
+    >>> cut(seed, model, 2)
+    LeNet300100(...)
+    """
+    sparsity = 1 - sum(int((w != 0).sum()) for w in prune.weights(model).values()) / times_fewer / sum(
+        w.numel() for w in prune.weights(model).values()
+    )
+    train = {"epochs": seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor}
+    recipe = Recipe((Round(sparsity=sparsity, train=train),))
+    return stages.pruned(seed, f"cut-{times_fewer:g}x", model, recipe).model
+
+
+def _fewest_bits(seed: Seed) -> dict[str, dict[str, float]]:
+    """Figure 7: error with the codes of one kind of layer that narrow, the others left as they are."""
+    sparse = _pruned(seed)
+    kinds = {kind: [name for name in sparse.masks if name.startswith(kind)] for kind in ("conv", "fc")}
+    return {
+        kind: {
+            str(bits): _error(seed, f"{kind}-{bits}-bits", sparse, bits=dict.fromkeys(names, bits))
+            for bits in FEWEST_BITS
+        }
+        for kind, names in kinds.items()
+        if names
+    }
+
+
+def _starts(seed: Seed) -> dict[str, dict[str, float]]:
+    """Figure 8: error by where k-means starts and by the width of the codes."""
+    sparse = _pruned(seed)
+    return {
+        start: {
+            str(bits): _error(seed, f"{start}-{bits}-bits", sparse, bits=bits, start=start)
+            for bits in STARTS_BITS
+        }
+        for start in codebooks.STARTS
+    }
+
+
+def _error(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> float:
+    return task_api.evaluate(seed.task, _shared(seed, name, sparse, **keywords).model, "test")
+
+
+def dense_bytes(model: nn.Module) -> int:
+    """4 x all parameters: what the dense network takes.
+
+    >>> dense_bytes(LeNet300100())
+    1066440
+    """
+    return 4 * sum(parameter.numel() for parameter in model.parameters())
+
+
+FIGURES = {"sizes": _sizes, "fewest_bits": _fewest_bits, "starts": _starts}
+NUMBERS = {"sizes": "figure6", "fewest_bits": "figure7", "starts": "figure8"}

@@ -1,0 +1,273 @@
+"""Han et al. 2015 on one network: the paper's own method, its five trade-off curves, its figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from zeroskip import measure, prune, retrain, task_api
+from zeroskip.concepts import Profile, Progress, Recipe, Round, silent
+from zeroskip.graph import forward
+from zeroskip.papers.common import frontier, stages
+from zeroskip.papers.common.recipes import RECIPES, Plan
+from zeroskip.papers.common.stages import Seed
+
+ROUNDS = 4
+L1, L2 = {"l1": 1e-5}, {"l2": 1e-4}
+PENALTIES = {"L1": L1, "L2": L2}
+
+
+def measure_network(
+    network: str,
+    *,
+    out: Path,
+    seeds: int = 3,
+    progress: Progress = silent,
+    weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
+    """The findings that reproduce/han2015.py describes; resumes in `out`, and reads what is there.
+
+    Tables are means over the seeds, figures are those of seed 0.
+    weights  state dict of a trained network to start from, instead of training one
+
+    >>> measure_network("lenet-5", out=Path("runs/han"))["error_pruned"]
+    0.0077
+    """
+    return findings(replace(RECIPES[network], weights=weights), out / network, seeds, progress)
+
+
+def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
+    """The same for a plan of one's own.
+
+    >>> findings(RECIPES["digits"], Path("runs/digits"), 1)["error_dense"]
+    0.0157
+    """
+    seeds = stages.seeds(plan, out, count, progress)
+    tables = stages.each(seeds, "han-tables", _tables)
+    beside = {name: find for name, find in BESIDE.items() if name.split("_")[0] in plan.figures}
+    return {
+        **mean(tables),
+        **stages.figures(seeds[0], FIGURES),
+        **{name: stages.each(seeds[:1], name, find)[0] for name, find in beside.items()},
+        **frontier.all_ways(plan, out, count, progress),
+    }
+
+
+def iterative(seed: Seed) -> nn.Module:
+    """The paper's method: thresholds of quality x standard deviation from the sensitivity scan, survivors
+    retrained at a tenth of the learning rate, again and again until `plan.published` times fewer are left.
+
+    >>> iterative(seed)
+    LeNet300100(...)
+    """
+    model, plan = stages.dense(seed), seed.plan
+    every = stages.each([seed], "shares", _shares)[0]
+    for index, shares in enumerate(every, 1):
+        for part, frozen in _parts(model, plan.alternate):
+            quality = {name: prune.quality(prune.weights(model)[name], shares[name]) for name in part}
+            train = {"epochs": 2 * plan.rounds, "learning_rate_divisor": plan.divisor}
+            one = Round(quality=quality, frozen=frozen, train=train)
+            name = f"iterative-{index}" + ("-fc" if frozen and frozen[0] in _convolutions(model) else "")
+            model = stages.pruned(seed, name, model, Recipe((one,))).model
+    return model
+
+
+def _shares(seed: Seed) -> list[dict[str, float]]:
+    """Sparsity of each layer after each round, spread by the sensitivity scan of the dense network."""
+    profile = measure.profile(stages.dense(seed), seed.task, progress=seed.progress)
+    kept = (1 / seed.plan.published) ** (1 / ROUNDS)
+    return [prune.allocate(profile.layers, 1 - kept**index) for index in range(1, ROUNDS + 1)]
+
+
+def _parts(model: nn.Module, alternate: bool) -> list[tuple[list[str], tuple[str, ...]]]:
+    """Which layers are pruned together, and which are frozen meanwhile: first the linear ones, then the others."""
+    convolutions = _convolutions(model)
+    linear = [name for name in prune.weights(model) if name not in convolutions]
+    if not alternate:
+        return [(list(prune.weights(model)), ())]
+    return [(linear, tuple(convolutions)), (convolutions, tuple(linear))]
+
+
+def _convolutions(model: nn.Module) -> list[str]:
+    return [name for name, weight in prune.weights(model).items() if weight.ndim == 4]
+
+
+def _tables(seed: Seed) -> dict[str, Any]:
+    dense, model = stages.dense(seed), iterative(seed)
+    profile = measure.profile(model, seed.task, progress=seed.progress)
+    left, fed = {}, 1.0
+    for layer in profile.layers:
+        kept = 1 - layer.weight_sparsity
+        left[layer.name] = {"kept": kept, "output": 1 - layer.output_sparsity, "work": kept * fed}
+        fed = 1 - layer.output_sparsity
+    return {
+        **stages.errors(seed, error_dense=dense, error_pruned=model),
+        "weights_kept": sum(int((weight != 0).sum()) for weight in prune.weights(model).values()),
+        "layers": left,
+        "total": _total(profile, left),
+    }
+
+
+def _total(profile: Profile, left: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Shares of the whole network: weights by weights, FLOP by FLOP, activations by what leaves each layer."""
+    outputs = {one.name: _outputs(profile, index) for index, one in enumerate(profile.layers)}
+
+    def weighted(key: str, sizes: Mapping[str, int]) -> float:
+        return sum(left[name][key] * size for name, size in sizes.items()) / sum(sizes.values())
+
+    return {
+        "kept": weighted("kept", {one.name: one.weights for one in profile.layers}),
+        "output": weighted("output", outputs),
+        "work": weighted("work", {one.name: one.macs for one in profile.layers}),
+    }
+
+
+def _outputs(profile: Profile, index: int) -> int:
+    """Values that leave a layer after its pooling: what the next one reads."""
+    later = profile.layers[index + 1 :]
+    shape = later[0].input_shape if later else profile.layers[index].output_shape
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def _mask_by_pixel(seed: Seed) -> dict[str, Any]:
+    weight = next(iter(prune.weights(iterative(seed)).values()))
+    return {"kept_by_pixel": (weight != 0).sum(0).flatten().tolist()}
+
+
+def _sensitivity(seed: Seed) -> dict[str, Any]:
+    profile = measure.profile(stages.dense(seed), seed.task, progress=seed.progress)
+    return {
+        one.name: {str(share): error for share, error in one.sensitivity.items()} for one in profile.layers
+    }
+
+
+def _histograms(seed: Seed) -> dict[str, Any]:
+    return {
+        "before": asdict(measure.histogram(_first_linear(stages.dense(seed)))),
+        "after": asdict(measure.histogram(_first_linear(iterative(seed)))),
+    }
+
+
+def _survivors(seed: Seed) -> dict[str, Any]:
+    """Figure 7 before pruning, of those weights only that are left after it."""
+    before, after = _first_linear(stages.dense(seed)), _first_linear(iterative(seed))
+    return asdict(measure.histogram(before * (after != 0)))
+
+
+def _first_linear(model: nn.Module) -> Tensor:
+    return next(weight for weight in prune.weights(model).values() if weight.ndim == 2)
+
+
+def _dead(seed: Seed) -> dict[str, Any]:
+    model, example = iterative(seed).double(), task_api.batch(seed.task).double()
+    small, _ = prune.compact(model, example)
+    removed = sum(
+        one.without_inputs + one.without_outputs for one in prune.dead_counts(model, example).values()
+    )
+    change = (forward(small, example) - forward(model, example)).abs().max()
+    return {"removed": removed, "largest_difference": float(change)}
+
+
+def _dropout(seed: Seed) -> dict[str, float]:
+    """Errors after one cut to the published size and a retraining, with dropout by the rule, and as it was."""
+    task = replace(seed.plan.task, network=seed.plan.dropout)
+    own = replace(seed, plan=replace(seed.plan, task=task), folder=seed.folder / "dropout")
+    start = stages.dense(own)
+    train = {"epochs": 2 * seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor}
+    errors = {}
+    for name, rescaled in (("rule", True), ("unchanged", False)):
+        one = Round(sparsity=1 - 1 / seed.plan.published, rescale_dropout=rescaled, train=train)
+        sparse = stages.pruned(own, name, start, Recipe((one,)))
+        errors[name] = task_api.evaluate(own.task, sparse.model, "test")
+    return errors
+
+
+def _trade_off(seed: Seed) -> dict[str, Any]:
+    """The five curves of figure 5: [[share of the weights kept, error], ...] each."""
+    curves: dict[str, list[list[float]]] = {}
+    for name, penalty in PENALTIES.items():
+        start = _start(seed, name, penalty)
+        layers = measure.profile(start, seed.task, progress=seed.progress).layers
+        cuts = {kept: prune.allocate(layers, 1 - kept) for kept in seed.plan.curve}
+        curves[name] = [[kept, _cut(seed, start, cut)] for kept, cut in cuts.items()]
+        curves[f"{name} retrained"] = [
+            [kept, _retrained(seed, f"{name}-retrained-{1 / kept:.0f}x", start, (cut,), penalty)[0]]
+            for kept, cut in cuts.items()
+        ]
+        if penalty is L2:
+            errors = _retrained(seed, "L2-iterative", start, tuple(cuts.values()), penalty)
+            curves["L2 iterative"] = [[kept, error] for kept, error in zip(cuts, errors, strict=True)]
+    return curves
+
+
+def _dense_of_curves(seed: Seed) -> dict[str, float]:
+    """Test errors of the dense networks that the curves start from, by penalty."""
+    return {
+        name: task_api.evaluate(seed.task, _start(seed, name, penalty), "test")
+        for name, penalty in PENALTIES.items()
+    }
+
+
+def _start(seed: Seed, name: str, penalty: Mapping[str, float]) -> nn.Module:
+    return stages.dense(seed, f"dense-{name}", loss=_penalized(seed, penalty), weight_decay=0.0)
+
+
+def _penalized(seed: Seed, penalty: Mapping[str, float]) -> Any:
+    return retrain.penalized(seed.plan.task.loss, penalty)
+
+
+def _cut(seed: Seed, start: nn.Module, cut: Mapping[str, float]) -> float:
+    model = task_api.model(seed.task, start.state_dict())
+    prune.remove_(prune.apply_(model, prune.choose(model, Round(sparsity=cut))))
+    return task_api.evaluate(seed.task, model, "test")
+
+
+def _retrained(
+    seed: Seed,
+    name: str,
+    start: nn.Module,
+    cuts: tuple[Mapping[str, float], ...],
+    penalty: Mapping[str, float],
+) -> list[float]:
+    """Error after each of the cuts, one after the other, each with a retraining at a tenth of the rate."""
+    errors, model = [], start
+    train = {"epochs": seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor, "weight_decay": 0.0}
+    for index, cut in enumerate(cuts):
+        recipe = Recipe((Round(sparsity=cut, penalty=penalty, train=train),))
+        model = stages.pruned(seed, f"{name}-{index}", model, recipe).model
+        errors.append(task_api.evaluate(seed.task, model, "test"))
+    return errors
+
+
+def mean(each: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds, key by key.
+
+    >>> mean([{"error": 0.01}, {"error": 0.03}])
+    {'error': 0.02}
+    """
+    return {
+        key: mean([one[key] for one in each])
+        if isinstance(value, dict)
+        else statistics.fmean(one[key] for one in each)
+        for key, value in each[0].items()
+    }
+
+
+FIGURES = {
+    "figure4": _mask_by_pixel,
+    "figure5": _trade_off,
+    "figure6": _sensitivity,
+    "figure7": _histograms,
+    "dead_neurons": _dead,
+    "dropout": _dropout,
+}
+# What a figure is judged by, made where the figure is; stored beside it.
+BESIDE = {"figure5_dense": _dense_of_curves, "figure7_survivors": _survivors}

@@ -1,0 +1,1 @@
+"""Parashar et al.: SCNN: An Accelerator for Compressed-sparse Convolutional Neural Networks, ISCA 2017."""

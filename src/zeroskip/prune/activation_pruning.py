@@ -1,0 +1,205 @@
+"""Small activations pruned: what thresholds on the inputs of layers remove, and what they cost.
+
+A multiplication whose input or weight is 0 can be skipped. `prune.thresholds` looks for the theta of each layer that
+together leave the fewest others within a budget of error (stage 4 of Minerva, Reagen et al. 2016); `prune.judge`
+tells what given ones do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip import task_api
+from zeroskip.concepts import Edits
+from zeroskip.errors import RecipeError, TaskError
+from zeroskip.prune.edits import threshold_edits
+from zeroskip.thresholds import held, hold_, release_
+
+Seen = Callable[[str, Tensor], None]
+"""Called as seen(layer name, its input)."""
+
+
+@dataclass(frozen=True)
+class LayerMacs:
+    """Multiply-accumulates of one layer for one example, mean over a split; those of pruned weights do not count.
+
+    macs     all of them, those with the zeros of a padding included
+    nonzero  those whose input is not zero; NaN and Inf are not
+    """
+
+    macs: float
+    nonzero: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a network with these thresholds (layer name -> theta) does on a split: its error, its work by layer."""
+
+    thresholds: dict[str, float]
+    error: float
+    layers: dict[str, LayerMacs]
+
+    @property
+    def nonzero(self) -> float:
+        """Multiply-accumulates of one example whose input and weight are not zero, in all layers."""
+        return sum(layer.nonzero for layer in self.layers.values())
+
+
+@dataclass(frozen=True)
+class ActivationPruning:
+    """The outcome of a search, on the validation split: `before` without thresholds, `after` with those found.
+
+    max_error  what the error was allowed to be
+    history    all that was tried, in order
+    note       what a reader should know of this network, or ""
+    """
+
+    before: Judged
+    after: Judged
+    max_error: float
+    history: tuple[Judged, ...]
+    note: str = ""
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Layer name -> theta, as `zeroskip.thresholds.hold_` takes them."""
+        return self.after.thresholds
+
+    @property
+    def removed(self) -> float:
+        """Share of the multiply-accumulates with a non-zero input that the thresholds remove."""
+        return 1 - self.after.nonzero / self.before.nonzero if self.before.nonzero else 0.0
+
+    @property
+    def edits(self) -> Edits:
+        """The thresholds as edits, for `rebuild`."""
+        return threshold_edits(self.thresholds)
+
+
+def judge(
+    model: nn.Module,
+    task: task_api.Task,
+    thresholds: Mapping[str, float] | None = None,
+    *,
+    split: str = "validation",
+) -> Judged:
+    """The error of `model` on `split` and the work it does there, with the thresholds that it holds and those given.
+
+    Work is counted while the task's `evaluate` runs, per example that the network is shown. The model stays as it
+    is. Raises RecipeError where a threshold leaves a layer without any input, or names no layer, and TaskError
+    where `evaluate` does not run the network's layers.
+
+    >>> judge(model, tasks.digits, {"fc2": 0.2}).layers["fc2"]
+    LayerMacs(macs=30000.0, nonzero=11205.3)
+    """
+    changed = hold_(deepcopy(model), thresholds or {})
+    judged = look(changed, task, split=split)
+    if held(changed) and not all(layer.nonzero for layer in judged.layers.values()):
+        killed = dead(judged, look(release_(changed), task, split=split))
+        if killed:
+            theta = judged.thresholds.get(killed[0])
+            raise RecipeError(
+                f'with {"the other thresholds" if theta is None else f"a threshold of {theta:g}"}, "{killed[0]}" sees '
+                f"nothing but zeros. Give smaller ones, or take the layer out of the network."
+            )
+    return judged
+
+
+def dead(judged: Judged, before: Judged) -> list[str]:
+    """Layers that see nothing but zeros and did not before.
+
+    >>> dead(judge(model, task), judge(model, task))
+    []
+    """
+    alive = [name for name, layer in before.layers.items() if layer.nonzero]
+    return [name for name in alive if name in judged.layers and not judged.layers[name].nonzero]
+
+
+def look(
+    model: nn.Module, task: task_api.Task, *, split: str = "validation", seen: Seen | None = None
+) -> Judged:
+    """`judge` of the model as it is, whatever its thresholds let through; an error that is no number is infinite.
+
+    seen  called with each input that a layer gets
+
+    >>> look(model, tasks.digits).error
+    0.025
+    """
+    work: dict[str, _Work] = {}
+    with _counting(model, work, seen) as examples:
+        # On validation thresholds may ruin a network, and that is an answer.
+        on_validation = split == "validation"
+        error = task_api.probe(task, model) if on_validation else task_api.evaluate(task, model, split)
+    if not work or not sum(examples):
+        raise TaskError(
+            f"{task_api.name(task)}: evaluate(model) ran no linear or convolution layer of the model that it was "
+            f"given, so there is no work to count. Let it call model(inputs) with at least one example."
+        )
+    layers = {name: one.per_example(sum(examples)) for name, one in work.items()}
+    return Judged({name: theta for name, theta in held(model).items() if name in layers}, error, layers)
+
+
+class _Work:
+    """Adds up the multiply-accumulates of one layer."""
+
+    def __init__(self) -> None:
+        self.macs, self.nonzero = 0, 0.0
+        self.meets: dict[tuple[int, ...], Tensor] = {}
+
+    def add(self, module: Any, x: Tensor, y: Tensor) -> None:
+        shape = tuple(x.shape[-1:] if isinstance(module, nn.Linear) else x.shape[-3:])
+        if shape not in self.meets:
+            self.meets[shape] = _meets(module, shape)
+        meets = self.meets[shape]
+        hits = (x != 0).reshape(-1, *shape).sum(0).cpu()
+        outputs = module.weight.shape[0]
+        self.nonzero += float((hits * meets).sum())
+        self.macs += int(torch.count_nonzero(module.weight)) * (y.numel() // outputs)
+
+    def per_example(self, examples: int) -> LayerMacs:
+        return LayerMacs(self.macs / examples, self.nonzero / examples)
+
+
+def _meets(module: Any, shape: tuple[int, ...]) -> Tensor:
+    """How many weights that are not zero each element of one input, shaped `shape`, is multiplied with."""
+    weight = (module.weight.detach() != 0).cpu().double()
+    if isinstance(module, nn.Linear):
+        return weight.sum(0)  # (in,)
+    # The derivative of a convolution of ones, whatever its stride, padding, dilation and groups.
+    with torch.inference_mode(False), torch.enable_grad():
+        x = torch.ones(1, *shape, dtype=torch.float64, requires_grad=True)  # (1, channels, h, w)
+        (meets,) = torch.autograd.grad(module._conv_forward(x, weight.clone(), None).sum(), x)
+    return meets[0]
+
+
+@contextmanager
+def _counting(model: nn.Module, work: dict[str, _Work], seen: Seen | None) -> Iterator[list[int]]:
+    """Inside, `work` grows with every layer that runs, and the list that comes with every example."""
+    examples: list[int] = []
+
+    def at_layer(name: str, module: nn.Module, args: Any, named: dict[str, Tensor], y: Tensor) -> None:
+        x = args[0] if args else named["input"]
+        work.setdefault(name, _Work()).add(module, x, y)
+        if seen is not None:
+            seen(name, x)
+
+    def at_end(module: nn.Module, args: Any, named: dict[str, Any], y: Any) -> None:
+        examples.append(len(args[0] if args else next(iter(named.values()))))
+
+    layers = [each for each in model.named_modules() if isinstance(each[1], nn.Linear | nn.Conv2d)]
+    # Names go with the hooks, which a copy that `evaluate` may make of the network keeps.
+    hooks = [one.register_forward_hook(partial(at_layer, name), with_kwargs=True) for name, one in layers]
+    hooks.append(model.register_forward_hook(at_end, with_kwargs=True))
+    try:
+        yield examples
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,74 @@
+"""How much a network's error changes from one training to the next: what pruning may cost without being noticed."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from zeroskip import task_api
+from zeroskip.concepts import Progress, silent
+from zeroskip.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Trainings that differ in their random seed alone: their validation errors and the networks."""
+
+    errors: tuple[float, ...]
+    models: tuple[nn.Module, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean error."""
+        return statistics.fmean(self.errors)
+
+    @property
+    def sigma(self) -> float:
+        """Its standard deviation from training to training, of a sample: with n - 1."""
+        return statistics.stdev(self.errors)
+
+    @property
+    def middle(self) -> nn.Module:
+        """The network whose error is the median, of an even number the lower one: the one to go on with."""
+        return self.models[self.errors.index(statistics.median_low(self.errors))]
+
+    @property
+    def rise(self) -> float:
+        """By how much the error of `middle` may rise to be mean + sigma. A median is never further than that."""
+        return self.mean + self.sigma - statistics.median_low(self.errors)
+
+
+def noise(task: task_api.Task, *, seeds: int = 5, progress: Progress = silent) -> Noise:
+    """Train the task's network `seeds` times from random starts, as Minerva (Reagen et al. 2016) bounds its errors.
+
+    Training number n has the seed n. Raises RecipeError for fewer than two.
+
+    >>> found = noise(tasks.mnist)
+    >>> found.mean, found.sigma
+    (0.0186, 0.0009)
+    """
+    if seeds < 2:
+        raise RecipeError(
+            f"{seeds} trainings have no standard deviation. Give at least 2 seeds; Minerva has 50."
+        )
+    models = []
+    for seed in range(seeds):
+        progress("training for the noise", seed, seeds)
+        models.append(_trained(task, seed))
+    progress("training for the noise", seeds, seeds)
+    return Noise(tuple(task_api.evaluate(task, model, "validation") for model in models), tuple(models))
+
+
+def _trained(task: task_api.Task, seed: int) -> nn.Module:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    model = task_api.model(task)
+    task_api.train(task, model)
+    task_api.check_finite(model)
+    return model.eval()

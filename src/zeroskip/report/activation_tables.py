@@ -1,0 +1,229 @@
+"""Where the zeros between the layers are: the table of Shi and Chu 2017, and maps by position, channel, class, example.
+
+A row is what `asdict` makes of a `measure.Row`, a layer's zeros what it makes of a `measure.Zeros`; both may have been
+stored as JSON in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zeroskip import files
+from zeroskip.report.figures import HUES, SHADES, SHARE, Plot, blank, label, picture
+from zeroskip.report.grid import Grid
+from zeroskip.report.number_format import show_count, show_share, show_sides
+from zeroskip.report.page import Section, render
+
+Rows = Sequence[Mapping[str, Any]]
+Layers = Mapping[str, Mapping[str, Any]]
+
+MOST_MAPS = 24
+MOST_BARS = 256
+LEAST_RANGE = 0.05  # of the colours of one picture, so that noise does not look like a pattern
+FEW = 0.01  # share of zeros behind the first layer that no ReLU leaves
+
+CAPTIONS = {
+    "Layer by layer": (
+        "What each layer reads (C channels of H x W) and applies to it (K filters of R x S), and how many of the "
+        "values are exactly zero: in what it reads, and in what leaves it after its activation function and its "
+        "pooling. In the form of Shi and Chu 2017."
+    ),
+    "By position": (
+        "Share of zeros at each pixel of what a layer reads, over all examples and channels. Each picture has "
+        "its own scale. At most {most} layers, evenly spaced."
+    ),
+    "By channel": (
+        "Share of zeros in each channel (or feature) of what a layer reads, sorted. A channel at 100 % is dead: the "
+        "layer can do without it. At most {most} layers, evenly spaced."
+    ),
+    "By class": (
+        "By the class of the example: how far the share of zeros in what each layer reads lies above (red) or below "
+        "(blue) the mean of the classes."
+    ),
+    "By example": (
+        "Left, lowest, mean and highest share of zeros that one example has in what each layer reads. Right, how many "
+        "of the examples have which share."
+    ),
+}
+
+
+def activation_table(rows: Rows, *, title: str = "Zeros between the layers") -> Grid:
+    """A row per layer: C, H x W, K, R x S, padding, stride, zeros in its input and in its output; then all inputs.
+
+    >>> Console().print(activation_table([asdict(row) for row in measure.table(model, example, zeros)]))
+    """
+    columns = (
+        "layer",
+        "C",
+        "HxW",
+        "K",
+        "RxS",
+        "padding",
+        "stride",
+        "groups",
+        "zeros in input",
+        "zeros in output",
+    )
+    cells = [_cells(row) for row in rows]
+    sizes = [row["channels"] * row["height"] * row["width"] for row in rows]
+    total = _mean([row["before"] for row in rows], sizes)
+    later = _mean([row["before"] for row in rows[1:]], sizes[1:])
+    note = (
+        ""
+        if later >= FEW or len(rows) < 2
+        else "Hardly a zero behind the first layer: there seems to be no ReLU."
+    )
+    cells.append(("all inputs", *[""] * 7, show_share(total), ""))
+    return Grid(title, columns, tuple(cells), note, marks={len(rows): "total"})
+
+
+def activations_html(path: str | Path, title: str, rows: Rows, zeros: Layers) -> Path:
+    """Write one self-contained page: the table, and pictures of all that was counted.
+
+    zeros  layer name -> its zeros; what was not counted (position, class, example) has no section
+    Raises FileError where the file cannot be written.
+
+    >>> found = measure.activations(model, batches, by=("position", "class", "example"))
+    >>> activations_html("zeros.html", "LeNet-5", rows, {name: asdict(one) for name, one in found.items()})
+    PosixPath('zeros.html')
+    """
+    return files.write(path, render(title, activation_sections(rows, zeros)))
+
+
+def activation_sections(rows: Rows, zeros: Layers) -> list[Section]:
+    """The sections of that page, for a page that has others too; those without content are left out.
+
+    >>> [section.title for section in activation_sections(rows, zeros)]
+    ['Layer by layer', 'By position', 'By channel']
+    """
+    read = {name: layer["before"] for name, layer in zeros.items()}
+    parts = {
+        "By position": _positions(read),
+        "By channel": _channels(read),
+        "By class": _classes(read),
+        "By example": _examples(read),
+    }
+    warning = _nonfinite(zeros)
+    first = Section(
+        "Layer by layer",
+        CAPTIONS["Layer by layer"],
+        [activation_table(rows)],
+        verdict=warning,
+        mood="loss" if warning else "",
+    )
+    others = [
+        Section(name, CAPTIONS[name].format(most=MOST_MAPS), plots=plots) for name, plots in parts.items()
+    ]
+    return [part for part in (first, *others) if not part.empty]
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        row["layer"],
+        show_count(row["channels"]),
+        f"{row['height']}x{row['width']}",
+        show_count(row["filters"]),
+        "x".join(map(str, row["kernel"])),
+        show_sides(row["padding"]),
+        show_sides(row["stride"]),
+        show_count(row["groups"]),
+        show_share(row["before"]),
+        show_share(row["after"]),
+    )
+
+
+def _mean(shares: Sequence[float], sizes: Sequence[int]) -> float:
+    return float(np.average(shares, weights=sizes)) if sizes else 0.0
+
+
+def _nonfinite(zeros: Layers) -> str:
+    """A sentence if there were NaN or Inf, which layers hand on to each other: so the first has it."""
+    for name, layer in zeros.items():
+        for side, verb in (("before", "reads"), ("after", "hands on")):
+            if count := layer[side]["nonfinite"]:
+                return (
+                    f'"{name}" {verb} {show_count(count)} values that are NaN or Inf. They count as non-zero.'
+                )
+    return ""
+
+
+def _spaced(read: Layers) -> dict[str, Mapping[str, Any]]:
+    """At most MOST_MAPS of the layers, evenly spaced."""
+    step = -(-len(read) // MOST_MAPS) or 1
+    return dict(list(read.items())[::step])
+
+
+def _positions(read: Layers) -> list[Plot]:
+    maps = {name: one for name, one in read.items() if len(one["by_position"]) > 1}
+    plots = []
+    for name, one in _spaced(maps).items():
+        shares = torch.tensor(one["by_position"])
+        low, high = shares.min().item(), shares.max().item()
+        figure = picture(shares, "", "", SHADES).update_traces(colorbar_tickformat=".0%")
+        figure.update_traces(zmin=low, zmax=max(high, low + LEAST_RANGE))
+        figure.update_yaxes(scaleanchor="x", constrain="domain").update_xaxes(constrain="domain")
+        plots.append(Plot(name, figure.update_layout(height=260)))
+    return plots
+
+
+def _channels(read: Layers) -> list[Plot]:
+    plots = []
+    for (name, one), hue in zip(_spaced(read).items(), cycle(HUES)):
+        ordered = np.sort(one["by_channel"])[::-1]
+        shown = np.linspace(0, len(ordered) - 1, min(len(ordered), MOST_BARS)).astype(int)
+        figure = blank(f"{len(ordered)} channels, sorted", "zeros", height=220).update_yaxes(
+            range=[0, 1], **SHARE
+        )
+        figure.add_bar(x=shown, y=ordered[shown], marker_color=hue).update_layout(bargap=0)
+        plots.append(Plot(name, figure))
+    return plots
+
+
+def _classes(read: Layers) -> list[Plot]:
+    shares = [{int(key): value for key, value in one["by_class"].items()} for one in read.values()]
+    labels = sorted({key for one in shares for key in one})
+    if not labels:
+        return []
+    table = torch.tensor([[one.get(key, torch.nan) for key in labels] for one in shares])
+    table -= table.nanmean(1, keepdim=True)
+    most = table.nan_to_num().abs().max().item()
+    figure = _heat(table, read, labels, "class", "points").update_traces(
+        colorscale="RdBu_r", zmin=-most, zmax=most
+    )
+    return [Plot("", figure.update_traces(colorbar_tickformat="+.1%"))]
+
+
+def _examples(read: Layers) -> list[Plot]:
+    known = {name: one["by_example"] for name, one in read.items() if one["by_example"]}
+    if not known:
+        return []
+    names = [label(name) for name in known]
+    means = np.array([one["mean"] for one in known.values()])
+    ends = {side: np.abs(means - [one[side] for one in known.values()]) for side in ("lowest", "highest")}
+    figure = blank("zeros in one example", "", height=110 + 22 * len(names)).update_xaxes(
+        range=[0, 1.02], **SHARE
+    )
+    bars = {"type": "data", "symmetric": False, "array": ends["highest"], "arrayminus": ends["lowest"]}
+    figure.add_scatter(x=means, y=names, error_x=bars, mode="markers", marker_color=HUES[0])
+    figure.update_yaxes(type="category", autorange="reversed")
+    counts = torch.tensor([one["histogram"]["counts"] for one in known.values()], dtype=torch.float32)
+    edges = next(iter(known.values()))["histogram"]["edges"]
+    middles = [f"{100 * (low + high) / 2:.1f} %" for low, high in pairwise(edges)]
+    spread = _heat(counts / counts.sum(1, keepdim=True), known, middles, "zeros in one example", "examples")
+    return [Plot("Lowest, mean, highest", figure), Plot("Distribution", spread)]
+
+
+def _heat(values: torch.Tensor, rows: Mapping[str, Any], columns: Sequence[Any], x: str, unit: str) -> Any:
+    """One line of a heat map per layer."""
+    figure = picture(values, x, "", SHADES, unit)
+    figure.update_traces(
+        x=list(map(str, columns)), y=[label(name) for name in rows], colorbar_tickformat=".0%"
+    )
+    figure.update_xaxes(type="category").update_yaxes(type="category")
+    return figure.update_layout(height=110 + 22 * len(rows))

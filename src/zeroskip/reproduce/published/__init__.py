@@ -1,1 +1,0 @@
-"""Published figures as data, exactly as printed, one file per paper."""

@@ -1,0 +1,168 @@
+"""A program against the same network in PyTorch, measured in turns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.concepts import Progress, Timing, silent
+from zeroskip.errors import EngineError
+from zeroskip.graph import evaluating, forward, quiet
+from zeroskip.run.compiler import compile
+from zeroskip.run.dense import channels_last as pixelwise
+from zeroskip.run.dense import pytorch
+from zeroskip.run.output_difference import TOLERANCE, agree, difference
+from zeroskip.run.program import Program
+from zeroskip.run.timing import Call, interleaved, medians, torch_threads
+
+Engine = Callable[[nn.Module, Tensor], Call]
+"""(model in evaluation mode, batch) -> what runs the model on that batch; any exception says why it cannot."""
+
+
+def eager(model: nn.Module, batch: Tensor) -> Call:
+    """The network as it is.
+
+    >>> eager(model, batch)().shape
+    torch.Size([64, 10])
+    """
+    return partial(model, batch)
+
+
+def channels_last(model: nn.Module, batch: Tensor) -> Call:
+    """A copy of the network with images stored pixel by pixel, which is faster for many convolutions.
+
+    >>> channels_last(convolutional, images)().shape
+    torch.Size([64, 10])
+    """
+    convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    if batch.ndim != 4 or not convolutions:
+        raise EngineError("the network has no 2-d convolution of images, so there is no layout to change")
+    converted: Any = copy.deepcopy(model)
+    converted.to(memory_format=torch.channels_last)
+    return partial(converted, batch.contiguous(memory_format=torch.channels_last))
+
+
+def compiled(model: nn.Module, batch: Tensor) -> Call:
+    """A copy of the network through torch.compile, for this batch size; it needs a C++ compiler.
+
+    What torch.compile has compiled before in this process is forgotten: beyond a number of versions it would
+    quietly run the network uncompiled.
+
+    >>> compiled(model, batch)().shape
+    torch.Size([64, 10])
+    """
+    torch.compiler.reset()
+    return partial(torch.compile(copy.deepcopy(model), dynamic=False), batch)
+
+
+def all_dense(model: nn.Module, batch: Tensor) -> Call:
+    """A zeroskip program in which no kernel skips a zero: what a program gains by being compiled.
+
+    >>> all_dense(model, batch)().shape
+    torch.Size([64, 10])
+    """
+    kernels = (pytorch.KERNEL, pixelwise.KERNEL)
+    return partial(compile(model, batch, threads=torch.get_num_threads(), kernels=kernels), batch)
+
+
+ENGINES: Mapping[str, Engine] = {
+    "torch eager": eager,
+    "torch channels_last": channels_last,
+    "torch.compile": compiled,
+    "zeroskip, all dense": all_dense,
+}
+
+
+def compare(
+    program: Program,
+    model: nn.Module,
+    batch: Tensor,
+    *,
+    threads: int = 1,
+    runs: int = 3,
+    rounds: int = 9,
+    progress: Progress = silent,
+    engines: Mapping[str, Engine] = ENGINES,
+) -> Timing:
+    """Seconds of one call on `batch`, of the program and of every engine that can run `model`, interleaved.
+
+    An engine that fails or computes something else is in `skipped` with the reason. `model` comes back as it was.
+    Raises EngineError where the program's answer is not the network's.
+
+    >>> compare(program, model, batch).speedup
+    3.1
+    """
+    if runs < 1 or rounds < 1:
+        raise EngineError(f"{runs} runs of {rounds} rounds measure nothing. Give at least one of each.")
+    with torch_threads(threads), evaluating(model):
+        calls, differences, skipped = _ready(engines, program, model, batch, progress)
+        measured = []
+        for run in range(runs):
+            progress("timing", run, runs)
+            with torch.inference_mode():
+                measured.append(medians(interleaved(calls, rounds=rounds, seconds=3e-3)))
+        progress("timing", runs, runs)
+    by_engine = {name: [run[name] for run in measured] for name in calls}
+    return Timing(
+        seconds=medians(by_engine),
+        spread={name: (min(times), max(times)) for name, times in by_engine.items()},
+        max_difference=differences,
+        skipped=skipped,
+        batch=len(batch),
+        threads=threads,
+        precision=program.precision,
+        machine=program.machine.title,
+        runs=runs,
+        rounds=rounds,
+    )
+
+
+def _ready(
+    engines: Mapping[str, Engine], program: Program, model: nn.Module, batch: Tensor, progress: Progress
+) -> tuple[dict[str, Call], dict[str, float], dict[str, str]]:
+    """Calls that compute the network, how far each is from it, and why the others cannot take part."""
+    calls: dict[str, Call] = {}
+    differences: dict[str, float] = {}
+    skipped: dict[str, str] = {}
+    expected = forward(model, batch.clone())
+    for number, (name, engine) in enumerate({**engines, "zeroskip": _ours(program)}.items()):
+        progress(f"preparing {name}", number, len(engines) + 1)
+        try:
+            calls[name], differences[name] = _prove(
+                engine, model, batch, expected, _tolerance(program) if name == "zeroskip" else TOLERANCE
+            )
+        except Exception as fact:  # whatever keeps a compiler from working
+            if name == "zeroskip":
+                raise EngineError(
+                    f"the program does not compute this network on this batch: {fact}"
+                ) from fact
+            skipped[name] = (str(fact).strip() or type(fact).__name__).splitlines()[0]
+    return calls, differences, skipped
+
+
+def _tolerance(program: Program) -> float:
+    # What the program rounds was measured on one batch, and may well be a few times as much on another.
+    return max(TOLERANCE, 4 * program.error)
+
+
+def _ours(program: Program) -> Engine:
+    return lambda model, batch: partial(program, batch)
+
+
+def _prove(
+    engine: Engine, model: nn.Module, batch: Tensor, expected: Any, tolerance: float
+) -> tuple[Call, float]:
+    """The engine's call, which has run once, and how far its answer is from the network's."""
+    with quiet():
+        call = engine(model, batch)
+        with torch.inference_mode():
+            answer = call()
+    far = difference(answer, expected)
+    if not agree(answer, expected, tolerance=tolerance):
+        raise EngineError(f"its answer differs from the network's by {far:.3g}, which is more than rounding.")
+    return call, far

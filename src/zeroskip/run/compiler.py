@@ -1,0 +1,200 @@
+"""Compiling a network: the fastest kernel of each layer, and the fastest of several ways to combine them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.concepts import Kernel, Machine, Packed, Precision
+from zeroskip.emit import detect
+from zeroskip.errors import EngineError, ModelError
+from zeroskip.graph import Graph, capture, forward, last_uses
+from zeroskip.run.change_watch import watch
+from zeroskip.run.dense import pytorch
+from zeroskip.run.kernels import ALL, DENSE
+from zeroskip.run.origin import Origin
+from zeroskip.run.output_difference import TOLERANCE, agree, difference, leaves, share
+from zeroskip.run.program import Program
+from zeroskip.run.schedule import Runner, schedule
+from zeroskip.run.select.layers import Race, race
+from zeroskip.run.select.network import assemble
+from zeroskip.run.timing import torch_threads
+
+ARITHMETIC, WEIGHTS = ("fp32", "bf16", "fp16"), ("fp32", "bf16", "int8", "codes")
+
+UNPACK = """A file holds no code: load it into the network.
+    model.load_state_dict(pack.decode(packed))
+    program = run.compile(model, example)"""
+
+# Numbers of bf16 have 8 bits: outputs of several layers, each rounded in turn, may differ by a few of the last.
+# Those of fp16 have 11, but a sum is rounded whenever something is added: VGG-16, which adds a thousand products for
+# an output, was 2^-7.2 away from itself with rounded weights and inputs.
+TOLERANCES = {"fp32": TOLERANCE, "bf16": 2**-5, "fp16": 2**-5}
+
+
+def compile(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    precision: str = "fp32",
+    weights: str = "fp32",
+    threads: int = 1,
+    machine: Machine | None = None,
+    kernels: Sequence[Kernel] = ALL,
+    strict: bool = False,
+) -> Program:
+    """The network as a Program, tuned for batches like `example` (batch first) on `threads` threads.
+
+    Every layer is timed with every kernel that accepts it, dense PyTorch always among them; then whole networks are
+    timed: the fastest layers, dense ones only, as many in one call as can be, images pixel by pixel, and on tiles.
+    Compiling takes seconds. On tiles each thread takes whole images; other kernels of ours use one thread.
+    Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16", "fp16"),
+    `weights` how weights are stored ("fp32", "bf16", "int8" with a scale for each row, or "codes" of 4
+    bits for layers of at most 16 distinct non-zero weights, which changes none of them). `strict` leaves only dense
+    kernels: a zero weight times an infinite or NaN input is then NaN, as in PyTorch.
+    Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled, and
+    where a kernel or the whole program does not compute what the network does.
+
+    >>> compile(lenet, torch.zeros(1, 784))(x)
+    """
+    machine = machine or detect()
+    asked = _precision(precision, weights)
+    _check(model, example)
+    example = example.contiguous()  # as a program has it at every call
+    forward(model, example.clone())  # a network that cannot run at all says so in its own words
+    graph = capture(model, example)
+    with torch_threads(threads), torch.no_grad():
+        races = _races(graph, example, machine, asked, list(map(_strict, kernels)) if strict else kernels)
+        whole = assemble(graph, example.clone(), races, machine, threads)
+        rounded = whole.rounded if any(choice.error for choice in whole.choices) else None
+        run = whole.run
+        _verify(run, rounded, graph, model, example, TOLERANCES[precision])
+        error = share(graph.rebuild(run(example.clone())), forward(model, example.clone()))
+    return Program(
+        run,
+        graph.rebuild,
+        example,
+        watch(model),
+        whole.choices,
+        machine,
+        precision=_described(asked, strict),
+        threads=threads,
+        error=error if any(choice.error for choice in whole.choices) else 0.0,
+        seconds=whole.seconds,
+        dense_seconds=whole.dense_seconds,
+        scratch=whole.scratch,
+        through=whole.through,
+        origin=Origin(graph, example.dtype, asked, whole.kernels, whole.tiles, whole.images),
+    )
+
+
+def check(model: nn.Module, example: Tensor) -> None:
+    """ModelError or EngineError where `compile` would refuse the network; quicker than to compile it.
+
+    >>> check(lenet, torch.zeros(1, 784))
+    """
+    _check(model, example)
+    odd = next((one.dtype for one in model.parameters() if one.dtype != torch.float32), None)
+    if odd is not None:
+        raise EngineError(
+            f"a parameter of the network is {odd}, and precision is fp32. Convert it with .float()."
+        )
+    forward(model, example.clone())
+    capture(model, example)
+
+
+def _precision(arithmetic: str, weights: str) -> Precision:
+    for what, given, known in (("precision", arithmetic, ARITHMETIC), ("weights", weights, WEIGHTS)):
+        if given not in known:
+            raise EngineError(f'{what}="{given}" is unknown. Known are {", ".join(known)}.')
+    return Precision(arithmetic, weights)
+
+
+def _described(precision: Precision, strict: bool) -> str:
+    weights = [f"{precision.weights} weights"] if precision.weights != "fp32" else []
+    return ", ".join([precision.arithmetic, *weights, *(["strict"] if strict else [])])
+
+
+def _strict(kernel: Kernel) -> Kernel:
+    """The kernel, which now accepts no layer if it skips zeros."""
+    reason = "skips zero weights, and strict was asked for"
+    return kernel if kernel in DENSE else replace(kernel, accepts=lambda *_: reason)
+
+
+def _check(model: nn.Module, example: Tensor) -> None:
+    if not isinstance(model, nn.Module):
+        remedy = UNPACK if isinstance(model, Packed) else "Put it into the forward of one."
+        raise EngineError(
+            f"run.compile was given a {type(model).__name__}, and needs a torch.nn.Module. {remedy}"
+        )
+    if not isinstance(example, Tensor) or not example.ndim:
+        given = "a single number" if isinstance(example, Tensor) else f"a {type(example).__name__}"
+        raise EngineError(
+            f"the example is {given}, and no batch. Give a tensor, examples along its first axis."
+        )
+    tensors = [example, *model.parameters(), *model.buffers()]
+    elsewhere = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
+    if elsewhere is not None:
+        raise EngineError(
+            f"the network or the example is on {elsewhere}, and programs run on the cpu. "
+            "Move both with .cpu(), then compile."
+        )
+
+
+def _races(
+    graph: Graph, example: Tensor, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
+) -> dict[str, Race]:
+    """Node name -> race, for every layer of the graph on its real input."""
+    candidates = kernels if pytorch.KERNEL in kernels else (pytorch.KERNEL, *kernels)
+    races: dict[str, Race] = {}
+    values: dict[str, Any] = {graph.input: example.clone()}
+    for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
+        given = [values[name] for name in node.inputs]
+        if node.layer is not None:
+            races[node.name] = race(
+                node.layer, node.relu, given[0], machine=machine, precision=precision, kernels=candidates
+            )
+        values[node.name] = node.function(*given)
+        for name in ended:
+            del values[name]
+    return races
+
+
+def _verify(
+    run: Runner, rounded: Runner | None, graph: Graph, model: nn.Module, example: Tensor, tolerance: float
+) -> None:
+    """EngineError unless the program and the network agree on one example, on all, and on one more.
+
+    Where weights are rounded on purpose, the graph is compared with the network, and the program with `rounded`.
+    """
+    more = torch.cat([example, example])
+    for count in sorted({1, len(example), len(example) + 1}):
+        answer = graph.rebuild(run(more[:count].clone()))
+        expected = _expected(graph, model, more, count)
+        if rounded is not None:
+            exact = graph.rebuild(schedule(graph, {})(more[:count].clone()))
+            similar = graph.rebuild(rounded(more[:count].clone()))
+            answer, expected = (answer, similar) if agree(exact, expected) else (exact, expected)
+        if not agree(answer, expected, tolerance=tolerance):
+            raise EngineError(
+                f"on {count} examples the compiled program differs from the network by "
+                f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or it "
+                "depends on the batch size in a way that torch.export cannot follow (if, or len(x) where "
+                "x.shape[0] would do). Change that, then compile."
+            )
+
+
+def _expected(graph: Graph, model: nn.Module, more: Tensor, count: int) -> Any:
+    """What the network answers for the first `count` examples of `more`, which are `more`'s first half twice."""
+    try:
+        return forward(model, more[:count].clone())
+    except ModelError:
+        if graph.batch is None:
+            raise
+    # The network itself takes no other size; the program computes its examples in batches of that one.
+    answers = leaves(forward(model, more[: graph.batch].clone()))
+    return [torch.cat([answer, answer])[:count] for answer in answers]

@@ -1,0 +1,1 @@
+"""Convolutions: on tiles with zero weights skipped, or with zero inputs skipped."""

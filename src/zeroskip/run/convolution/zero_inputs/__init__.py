@@ -1,0 +1,1 @@
+"""Convolutions that skip the zeros of their input, found at every call."""

@@ -1,0 +1,179 @@
+"""The non-zeros of images, found by machine code: a list for each row, then a list for each output pixel.
+
+A list is a run of `values` and `places`, where a place is how far into the weights of a block, in bytes, those for
+the value lie; `starts` says where the runs begin. Nothing lies between the runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zeroskip.emit import INTEGER, Function, vector
+from zeroskip.run.convolution.zero_inputs.shape import Cut
+from zeroskip.run.convolution.zero_inputs.stored_weights import listed
+
+BUCKETS = 64  # of lengths, when windows are sorted by them
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Where lists lie: pointers to values (32 bits, see numbers.py), int32, int32, and to a slot with their number."""
+
+    values: str
+    places: str
+    starts: str
+    filled: str
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows of the output worked on at a time: the first, how many, and the first row of the input that is listed."""
+
+    line: str
+    lines: str
+    above: str
+
+
+def emit_rows(f: Function, cut: Cut, x: str, count: str, part: str, lists: Lists) -> None:
+    """List `count` rows of the images from pointer `x` on, one part of the channels; `starts` (count, width + 1).
+
+    Of pointwise layers only the pixels that are read are listed, with `starts` (count x out width + 1,).
+
+    >>> emit_rows(f, cut, "%x", "%rows", "0", lists)
+    """
+    shape = cut.shape
+    down, right = shape.stride if shape.pointwise else (1, 1)
+    width = shape.out_width if shape.pointwise else shape.width
+    first = ", ".join(f"i32 {cut.row * lane}" for lane in range(cut.lanes))
+    with f.loop(0, count) as row:
+        places = f.slot(vector(cut.lanes, "i32"), f"<{first}>")
+        line = f.at(
+            x, f.add(f.multiply(row, down * shape.width * shape.channels), f.multiply(part, cut.channels))
+        )
+        starts = f.at(lists.starts, f.multiply(row, width + (not shape.pointwise)), "i32")
+        with f.loop(0, width) as column:
+            store_number(f, f.load(INTEGER, lists.filled), starts, column)
+            if shape.pointwise:
+                f.store(vector(cut.lanes, "i32"), f"<{first}>", places)
+            _emit_pixel(f, cut, f.at(line, f.multiply(column, right * shape.channels)), part, lists, places)
+        store_number(f, f.load(INTEGER, lists.filled), starts, width)
+
+
+def _emit_pixel(f: Function, cut: Cut, pixel: str, part: str, lists: Lists, places: str) -> None:
+    """Append the non-zeros of one part of a pixel, whose places the slot counts on."""
+    shape = cut.shape
+    lanes, kind, numbers = cut.lanes, vector(cut.lanes), vector(cut.lanes, "i32")
+    for channel in range(0, cut.channels, lanes):
+        count = min(lanes, cut.channels - channel)
+        source = f.at(pixel, channel)
+        if count < lanes or cut.parts * cut.channels > shape.channels:
+            left = f.subtract(shape.channels - channel, f.multiply(part, cut.channels))
+            values = f.load_masked(lanes, f.below(lanes, f.smaller(left, count)), source)
+        else:
+            values = f.load(kind, source)
+        mask = f.value(f"fcmp une {kind} {values}, zeroinitializer")  # true of NaN
+        filled, place = f.load(INTEGER, lists.filled), f.load(numbers, places)
+        found = listed(f, cut.kind, lanes, f.compressed(lanes, mask, values))
+        f.store(kind, found, f.at(lists.values, filled))
+        f.store(numbers, f.compressed(lanes, mask, place, element="i32"), f.at(lists.places, filled, "i32"))
+        f.store(INTEGER, f.add(filled, f.count(lanes, mask)), lists.filled)
+        step = f.splat(lanes, str(cut.row * count), "i32")
+        f.store(numbers, f.value(f"add {numbers} {place}, {step}"), places)
+
+
+def emit_windows(f: Function, cut: Cut, band: Band, group: str, rows: Lists, windows: Lists) -> None:
+    """List what one group of taps reads in the windows of a band, from lists of the band's rows.
+
+    Places then count from the first weight of the group, and `starts` is (windows + 1,).
+
+    >>> emit_windows(f, cut, Band("0", "%lines", "0"), "0", rows, windows)
+    """
+    shape = cut.shape
+    with f.loop(0, band.lines) as each:
+        image = f.value(f"udiv i64 {each}, {shape.out_height}") if cut.images > 1 else "0"
+        y = f.value(f"urem i64 {each}, {shape.out_height}") if cut.images > 1 else f.add(each, band.line)
+        top = f.subtract(f.multiply(y, shape.stride[0]), shape.before[0])
+        first = f.subtract(f.add(f.multiply(image, shape.height), top), band.above)
+        with f.loop(0, shape.out_width) as x:
+            place = f.add(f.multiply(each, shape.out_width), x)
+            store_number(f, f.load(INTEGER, windows.filled), windows.starts, place)
+            with f.loop(0, shape.taps[0] // cut.groups) as tap:
+                down = f.multiply(f.add(tap, group), shape.dilation[0])
+                inside = f.value(f"icmp ult i64 {f.add(top, down)}, {shape.height}")
+                with f.when(inside):
+                    _emit_segment(f, cut, f.add(first, down), tap, x, rows, windows)
+    store_number(f, f.load(INTEGER, windows.filled), windows.starts, f.multiply(band.lines, shape.out_width))
+
+
+def _emit_segment(f: Function, cut: Cut, row: str, tap: str, x: str, rows: Lists, windows: Lists) -> None:
+    """Append what one row of taps of the window at column `x` finds in a row of the image: one run of its list."""
+    shape = cut.shape
+    lanes, width = cut.lanes, shape.width
+    left = f.subtract(f.multiply(x, shape.stride[1]), shape.before[1])
+    starts = f.at(rows.starts, f.multiply(row, width + 1), "i32")
+    begin, end = (
+        load_number(f, starts, f.bounded(each, 0, width)) for each in (left, f.add(left, shape.taps[1]))
+    )
+    # Places in a row count its pixels; those in a window count its taps.
+    taps = f.subtract(f.multiply(tap, shape.taps[1]), left)
+    moved = f.value(f"trunc i64 {f.multiply(taps, cut.row * cut.channels)} to i32")
+    shift, filled = f.splat(lanes, moved, "i32"), f.load(INTEGER, windows.filled)
+    values, places = f.at(windows.values, filled), f.at(windows.places, filled, "i32")
+    count = f.subtract(end, begin)
+    # Whole vectors: what is written too much is overwritten by the run that follows.
+    with f.loop(0, count, lanes) as offset:
+        source, numbers = f.add(begin, offset), vector(lanes, "i32")
+        f.store(vector(lanes), f.load(vector(lanes), f.at(rows.values, source)), f.at(values, offset))
+        place = f.load(numbers, f.at(rows.places, source, "i32"))
+        f.store(numbers, f.value(f"add {numbers} {place}, {shift}"), f.at(places, offset, "i32"))
+    f.store(INTEGER, f.add(filled, count), windows.filled)
+
+
+def emit_order(f: Function, starts: str, order: str, buckets: str, count: str) -> None:
+    """Write the numbers of `count` windows to `order` (int32), those of similar length next to each other.
+
+    Lengths are told apart to a 32nd of their mean.
+
+    >>> emit_order(f, "%starts", "%order", "%buckets", "%count")
+    """
+    total = f.subtract(load_number(f, starts, count), load_number(f, starts, "0"))
+    mean = f.value(f"udiv i64 {total}, {count}")
+    zeros = f.call(INTEGER, "llvm.ctlz.i64", f"i64 {mean}", "i1 0")
+    shift = f.bounded(f.subtract(64 - BUCKETS.bit_length() + 2, zeros), 0, 63)
+
+    def bucket(window: str) -> str:
+        length = f.subtract(load_number(f, starts, f.add(window, 1)), load_number(f, starts, window))
+        return f.smaller(f.value(f"lshr i64 {length}, {shift}"), BUCKETS - 1)
+
+    with f.loop(0, BUCKETS) as each:
+        store_number(f, "0", buckets, each)
+    with f.loop(0, count) as window:
+        one = bucket(window)
+        store_number(f, f.add(load_number(f, buckets, one), 1), buckets, one)
+    before = f.slot(INTEGER, "0")
+    with f.loop(0, BUCKETS) as each:
+        begin = f.load(INTEGER, before)
+        f.store(INTEGER, f.add(begin, load_number(f, buckets, each)), before)
+        store_number(f, begin, buckets, each)
+    with f.loop(0, count) as window:
+        one = bucket(window)
+        place = load_number(f, buckets, one)
+        store_number(f, window, order, place)
+        store_number(f, f.add(place, 1), buckets, one)
+
+
+def load_number(f: Function, pointer: str, index: str) -> str:
+    """The 32-bit number at `index`, as 64 bits.
+
+    >>> load_number(f, "%starts", "3")
+    '%v12'
+    """
+    return f.value(f"sext i32 {f.load('i32', f.at(pointer, index, 'i32'))} to i64")
+
+
+def store_number(f: Function, value: str, pointer: str, index: str | int) -> None:
+    """Write a 64-bit number as 32 bits to `index`.
+
+    >>> store_number(f, "%count", "%starts", 0)
+    """
+    f.store("i32", f.value(f"trunc i64 {value} to i32"), f.at(pointer, index, "i32"))

@@ -1,0 +1,63 @@
+"""Layers in PyTorch with weights and inputs of 16 bits (bfloat16): half the memory traffic of float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
+from zeroskip.run.dense import pytorch
+
+
+def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
+    """The layer in float32, of weight, bias and input rounded to bfloat16.
+
+    >>> reference(layer, torch.zeros(2, 64), False).shape
+    torch.Size([2, 300])
+    """
+    return pytorch.reference(_converted(layer.weight.dtype, layer), x.bfloat16().to(x.dtype), relu)
+
+
+def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why the layer is not computed in bfloat16.
+
+    >>> accepts(layer, detect(), Precision())
+    'fp32 arithmetic was asked for'
+    """
+    if precision.arithmetic != "bf16":
+        return f"{precision.arithmetic} arithmetic was asked for"
+    return pytorch.accepts(layer, machine, precision)
+
+
+def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
+    """The layer as a function of its input, which is rounded to bfloat16; the output has the input's type.
+
+    >>> build(layer, detect(), Precision("bf16"), True)(torch.zeros(2, 64)).dtype
+    torch.float32
+    """
+    operation = pytorch.build(_converted(torch.bfloat16, layer), machine, precision, relu)
+    return lambda x: operation(x.bfloat16()).to(x.dtype)
+
+
+def _converted(dtype: torch.dtype, layer: Layer) -> Layer:
+    """The layer with weight and bias rounded to bfloat16, stored as `dtype`."""
+    weight = layer.weight.bfloat16().to(dtype)
+    return replace(layer, weight=weight, bias=None if layer.bias is None else layer.bias.bfloat16().to(dtype))
+
+
+# Sums are kept in float32, and only the output is rounded to 8 bits: by at most 2^-8 of itself, which is at most
+# sum |weight x input|. As much again is left to processors that round partial sums.
+KERNEL = Kernel(
+    "dense_bf16",
+    "dense",
+    accepts,
+    build,
+    reference,
+    element="bf16",
+    weights="bf16",
+    skips="nothing",
+    tolerance=2**-7,
+)

@@ -1,0 +1,1 @@
+"""Kernels for linear layers that skip zero inputs, found at every call."""

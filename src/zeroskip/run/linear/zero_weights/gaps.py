@@ -1,0 +1,165 @@
+"""Large sparse linear layers: one row in each lane of a vector, columns as gaps of 8 bits.
+
+As in `sell`, rows sorted by their number of non-zeros are cut into slices of as many rows as there are lanes.
+A byte is the way from one non-zero of the row to the next; where that is too long, steps of 255 without a weight
+lead there, and where a row ends before others of its slice, steps of 0. In these the input meets no weight at all:
+a stored zero says so, or for codes, which may all be in use, a bit.
+
+Each lane's place in the input is a pointer in a register of its own, which the gap is added to. On Zen 5 that took
+half the time of a vector of columns, whose lanes must be taken out (or gathered) to become addresses. There are
+registers for 8 of them. A non-zero costs 5, 3, 2 or 1.6 bytes, which is what counts for layers beyond the caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Layer, Machine, Precision
+from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.run.linear.stored_weights import (
+    AHEAD,
+    BITS,
+    KINDS,
+    Nonzeros,
+    ask,
+    by_steps,
+    kernels,
+    met,
+    nonzeros,
+    pair,
+)
+from zeroskip.run.linear.zero_weights.sell import scatter
+from zeroskip.run.machine_code import ARGUMENTS, Compiled, Plan, arrays, by_length, plan, starts
+
+ON = 255  # the longest way that a byte holds, kept for steps without a weight
+
+
+def accepts(kind: str, layer: Layer, machine: Machine) -> str | None:
+    """None: any machine and any pattern will do.
+
+    >>> accepts("int8", layer, detect())
+    """
+    return None
+
+
+def build(kind: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Compiled:
+    """The layer as a function of its float32 input (..., in); weights are stored as `kind` says.
+
+    A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
+
+    >>> build("int8", layer, detect(), Precision(weights="int8"), True)(torch.zeros(2, 64)).shape
+    torch.Size([2, 300])
+    """
+    out, inputs = layer.weight.shape
+    return Compiled(
+        _compiled(machine, kind, relu), _slices(kind, layer, _lanes(machine)), inputs, out, machine
+    )
+
+
+def _lanes(machine: Machine) -> int:
+    return min(8, machine.vector_bytes // 4)
+
+
+def _slices(kind: str, layer: Layer, lanes: int) -> Plan:
+    """The weight cut into slices, in the order in which `emit` reads it."""
+    (out, inputs), (_, bias) = layer.weight.shape, arrays(layer)
+    stored = nonzeros(kind, layer)
+    ways = _ways(stored)
+    # Where each non-zero comes among the steps of its row, and how many steps the rows have.
+    steps = np.cumsum(ways // ON + 1)
+    lengths = np.bincount(stored.rows, weights=ways // ON + 1, minlength=out).astype(np.int64)
+    entry = steps - 1 - starts(lengths)[stored.rows]
+    rows, lane = by_length(lengths, lanes)
+    longest = lengths[rows].reshape(-1, lanes).max(axis=1)
+    begin = starts(longest + longest % 2)  # an even number of steps, since codes are stored in pairs
+    place = (begin[lane[stored.rows] // lanes] + entry) * lanes + lane[stored.rows] % lanes
+    return plan(
+        *(out, inputs, len(longest), begin, _bytes(ways, place, begin[-1], lanes)),
+        *by_steps(kind, stored, place, begin[-1], lanes),
+        *(rows, stored.scale[rows], bias[rows], stored.table),
+    )
+
+
+def _ways(stored: Nonzeros) -> np.ndarray:
+    """How many columns each non-zero is behind the one before it in its row; the first, behind column 0."""
+    before = np.append(0, stored.columns[:-1])
+    first = np.append(-1, stored.rows[:-1]) != stored.rows
+    return stored.columns - np.where(first[: len(stored.rows)], 0, before[: len(stored.rows)])
+
+
+def _bytes(ways: np.ndarray, place: np.ndarray, steps: int, lanes: int) -> np.ndarray:
+    """The ways as bytes (steps x lanes,), with the steps between non-zeros that are far from each other."""
+    found = np.zeros(steps * lanes, np.uint8)
+    found[place] = ways % ON
+    far = ways >= ON
+    count = ways[far] // ON
+    back = 1 + np.arange(count.sum()) - np.repeat(starts(count)[:-1], count)
+    found[np.repeat(place[far], count) - back * lanes] = ON
+    return found
+
+
+@cache
+def _compiled(machine: Machine, kind: str, relu: bool) -> Callable[..., None]:
+    return compile_function(emit(machine, kind, relu=relu).text(machine), "gaps", machine, len(ARGUMENTS))
+
+
+def emit(machine: Machine, kind: str, *, relu: bool) -> Function:
+    """The kernel in LLVM IR: rows of the weight over the lanes.
+
+    >>> emit(detect(), "int8", relu=False).name
+    'gaps'
+    """
+    lanes = _lanes(machine)
+    f = Function("gaps", ARGUMENTS)
+    out, inputs, slices, begin, *weights, rows, scale, bias, table = f.fields(
+        "%plan", [INTEGER] * 3 + [POINTER] * 8
+    )
+    with f.loop(0, slices) as number:
+        first, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (number, f.add(number, 1)))
+        lane = f.multiply(number, lanes)
+        # Examples inside, so that a slice of the weights is read from memory once for all of them.
+        with f.loop(0, "%rows") as example:
+            x, y = f.at("%x", f.multiply(example, inputs)), f.at("%y", f.multiply(example, out))
+            places = [f.slot(POINTER, x) for _ in range(lanes)]
+            total = f.slot(vector(lanes), "zeroinitializer")
+            with f.loop(first, stop, 2) as step:
+                _two_steps(f, machine, kind, step, places, total, [*weights, table])
+            factor, shift = (f.load(vector(lanes), f.at(each, lane)) for each in (scale, bias))
+            result = f.multiply_add(lanes, f.load(vector(lanes), total), factor, shift)
+            scatter(f, lanes, f.relu(lanes, result) if relu else result, y, f.at(rows, lane, INTEGER))
+    return f
+
+
+def _two_steps(
+    f: Function, machine: Machine, kind: str, step: str, places: list[str], total: str, weights: list[str]
+) -> None:
+    """Add two non-zeros of each row, times their inputs, to the slot `total`."""
+    lanes, (ways, numbers, present, table) = len(places), weights
+    place = f.multiply(step, lanes)
+    for offset, values in enumerate(pair(f, machine, kind, lanes, numbers, place, table)):
+        inputs = _fetch(f, places, f.at(ways, f.add(place, offset * lanes), "i8"))
+        fetched = met(f, kind, lanes, inputs, values, present, f.add(step, offset))
+        f.store(vector(lanes), f.multiply_add(lanes, values, fetched, f.load(vector(lanes), total)), total)
+    # The lanes come to about the same columns at the same time, so one of them leads for all.
+    f.prefetch(f.at(f.load(POINTER, places[0]), AHEAD, "i8"))
+    ask(f, ways, place, 8, 2 * lanes)
+    ask(f, numbers, place, BITS[kind], 2 * lanes)
+
+
+def _fetch(f: Function, places: list[str], ways: str) -> str:
+    """Vector of the inputs that the lanes come to, after each has gone its way."""
+    lanes, fetched = len(places), "poison"
+    for lane, slot in enumerate(places):
+        way = f.value(f"zext i8 {f.load('i8', f.at(ways, lane, 'i8'))} to i64")
+        place = f.at(f.load(POINTER, slot), way)
+        f.store(POINTER, place, slot)
+        fetched = f.value(
+            f"insertelement {vector(lanes)} {fetched}, float {f.load('float', place)}, i32 {lane}"
+        )
+    return fetched
+
+
+KERNELS = kernels("gaps", KINDS, accepts, build)

@@ -1,0 +1,114 @@
+"""Sparse linear layers, one row of the weight in each lane of a vector: for single examples and small batches.
+
+SELL-W (sliced ELLPACK, Kreutzer et al. 2014): rows sorted by their number of non-zeros are cut into slices of
+W = lanes rows, and a slice takes as many steps as its longest row has non-zeros. A step is one multiply-add of
+W weights with W inputs, each from the column of its own row.
+
+The inputs are fetched one by one and put together: on Zen 5 that took 4.5 us where the gather instruction took
+6.6 (300 x 784, 92 % zeros), and it is what processors without gather need anyway. Columns are absolute and 16
+bits wide, which suits layers that stay in the caches; `gaps` and `windows` read fewer bytes for larger ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
+from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.run.dense.pytorch import reference
+from zeroskip.run.machine_code import ARGUMENTS, Compiled, Plan, accepts_narrow, arrays, plan, starts
+
+
+def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Compiled:
+    """The layer as a function of its float32 input (..., in).
+
+    A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
+
+    >>> build(layer, detect(), Precision(), True)(torch.zeros(2, 64)).shape
+    torch.Size([2, 300])
+    """
+    out, inputs = layer.weight.shape
+    return Compiled(_compiled(machine, relu), _slices(layer, machine.vector_bytes // 4), inputs, out, machine)
+
+
+def _slices(layer: Layer, lanes: int) -> Plan:
+    """The weight cut into slices, in the order in which `emit` reads it."""
+    weight, bias = arrays(layer)
+    order = np.argsort(-np.count_nonzero(weight, axis=1), kind="stable")
+    # The last slice is filled up with its own last row: computing a row twice harms nobody.
+    rows = np.append(order, np.repeat(order[-1:], -len(order) % lanes)).astype(np.int64)
+    steps = [_steps(weight[some]) for some in rows.reshape(-1, lanes)]
+    columns = np.concatenate([each for each, _ in steps])  # (steps, lanes)
+    values = np.concatenate([each for _, each in steps])  # (steps, lanes)
+    begin = starts([len(each) for each, _ in steps])
+    return plan(weight.shape[0], weight.shape[1], len(steps), begin, columns, values, rows, bias[rows])
+
+
+def _steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Columns and values of the non-zeros of `rows` (lanes, in), each (steps, lanes).
+
+    Shorter rows end with zero weights. These stand at columns where the row has a zero, so that an infinite
+    input there does what it does in PyTorch, and no more.
+    """
+    length = int(np.count_nonzero(rows, axis=1).max())
+    columns = np.argsort(rows == 0, axis=1, kind="stable")[:, :length]  # (lanes, steps), non-zeros first
+    values = np.take_along_axis(rows, columns, axis=1)
+    return columns.T.astype(np.uint16), values.T.astype(np.float32)
+
+
+@cache
+def _compiled(machine: Machine, relu: bool) -> Callable[..., None]:
+    return compile_function(emit(machine, relu=relu).text(machine), "sell", machine, len(ARGUMENTS))
+
+
+def emit(machine: Machine, *, relu: bool) -> Function:
+    """The kernel in LLVM IR: rows of the weight over the lanes.
+
+    >>> emit(detect(), relu=False).name
+    'sell'
+    """
+    lanes = machine.vector_bytes // 4
+    kind = vector(lanes)
+    f = Function("sell", ARGUMENTS)
+    out, inputs, slices, begin, columns, values, rows, bias = f.fields("%plan", [INTEGER] * 3 + [POINTER] * 5)
+    with f.loop(0, slices) as number:
+        first, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (number, f.add(number, 1)))
+        lane = f.multiply(number, lanes)
+        # Examples inside, so that a slice of the weights is read from memory once for all of them.
+        with f.loop(0, "%rows") as example:
+            x, y = f.at("%x", f.multiply(example, inputs)), f.at("%y", f.multiply(example, out))
+            total = f.slot(kind, f.load(kind, f.at(bias, lane)))
+            with f.loop(first, stop) as step:
+                place = f.multiply(step, lanes)
+                fetched = _fetch(f, lanes, x, f.at(columns, place, "i16"))
+                weights = f.load(kind, f.at(values, place))
+                f.store(kind, f.multiply_add(lanes, weights, fetched, f.load(kind, total)), total)
+            result = f.load(kind, total)
+            scatter(f, lanes, f.relu(lanes, result) if relu else result, y, f.at(rows, lane, INTEGER))
+    return f
+
+
+def _fetch(f: Function, lanes: int, x: str, columns: str) -> str:
+    """Vector of the inputs in `lanes` columns."""
+    fetched = "poison"
+    for lane in range(lanes):
+        column = f.value(f"zext i16 {f.load('i16', f.at(columns, lane, 'i16'))} to i64")
+        value = f.load("float", f.at(x, column))
+        fetched = f.value(f"insertelement {vector(lanes)} {fetched}, float {value}, i32 {lane}")
+    return fetched
+
+
+def scatter(f: Function, lanes: int, result: str, y: str, rows: str) -> None:
+    """Write each lane to its own row of the output; `rows` points to their numbers.
+
+    >>> scatter(f, 16, result, "%y", rows)
+    """
+    for lane in range(lanes):
+        value = f.value(f"extractelement {vector(lanes)} {result}, i32 {lane}")
+        f.store("float", value, f.at(y, f.load(INTEGER, f.at(rows, lane, INTEGER))))
+
+
+KERNEL = Kernel("sell", "sell", accepts_narrow, build, reference)

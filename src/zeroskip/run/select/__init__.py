@@ -1,0 +1,1 @@
+"""Choosing kernels by measuring: layer by layer, then whole networks."""

@@ -1,0 +1,106 @@
+"""One layer, every kernel that can run it: proved right, then measured in turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision, weight_sparsity
+from zeroskip.errors import EngineError
+from zeroskip.run.dense import pytorch
+from zeroskip.run.output_difference import share
+from zeroskip.run.timing import interleaved, medians
+
+LONG = 0.02  # seconds that all kernels of a layer take together
+
+
+@dataclass(frozen=True)
+class Race:
+    """The outcome: the choice of the fastest kernel, and by name every kernel's function, reference and error.
+
+    on_tiles  kernels that could run the layer among neighbours on tiles; they are built and measured there
+    """
+
+    choice: Choice
+    built: dict[str, Callable[[Tensor], Tensor]]
+    references: Mapping[str, Callable[[Tensor], Tensor]]
+    errors: dict[str, float]
+    on_tiles: tuple[str, ...] = ()
+
+
+def race(
+    layer: Layer, relu: bool, x: Tensor, *, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
+) -> Race:
+    """Build, prove and time the kernels on the layer's real input `x` (batch, *input_shape).
+
+    Raises EngineError where a kernel does not compute what PyTorch does.
+
+    >>> race(layer, True, x, machine=detect(), precision=Precision(), kernels=ALL).choice.kernel
+    'sell'
+    """
+    refusals = {
+        kernel.name: kernel.accepts(layer, machine, precision) or kernel.suits(layer, x) for kernel in kernels
+    }
+    possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
+    accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
+    on_tiles = tuple(kernel.name for kernel in possible if kernel.layout == "tiles")
+    built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
+    start = time.perf_counter()
+    answers = {name: function(x) for name, function in built.items()}
+    # Whoever takes long varies little, and a large batch through fifty layers adds up to minutes.
+    rounds = 7 if time.perf_counter() - start < LONG else 3
+    for kernel in accepted:
+        if not _is_right(kernel, answers[kernel.name], layer, relu, x):
+            raise EngineError(
+                f'kernel "{kernel.name}" computes layer "{layer.name}" {tuple(layer.weight.shape)} wrongly on '
+                "this machine. Leave it out with kernels=..., and please report it."
+            )
+    errors = {kernel.name: _error(kernel, answers.get(kernel.name), layer, relu, x) for kernel in possible}
+    calls = {name: partial(function, x) for name, function in built.items()}
+    seconds = medians(interleaved(calls, rounds=rounds, seconds=5e-4))
+    fastest = min(seconds, key=seconds.__getitem__)
+    choice = Choice(
+        layer=layer.name,
+        op=layer.op,
+        weight_shape=tuple(layer.weight.shape),
+        sparsity=weight_sparsity(layer.weight),
+        kernel=fastest,
+        seconds=seconds,
+        refused={name: why for name, why in refusals.items() if why is not None},
+        reason="fastest" if len(built) > 1 else "the only one possible",
+        error=errors[fastest],
+    )
+    references = {kernel.name: _reference(kernel, layer, relu) for kernel in possible}
+    return Race(choice, built, references, errors, on_tiles)
+
+
+def _reference(kernel: Kernel, layer: Layer, relu: bool) -> Callable[[Tensor], Tensor]:
+    return lambda x: kernel.reference(layer, x, relu)
+
+
+def _is_right(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) -> bool:
+    """Whether `y` is what the kernel's reference computes, wherever that is finite."""
+    if kernel is pytorch.KERNEL:
+        return True  # it is what others are compared with
+    expected = kernel.reference(layer, x, relu)
+    bias = None if layer.bias is None else layer.bias.abs()
+    magnitude = kernel.reference(replace(layer, weight=layer.weight.abs(), bias=bias), x.abs(), False)
+    if y.shape != expected.shape:
+        return False
+    close = (y - expected).abs() <= kernel.tolerance * magnitude
+    return bool((close | ~expected.isfinite()).all())
+
+
+def _error(kernel: Kernel, y: Tensor | None, layer: Layer, relu: bool, x: Tensor) -> float:
+    """Largest difference from the layer in fp32, as share of its largest output; 0 where nothing is rounded.
+
+    A kernel that works among neighbours on tiles has no answer `y` yet: that of its reference is taken.
+    """
+    if kernel.reference is pytorch.reference:
+        return 0.0
+    answer = kernel.reference(layer, x, relu) if y is None else y
+    return share(answer, pytorch.reference(layer, x, relu))

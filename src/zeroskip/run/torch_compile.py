@@ -1,0 +1,207 @@
+"""zeroskip behind torch.compile: `torch.compile(model, backend="zeroskip")`."""
+
+from __future__ import annotations
+
+import operator
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from zeroskip.errors import ZeroskipError
+from zeroskip.run.compiler import compile
+from zeroskip.run.program import PLAIN, Program
+
+MIXED = (
+    "besides its weights, other than a single tensor goes in. If that is due to dynamic=True, which makes inputs of "
+    "a batch norm's eps and other numbers: leave it out, and the batch will be the only thing that varies."
+)
+
+PATIENCE = 3  # programs in a row that are compiled for a single call
+
+
+def zeroskip(
+    graph: fx.GraphModule, inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None
+) -> Callable[..., Sequence[Any]]:
+    """The backend of `fast = torch.compile(model, backend="zeroskip")`; `options` are keywords of `run.compile`.
+
+    Each graph is compiled at its first call, which takes seconds, and again at the first call after a weight was
+    changed. A graph is left to PyTorch, with one warning that says why, where a program could not repeat it: answers
+    that carry gradients (so call it under `torch.no_grad()`: training stays what it was), autocast, random numbers,
+    overwritten inputs or statistics, several tensors as inputs, outputs that are no tensors or share memory, and
+    whatever `run.compile` refuses; so are calls with other sizes than the first, but for the batch. A graph
+    without weights stays with PyTorch in silence. Writes through `.data` are not noticed; see `watch`.
+
+    >>> with torch.no_grad():
+    ...     torch.compile(model, backend="zeroskip")(x)
+    """
+    if not any(_is_weight(node) for node in _placeholders(graph)):
+        return graph.forward
+    places = _places(graph)
+    if places is None:
+        return _left(graph, MIXED)
+    return _Lazy(graph, places, {"threads": torch.get_num_threads(), **(options or {})})
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Which of a graph's inputs are what, by position: weights, the tensor, and sizes of it (position -> axis)."""
+
+    names: tuple[str, ...]
+    weights: tuple[int, ...]
+    x: int
+    sizes: dict[int, int]
+
+
+class _Bound(nn.Module):
+    """A graph with its weights bound: a network of one input."""
+
+    def __init__(self, graph: fx.GraphModule, places: _Places, given: Sequence[Any]) -> None:
+        super().__init__()
+        self.graph, self._places, self._names = graph, places, dict[int, str]()
+        for place in places.weights:
+            short = _short(places.names[place])
+            name = self._names[place] = places.names[place] if hasattr(self, short) else short
+            register = (
+                self.register_parameter if isinstance(given[place], nn.Parameter) else self.register_buffer
+            )
+            register(name, given[place])
+
+    def forward(self, x: Tensor) -> Any:
+        places = self._places
+        found: dict[int, Any] = {place: getattr(self, name) for place, name in self._names.items()}
+        found |= {place: x.shape[axis] for place, axis in places.sizes.items()}
+        return self.graph(*({**found, places.x: x}[place] for place in range(len(places.names))))
+
+
+class _Lazy:
+    """A graph that becomes a program when it is first called, and again when its weights have changed."""
+
+    def __init__(self, graph: fx.GraphModule, places: _Places, options: Mapping[str, Any]) -> None:
+        self._graph, self._places, self._options = graph, places, options
+        self._lock, self._is_left, self._in_a_row = Lock(), False, 0
+        self._program: Program | None = None
+        self._weights: list[Tensor] = []
+        self._layouts: list[torch.memory_format | None] = []
+
+    def __call__(self, *given: Any) -> Sequence[Any]:
+        x = given[self._places.x]
+        with self._lock:  # two threads would compile twice
+            program = self._current(given) if x.numel() else None  # of an empty batch nothing can be learnt
+        if program is not None and program.refusal(x) is not None:
+            _left(self._graph, f"an input is not like the first one. {program.refusal(x)}")
+            program = None
+        if program is None:
+            return self._graph(*given)
+        return [_laid(y, layout) for y, layout in zip(program(x), self._layouts, strict=True)]
+
+    def _current(self, given: Sequence[Any]) -> Program | None:
+        """The program of the weights as they are now; None where the graph is left to PyTorch."""
+        weights = [given[place] for place in self._places.weights]
+        program, same = self._program, all(map(operator.is_, weights, self._weights))
+        if self._is_left:
+            return None
+        if program is not None and same and not program.changed():
+            self._in_a_row = 0
+            return program
+        self._in_a_row += 1
+        # Nothing of what is tried here may leave a trace: neither random numbers nor changed tensors.
+        grad = torch.is_grad_enabled()
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.set_grad_enabled(grad):
+            self._program, reason = self._compiled(given)
+        self._weights, self._is_left = weights, reason is not None
+        if reason is not None:
+            _left(self._graph, reason)
+        return self._program
+
+    def _compiled(self, given: Sequence[Any]) -> tuple[Program | None, str | None]:
+        """A program, or the reason why there is none."""
+        if self._in_a_row > PATIENCE:
+            return None, "its weights change at every call, and compiling takes longer than running it."
+        obstacle, self._layouts = _tried(self._graph, given)
+        if obstacle is not None:
+            return None, obstacle
+        bound, example = _Bound(self._graph, self._places, given), given[self._places.x].detach().clone()
+        try:
+            return compile(bound, example, **self._options), None
+        except ZeroskipError as fact:
+            return None, str(fact)
+
+
+def _left(graph: fx.GraphModule, reason: str) -> Callable[..., Sequence[Any]]:
+    warnings.warn(f"zeroskip leaves a graph to PyTorch: {reason}", stacklevel=3)
+    return graph.forward
+
+
+def _placeholders(graph: fx.GraphModule) -> list[fx.Node]:
+    return [node for node in graph.graph.nodes if node.op == "placeholder"]
+
+
+def _is_weight(node: fx.Node) -> bool:
+    """Whether torch.compile takes the input for a tensor that belongs to a module."""
+    return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
+
+
+def _places(graph: fx.GraphModule) -> _Places | None:
+    """None where the graph does not take weights and one tensor."""
+    nodes = _placeholders(graph)
+    weights = tuple(place for place, node in enumerate(nodes) if _is_weight(node))
+    shown: list[Any] = [node.meta.get("example_value") for node in nodes]
+    tensors = [place for place, each in enumerate(shown) if isinstance(each, Tensor) and place not in weights]
+    if len(tensors) != 1:
+        return None
+    axes = {str(size): axis for axis, size in reversed(list(enumerate(shown[tensors[0]].shape)))}
+    rest = [place for place in range(len(nodes)) if place not in (*weights, *tensors)]
+    if any(str(shown[place]) not in axes for place in rest):
+        return None
+    sizes = {place: axes[str(shown[place])] for place in rest}
+    return _Places(tuple(node.name for node in nodes), weights, tensors[0], sizes)
+
+
+def _short(name: str) -> str:
+    """The name of a weight for people: "layer1_0_conv1_weight" of "l_self_modules_layer1_modules_0_..."."""
+    parts = re.split("_(?:modules|parameters|buffers)_", name)
+    return "_".join(parts[1:]).rstrip("_") if len(parts) > 1 else name
+
+
+def _tried(
+    graph: fx.GraphModule, given: Sequence[Any]
+) -> tuple[str | None, list[torch.memory_format | None]]:
+    """None, or why a program could not stand for the graph; and how its outputs lie in memory."""
+    if torch.is_autocast_enabled("cpu"):
+        return "it runs under torch.autocast, whose types a program does not follow.", []
+    copies = [each.clone() if isinstance(each, Tensor) else each for each in given]
+    tensors = [each for each in copies if isinstance(each, Tensor)]
+    if any(each.layout is not torch.strided or type(each) not in PLAIN for each in tensors):
+        return "it works on sparse tensors or on a subclass of Tensor.", []
+    versions, state = [each._version for each in tensors], torch.get_rng_state()
+    outputs = graph(*copies)
+    if not all(isinstance(each, Tensor) for each in outputs):
+        return "it returns something besides tensors.", []
+    if any(each.requires_grad for each in outputs):
+        return "its answers carry gradients. To have it compiled, call it under torch.no_grad().", []
+    if [each._version for each in tensors] != versions:
+        return "it overwrites its inputs, or its statistics: is it in training mode?", []
+    if not torch.equal(state, torch.get_rng_state()):
+        return "it draws random numbers: is it in training mode?", []
+    memories = [each.untyped_storage().data_ptr() for each in (*outputs, *tensors)]
+    if any(memories.count(memory) > 1 for memory in memories[: len(outputs)]):
+        return "its outputs share memory with each other or with its inputs.", []
+    return None, [_layout(each) for each in outputs]
+
+
+def _layout(y: Tensor) -> torch.memory_format | None:
+    """How the tensor lies in memory, where that has a name: what reads it may insist on the same."""
+    if y.is_contiguous():
+        return torch.contiguous_format
+    pixelwise = y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if pixelwise else None
+
+
+def _laid(y: Tensor, layout: torch.memory_format | None) -> Tensor:
+    return y if layout is None else y.contiguous(memory_format=layout)

@@ -1,0 +1,64 @@
+"""What pruning would save on a machine, as a function that a plan can ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+
+from zeroskip.concepts import Layer, Trace
+from zeroskip.errors import AcceleratorError
+from zeroskip.patterns import keep
+from zeroskip.simulate.accelerator import Accelerator
+from zeroskip.simulate.energy import Energy, dram_per_bit, table
+from zeroskip.simulate.simulation import estimate, layer
+from zeroskip.simulate.workload import Workload, in_network, of_trace, with_weight
+
+OF = ("cycles", "joules")
+
+
+def cost_on(
+    machine: Accelerator,
+    trace: Trace,
+    *,
+    of: str = "cycles",
+    pattern: str = "free",
+    energy: str | Energy = "han2015",
+    dram: str = "lpddr4",
+) -> Callable[[Mapping[str, float]], float]:
+    """A function {layer: sparsity} -> what the recorded network then costs on the machine, for `prune.plan`.
+
+    The recorded weights are pruned by magnitude; inputs and outputs stay as they were recorded, so zeros that pruning
+    would add to activations are not counted. Layers that are not named stay as they are; those that the machine cannot
+    run cost nothing. Raises AcceleratorError, also where the function is given a name that is no layer.
+
+    >>> cost_on(chips.EIE, measure.trace(model, batch))({"fc1": 0.9})
+    1290.0
+    """
+    if of not in OF:
+        raise AcceleratorError(f'a cost is one of {", ".join(OF)}, not "{of}"')
+    works = {work.name: work for work in in_network(of_trace(trace))}
+    layers = {layer.name: layer for layer, _, _ in trace}
+    estimated = estimate(list(works.values()), machine, energy=energy, dram=dram)
+    prices, per_bit = table(energy), dram_per_bit(dram)
+
+    @cache  # a plan asks for one layer after the other
+    def alone(name: str, sparsity: float) -> float:
+        work = _pruned(works[name], layers[name], sparsity, pattern)
+        return float(getattr(layer(work, machine, prices, per_bit), of))
+
+    known = {layer.name: float(getattr(layer, of)) for layer in estimated.layers}
+
+    def cost(sparsities: Mapping[str, float]) -> float:
+        unknown = set(sparsities) - set(layers)
+        if unknown:
+            raise AcceleratorError(f"{sorted(unknown)} are no layers of the trace: {', '.join(layers)}")
+        changed = {name: alone(name, sparsities[name]) for name in known if name in sparsities}
+        return sum((known | changed).values())
+
+    return cost
+
+
+def _pruned(work: Workload, layer: Layer, sparsity: float, pattern: str) -> Workload:
+    weight = layer.weight.detach()
+    mask = keep(weight.abs(), pattern, sparsity) & (weight != 0)
+    return with_weight(work, mask.cpu().reshape(work.weight.shape))

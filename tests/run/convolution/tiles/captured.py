@@ -1,0 +1,54 @@
+"""Captured networks on tiles: the operations as one part, whose values are compared with those of PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from run.drawn import HERE
+from torch import Tensor, nn
+
+from zeroskip.graph import Graph, capture
+from zeroskip.run.convolution.tiles.lowering import Lowered, lower
+from zeroskip.run.convolution.tiles.operations import Operation, operations
+from zeroskip.run.convolution.tiles.segment import Segment
+
+KERNELS = ["baked", "streamed"] if "avx512f" in HERE.features else ["streamed"]
+
+
+def chain_of(model: nn.Module, x: Tensor) -> list[Operation]:
+    return operations(capture(model, x))
+
+
+def lowered(graph: Graph, *, images: int = 1, kernel: str = KERNELS[0]) -> Lowered:
+    """All operations of the graph, with everything that leaves them."""
+    chain = operations(graph)
+    shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
+    made, covered = {one.name for one in chain}, {name for one in chain for name in one.names}
+    read = {
+        *graph.outputs,
+        *(name for node in graph.nodes if node.name not in covered for name in node.inputs),
+    }
+    leaving = {one.name: shapes[one.name] for one in chain if one.name in read}
+    outside = {name: shapes[name] for one in chain for name in one.inputs if name not in made}
+    kernels = {one.name: kernel for one in chain}
+    return lower(chain, outside, leaving, HERE, images=images, kernels=kernels)
+
+
+def values_of(graph: Graph, x: Tensor) -> dict[str, Tensor]:
+    """Every value of the graph as PyTorch computes it."""
+    values: dict[str, Any] = {graph.input: x.clone()}
+    with torch.no_grad():
+        for node in graph.nodes:
+            values[node.name] = node.function(*[values[name] for name in node.inputs])
+    return values
+
+
+def answers(model: nn.Module, x: Tensor, *, threads: int = 1, **options: Any) -> list[tuple[Tensor, Tensor]]:
+    """For each value that leaves the tiles: ours, and PyTorch's."""
+    graph = capture(model, x)
+    if not operations(graph):
+        return []
+    part, values = lowered(graph, **options), values_of(graph, x)
+    made = Segment(part, threads)(*[values[name] for name in part.entering])
+    return [(ours, values[name]) for ours, name in zip(made, part.leaving, strict=True)]

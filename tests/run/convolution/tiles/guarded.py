@@ -1,0 +1,91 @@
+"""Runs a chain on tiles where one byte too far ends the process: guard pages at every map and every tensor.
+
+All memory that a step may write is filled with NaN first, so that whatever was left out shows in the result.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Mapping, Sequence
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Machine
+from zeroskip.run.convolution.tiles import arrangement
+from zeroskip.run.convolution.tiles.lowering import Lowered, lower
+from zeroskip.run.convolution.tiles.operations import Operation
+
+PAGE = mmap.PAGESIZE
+NOTHING_ALLOWED = 0
+
+
+class Rooms:
+    """As arrange._Room, but each piece has pages of its own, and an untouchable one next to it.
+
+    The untouchable page follows right after the piece, or comes right before it where `behind` is False.
+    """
+
+    def __init__(self, behind: bool) -> None:
+        self.bytes, self.guards, self._behind = 2 * PAGE, [PAGE], behind
+
+    def take_(self, size: int, first: int, last: int) -> int:
+        start = self.bytes
+        self.bytes += -(-size // PAGE) * PAGE + PAGE
+        self.guards.append(self.bytes - PAGE)
+        return self.bytes - PAGE - size if self._behind else start
+
+
+def memory(size: int, guards: Sequence[int] = ()) -> np.ndarray:
+    """(size,) bytes that begin with a page, with untouchable pages at `guards` and right after the end."""
+    whole = -(-size // PAGE) * PAGE
+    mapped = mmap.mmap(-1, whole + PAGE)
+    array = np.frombuffer(mapped, np.uint8)
+    array.view(np.uint32)[:] = 0x7FC07FC0  # NaN in fp32, and two of them in fp16
+    for guard in [*guards, whole]:
+        _protect(array.ctypes.data + guard)
+    return array[:size] if guards else array[whole - size : whole]
+
+
+def tensor(values: Tensor) -> Tensor:
+    """A copy that ends where touching memory ends the process."""
+    copy = torch.from_numpy(memory(values.numel() * 4).view(np.float32)).view(values.shape)
+    return copy.copy_(values)
+
+
+def lowered(
+    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Mapping[str, tuple[int, ...]],
+    machine: Machine, *, behind: bool | None = True, **options: Any,
+) -> tuple[Lowered, list[int]]:  # fmt: skip
+    """As `lower`, every map with a guard page next to it; and where in the workspace these are.
+
+    With `behind` None the maps lie as they do otherwise, one in the place of another that is needed no more.
+    """
+    if behind is None:
+        return lower(chain, outside, leaving, machine, **options), []
+    rooms = Rooms(behind)
+    with mock.patch.object(arrangement, "_Room", return_value=rooms):
+        return lower(chain, outside, leaving, machine, **options), rooms.guards
+
+
+def call(part: Lowered, guards: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """One call with as many images as `part` takes, on guarded memory."""
+    given = [tensor(each) for each in inputs]
+    made = [tensor(torch.full((part.images, *shape), torch.nan)) for shape in part.shapes]
+    work = memory(part.bytes, guards)
+    words = [each.data_ptr() for each in [*given, *made]]
+    work[: 8 * len(words)].view(np.int64)[:] = words
+    part.chain.run(work.ctypes.data)
+    for before, after in zip(inputs, given, strict=True):
+        assert torch.equal(before, after)  # what is given is only read
+    return made
+
+
+def _protect(address: int) -> None:
+    protect = ctypes.CDLL(None, use_errno=True).mprotect
+    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    assert protect(address, PAGE, NOTHING_ALLOWED) == 0
