@@ -4,6 +4,7 @@ PYTHON_DEEPSPARSE ?= python3.11
 BIN := .venv/bin
 # Through the environment, pip pins the build of the package too.
 TESTS ?=
+MACHINE ?=
 
 .PHONY: setup demo check test test-all reproduce reproduce-short bench bench-activations bench-load format clean
 
@@ -23,11 +24,11 @@ check: setup  ## lint, format, types, house rules
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house_rules.py
 
-test: setup  ## the test suite without long sweeps
-	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(TESTS)
+test: setup  ## the test suite without long sweeps; MACHINE=avx2 (or sse) as if this CPU had no more than that
+	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 -m "not slow" $(TESTS)
 
 test-all: setup  ## with long sweeps
-	$(BIN)/python -m pytest -q -n 2 $(TESTS)
+	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 $(TESTS)
 
 reproduce: setup  ## every table of the papers, measured on the data of ZEROSKIP_DATA: hours
 	$(BIN)/zeroskip reproduce han2015 --out runs/reproduce

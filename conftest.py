@@ -1,18 +1,45 @@
-"""Examples in docstrings run as doctests; the names below may stand in them, made anew for each example.
+"""What all tests share: a computer with fewer features on request, and the names that docstring examples may use.
 
-An example that needs more than these builds it in its own lines. Files are written into an empty folder.
+`make test MACHINE=avx2` takes features away from what this computer has: a test that fails there depends on it.
+Examples in docstrings run as doctests. The names below are made anew for each example that mentions them, and files
+are written into an empty folder; an example that needs more than these builds it in its own lines.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import pytest
 import torch
 from torch import Tensor, nn
+
+from zeroskip.emit import machine as this_machine
+
+# Beginnings of the names of CPU features that are taken away.
+WITHOUT = {
+    "avx2": ("avx512", "avx10", "avxvnni", "amx"),
+    "sse": ("avx", "amx", "fma", "f16c", "vaes", "vpcl"),
+}
+LONG_NAME = "A computer whose name is as long as that of any other (R) Processor (TM) @ 2.00GHz"
+
+
+def take_features_away(name: str) -> None:
+    """Let the computer that zeroskip finds have neither the features in WITHOUT[name] nor its own name."""
+    if name not in WITHOUT:
+        raise pytest.UsageError(f"MACHINE={name} is unknown. Use one of {', '.join(WITHOUT)}.")
+    features = llvm.get_host_cpu_features()
+    kept = {name_: has and not name_.startswith(WITHOUT[name]) for name_, has in features.items()}
+    llvm.get_host_cpu_features = lambda: kept
+    this_machine._name = lambda: LONG_NAME
+
+
+if os.environ.get("MACHINE"):
+    take_features_away(os.environ["MACHINE"])
 
 torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
 
