@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,7 @@ TREES = {path: ast.parse(path.read_text()) for path in FILES}
 
 # Who may import whom (docs/ARCHITECTURE.md). Everybody may import the first row; nobody imports upwards.
 FREE = {"errors", "concepts", "files", "task_api"}
-MAY_IMPORT = {
+MAY_IMPORT: dict[str, set[str] | None] = {
     "errors": set(),
     "files": {"errors"},
     "concepts": {"errors"},
@@ -29,13 +30,13 @@ MAY_IMPORT = {
     "sweep": set(),
     "data": set(),
     "models": set(),
-    "measure": {"patterns", "graph", "codecs"},
+    "measure": {"patterns", "graph", "codecs", "emit"},
     "prune": {"patterns", "graph", "measure", "thresholds"},
     "codebooks": set(),
     "retrain": {"patterns", "graph", "codebooks", "prune", "run_folder", "thresholds"},
     "pack": {"codecs"},
     "run": {"graph", "emit", "codecs"},
-    "simulate": {"patterns", "graph", "codecs"},
+    "simulate": {"patterns", "graph", "codecs", "emit"},
     "bench": {"patterns", "graph", "emit", "data", "models", "run", "tasks"},
     "report": set(),
     "tasks": {"data", "models", "run_folder"},
@@ -52,11 +53,31 @@ MAY_IMPORT = {
         "thresholds",
         "measure",
         "prune",
-        "retrain",
-        "pack",
     }
-    | {"data", "run", "simulate", "tasks"},
+    | {"retrain", "pack", "data", "run", "simulate", "tasks"},
     "cli": None,  # words on a terminal may use everything
+}
+# The same inside rooms that have rooms. Files that stand alone are rooms too; "__init__" may import all of them.
+KERNELS = {"element", "machine_code", "dense", "timing"}
+INSIDE: dict[str, dict[str, set[str]]] = {
+    "run": {
+        "element": set(),
+        "timing": set(),
+        "output_difference": set(),
+        "change_watch": set(),
+        "machine_code": {"element"},
+        "dense": {"element"},
+        "linear": KERNELS,
+        "convolution": KERNELS,
+        "kernels": KERNELS | {"linear", "convolution"},
+        "schedule": {"machine_code"},
+    },
+    "run.linear": {
+        "stored_weights": set(),
+        "zero_weights": {"stored_weights"},
+        "zero_inputs": {"stored_weights"},
+    },
+    "run.convolution": {"tiles": set(), "zero_inputs": set()},
 }
 NOUN_INSTEAD = (
     "Pass a noun from concepts.py instead: Layer, Profile, Recipe, Sparse, Packed, Trace, Timing, Record."
@@ -109,6 +130,72 @@ def test_imports_go_downwards_only(path: Path) -> None:
     assert not wrong, f"{path.relative_to(ROOT)} imports {', '.join(sorted(wrong))}. {NOUN_INSTEAD}"
 
 
+def module_of(path: Path) -> tuple[str, ...]:
+    """("run", "linear", "stored_weights"); a package's own file ends with "__init__"."""
+    return tuple(path.relative_to(SOURCE).with_suffix("").parts)
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imported_modules(path: Path) -> Iterator[tuple[str, ...]]:
+    """The modules of zeroskip that a file imports, anywhere in it."""
+    for node in ast.walk(TREES[path]):
+        dotted: list[str] = []
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "zeroskip":
+            dotted = [f"{node.module}.{alias.name}" for alias in node.names]
+        if isinstance(node, ast.Import):
+            dotted = [alias.name for alias in node.names if alias.name.startswith("zeroskip.")]
+        for name in dotted:
+            parts = tuple(name.split(".")[1:])
+            forms = (parts, (*parts, "__init__"), parts[:-1], (*parts[:-1], "__init__"))
+            yield from [form for form in forms if form in MODULES][:1]
+
+
+def arrows(room: tuple[str, ...]) -> dict[str, set[str]]:
+    """Which children of a room import which others."""
+    found: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        if module[: len(room)] != room:
+            continue
+        child = module[len(room)]
+        found.setdefault(child, set())
+        for other in imported_modules(path):
+            if other[: len(room)] == room and len(other) > len(room) and other[len(room)] != child:
+                found[child].add(other[len(room)])
+    return found
+
+
+ROOMS = sorted({module[:-1] for module in MODULES})
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: ".".join(room) or "zeroskip")
+def test_inside_every_room_imports_form_no_circle(room: tuple[str, ...]) -> None:
+    left = arrows(room)
+    while leaves := [child for child, others in left.items() if not others & set(left)]:
+        for child in leaves:
+            del left[child]
+    assert not left, {child: others & set(left) for child, others in left.items()}
+
+
+@pytest.mark.parametrize("room", sorted(INSIDE))
+def test_rooms_inside_rooms_import_downwards_only(room: str) -> None:
+    allowed, found = INSIDE[room], arrows(tuple(room.split(".")))
+    assert set(allowed) <= set(found), "a room of the table is gone"
+    wrong = {child: found[child] - may for child, may in allowed.items() if found[child] - may}
+    assert not wrong
+
+
+def test_a_paper_imports_common_and_the_catalogue_imports_papers() -> None:
+    found = arrows(("papers",))
+    papers = {child for child in found if (SOURCE / "papers" / child / "published.py").exists()}
+    assert papers
+    assert not found["common"]
+    assert not {
+        name: found[name] - papers - {"common"} for name in papers if found[name] - papers - {"common"}
+    }
+
+
 def test_public_functions_are_annotated() -> None:
     wrong = []
     for path, tree in TREES.items():
@@ -130,17 +217,114 @@ def test_public_functions_are_documented_in_at_most_15_lines() -> None:
     assert not wrong
 
 
-def test_public_functions_of_modules_show_an_example() -> None:
-    commands = SOURCE / "cli"  # its functions are commands: their docstrings are the --help
+def exported(path: Path) -> list[str]:
+    """The names in a package's `__all__`."""
+    for node in TREES[path].body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+def defined(path: Path, name: str) -> ast.AST | None:
+    """The function or class that a package exports under a name, looked for where it is imported from."""
+    for node in TREES[path].body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return node
+        if isinstance(node, ast.ImportFrom) and name in [alias.asname or alias.name for alias in node.names]:
+            parts = tuple((node.module or "").split(".")[1:])
+            source = MODULES.get(parts) or MODULES.get((*parts, "__init__"))
+            return defined(source, name) if source and source != path else None
+    return None
+
+
+def examples(node: ast.AST) -> list[str]:
+    """The docstrings with an example of a function, or of a class and its methods."""
+    holders = [one for one in ast.walk(node) if isinstance(one, ast.FunctionDef | ast.ClassDef)]
+    return [text for text in map(ast.get_docstring, holders) if text and ">>>" in text]
+
+
+def test_every_function_and_class_in_an_all_shows_an_example() -> None:
     wrong = [
-        f"{where(path, one)} {one.name}"
-        for path, tree in TREES.items()
-        if path.parent != commands
-        for one in tree.body
-        if isinstance(one, ast.FunctionDef) and not one.name.startswith("_")
-        if ">>>" not in (ast.get_docstring(one) or "")
+        f"{path.relative_to(ROOT)} {name}"
+        for path in FILES
+        if path.name == "__init__.py"
+        for name in exported(path)
+        if (node := defined(path, name)) is not None and not examples(node)
     ]
     assert not wrong
+
+
+def test_at_least_500_examples_are_shown() -> None:
+    assert sum(len(examples(node)) for tree in TREES.values() for node in tree.body) >= 500
+
+
+# Functions that may take more than six parameters, and why.
+MANY_PARAMETERS: dict[str, str] = {}
+
+
+def test_functions_take_at_most_six_parameters() -> None:
+    """The commands of the terminal aside, whose parameters are their options."""
+    found = set()
+    for path, tree in TREES.items():
+        for function in functions(tree):
+            named = [*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs]
+            count = len([one for one in named if one.arg not in ("self", "cls")])
+            command = package(path) == "cli" and any(
+                "command" in ast.unparse(d) for d in function.decorator_list
+            )
+            if count > 6 and not command:
+                found.add(f"{path.relative_to(SOURCE)} {function.name}")
+    assert found == set(MANY_PARAMETERS)
+    assert len(found) <= 10
+
+
+def test_no_two_modules_define_public_names_that_look_the_same() -> None:
+    """Classes and type aliases: one word has one meaning."""
+    where_defined: dict[str, list[str]] = {}
+    for path, tree in TREES.items():
+        for node in tree.body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            names = [
+                one.id for one in targets if isinstance(one, ast.Name) and re.match("[A-Z][a-z]", one.id)
+            ]
+            names += [node.name] if isinstance(node, ast.ClassDef) else []
+            for name in names:
+                if not name.startswith("_"):
+                    where_defined.setdefault(name, []).append(str(path.relative_to(SOURCE)))
+    assert not {name: files for name, files in where_defined.items() if len(files) > 1}
+
+
+def test_few_lines_say_any() -> None:
+    lines = [line for path in FILES for line in path.read_text().splitlines() if re.search(r"\bAny\b", line)]
+    assert len(lines) < 150
+    assert len([line for line in lines if re.search(r"(dict|Mapping)\[str, Any\]", line)]) < 60
+
+
+BANNED = {
+    "told",
+    "some",
+    "beside",
+    "stuff",
+    "thing",
+    "things",
+}  # names that say nothing (docs/ARCHITECTURE.md)
+
+
+def bound_names(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Every name that a file gives to something."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node
+        if isinstance(node, ast.arg):
+            yield node.arg, node
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name, node
+
+
+def test_no_name_is_one_of_the_banned_words() -> None:
+    wrong = [f"{where(path, node)} {name}" for path, tree in TREES.items() for name, node in bound_names(tree)
+             if name.strip("_") in BANNED]  # fmt: skip
+    assert not wrong + [str(path) for path in FILES if path.stem in BANNED]
 
 
 def test_every_file_says_what_it_is_for() -> None:
