@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import llvmlite.binding as llvm
 
@@ -14,6 +15,40 @@ from zeroskip.emit.python_call import function
 POINTER = "ptr"
 INTEGER = "i64"
 SHORT = {"float": "f32", "half": "f16"}  # in the names of intrinsics; integers are called as they are
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A vector type of LLVM: `lanes` numbers of the type `element`.
+
+    >>> v = Vector(16)
+    >>> f"{v} {v.mask} {v.of('i8')} {v.suffix}"
+    '<16 x float> <16 x i1> <16 x i8> v16f32'
+    """
+
+    lanes: int
+    element: str = "float"
+
+    def __str__(self) -> str:
+        return f"<{self.lanes} x {self.element}>"
+
+    @property
+    def mask(self) -> Vector:
+        """One bit for each lane."""
+        return self.of("i1")
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of intrinsics."""
+        return f"v{self.lanes}{SHORT.get(self.element, self.element)}"
+
+    def of(self, element: str) -> Vector:
+        """As many lanes of another type."""
+        return Vector(self.lanes, element)
+
+
+def _typed(v: Vector | int, element: str = "float") -> Vector:
+    return Vector(v, element) if isinstance(v, int) else v
 
 
 def vector(lanes: int, element: str = "float") -> str:
@@ -54,22 +89,22 @@ class Function:
         self.do(f"{name} = {expression}")
         return name
 
-    def slot(self, kind: str, start: str) -> str:
+    def slot(self, kind: str | Vector, start: str) -> str:
         """A pointer to a variable of type `kind` that holds `start` from here on."""
         name = f"%slot{self._number()}"
         self._slots.append(f"  {name} = alloca {kind}, align 64")
         self.store(kind, start, name)
         return name
 
-    def load(self, kind: str, pointer: str) -> str:
+    def load(self, kind: str | Vector, pointer: str) -> str:
         """The value at `pointer`; vectors need no more alignment than their elements."""
         return self.value(f"load {kind}, ptr {pointer}, align {_alignment(kind)}")
 
-    def store(self, kind: str, value: str, pointer: str) -> None:
+    def store(self, kind: str | Vector, value: str, pointer: str) -> None:
         """Write `value` to `pointer`."""
         self.do(f"store {kind} {value}, ptr {pointer}, align {_alignment(kind)}")
 
-    def at(self, pointer: str, index: str | int, element: str = "float") -> str:
+    def at(self, pointer: str, index: str | int, element: str | Vector = "float") -> str:
         """Pointer to element `index` of the array at `pointer`."""
         return self.value(f"getelementptr {element}, ptr {pointer}, i64 {index}")
 
@@ -97,86 +132,89 @@ class Function:
         """The smaller one of two integers."""
         return self.call(INTEGER, "llvm.smin.i64", f"i64 {a}", f"i64 {b}")
 
-    def multiply_add(self, lanes: int, a: str, b: str, c: str, *, element: str = "float") -> str:
+    def multiply_add(self, v: Vector | int, a: str, b: str, c: str, *, element: str = "float") -> str:
         """Vector a x b + c, in one instruction where the processor has it."""
-        kind, name = vector(lanes, element), f"llvm.fmuladd.v{lanes}{SHORT[element]}"
-        return self.call(kind, name, f"{kind} {a}", f"{kind} {b}", f"{kind} {c}")
+        v = _typed(v, element)
+        return self.call(v, f"llvm.fmuladd.{v.suffix}", f"{v} {a}", f"{v} {b}", f"{v} {c}")
 
-    def relu(self, lanes: int, a: str, *, element: str = "float") -> str:
+    def relu(self, v: Vector | int, a: str, *, element: str = "float") -> str:
         """Vector with 0 in place of what is below 0; NaN stays, as in PyTorch."""
-        kind = vector(lanes, element)
-        negative = self.value(f"fcmp olt {kind} {a}, zeroinitializer")
-        return self.value(f"select {vector(lanes, 'i1')} {negative}, {kind} zeroinitializer, {kind} {a}")
+        v = _typed(v, element)
+        negative = self.value(f"fcmp olt {v} {a}, zeroinitializer")
+        return self.value(f"select {v.mask} {negative}, {v} zeroinitializer, {v} {a}")
 
-    def converted(self, lanes: int, a: str, source: str, target: str) -> str:
-        """Vector of floats as halves or of halves as floats, rounded to the nearest; as it is where types agree."""
-        if source == target:
+    def converted(self, v: Vector | int, a: str, target: str, last: str | None = None) -> str:
+        """Vector `a` with the element type `target`, rounded to the nearest; as it is where types agree."""
+        if isinstance(v, int):  # lanes, a, source, target
+            v, target = Vector(v, target), last or target
+        if v.element == target:
             return a
         operation = "fptrunc" if target == "half" else "fpext"
-        return self.value(f"{operation} {vector(lanes, source)} {a} to {vector(lanes, target)}")
+        return self.value(f"{operation} {v} {a} to {v.of(target)}")
 
-    def splat(self, lanes: int, value: str, element: str = "float") -> str:
+    def splat(self, v: Vector | int, value: str, element: str = "float") -> str:
         """Vector that holds `value` in every lane."""
-        kind = vector(lanes, element)
-        single = self.value(f"insertelement {kind} poison, {element} {value}, i32 0")
-        first = f"{vector(lanes, 'i32')} zeroinitializer"
-        return self.value(f"shufflevector {kind} {single}, {kind} poison, {first}")
+        v = _typed(v, element)
+        single = self.value(f"insertelement {v} poison, {v.element} {value}, i32 0")
+        return self.value(f"shufflevector {v} {single}, {v} poison, {v.of('i32')} zeroinitializer")
 
     def below(self, lanes: int, count: str) -> str:
         """Mask whose first `count` lanes are true."""
-        kind = vector(lanes, INTEGER)
+        v = Vector(lanes, INTEGER)
         numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
-        return self.value(f"icmp slt {kind} <{numbers}>, {self.splat(lanes, count, INTEGER)}")
+        return self.value(f"icmp slt {v} <{numbers}>, {self.splat(v, count)}")
 
-    def load_masked(self, lanes: int, mask: str, pointer: str, *, other: str = "zeroinitializer") -> str:
-        """Floats at `pointer` where the mask is true, without touching the others; `other`'s elsewhere."""
-        kind, flags = vector(lanes), vector(lanes, "i1")
-        name = f"llvm.masked.load.v{lanes}f32.p0"
-        return self.call(kind, name, f"ptr {pointer}", "i32 4", f"{flags} {mask}", f"{kind} {other}")
-
-    def store_masked(self, lanes: int, mask: str, value: str, pointer: str) -> None:
-        """Write the lanes of `value` where the mask is true, without touching the others."""
-        kind, flags = vector(lanes), vector(lanes, "i1")
-        name = f"llvm.masked.store.v{lanes}f32.p0"
-        self.perform(name, f"{kind} {value}", f"ptr {pointer}", "i32 4", f"{flags} {mask}")
-
-    def larger(self, lanes: int, a: str, b: str, *, element: str = "float") -> str:
-        """Vector of the larger of two numbers; NaN where either is NaN, and either of 0 and -0."""
-        kind, name = vector(lanes, element), f"llvm.maximum.v{lanes}{SHORT[element]}"
-        self._declarations.add(f"declare {kind} @{name}({kind}, {kind})")
-        return self.value(f"call nsz {kind} @{name}({kind} {a}, {kind} {b})")
-
-    def sum(self, lanes: int, a: str) -> str:
-        """The sum of all lanes, in whatever order is fastest."""
-        kind, name = vector(lanes), f"llvm.vector.reduce.fadd.v{lanes}f32"
-        self._declarations.add(f"declare float @{name}(float, {kind})")
-        return self.value(f"call reassoc float @{name}(float -0.0, {kind} {a})")
-
-    def gather(self, lanes: int, mask: str, pointer: str, places: str, other: str) -> str:
-        """Floats at the 32-bit places counted from `pointer` where the mask is true, `other`'s elsewhere."""
-        kind, flags = vector(lanes), vector(lanes, "i1")
-        at = self._pointers(lanes, pointer, places)
-        name = f"llvm.masked.gather.v{lanes}f32.v{lanes}p0"
-        return self.call(kind, name, at, "i32 4", f"{flags} {mask}", f"{kind} {other}")
-
-    def scatter(self, lanes: int, mask: str, value: str, pointer: str, places: str) -> None:
-        """Write floats to the 32-bit places counted from `pointer` where the mask is true."""
-        kind, flags = vector(lanes), vector(lanes, "i1")
-        at = self._pointers(lanes, pointer, places)
-        name = f"llvm.masked.scatter.v{lanes}f32.v{lanes}p0"
-        self.perform(name, f"{kind} {value}", at, "i32 4", f"{flags} {mask}")
-
-    def compressed(self, lanes: int, mask: str, a: str, *, element: str = "float") -> str:
-        """Vector that begins with the lanes of `a` where the mask is true, in their order; the rest is anything."""
-        kind, name = (
-            vector(lanes, element),
-            f"llvm.experimental.vector.compress.v{lanes}{SHORT.get(element, element)}",
+    def load_masked(self, v: Vector | int, mask: str, pointer: str, *, other: str = "zeroinitializer") -> str:
+        """Numbers at `pointer` where the mask is true, without touching the others; `other`'s elsewhere."""
+        v = _typed(v)
+        align = f"i32 {_alignment(v)}"
+        return self.call(
+            v, f"llvm.masked.load.{v.suffix}.p0", f"ptr {pointer}", align, f"{v.mask} {mask}", f"{v} {other}"
         )
-        return self.call(kind, name, f"{kind} {a}", f"{vector(lanes, 'i1')} {mask}", f"{kind} poison")
+
+    def store_masked(self, v: Vector | int, mask: str, value: str, pointer: str) -> None:
+        """Write the lanes of `value` where the mask is true, without touching the others."""
+        v = _typed(v)
+        align = f"i32 {_alignment(v)}"
+        self.perform(
+            f"llvm.masked.store.{v.suffix}.p0", f"{v} {value}", f"ptr {pointer}", align, f"{v.mask} {mask}"
+        )
+
+    def larger(self, v: Vector | int, a: str, b: str, *, element: str = "float") -> str:
+        """Vector of the larger of two numbers; NaN where either is NaN, and either of 0 and -0."""
+        v = _typed(v, element)
+        name = f"llvm.maximum.{v.suffix}"
+        self._declarations.add(f"declare {v} @{name}({v}, {v})")
+        return self.value(f"call nsz {v} @{name}({v} {a}, {v} {b})")
+
+    def sum(self, v: Vector | int, a: str) -> str:
+        """The sum of all lanes, in whatever order is fastest."""
+        v = _typed(v)
+        name, element = f"llvm.vector.reduce.fadd.{v.suffix}", v.element
+        self._declarations.add(f"declare {element} @{name}({element}, {v})")
+        return self.value(f"call reassoc {element} @{name}({element} -0.0, {v} {a})")
+
+    def gather(self, v: Vector | int, mask: str, pointer: str, places: str, other: str) -> str:
+        """Numbers at the 32-bit places counted from `pointer` where the mask is true, `other`'s elsewhere."""
+        v = _typed(v)
+        at, name = self._pointers(v, pointer, places), f"llvm.masked.gather.{v.suffix}.v{v.lanes}p0"
+        return self.call(v, name, at, f"i32 {_alignment(v)}", f"{v.mask} {mask}", f"{v} {other}")
+
+    def scatter(self, v: Vector | int, mask: str, value: str, pointer: str, places: str) -> None:
+        """Write numbers to the 32-bit places counted from `pointer` where the mask is true."""
+        v = _typed(v)
+        at, name = self._pointers(v, pointer, places), f"llvm.masked.scatter.{v.suffix}.v{v.lanes}p0"
+        self.perform(name, f"{v} {value}", at, f"i32 {_alignment(v)}", f"{v.mask} {mask}")
+
+    def compressed(self, v: Vector | int, mask: str, a: str, *, element: str = "float") -> str:
+        """Vector that begins with the lanes of `a` where the mask is true, in their order; the rest is anything."""
+        v = _typed(v, element)
+        name = f"llvm.experimental.vector.compress.{v.suffix}"
+        return self.call(v, name, f"{v} {a}", f"{v.mask} {mask}", f"{v} poison")
 
     def count(self, lanes: int, mask: str) -> str:
         """How many lanes of the mask are true."""
-        bits = self.value(f"bitcast {vector(lanes, 'i1')} {mask} to i{lanes}")
+        bits = self.value(f"bitcast {Vector(lanes, 'i1')} {mask} to i{lanes}")
         ones = self.call(f"i{lanes}", f"llvm.ctpop.i{lanes}", f"i{lanes} {bits}")
         return ones if lanes == 64 else self.value(f"zext i{lanes} {ones} to i64")
 
@@ -184,30 +222,30 @@ class Function:
         """Ask for the cache line at `pointer`, wherever that is, to be brought into a cache of that level."""
         self.perform("llvm.prefetch.p0", f"ptr {pointer}", "i32 0", f"i32 {4 - level}", "i32 1")
 
-    def part(self, a: str, element: str, lanes: int, start: int, count: int) -> str:
+    def part(self, of: Vector | str, a: str, *numbers: int) -> str:
         """The lanes start, start + 1, ... of a vector, `count` of them; those past its end hold anything."""
-        kind = vector(lanes, element)
+        v = of if isinstance(of, Vector) else Vector(numbers[0], a)  # a, element, lanes, start, count
+        a, (start, count) = a if isinstance(of, Vector) else of, numbers[-2:]
         order = ", ".join(
-            f"i32 {lane}" if lane < lanes else "i32 poison" for lane in range(start, start + count)
+            f"i32 {lane}" if lane < v.lanes else "i32 poison" for lane in range(start, start + count)
         )
-        return self.value(f"shufflevector {kind} {a}, {kind} poison, {vector(count, 'i32')} <{order}>")
+        return self.value(f"shufflevector {v} {a}, {v} poison, {Vector(count, 'i32')} <{order}>")
 
     def transposed(self, vectors: Sequence[str], *, element: str = "float") -> list[str]:
         """As many vectors as each has lanes, seen as a square, with rows and columns exchanged."""
         rows, lanes, step = list(vectors), len(vectors), 1
+        v = Vector(lanes, element)
         while step < lanes:
             # Exchange the off-diagonal quarters of every square of 2 x step rows and lanes.
             for top in (row for row in range(lanes) if not row & step):
                 pair = rows[top], rows[top + step]
                 left = [i + lanes - step if i & step else i for i in range(lanes)]
                 right = [i + lanes if i & step else i + step for i in range(lanes)]
-                rows[top], rows[top + step] = (
-                    self._shuffle(*pair, order, element) for order in (left, right)
-                )
+                rows[top], rows[top + step] = (self._shuffle(v, *pair, order) for order in (left, right))
             step *= 2
         return rows
 
-    def call(self, kind: str, intrinsic: str, *arguments: str) -> str:
+    def call(self, kind: str | Vector, intrinsic: str, *arguments: str) -> str:
         """Value of an LLVM intrinsic; each argument is written "type value"."""
         return self.value(self._called(kind, intrinsic, *arguments))
 
@@ -251,16 +289,15 @@ class Function:
         lines = [*sorted(self._declarations), head, *self._slots, *self._lines, "  ret void", "}"]
         return "\n".join(lines) + "\n"
 
-    def _pointers(self, lanes: int, pointer: str, places: str) -> str:
-        numbers = f"{vector(lanes, 'i32')} {places}"
-        return f"{vector(lanes, POINTER)} " + self.value(f"getelementptr float, ptr {pointer}, {numbers}")
+    def _pointers(self, v: Vector, pointer: str, places: str) -> str:
+        numbers = f"{v.of('i32')} {places}"
+        return f"{v.of(POINTER)} " + self.value(f"getelementptr {v.element}, ptr {pointer}, {numbers}")
 
-    def _shuffle(self, a: str, b: str, lanes: Sequence[int], element: str) -> str:
-        kind = vector(len(lanes), element)
+    def _shuffle(self, v: Vector, a: str, b: str, lanes: Sequence[int]) -> str:
         order = ", ".join(f"i32 {lane}" for lane in lanes)
-        return self.value(f"shufflevector {kind} {a}, {kind} {b}, {vector(len(lanes), 'i32')} <{order}>")
+        return self.value(f"shufflevector {v} {a}, {v} {b}, {v.of('i32')} <{order}>")
 
-    def _called(self, kind: str, intrinsic: str, *arguments: str) -> str:
+    def _called(self, kind: str | Vector, intrinsic: str, *arguments: str) -> str:
         types = ", ".join(argument.rsplit(" ", 1)[0] for argument in arguments)
         self._declarations.add(f"declare {kind} @{intrinsic}({types})")
         return f"call {kind} @{intrinsic}({', '.join(arguments)})"
@@ -299,8 +336,8 @@ def assembly(ir: str, machine: Machine, *, triple: str | None = None) -> str:
     return target.emit_assembly(module)
 
 
-def _alignment(kind: str) -> int:
-    element = kind.strip("<>").split(" x ")[-1]
+def _alignment(kind: str | Vector) -> int:
+    element = str(kind).strip("<>").split(" x ")[-1]
     return {"i8": 1, "i16": 2, "i32": 4, "half": 2, "float": 4, INTEGER: 8, POINTER: 8}[element]
 
 
