@@ -67,7 +67,21 @@ def machine() -> Any:
     return Machine("an example", "x86_64", frozenset({"avx2", "fma", "f16c", "avx512f"}), 2, 64)
 
 
-NAMES: dict[str, Callable[[], Any]] = {make.__name__: make for make in (model, x, machine)}
+def recorded() -> Any:
+    """What `measure.trace` records of `model` on `x`."""
+    from zeroskip import measure
+
+    return measure.trace(model(), x())
+
+
+def chips() -> Any:
+    """The module of published accelerators."""
+    from zeroskip.simulate import chips as published
+
+    return published
+
+
+NAMES: dict[str, Callable[[], Any]] = {make.__name__: make for make in (model, x, machine, recorded, chips)}
 
 
 @pytest.fixture(autouse=True)
