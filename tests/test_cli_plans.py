@@ -87,7 +87,7 @@ def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
     for name, price in {"weights": None, "cost": cost}.items():
         recipe = prune.plan(profile, max_error_rise=0.05, cost=price)
         model = retrain.loop(deepcopy(dense), recipe, task, seed=1).model
-        found = simulate.estimate(measure.trace(model, inputs), chip)
+        found = simulate.estimate_trace(measure.trace(model, inputs), chip)
         assert pair[name]["cycles"] == found.cycles
         assert pair[name]["joules"] == pytest.approx(found.joules)
         assert pair[name]["test"] == task_api.evaluate(task, model, "test")

@@ -40,7 +40,7 @@ def test_json_is_what_the_engine_estimates_of_the_trace(call: Call, weights: Pat
     assert (status, err) == (0, "")
     task = load(TASK)
     model = task_api.model(task, safetensors.torch.load_file(str(weights)))
-    expected = simulate.estimate(measure.trace(model, task_api.batch(task)[:1]), chips.EIE)
+    expected = simulate.estimate_trace(measure.trace(model, task_api.batch(task)[:1]), chips.EIE)
     assert json.loads(out)["estimates"] == [json.loads(json.dumps(expected.to_json()))]
 
 
@@ -130,7 +130,7 @@ def test_a_point_is_what_the_engine_estimates_of_that_machine(call: Call, weight
     task = load(TASK)
     model = task_api.model(task, safetensors.torch.load_file(str(weights)))
     chip = replace(chips.EIE, lanes=4)
-    expected = simulate.estimate(measure.trace(model, task_api.batch(task)[:1]), chip)
+    expected = simulate.estimate_trace(measure.trace(model, task_api.batch(task)[:1]), chip)
     (point,) = json.loads(out)["points"]
     assert (point["cycles"], point["joules"]) == (expected.cycles, expected.joules)
 

@@ -23,7 +23,7 @@ from zeroskip.papers.scnn.published import INCEPTION
 from zeroskip.papers.sparten import measure as pruned
 from zeroskip.papers.sparten import rows as sparten
 from zeroskip.simulate import chips, estimate, simulation
-from zeroskip.simulate.energy import DRAM, HAN_2015
+from zeroskip.simulate.energy import prices
 
 COUNTS = {"eie": 33, "cnvlutin": 6, "scnn": 18, "cambricon-s": 7, "sparten": 8}  # without findings
 FAILING = {
@@ -209,7 +209,7 @@ def test_scnn_s_energies_against_its_twin_are_those_of_its_own_loops_and_memorie
 def test_nine_layers_of_vgg16_do_not_fit_scnn_and_these_are_the_first() -> None:
     assert ours("scnn", f"layers whose maps do not fit, {masked_layers.HAN}") == [9]
     works = masked_layers.network("vgg16", masked_layers.HAN)
-    found = [simulation.layer(work, chips.SCNN, HAN_2015, DRAM["lpddr4"]) for work in works]
+    found = [simulation.layer(work, chips.SCNN, prices("han2015", "lpddr4")) for work in works]
     spilled = [one.bytes["DRAM", "A"] + one.bytes["DRAM", "O"] > 0 for one in found]
     assert spilled == [True] * 9 + [False] * 4
 

@@ -147,11 +147,11 @@ def test_a_cost_that_cannot_be_planned_by_is_refused(keywords, sentence: str) ->
 def test_what_a_chip_would_cost_is_the_estimate_of_the_pruned_weights(mlp: torch.nn.Sequential) -> None:
     trace = measure.trace(mlp, torch.rand(3, 6))
     cost = simulate.cost_on(chips.EYERISS_V2_PE, trace)
-    assert cost({}) == simulate.estimate(trace, chips.EYERISS_V2_PE).cycles
+    assert cost({}) == simulate.estimate_trace(trace, chips.EYERISS_V2_PE).cycles
     pruned = deepcopy(trace)
     weight = pruned[1][0].weight.data
     weight[weight.abs() <= weight.abs().flatten().sort().values[47]] = 0  # 48 of 64
-    assert cost({"2": 0.75}) == simulate.estimate(pruned, chips.EYERISS_V2_PE).cycles < cost({})
+    assert cost({"2": 0.75}) == simulate.estimate_trace(pruned, chips.EYERISS_V2_PE).cycles < cost({})
 
 
 def test_joules_are_another_cost_than_cycles_and_layers_a_chip_cannot_run_cost_nothing() -> None:
@@ -187,5 +187,5 @@ def test_on_digits_conv_the_plan_for_scnn_needs_fewer_cycles_than_the_plan_for_w
         sparse = retrain.loop(deepcopy(dense), recipe, task)
         assert task_api.evaluate(task, sparse.model, "validation") <= profile.error + 1e-9
         trace = measure.trace(sparse.model, task_api.batch(task)[:4])
-        cycles[name] = simulate.estimate(trace, chip).cycles
+        cycles[name] = simulate.estimate_trace(trace, chip).cycles
     assert cycles["cycles"] < 0.9 * cycles["weights"]  # docs/PLANNING.md has more seeds and budgets

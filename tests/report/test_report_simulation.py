@@ -78,7 +78,7 @@ def test_random_masks_on_either_side_of_the_cross_over_are_smaller_and_larger(na
 def test_the_format_table_marks_the_smallest_and_says_where_none_pays(
     works: list[simulate.Workload],
 ) -> None:
-    grid = page.format_table(simulate.format_sizes(works), simulate.cross_overs())
+    grid = page.format_table([sizes.to_json() for sizes in simulate.format_sizes(works)], simulate.cross_overs())
     assert grid.rows[0][:4] == ("0", "weights", "0.0 %", "100.0 %")
     assert (grid.rows[0][-1], grid.marks[0]) == ("dense", "loss")
     assert grid.rows[3][:2] == ("3", "inputs")  # behind the ReLU: half zeros
@@ -92,7 +92,7 @@ def test_one_page_holds_all_machines_and_asks_nobody_for_anything(
     path = report.simulation_html(
         tmp_path / "page.html",
         told,
-        formats=simulate.format_sizes(works),
+        formats=[sizes.to_json() for sizes in simulate.format_sizes(works)],
         cross_overs=simulate.cross_overs(),
     )
     text = path.read_text()

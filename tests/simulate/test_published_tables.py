@@ -1,4 +1,4 @@
-"""What machines do beyond the papers' own layers and cuts. The papers' tables are in tests/reproduce."""
+"""What chips do beyond the papers' own layers and cuts. The papers' tables are in tests/reproduce."""
 
 from __future__ import annotations
 

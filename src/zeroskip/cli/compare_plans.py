@@ -143,9 +143,9 @@ def _layers(task: Task, chips: Sequence[Accelerator]) -> dict[str, dict[str, lis
     from zeroskip import simulate, task_api
 
     trace = traced(task_api.model(task, None).eval(), task)
-    found = [simulate.estimate(trace, chip) for chip in chips]
+    found = [simulate.estimate_trace(trace, chip) for chip in chips]
     return {
-        one.machine: {"run": [layer.name for layer in one.layers], "refused": list(one.refused)}
+        one.chip: {"run": [layer.name for layer in one.layers], "refused": list(one.refused)}
         for one in found
     }
 
@@ -155,11 +155,11 @@ def _told(model: nn.Module, task: Task, chips: Sequence[Accelerator]) -> dict[st
 
     weights = [one.detach() for one in prune.weights(model).values()]
     errors = {split: task_api.evaluate(task, model, split) for split in ("validation", "test")}
-    found = [simulate.estimate(traced(model, task), chip) for chip in chips]
+    found = [simulate.estimate_trace(traced(model, task), chip) for chip in chips]
     return {
         "zeros": 1 - sum(int(one.count_nonzero()) for one in weights) / sum(one.numel() for one in weights),
         **errors,
-        "on": {one.machine: {"cycles": one.cycles, "joules": one.joules} for one in found},
+        "on": {one.chip: {"cycles": one.cycles, "joules": one.joules} for one in found},
     }
 
 

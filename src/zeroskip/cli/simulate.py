@@ -107,7 +107,7 @@ def _side_by_side(
         files.write(table, _csv(told))
     if out is not None:
         bandwidths = {one.name: one.dram_bytes_per_cycle for one in chosen}
-        sizes = {"formats": simulating.format_sizes(works), "cross_overs": simulating.cross_overs()}
+        sizes = {"formats": [sizes.to_json() for sizes in simulating.format_sizes(works)], "cross_overs": simulating.cross_overs()}
         report.simulation_html(out, told, bandwidths=bandwidths, **sizes)  # type: ignore[arg-type]
     show({"estimates": told, "refused": refused}, *tables, as_json=as_json)
     if not as_json:
@@ -287,8 +287,8 @@ def _undecided(found: list[Estimate]) -> list[str]:
     for one, two in pairwise(ordered):
         winners = less_energy(one, two)
         if len(set(winners.values())) > 1:
-            others = ", ".join(dram for dram, winner in winners.items() if winner == two.machine)
-            lines.append(f"{one.machine} needs less energy than {two.machine} here, and more with {others}")
+            others = ", ".join(dram for dram, winner in winners.items() if winner == two.chip)
+            lines.append(f"{one.chip} needs less energy than {two.chip} here, and more with {others}")
     return lines
 
 

@@ -1,21 +1,36 @@
-"""What a network's zeros are worth on described silicon: real tensors in, cycles, bytes and energy out.
+"""What a network's zeros are worth on described chips: real tensors in, cycles, bytes and energy out.
 
-    chips = [simulate.estimate(measure.trace(model, batch), chip) for chip in simulate.CHIPS]
+    estimates = [simulate.estimate_trace(measure.trace(model, batch), chip) for chip in simulate.CHIPS]
 
-accelerator.py says what a machine is and machines.py lists the published ones; workload.py is a layer as they meet it;
-dataflows/ how each shares a layer out; audit.py where its slots went; traffic.py and energy.py what it moves and uses.
+Files import those above them only:
+
+lane_counts.py       non-zeros counted, and shared out among lanes
+formats.py           how an operand lies in DRAM
+workload.py          a layer as a chip meets it: masks
+random_masks.py      masks for tables that come without weights
+format_thresholds.py from which sparsity on a format is smaller than storing all
+accelerator.py       what a chip is: lanes, memories, formats, the zeros that it skips
+slot_audit.py        where the slots of a layer went
+energy.py            picojoules of each event
+traffic.py           bytes through each memory
+dataflows/           how each chip shares a layer out
+chips.py             the published chips
+vary_chip.py         a chip with other numbers
+estimates.py         what is found: a layer, a network, and its energy with every DRAM
+simulation.py        a network through a chip
+plan_cost.py         what pruning would save, for `prune.plan`
 """
 
 from zeroskip.simulate import chips, dataflows, formats, random_masks
 from zeroskip.simulate.accelerator import Accelerator, Memory
 from zeroskip.simulate.chips import CHIPS
 from zeroskip.simulate.energy import DRAM, TABLES, Energy
-from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy
-from zeroskip.simulate.format_thresholds import cross_overs, format_sizes
+from zeroskip.simulate.estimates import Estimate, LayerEstimate, Undecided, less_energy, undecided
+from zeroskip.simulate.format_thresholds import FormatSizes, cross_overs, format_sizes
 from zeroskip.simulate.plan_cost import cost_on
-from zeroskip.simulate.simulation import estimate
+from zeroskip.simulate.simulation import estimate, estimate_trace
 from zeroskip.simulate.vary_chip import parameters, vary
-from zeroskip.simulate.workload import Workload, of_masks, of_trace
+from zeroskip.simulate.workload import Geometry, Workload, of_masks, of_trace
 
 __all__ = [
     "CHIPS",
@@ -24,14 +39,18 @@ __all__ = [
     "Accelerator",
     "Energy",
     "Estimate",
+    "FormatSizes",
+    "Geometry",
     "LayerEstimate",
     "Memory",
+    "Undecided",
     "Workload",
     "chips",
     "cost_on",
     "cross_overs",
     "dataflows",
     "estimate",
+    "estimate_trace",
     "format_sizes",
     "formats",
     "less_energy",
@@ -39,5 +58,6 @@ __all__ = [
     "of_trace",
     "parameters",
     "random_masks",
+    "undecided",
     "vary",
 ]

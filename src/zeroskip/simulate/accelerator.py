@@ -1,6 +1,6 @@
 """What an accelerator is: lanes of multipliers, memories, formats, and which zeros it skips or gates.
 
-A machine is one literal of about a dozen lines (machines.py). A chip of your own is `dataclasses.replace` on one of
+A chip is one literal of about a dozen lines (chips.py). A chip of your own is `dataclasses.replace` on one of
 them, or a literal in a file of yours.
 """
 
@@ -23,7 +23,7 @@ Bytes = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True)
 class Memory:
-    """One memory on the chip.
+    """One memory on the chip; `operands` are those that pass here.
 
     capacity         bytes, those of all `instances` together
     reuse            operand -> MACs that share one access; operands that are not named do not pass here
@@ -41,7 +41,11 @@ class Memory:
 
     @property
     def operands(self) -> set[str]:
-        """Those that pass here."""
+        """Operands that pass here.
+
+        >>> sorted(Memory("buffer", 1024, {"A": 16, "O": 16}).operands)
+        ['A', 'O']
+        """
         return {*self.reuse, *self.held}
 
 
@@ -49,18 +53,22 @@ class Memory:
 class Accelerator:
     """A described chip. Energies are not here: they belong to a technology (energy.py), not to an idea.
 
-    dataflow  (workload, machine) -> Schedule, one of dataflows.py or a function of your own
+    dataflow  (workload, chip) -> Schedule, one of dataflows.py or a function of your own
     lanes     units that can wait for each other; each has `width` multipliers
     tile      the sizes that the dataflow cuts a layer into
     skips     "", "A", "W" or "AW": zeros that take no slot;  gates: those that take one, but hardly any energy
     formats   "W", or "A" for all maps -> how they lie in DRAM; what is not named lies there as it is
-    shaped    the same -> (machine) -> how, where it depends on the machine's lanes or tile
-    stored    (workload, machine) -> weights that the machine works on, where they are not just those that are not zero
+    shaped    the same -> (chip) -> how, where it depends on the chip's lanes or tile
+    stored    (workload, chip) -> weights that the chip works on, where they are not just those that are not zero
     keeps     maps that stay on the chip from layer to layer where their memories hold them: "A" inputs, "O" outputs
-              of one example, since such a machine takes them one by one
-    traffic   (workload, machine, stored sizes) -> Bytes, where the rule of traffic.py does not fit
+              of one example, since such a chip takes them one by one
+    traffic   (workload, chip, stored sizes) -> Bytes, where the rule of traffic.py does not fit
     ops       layers that it runs; others are refused, or where `fallback` go densely through the same multipliers
     ramp      cycles / cycles with every pipeline full
+
+    >>> from dataclasses import replace
+    >>> replace(chips.EIE, name="half an EIE", lanes=32).lanes
+    32
     """
 
     name: str
@@ -94,116 +102,119 @@ _ZEROS = ("", "A", "W", "AW")
 _KINDS = {"skips": _ZEROS, "gates": _ZEROS, "keeps": ("", "A", "O", "AO")}
 
 
-def check(machine: Accelerator) -> None:
+def check(chip: Accelerator) -> None:
     """AcceleratorError, with the field, where a description contradicts itself.
 
-    >>> check(chips.EIE)
+    >>> from dataclasses import replace
+    >>> check(replace(chips.EIE, lanes=0))
+    Traceback (most recent call last):
+    zeroskip.errors.AcceleratorError: EIE: lanes = 0 must be above 0
     """
-    for name, value in _numbers(machine).items():
+    for name, value in _numbers(chip).items():
         if not value > 0:  # also catches NaN
-            raise AcceleratorError(f"{machine.name}: {name} = {value} must be above 0")
-    if not 1 <= machine.ramp < math.inf:
-        raise AcceleratorError(f"{machine.name}: ramp = {machine.ramp} must be a number from 1 on")
+            raise AcceleratorError(f"{chip.name}: {name} = {value} must be above 0")
+    if not 1 <= chip.ramp < math.inf:
+        raise AcceleratorError(f"{chip.name}: ramp = {chip.ramp} must be a number from 1 on")
     for name, known in _KINDS.items():
-        given = getattr(machine, name)
+        given = getattr(chip, name)
         if given not in known:
             listed = ", ".join(f'"{one}"' for one in known)
-            raise AcceleratorError(f"{machine.name}: {name} = {given!r} is none of {listed}")
-    if not set(machine.bits) >= {"A", "W", "O"}:
-        raise AcceleratorError(f"{machine.name}: bits = {dict(machine.bits)} must have all of A, W and O")
-    _check_formats(machine)
-    for operand in machine.keeps:
-        if not any(operand in memory.operands for memory in machine.memories):
+            raise AcceleratorError(f"{chip.name}: {name} = {given!r} is none of {listed}")
+    if not set(chip.bits) >= {"A", "W", "O"}:
+        raise AcceleratorError(f"{chip.name}: bits = {dict(chip.bits)} must have all of A, W and O")
+    _check_formats(chip)
+    for operand in chip.keeps:
+        if not any(operand in memory.operands for memory in chip.memories):
             raise AcceleratorError(
-                f"{machine.name}: keeps = {machine.keeps!r}, and no memory holds {operand}. Name {operand} in "
+                f"{chip.name}: keeps = {chip.keeps!r}, and no memory holds {operand}. Name {operand} in "
                 f"`held` or `reuse` of one, or keep less"
             )
-    for memory in machine.memories:
-        _check_memory(machine, memory)
+    for memory in chip.memories:
+        _check_memory(chip, memory)
 
 
-def _numbers(machine: Accelerator) -> dict[str, float]:
+def _numbers(chip: Accelerator) -> dict[str, float]:
     """All that must be above 0, by the words of the description."""
-    found: dict[str, float] = {name: getattr(machine, name) for name in ("lanes", "width", "hertz")}
-    found |= {f"tile[{name!r}]": number for name, number in machine.tile.items()}
-    found |= {f"bits[{name!r}]": number for name, number in machine.bits.items()}
-    found["dram_bytes_per_cycle"] = machine.dram_bytes_per_cycle
-    for one in machine.memories:
+    numbers: dict[str, float] = {name: getattr(chip, name) for name in ("lanes", "width", "hertz")}
+    numbers |= {f"tile[{name!r}]": number for name, number in chip.tile.items()}
+    numbers |= {f"bits[{name!r}]": number for name, number in chip.bits.items()}
+    numbers["dram_bytes_per_cycle"] = chip.dram_bytes_per_cycle
+    for memory in chip.memories:
         fields = ("capacity", "bytes_per_cycle", "instances")
-        found |= {f"memory {one.name!r}, {name}": getattr(one, name) for name in fields}
-        found |= {f"memory {one.name!r}, reuse[{name!r}]": number for name, number in one.reuse.items()}
-    return found
+        numbers |= {f"memory {memory.name!r}, {name}": getattr(memory, name) for name in fields}
+        numbers |= {f"memory {memory.name!r}, reuse[{name!r}]": macs for name, macs in memory.reuse.items()}
+    return numbers
 
 
-def _check_formats(machine: Accelerator) -> None:
+def _check_formats(chip: Accelerator) -> None:
     for name in ("formats", "shaped"):
-        for operand, form in getattr(machine, name).items():
+        for operand, form in getattr(chip, name).items():
             if operand not in ("A", "W"):
                 raise AcceleratorError(
-                    f"{machine.name}: {name} has {operand!r}, and only A and W have a format; outputs lie as "
+                    f"{chip.name}: {name} has {operand!r}, and only A and W have a format; outputs lie as "
                     f"inputs do, which they become"
                 )
             if not callable(form):
-                raise AcceleratorError(f"{machine.name}: {name}[{operand!r}] = {form!r} is no function")
-    for operand in {*machine.formats} & {*machine.shaped}:
+                raise AcceleratorError(f"{chip.name}: {name}[{operand!r}] = {form!r} is no function")
+    for operand in {*chip.formats} & {*chip.shaped}:
         raise AcceleratorError(
-            f"{machine.name}: {operand} is in formats and in shaped. Give one of the two: for another format of a "
-            f"machine that has a shaped one, give shaped={{}} too"
+            f"{chip.name}: {operand} is in formats and in shaped. Give one of the two: for another format of a "
+            f"chip that has a shaped one, give shaped={{}} too"
         )
 
 
-def _check_memory(machine: Accelerator, memory: Memory) -> None:
+def _check_memory(chip: Accelerator, memory: Memory) -> None:
     """Operands that there are, each once, and room for what all multipliers take in one cycle."""
     for name in ("reuse", "held"):
         for operand in getattr(memory, name):
-            if operand not in machine.bits:
+            if operand not in chip.bits:
                 given = dict(getattr(memory, name))
                 raise AcceleratorError(
-                    f"{machine.name}: memory {memory.name!r}, {name} = {given}: {operand!r} is none of A, W, O"
+                    f"{chip.name}: memory {memory.name!r}, {name} = {given}: {operand!r} is none of A, W, O"
                 )
     for operand in {*memory.reuse} & {*memory.held}:
         raise AcceleratorError(
-            f"{machine.name}: memory {memory.name!r} has {operand} in reuse and in held. An operand passes for each so "
+            f"{chip.name}: memory {memory.name!r} has {operand} in reuse and in held. An operand passes for each so "
             f"many MACs, or as a whole: give one of the two"
         )
     for operand, filters in memory.held.items():
-        if filters not in ("", *machine.tile):
+        if filters not in ("", *chip.tile):
             raise AcceleratorError(
-                f"{machine.name}: memory {memory.name!r}, held[{operand!r}] = {filters!r} is no size in tile = "
-                f"{dict(machine.tile)}"
+                f"{chip.name}: memory {memory.name!r}, held[{operand!r}] = {filters!r} is no size in tile = "
+                f"{dict(chip.tile)}"
             )
     for operand, macs in memory.reuse.items():
-        tile = machine.lanes * machine.width / macs * machine.bits[operand] / 8
+        tile = chip.lanes * chip.width / macs * chip.bits[operand] / 8
         if memory.capacity < tile:
             raise AcceleratorError(
-                f"{machine.name}: memory {memory.name!r}, capacity = {memory.capacity} bytes, is too small for one "
-                f"tile: {machine.lanes} lanes x {machine.width} take {tile:g} bytes of {operand} at a time. "
+                f"{chip.name}: memory {memory.name!r}, capacity = {memory.capacity} bytes, is too small for one "
+                f"tile: {chip.lanes} lanes x {chip.width} take {tile:g} bytes of {operand} at a time. "
                 f"Give it more bytes or a higher reuse[{operand!r}]"
             )
 
 
-def size(machine: Accelerator, name: str) -> int:
+def size(chip: Accelerator, name: str) -> int:
     """`tile[name]`, or an AcceleratorError that says that the dataflow needs it.
 
     >>> size(chips.SPARTEN, "chunk")
     128
     """
-    if name not in machine.tile:
+    if name not in chip.tile:
         raise AcceleratorError(
-            f"{machine.name}: its dataflow {machine.dataflow.__name__} needs tile[{name!r}], and tile = "
-            f"{dict(machine.tile)}"
+            f"{chip.name}: its dataflow {chip.dataflow.__name__} needs tile[{name!r}], and tile = "
+            f"{dict(chip.tile)}"
         )
-    return machine.tile[name]
+    return chip.tile[name]
 
 
-def divided(machine: Accelerator, *names: str) -> int:
+def divided(chip: Accelerator, *names: str) -> int:
     """Lanes divided by those tile sizes; AcceleratorError where that is no whole number.
 
     >>> divided(chips.SPARTEN, "filters")  # 1,024 lanes in clusters of 32
     32
     """
-    product = math.prod(size(machine, name) for name in names)
-    if machine.lanes % product:
-        sizes = " x ".join(f"tile[{name!r}] = {size(machine, name)}" for name in names)
-        raise AcceleratorError(f"{machine.name}: lanes = {machine.lanes} do not divide by {sizes}")
-    return machine.lanes // product
+    product = math.prod(size(chip, name) for name in names)
+    if chip.lanes % product:
+        sizes = " x ".join(f"tile[{name!r}] = {size(chip, name)}" for name in names)
+        raise AcceleratorError(f"{chip.name}: lanes = {chip.lanes} do not divide by {sizes}")
+    return chip.lanes // product

@@ -1,4 +1,4 @@
-"""Energy of each event, as named tables. Only ratios between machines under one table are claims.
+"""Energy of each event, as named tables. Only ratios between chips under one table are claims.
 
 A table's numbers are picojoules. DRAM has a table of its own, since conclusions turn with it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from zeroskip.errors import AcceleratorError
 from zeroskip.simulate.accelerator import Accelerator, Bytes, Memory
@@ -28,6 +29,9 @@ class Energy:
     sram        per bit of a memory of 8 KB; other sizes by their square root, never below `register`
     memories    name -> per bit, where the table knows that very memory
     lane_cycle  of each lane in each cycle, whatever it does: clock and control
+
+    >>> Energy("mine", mac=1.0, sram=0.1).gated
+    0.0
     """
 
     name: str
@@ -56,67 +60,67 @@ EYERISS_2016 = Energy(
 # EIE's own figure: 9.157 mW of one element at 800 MHz, memories and clock included (Han et al. 2016, table II).
 EIE_2016 = Energy("eie2016", mac=0.0, lane_cycle=9.157 / 0.8)
 
-TABLES = {one.name: one for one in (HAN_2015, SPARSELOOP, EYERISS_2016, EIE_2016)}
+TABLES = {table.name: table for table in (HAN_2015, SPARSELOOP, EYERISS_2016, EIE_2016)}
 
 
-def table(name: str | Energy) -> Energy:
-    """The table called `name`, or one of your own, checked; AcceleratorError otherwise.
+class Prices(NamedTuple):
+    """A table of energies, and a DRAM of the table `DRAM`."""
 
-    >>> table("han2015").mac
+    table: Energy
+    dram: str
+
+
+class Activity(NamedTuple):
+    """What costs energy in a layer: its MACs, useless operations, cycles, and bytes by memory and operand."""
+
+    macs: Kinds
+    useless: int
+    cycles: int
+    bytes: Bytes
+
+
+def prices(energy: str | Energy, dram: str) -> Prices:
+    """The table called `energy`, or one of your own, and that DRAM; AcceleratorError for a wrong name or number.
+
+    >>> prices("han2015", "lpddr4").table.mac
     0.9
     """
-    if isinstance(name, str) and name not in TABLES:
-        raise AcceleratorError(f'there is no energy table "{name}". There are {", ".join(TABLES)}')
-    found = TABLES[name] if isinstance(name, str) else name
-    numbers = {one: getattr(found, one) for one in ("mac", "gated", "sram", "register", "lane_cycle")}
-    for key, value in (numbers | dict(found.memories)).items():
+    if isinstance(energy, str) and energy not in TABLES:
+        raise AcceleratorError(f'there is no energy table "{energy}". There are {", ".join(TABLES)}')
+    table = TABLES[energy] if isinstance(energy, str) else energy
+    numbers = {name: getattr(table, name) for name in ("mac", "gated", "sram", "register", "lane_cycle")}
+    for key, value in (numbers | dict(table.memories)).items():
         if not 0 <= value < math.inf:
-            raise AcceleratorError(f"energy table {found.name!r}: {key} = {value} pJ must be 0 or more")
-    return found
+            raise AcceleratorError(f"energy table {table.name!r}: {key} = {value} pJ must be 0 or more")
+    if dram not in DRAM:
+        raise AcceleratorError(f'there is no DRAM "{dram}". There are {", ".join(DRAM)}')
+    return Prices(table, dram)
 
 
-def dram_per_bit(name: str) -> float:
-    """Picojoules per bit of that DRAM; AcceleratorError for a name that is not in the table.
-
-    >>> dram_per_bit("lpddr4")
-    8.0
-    """
-    if name not in DRAM:
-        raise AcceleratorError(f'there is no DRAM "{name}". There are {", ".join(DRAM)}')
-    return DRAM[name]
-
-
-def events(
-    machine: Accelerator,
-    prices: Energy,
-    dram_bit: float,
-    work: Kinds,
-    useless: int,
-    cycles: int,
-    moved: Bytes,
-) -> dict[str, float]:
+def events(chip: Accelerator, activity: Activity, prices: Prices) -> dict[str, float]:
     """Picojoules of each event: "MAC", useless ones among them, "gated MAC", "clock", and each memory by its name.
 
-    >>> events(chips.EIE, EIE_2016, 0.0, Kinds(0, 0, 0), 0, 100, {})["clock"]
+    >>> events(chips.EIE, Activity(Kinds(0, 0, 0), 0, 100, {}), prices("eie2016", "lpddr4"))["clock"]
     73256.0
     """
-    width = max(machine.bits["A"], machine.bits["W"])  # what is stored shorter is made as wide as the other
-    found = {
-        "MAC": (work.done + useless) * prices.mac * (width / 16) ** 2,
-        "gated MAC": work.gated * prices.gated,
-        "clock": machine.lanes * cycles * prices.lane_cycle,
+    width = max(chip.bits["A"], chip.bits["W"])  # what is stored shorter is made as wide as the other
+    table, macs = prices.table, activity.macs
+    picojoules = {
+        "MAC": (macs.done + activity.useless) * table.mac * (width / 16) ** 2,
+        "gated MAC": macs.gated * table.gated,
+        "clock": chip.lanes * activity.cycles * table.lane_cycle,
     }
-    each = {"DRAM": dram_bit} | {one.name: per_bit(one, prices) for one in machine.memories}
-    for (memory, _), count in moved.items():
-        found[memory] = found.get(memory, 0.0) + 8 * count * each[memory]
-    return found
+    bits = {"DRAM": DRAM[prices.dram]} | {memory.name: per_bit(memory, table) for memory in chip.memories}
+    for (memory, _), count in activity.bytes.items():
+        picojoules[memory] = picojoules.get(memory, 0.0) + 8 * count * bits[memory]
+    return picojoules
 
 
-def per_bit(memory: Memory, prices: Energy) -> float:
+def per_bit(memory: Memory, table: Energy) -> float:
     """Picojoules for one bit of a memory on the chip.
 
     >>> round(64 * per_bit(Memory("weights", 32 * 1024, {"W": 1}), HAN_2015), 9)
     20.0
     """
-    rule = prices.sram * math.sqrt(memory.capacity / memory.instances / 8192)
-    return prices.memories.get(memory.name, max(rule, prices.register))
+    rule = table.sram * math.sqrt(memory.capacity / memory.instances / 8192)
+    return table.memories.get(memory.name, max(rule, table.register))

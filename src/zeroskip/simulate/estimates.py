@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 from zeroskip.simulate.accelerator import Bytes
 from zeroskip.simulate.energy import DRAM
 
+Key = TypeVar("Key")
+Number = TypeVar("Number", int, float)
+
 
 @dataclass(frozen=True)
 class LayerEstimate:
-    """One layer on one machine. done + gated + skipped == macs; done + gated + all of idle == slots.
+    """One layer on one chip. done + gated + skipped == macs; done + gated + all of idle == slots.
 
-    slots  cycles x lanes x width;  idle: kind -> slots, see audit.py;  roof: "compute" or the memory that binds
-    bytes  (memory, operand) -> bytes that pass;  picojoules: event -> energy;  note: what the machine could not do
+    slots  cycles x lanes x width;  idle: kind -> slots, see slot_audit.py;  roof: "compute" or the memory that binds
+    bytes  (memory, operand) -> bytes that pass;  picojoules: event -> energy;  note: what the chip could not do
+
+    >>> from zeroskip.simulate import estimate_trace
+    >>> layer = estimate_trace(recorded, chips.EIE).layers[0]
+    >>> layer.done + layer.skipped == layer.macs == 3 * 6 * 8
+    True
     """
 
     name: str
@@ -43,20 +52,25 @@ class LayerEstimate:
         return sum(self.picojoules.values()) * 1e-12
 
     def moved(self, memory: str) -> int:
-        """Bytes through one memory, "DRAM" or a name of the machine's."""
+        """Bytes through one memory, "DRAM" or the name of one on the chip."""
         return sum(count for (name, _), count in self.bytes.items() if name == memory)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A network on one machine, by one table of energies and one DRAM.
+    """A network on one chip, by one table of energies and one DRAM.
 
-    refused         layer -> why the machine cannot run it; such layers are in no sum
+    refused         layer -> why the chip cannot run it; such layers are in no sum
     examples        how many examples the figures are for
     standard_error  of the cycles, as a share of them, where these examples are a sample of more
+
+    >>> from zeroskip.simulate import estimate_trace
+    >>> found = estimate_trace(recorded, chips.EIE)
+    >>> found.chip, found.examples, [layer.name for layer in found.layers]
+    ('EIE', 3, ['fc1', 'fc2'])
     """
 
-    machine: str
+    chip: str
     hertz: float
     energy: str
     dram: str
@@ -69,9 +83,16 @@ class Estimate:
     def total(self) -> LayerEstimate:
         """The sum of all layers; its roof is that of most cycles."""
         roofs = _summed({layer.roof: layer.cycles} for layer in self.layers)
-        sums: dict[str, Any] = {name: sum(getattr(one, name) for one in self.layers) for name in _COUNTS}
-        sums |= {name: _summed(getattr(one, name) for one in self.layers) for name in _MAPS}
-        return LayerEstimate(name="total", op="", roof=max(roofs, key=roofs.__getitem__), **sums)
+        counts = {name: sum(getattr(layer, name) for layer in self.layers) for name in _COUNTS}
+        return LayerEstimate(
+            name="total",
+            op="",
+            **counts,
+            idle=_summed(layer.idle for layer in self.layers),
+            bytes=_summed(layer.bytes for layer in self.layers),
+            picojoules=_summed(layer.picojoules for layer in self.layers),
+            roof=max(roofs, key=roofs.__getitem__),
+        )
 
     @property
     def cycles(self) -> int:
@@ -80,7 +101,7 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Time of all layers at the machine's clock."""
+        """Time of all layers at the chip's clock."""
         return self.cycles / self.hertz
 
     @property
@@ -93,30 +114,61 @@ class Estimate:
         ours = sum(layer.picojoules["DRAM"] for layer in self.layers) * 1e-12
         return self.joules + ours * (DRAM[dram] / DRAM[self.dram] - 1)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain dicts, lists and numbers, the total among them; bytes are named "memory operand"."""
-        found = asdict(self) | {"total": asdict(self.total), "seconds": self.seconds, "joules": self.joules}
-        for layer in (*found["layers"], found["total"]):
-            layer["bytes"] = {" ".join(key): count for key, count in layer["bytes"].items()}
-        return found
+        fields = asdict(self)
+        named = {"machine": fields.pop("chip")} | fields  # as files have it
+        layers, total = (_layer_json(layer) for layer in self.layers), _layer_json(self.total)
+        return named | {"layers": [*layers], "total": total, "seconds": self.seconds, "joules": self.joules}
+
+
+def _layer_json(layer: LayerEstimate) -> dict[str, object]:
+    return asdict(layer) | {"bytes": {" ".join(key): count for key, count in layer.bytes.items()}}
 
 
 _COUNTS = ("macs", "done", "gated", "skipped", "cycles", "slots")
-_MAPS = ("idle", "bytes", "picojoules")
 
 
 def less_energy(one: Estimate, two: Estimate) -> dict[str, str]:
-    """DRAM -> the machine of the two that needs less energy with it: a claim is one only where all agree.
+    """DRAM -> the chip of the two that needs less energy with it: a claim is one only where all agree.
 
-    >>> less_energy(estimate(trace, chips.SCNN), estimate(trace, machines.DCNN))["hbm2"]
-    'SCNN'
+    >>> from zeroskip.simulate import estimate_trace
+    >>> less_energy(estimate_trace(recorded, chips.EIE), estimate_trace(recorded, chips.DENSE))["hbm2"]
+    'dense array'
     """
-    return {name: min((one, two), key=lambda found: found.joules_with(name)).machine for name in DRAM}
+    return {name: min((one, two), key=lambda either: either.joules_with(name)).chip for name in DRAM}
 
 
-def _summed(parts: Iterable[Mapping[Any, Any]]) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
+class Undecided(NamedTuple):
+    """Two chips whose order in energy depends on the DRAM: `less` needs less here, and more with `drams`.
+
+    >>> Undecided("small buffer", "large buffer", ("ddr3",)).drams
+    ('ddr3',)
+    """
+
+    less: str
+    more: str
+    drams: tuple[str, ...]
+
+
+def undecided(estimates: Iterable[Estimate]) -> list[Undecided]:
+    """Which neighbours, ordered by energy, change places with another DRAM: their order is no result.
+
+    >>> from zeroskip.simulate import estimate_trace
+    >>> undecided([estimate_trace(recorded, chip) for chip in (chips.EIE, chips.MINERVA)])
+    []
+    """
+    pairs = []
+    for less, more in pairwise(sorted(estimates, key=lambda estimate: estimate.joules)):
+        drams = tuple(dram for dram, chip in less_energy(less, more).items() if chip != less.chip)
+        if 0 < len(drams) < len(DRAM):
+            pairs.append(Undecided(less.chip, more.chip, drams))
+    return pairs
+
+
+def _summed(parts: Iterable[Mapping[Key, Number]]) -> dict[Key, Number]:
+    sums: dict[Key, Number] = {}
     for part in parts:
         for key, value in part.items():
-            found[key] = found.get(key, 0) + value
-    return found
+            sums[key] = sums[key] + value if key in sums else value
+    return sums

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import asdict, dataclass
 
 from zeroskip.codecs import gaps, runlength
 from zeroskip.simulate import formats
@@ -26,27 +26,46 @@ _EXPECTED: dict[str, Callable[[float, int], float]] = {
 _MANY = 4096
 
 
-def format_sizes(works: Sequence[Workload], *, bits: int = 16) -> list[dict[str, Any]]:
-    """For the weights and the inputs of each layer: share of zeros, and bits by each way to store them.
+@dataclass(frozen=True)
+class FormatSizes:
+    """The weights or the inputs of a layer: their sparsity, and way to store them -> bits.
+
+    >>> FormatSizes("fc1", "weights", 0.5, {"dense": 1024}).to_json()["bits"]
+    {'dense': 1024}
+    """
+
+    layer: str
+    operand: str
+    sparsity: float
+    bits: dict[str, int]
+
+    def to_json(self) -> dict[str, object]:
+        """As a dict."""
+        return asdict(self)
+
+
+def format_sizes(works: Sequence[Workload], *, bits: int = 16) -> list[FormatSizes]:
+    """The bits of the weights and the inputs of each layer, with values of so many, by each way to store them.
 
     Run-length is Eyeriss's code of 16-bit values, or dense where that is smaller.
 
-    >>> format_sizes(of_trace(trace))[0]["bits"]["bitmask"]
-    131072
+    >>> fc = of_masks("fc", torch.eye(8) != 0, torch.ones(2, 8) != 0)
+    >>> [(sizes.operand, sizes.bits["dense"], sizes.bits["bitmask"]) for sizes in format_sizes([fc])]
+    [('weights', 1024, 192), ('inputs', 256, 272)]
     """
-    rows = []
+    sizes = []
     for work in works:
         for operand, mask in (("weights", work.weight), ("inputs", work.input)):
             sparsity = 1 - int(mask.count_nonzero()) / mask.numel()
-            sizes = {name: way(mask.numpy(), bits).bits for name, way in WAYS.items()}
-            rows.append({"layer": work.name, "operand": operand, "sparsity": sparsity, "bits": sizes})
-    return rows
+            ways = {name: way(mask.numpy(), bits).bits for name, way in WAYS.items()}
+            sizes.append(FormatSizes(work.name, operand, sparsity, ways))
+    return sizes
 
 
 def cross_overs(*, bits: int = 16) -> dict[str, float]:
     """Way to store -> share of zeros, at random places, from which on it is smaller than storing all.
 
-    >>> cross_overs()["bitmask"]
+    >>> round(cross_overs()["bitmask"], 6)  # 1 of 16 bits
     0.0625
     """
     return {name: _cross_over(expected, bits) for name, expected in _EXPECTED.items()}

@@ -1,4 +1,4 @@
-"""What the machines count, and how lanes share work.
+"""What the chips count, and how lanes share work.
 
 Three counts cover them all: the non-zeros of one operand in blocks; the products of two operands' counts, which is
 a matrix product of counts; the places where both are non-zero, which is a matrix product of 0/1 masks. Cycles of work
@@ -21,7 +21,7 @@ class Schedule(NamedTuple):
     cycles   until the last lane is done
     busy     cycles summed over lanes, in which a lane has work
     useless  operations that are no MAC of the layer: padding entries, products outside the output
-    skips    the zeros skipped, where the machine skips others on this layer than it can
+    skips    the zeros skipped, where the chip skips others on this layer than it can
     moved    (memory, operand) -> bytes that pass, where who computes what decides it; else the rule of traffic.py does
     """
 

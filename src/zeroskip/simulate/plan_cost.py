@@ -1,4 +1,4 @@
-"""What pruning would save on a machine, as a function that a plan can ask."""
+"""What pruning would save on a chip, as a function that a plan can ask."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from zeroskip.concepts import Layer, Trace
 from zeroskip.errors import AcceleratorError
 from zeroskip.patterns import keep
 from zeroskip.simulate.accelerator import Accelerator
-from zeroskip.simulate.energy import Energy, dram_per_bit, table
+from zeroskip.simulate.energy import Energy, prices
 from zeroskip.simulate.simulation import estimate, layer
 from zeroskip.simulate.workload import Workload, in_network, of_trace, with_weight
 
@@ -17,7 +17,7 @@ OF = ("cycles", "joules")
 
 
 def cost_on(
-    machine: Accelerator,
+    chip: Accelerator,
     trace: Trace,
     *,
     of: str = "cycles",
@@ -25,26 +25,27 @@ def cost_on(
     energy: str | Energy = "han2015",
     dram: str = "lpddr4",
 ) -> Callable[[Mapping[str, float]], float]:
-    """A function {layer: sparsity} -> what the recorded network then costs on the machine, for `prune.plan`.
+    """A function {layer: sparsity} -> what the recorded network then costs on the chip, for `prune.plan`.
 
     The recorded weights are pruned by magnitude; inputs and outputs stay as they were recorded, so zeros that pruning
-    would add to activations are not counted. Layers that are not named stay as they are; those that the machine cannot
+    would add to activations are not counted. Layers that are not named stay as they are; those that the chip cannot
     run cost nothing. Raises AcceleratorError, also where the function is given a name that is no layer.
 
-    >>> cost_on(chips.EIE, measure.trace(model, batch))({"fc1": 0.9})
-    1290.0
+    >>> cost = cost_on(chips.EYERISS_V2_PE, recorded)  # a cycle for each MAC without a zero
+    >>> cost({}), cost({"fc1": 0.75}), cost({"fc1": 1.0})
+    (92.0, 92.0, 56.0)
     """
     if of not in OF:
         raise AcceleratorError(f'a cost is one of {", ".join(OF)}, not "{of}"')
     works = {work.name: work for work in in_network(of_trace(trace))}
     layers = {layer.name: layer for layer, _, _ in trace}
-    estimated = estimate(list(works.values()), machine, energy=energy, dram=dram)
-    prices, per_bit = table(energy), dram_per_bit(dram)
+    estimated = estimate(list(works.values()), chip, energy=energy, dram=dram)
+    priced = prices(energy, dram)
 
     @cache  # a plan asks for one layer after the other
     def alone(name: str, sparsity: float) -> float:
         work = _pruned(works[name], layers[name], sparsity, pattern)
-        return float(getattr(layer(work, machine, prices, per_bit), of))
+        return float(getattr(layer(work, chip, priced), of))
 
     known = {layer.name: float(getattr(layer, of)) for layer in estimated.layers}
 

@@ -32,7 +32,7 @@ class Kinds(NamedTuple):
 
 
 def kinds(macs: Macs, skips: str, gates: str) -> Kinds:
-    """What becomes of the MACs on a machine that skips and gates those zeros.
+    """What becomes of the MACs on a chip that skips and gates those zeros.
 
     >>> kinds(Macs(both=3, weight=5, input=6, total=10), "W", "A")
     Kinds(done=3, gated=2, skipped=5)
@@ -43,13 +43,13 @@ def kinds(macs: Macs, skips: str, gates: str) -> Kinds:
     return Kinds(done, issued - done, macs.total - issued)
 
 
-def roof(machine: Accelerator, computing: int, moved: Bytes) -> tuple[int, str]:
+def roof(chip: Accelerator, computing: int, moved: Bytes) -> tuple[int, str]:
     """Cycles of a layer, and what they are limited by: "compute" or the name of a memory.
 
-    >>> roof(machines.DENSE, 1000, {("DRAM", "A"): 10**6})
+    >>> roof(chips.DENSE, 1000, {("DRAM", "A"): 10**6})  # 32 bytes a cycle
     (31250, 'DRAM')
     """
-    ports = {"DRAM": machine.dram_bytes_per_cycle} | {m.name: m.bytes_per_cycle for m in machine.memories}
+    ports = {"DRAM": chip.dram_bytes_per_cycle} | {m.name: m.bytes_per_cycle for m in chip.memories}
     needed = {name: sum(count for (memory, _), count in moved.items() if memory == name) for name in ports}
     cycles = {COMPUTE: computing} | {name: math.ceil(needed[name] / ports[name]) for name in ports}
     binding = max(cycles, key=cycles.__getitem__)
@@ -57,21 +57,21 @@ def roof(machine: Accelerator, computing: int, moved: Bytes) -> tuple[int, str]:
 
 
 def slots(
-    machine: Accelerator, work: Kinds, schedule: Schedule, computing: int, cycles: int
+    chip: Accelerator, work: Kinds, schedule: Schedule, computing: int, cycles: int
 ) -> Mapping[str, int]:
     """Slots of each idle kind; with `done` and `gated` they sum to cycles x lanes x width.
 
     >>> slots(chips.EYERISS_V2_PE, Kinds(3, 0, 7), Schedule(4, 4), 4, 5)["bandwidth"]
     1
     """
-    each = machine.lanes * machine.width
+    each = chip.lanes * chip.width
     idle = {
         "useless": schedule.useless,
-        "fragmentation": schedule.busy * machine.width - work.done - work.gated - schedule.useless,
-        "imbalance": schedule.cycles * each - schedule.busy * machine.width,
+        "fragmentation": schedule.busy * chip.width - work.done - work.gated - schedule.useless,
+        "imbalance": schedule.cycles * each - schedule.busy * chip.width,
         "ramp": (computing - schedule.cycles) * each,
         "bandwidth": (cycles - computing) * each,
     }
-    assert min(idle.values()) >= 0, f"{machine.name}: {idle}"  # a dataflow that counted a slot twice
+    assert min(idle.values()) >= 0, f"{chip.name}: {idle}"  # a dataflow that counted a slot twice
     assert work.done + work.gated + sum(idle.values()) == cycles * each
     return idle

@@ -12,20 +12,20 @@ from zeroskip.simulate.slot_audit import Kinds
 from zeroskip.simulate.workload import Workload
 
 
-def stored(work: Workload, machine: Accelerator) -> dict[str, Stored]:
+def stored(work: Workload, chip: Accelerator) -> dict[str, Stored]:
     """Bits of weights, inputs and outputs as they lie in DRAM.
 
-    >>> stored(of_masks("fc", torch.ones(4, 6) != 0, torch.ones(1, 6) != 0), machines.DENSE)["W"].bits
+    >>> stored(of_masks("fc", torch.ones(4, 6) != 0, torch.ones(1, 6) != 0), chips.DENSE)["W"].bits
     384
     """
     masks = {"W": work.weight, "A": work.input, "O": work.output}
     # Outputs are the inputs of a later layer, so they are stored alike.
-    forms = {"W": machine.format("W"), "A": machine.format("A"), "O": machine.format("A")}
-    return {name: forms[name](mask.numpy(), machine.bits[name]) for name, mask in masks.items()}
+    forms = {"W": chip.format("W"), "A": chip.format("A"), "O": chip.format("A")}
+    return {name: forms[name](mask.numpy(), chip.bits[name]) for name, mask in masks.items()}
 
 
 def moved(
-    work: Workload, machine: Accelerator, sizes: Mapping[str, Stored], kinds: Kinds, useless: int
+    work: Workload, chip: Accelerator, sizes: Mapping[str, Stored], kinds: Kinds, useless: int
 ) -> Bytes:
     """Bytes by memory and operand.
 
@@ -34,58 +34,60 @@ def moved(
     compressed, its index passes as well. An operand that is held passes whole for each so many filters. DRAM: see
     `fetches`.
 
-    >>> moved(fc, machines.DENSE, sizes, Kinds(1600, 0, 0), 0)[("buffer", "A")]
+    >>> fc = of_masks("fc", torch.ones(40, 40) != 0, torch.ones(1, 40) != 0)
+    >>> moved(fc, chips.DENSE, stored(fc, chips.DENSE), Kinds(1600, 0, 0), 0)[("buffer", "A")]  # 16 MACs share 2 bytes
     200
     """
-    often = fetches(work, machine, sizes)
+    often = fetches(work, chip, sizes)
     whole = {name: -(-one.bits // 8) for name, one in sizes.items()}
     found = {("DRAM", name): whole[name] * often[name] for name in sizes}
     taken = kinds.done + useless
     uses = {
         "A": taken + kinds.gated,
-        "W": taken if "A" in machine.gates else taken + kinds.gated,
+        "W": taken if "A" in chip.gates else taken + kinds.gated,
         "O": 2 * taken,
     }
-    for memory in machine.memories:
+    for memory in chip.memories:
         for name, filters in memory.held.items():
-            passes = tiles(work.weight.shape[1], machine.tile[filters]) if filters else 1
+            passes = tiles(work.weight.shape[1], chip.tile[filters]) if filters else 1
             found[memory.name, name] = whole[name] * passes
         for name, shared in memory.reuse.items():
             index = sizes[name].bits / sizes[name].value_bits if name != "O" and sizes[name].value_bits else 1
-            found[memory.name, name] = math.ceil(uses[name] / shared * machine.bits[name] / 8 * index)
+            found[memory.name, name] = math.ceil(uses[name] / shared * chip.bits[name] / 8 * index)
     return found
 
 
-def fetches(work: Workload, machine: Accelerator, sizes: Mapping[str, Stored]) -> dict[str, int]:
+def fetches(work: Workload, chip: Accelerator, sizes: Mapping[str, Stored]) -> dict[str, int]:
     """How often each operand comes from DRAM: once, where the weights or the inputs fit the memory that holds them.
 
     Else one of the two stays in parts, and the other comes again for each; the cheaper way. All examples go through a
-    layer together, unless the machine keeps maps: then each goes through all layers before the next, and weights come
+    layer together, unless the chip keeps maps: then each goes through all layers before the next, and weights come
     for each. A map that is kept and fits does not come at all, but for what the network is given and what it gives.
 
-    >>> fetches(fc, machines.DENSE, {"A": Stored(10**9, 0), "W": Stored(10**8, 0), "O": Stored(10**6, 0)})
+    >>> fc = of_masks("fc", torch.ones(40, 40) != 0, torch.ones(1, 40) != 0)
+    >>> fetches(fc, chips.DENSE, {"A": Stored(10**9, 0), "W": Stored(10**8, 0), "O": Stored(10**6, 0)})
     {'W': 1, 'A': 6, 'O': 1}
     """
-    turns = work.examples if machine.keeps else 1
+    turns = work.examples if chip.keeps else 1
     bits = {name: one.bits / (1 if name == "W" else turns) for name, one in sizes.items()}  # of one turn
-    parts = {name: _parts(work, machine, name, bits[name]) for name in sizes}
+    parts = {name: _parts(work, chip, name, bits[name]) for name in sizes}
     again = {"W": bits["W"] * (parts["A"] - 1), "A": bits["A"] * (parts["W"] - 1)}
     often = {"W": turns * parts["A"], "A": 1} if again["W"] <= again["A"] else {"W": turns, "A": parts["W"]}
-    stay = [name for name in machine.keeps if parts[name] == 1 and name not in work.outside]
+    stay = [name for name in chip.keeps if parts[name] == 1 and name not in work.outside]
     return often | {"O": 1} | dict.fromkeys(stay, 0)
 
 
-def _parts(work: Workload, machine: Accelerator, operand: str, bits: float) -> int:
+def _parts(work: Workload, chip: Accelerator, operand: str, bits: float) -> int:
     """Parts in which an operand passes through the largest memory that holds it."""
-    capacity = max((m.capacity for m in machine.memories if operand in m.operands), default=math.inf)
+    capacity = max((m.capacity for m in chip.memories if operand in m.operands), default=math.inf)
     planes = {"A": work.input, "O": work.output}
-    fuller = _fuller(planes[operand].shape[3:], machine) if operand in planes else 1.0
+    fuller = _fuller(planes[operand].shape[3:], chip) if operand in planes else 1.0
     return max(1, math.ceil(fuller * bits / 8 / capacity))
 
 
-def _fuller(plane: Sequence[int], machine: Accelerator) -> float:
+def _fuller(plane: Sequence[int], chip: Accelerator) -> float:
     """How much more the fullest lane has to hold than the mean, where lanes own tiles of a plane."""
-    lanes = [machine.tile.get(name, 1) for name in ("rows", "columns")]
-    if math.prod(plane) == 1 or math.prod(lanes) != machine.lanes:  # shared out in another way
+    lanes = [chip.tile.get(name, 1) for name in ("rows", "columns")]
+    if math.prod(plane) == 1 or math.prod(lanes) != chip.lanes:  # shared out in another way
         return 1.0
     return math.prod(tiles(size, many) * many / size for size, many in zip(plane, lanes, strict=True))

@@ -1,10 +1,9 @@
-"""One machine with other numbers: what a sweep over chip parameters changes."""
+"""One chip with other numbers: what a sweep over chip parameters changes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from zeroskip.errors import AcceleratorError
 from zeroskip.simulate.accelerator import Accelerator, check
@@ -13,40 +12,39 @@ _FRACTIONS = ("hertz", "dram_bytes_per_cycle", "ramp")
 FIELDS = ("lanes", "width", *_FRACTIONS)
 
 
-def vary(machine: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
-    """The machine with those numbers: fields by name, sizes as "tile.queue", capacities in bytes as "memory.entries".
+def vary(chip: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
+    """The chip with those numbers: fields by name, sizes as "tile.queue", capacities in bytes as "memory.entries".
 
-    Memories keep their bytes and their number when lanes change. AcceleratorError for a name that the machine does not
-    have, with those that it has, and where the machine would contradict itself.
+    Memories keep their bytes and their number when lanes change. AcceleratorError for a name that the chip does not
+    have, with those that it has, and where the chip would contradict itself.
 
     >>> vary(chips.EIE, {"lanes": 32, "tile.queue": 4}).tile["queue"]
     4
     """
-    known = parameters(machine)
+    known = parameters(chip)
     for name, number in numbers.items():
         if name not in known:
-            raise AcceleratorError(f'{machine.name} has no "{name}". It has {", ".join(known)}')
+            raise AcceleratorError(f'{chip.name} has no "{name}". It has {", ".join(known)}')
         if name not in _FRACTIONS and number % 1:  # also catches NaN and infinity
-            raise AcceleratorError(f"{machine.name}: {name} = {number} must be a whole number")
-    given: dict[str, Any] = {
-        name: number if name in _FRACTIONS else int(number) for name, number in numbers.items()
-    }
-    changed = {name: given[name] for name in FIELDS if name in given}
-    changed["tile"] = {name: given.get(f"tile.{name}", size) for name, size in machine.tile.items()}
-    changed["memories"] = tuple(
-        replace(one, capacity=given.get(f"memory.{one.name}", one.capacity)) for one in machine.memories
+            raise AcceleratorError(f"{chip.name}: {name} = {number} must be a whole number")
+    whole = {name: int(number) for name, number in numbers.items() if name not in _FRACTIONS}
+    fields = {name: whole.get(name, number) for name, number in numbers.items() if name in FIELDS}
+    tile = {name: whole.get(f"tile.{name}", size) for name, size in chip.tile.items()}
+    memories = tuple(
+        replace(memory, capacity=whole.get(f"memory.{memory.name}", memory.capacity))
+        for memory in chip.memories
     )
-    found = replace(machine, **changed)
-    check(found)
-    return found
+    varied = replace(replace(chip, **fields), tile=tile, memories=memories)  # type: ignore[arg-type]
+    check(varied)
+    return varied
 
 
-def parameters(machine: Accelerator) -> dict[str, float]:
+def parameters(chip: Accelerator) -> dict[str, float]:
     """What `vary` can change, and its numbers.
 
     >>> parameters(chips.EIE)["tile.queue"]
     8
     """
-    found: dict[str, float] = {name: getattr(machine, name) for name in FIELDS}
-    found |= {f"tile.{name}": size for name, size in machine.tile.items()}
-    return found | {f"memory.{one.name}": one.capacity for one in machine.memories}
+    numbers: dict[str, float] = {name: getattr(chip, name) for name in FIELDS}
+    numbers |= {f"tile.{name}": size for name, size in chip.tile.items()}
+    return numbers | {f"memory.{memory.name}": memory.capacity for memory in chip.memories}

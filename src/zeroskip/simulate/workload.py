@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +23,21 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """How the kernel of a convolution passes over its input, as `torch.nn.functional.conv2d` takes it.
+
+    >>> masks = torch.ones(2, 3, 3, 3) != 0, torch.ones(1, 3, 8, 8) != 0
+    >>> of_masks("conv", *masks, Geometry(stride=(2, 2), padding=(1, 1))).positions
+    16
+    """
+
+    stride: Pair = (1, 1)
+    padding: Pair | str = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
 class Workload:
     """One layer as masks, True where a number is not zero.
 
@@ -33,6 +47,10 @@ class Workload:
     examples how many there are; the first axis has several places for each that is a sequence of vectors
     padding  rows above and below, columns left and right
     outside  maps that the network is given or gives, see `in_network`: "", "A" its input, "O" its output, "AO"
+
+    >>> work = of_masks("fc", torch.ones(4, 6) != 0, torch.ones(2, 6) != 0)
+    >>> work.positions, work.inputs, work.macs
+    (2, 6, 48)
     """
 
     name: str
@@ -96,8 +114,8 @@ class Macs:
 def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
     """The workload of a layer with its real input (examples, *input_shape) and output. NaN is no zero.
 
-    >>> of_layer(fc1, torch.zeros(8, 784), torch.ones(8, 300)).macs
-    1881600
+    >>> of_layer(*recorded[0]).macs  # three examples of 6 inputs and 8 outputs
+    144
     """
     weight, x, y = ((tensor != 0).cpu() for tensor in (layer.weight, x, y))
     examples = len(x)
@@ -115,14 +133,14 @@ def of_trace(trace: Trace) -> list[Workload]:
 
     A chip applies ReLU before it stores an output. Here it is taken to, where the next layer sees nothing negative.
 
-    >>> [work.name for work in of_trace(measure.trace(lenet, batch))]
-    ['fc1', 'fc2', 'fc3']
+    >>> [work.name for work in of_trace(recorded)]
+    ['fc1', 'fc2']
     """
-    found = []
+    works = []
     for place, (layer, x, y) in enumerate(trace):
         rectified = place + 1 < len(trace) and not bool((trace[place + 1][1] < 0).any())
-        found.append(of_layer(layer, x, y.clamp(min=0) if rectified else y))
-    return found
+        works.append(of_layer(layer, x, y.clamp(min=0) if rectified else y))
+    return works
 
 
 def in_network(works: Sequence[Workload]) -> list[Workload]:
@@ -130,8 +148,8 @@ def in_network(works: Sequence[Workload]) -> list[Workload]:
 
     Each is for as many examples as the first, whatever its own first axis has of each.
 
-    >>> [work.outside for work in in_network([fc1, fc2, fc3])]
-    ['A', '', 'O']
+    >>> [work.outside for work in in_network(of_trace(recorded))]
+    ['A', 'O']
     """
     last = len(works) - 1
     outsides = ["A" * (place == 0) + "O" * (place == last) for place in range(len(works))]
@@ -145,12 +163,9 @@ def of_masks(
     name: str,
     weight: Tensor,
     x: Tensor,
+    geometry: Geometry = Geometry(),
     *,
     output: Tensor | None = None,
-    stride: Pair = (1, 1),
-    padding: Pair | str = (0, 0),
-    dilation: Pair = (1, 1),
-    groups: int = 1,
 ) -> Workload:
     """A layer known by its masks only: weight (out, in) or (out, in / groups, kh, kw), x with the examples first.
 
@@ -159,11 +174,10 @@ def of_masks(
     >>> of_masks("fc", torch.ones(4, 6) != 0, torch.ones(2, 6) != 0).macs
     48
     """
-    place: Any = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    op, place = ("linear", {}) if weight.ndim == 2 else ("conv2d", place)
-    compute: Any = getattr(torch.nn.functional, op)
+    op, options = ("linear", {}) if weight.ndim == 2 else ("conv2d", asdict(geometry))
+    compute = getattr(torch.nn.functional, op)
     try:  # on tensors without memory, since only the output's shape is wanted
-        shape = compute(x.to("meta").float(), weight.to("meta").float(), None, **place).shape
+        shape = compute(x.to("meta").float(), weight.to("meta").float(), None, **options).shape
         y = torch.ones(shape) if output is None else output.reshape(shape)
     except (RuntimeError, ValueError) as fact:
         raise ModelError(
@@ -171,14 +185,15 @@ def of_masks(
             f"output {None if output is None else tuple(output.shape)} do not fit together: {fact}. "
             f"Give weight (out, in) or (out, in / groups, kh, kw), and the input with its examples first."
         ) from None
-    return of_layer(Layer(name, op, weight, None, tuple(x.shape[1:]), tuple(shape[1:]), **place), x, y)
+    return of_layer(Layer(name, op, weight, None, tuple(x.shape[1:]), tuple(shape[1:]), **options), x, y)
 
 
 def with_weight(work: Workload, weight: Tensor) -> Workload:
-    """The same layer, where a machine takes other weights for non-zero than those that are.
+    """The same layer, where a chip takes other weights for non-zero than those that are.
 
-    >>> with_weight(work, torch.ones_like(work.weight)).macs == work.macs
-    True
+    >>> work = of_masks("fc", torch.zeros(4, 6) != 0, torch.ones(2, 6) != 0)
+    >>> count_macs(with_weight(work, torch.ones_like(work.weight))).both
+    48
     """
     return replace(work, weight=weight)
 
@@ -186,8 +201,9 @@ def with_weight(work: Workload, weight: Tensor) -> Workload:
 def padded(work: Workload) -> Tensor:
     """The input mask (examples, groups, inputs, rows, columns) with the zeros of its padding.
 
-    >>> padded(work).shape
-    torch.Size([1, 1, 3, 226, 226])
+    >>> masks = torch.ones(2, 3, 3, 3) != 0, torch.ones(1, 3, 8, 8) != 0
+    >>> padded(of_masks("conv", *masks, Geometry(padding=(1, 1)))).shape
+    torch.Size([1, 1, 3, 10, 10])
     """
     top, bottom, left, right = work.padding
     return torch.nn.functional.pad(work.input, (left, right, top, bottom))
@@ -231,8 +247,9 @@ def windows(work: Workload, *, numbers: int = 1 << 24) -> Iterator[Tensor]:
 def patches(source: Tensor, work: Workload, *, numbers: int = 1 << 24) -> Iterator[Tensor]:
     """`windows` of any tensor (examples, groups, channels, padded rows, padded columns).
 
-    >>> next(patches(padded(work), work)).dtype
-    torch.bool
+    >>> masks = torch.ones(2, 3, 3, 3) != 0, torch.ones(1, 3, 8, 8) != 0
+    >>> next(patches(torch.rand(1, 1, 5, 8, 8), of_masks("conv", *masks))).shape
+    torch.Size([36, 1, 9, 5])
     """
     last = source.permute(0, 3, 4, 1, 2).contiguous()  # (n, rows, columns, g, c)
     (up, across), (kh, kw), (tall, wide) = work.stride, work.weight.shape[3:], work.output.shape[3:]

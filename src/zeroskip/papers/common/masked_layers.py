@@ -18,7 +18,7 @@ from zeroskip.papers.common.row import figure
 from zeroskip.papers.eyeriss import published
 from zeroskip.papers.han2015 import published as han
 from zeroskip.papers.scnn.published import INCEPTION
-from zeroskip.simulate import Accelerator, Workload, of_masks, random_masks
+from zeroskip.simulate import Accelerator, Geometry, Workload, of_masks, random_masks
 
 DENSE = 1.0
 OURS = "our own bound; the paper has no such figure"
@@ -111,8 +111,8 @@ def at(
         y = None  # all of them
         if outputs is not None:
             y = random_masks.random((images, *layer.output_shape), 1 - outputs[place], seed=200 + place)
-        shape = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
-        found.append(of_masks(layer.name, weight, x, output=y, **shape))
+        geometry = Geometry(layer.stride, layer.padding, layer.dilation, layer.groups)
+        found.append(of_masks(layer.name, weight, x, geometry, output=y))
     return found
 
 

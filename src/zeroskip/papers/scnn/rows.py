@@ -16,7 +16,7 @@ from zeroskip.papers.common.row import RECOMPUTED, Row, Table, at_most, figure, 
 from zeroskip.papers.scnn import published
 from zeroskip.simulate import Accelerator, Workload, estimate, simulation
 from zeroskip.simulate.chips import DCNN, SCNN
-from zeroskip.simulate.energy import DRAM, HAN_2015
+from zeroskip.simulate.energy import prices
 from zeroskip.simulate.traffic import stored
 
 PAPER = "scnn"
@@ -111,9 +111,8 @@ def _spilled(works: list[Workload]) -> list[Row]:
     """Layers whose maps do not fit the chip, and what their way to DRAM adds to the energy of these layers."""
     more = []
     for work in works:
-        layer = simulation.layer(
-            work, SCNN, HAN_2015, DRAM["lpddr4"]
-        )  # alone: the last one's output goes to others
+        # Alone: the last one's output goes to others.
+        layer = simulation.layer(work, SCNN, prices("han2015", "lpddr4"))
         maps = layer.bytes["DRAM", "A"] + layer.bytes["DRAM", "O"]
         if maps:
             again = layer.bytes["DRAM", "W"] - -(-stored(work, SCNN)["W"].bits // 8)

@@ -9,7 +9,7 @@
     chunks, paired, repaired        SparTen, without balance, GB-S, GB-H
     joined                          ExTensor
 
-Each takes (workload, machine) and returns the Schedule that the published rule gives on these zeros, exactly, with
+Each takes (workload, chip) and returns the Schedule that the published rule gives on these zeros, exactly, with
 no limit of a memory. Lanes wait for each other where, and only where, those of the paper do.
 """
 

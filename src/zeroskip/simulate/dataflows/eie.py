@@ -10,7 +10,7 @@ from zeroskip.simulate.lane_counts import Schedule
 from zeroskip.simulate.workload import Workload, count_macs
 
 
-def columns(work: Workload, machine: Accelerator) -> Schedule:
+def columns(work: Workload, chip: Accelerator) -> Schedule:
     """Lanes own every `lanes`-th output and take one entry of a broadcast column a cycle (Han et al. 2016).
 
     Padding entries are entries too, and an empty column takes a cycle. A lane's queue holds `queue` columns. Vectors
@@ -20,13 +20,13 @@ def columns(work: Workload, machine: Accelerator) -> Schedule:
     8
     """
     matrix = work.weight.reshape(work.weight.shape[1], -1).numpy()
-    entries = lane_counts.interleaved(matrix, machine.lanes)  # (k, lanes)
-    costs, parts = np.maximum(entries, 1), size(machine, "inputs")
+    entries = lane_counts.interleaved(matrix, chip.lanes)  # (k, lanes)
+    costs, parts = np.maximum(entries, 1), size(chip, "inputs")
     cycles, busy, filled = 0, 0, 0
     for x in work.input.flatten(1).numpy():
         for first in range(0, len(x), parts):
             seen = np.flatnonzero(x[first : first + parts]) + first
-            cycles += lane_counts.queued(costs[seen], size(machine, "queue"))
+            cycles += lane_counts.queued(costs[seen], size(chip, "queue"))
             busy += int(costs[seen].sum())
             filled += int(entries[seen].sum())
     return Schedule(cycles, busy, filled - count_macs(work).both)

@@ -13,13 +13,13 @@ import numpy as np
 
 from zeroskip.errors import AcceleratorError
 from zeroskip.simulate.accelerator import Accelerator, Bytes, size
-from zeroskip.simulate.dataflows.sparse_tiles import Tiled, of_rows, packed
+from zeroskip.simulate.dataflows.sparse_tiles import TiledMatrix, of_rows, packed
 from zeroskip.simulate.formats import COORDINATE_BITS, ROW_BITS, TILE_BITS
 from zeroskip.simulate.lane_counts import Schedule
 from zeroskip.simulate.workload import Workload, windows
 
 
-class Sizes(NamedTuple):
+class TileSizes(NamedTuple):
     """Elements; side of an element's tile; rows, rows and places of the buffer's tiles; bits of numbers."""
 
     lanes: int
@@ -40,7 +40,7 @@ class Level(NamedTuple):
     steps: int
 
 
-class Sums(NamedTuple):
+class SumCounts(NamedTuple):
     """Products; sums that an element returns of its pair of tiles; sums of all; those that are read again."""
 
     products: int
@@ -59,7 +59,7 @@ class Joins(NamedTuple):
     buffers: Level
     elements: Level
     scalars: Level
-    sums: Sums
+    sums: SumCounts
     loads: np.ndarray
     moved: Bytes
 
@@ -69,46 +69,46 @@ class Joins(NamedTuple):
         return int(self.loads.max())
 
 
-def joined(work: Workload, machine: Accelerator) -> Schedule:
+def joined(work: Workload, chip: Accelerator) -> Schedule:
     """Tiles that meet go to the `lanes` elements in turn, which make one comparison of two coordinates a cycle.
 
     Where they are the same it is a MAC; else the one that is behind jumps to the other. Elements wait for each other
     at the end of the layer. The levels above run ahead and hold nobody up: in the authors' own time, p2p-Gnutella31
     hands out eight pairs of tiles a cycle. Bytes are those of tiles that meet another, and of sums; see `product`.
 
-    >>> joined(of_masks("fc", torch.ones(1, 32) != 0, torch.eye(32)[:1] != 0), machines.EXTENSOR).cycles
+    >>> joined(of_masks("fc", torch.ones(1, 32) != 0, torch.eye(32)[:1] != 0), chips.EXTENSOR).cycles
     1
     """
-    found = joins(work, machine)
-    return Schedule(found.cycles, found.scalars.steps, moved=found.moved)
+    joined_layer = joins(work, chip)
+    return Schedule(joined_layer.cycles, joined_layer.scalars.steps, moved=joined_layer.moved)
 
 
-def joins(work: Workload, machine: Accelerator) -> Joins:
+def joins(work: Workload, chip: Accelerator) -> Joins:
     """What meets what in a layer, at each level.
 
-    >>> joins(of_masks("fc", torch.eye(64) != 0, torch.eye(64)[:1] != 0), machines.EXTENSOR).scalars.met
+    >>> joins(of_masks("fc", torch.eye(64) != 0, torch.eye(64)[:1] != 0), chips.EXTENSOR).scalars.met
     1
     """
-    sizes = _sizes(machine)
+    sizes = _sizes(chip)
     weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
     seen = [packed(block.flatten(2).transpose(0, 1).numpy(), sizes.element) for block in windows(work)]
     both = packed(weight.numpy(), sizes.element), np.concatenate(seen, axis=1)  # (g, rows, strips, words)
-    found: list[Joins] = []
+    groups: list[Joins] = []
     dealt = 0
-    for group in zip(*both, strict=True):
-        weights, inputs = (of_rows(rows, work.inputs, sizes.element) for rows in group)
-        found.append(_product(weights, inputs, sizes, dealt))
-        dealt += found[-1].elements.met
+    for pair in zip(*both, strict=True):
+        weights, inputs = (of_rows(rows, work.inputs, sizes.element) for rows in pair)
+        groups.append(_product(weights, inputs, sizes, dealt))
+        dealt += groups[-1].elements.met
     buffers, elements, scalars = (
-        Level(*map(sum, zip(*(getattr(one, level) for one in found), strict=True)))
+        Level(*map(sum, zip(*(getattr(group, level) for group in groups), strict=True)))
         for level in Joins._fields[:3]
     )
-    sums = Sums(*map(sum, zip(*(one.sums for one in found), strict=True)))
-    moved = {key: sum(one.moved[key] for one in found) for key in found[0].moved}
-    return Joins(buffers, elements, scalars, sums, np.sum([one.loads for one in found], axis=0), moved)
+    sums = SumCounts(*map(sum, zip(*(group.sums for group in groups), strict=True)))
+    moved = {key: sum(group.moved[key] for group in groups) for key in groups[0].moved}
+    return Joins(buffers, elements, scalars, sums, np.sum([group.loads for group in groups], axis=0), moved)
 
 
-def product(weights: Tiled, inputs: Tiled, machine: Accelerator) -> Joins:
+def product(weights: TiledMatrix, inputs: TiledMatrix, chip: Accelerator) -> Joins:
     """The same of two matrices in tiles of an element, the second one transposed.
 
     Tiles of the buffer go by positions, then places, then outputs: inputs stay while outputs go by, and weights come
@@ -116,30 +116,31 @@ def product(weights: Tiled, inputs: Tiled, machine: Accelerator) -> Joins:
     outputs, the sums that it has so far are read and written once more. An element is sent both its tiles and returns
     their sums; it reads two coordinates for a comparison, and both numbers where they are the same.
 
+    >>> from zeroskip.simulate.dataflows.sparse_tiles import of_places
     >>> eye = of_places(np.repeat(np.arange(99)[:, None], 2, axis=1), (99, 99), 32)
-    >>> product(eye, eye, machines.EXTENSOR).elements[:2]
+    >>> product(eye, eye, chips.EXTENSOR).elements[:2]
     (64, 4)
     """
-    sizes = _sizes(machine)
+    sizes = _sizes(chip)
     if not sizes.element == weights.side == inputs.side:
         raise AcceleratorError(
-            f"{machine.name}: tile['element'] = {sizes.element} is not the side of the tiles that the matrices are cut "
+            f"{chip.name}: tile['element'] = {sizes.element} is not the side of the tiles that the matrices are cut "
             f"into, {weights.side} and {inputs.side}"
         )
     return _product(weights, inputs, sizes, 0)
 
 
-def _sizes(machine: Accelerator) -> Sizes:
-    sides = {name: size(machine, name) for name in ("element", "outputs", "positions", "inputs")}
+def _sizes(chip: Accelerator) -> TileSizes:
+    sides = {name: size(chip, name) for name in ("element", "outputs", "positions", "inputs")}
     for name, side in sides.items():
         if side % sides["element"]:
             raise AcceleratorError(
-                f"{machine.name}: tile[{name!r}] = {side} does not divide by tile['element'] = {sides['element']}"
+                f"{chip.name}: tile[{name!r}] = {side} does not divide by tile['element'] = {sides['element']}"
             )
-    return Sizes(machine.lanes, *sides.values(), *(machine.bits[name] for name in "WAO"))
+    return TileSizes(chip.lanes, *sides.values(), *(chip.bits[name] for name in "WAO"))
 
 
-def _product(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> Joins:
+def _product(weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, dealt: int) -> Joins:
     """`dealt`: how many pairs of tiles have gone to the elements before."""
     loads, sums = _elements(weights, inputs, sizes, dealt)
     up, across, deep = _sides(sizes)
@@ -158,20 +159,22 @@ def _product(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> Joins:
     return Joins(buffers, elements, scalars, sums, loads, moved)
 
 
-def _elements(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> tuple[np.ndarray, Sums]:
+def _elements(
+    weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, dealt: int
+) -> tuple[np.ndarray, SumCounts]:
     """Comparisons of each element (lanes,), and what becomes of the products."""
     from zeroskip.simulate.dataflows import intersection  # numba, see there
 
     up, across, deep = _sides(sizes)
     counts = _counts(weights.there, inputs.there, (up, across, deep))  # (large n, large k, large m)
     begin = dealt + np.cumsum(counts).reshape(counts.shape) - counts
-    rows = weights.row % sizes.outputs, inputs.row % sizes.positions
-    lists = (weights.first, inputs.first), rows, (weights.bits, inputs.bits)
-    loads, sums, again = np.zeros(sizes.lanes, np.int64), np.zeros(3, np.int64), 0
+    rows = intersection.TileRows(weights.first, weights.row % sizes.outputs, weights.bits)
+    others = intersection.TileRows(inputs.first, inputs.row % sizes.positions, inputs.bits)
+    loads, made, again = np.zeros(sizes.lanes, np.int64), np.zeros(3, np.int64), 0
     for n, m in np.ndindex(counts.shape[0], counts.shape[2]):
         high = min(sizes.outputs, weights.shape[0] - m * sizes.outputs)
         there = np.zeros((high, min(sizes.positions, inputs.shape[0] - n * sizes.positions)), bool)
-        filled = np.zeros((up, across), np.int64)  # how many are there of each tile
+        sums = intersection.PartialSums(there, np.zeros((up, across), np.int64), sizes.element, made)
         for k in np.flatnonzero(counts[n, :, m]):
             strip = slice(k * deep, (k + 1) * deep)
             one, two = (
@@ -179,17 +182,17 @@ def _elements(weights: Tiled, inputs: Tiled, sizes: Sizes, dealt: int) -> tuple[
                 inputs.tile[n * across : (n + 1) * across, strip],
             )
             i, j, place = np.nonzero((one >= 0)[:, None] & (two >= 0))
-            again += int(filled.ravel()[np.unique(i * across + j)].sum())
+            again += int(sums.filled.ravel()[np.unique(i * across + j)].sum())
             steps = np.zeros(len(place), np.int64)
             pairs = np.stack([one[i, place], two[j, place]], axis=1)
-            intersection.tiles(pairs, *lists, there, filled, sizes.element, steps, sums)
+            intersection.tiles(pairs, rows, others, sums, steps)
             lane = (begin[n, k, m] + np.arange(len(steps))) % sizes.lanes
             loads += np.bincount(lane, steps, sizes.lanes).astype(np.int64)
-    products, sent, new = sums.tolist()
-    return loads, Sums(products, sent, new, again)
+    products, sent, new = made.tolist()
+    return loads, SumCounts(products, sent, new, again)
 
 
-def _moved(weights: Tiled, inputs: Tiled, sizes: Sizes, steps: int, sums: Sums) -> Bytes:
+def _moved(weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, steps: int, sums: SumCounts) -> Bytes:
     """Bytes by memory and operand."""
     sides, widths = (weights, inputs), (sizes.weight_bits, sizes.input_bits)
     stored = [_bits(one, bits).sum(0) for one, bits in zip(sides, widths, strict=True)]  # by places, in tiles
@@ -212,7 +215,7 @@ def _moved(weights: Tiled, inputs: Tiled, sizes: Sizes, steps: int, sums: Sums) 
     }
 
 
-def _bits(one: Tiled, bits: int) -> np.ndarray:
+def _bits(one: TiledMatrix, bits: int) -> np.ndarray:
     """Bits of each tile, 0 where there is none: (tile rows, tile columns)."""
     found = one.nonzeros * (COORDINATE_BITS + bits) + np.diff(one.first) * ROW_BITS + TILE_BITS
     return np.append(found, 0)[one.tile]
@@ -251,10 +254,10 @@ def _any(there: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _parts(length: int, part: int) -> np.ndarray:
-    """Sizes of parts; the last may be smaller."""
+    """TileSizes of parts; the last may be smaller."""
     return np.minimum(part, length - np.arange(0, length, part))
 
 
-def _sides(sizes: Sizes) -> tuple[int, int, int]:
+def _sides(sizes: TileSizes) -> tuple[int, int, int]:
     """Sides of the buffer's tiles, in tiles of an element: outputs, positions, places."""
     return sizes.outputs // sizes.element, sizes.positions // sizes.element, sizes.inputs // sizes.element

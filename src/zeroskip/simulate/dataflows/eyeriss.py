@@ -47,58 +47,62 @@ PASSES = {
 }
 
 
-def row_stationary(work: Workload, machine: Accelerator) -> Schedule:
+def row_stationary(work: Workload, chip: Accelerator) -> Schedule:
     """Every MAC, on the elements that the layer's shape makes use of.
 
-    >>> row_stationary(conv1, chips.EYERISS)  # 105,415,200 MACs on 154 elements
-    Schedule(cycles=684515, busy=105415200, useless=0, skips=None)
+    >>> work = of_masks("3x3", torch.ones(8, 16, 3, 3) != 0, torch.ones(1, 16, 15, 15) != 0)
+    >>> row_stationary(work, chips.EYERISS).cycles, work.macs // active(work, chips.EYERISS)
+    (1248, 1248)
     """
-    return Schedule(tiles(work.macs, active(work, machine)), work.macs)
+    return Schedule(tiles(work.macs, active(work, chip)), work.macs)
 
 
-def active(work: Workload, machine: Accelerator) -> int:
+def active(work: Workload, chip: Accelerator) -> int:
     """Elements at work: as many sets of kernel rows x output rows as fit the grid.
 
-    >>> active(conv2, chips.EYERISS)
+    >>> conv2 = of_masks("conv2", torch.ones(1, 48, 5, 5) != 0, torch.ones(1, 48, 31, 31) != 0)
+    >>> active(conv2, chips.EYERISS)  # as published
     135
     """
-    return _fit(work.weight.shape[3], plan(work, machine).rows, machine)
+    return _fit(work.weight.shape[3], plan(work, chip).rows, chip)
 
 
-def plan(work: Workload, machine: Accelerator) -> Pass:
+def plan(work: Workload, chip: Accelerator) -> Pass:
     """The chip's own pass where it is known, else one by rule.
 
     The rule takes the tallest strip, which overlaps the next least, of those that keep nearly as many elements at work
     as any (0.9 is ours), then fills the scratch pads with inputs, and with filters what is left of them. On AlexNet it
     keeps as many elements at work as the chip. On VGG-16 the chip took up to 3.7 times the rule's cycles.
 
-    >>> plan(conv1, chips.EYERISS).rows
-    7
+    >>> plan(of_masks("3x3", torch.ones(8, 16, 3, 3) != 0, torch.ones(1, 16, 15, 15) != 0), chips.EYERISS).rows
+    13
     """
     kernel, channels, rows = work.weight.shape[3:], work.weight.shape[2], work.output.shape[3]
     known = PASSES.get((kernel[0], rows, channels))
     if known:
         return known
-    strips = range(1, min(rows, machine.lanes) + 1)
-    at_work = {s: _fit(kernel[0], s, machine) * rows / (tiles(rows, s) * s) for s in strips}
+    strips = range(1, min(rows, chip.lanes) + 1)
+    at_work = {s: _fit(kernel[0], s, chip) * rows / (tiles(rows, s) * s) for s in strips}
     strip = max(s for s in strips if at_work[s] >= 0.9 * max(at_work.values()))
-    copies = max(1, _fit(kernel[0], strip, machine) // (kernel[0] * strip))
-    held = max(1, min(channels, size(machine, "input_row") // kernel[1]))  # q, of the input's scratch pad
+    copies = max(1, _fit(kernel[0], strip, chip) // (kernel[0] * strip))
+    held = max(1, min(channels, size(chip, "input_row") // kernel[1]))  # q, of the input's scratch pad
     down = min(copies, tiles(channels, held))  # r; what is left of the copies takes other filters
-    outputs = max(1, min(size(machine, "sums"), size(machine, "weights") // (held * kernel[1])))  # p
+    outputs = max(1, min(size(chip, "sums"), size(chip, "weights") // (held * kernel[1])))  # p
     return Pass(strip, held * down, outputs * (copies // down))
 
 
-def traffic(work: Workload, machine: Accelerator, stored: Mapping[str, Stored]) -> Bytes:
+def traffic(work: Workload, chip: Accelerator, stored: Mapping[str, Stored]) -> Bytes:
     """Bytes of DRAM, global buffer and scratch pads.
 
     Strips overlap, so input rows are read more than once; partial sums go to the buffer and back.
 
-    >>> traffic(conv1, chips.EYERISS, sizes)[("DRAM", "W")]
-    557568
+    >>> work = of_masks("3x3", torch.ones(8, 16, 3, 3) != 0, torch.ones(1, 16, 15, 15) != 0)
+    >>> sizes = {"A": Stored(57600, 0), "W": Stored(18432, 0), "O": Stored(21632, 0)}
+    >>> traffic(work, chips.EYERISS, sizes)[("DRAM", "W")]
+    2304
     """
-    one, macs = plan(work, machine), count_macs(work)
-    taken = macs.input if "A" in machine.gates else macs.total
+    one, macs = plan(work, chip), count_macs(work)
+    taken = macs.input if "A" in chip.gates else macs.total
     examples, _, _, height, _ = work.input.shape
     kernel, stride, rows = work.weight.shape[3], work.stride[0], work.output.shape[3]
     strips = tiles(rows, one.rows)
@@ -106,7 +110,7 @@ def traffic(work: Workload, machine: Accelerator, stored: Mapping[str, Stored]) 
     outputs, channels = work.weight.shape[1:3]
     sizes = {operand: one.bits / 8 for operand, one in stored.items()}
     plain = {"A": work.input.numel(), "O": work.output.numel()}
-    word = {operand: bits / 8 for operand, bits in machine.bits.items()}
+    word = {operand: bits / 8 for operand, bits in chip.bits.items()}
     found = {
         ("DRAM", "A"): sizes["A"] * read * tiles(outputs, one.filters),
         ("DRAM", "W"): sizes["W"] * tiles(examples, one.images) * strips,
@@ -120,9 +124,9 @@ def traffic(work: Workload, machine: Accelerator, stored: Mapping[str, Stored]) 
     return {key: round(value) for key, value in found.items()}
 
 
-def _fit(kernel: int, strip: int, machine: Accelerator) -> int:
+def _fit(kernel: int, strip: int, chip: Accelerator) -> int:
     """Elements that sets of kernel x strip take of the grid; a strip wider than the grid goes below itself."""
-    tall, wide = size(machine, "rows"), divided(machine, "rows")
+    tall, wide = size(chip, "rows"), divided(chip, "rows")
     folds = tiles(strip, wide)
     if kernel * folds > tall:  # larger than the grid: as much of it as there is
         return min(kernel, tall) * min(strip, wide) if folds == 1 else 0

@@ -12,7 +12,7 @@ from zeroskip.simulate.lane_counts import Schedule, tiles
 from zeroskip.simulate.workload import Workload, count_macs
 
 
-def cartesian(work: Workload, machine: Accelerator) -> Schedule:
+def cartesian(work: Workload, chip: Accelerator) -> Schedule:
     """A grid of `rows` x `columns` lanes that own input tiles and take `weights` x `inputs` products a cycle.
 
     All lanes wait for the slowest after each `filters` filters. With a stride, inputs meet the weights of their own
@@ -22,14 +22,14 @@ def cartesian(work: Workload, machine: Accelerator) -> Schedule:
     >>> cartesian(of_masks("fc", torch.ones(2, 3) != 0, torch.ones(1, 3) != 0), chips.EYERISS_V2_PE).cycles
     6
     """
-    divided(machine, "rows", "columns")
-    sides = size(machine, "inputs"), size(machine, "weights")
-    if sides[0] * sides[1] != machine.width:
+    divided(chip, "rows", "columns")
+    sides = size(chip, "inputs"), size(chip, "weights")
+    if sides[0] * sides[1] != chip.width:
         raise AcceleratorError(
-            f"{machine.name}: width = {machine.width} is not tile['weights'] x tile['inputs'] = "
+            f"{chip.name}: width = {chip.width} is not tile['weights'] x tile['inputs'] = "
             f"{sides[1]} x {sides[0]}"
         )
-    inputs, weights = _inputs(work, machine), _weights(work, machine)
+    inputs, weights = _inputs(work, chip), _weights(work, chip)
     cycles = lane_counts.products(
         -(-inputs // sides[0]), -(-weights // sides[1])
     )  # (n, g, lanes, groups of filters)
@@ -37,19 +37,19 @@ def cartesian(work: Workload, machine: Accelerator) -> Schedule:
     return Schedule(int(cycles.amax(2).sum()), int(cycles.sum()), made - count_macs(work).both)
 
 
-def _inputs(work: Workload, machine: Accelerator) -> Tensor:
+def _inputs(work: Workload, chip: Accelerator) -> Tensor:
     """Non-zero inputs of each lane: (examples, groups, lanes, channels x phases), int64."""
     rows, columns = work.input.shape[3:]
-    up = _places(rows, work.padding[0], work.stride[0], size(machine, "rows"))  # (rows, tiles x phases)
-    across = _places(columns, work.padding[2], work.stride[1], size(machine, "columns"))
+    up = _places(rows, work.padding[0], work.stride[0], size(chip, "rows"))  # (rows, tiles x phases)
+    across = _places(columns, work.padding[2], work.stride[1], size(chip, "columns"))
     found = lane_counts.folded(work.input, up, across)  # (n, g, c, tiles x phases of both axes)
     cut = found.unflatten(3, (-1, work.stride[0])).unflatten(-1, (-1, work.stride[1]))
     return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3).long()
 
 
-def _weights(work: Workload, machine: Accelerator) -> Tensor:
+def _weights(work: Workload, chip: Accelerator) -> Tensor:
     """Non-zero weights of each group of filters: (groups, groups of filters, channels x phases), int64."""
-    found = lane_counts.filter_counts(work.weight, machine.tile.get("filters", max(work.weight.shape[1], 1)))
+    found = lane_counts.filter_counts(work.weight, chip.tile.get("filters", max(work.weight.shape[1], 1)))
     for axis in (0, 1):
         stride = work.stride[axis]
         phase = torch.arange(work.weight.shape[3 + axis]) * work.dilation[axis] % stride

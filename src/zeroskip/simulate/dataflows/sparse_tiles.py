@@ -9,7 +9,7 @@ import numpy as np
 from zeroskip.simulate.lane_counts import tiles
 
 
-class Tiled(NamedTuple):
+class TiledMatrix(NamedTuple):
     """A matrix in square tiles.
 
     tile      (tile rows, tile columns): number of the tile, -1 where there is none
@@ -31,7 +31,7 @@ class Tiled(NamedTuple):
         return self.tile >= 0
 
 
-def of_places(places: np.ndarray, shape: tuple[int, int], side: int) -> Tiled:
+def of_places(places: np.ndarray, shape: tuple[int, int], side: int) -> TiledMatrix:
     """A matrix by the rows and columns (n, 2) of its numbers, in any order.
 
     >>> of_places(np.array([[0, 5], [2, 5]]), (3, 6), 2).tile
@@ -48,7 +48,7 @@ def of_places(places: np.ndarray, shape: tuple[int, int], side: int) -> Tiled:
     return _tiled(tile, tile // strips * side + keys % side, bits, shape, side)
 
 
-def of_rows(bits: np.ndarray, columns: int, side: int) -> Tiled:
+def of_rows(bits: np.ndarray, columns: int, side: int) -> TiledMatrix:
     """A matrix by all its rows as `packed` has them: (rows, strips, words) uint64.
 
     >>> of_rows(packed(np.eye(4) != 0, 2), 4, 2).tile
@@ -81,7 +81,9 @@ def packed(mask: np.ndarray, side: int) -> np.ndarray:
     return found.view("<u8")
 
 
-def _tiled(tile: np.ndarray, row: np.ndarray, bits: np.ndarray, shape: tuple[int, int], side: int) -> Tiled:
+def _tiled(
+    tile: np.ndarray, row: np.ndarray, bits: np.ndarray, shape: tuple[int, int], side: int
+) -> TiledMatrix:
     """From rows in the order of their tiles: where each one's tile is, its number, its bits (rows, words)."""
     from zeroskip.simulate.dataflows import intersection  # numba, see there
 
@@ -91,4 +93,4 @@ def _tiled(tile: np.ndarray, row: np.ndarray, bits: np.ndarray, shape: tuple[int
     table[there] = np.arange(len(there))
     first, bits, nonzeros = np.append(begin, len(tile)), np.ascontiguousarray(bits.T), np.zeros_like(there)
     intersection.ones(bits, first, nonzeros)
-    return Tiled(table.reshape(high, wide), first, row, bits, nonzeros, shape, side)
+    return TiledMatrix(table.reshape(high, wide), first, row, bits, nonzeros, shape, side)

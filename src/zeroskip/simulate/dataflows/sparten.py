@@ -16,7 +16,7 @@ Order = Callable[[Tensor, int, int], Tensor]
 """(weight mask (groups, outputs, k), chunk, lanes) -> the filter of each place, see `_units`."""
 
 
-def chunks(work: Workload, machine: Accelerator) -> Schedule:
+def chunks(work: Workload, chip: Accelerator) -> Schedule:
     """Clusters of `filters` lanes, a filter each, share chunks of `chunk` inputs of one position.
 
     A lane takes one match a cycle, at least one cycle a chunk, and waits for the others of its cluster after each.
@@ -25,35 +25,35 @@ def chunks(work: Workload, machine: Accelerator) -> Schedule:
     >>> chunks(of_masks("fc", torch.ones(32, 200) != 0, torch.ones(1, 200) != 0), chips.SPARTEN).cycles
     200
     """
-    return _units(work, machine, _as_they_are)
+    return _units(work, chip, _as_they_are)
 
 
-def paired(work: Workload, machine: Accelerator) -> Schedule:
+def paired(work: Workload, chip: Accelerator) -> Schedule:
     """`chunks` with two filters a lane: the densest with the sparsest of the layer, and so on inwards (GB-S).
 
     >>> paired(of_masks("fc", torch.ones(64, 200) != 0, torch.ones(1, 200) != 0), chips.SPARTEN).cycles
     400
     """
-    return _units(work, machine, _by_filter)
+    return _units(work, chip, _by_filter)
 
 
-def repaired(work: Workload, machine: Accelerator) -> Schedule:
+def repaired(work: Workload, chip: Accelerator) -> Schedule:
     """`paired`, where the filters of a cluster are paired anew for each chunk (GB-H).
 
     >>> repaired(of_masks("fc", torch.ones(64, 200) != 0, torch.ones(1, 200) != 0), chips.SPARTEN).cycles
     400
     """
-    return _units(work, machine, _by_chunk)
+    return _units(work, chip, _by_chunk)
 
 
-def _units(work: Workload, machine: Accelerator, order: Order) -> Schedule:
+def _units(work: Workload, chip: Accelerator, order: Order) -> Schedule:
     """Units of work are (cluster-load of filters, position), dealt to the clusters.
 
     An order is (chunks, groups, loads, filters of a lane, lanes): the filter at each place, and one more than there
     are where there is none.
     """
-    chunk, clusters = min(size(machine, "chunk"), work.inputs), divided(machine, "filters")
-    lanes = min(size(machine, "filters"), work.weight.shape[1])  # those that can have a filter
+    chunk, clusters = min(size(chip, "chunk"), work.inputs), divided(chip, "filters")
+    lanes = min(size(chip, "filters"), work.weight.shape[1])  # those that can have a filter
     weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
     places = order(weight, chunk, lanes)
     weight, there = _placed(lane_counts.grouped(weight, chunk), places.flatten(2))

@@ -1,4 +1,4 @@
-"""Masks made from sparsities, and the closed forms that machines follow on random ones."""
+"""Masks made from sparsities, and the closed forms that chips follow on random ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from zeroskip.codecs import eie, relative
-from zeroskip.simulate import chips, formats, random_masks
+from zeroskip.simulate import Geometry, chips, formats, random_masks
 from zeroskip.simulate.lane_counts import interleaved
 from zeroskip.simulate.workload import count_macs, of_masks
 
@@ -64,7 +64,7 @@ def test_clustered_inputs_unbalance_the_tiles_of_scnn():
     weight = random_masks.random((16, 16, 3, 3), 0.5)
     cycles = [
         chips.SCNN.dataflow(
-            of_masks("c", weight, make((1, 16, 32, 32), 0.7), padding=(1, 1)), chips.SCNN
+            of_masks("c", weight, make((1, 16, 32, 32), 0.7), Geometry(padding=(1, 1))), chips.SCNN
         ).cycles
         for make in (random_masks.random, lambda *words: random_masks.clustered(*words, reach=6))
     ]
@@ -83,13 +83,13 @@ def test_effectual_macs_of_random_masks_are_the_product_of_the_shares():
 
 
 def test_cambricon_x_takes_the_mean_of_a_rounded_up_binomial():
-    machine = replace(chips.CAMBRICON_X, lanes=1, tile={"window": 10_000})
+    chip = replace(chips.CAMBRICON_X, lanes=1, tile={"window": 10_000})
     places = np.arange(301)
     expected = 40 * (stats.binom.pmf(places, 300, 0.2) @ np.maximum(-(-places // 16), 1))
     x, drawn = torch.ones(1, 300, dtype=torch.bool), []
     for seed in range(30):
         work = of_masks("fc", random_masks.random((40, 300), 0.8, seed=seed), x)
-        drawn.append(machine.dataflow(work, machine).cycles)
+        drawn.append(chip.dataflow(work, chip).cycles)
     assert within_4_standard_errors(drawn, expected)
 
 
@@ -97,10 +97,10 @@ def test_sparten_takes_the_mean_of_the_largest_of_32_binomials():
     places = np.arange(129)
     below = stats.binom.cdf(places, 128, 0.3) ** 32  # of the largest of 32
     expected = np.diff(below, prepend=0) @ np.maximum(places, 1)
-    x, machine, drawn = torch.ones(1, 128, dtype=torch.bool), replace(chips.SPARTEN, lanes=32), []
+    x, chip, drawn = torch.ones(1, 128, dtype=torch.bool), replace(chips.SPARTEN, lanes=32), []
     for seed in range(60):
         work = of_masks("fc", random_masks.random((32, 128), 0.7, seed=seed), x)
-        drawn.append(machine.dataflow(work, machine).cycles)
+        drawn.append(chip.dataflow(work, chip).cycles)
     assert within_4_standard_errors(drawn, expected)
 
 

@@ -16,9 +16,9 @@ from zeroskip import measure
 from zeroskip.concepts import Layer
 from zeroskip.errors import AcceleratorError
 from zeroskip.papers.common import masked_layers
-from zeroskip.simulate import CHIPS, chips, cost_on, formats, parameters, random_masks, vary
+from zeroskip.simulate import CHIPS, Geometry, chips, cost_on, formats, parameters, random_masks, vary
 from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy
-from zeroskip.simulate.simulation import estimate
+from zeroskip.simulate.simulation import estimate, estimate_trace
 from zeroskip.simulate.workload import Workload, of_layer, of_masks, of_trace
 
 RUNS_CONVOLUTIONS = [chip for chip in CHIPS if "conv2d" in chip.ops]
@@ -28,7 +28,10 @@ def conv(weights: float, inputs: float, *, seed: int = 0, groups: int = 1, **pla
     """12 filters of 8 channels (in groups: of 8 / groups), 3 x 3, on two images of 9 x 10."""
     weight = random_masks.random((12, 8 // groups, 3, 3), 1 - weights, seed=seed)
     return of_masks(
-        "conv", weight, random_masks.random((2, 8, 9, 10), 1 - inputs, seed=seed + 1), groups=groups, **place
+        "conv",
+        weight,
+        random_masks.random((2, 8, 9, 10), 1 - inputs, seed=seed + 1),
+        Geometry(groups=groups, **place),
     )
 
 
@@ -41,11 +44,11 @@ def linear(weights: float, inputs: float, *, seed: int = 0) -> Workload:
     return of_masks("fc", weight, random_masks.random((3, 150), 1 - inputs, seed=seed + 1))
 
 
-def layer_of(work: Workload, machine: chips.Accelerator, **words) -> LayerEstimate:
-    return estimate([work], machine, **words).layers[0]
+def layer_of(work: Workload, chip: chips.Accelerator, **words) -> LayerEstimate:
+    return estimate([work], chip, **words).layers[0]
 
 
-@pytest.mark.parametrize("machine", CHIPS, ids=lambda chip: chip.name)
+@pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
 @settings(max_examples=12, deadline=None)
 @given(
     weights=st.sampled_from([0.0, 0.2, 0.7, 1.0]),
@@ -54,30 +57,30 @@ def layer_of(work: Workload, machine: chips.Accelerator, **words) -> LayerEstima
     stride=st.integers(1, 3),
     padding=st.integers(0, 2),
 )
-def test_macs_and_slots_of_every_machine_sum_exactly(machine, weights, inputs, groups, stride, padding):
+def test_macs_and_slots_of_every_chip_sum_exactly(chip, weights, inputs, groups, stride, padding):
     place = {"stride": (stride, stride), "padding": (padding, padding)}
     works = [linear(weights, inputs)]
-    works += [conv(weights, inputs, groups=groups, **place)] if "conv2d" in machine.ops else []
+    works += [conv(weights, inputs, groups=groups, **place)] if "conv2d" in chip.ops else []
     for work in works:
-        found = layer_of(work, machine)
+        found = layer_of(work, chip)
         assert found.done + found.gated + found.skipped == found.macs == work.macs
-        assert found.slots == found.cycles * machine.lanes * machine.width
+        assert found.slots == found.cycles * chip.lanes * chip.width
         assert found.done + found.gated + sum(found.idle.values()) == found.slots
         assert min(found.idle.values()) >= 0
 
 
-@pytest.mark.parametrize("machine", CHIPS, ids=lambda chip: chip.name)
-def test_macs_with_two_factors_are_always_done_and_all_ones_leave_nothing_to_skip(machine):
-    found, ones = layer_of(linear(0.3, 0.5), machine), layer_of(linear(1.0, 1.0), machine)
+@pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
+def test_macs_with_two_factors_are_always_done_and_all_ones_leave_nothing_to_skip(chip):
+    found, ones = layer_of(linear(0.3, 0.5), chip), layer_of(linear(1.0, 1.0), chip)
     work = linear(0.3, 0.5)
     assert found.done >= int((work.weight_counts * work.input_counts).sum())
     assert (ones.done, ones.gated, ones.skipped) == (ones.macs, 0, 0)
 
 
-@pytest.mark.parametrize("machine", RUNS_CONVOLUTIONS, ids=lambda chip: chip.name)
-def test_weights_of_zeros_leave_no_mac_to_a_machine_that_skips_weights(machine):
-    found = layer_of(conv(0.0, 0.6), machine)
-    if machine.skips == "AW":
+@pytest.mark.parametrize("chip", RUNS_CONVOLUTIONS, ids=lambda chip: chip.name)
+def test_weights_of_zeros_leave_no_mac_to_a_chip_that_skips_weights(chip):
+    found = layer_of(conv(0.0, 0.6), chip)
+    if chip.skips == "AW":
         assert found.done == 0
     assert found.done + found.gated + found.skipped == found.macs
 
@@ -90,33 +93,31 @@ def test_gating_changes_energy_and_not_a_cycle():
 
 
 @pytest.mark.parametrize(
-    "machine", [chips.SCNN, chips.EYERISS_V2_PE, chips.CAMBRICON_S], ids=lambda chip: chip.name
+    "chip", [chips.SCNN, chips.EYERISS_V2_PE, chips.CAMBRICON_S], ids=lambda chip: chip.name
 )
-def test_one_more_zero_input_never_costs_cycles_where_counts_alone_decide(machine):
+def test_one_more_zero_input_never_costs_cycles_where_counts_alone_decide(chip):
     work, cycles = conv(0.5, 0.9), []
     for _ in range(12):
         place = torch.nonzero(work.input)[len(cycles) * 7]
         sparser = work.input.clone()
         sparser[tuple(place)] = False
         work = replace(work, input=sparser)
-        cycles.append(layer_of(work, machine).cycles)
+        cycles.append(layer_of(work, chip).cycles)
     assert cycles == sorted(cycles, reverse=True)
 
 
-def test_the_order_of_filters_changes_nothing_on_machines_without_groups_of_them():
+def test_the_order_of_filters_changes_nothing_on_chips_without_groups_of_them():
     work = conv(0.4, 0.5)
     turned = replace(work, weight=work.weight.flip(1))
-    for machine in (chips.DENSE, chips.EYERISS_V2_PE, chips.CNVLUTIN, chips.SPARTEN_GB_S):
-        assert layer_of(turned, machine).cycles == layer_of(work, machine).cycles
+    for chip in (chips.DENSE, chips.EYERISS_V2_PE, chips.CNVLUTIN, chips.SPARTEN_GB_S):
+        assert layer_of(turned, chip).cycles == layer_of(work, chip).cycles
 
 
 def test_a_group_costs_what_the_same_layer_alone_costs():
     work = conv(0.5, 0.5, groups=2)
-    for machine in (chips.DENSE, chips.SCNN, chips.CNVLUTIN, chips.CAMBRICON_S):
+    for chip in (chips.DENSE, chips.SCNN, chips.CNVLUTIN, chips.CAMBRICON_S):
         alone = [one_group(work, g) for g in (0, 1)]
-        assert machine.dataflow(work, machine).cycles == sum(
-            machine.dataflow(one, machine).cycles for one in alone
-        )
+        assert chip.dataflow(work, chip).cycles == sum(chip.dataflow(one, chip).cycles for one in alone)
 
 
 def test_2_4_weights_halve_the_cycles_of_a_tensor_core_and_others_do_not():
@@ -134,11 +135,11 @@ def test_dense_twin_of_scnn_takes_225_positions_of_each_filter_for_113_rows_on_8
 
 
 def test_a_narrow_dram_binds_and_the_time_is_its_bytes():
-    machine = replace(chips.DENSE, dram_bytes_per_cycle=1)
-    found = layer_of(linear(1.0, 1.0), machine)
+    chip = replace(chips.DENSE, dram_bytes_per_cycle=1)
+    found = layer_of(linear(1.0, 1.0), chip)
     assert found.roof == "DRAM"
     assert found.cycles == found.moved("DRAM") == 2 * (70 * 150 + 3 * 150 + 3 * 70)
-    assert found.idle["bandwidth"] == (found.cycles - machine.dataflow(linear(1, 1), machine).cycles) * 1024
+    assert found.idle["bandwidth"] == (found.cycles - chip.dataflow(linear(1, 1), chip).cycles) * 1024
 
 
 def test_weights_that_do_not_fit_come_again_or_the_inputs_do_whichever_is_less():
@@ -171,9 +172,9 @@ def test_what_a_held_operand_shares_follows_a_sweep_of_the_filters():
     assert found.bytes["inputs", "A"] == 5 * (16 * 16**2) * 20 // 8
 
 
-def between(work: Workload, machine: chips.Accelerator) -> LayerEstimate:
+def between(work: Workload, chip: chips.Accelerator) -> LayerEstimate:
     """The layer with one before it and one behind it."""
-    return estimate([work, work, work], machine).layers[1]
+    return estimate([work, work, work], chip).layers[1]
 
 
 def test_maps_that_fit_stay_on_the_chip_and_those_that_do_not_come_and_take_the_weights_with_them():
@@ -186,15 +187,15 @@ def test_maps_that_fit_stay_on_the_chip_and_those_that_do_not_come_and_take_the_
     assert large.bytes["DRAM", "O"] == 2 * 300 * 96**2
 
 
-@pytest.mark.parametrize("machine", [chips.SCNN, chips.DCNN], ids=lambda chip: chip.name)
+@pytest.mark.parametrize("chip", [chips.SCNN, chips.DCNN], ids=lambda chip: chip.name)
 def test_the_first_of_3_layers_has_its_input_from_dram_and_the_last_its_output_there_although_both_fit(
-    machine,
+    chip,
 ):
-    found = estimate([ones(16, 16, filters=16)] * 3, machine).layers
-    plain = 16**3 * (20 if machine is chips.SCNN else 16) // 8
+    found = estimate([ones(16, 16, filters=16)] * 3, chip).layers
+    plain = 16**3 * (20 if chip is chips.SCNN else 16) // 8
     assert [one.bytes["DRAM", "A"] for one in found] == [plain, 0, 0]
     assert [one.bytes["DRAM", "O"] for one in found] == [0, 0, plain]
-    alone = layer_of(ones(16, 16, filters=16), machine)
+    alone = layer_of(ones(16, 16, filters=16), chip)
     assert (alone.bytes["DRAM", "A"], alone.bytes["DRAM", "O"]) == (plain, plain)
 
 
@@ -220,8 +221,8 @@ def test_a_sequence_of_7_vectors_is_one_example_and_stays_only_where_all_of_it_f
     inputs, *others = chips.DCNN.memories
     assert estimate([work], chips.DCNN).examples == 2
     for capacity, stays in ((2 * 7 * 60, True), (2 * 7 * 60 - 1, False)):
-        machine = replace(chips.DCNN, memories=(replace(inputs, capacity=capacity), *others))
-        assert (between(work, machine).bytes["DRAM", "A"] == 0) is stays
+        chip = replace(chips.DCNN, memories=(replace(inputs, capacity=capacity), *others))
+        assert (between(work, chip).bytes["DRAM", "A"] == 0) is stays
 
 
 def test_pruning_alone_costs_a_layer_what_it_costs_in_its_place_in_the_network(network):
@@ -238,13 +239,15 @@ def test_a_map_fits_only_where_the_tile_of_the_fullest_lane_does():
     work = ones(64, 9, filters=8)
     inputs, *others = chips.DCNN.memories
     for lane, stays in ((2 * 64 * 4, True), (2 * 64 * 4 - 1, False)):
-        machine = replace(chips.DCNN, memories=(replace(inputs, capacity=64 * lane), *others))
-        assert (between(work, machine).bytes["DRAM", "A"] == 0) is stays
+        chip = replace(chips.DCNN, memories=(replace(inputs, capacity=64 * lane), *others))
+        assert (between(work, chip).bytes["DRAM", "A"] == 0) is stays
 
 
 def test_operations_that_are_no_mac_of_the_layer_use_the_energy_of_one():
     # A 3 x 3 filter on one pixel: 9 products, 8 of them outside the output.
-    work = of_masks("conv", torch.ones(1, 1, 3, 3) != 0, torch.ones(1, 1, 1, 1) != 0, padding=(1, 1))
+    work = of_masks(
+        "conv", torch.ones(1, 1, 3, 3) != 0, torch.ones(1, 1, 1, 1) != 0, Geometry(padding=(1, 1))
+    )
     found = layer_of(work, chips.SCNN)
     assert (found.done, found.idle["useless"]) == (1, 8)
     assert found.picojoules["MAC"] == pytest.approx(9 * 0.9)
@@ -260,7 +263,7 @@ def test_a_sweep_takes_32_0_for_32_where_numbers_are_whole_and_refuses_halves(na
             vary(chips.EIE, {name: wrong})
 
 
-def test_a_sweep_of_bytes_a_cycle_takes_fractions_although_the_machine_has_a_whole_number():
+def test_a_sweep_of_bytes_a_cycle_takes_fractions_although_the_chip_has_a_whole_number():
     assert vary(chips.DENSE, {"dram_bytes_per_cycle": 12.8}).dram_bytes_per_cycle == 12.8
     assert layer_of(linear(0.5, 0.5), vary(chips.EIE, {"lanes": 32.0})).cycles > 0
 
@@ -285,7 +288,7 @@ def test_energy_is_the_sum_of_its_events_by_hand():
 
 def test_every_result_names_its_energy_table_and_its_dram():
     found = estimate([linear(0.5, 0.5)], chips.EIE, energy="eyeriss2016", dram="hbm2")
-    assert (found.machine, found.energy, found.dram) == ("EIE", "eyeriss2016", "hbm2")
+    assert (found.chip, found.energy, found.dram) == ("EIE", "eyeriss2016", "hbm2")
 
 
 def test_a_cheaper_dram_never_raises_energy():
@@ -304,7 +307,7 @@ def network() -> nn.Sequential:
 
 def test_a_recorded_network_is_estimated_layer_by_layer_and_in_all(network):
     trace = measure.trace(network, torch.randn(2, 3, 8, 8))
-    found = estimate(trace, chips.DENSE)
+    found = estimate_trace(trace, chips.DENSE)
     assert [layer.name for layer in found.layers] == ["0", "2", "5"]
     assert [layer.macs for layer in found.layers] == [2 * layer.macs for layer, _, _ in trace]
     assert found.total.macs == sum(layer.macs for layer in found.layers)
@@ -336,8 +339,8 @@ def test_a_sequence_of_vectors_is_as_many_positions():
     assert (work.positions, work.macs) == (10, 240)
 
 
-def test_layers_that_a_machine_cannot_run_are_refused_with_the_reason_and_in_no_sum(network):
-    found = estimate(measure.trace(network, torch.randn(1, 3, 8, 8)), chips.EIE)
+def test_layers_that_a_chip_cannot_run_are_refused_with_the_reason_and_in_no_sum(network):
+    found = estimate_trace(measure.trace(network, torch.randn(1, 3, 8, 8)), chips.EIE)
     assert list(found.refused) == ["0", "2"]
     assert found.refused["0"] == 'EIE has no way to run "0", a conv2d'
     assert found.total.macs == 720
@@ -351,7 +354,7 @@ def test_or_counted_as_dense_where_its_data_says_so():
 
 
 def test_an_estimate_is_plain_data_and_goes_through_json(network):
-    found: Estimate = estimate(measure.trace(network, torch.randn(1, 3, 8, 8)), chips.SCNN)
+    found: Estimate = estimate_trace(measure.trace(network, torch.randn(1, 3, 8, 8)), chips.SCNN)
     assert all(
         type(count) is int for layer in found.layers for count in [layer.cycles, *layer.bytes.values()]
     )
@@ -366,7 +369,7 @@ def test_another_dram_changes_the_energy_as_if_it_had_been_given():
     assert estimate(work, chips.EIE, dram="hbm2").joules_with("ddr3") == pytest.approx(given)
 
 
-def test_a_comparison_that_turns_with_the_dram_is_told_for_each():
+def test_a_comparison_that_turns_with_the_dram_is_given_for_each():
     works, buffer = [conv(1.0, 1.0)], chips.DENSE.memories[0]
     small = replace(chips.DENSE, name="small", memories=(replace(buffer, capacity=700),))
     found = less_energy(estimate(works, small), estimate(works, chips.DENSE))
@@ -385,8 +388,8 @@ def test_a_sample_of_8_of_64_examples_is_within_4_standard_errors_of_all():
         random_masks.random((32, 64), 0.5),
         random_masks.over_dispersed((64, 64), 0.5, variation=0.5, seed=4),
     )
-    works, machine = [of_masks("fc", weight, x)], chips.EYERISS_V2_PE
-    sampled, whole = estimate(works, machine, sample=8), estimate(works, machine)
+    works, chip = [of_masks("fc", weight, x)], chips.EYERISS_V2_PE
+    sampled, whole = estimate(works, chip, sample=8), estimate(works, chip)
     assert 0.01 < sampled.standard_error < 0.3
     assert abs(sampled.cycles * 8 / whole.cycles - 1) < 4 * sampled.standard_error
 

@@ -1,4 +1,4 @@
-"""The machines once more, one cycle, lane and MAC at a time: slow, plain, and written without the engine's counts.
+"""The chips once more, one cycle, lane and MAC at a time: slow, plain, and written without the engine's counts.
 
 Every function returns (cycles, busy lane-cycles, useless operations, done, skipped).
 """
@@ -64,27 +64,27 @@ def chunked(things: list, size: int) -> list[list]:
     return [things[i : i + size] for i in range(0, len(things), size)]
 
 
-def array(work: Workload, machine: Accelerator) -> Found:
+def array(work: Workload, chip: Accelerator) -> Found:
     clock = busy = 0
-    outputs, across = machine.tile["outputs"], machine.lanes // machine.tile["outputs"]
+    outputs, across = chip.tile["outputs"], chip.lanes // chip.tile["outputs"]
     for _ in range(work.weight.shape[0]):
         for some in chunked(list(range(work.weight.shape[1])), outputs):
             for spots in chunked(positions(work), across):
-                for _ in chunked(places(work), machine.width):
+                for _ in chunked(places(work), chip.width):
                     clock, busy = clock + 1, busy + len(some) * len(spots)
     return clock, busy, 0, sum(1 for _ in factors(work)), 0
 
 
-def minerva(work: Workload, machine: Accelerator) -> Found:
+def minerva(work: Workload, chip: Accelerator) -> Found:
     """The same cycles; a MAC whose input is zero is gated, so it is neither done nor skipped."""
-    clock, busy, _, _, _ = array(work, machine)
+    clock, busy, _, _, _ = array(work, chip)
     return clock, busy, 0, sum(a for _, a in factors(work)), 0
 
 
-def eyeriss(work: Workload, machine: Accelerator) -> Found:
+def eyeriss(work: Workload, chip: Accelerator) -> Found:
     """MACs are handed to the elements at work, one each a cycle; the sets of rows are laid into the grid one by one."""
-    kernel, strip = work.weight.shape[3], machine.tile["strip"]
-    grid = [[False] * (machine.lanes // machine.tile["rows"]) for _ in range(machine.tile["rows"])]
+    kernel, strip = work.weight.shape[3], chip.tile["strip"]
+    grid = [[False] * (chip.lanes // chip.tile["rows"]) for _ in range(chip.tile["rows"])]
     for top in range(0, len(grid) - kernel + 1, kernel):
         for left in range(0, len(grid[0]) - strip + 1, strip):
             for row in range(top, top + kernel):
@@ -94,25 +94,25 @@ def eyeriss(work: Workload, machine: Accelerator) -> Found:
     return len(chunked(macs, at_work)), len(macs), 0, sum(a for _, a in macs), 0
 
 
-def dadiannao(work: Workload, machine: Accelerator) -> Found:
+def dadiannao(work: Workload, chip: Accelerator) -> Found:
     clock = busy = 0
     for _ in positions(work):
         for _ in range(work.weight.shape[0]):
-            for _ in chunked(list(range(work.weight.shape[1])), machine.width):
+            for _ in chunked(list(range(work.weight.shape[1])), chip.width):
                 for _ in range(work.weight.shape[3] * work.weight.shape[4]):
-                    for some in chunked(list(range(work.weight.shape[2])), machine.lanes):
+                    for some in chunked(list(range(work.weight.shape[2])), chip.lanes):
                         clock, busy = clock + 1, busy + len(some)
     return clock, busy, 0, work.macs, 0
 
 
-def dcnn(work: Workload, machine: Accelerator) -> Found:
+def dcnn(work: Workload, chip: Accelerator) -> Found:
     clock = busy = 0
     tall, wide = work.output.shape[3:]
-    rows, columns = -(-tall // machine.tile["rows"]), -(-wide // machine.tile["columns"])
-    steps = len(chunked(places(work), machine.width))
+    rows, columns = -(-tall // chip.tile["rows"]), -(-wide // chip.tile["columns"])
+    steps = len(chunked(places(work), chip.width))
     if tall * wide == 1:  # filters are dealt to the lanes instead
         for _ in range(work.weight.shape[0] * work.positions):
-            cycles, worked = together([[steps] * len(some) for some in _dealt(_filters(work), machine.lanes)])
+            cycles, worked = together([[steps] * len(some) for some in _dealt(_filters(work), chip.lanes)])
             clock, busy = clock + cycles, busy + worked
         return clock, busy, 0, work.macs, 0
     for _ in range(work.weight.shape[0] * work.weight.shape[1] * work.output.shape[0]):
@@ -125,7 +125,7 @@ def dcnn(work: Workload, machine: Accelerator) -> Found:
     return clock, busy, 0, work.macs, 0
 
 
-def tensor_core(work: Workload, machine: Accelerator) -> Found:
+def tensor_core(work: Workload, chip: Accelerator) -> Found:
     """Weights that leave two of every four inputs out go through an array of half the inputs."""
     groups, outputs, channels, tall, wide = work.weight.shape
     fours = [
@@ -140,22 +140,22 @@ def tensor_core(work: Workload, machine: Accelerator) -> Found:
     depth = channels * tall * wide // (1 + halved)
     clock = busy = 0
     for _ in range(groups):
-        for some in chunked(list(range(outputs)), machine.tile["outputs"]):
-            for spots in chunked(positions(work), machine.lanes // machine.tile["outputs"]):
-                for _ in chunked(list(range(depth)), machine.width):
+        for some in chunked(list(range(outputs)), chip.tile["outputs"]):
+            for spots in chunked(positions(work), chip.lanes // chip.tile["outputs"]):
+                for _ in chunked(list(range(depth)), chip.width):
                     clock, busy = clock + 1, busy + len(some) * len(spots)
     done = work.macs // (1 + halved)
     return clock, busy, 0, done, work.macs - done
 
 
-def eyeriss_v2(work: Workload, machine: Accelerator) -> Found:
+def eyeriss_v2(work: Workload, chip: Accelerator) -> Found:
     """One MAC a cycle for each pair of a non-zero weight and a non-zero input of a channel of 1 x 1 kernels."""
     done = sum(w and a for w, a in factors(work))
     return done, done, 0, done, work.macs - done
 
 
-def scnn(work: Workload, machine: Accelerator) -> Found:
-    tile, clock, busy, made, done = machine.tile, 0, 0, 0, 0
+def scnn(work: Workload, chip: Accelerator) -> Found:
+    tile, clock, busy, made, done = chip.tile, 0, 0, 0, 0
     examples, groups, channels, tall, wide = work.input.shape
     size = -(-tall // tile["rows"]), -(-wide // tile["columns"])
     phases = [(i, j) for i in range(work.stride[0]) for j in range(work.stride[1])]
@@ -165,7 +165,7 @@ def scnn(work: Workload, machine: Accelerator) -> Found:
                 list(range(work.weight.shape[1])), tile.get("filters", work.weight.shape[1])
             ):
                 lanes = []
-                for lane in range(machine.lanes):
+                for lane in range(chip.lanes):
                     corner = lane // tile["columns"] * size[0], lane % tile["columns"] * size[1]
                     jobs = []
                     for c in range(channels):
@@ -214,18 +214,18 @@ def _lands(work: Workload, r: int, s: int, h: int, w: int) -> bool:
     return y in range(work.output.shape[3]) and x in range(work.output.shape[4])
 
 
-def eie(work: Workload, machine: Accelerator) -> Found:
+def eie(work: Workload, chip: Accelerator) -> Found:
     clock = busy = useless = done = 0
     outputs, inputs = work.weight.shape[1:3]
     for vector in work.input.flatten(1):
-        for part in chunked(list(range(inputs)), machine.tile["inputs"]):
+        for part in chunked(list(range(inputs)), chip.tile["inputs"]):
             columns = [k for k in part if vector[k]]
             jobs = []
             for k in columns:
                 row = []
-                for lane in range(machine.lanes):
+                for lane in range(chip.lanes):
                     zeros = entries = 0
-                    for m in range(lane, outputs, machine.lanes):
+                    for m in range(lane, outputs, chip.lanes):
                         if work.weight[0, m, k]:
                             entries, useless, done = (
                                 entries + 1 + zeros // 16,
@@ -237,7 +237,7 @@ def eie(work: Workload, machine: Accelerator) -> Found:
                             zeros += 1
                     row.append(max(entries, 1))
                 jobs.append(row)
-            cycles, worked = _broadcast(jobs, machine.lanes, machine.tile["queue"])
+            cycles, worked = _broadcast(jobs, chip.lanes, chip.tile["queue"])
             clock, busy = clock + cycles, busy + worked
     return clock, busy, useless, done, work.macs - done
 
@@ -259,78 +259,78 @@ def _broadcast(jobs: list[list[int]], lanes: int, depth: int) -> tuple[int, int]
     return clock, busy
 
 
-def cnvlutin(work: Workload, machine: Accelerator) -> Found:
+def cnvlutin(work: Workload, chip: Accelerator) -> Found:
     clock = busy = done = 0
     groups, outputs, channels = work.weight.shape[:3]
-    rounds = -(-outputs // machine.width)
+    rounds = -(-outputs // chip.width)
     for n, y, x in positions(work):
         for g in range(groups):
             counts = []
             for r in range(work.weight.shape[3]):
                 for s in range(work.weight.shape[4]):
-                    for brick in chunked(list(range(channels)), machine.tile["brick"]):
+                    for brick in chunked(list(range(channels)), chip.tile["brick"]):
                         found = sum(seen(work, n, g, y, x, r, s, c) for c in brick)
-                        counts.append(max(found, machine.tile["empty"]))
+                        counts.append(max(found, chip.tile["empty"]))
                         done += found * outputs
-            cycles, worked = together([counts[i :: machine.lanes] for i in range(machine.lanes)])
+            cycles, worked = together([counts[i :: chip.lanes] for i in range(chip.lanes)])
             clock, busy = clock + cycles * rounds, busy + worked * rounds
     return clock, busy, 0, done, work.macs - done
 
 
-def cambricon_x(work: Workload, machine: Accelerator) -> Found:
-    lanes: list[list[int]] = [[] for _ in range(machine.lanes)]
+def cambricon_x(work: Workload, chip: Accelerator) -> Found:
+    lanes: list[list[int]] = [[] for _ in range(chip.lanes)]
     filters = [work.weight[g, m] for g in range(work.weight.shape[0]) for m in range(work.weight.shape[1])]
-    window = len(chunked(places(work), machine.tile["window"]))
+    window = len(chunked(places(work), chip.tile["window"]))
     for i, weights in enumerate(filters):
-        steps = chunked([1 for w in weights.flatten() if w], machine.width)
-        lanes[i % machine.lanes] += [max(len(steps), window)] * work.positions
+        steps = chunked([1 for w in weights.flatten() if w], chip.width)
+        lanes[i % chip.lanes] += [max(len(steps), window)] * work.positions
     done = sum(w for w, _ in factors(work))
     return *together(lanes), 0, done, work.macs - done
 
 
-def cambricon_s(work: Workload, machine: Accelerator) -> Found:
+def cambricon_s(work: Workload, chip: Accelerator) -> Found:
     clock = busy = done = 0
-    window = len(chunked(places(work), machine.tile["window"]))
+    window = len(chunked(places(work), chip.tile["window"]))
     for g in range(work.weight.shape[0]):
-        for filters in chunked(list(range(work.weight.shape[1])), machine.lanes):
+        for filters in chunked(list(range(work.weight.shape[1])), chip.lanes):
             for n, y, x in positions(work):
                 chosen = [
                     1
                     for r, s, c in places(work)
                     if seen(work, n, g, y, x, r, s, c) and any(work.weight[g, m, c, r, s] for m in filters)
                 ]
-                cycles = max(len(chunked(chosen, machine.width)), window)
+                cycles = max(len(chunked(chosen, chip.width)), window)
                 clock, busy = clock + cycles, busy + cycles * len(filters)
                 done += len(chosen) * len(filters)
     return clock, busy, 0, done, work.macs - done
 
 
-def sparten(work: Workload, machine: Accelerator) -> Found:
+def sparten(work: Workload, chip: Accelerator) -> Found:
     """Without balance: lane i of a load has filter i of it."""
-    lanes = machine.tile["filters"]
+    lanes = chip.tile["filters"]
     return _sparten(
-        work, machine, lambda g, chunk: [[[m] for m in some] for some in chunked(_filters(work), lanes)]
+        work, chip, lambda g, chunk: [[[m] for m in some] for some in chunked(_filters(work), lanes)]
     )
 
 
-def sparten_gb_s(work: Workload, machine: Accelerator) -> Found:
-    return _sparten(work, machine, lambda g, chunk: _pairs(work, machine, g))
+def sparten_gb_s(work: Workload, chip: Accelerator) -> Found:
+    return _sparten(work, chip, lambda g, chunk: _pairs(work, chip, g))
 
 
-def sparten_gb_h(work: Workload, machine: Accelerator) -> Found:
+def sparten_gb_h(work: Workload, chip: Accelerator) -> Found:
     def order(g: int, chunk: list) -> list[list[list[int]]]:
         loads = []
-        for load in _pairs(work, machine, g):
+        for load in _pairs(work, chip, g):
             members = [pair[0] for pair in load if pair] + [m for pair in load for m in pair[1:]]
             # In the order of the pairs: first the densest of each, in turn, then the others.
             size = {m: sum(bool(work.weight[g, m, c, r, s]) for r, s, c in chunk) for m in members}
             ranked = sorted(members, key=lambda m: -size[m])
-            ranked += [-1] * (2 * machine.tile["filters"] - len(ranked))
+            ranked += [-1] * (2 * chip.tile["filters"] - len(ranked))
             half = len(ranked) // 2
             loads.append([[m for m in (ranked[i], ranked[-1 - i]) if m >= 0] for i in range(half)])
         return loads
 
-    return _sparten(work, machine, order)
+    return _sparten(work, chip, order)
 
 
 def _dealt(things: list, lanes: int) -> list[list]:
@@ -341,17 +341,17 @@ def _filters(work: Workload) -> list[int]:
     return list(range(work.weight.shape[1]))
 
 
-def _pairs(work: Workload, machine: Accelerator, g: int) -> list[list[list[int]]]:
+def _pairs(work: Workload, chip: Accelerator, g: int) -> list[list[list[int]]]:
     """The densest filter with the sparsest, an absent one being sparser than any."""
     ranked = sorted(_filters(work), key=lambda m: -int(work.weight[g, m].sum()))
-    ranked += [-1] * (-len(ranked) % (2 * machine.tile["filters"]))
+    ranked += [-1] * (-len(ranked) % (2 * chip.tile["filters"]))
     pairs = [[m for m in (ranked[i], ranked[-1 - i]) if m >= 0] for i in range(len(ranked) // 2)]
-    return chunked(pairs, machine.tile["filters"])
+    return chunked(pairs, chip.tile["filters"])
 
 
-def _sparten(work: Workload, machine: Accelerator, order) -> Found:
-    clusters: list[list[int]] = [[] for _ in range(machine.lanes // machine.tile["filters"])]
-    chunks, busy, done, unit = chunked(places(work), machine.tile["chunk"]), 0, 0, 0
+def _sparten(work: Workload, chip: Accelerator, order) -> Found:
+    clusters: list[list[int]] = [[] for _ in range(chip.lanes // chip.tile["filters"])]
+    chunks, busy, done, unit = chunked(places(work), chip.tile["chunk"]), 0, 0, 0
     for g in range(work.weight.shape[0]):
         loads = [order(g, chunk) for chunk in chunks]
         for load in range(len(loads[0])):
@@ -373,20 +373,20 @@ def _matches(work: Workload, n: int, g: int, y: int, x: int, m: int, chunk: list
     return sum(bool(work.weight[g, m, c, r, s]) and seen(work, n, g, y, x, r, s, c) for r, s, c in chunk)
 
 
-def extensor(work: Workload, machine: Accelerator) -> Found:
-    found = extensor_joins(work, machine)
+def extensor(work: Workload, chip: Accelerator) -> Found:
+    found = extensor_joins(work, chip)
     cycles, busy = together([[count] for count in found["lanes"]])
     done = found["levels"][2][1]
     return cycles, busy, 0, done, work.macs - done
 
 
-def extensor_joins(work: Workload, machine: Accelerator) -> dict:
+def extensor_joins(work: Workload, chip: Accelerator) -> dict:
     """Pairs asked for, met, comparisons of each level; comparisons of each element; bytes that pass."""
     element, sides = (
-        machine.tile["element"],
-        [machine.tile[name] for name in ("outputs", "positions", "inputs")],
+        chip.tile["element"],
+        [chip.tile[name] for name in ("outputs", "positions", "inputs")],
     )
-    levels, lanes, dealt = [[0, 0, 0], [0, 0, 0], [0, 0, 0]], [0] * machine.lanes, 0
+    levels, lanes, dealt = [[0, 0, 0], [0, 0, 0], [0, 0, 0]], [0] * chip.lanes, 0
     moved = {(memory, name): 0 for memory in ("DRAM", "buffer", "element buffers") for name in "WAO"}
     groups, outputs = work.weight.shape[:2]
     ranges = [list(range(length)) for length in (outputs, work.positions, work.inputs)]
@@ -449,7 +449,7 @@ def extensor_joins(work: Workload, machine: Accelerator) -> dict:
                                             moved["element buffers", "O"] += 16
                                             sums.add((m, p))
                                 levels[2][2] += compared
-                                lanes[dealt % machine.lanes] += compared
+                                lanes[dealt % chip.lanes] += compared
                                 dealt += 1
     return {"levels": levels, "lanes": lanes, "moved": moved}
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 
-import naive_machines as naive
+import naive_chips as naive
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_against_naive_machines import convolutions, linears
+from test_against_naive_chips import convolutions, linears
 
 from zeroskip.errors import AcceleratorError
-from zeroskip.simulate import chips, formats, random_masks
+from zeroskip.simulate import Geometry, chips, formats, random_masks
 from zeroskip.simulate.chips import EXTENSOR
 from zeroskip.simulate.dataflows import extensor, intersection
-from zeroskip.simulate.dataflows.sparse_tiles import Tiled, of_places, of_rows, packed
+from zeroskip.simulate.dataflows.sparse_tiles import TiledMatrix, of_places, of_rows, packed
 from zeroskip.simulate.simulation import estimate
 from zeroskip.simulate.workload import Workload, count_macs, of_masks
 
@@ -34,12 +34,12 @@ def small_tiles(draw: st.DrawFn) -> chips.Accelerator:
 
 
 @settings(max_examples=60, deadline=None)
-@given(work=st.one_of(convolutions(), linears()), machine=small_tiles())
-def test_pairs_comparisons_loads_and_bytes_are_those_of_loops_over_sets(work, machine):
-    found, told = extensor.joins(work, machine), naive.extensor_joins(work, machine)
-    assert [list(getattr(found, name)) for name in LEVELS] == told["levels"]
-    assert found.loads.tolist() == told["lanes"]
-    assert found.moved == told["moved"]
+@given(work=st.one_of(convolutions(), linears()), chip=small_tiles())
+def test_pairs_comparisons_loads_and_bytes_are_those_of_loops_over_sets(work, chip):
+    found, naively = extensor.joins(work, chip), naive.extensor_joins(work, chip)
+    assert [list(getattr(found, name)) for name in LEVELS] == naively["levels"]
+    assert found.loads.tolist() == naively["lanes"]
+    assert found.moved == naively["moved"]
 
 
 @settings(max_examples=200, deadline=None)
@@ -72,7 +72,7 @@ def test_a_matrix_by_its_places_is_the_same_as_by_its_rows(side):
     mask = random_masks.random((80, 100), 0.97, seed=2)
     by_rows = of_rows(packed(mask.numpy(), side), 100, side)
     by_places = of_places(mask.nonzero().numpy()[::-1], (80, 100), side)
-    for name in Tiled._fields:
+    for name in TiledMatrix._fields:
         assert np.array_equal(getattr(by_rows, name), getattr(by_places, name)), name
     assert by_rows.nonzeros.sum() == mask.sum()
 
@@ -131,8 +131,8 @@ def test_of_8_blocks_on_a_diagonal_8_of_512_pairs_of_tiles_meet_and_only_they_ar
 
 def test_tiles_of_the_buffer_that_meet_none_are_not_asked_for_their_tiles():
     ones = blocks_of(2, 64)
-    machine = replace(EXTENSOR, tile=EXTENSOR.tile | dict.fromkeys(SIDES, 64))
-    found = extensor.joins(of_masks("blocks", ones, ones), machine)
+    chip = replace(EXTENSOR, tile=EXTENSOR.tile | dict.fromkeys(SIDES, 64))
+    found = extensor.joins(of_masks("blocks", ones, ones), chip)
     assert found.buffers[:2] == (8, 2)
     assert found.elements[:2] == (2 * 8, 2 * 8)
 
@@ -140,8 +140,8 @@ def test_tiles_of_the_buffer_that_meet_none_are_not_asked_for_their_tiles():
 def test_sums_of_a_second_tile_of_places_are_read_and_written_again():
     ones = torch.ones(32, 64) != 0
     once = extensor.joins(of_masks("fc", ones, ones), EXTENSOR).moved["DRAM", "O"]
-    machine = replace(EXTENSOR, tile=EXTENSOR.tile | {"inputs": 32})
-    twice = extensor.joins(of_masks("fc", ones, ones), machine).moved["DRAM", "O"]
+    chip = replace(EXTENSOR, tile=EXTENSOR.tile | {"inputs": 32})
+    twice = extensor.joins(of_masks("fc", ones, ones), chip).moved["DRAM", "O"]
     assert (once, twice) == (16 * 1024, 3 * 16 * 1024)
 
 
@@ -165,17 +165,17 @@ def test_a_layer_is_counted_anew_when_its_masks_change_and_is_let_go_after_that(
 
 def test_groups_go_on_where_the_last_one_ended_so_that_two_of_one_tile_each_take_as_long_as_one():
     weight, x = torch.ones(2, 1, 1, 1) != 0, torch.ones(1, 2, 3, 3) != 0
-    apart = of_masks("depthwise", weight, x, groups=2)
+    apart = of_masks("depthwise", weight, x, Geometry(groups=2))
     one = of_masks("one", weight[:1], x[:, :1])
     assert EXTENSOR.dataflow(apart, EXTENSOR).cycles == EXTENSOR.dataflow(one, EXTENSOR).cycles == 9
 
 
 def test_a_side_of_the_buffer_that_an_element_s_does_not_divide_is_refused():
-    machine = replace(EXTENSOR, tile=EXTENSOR.tile | {"inputs": 100})
+    chip = replace(EXTENSOR, tile=EXTENSOR.tile | {"inputs": 100})
     with pytest.raises(
         AcceleratorError, match=r"tile\['inputs'\] = 100 does not divide by tile\['element'\] = 32"
     ):
-        estimate([linear(0.5, 0.5)], machine)
+        estimate([linear(0.5, 0.5)], chip)
 
 
 def test_weights_of_9_percent_and_one_vector_wait_for_dram():

@@ -1,4 +1,4 @@
-"""Machines and layers that cannot be: the error repeats the field."""
+"""Chips and layers that cannot be: the error repeats the field."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ CONV = of_masks("conv", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 4, 6, 6) != 0
         ({"dram_bytes_per_cycle": 0}, "SCNN: dram_bytes_per_cycle = 0 must be above 0"),
     ],
 )
-def test_a_machine_that_contradicts_itself_is_refused_by_its_field(change, message):
+def test_a_chip_that_contradicts_itself_is_refused_by_its_field(change, message):
     with pytest.raises(AcceleratorError, match=message):
         estimate([CONV], replace(chips.SCNN, **change))
 
 
-def test_a_memory_too_small_for_one_tile_is_told_what_one_takes():
+def test_a_memory_too_small_for_one_tile_is_refused_with_what_one_takes():
     memory = replace(chips.DENSE.memories[0], capacity=100)
     with pytest.raises(
         AcceleratorError, match="memory 'buffer', capacity = 100 bytes, is too small for one tile"
@@ -98,9 +98,9 @@ def test_another_format_than_the_shaped_one_is_taken_where_that_is_taken_away():
 
 @pytest.mark.parametrize(("keeps", "missing"), [("AO", "A"), ("O", "O")])
 def test_a_map_that_no_memory_holds_cannot_be_kept(keeps, missing):
-    machine = replace(chips.DENSE, memories=(), keeps=keeps)
+    chip = replace(chips.DENSE, memories=(), keeps=keeps)
     with pytest.raises(AcceleratorError, match=f"keeps = '{keeps}', and no memory holds {missing}"):
-        estimate([FC], machine)
+        estimate([FC], chip)
 
 
 @pytest.mark.parametrize("field", ["mac", "gated", "sram", "register", "lane_cycle"])
@@ -116,7 +116,7 @@ def test_unknown_tables_of_energy_and_dram_are_answered_with_those_there_are():
         estimate([FC], chips.DENSE, dram="ddr9")
 
 
-def test_a_machine_that_runs_none_of_the_layers_says_why():
+def test_a_chip_that_runs_none_of_the_layers_says_why():
     with pytest.raises(
         AcceleratorError, match='EIE runs none of the layers: EIE has no way to run "conv", a conv2d'
     ):

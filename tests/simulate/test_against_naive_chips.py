@@ -1,16 +1,16 @@
-"""Every machine against the same machine written naively, one cycle and one MAC at a time: equal, every counter."""
+"""Every chip against the same chip written naively, one cycle and one MAC at a time: equal, every counter."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-import naive_machines as naive
+import naive_chips as naive
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zeroskip.simulate import chips, random_masks, slot_audit
+from zeroskip.simulate import Geometry, chips, random_masks, slot_audit
 from zeroskip.simulate.dataflows.eyeriss import plan
 from zeroskip.simulate.workload import Workload, count_macs, of_masks, with_weight
 
@@ -84,7 +84,7 @@ def convolutions(draw: st.DrawFn) -> Workload:
     x = random_masks.random(
         (draw(st.integers(1, 2)), groups * channels, height + 1, width + 1), draw(SPARSITIES), seed=seed + 1
     )
-    return of_masks("conv", weight, x, groups=groups, **place)
+    return of_masks("conv", weight, x, Geometry(groups=groups, **place))
 
 
 PLACE = {"stride": 1, "padding": 0, "dilation": 1}
@@ -100,35 +100,35 @@ def linears(draw: st.DrawFn) -> Workload:
     )
 
 
-def counted(work: Workload, machine: chips.Accelerator) -> tuple[int, ...]:
-    schedule = machine.dataflow(work, machine)
-    taken = with_weight(work, machine.stored(work, machine)) if machine.stored else work
-    kinds = slot_audit.kinds(count_macs(taken), machine.skips, machine.gates)
+def counted(work: Workload, chip: chips.Accelerator) -> tuple[int, ...]:
+    schedule = chip.dataflow(work, chip)
+    taken = with_weight(work, chip.stored(work, chip)) if chip.stored else work
+    kinds = slot_audit.kinds(count_macs(taken), chip.skips, chip.gates)
     return (schedule.cycles, schedule.busy, schedule.useless, kinds.done, kinds.skipped)
 
 
 @pytest.mark.parametrize("name", SMALL)
 @settings(max_examples=25, deadline=None)
 @given(work=convolutions())
-def test_convolutions_take_the_cycles_and_macs_of_the_naive_machine(name, work):
-    machine, reference = SMALL[name]
-    assert counted(work, machine) == reference(work, machine)
+def test_convolutions_take_the_cycles_and_macs_of_the_naive_chip(name, work):
+    chip, reference = SMALL[name]
+    assert counted(work, chip) == reference(work, chip)
 
 
 @pytest.mark.parametrize("name", [name for name in SMALL if name != "SCNN"])
 @settings(max_examples=15, deadline=None)
 @given(work=linears())
-def test_linear_layers_take_the_cycles_and_macs_of_the_naive_machine(name, work):
-    machine, reference = SMALL[name]
-    assert counted(work, machine) == reference(work, machine)
+def test_linear_layers_take_the_cycles_and_macs_of_the_naive_chip(name, work):
+    chip, reference = SMALL[name]
+    assert counted(work, chip) == reference(work, chip)
 
 
 @pytest.mark.parametrize("queue", [1, 2, 8])
 @settings(max_examples=25, deadline=None)
 @given(work=linears())
 def test_eie_takes_the_cycles_and_entries_of_queues_filled_cycle_by_cycle(queue, work):
-    machine = replace(chips.EIE, lanes=3, tile={"queue": queue, "inputs": 6})
-    assert counted(work, machine) == naive.eie(work, machine)
+    chip = replace(chips.EIE, lanes=3, tile={"queue": queue, "inputs": 6})
+    assert counted(work, chip) == naive.eie(work, chip)
 
 
 @settings(max_examples=40, deadline=None)
@@ -144,17 +144,17 @@ def test_macs_of_each_kind_are_those_of_a_loop_over_all_macs(work):
 @settings(max_examples=25, deadline=None)
 @given(work=convolutions())
 def test_eyeriss_takes_the_cycles_of_as_many_elements_as_sets_of_rows_laid_into_its_grid(work):
-    machine = replace(chips.EYERISS, lanes=20, tile=chips.EYERISS.tile | {"rows": 5})
-    strip = plan(work, machine).rows
-    told = replace(machine, tile=machine.tile | {"strip": strip})
+    chip = replace(chips.EYERISS, lanes=20, tile=chips.EYERISS.tile | {"rows": 5})
+    strip = plan(work, chip).rows
+    with_strip = replace(chip, tile=chip.tile | {"strip": strip})
     if strip <= 4:  # wider strips go below themselves, see the 135 elements of AlexNet's conv2
-        assert counted(work, machine) == naive.eyeriss(work, told)
+        assert counted(work, chip) == naive.eyeriss(work, with_strip)
 
 
 def test_eyeriss_v2_takes_a_cycle_for_each_effectual_mac_of_a_pointwise_convolution():
     work = of_masks(
         "pw", random_masks.random((5, 7, 1, 1), 0.5), random_masks.random((2, 7, 3, 4), 0.4, seed=1)
     )
-    machine = chips.EYERISS_V2_PE
-    assert counted(work, machine) == naive.eyeriss_v2(work, machine)
+    chip = chips.EYERISS_V2_PE
+    assert counted(work, chip) == naive.eyeriss_v2(work, chip)
     assert torch.count_nonzero(work.input) > 0
