@@ -142,13 +142,13 @@ def test_whoever_listens_at_a_layer_sees_the_zeros(mlp: nn.Sequential) -> None:
 def test_masks_and_thresholds_hold_together_in_any_order(mlp: nn.Sequential) -> None:
     masks, x = prune.choose(mlp, Round(sparsity=0.5)), torch.randn(5, 6)
     other = copy.deepcopy(mlp)
-    prune.apply_(thresholds.hold_(mlp, {"2": 0.2}), masks)
-    thresholds.hold_(prune.apply_(other, masks), {"2": 0.2})
+    prune.hold_(thresholds.hold_(mlp, {"2": 0.2}), masks)
+    thresholds.hold_(prune.hold_(other, masks), {"2": 0.2})
     assert torch.equal(mlp(x), other(x))
     assert set(mlp.state_dict()) == set(other.state_dict())
     for model in (mlp, other):
         thresholds.hold_(model, {"2": 0.4})
-        prune.remove_(model)
+        prune.release_(model)
         assert thresholds.held(model) == {"2": pytest.approx(0.4)}
         model.load_state_dict(model.state_dict())
     assert torch.equal(mlp(x), other(x))

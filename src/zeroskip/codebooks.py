@@ -5,15 +5,13 @@ Zeros stay zeros and have no code. Files of such networks are small, because `pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from torch.utils.hooks import RemovableHandle
 
 from zeroskip.errors import ModelError, RecipeError
+from zeroskip.held import Holder, held_tensors, hold_tensor_, original, release_tensor_
 
 STARTS = ("linear", "density", "random")
 MOST_BITS = 16
@@ -63,23 +61,20 @@ def share(weight: Tensor, bits: int, *, start: str = "linear") -> Tensor:
     return weight.masked_scatter(weight != 0, centroids[nearest(survivors, centroids)])
 
 
-class Shared(nn.Module):
-    """The parametrization that holds a codebook: centroids (k,) -> a tensor of `shape`.
+class Shared(Holder):
+    """The holder of a codebook: centroids (k,) -> a tensor of the shape of `tensor`.
 
     Its gradient is the sum over all weights that share a centroid (Deep Compression, equation 3).
     """
 
     def __init__(self, tensor: Tensor, centroids: Tensor) -> None:
         super().__init__()
-        self.shape = tensor.shape
-        self.places: Tensor
-        self.codes: Tensor
         flat = tensor.detach().flatten()
-        places = flat.nonzero()[:, 0]
-        self.register_buffer("places", places, persistent=False)
-        self.register_buffer("codes", nearest(flat[places], centroids), persistent=False)
+        self.shape = tensor.shape
+        # No buffers, since AveragedModel may average those, and indices have no average.
+        self.places = flat.nonzero()[:, 0]
+        self.codes = nearest(flat[self.places], centroids)
         self.centroids = centroids
-        self.hooks: list[RemovableHandle] = []
 
     def forward(self, centroids: Tensor) -> Tensor:
         """The weight with its zeros and shared values."""
@@ -91,13 +86,25 @@ class Shared(nn.Module):
         """What an optimizer changes in place of the weight."""
         return self.centroids.clone()
 
+    def restored(self, plain: Tensor) -> Tensor:
+        """The centroids of a weight that was saved."""
+        centroids = self.centroids.to(plain.device, copy=True)
+        centroids[self.codes.to(plain.device)] = plain.to(centroids).flatten()[self.places.to(plain.device)]
+        return centroids
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Shared:
+        """The codes go where the network goes."""
+        self.places, self.codes = fn(self.places), fn(self.codes)
+        return super()._apply(fn, recurse)
+
 
 def hold_(model: nn.Module, bits: Mapping[str, int], *, start: str = "linear") -> nn.Module:
     """Make the tensors named in `bits` ("fc1.weight" -> width of its codes) shared while the model trains.
 
     The model still loads and saves plain names. A tensor of zeros alone stays one: its codebook is empty.
 
-    >>> hold_(model, {"fc1.weight": 5, "fc1.bias": 5}); train(model); release_(model)
+    >>> hold_(model, {"fc1.weight": 2, "fc1.bias": 1}).fc1.weight.unique().numel()  # 4 centroids and zero
+    5
     """
     parameters = dict(model.named_parameters())
     for name, width in bits.items():
@@ -107,29 +114,30 @@ def hold_(model: nn.Module, bits: Mapping[str, int], *, start: str = "linear") -
         path, _, tensor = name.rpartition(".")
         values = parameters[name].detach()
         centroids = codebook(values[values != 0], width, start=start)
-        _hold_(model.get_submodule(path), tensor, values, centroids)
+        hold_tensor_(model.get_submodule(path), tensor, Shared(values, centroids))
     return model
 
 
 def release_(model: nn.Module) -> nn.Module:
     """Make the model plain again, its shared values in place, rounded to float16 where that can hold them.
 
-    >>> release_(hold_(model, {"fc1.weight": 5}))
+    >>> release_(hold_(model, {"fc1.weight": 5})).fc1
+    Linear(in_features=6, out_features=8, bias=True)
     """
     for module in model.modules():
-        for tensor, held in _held(module).items():
-            original: Any = module.get_parameter(f"parametrizations.{tensor}.original")
-            half = original.detach().half()
+        for tensor in held_tensors(module, Shared):
+            centroids = original(module, tensor)
+            half = centroids.detach().half()
             if torch.isfinite(half).all() and half.all():
-                original.data.copy_(half)
-            parametrize.remove_parametrizations(module, tensor, leave_parametrized=True)
-            for hook in held.hooks:
-                hook.remove()
+                centroids.data.copy_(half)
+            release_tensor_(module, tensor)
     return model
 
 
 def _check_single(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    holders = [one for module in model.modules() for one in module._parameters.values() if one is parameter]
+    holders = [
+        module for module in model.modules() if any(p is parameter for p in module._parameters.values())
+    ]
     if len(holders) > 1:
         raise ModelError(
             f'"{name}" is used by {len(holders)} layers, which cannot share a codebook. Leave it out of bits.'
@@ -163,26 +171,3 @@ def _lloyd(ordered: Tensor, centroids: Tensor, iterations: int) -> Tensor:
         centroids = moved
     used = nearest(ordered, centroids).unique()
     return centroids[used]
-
-
-def _hold_(module: nn.Module, tensor: str, values: Tensor, centroids: Tensor) -> None:
-    held = Shared(values, centroids)
-    parametrize.register_parametrization(module, tensor, held, unsafe=True)
-
-    def save_plain(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-        if state.pop(f"{prefix}parametrizations.{tensor}.original", None) is not None:
-            state[prefix + tensor] = getattr(module, tensor).detach()
-
-    def load_plain(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-        if (plain := state.pop(prefix + tensor, None)) is not None:
-            centroids = held.centroids.to(held.codes.device, copy=True)
-            centroids[held.codes] = plain.to(centroids).flatten()[held.places]
-            state[f"{prefix}parametrizations.{tensor}.original"] = centroids
-
-    held.hooks.append(module.register_state_dict_post_hook(save_plain))
-    held.hooks.append(module.register_load_state_dict_pre_hook(load_plain))
-
-
-def _held(module: nn.Module) -> dict[str, Shared]:
-    steps: Any = getattr(module, "parametrizations", {})
-    return {name: steps[name][0] for name in list(steps) if isinstance(steps[name][0], Shared)}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from zeroskip.errors import RecipeError
+from zeroskip.held import Loading, State, add_to_state_
 
 KEY = "input_threshold"
 _LARGEST = torch.finfo(torch.float32).max
@@ -47,7 +48,7 @@ def hold_(model: nn.Module, thresholds: Mapping[str, float]) -> nn.Module:
     Layers that are not named keep what they have. Gradients pass where |x| >= theta. Raises RecipeError for an unknown
     layer, and for a theta that is negative, NaN or infinite, before anything is changed.
 
-    >>> held(hold_(LeNet300100(), {"fc2": 0.25}))
+    >>> held(hold_(model, {"fc2": 0.25}))
     {'fc2': 0.25}
     """
     check(model, thresholds)
@@ -59,17 +60,16 @@ def hold_(model: nn.Module, thresholds: Mapping[str, float]) -> nn.Module:
 def held(model: nn.Module) -> dict[str, float]:
     """Layer name -> theta, of the layers that have a threshold.
 
-    >>> held(LeNet300100())
+    >>> held(model)
     {}
     """
-    layers = _layers(model).items()
-    return {name: _at(one, place).theta for name, one in layers if (place := _place(one)) is not None}
+    return {name: hook.theta for name, layer in _layers(model).items() if (hook := _held(layer)) is not None}
 
 
 def release_(model: nn.Module) -> nn.Module:
     """Take all thresholds away. A model without any stays as it is.
 
-    >>> held(release_(model))
+    >>> held(release_(hold_(model, {"fc2": 0.25})))
     {}
     """
     return hold_(model, dict.fromkeys(held(model), 0.0))
@@ -78,7 +78,7 @@ def release_(model: nn.Module) -> nn.Module:
 def stored(state: Mapping[str, Tensor]) -> dict[str, float]:
     """The thresholds in a state dict, by layer name.
 
-    >>> stored(hold_(LeNet300100(), {"fc2": 0.25}).state_dict())
+    >>> stored(hold_(model, {"fc2": 0.25}).state_dict())
     {'fc2': 0.25}
     """
     keys = [key for key in state if key == KEY or key.endswith(f".{KEY}")]
@@ -93,7 +93,7 @@ def load_(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
     Raises RecipeError as `hold_` does, and RuntimeError, torch's own, where the weights do not fit.
 
-    >>> held(load_(LeNet300100(), saved))
+    >>> held(load_(model, {**model.state_dict(), "fc2.input_threshold": torch.tensor(0.25)}))
     {'fc2': 0.25}
     """
     # A network may have numbers of its own that are called so.
@@ -106,7 +106,7 @@ def load_(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 def check(model: nn.Module, thresholds: Mapping[str, float]) -> None:
     """Raises as `hold_` does, and changes nothing.
 
-    >>> check(LeNet300100(), {"fc2": 0.25})
+    >>> check(model, {"fc2": 0.25})
     """
     layers = _layers(model)
     for name, theta in thresholds.items():
@@ -122,7 +122,7 @@ def check(model: nn.Module, thresholds: Mapping[str, float]) -> None:
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    return {n: one for n, one in model.named_modules() if isinstance(one, nn.Linear | nn.Conv2d)}
+    return {n: layer for n, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)}
 
 
 def _below(theta: float, dtype: torch.dtype) -> float:
@@ -131,55 +131,46 @@ def _below(theta: float, dtype: torch.dtype) -> float:
     return float(torch.nextafter(nearest, torch.zeros_like(nearest)) if float(nearest) >= theta else nearest)
 
 
-def _place(module: nn.Module) -> int | None:
-    """The key of the layer's threshold among its hooks."""
-    hooks = module._forward_pre_hooks.items()
-    return next((key for key, one in hooks if isinstance(one, Threshold)), None)
+def _held(module: nn.Module) -> Threshold | None:
+    """The layer's threshold, which is one of its hooks."""
+    return next((hook for hook in module._forward_pre_hooks.values() if isinstance(hook, Threshold)), None)
 
 
 def _put_(module: nn.Module, theta: float) -> None:
     """Give the layer this threshold in place of the one it has; none where theta is 0."""
     theta = float(torch.tensor(float(theta), dtype=torch.float32))
-    place = _place(module)
-    if place is not None and theta:
-        _exchange_(module, place, theta)
-    elif place is not None:
-        for handle in _at(module, place).handles:
+    old = _held(module)
+    if old is not None and theta:
+        _exchange_(module, old, theta)
+    elif old is not None:
+        for handle in old.handles:
             handle.remove()
     elif theta:
         hook = Threshold(theta)
         # First of all hooks: whoever listens at the layer, already now or later, hears the zeros.
-        hook.handles.append(module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True))
-        hook.handles.append(module.register_state_dict_post_hook(_save))
-        hook.handles.append(module.register_load_state_dict_pre_hook(_load))
+        first = module.register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
+        hook.handles = [first, *add_to_state_(module, _save, _load)]
 
 
-def _at(module: nn.Module, place: int) -> Threshold:
-    hook = module._forward_pre_hooks[place]
-    assert isinstance(hook, Threshold)
-    return hook
-
-
-def _exchange_(module: nn.Module, place: int, theta: float) -> None:
-    hook, old = Threshold(theta), _at(module, place)
+def _exchange_(module: nn.Module, old: Threshold, theta: float) -> None:
+    hook = Threshold(theta)
     hook.handles = old.handles
-    module._forward_pre_hooks[place] = hook
+    key = next(key for key, value in module._forward_pre_hooks.items() if value is old)
+    module._forward_pre_hooks[key] = hook
 
 
-def _save(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    if (place := _place(module)) is not None:
-        state[prefix + KEY] = torch.tensor(_at(module, place).theta, dtype=torch.float32)
+def _save(module: nn.Module, state: State, prefix: str) -> None:
+    if (hook := _held(module)) is not None:
+        state[prefix + KEY] = torch.tensor(hook.theta, dtype=torch.float32)
 
 
-def _load(module: nn.Module, state: dict[str, Any], prefix: str, *told: Any) -> None:
-    """`told` as torch tells it: metadata, strict, then the lists of missing and unexpected names and of errors."""
-    _, strict, missing, _, errors = told
+def _load(module: nn.Module, state: State, prefix: str, loading: Loading) -> None:
     if prefix + KEY not in state:
-        missing.extend([prefix + KEY] if strict else [])
+        loading.missing.extend([prefix + KEY] if loading.strict else [])
         return
     theta = float(state.pop(prefix + KEY))
-    place = _place(module)
-    if place is None or not 0 <= theta <= _LARGEST:
-        errors.append(f"{prefix}{KEY} is {theta}, which is no threshold")
+    old = _held(module)
+    if old is None or not 0 <= theta <= _LARGEST:
+        loading.errors.append(f"{prefix}{KEY} is {theta}, which is no threshold")
     else:
-        _exchange_(module, place, theta)
+        _exchange_(module, old, theta)

@@ -103,7 +103,7 @@ def test_a_layer_that_runs_twice_works_twice_and_one_on_tokens_for_each() -> Non
 def test_thresholds_and_masks_leave_the_products_of_survivors() -> None:
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(8, 4)), sparse(10, 8)
-    prune.apply_(model, prune.choose(model, Round(sparsity=0.5)))
+    prune.hold_(model, prune.choose(model, Round(sparsity=0.5)))
     found = prune.judge(model, Shown(x), {"0": 0.6})
     survivors = (x.abs() >= 0.6).sum(0) @ (model[0].weight != 0).sum(0)
     assert found.layers["0"] == prune.LayerMacs(16.0, int(survivors) / 10)

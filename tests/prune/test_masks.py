@@ -43,7 +43,7 @@ def test_quality_of_a_pruned_layer_is_that_of_its_survivors() -> None:
 
 def test_what_was_pruned_once_stays_pruned(mlp: nn.Sequential) -> None:
     first = prune.choose(mlp, Round(sparsity=0.5))
-    prune.remove_(prune.apply_(mlp, first))
+    prune.release_(prune.hold_(mlp, first))
     second = prune.choose(mlp, Round(sparsity=0.4))  # asks for less than there already is
     assert all(torch.equal(second[name], first[name]) for name in first)
 
@@ -107,7 +107,7 @@ OPTIMIZERS = [
 def test_masks_hold_through_any_optimizer_while_the_rest_learns(mlp: nn.Sequential, make) -> None:  # type: ignore[no-untyped-def]
     masks = prune.choose(mlp, Round(sparsity=0.6))
     before = {name: weight.clone() for name, weight in prune.weights(mlp).items()}
-    prune.apply_(mlp, masks)
+    prune.hold_(mlp, masks)
     optimizer, x = make(mlp.parameters()), torch.randn(32, 6)
 
     def closure() -> torch.Tensor:
@@ -118,7 +118,7 @@ def test_masks_hold_through_any_optimizer_while_the_rest_learns(mlp: nn.Sequenti
 
     for _ in range(3):
         optimizer.step(closure)
-    prune.remove_(mlp)
+    prune.release_(mlp)
     for name, weight in prune.weights(mlp).items():
         assert (weight[~masks[name]] == 0).all()
         assert not torch.signbit(weight[~masks[name]]).any()  # +0.0: a -0.0 would have to be stored
@@ -128,7 +128,7 @@ def test_masks_hold_through_any_optimizer_while_the_rest_learns(mlp: nn.Sequenti
 def test_a_masked_model_loads_and_saves_plain_names(mlp: nn.Sequential) -> None:
     names, fresh = set(mlp.state_dict()), copy.deepcopy(mlp)
     masks = prune.choose(mlp, Round(sparsity=0.5))
-    prune.apply_(mlp, masks)
+    prune.hold_(mlp, masks)
     state = mlp.state_dict()
     assert set(state) == names
     assert (state["0.weight"][~masks["0"]] == 0).all()
@@ -139,20 +139,20 @@ def test_a_masked_model_loads_and_saves_plain_names(mlp: nn.Sequential) -> None:
 
 def test_a_plain_model_is_left_without_a_trace_of_masks(mlp: nn.Sequential) -> None:
     x = torch.randn(3, 6)
-    prune.apply_(mlp, prune.choose(mlp, Round(sparsity=0.5)))
+    prune.hold_(mlp, prune.choose(mlp, Round(sparsity=0.5)))
     expected = mlp(x)
-    prune.remove_(mlp)
+    prune.release_(mlp)
     assert torch.equal(mlp(x), expected)
     assert [type(module) for module in mlp] == [nn.Linear, nn.ReLU] * 2 + [nn.Linear]
     assert not any(prune.is_masked(module) for module in mlp)
     mlp.load_state_dict(mlp.state_dict())
     assert not mlp[0]._state_dict_hooks
-    assert prune.remove_(mlp) is mlp  # once more does no harm
+    assert prune.release_(mlp) is mlp  # once more does no harm
 
 
 def test_masks_on_masks_replace_the_old_ones(mlp: nn.Sequential) -> None:
-    prune.apply_(mlp, prune.choose(mlp, Round(sparsity=0.3)))
-    prune.apply_(mlp, prune.choose(mlp, Round(sparsity=0.6)))
+    prune.hold_(mlp, prune.choose(mlp, Round(sparsity=0.3)))
+    prune.hold_(mlp, prune.choose(mlp, Round(sparsity=0.6)))
     assert len(mlp[0].parametrizations.weight) == 1
     kept = sum(int((weight != 0).sum()) for weight in prune.weights(mlp).values())
     assert kept == 144 - round(0.6 * 144)
@@ -161,7 +161,7 @@ def test_masks_on_masks_replace_the_old_ones(mlp: nn.Sequential) -> None:
 def test_convolutions_are_masked_like_linear_layers() -> None:
     model = LeNet5(side=8, kernel=3, padding=1, channels=(4, 8, 16))
     masks = prune.choose(model, Round(sparsity=0.5, pattern={"conv2": "1x1x3x3"}))
-    prune.apply_(model, masks)
+    prune.hold_(model, masks)
     assert set((model.conv2.weight != 0).sum((2, 3)).flatten().tolist()) <= {0, 9}
 
 
@@ -171,7 +171,7 @@ def test_a_wrong_mask_is_refused_before_anything_changes(mlp: nn.Sequential) -> 
     with pytest.raises(
         RecipeError, match=r'mask of "2" is torch.float32 \(2, 2\); it must be torch.bool \(8, 8\)'
     ):
-        prune.apply_(mlp, {"0": good, "2": torch.zeros(2, 2)})
+        prune.hold_(mlp, {"0": good, "2": torch.zeros(2, 2)})
     assert all(torch.equal(before[name], tensor) for name, tensor in mlp.state_dict().items())
     assert not prune.is_masked(mlp[0])
 

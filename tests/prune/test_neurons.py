@@ -302,14 +302,14 @@ def test_a_network_without_dead_neurons_stays_as_it_is(mlp: nn.Sequential) -> No
 def test_a_masked_network_is_refused_and_keeps_working(mlp: nn.Sequential) -> None:
     mask = torch.ones(8, 6, dtype=torch.bool)
     mask[3] = False
-    prune.apply_(mlp, {"0": mask})
+    prune.hold_(mlp, {"0": mask})
     for function in (prune.compact, prune.dead_neurons, prune.dead_counts, prune.left_alone):
-        with pytest.raises(ModelError, match=r"still holds masks.*prune.remove_\(model\)"):
+        with pytest.raises(ModelError, match=r"still holds masks.*prune.release_\(model\)"):
             function(mlp, torch.zeros(1, 6))
     with pytest.raises(ModelError, match="still holds masks"):
         prune.rebuild(mlp, [])
     expected = mlp(torch.ones(2, 6))
-    small, edits = prune.compact(prune.remove_(mlp).train(), torch.zeros(1, 6))
+    small, edits = prune.compact(prune.release_(mlp).train(), torch.zeros(1, 6))
     assert edits[0]["outputs"] == [3]
     assert mlp.training
     assert small.training

@@ -137,7 +137,7 @@ def test_without_a_limit_a_layer_still_sees_its_largest_input() -> None:
 
 def test_masked_weights_are_neither_work_nor_a_hindrance() -> None:
     task = Whole(4)
-    prune.apply_(task.network, prune.choose(task.network, Round(sparsity=0.3)))
+    prune.hold_(task.network, prune.choose(task.network, Round(sparsity=0.3)))
     task.answers = task.network(task.x).argmax(1)
     found = prune.thresholds(task.network, task, max_error_rise=0.1)
     assert found.before.layers["0"].macs == int((task.network[0].weight != 0).sum())

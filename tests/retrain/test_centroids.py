@@ -19,7 +19,7 @@ def sparse() -> Sparse:
     torch.manual_seed(0)
     model = Tiny().model()
     Tiny().train(model, epochs=20)
-    prune.remove_(prune.apply_(model, prune.choose(model, Round(sparsity=0.5))))
+    prune.release_(prune.hold_(model, prune.choose(model, Round(sparsity=0.5))))
     return retrain.as_sparse(model)
 
 

@@ -44,7 +44,7 @@ def test_masks_count_as_zeros_and_a_dense_network_keeps_its_p() -> None:
         assert now == {"2": 0.5, "5": 0.4}
     mask = torch.zeros(5, 6, dtype=torch.bool)
     mask[0, 0] = True
-    prune.apply_(model, {"3": mask})
+    prune.hold_(model, {"3": mask})
     with rescaled_dropout(model, torch.zeros(1, 8)) as now:
         assert now == {"2": pytest.approx(0.5 / 30**0.5), "5": 0.4}
 

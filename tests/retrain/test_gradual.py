@@ -106,7 +106,7 @@ def test_each_layer_grows_to_its_own_sparsity() -> None:
 
 def test_adam_s_second_moments_are_found_behind_the_masks() -> None:
     model = dense()
-    prune.apply_(model, {name: weight != 0 for name, weight in prune.weights(model).items()})
+    prune.hold_(model, {name: weight != 0 for name, weight in prune.weights(model).items()})
     optimizer = torch.optim.Adam(model.parameters())
     found = gradual.Moments(model)
     assert found.of(optimizer) == {}

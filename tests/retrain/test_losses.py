@@ -33,7 +33,7 @@ def test_a_penalty_adds_the_norms_of_the_weights_without_biases() -> None:
 def test_l1_s_gradient_is_the_sign_and_pruned_weights_have_none() -> None:
     network = model()
     masks = {name: torch.rand_like(weight) < 0.5 for name, weight in prune.weights(network).items()}
-    prune.apply_(network, masks)
+    prune.hold_(network, masks)
     penalized(lambda *_: torch.zeros(()), {"l1": 0.5})(network, TRAIN.inputs, TRAIN.targets).backward()
     behind = prune.parameters(network)["0"]
     torch.testing.assert_close(behind.grad, 0.5 * behind.sign() * masks["0"])

@@ -58,7 +58,7 @@ def _error_without(
     if weight is None:
         raise ModelError(
             "a layer of the network computes its weight (a mask, weight norm). Make it plain first, for example "
-            "with prune.remove_ or torch.nn.utils.parametrize."
+            "with prune.release_ or torch.nn.utils.parametrize."
         )
     original = weight.detach().clone()
     try:

@@ -4,7 +4,7 @@ from zeroskip.prune import schedules, scores
 from zeroskip.prune.activation_pruning import ActivationPruning, Judged, LayerMacs, judge
 from zeroskip.prune.edits import rebuild, relu_edits, threshold_edits
 from zeroskip.prune.mask_choice import choose, quality, quality_threshold, spread
-from zeroskip.prune.masks import apply_, check_names, is_masked, parameters, remove_, update_, weights
+from zeroskip.prune.masks import check_names, hold_, is_masked, parameters, release_, update_, weights
 from zeroskip.prune.neurons import DeadCount, compact, dead_counts, dead_neurons, left_alone
 from zeroskip.prune.plan import allocate, check, plan, while_training
 from zeroskip.prune.random_pruning import probabilistic
@@ -14,8 +14,8 @@ from zeroskip.prune.threshold_search import thresholds
 from zeroskip.prune.training_noise import Noise, noise
 
 __all__ = [
-    "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "apply_", "check", "check_names",
-    "choose", "compact", "dead_counts", "dead_neurons", "is_masked", "judge", "left_alone", "magnitude", "noise",
-    "parameters", "plan", "probabilistic", "quality", "quality_threshold", "rebuild", "relu_edits", "remove_",
+    "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "check", "check_names",
+    "choose", "compact", "dead_counts", "dead_neurons", "hold_", "is_masked", "judge", "left_alone", "magnitude",
+    "noise", "parameters", "plan", "probabilistic", "quality", "quality_threshold", "rebuild", "release_", "relu_edits",
     "schedules", "scores", "spread", "teal", "threshold_edits", "thresholds", "update_", "weights", "while_training",
 ]  # fmt: skip

@@ -49,14 +49,9 @@ def threshold_edits(thresholds: Mapping[str, float]) -> Edits:
 
 
 def plain_copy(model: nn.Module) -> nn.Module:
-    """A copy of a network without masks. ModelError where it has some.
-
-    >>> plain_copy(model)
-    LeNet300100(...)
-    """
-    # torch gives a copy the class of the original, so that taking masks off the copy would break the original.
+    """A copy of a network without masks. ModelError where it has some: it is still being pruned."""
     if any(is_masked(module) for module in model.modules()):
-        raise ModelError("the network still holds masks. Make it plain first: prune.remove_(model).")
+        raise ModelError("the network still holds masks. Make it plain first: prune.release_(model).")
     return deepcopy(model)
 
 

@@ -146,11 +146,11 @@ def _attempt(setting: _Setting, start: Weights, one: Round, kind: str, index: in
         return run_folder.load_tensors(stored.with_suffix(".safetensors")), found
     model = setting.model
     thresholds.load_(model, start)
-    prune.apply_(model, _first_masks(model, one))
+    prune.hold_(model, _first_masks(model, one))
     try:
         _retrain(setting, one, kind, index)
     finally:
-        prune.remove_(model)
+        prune.release_(model)
     _check_reached(setting, one)
     error = task_api.probe(setting.task, model)
     found = point(model, kind, error, good=error <= setting.budget)

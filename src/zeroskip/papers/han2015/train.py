@@ -226,7 +226,7 @@ def _penalized(seed: Seed, penalty: Mapping[str, float]) -> Any:
 
 def _cut(seed: Seed, start: nn.Module, cut: Mapping[str, float]) -> float:
     model = task_api.model(seed.task, start.state_dict())
-    prune.remove_(prune.apply_(model, prune.choose(model, Round(sparsity=cut))))
+    prune.release_(prune.hold_(model, prune.choose(model, Round(sparsity=cut))))
     return task_api.evaluate(seed.task, model, "test")
 
 

@@ -53,7 +53,7 @@ def _works(network: str, weights: Any) -> tuple[str, list[Workload]]:
     if weights is not None:
         model.load_state_dict(weights)
     if network == "resnet20":
-        model = prune.remove_(prune.apply_(model, prune.choose(model, HALF)))
+        model = prune.release_(prune.hold_(model, prune.choose(model, HALF)))
     batch = next(iter(about.batches(folder)))[0][:PICTURES]
     return f"the first {len(batch)} of {about.data}", of_trace(measure.trace(model, batch))
 

@@ -1,0 +1,128 @@
+"""What layers hold while a network trains: masks, codebooks, thresholds. How it is attached, saved and taken off.
+
+A tensor is held by a module that computes it from what the optimizer changes, as torch's parametrizations do. State
+dicts keep plain names. A network and its copies (deepcopy, AveragedModel) are changed and released independently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.utils.hooks import RemovableHandle
+
+State = dict[str, Tensor]
+
+
+class Holder(nn.Module):
+    """Holds a tensor: `forward` computes it from what the optimizer changes; moves with the network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.handles: list[RemovableHandle] = []
+
+    def restored(self, plain: Tensor) -> Tensor:
+        """What the optimizer has to hold for the tensor to be `plain`."""
+        return plain
+
+
+Held = TypeVar("Held", bound=Holder)
+
+
+@dataclass(frozen=True)
+class Loading:
+    """A load_state_dict under way: missing names and errors are added to torch's own lists."""
+
+    strict: bool
+    missing: list[str]
+    errors: list[str]
+
+
+Save = Callable[[nn.Module, State, str], None]
+Load = Callable[[nn.Module, State, str, Loading], None]
+
+
+def hold_tensor_(module: nn.Module, name: str, holder: Holder) -> None:
+    """Let `holder` compute the module's own parameter `name` from now on.
+
+    >>> class Doubled(Holder):
+    ...     def forward(self, original):
+    ...         return 2 * original
+    >>> before = model.fc1.weight.clone()
+    >>> hold_tensor_(model.fc1, "weight", Doubled())
+    >>> torch.equal(model.fc1.weight, 2 * before)
+    True
+    """
+    _own_class_(module)
+    parametrize.register_parametrization(module, name, holder, unsafe=True)
+    holder.handles = add_to_state_(module, partial(_save, name), partial(_load, name))
+
+
+def release_tensor_(module: nn.Module, name: str) -> None:
+    """Make the held tensor a plain parameter again, the same object as before it was held, with its values of now."""
+    holder = _steps(module)[name][0]
+    _own_class_(module)
+    parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    for handle in holder.handles:
+        handle.remove()
+
+
+def held_tensors(module: nn.Module, kind: type[Held]) -> dict[str, Held]:
+    """Tensor name -> its holder, of the module's own tensors that one of this kind holds."""
+    return {name: steps[0] for name, steps in _steps(module).items() if isinstance(steps[0], kind)}
+
+
+def original(module: nn.Module, name: str) -> nn.Parameter:
+    """What the optimizer changes in place of a held tensor."""
+    return module.get_parameter(_behind(name))
+
+
+def add_to_state_(module: nn.Module, save: Save, load: Load) -> list[RemovableHandle]:
+    """Let `save` change what the module puts into a state dict, and `load` what it takes out of one.
+
+    Both get (module, state, prefix of the module's names), `load` also the `Loading`. They keep nothing of the
+    module, so that they work in its copies.
+    """
+    return [
+        module.register_state_dict_post_hook(partial(_saving, save)),
+        module.register_load_state_dict_pre_hook(partial(_loading, load)),
+    ]
+
+
+def _own_class_(module: nn.Module) -> None:
+    # torch keeps a held tensor as a property of the module's class, and copies of the module have the same class.
+    if parametrize.is_parametrized(module):
+        shared = type(module)
+        module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
+
+
+def _steps(module: nn.Module) -> dict[str, Any]:
+    steps: Any = getattr(module, "parametrizations", {})
+    return dict(steps.items())
+
+
+def _behind(name: str) -> str:
+    return f"parametrizations.{name}.original"
+
+
+def _save(name: str, module: nn.Module, state: State, prefix: str) -> None:
+    if (behind := state.pop(prefix + _behind(name), None)) is not None:
+        state[prefix + name] = _steps(module)[name][0](behind).detach()
+
+
+def _load(name: str, module: nn.Module, state: State, prefix: str, _: Loading) -> None:
+    if (plain := state.pop(prefix + name, None)) is not None:
+        state[prefix + _behind(name)] = _steps(module)[name][0].restored(plain)
+
+
+def _saving(save: Save, module: nn.Module, state: State, prefix: str, _: object) -> None:
+    save(module, state, prefix)
+
+
+def _loading(load: Load, module: nn.Module, state: State, prefix: str, *torch_s: Any) -> None:
+    _, strict, missing, _, errors = torch_s  # metadata, strict, missing names, unexpected names, errors
+    load(module, state, prefix, Loading(strict, missing, errors))
