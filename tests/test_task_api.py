@@ -60,7 +60,7 @@ def test_a_failure_inside_the_task_names_function_file_and_line() -> None:
         raise ZeroDivisionError("no steps")
 
     task.train = train  # type: ignore[method-assign]
-    words = r"Bare: train\(model\) failed in .*test_contract.py, line \d+: ZeroDivisionError: no steps"
+    words = r"Bare: train\(model\) failed in .*test_task_api.py, line \d+: ZeroDivisionError: no steps"
     with pytest.raises(TaskError, match=words):
         task_api.train(task, Bare().model())
 

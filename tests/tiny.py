@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zeroskip import task_api
 from zeroskip.data import Split
 from zeroskip.tasks import training
 
@@ -36,11 +37,12 @@ class Tiny:
 
     def train(self, model: nn.Module, *, epochs: int = 4, **keywords: Any) -> None:
         self.calls.append({"epochs": epochs, **keywords})
-        own: dict[str, Any] = {"learning_rate": 0.01, "loss": self.loss}
-        training.fit(model, TRAIN, epochs=epochs, batch_size=50, **{**own, **keywords})
+        recipe = training.TrainingRecipe(epochs=epochs, batch_size=50, learning_rate=0.01, loss=self.loss)
+        hooks = {name: keywords.pop(name, None) for name in ("on_step", "resume", "on_epoch")}
+        training.fit(model, training.in_memory(TRAIN), replace(recipe, **keywords), **hooks)
 
     @property
-    def loss(self) -> training.Loss:
+    def loss(self) -> task_api.Loss:
         return training.cross_entropy()
 
     def evaluate(self, model: nn.Module, split: str = "validation") -> float:

@@ -15,20 +15,31 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import random
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.optim import Optimizer
 
 from zeroskip import files, thresholds
+from zeroskip.concepts import TrainState
 from zeroskip.errors import ModelError, RecipeError, TaskError, ZeroskipError
 
 FUNCTIONS = ("model", "train", "evaluate", "batch")
+
+Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+"""(model, inputs, targets) -> the number that a training makes small."""
+OnStep = Callable[[int, int, Optimizer], None]
+"""Called as (step, steps, optimizer) after each backward and before the update."""
+OnEpoch = Callable[[int, int, TrainState], None]
+"""Called as (epochs done, epochs, state to continue from)."""
 
 
 class Task(Protocol):
@@ -148,6 +159,18 @@ def train(task: Task, model: nn.Module, **keywords: Any) -> None:
         task.train(model, **taken)
 
 
+def seed_all(seed: int) -> None:
+    """Start the random numbers of Python, numpy and torch, whichever a task draws from.
+
+    >>> seed_all(0)
+    >>> float(torch.rand(1))
+    0.496...
+    """
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def batches(task: Task) -> Iterator[Tensor]:
     """Batches of inputs over the task's data set, or its one `batch()`.
 
@@ -214,8 +237,8 @@ def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
         try:
             thresholds.load_(made, weights)
         except (RuntimeError, RecipeError) as fact:
-            told = " ".join(str(fact).split())[:300]
-            raise ModelError(f"these weights do not fit the network of {name(task)}: {told}") from None
+            reason = " ".join(str(fact).split())[:300]
+            raise ModelError(f"these weights do not fit the network of {name(task)}: {reason}") from None
     check_finite(made)
     return made.eval()
 

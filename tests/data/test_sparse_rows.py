@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from zeroskip.data.sparse_rows import Rows
+from zeroskip.data.sparse_rows import SparseRows
 
 
-def compressed(dense: Tensor) -> Rows:
+def compressed(dense: Tensor) -> SparseRows:
     row, columns = dense.nonzero(as_tuple=True)
     offsets = torch.cat(
         [torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=len(dense)).cumsum(0)]
     )
-    return Rows(offsets, columns, dense[row, columns], dense.shape[1])
+    return SparseRows(offsets, columns, dense[row, columns], dense.shape[1])
 
 
 @st.composite

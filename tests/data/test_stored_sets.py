@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.feature_selection import mutual_info_classif
 
 from zeroskip.data import cifar10, forest, npz, word_counts
-from zeroskip.data.sparse_rows import Rows
+from zeroskip.data.sparse_rows import SparseRows
 from zeroskip.errors import DataError
 
 Arrays = dict[str, Any]
@@ -186,7 +186,7 @@ def test_gains_are_those_of_scikit_learn_on_random_documents_of_three_classes() 
     present, labels = torch.rand(80, 12) < 0.4, torch.randint(3, (80,))
     row, columns = present.nonzero(as_tuple=True)
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=80).cumsum(0)])
-    made = word_counts.Documents(Rows(offsets, columns, torch.ones(len(row)), 12), labels)
+    made = word_counts.Documents(SparseRows(offsets, columns, torch.ones(len(row)), 12), labels)
     ratios = []
     for one in range(3):
         share = float((labels == one).double().mean())
@@ -200,7 +200,7 @@ def test_gains_are_those_of_scikit_learn_on_random_documents_of_three_classes() 
 
 def test_weights_and_lengths_by_hand_and_a_document_without_words_stays_zero() -> None:
     """Counts (3, 1) and none, weights (1, 2): log 4 and 2 log 2 are equal, so each is 10 / sqrt 2."""
-    rows = Rows(torch.tensor([0, 2, 2]), torch.tensor([0, 1]), torch.tensor([3.0, 1.0]), 2)
+    rows = SparseRows(torch.tensor([0, 2, 2]), torch.tensor([0, 1]), torch.tensor([3.0, 1.0]), 2)
     dense = word_counts.weighted(rows, torch.tensor([1.0, 2.0]))[:]
     assert dense.tolist() == [pytest.approx([10 / 2**0.5] * 2), [0, 0]]
 

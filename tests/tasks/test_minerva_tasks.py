@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zeroskip import task_api, tasks
 from zeroskip.data import Split, Splits
-from zeroskip.data.sparse_rows import Rows
+from zeroskip.data.sparse_rows import SparseRows
 from zeroskip.models import MLP
 from zeroskip.papers.minerva.published import TABLE1
 from zeroskip.tasks import training
@@ -94,7 +94,7 @@ def test_training_and_error_on_rows_of_non_zeros_are_those_on_the_dense_tensor()
     inputs = TRAIN.inputs.masked_fill(TRAIN.inputs < 0.5, 0.0)
     row, columns = inputs.nonzero(as_tuple=True)
     offsets = torch.cat([torch.zeros(1, dtype=torch.long), torch.bincount(row, minlength=200).cumsum(0)])
-    compressed = cast(Tensor, Rows(offsets, columns, inputs[row, columns], 8))
+    compressed = cast(Tensor, SparseRows(offsets, columns, inputs[row, columns], 8))
     trained = []
     for one in (inputs, compressed):
         split = Split(one, TRAIN.targets)

@@ -103,7 +103,7 @@ def test_a_shift_moves_whole_images_by_at_most_1_pixel_and_lets_zeros_in() -> No
 
 
 def test_bfloat16_training_ends_near_float32_and_leaves_float32_weights() -> None:
-    def trained(precision: training.Precision) -> nn.Module:
+    def trained(precision: training.TrainingPrecision) -> nn.Module:
         torch.manual_seed(0)
         model = Tiny().model()
         Tiny().train(model, epochs=10, precision=precision)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 
 import torch
-from sklearn.datasets import load_digits
 
 from zeroskip.data.splits import Split, Splits, hold_out
 
@@ -23,6 +22,8 @@ def load() -> Splits:
     >>> load().counts
     {'train': 1077, 'validation': 360, 'test': 360}
     """
+    from sklearn.datasets import load_digits  # a second to import
+
     pixels, labels = load_digits(return_X_y=True)
     inputs = torch.from_numpy(pixels).float().reshape(-1, 1, 8, 8) / 16  # pixels are 0..16
     whole = Split(inputs, torch.from_numpy(labels).long())

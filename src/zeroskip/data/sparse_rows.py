@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Rows:
+class SparseRows:
     """A matrix (count, width) as compressed rows; an index gives the dense float32 rows, as a tensor would.
 
     offsets  (count + 1,) int64: row i is entries offsets[i] .. offsets[i + 1] of the two below
@@ -43,11 +43,11 @@ class Rows:
         lengths = self.offsets[1:] - self.offsets[:-1]
         return torch.repeat_interleave(torch.arange(len(self), device=lengths.device), lengths)
 
-    def take(self, rows: Tensor) -> Rows:
+    def take(self, rows: Tensor) -> SparseRows:
         """Those rows, in that order, still compressed."""
         begins = self.offsets[rows]
         offsets = torch.cat([begins.new_zeros(1), (self.offsets[rows + 1] - begins).cumsum(0)])
-        made = Rows(offsets, self.columns[:0], self.values[:0], self.width)
+        made = SparseRows(offsets, self.columns[:0], self.values[:0], self.width)
         places = (begins - offsets[:-1])[made.rows] + torch.arange(int(offsets[-1]), device=rows.device)
         return replace(made, columns=self.columns[places], values=self.values[places])
 
@@ -55,7 +55,7 @@ class Rows:
         """Dense batches of at most `size` rows, in order."""
         return (self[begin : begin + size] for begin in range(0, len(self), size))
 
-    def to(self, device: torch.device) -> Rows:
+    def to(self, device: torch.device) -> SparseRows:
         """The same rows on `device`."""
         moved = {name: getattr(self, name).to(device) for name in ("offsets", "columns", "values")}
         return replace(self, **moved)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from zeroskip.errors import DataError
@@ -45,6 +44,8 @@ def hold_out(whole: Split, count: int) -> tuple[Split, Split]:
     >>> [len(part) for part in hold_out(whole, 360)]
     [1437, 360]
     """
+    from sklearn.model_selection import train_test_split  # a second to import
+
     # sklearn with an integer seed promises the same shuffle on every platform and version.
     rest, held = train_test_split(
         np.arange(len(whole)), test_size=count, stratify=whole.targets.numpy(), random_state=0

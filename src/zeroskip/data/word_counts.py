@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.data import npz
-from zeroskip.data.sparse_rows import Rows
+from zeroskip.data.sparse_rows import SparseRows
 from zeroskip.data.splits import Split, Splits, data_folder
 
 EVERY = 5
@@ -62,7 +62,7 @@ def newsgroups(folder: str | Path | None = None) -> Splits:
 class Documents:
     """Word counts of documents, and their classes."""
 
-    counts: Rows
+    counts: SparseRows
     labels: Tensor
 
     def take(self, which: Tensor) -> Documents:
@@ -110,7 +110,7 @@ def gain_ratio(documents: Documents, classes: int) -> Tensor:
     return (gain / entropy).nan_to_num(0.0).amax(1).clamp(0.0, 1.0).float()
 
 
-def weighted(counts: Rows, weights: Tensor) -> Rows:
+def weighted(counts: SparseRows, weights: Tensor) -> SparseRows:
     """log(1 + count) x the word's weight, every document scaled to length `LENGTH`; one without words stays 0.
 
     >>> weighted(counts, weights)[:1].norm()
@@ -132,7 +132,7 @@ def _load(path: Path) -> Splits:
     return Splits(*(_split(weighted(one.counts, weights), one.labels) for one in three))
 
 
-def _split(inputs: Rows, targets: Tensor) -> Split:
+def _split(inputs: SparseRows, targets: Tensor) -> Split:
     # All that is asked of inputs is an index, `split` and `to`; rows have them, and are a hundredth of the tensor.
     return Split(cast(Tensor, inputs), targets)
 
@@ -158,7 +158,7 @@ def _documents(path: Path, part: str, arrays: dict[str, np.ndarray], width: int,
         path, bool((labels < classes).all() and (labels >= 0).all()), f"{part} has labels beyond {classes}"
     )
     values = torch.from_numpy(counts.astype(np.float32))
-    made = Rows(torch.from_numpy(offsets), torch.from_numpy(columns), values, width)
+    made = SparseRows(torch.from_numpy(offsets), torch.from_numpy(columns), values, width)
     once = len(torch.unique(made.rows * width + made.columns)) == len(columns)
     npz.check(path, once, f"{part} counts a word twice in one document")
     return Documents(made, torch.from_numpy(labels.astype(np.int64)))

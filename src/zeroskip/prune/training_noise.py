@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import nn
 
 from zeroskip import task_api
@@ -65,9 +62,7 @@ def noise(task: task_api.Task, *, seeds: int = 5, progress: Progress = silent) -
 
 
 def _trained(task: task_api.Task, seed: int) -> nn.Module:
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    task_api.seed_all(seed)
     model = task_api.model(task)
     task_api.train(task, model)
     task_api.check_finite(model)

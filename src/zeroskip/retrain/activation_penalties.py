@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
+from zeroskip.task_api import OnStep
 from zeroskip.thresholds import held, hold_
-
-OnStep = Callable[[int, int, Optimizer], None]
 
 _RELUS = frozenset(
     ["relu", "relu_", "relu6", "threshold", "_threshold", "threshold_", "hardtanh", "hardtanh_"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -13,11 +13,10 @@ from zeroskip import prune
 from zeroskip.concepts import Round
 from zeroskip.errors import RecipeError
 from zeroskip.patterns import parse
+from zeroskip.task_api import OnStep
 
 EVERY = 50
 """Steps between two looks at the masks (Zhu and Gupta 2017 find 100 to 1000 equally good; MNIST runs are short)."""
-
-OnStep = Callable[[int, int, Optimizer], None]
 
 
 def growing(model: nn.Module, one: Round) -> OnStep:

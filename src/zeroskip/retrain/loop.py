@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -13,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -251,9 +249,7 @@ def train(
             run_folder.keep_unfinished(folder, stage, state)
 
     # Seeding each training by itself makes a resumed run equal an uninterrupted one, for any task.
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    task_api.seed_all(seed)
     resume = run_folder.unfinished(folder, stage) if folder is not None else None
     progress(stage, 0, 1)
     task_api.train(task, model, resume=resume, on_epoch=on_epoch, **keywords)

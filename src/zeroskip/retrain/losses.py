@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -12,18 +12,17 @@ from torch import Tensor, nn
 from zeroskip import prune
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.retrain.activation_penalties import ReluOutputs, activation_hoyer, activation_l1
+from zeroskip.task_api import Loss
 
 ACTIVATIONS = {"activation_l1": activation_l1, "activation_hoyer": activation_hoyer}
 PENALTY = dict.fromkeys(("l1", "l2", *ACTIVATIONS), (0.0, math.inf))
 TEACHER = {"weight": (0.0, 1.0), "temperature": (0.1, 100.0)}
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
 
 def penalized(loss: Loss, penalty: Mapping[str, float]) -> Loss:
     """`loss` + l1 x sum |w| + l2 / 2 x sum w^2 over the weights of linear and convolution layers, the regularisers
     of Han et al. 2015, section 3.1, + activation_l1 and activation_hoyer times the functions of these names in
-    `retrain.activations`, summed over what all ReLUs give. Raises RecipeError for other names.
+    `retrain.activation_penalties`, summed over what all ReLUs give. Raises RecipeError for other names.
 
     >>> penalized(task.loss, {"l1": 1e-5})(model, inputs, targets).shape
     torch.Size([])

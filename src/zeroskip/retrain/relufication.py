@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from zeroskip import prune
 from zeroskip.errors import ModelError, TaskError
-from zeroskip.retrain.activation_penalties import OnStep
+from zeroskip.task_api import OnStep
 
 
 class _Blend(nn.Module):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from zeroskip.concepts import TrainState
 from zeroskip.data import Splits
+from zeroskip.task_api import Loss, OnEpoch, OnStep
 from zeroskip.tasks import training
 
 
@@ -24,7 +25,7 @@ class Classification:
     input_dropout  share of the values of a training input that become 0
     shift          training images move by up to this many pixels;  mirror  half of them are turned left to right
     l1, l2         of the weights, added to the loss as in `training.regularized`
-    precision      of the training's products, as in `training.fit`; evaluation is always float32
+    precision      of the training's products, as in `training.TrainingRecipe`; evaluation is always float32
     """
 
     name: str
@@ -41,30 +42,46 @@ class Classification:
     mirror: bool = False
     l1: float = 0.0
     l2: float = 0.0
-    precision: training.Precision = "32-true"
+    precision: training.TrainingPrecision = "32-true"
 
     def model(self) -> nn.Module:
         """A fresh, untrained network; its initial weights follow torch's seed."""
         return self.network()
 
-    def train(self, model: nn.Module, **keywords: Any) -> None:
-        """Train in place; `keywords` are those of `training.fit`, by default the task's own.
+    def train(
+        self,
+        model: nn.Module,
+        *,
+        on_step: OnStep | None = None,
+        resume: TrainState | None = None,
+        on_epoch: OnEpoch | None = None,
+        **changes: Any,
+    ) -> None:
+        """Train in place; `changes` of the task's own `training.TrainingRecipe`, such as epochs=5.
 
-        >>> digits.train(model, epochs=5)
+        >>> steps = []
+        >>> digits.train(digits.model(), epochs=1, on_step=lambda step, count, optimizer: steps.append(step))
+        >>> len(steps)  # 1,077 examples in batches of 32
+        34
         """
-        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "loss", "precision")
-        own: dict[str, Any] = {name: getattr(self, name) for name in names}
-        own["augment"] = partial(
-            training.jittered,
-            noise=self.input_noise,
-            drop=self.input_dropout,
-            shift=self.shift,
-            mirror=self.mirror,
+        own = training.TrainingRecipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            loss=self.loss,
+            weight_decay=self.weight_decay,
+            precision=self.precision,
         )
-        training.fit(model, self.splits().train, **{**own, **keywords})
+        data = training.in_memory(self.splits().train, self._augmented)
+        training.fit(model, data, replace(own, **changes), on_step=on_step, resume=resume, on_epoch=on_epoch)
+
+    def _augmented(self, inputs: Tensor) -> Tensor:
+        return training.jittered(
+            inputs, noise=self.input_noise, drop=self.input_dropout, shift=self.shift, mirror=self.mirror
+        )
 
     @property
-    def loss(self) -> training.Loss:
+    def loss(self) -> Loss:
         """What `train` minimises: (model, inputs, targets) -> a number."""
         loss = training.cross_entropy(label_smoothing=self.label_smoothing)
         return training.regularized(loss, l1=self.l1, l2=self.l2)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from zeroskip.concepts import TrainState
 from zeroskip.data import imagenet
 from zeroskip.data.imagenet import Pictures, Preprocess
+from zeroskip.task_api import Loss, OnEpoch, OnStep
 from zeroskip.tasks import training
+from zeroskip.tasks.training import Rate
 
-Rate = Callable[[int], float]
 MOMENTUM = 0.9
 EXAMPLES = 16  # in batch(): enough to see zeros at work, few enough to time VGG-16 on a small machine
 
@@ -61,17 +60,31 @@ class ImageNet:
         """A fresh, untrained network; its initial weights follow torch's seed."""
         return self.network()
 
-    def train(self, model: nn.Module, **keywords: Any) -> None:
-        """Train in place; `keywords` are those of `fit`, by default the task's own.
-
-        >>> alexnet.train(model, epochs=5)
-        """
-        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "schedule", "loss")
-        own: dict[str, Any] = {name: getattr(self, name) for name in names}
-        fit(model, imagenet.load()["train"], self.preprocess, **{**own, **keywords})
+    def train(
+        self,
+        model: nn.Module,
+        *,
+        on_step: OnStep | None = None,
+        resume: TrainState | None = None,
+        on_epoch: OnEpoch | None = None,
+        **changes: Any,
+    ) -> None:
+        """Train in place; `changes` of the task's own `training.TrainingRecipe`, such as epochs=5."""
+        own = training.TrainingRecipe(
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            loss=self.loss,
+            weight_decay=self.weight_decay,
+            schedule=self.schedule,
+            optimizer=sgd,
+            layout=torch.preserve_format,
+        )
+        data = from_files(imagenet.load()["train"], self.preprocess)
+        training.fit(model, data, replace(own, **changes), on_step=on_step, resume=resume, on_epoch=on_epoch)
 
     @property
-    def loss(self) -> training.Loss:
+    def loss(self) -> Loss:
         """What `train` minimises: (model, inputs, targets) -> a number."""
         return training.cross_entropy()
 
@@ -108,48 +121,23 @@ class ImageNet:
         return {name: len(pictures) for name, pictures in imagenet.load().items()}
 
 
-def fit(
-    model: nn.Module,
-    pictures: Pictures,
-    preprocess: Preprocess,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: Rate | float,
-    schedule: Callable[[float, int], Rate] = staircase,
-    weight_decay: float = 0.0,
-    loss: training.Loss,
-    on_step: Callable[[int, int, Optimizer], None] | None = None,
-    resume: TrainState | None = None,
-    on_epoch: Callable[[int, int, TrainState], None] | None = None,
-) -> None:
-    """Train `model` in place by stochastic gradient descent with momentum, on pictures read as they are needed.
+def sgd(parameters: list[nn.Parameter], weight_decay: float) -> Optimizer:
+    """Stochastic gradient descent with momentum; the decay is part of the gradient, as the papers have it.
 
-    Keywords as for `training.fit`, but `weight_decay` is part of the gradient, as the papers have it.
-
-    >>> fit(model, pictures, CAFFE, epochs=90, batch_size=256, learning_rate=0.01, loss=cross_entropy())
+    >>> sgd([model.fc1.weight], 0.1).defaults["momentum"]
+    0.9
     """
-    fabric = Fabric(accelerator="auto", devices=1)
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = SGD(learning, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
-    wrapped, optimizer = fabric.setup(model, optimizer)
-    start = training._restore(model, optimizer, resume) if resume else 0
-    batches_per_epoch = math.ceil(len(pictures) / batch_size)
-    steps = epochs * batches_per_epoch
-    rate = learning_rate if callable(learning_rate) else schedule(learning_rate, steps)
-    model.train()
-    for epoch in range(start, epochs):
-        batches = imagenet.batches(pictures, preprocess, size=batch_size, training=True)
-        for step, (inputs, targets) in enumerate(batches, epoch * batches_per_epoch):
-            optimizer.param_groups[0]["lr"] = rate(step)
-            optimizer.zero_grad()
-            fabric.backward(loss(wrapped, inputs.to(fabric.device), targets.to(fabric.device)))
-            if on_step is not None:
-                on_step(step, steps, optimizer)
-            optimizer.step()
-        if on_epoch is not None:
-            on_epoch(epoch + 1, epochs, training._state(model, optimizer, epoch + 1))
-    model.eval().cpu()
+    return SGD(parameters, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
+
+
+def from_files(pictures: Pictures, preprocess: Preprocess) -> training.TrainingData:
+    """Pictures to learn from, read as they are needed."""
+
+    def epoch(size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        for inputs, targets in imagenet.batches(pictures, preprocess, size=size, training=True):
+            yield inputs.to(device), targets.to(device)
+
+    return training.TrainingData(len(pictures), epoch)
 
 
 @torch.inference_mode()

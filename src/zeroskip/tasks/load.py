@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from zeroskip import tasks
 from zeroskip.errors import TaskError
 from zeroskip.task_api import FUNCTIONS, Task
+from zeroskip.tasks.built_in import BUILT_IN
 
 
 def load(word: str) -> Task:
@@ -20,14 +20,14 @@ def load(word: str) -> Task:
     >>> load("digits").name
     'digits'
     """
-    built_in = {task.name: task for task in tasks.BUILT_IN}
+    built_in = {task.name: task for task in BUILT_IN}
     if word in built_in:
         return built_in[word]
     path = Path(word)
     if not path.is_file():
         raise TaskError(
             f'there is no task "{word}". Use one of {", ".join(built_in)}, or the path of a Python file '
-            f"with {', '.join(f'{one}()' for one in FUNCTIONS)}."
+            f"with {', '.join(f'{name}()' for name in FUNCTIONS)}."
         )
     return check(run_file(path), word)
 
@@ -38,10 +38,10 @@ def check(module: ModuleType, word: str) -> Task:
     >>> check(my_task, "my_task.py")
     <module 'my_task'>
     """
-    missing = [one for one in FUNCTIONS if not callable(getattr(module, one, None))]
+    missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
     if missing:
         raise TaskError(
-            f"{word} has no {' and no '.join(f'{one}()' for one in missing)}. A task needs model(), "
+            f"{word} has no {' and no '.join(f'{name}()' for name in missing)}. A task needs model(), "
             f"train(model), evaluate(model) and batch(); see examples/."
         )
     return module

@@ -17,13 +17,12 @@ from zeroskip.models.lenet import caffe_names
 from zeroskip.models.mlp import MLP
 from zeroskip.models.resnet import cifar_names
 
-Weights = dict[str, Tensor]
 Pairs = Iterable[tuple[Tensor, Tensor]]
 BATCH = 250
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedNetwork:
     """A trained network: its file in weights/, how to build it and read it, and the inputs to count zeros on.
 
     batches  folder of data sets -> pairs (inputs, classes)
@@ -32,7 +31,7 @@ class Published:
 
     file: str
     build: Callable[[], nn.Module]
-    read: Callable[[Path], Weights]
+    read: Callable[[Path], dict[str, Tensor]]
     batches: Callable[[Path], Pairs]
     data: str
 
@@ -43,9 +42,9 @@ def trained(name: str, folder: str | Path) -> nn.Module:
     >>> trained("ResNet-20", "/data")
     Sequential(...)
     """
-    one = NETWORKS[name]
-    model = one.build()
-    model.load_state_dict(one.read(Path(folder) / "weights" / one.file))
+    network = NETWORKS[name]
+    model = network.build()
+    model.load_state_dict(network.read(Path(folder) / "weights" / network.file))
     return model.eval()
 
 
@@ -66,7 +65,7 @@ def _pictures(folder: Path) -> Pairs:
     return imagenet.batches(test, imagenet.CAFFE)
 
 
-def _numbered(weights: Mapping[str, Tensor]) -> Weights:
+def _numbered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A network of layers.0, layers.2, ... (ReLUs between) under the names of `MLP`: fc1, fc2, ..."""
     parts = [name.split(".") for name in weights]
     return {f"fc{int(i) // 2 + 1}.{kind}": weights[f"layers.{i}.{kind}"] for _, i, kind in parts}
@@ -77,27 +76,27 @@ _MNIST = "MNIST, test set"
 _lossless = lambda folder: _parts(cifar10.lossless("test", folder))
 
 NETWORKS = {
-    "LeNet-5": Published(
+    "LeNet-5": PublishedNetwork(
         "lenet5_caffe_mnist.safetensors", partial(LeNet5, rectified=False),
         lambda path: caffe_names(run_folder.load_tensors(path)), partial(_digits, scale=255 / 256), _MNIST,
     ),
-    "MLP 2x256": Published(
+    "MLP 2x256": PublishedNetwork(
         "mnist_fc_256x2.onnx", partial(MLP, 784, (256, 256, 10)),
         lambda path: _numbered(onnx_weights.read(path)), _digits, _MNIST,
     ),
-    "MLP 4x256": Published(
+    "MLP 4x256": PublishedNetwork(
         "mnist_fc_256x4.onnx", partial(MLP, 784, (256, 256, 256, 256, 10)),
         lambda path: _numbered(onnx_weights.read(path)), _digits, _MNIST,
     ),
-    "ResNet-20": Published(
+    "ResNet-20": PublishedNetwork(
         "resnet20_cifar10.safetensors", partial(resnet20, option="A"),
         lambda path: cifar_names(run_folder.load_tensors(path)), _lossless, _CIFAR,
     ),
-    "ResNet-56": Published(
+    "ResNet-56": PublishedNetwork(
         "resnet56_cifar10.safetensors", partial(resnet56, option="A"),
         lambda path: cifar_names(run_folder.load_tensors(path)), _lossless, _CIFAR,
     ),
-    "SqueezeNet": Published(
+    "SqueezeNet": PublishedNetwork(
         "squeezenet_v10_deep_compression.safetensors", SqueezeNet10, run_folder.load_tensors, _pictures,
         "ImageNet, a picture of every class that the folder holds",
     ),

@@ -1,23 +1,27 @@
-"""The one training loop of the built-in tasks: Adam with decoupled decay, a cosine learning rate, Fabric."""
+"""The training loop of the built-in tasks, and what it is made of: losses, augmentation, learning rates."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning_fabric import Fabric
-from lightning_fabric.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from zeroskip.concepts import TrainState
 from zeroskip.data import Split
+from zeroskip.task_api import Loss, OnEpoch, OnStep
 
-Precision = Literal["32-true", "bf16-mixed"]
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+TrainingPrecision = Literal["32-true", "bf16-mixed"]
+Rate = Callable[[int], float]
+"""Step -> learning rate."""
 
 
 def cross_entropy(*, label_smoothing: float = 0.0) -> Loss:
@@ -85,7 +89,7 @@ def jittered(
     return inputs + noise * torch.randn_like(inputs) if noise else inputs
 
 
-def cosine(peak: float, steps: int) -> Callable[[int], float]:
+def cosine(peak: float, steps: int) -> Rate:
     """Learning rate that falls from `peak` to 0 along half a cosine.
 
     >>> cosine(0.1, 100)(50)
@@ -94,55 +98,105 @@ def cosine(peak: float, steps: int) -> Callable[[int], float]:
     return lambda step: peak * (1 + math.cos(math.pi * step / steps)) / 2
 
 
+def adamw(parameters: list[nn.Parameter], weight_decay: float) -> Optimizer:
+    """Adam with decoupled decay: weight *= 1 - learning rate x decay at each step.
+
+    >>> type(adamw([model.fc1.weight], 0.1)).__name__
+    'AdamW'
+    """
+    return AdamW(parameters, weight_decay=weight_decay, fused=True)
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How a network is trained.
+
+    learning_rate  a number: the peak of `schedule`; a function: step -> rate
+    schedule       (peak, steps) -> step -> rate
+    optimizer      (parameters, weight decay) -> optimizer
+    precision      "bf16-mixed": products in bfloat16, weights and sums in float32
+    layout         of the network in memory: convolutions train 1.4x faster channels last, linear layers do not mind
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: Rate | float
+    loss: Loss
+    weight_decay: float = 0.0
+    schedule: Callable[[float, int], Rate] = cosine
+    optimizer: Callable[[list[nn.Parameter], float], Optimizer] = adamw
+    precision: TrainingPrecision = "32-true"
+    layout: torch.memory_format = torch.channels_last
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Examples to learn from.
+
+    batches  (batch size, device) -> the (inputs, targets) of one epoch, in a new random order at each call
+    """
+
+    count: int
+    batches: Callable[[int, torch.device], Iterator[tuple[Tensor, Tensor]]]
+
+
+def in_memory(data: Split, augment: Callable[[Tensor], Tensor] | None = None) -> TrainingData:
+    """The examples of `data`; `augment` is what happens to the inputs of each step.
+
+    >>> data = in_memory(Split(torch.randn(10, 6), torch.zeros(10, dtype=torch.long)))
+    >>> [len(inputs) for inputs, _ in data.batches(4, torch.device("cpu"))]
+    [4, 4, 2]
+    """
+
+    def epoch(size: int, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+        inputs, targets = data.inputs.to(device), data.targets.to(device)
+        for index in torch.randperm(len(data)).split(size):
+            yield augment(inputs[index]) if augment else inputs[index], targets[index]
+
+    return TrainingData(len(data), epoch)
+
+
 def fit(
     model: nn.Module,
-    data: Split,
+    data: TrainingData,
+    recipe: TrainingRecipe,
     *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: Callable[[int], float] | float,
-    weight_decay: float = 0.0,
-    loss: Loss,
-    augment: Callable[[Tensor], Tensor] | None = None,
-    precision: Precision = "32-true",
-    on_step: Callable[[int, int, Optimizer], None] | None = None,
+    on_step: OnStep | None = None,
     resume: TrainState | None = None,
-    on_epoch: Callable[[int, int, TrainState], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
     """Train `model` in place on `data`; repeatable on one machine for a given torch seed.
 
-    learning_rate  a number: the peak of a cosine that ends at 0; a function: step -> rate
-    weight_decay   decoupled (AdamW), per step: weight *= 1 - learning rate x decay
-    augment        what happens to the inputs of each step
-    precision      "bf16-mixed": products in bfloat16, weights and sums in float32
-    on_step        called as (step, steps, optimizer) after backward and before the update
-    on_epoch       called as (epochs done, epochs, state); that state given as `resume` continues from there
+    on_step   called as (step, steps, optimizer) after backward and before the update
+    on_epoch  called as (epochs done, epochs, state); that state given as `resume` continues from there
 
-    >>> fit(model, data, epochs=5, batch_size=32, learning_rate=1e-3, loss=cross_entropy())
+    >>> data = in_memory(Split(torch.randn(10, 6), torch.zeros(10, dtype=torch.long)))
+    >>> fit(model, data, TrainingRecipe(epochs=50, batch_size=5, learning_rate=0.1, loss=cross_entropy()))
+    >>> model(x).argmax(1)
+    tensor([0, 0, 0])
     """
-    fabric = _fabric(precision)
+    fabric = _fabric(recipe.precision)
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = AdamW(learning, weight_decay=weight_decay, fused=True)
-    # Convolutions train 1.4x faster in this layout; linear layers do not mind.
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = recipe.optimizer(learning, recipe.weight_decay)
+    model.to(memory_format=recipe.layout)  # type: ignore[call-overload]
     wrapped, optimizer = fabric.setup(model, optimizer)
     start = _restore(model, optimizer, resume) if resume else 0
-    inputs, targets = data.inputs.to(fabric.device), data.targets.to(fabric.device)
-    batches_per_epoch = math.ceil(len(data) / batch_size)
-    steps = epochs * batches_per_epoch
-    rate = learning_rate if callable(learning_rate) else cosine(learning_rate, steps)
+    per_epoch = math.ceil(data.count / recipe.batch_size)
+    steps = recipe.epochs * per_epoch
+    given = recipe.learning_rate
+    rate = given if callable(given) else recipe.schedule(given, steps)
     model.train()
-    for epoch in range(start, epochs):
-        for step, index in enumerate(_shuffled(len(data), batch_size), epoch * batches_per_epoch):
+    for epoch in range(start, recipe.epochs):
+        batches = data.batches(recipe.batch_size, fabric.device)
+        for step, (inputs, targets) in enumerate(batches, epoch * per_epoch):
             optimizer.param_groups[0]["lr"] = rate(step)
             optimizer.zero_grad()
-            seen = augment(inputs[index]) if augment else inputs[index]
-            fabric.backward(loss(wrapped, seen, targets[index]))
+            fabric.backward(recipe.loss(wrapped, inputs, targets))
             if on_step is not None:
                 on_step(step, steps, optimizer)
             optimizer.step()
         if on_epoch is not None:
-            on_epoch(epoch + 1, epochs, _state(model, optimizer, epoch + 1))
+            on_epoch(epoch + 1, recipe.epochs, _state(model, optimizer, epoch + 1))
     model.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
@@ -170,16 +224,15 @@ def batches(data: Split, size: int = 512) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(data.inputs.split(size), data.targets.split(size), strict=True)
 
 
-def _fabric(precision: Precision) -> Fabric:
+def _fabric(precision: TrainingPrecision) -> Fabric:
     """One device; given as an object, the precision is not announced on the terminal at every training."""
+    from lightning_fabric import Fabric  # a second to import
+    from lightning_fabric.plugins import MixedPrecision
+
     if precision == "32-true":
         return Fabric(accelerator="auto", devices=1)
     device = Fabric(accelerator="auto", devices=1).device.type
     return Fabric(accelerator=device, devices=1, plugins=MixedPrecision(precision, device))
-
-
-def _shuffled(count: int, size: int) -> tuple[Tensor, ...]:
-    return torch.randperm(count).split(size)
 
 
 def _state(model: nn.Module, optimizer: Optimizer, epoch: int) -> TrainState:
