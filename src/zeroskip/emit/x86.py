@@ -37,6 +37,27 @@ class Code:
         return self.rows[np.arange(self.rows.shape[1]) < self.lengths[:, None]].tobytes()
 
 
+@dataclass(frozen=True)
+class Evex:
+    """The form of an instruction on 512-bit vectors, in the terms of Intel's manual.
+
+    map        of opcodes (mmm): 1 0F, 2 0F38, 5 and 6 those of AVX512-FP16
+    prefix     pp: 0 none, 1 66, 3 F2
+    wide       W
+    broadcast  b: the memory operand is one number for all lanes
+    masked     lanes outside k1 become 0
+    unit       bytes in whose steps an offset of 8 bits counts (disp8*N)
+    """
+
+    opcode: int
+    map: int = 1
+    prefix: int = 0
+    wide: int = 0
+    broadcast: int = 0
+    masked: bool = False
+    unit: int = 64
+
+
 def join(*codes: Code) -> Code:
     """The instructions of several codes, one after the other.
 
@@ -52,7 +73,7 @@ def load(register: Ints, base: Ints, offset: Ints) -> Code:
     >>> load(0, RDI, 64).bytes().hex()
     '62f17c48104701'
     """
-    return _memory(0x10, register, 0, base, offset, 64, field=1)
+    return _memory(Evex(0x10), register, 0, base, offset)
 
 
 def store(register: Ints, base: Ints, offset: Ints) -> Code:
@@ -61,64 +82,64 @@ def store(register: Ints, base: Ints, offset: Ints) -> Code:
     >>> store(0, RDI, 64).bytes().hex()
     '62f17c48114701'
     """
-    return _memory(0x11, register, 0, base, offset, 64, field=1)
+    return _memory(Evex(0x11), register, 0, base, offset)
 
 
-def broadcast(register: Ints, base: Ints, offset: Ints, *, half: bool = False) -> Code:
-    """vbroadcastss zmm, [base + offset], or vpbroadcastw for halves: one number in every lane.
+def broadcast(register: Ints, base: Ints, offset: Ints, *, size: int = 4) -> Code:
+    """vbroadcastss zmm, [base + offset], or vpbroadcastw: one number in every lane.
 
     >>> broadcast(1, RSI, 4).bytes().hex()
     '62f27d48184e01'
     """
-    opcode, size = (0x79, 2) if half else (0x18, 4)
-    return _memory(opcode, register, 0, base, offset, size, field=2, prefix=1)
+    form = Evex(0x79 if size == 2 else 0x18, map=2, prefix=1, unit=size)
+    return _memory(form, register, 0, base, offset)
 
 
-def multiply_add(total: Ints, x: Ints, base: Ints, offset: Ints, *, half: bool = False) -> Code:
+def multiply_add(total: Ints, x: Ints, base: Ints, offset: Ints, *, size: int = 4) -> Code:
     """vfmadd231ps total, x, [base + offset]{1to16}, or vfmadd231ph {1to32}: total += x x one number in memory.
 
     >>> multiply_add(2, 28, RSI, -8).bytes().hex()
     '62f21d50b856fe'
     """
-    return _memory(0xB8, total, x, base, offset, 2 if half else 4, field=6 if half else 2, prefix=1, single=1)
+    form = Evex(0xB8, map=6 if size == 2 else 2, prefix=1, broadcast=1, unit=size)
+    return _memory(form, total, x, base, offset)
 
 
-def add(total: Ints, base: Ints, offset: Ints, *, half: bool = False) -> Code:
+def add(total: Ints, base: Ints, offset: Ints, *, size: int = 4) -> Code:
     """vaddps total, total, [base + offset], or vaddph.
 
     >>> add(3, R8, 128).bytes().hex()
     '62d16448585802'
     """
-    return _memory(0x58, total, total, base, offset, 64, field=5 if half else 1)
+    return _memory(Evex(0x58, map=5 if size == 2 else 1), total, total, base, offset)
 
 
-def greater(register: Ints, least: Ints, *, half: bool = False) -> Code:
+def greater(register: Ints, least: Ints, *, size: int = 4) -> Code:
     """vmaxps register{k1}{z}, least, register, or vmaxph: NaN stays NaN, lanes outside the mask k1 become 0.
 
     >>> greater(0, 28).bytes().hex()
     '62f11cc15fc0'
     """
-    return _registers(0x5F, register, least, register, field=5 if half else 1, masked=True)
+    return _registers(Evex(0x5F, map=5 if size == 2 else 1, masked=True), register, least, register)
 
 
-def smaller(register: Ints, most: Ints, *, half: bool = False) -> Code:
-    """vminps register{k1}{z}, most, register, or vminph.
+def smaller(register: Ints, bound: Ints, *, size: int = 4) -> Code:
+    """vminps register{k1}{z}, bound, register, or vminph.
 
     >>> smaller(0, 29).bytes().hex()
     '62f114c15dc0'
     """
-    return _registers(0x5D, register, most, register, field=5 if half else 1, masked=True)
+    return _registers(Evex(0x5D, map=5 if size == 2 else 1, masked=True), register, bound, register)
 
 
-def masked(register: Ints, *, half: bool = False) -> Code:
+def masked(register: Ints, *, size: int = 4) -> Code:
     """vmovaps register{k1}{z}, register, or vmovdqu16: lanes outside the mask k1 become 0.
 
     >>> masked(0).bytes().hex()
     '62f17cc928c0'
     """
-    if half:
-        return _registers(0x6F, register, 0, register, prefix=3, wide=1, masked=True)
-    return _registers(0x28, register, 0, register, masked=True)
+    form = Evex(0x6F, prefix=3, wide=1, masked=True) if size == 2 else Evex(0x28, masked=True)
+    return _registers(form, register, 0, register)
 
 
 def zero(register: Ints) -> Code:
@@ -127,16 +148,16 @@ def zero(register: Ints) -> Code:
     >>> zero(28).bytes().hex()
     '62011d40efe4'
     """
-    return _registers(0xEF, register, register, register, prefix=1)
+    return _registers(Evex(0xEF, prefix=1), register, register, register)
 
 
-def load_mask(base: int, offset: int, *, half: bool = False) -> Code:
+def load_mask(base: int, offset: int, *, size: int = 4) -> Code:
     """kmovw k1, [base + offset], or kmovd: which of 16, or 32, lanes count.
 
     >>> load_mask(R9, 16).bytes().hex()
     'c4c178904910'
     """
-    last = 0xF9 if half else 0x78
+    last = 0xF9 if size == 2 else 0x78
     return _fixed([0xC4, 0xE1 ^ (base >> 3 << 5), last, 0x90, 0x48 | base & 7, offset])
 
 
@@ -234,49 +255,38 @@ def ret() -> Code:
     return _fixed([0xC3])
 
 
-def _memory(
-    opcode: int, register: Ints, other: Ints, base: Ints, offset: Ints, unit: int, *, field: int, prefix: int = 0,
-    single: int = 0,
-) -> Code:  # fmt: skip
-    """EVEX instructions with a memory operand; offsets of 8 bits count in steps of `unit` bytes."""
-    register, other, base, offset = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(each, np.int64)) for each in (register, other, base, offset))
-    )
+def _memory(form: Evex, register: Ints, other: Ints, base: Ints, offset: Ints) -> Code:
+    """Instructions with a memory operand; offsets of 8 bits count in steps of the form's unit."""
+    register, other, base, offset = np.broadcast_arrays(*map(np.atleast_1d, (register, other, base, offset)))
     assert (base & 7 != 4).all()  # those codes mean that one more byte follows
-    head = _evex(register, other, base, 0 * base, field=field, prefix=prefix, single=single)
-    steps, rest = np.divmod(offset, unit)
+    head = _prefix(form, register, other, base, 0 * base)
+    steps, rest = np.divmod(offset, form.unit)
     # [rbp] and [r13] cannot go without an offset; those codes mean something else.
     none = (offset == 0) & (base & 7 != 5)
     short = (rest == 0) & (steps >= -128) & (steps < 128)
     mode = np.where(none, 0, np.where(short, 0x40, 0x80))
     modrm = mode | (register & 7) << 3 | base & 7
     displacement = _little(np.where(short, steps, offset))
-    rows = np.concatenate([head, _column(opcode + 0 * base), _column(modrm), displacement], axis=1)
+    rows = np.concatenate([head, _column(form.opcode + 0 * base), _column(modrm), displacement], axis=1)
     return _padded(rows, 6 + np.where(none, 0, np.where(short, 1, 4)))
 
 
-def _registers(
-    opcode: int, register: Ints, other: Ints, last: Ints, *, field: int = 1, prefix: int = 0, wide: int = 0,
-    masked: bool = False,
-) -> Code:  # fmt: skip
-    """EVEX instructions on registers alone."""
-    register, other, last = np.broadcast_arrays(
-        *(np.atleast_1d(np.asarray(each, np.int64)) for each in (register, other, last))
-    )
-    head = _evex(register, other, last, last >> 4, field=field, prefix=prefix, wide=wide, masked=masked)
+def _registers(form: Evex, register: Ints, other: Ints, last: Ints) -> Code:
+    """Instructions on registers alone."""
+    register, other, last = np.broadcast_arrays(*map(np.atleast_1d, (register, other, last)))
+    head = _prefix(form, register, other, last, last >> 4)
     modrm = 0xC0 | (register & 7) << 3 | last & 7
-    return _padded(np.concatenate([head, _column(opcode + 0 * last), _column(modrm)], axis=1), 6)
+    return _padded(np.concatenate([head, _column(form.opcode + 0 * last), _column(modrm)], axis=1), 6)
 
 
-def _evex(
-    register: np.ndarray, other: np.ndarray, base: np.ndarray, index: np.ndarray, *, field: int, prefix: int,
-    wide: int = 0, single: int = 0, masked: bool = False,
-) -> np.ndarray:  # fmt: skip
-    """(count, 4) the prefix: high bits of register numbers are stored inverted; vectors have 512 bits."""
+def _prefix(
+    form: Evex, register: np.ndarray, other: np.ndarray, base: np.ndarray, index: np.ndarray
+) -> np.ndarray:
+    """(count, 4) bytes; high bits of register numbers are stored inverted."""
     first = (~register >> 3 & 1) << 7 | (~index & 1) << 6 | (~base >> 3 & 1) << 5 | (~register >> 4 & 1) << 4
-    second = wide << 7 | (~other & 15) << 3 | 4 | prefix
-    third = (0x81 if masked else 0) | 2 << 5 | single << 4 | (~other >> 4 & 1) << 3
-    return np.stack([0 * register + 0x62, first | field, second, third], axis=1).astype(np.uint8)
+    second = form.wide << 7 | (~other & 15) << 3 | 4 | form.prefix
+    third = (0x81 if form.masked else 0) | 2 << 5 | form.broadcast << 4 | (~other >> 4 & 1) << 3
+    return np.stack([0 * register + 0x62, first | form.map, second, third], axis=1).astype(np.uint8)
 
 
 def _rex(register: int, base: int) -> int:

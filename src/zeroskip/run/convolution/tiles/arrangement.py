@@ -1,14 +1,15 @@
-"""Deciding where every map lies: its tiles, its ring, and its place in the workspace."""
+"""Where every map lies: its tiles, its ring, and its address in the workspace."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from zeroskip.run.convolution.tiles.layout import Layout, Map, fresh, same_places, with_ring
-from zeroskip.run.convolution.tiles.operations import Operation, Window
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
+from zeroskip.run.element import FP32, Element
 
 WASTE = 1.3  # a map keeps the tiles of the one it is made from, unless new ones need so much fewer vectors
 
@@ -46,23 +47,22 @@ class Arrangement:
     bytes: int
 
 
-def arrange(
-    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Sequence[str], *,
-    images: int, lanes: int, lane_bytes: int = 4,
-) -> Arrangement:  # fmt: skip
-    """Places for everything that `chain` reads and makes, in numbers of `lane_bytes`.
+def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = FP32) -> Arrangement:
+    """Places in the workspace for all that the operations read and make, `images` examples at a time.
 
-    `outside` are the shapes of the tensors it is given, `leaving` the values that are still needed at its end.
-
-    >>> arrange(operations(graph), {"x": (3, 224, 224)}, ["mean"], images=1, lanes=16).bytes
-    3211264
+    >>> relu = Operation("y", "scale", ("x",), (3, 8, 8), ("y",), relu=True)
+    >>> subgraph = Subgraph((relu,), {"x": (3, 8, 8)}, {"y": (3, 8, 8)})
+    >>> arrangement = arrange(subgraph, images=1, lanes=16)
+    >>> arrangement.maps["y"].layout.grid, arrangement.readings["y"].copied
+    ((1, 4, 4), True)
     """
-    new = partial(fresh, images=images, lanes=lanes, lane_bytes=lane_bytes)
-    tiles, readings = _tiles(chain, outside, new)
-    roots = _roots(chain, tiles, leaving)
+    new = partial(fresh, images=images, lanes=lanes, element=element)
+    chain, outputs = subgraph.operations, subgraph.outputs
+    tiles, readings = _tiles(chain, subgraph.inputs, new)
+    roots = _roots(chain, tiles, outputs)
     layouts = _ringed(chain, tiles, readings, roots)
-    readings = {name: _reread(reading, name, chain, layouts) for name, reading in readings.items()}
-    return _placed(chain, layouts, readings, roots, leaving)
+    readings = {operation.name: _reread(readings[operation.name], operation) for operation in chain}
+    return _placed(chain, layouts, readings, roots, outputs)
 
 
 def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -77,65 +77,66 @@ def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _tiles(
-    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], new: Callable[..., Layout]
+    chain: Sequence[Operation], inputs: Mapping[str, tuple[int, int, int]], new: Callable[..., Layout]
 ) -> tuple[dict[str, Layout], dict[str, Reading]]:
     """Layouts without rings of all values made, and how the operations read; `new` lays out a shape."""
     tiles: dict[str, Layout] = {}
     readings: dict[str, Reading] = {}
     positive = _positive(chain)
-    for one in chain:
-        source = one.inputs[0]
-        ideal = new(*one.shape)
-        if one.window is None:
-            known = next((tiles[name] for name in one.inputs if name in tiles), None)
-            shape = outside[source] if known is None else (known.channels, known.height, known.width)
-            known = known or new(*shape)
-            if one.kind != "mean":
-                tiles[one.name] = replace(known, channels=one.shape[0])
-            readings[one.name] = Reading(
-                known, 1, 1, source not in tiles or not same_places(tiles[source], known)
-            )
+    for operation in chain:
+        source = operation.inputs[0]
+        ideal = new(operation.shape)
+        if operation.window is None:
+            known = next((tiles[name] for name in operation.inputs if name in tiles), None)
+            shape = inputs[source] if known is None else (known.channels, known.height, known.width)
+            known = known or new(shape)
+            if operation.kind != "mean":
+                tiles[operation.name] = replace(known, channels=operation.shape[0])
+            copied = source not in tiles or not same_places(tiles[source], known)
+            readings[operation.name] = Reading(known, 1, 1, copied)
             continue
-        known = tiles.get(source) or new(*outside[source])
-        inherited = _inherited(known, one)
+        known = tiles.get(source) or new(inputs[source])
+        inherited = _inherited(known, operation)
         # Maps have zeros around them, and a maximum must not see those where all else is below 0. A dilated window
         # may even see nothing else; its maximum is -inf.
-        harmless = one.kind != "max" or (source in positive and one.window.dilation == (1, 1))
-        fill = 0.0 if harmless or not _reads_beyond(one, known) else -math.inf
+        harmless = operation.kind != "max" or (source in positive and operation.window.dilation == (1, 1))
+        fill = 0.0 if harmless or not _reads_beyond(operation, known) else -math.inf
         if inherited is not None and inherited.vectors <= WASTE * ideal.vectors:
-            tiles[one.name] = inherited
-            readings[one.name] = Reading(known, one.window.stride, 1, source not in tiles or fill != 0, fill)
+            tiles[operation.name] = inherited
+            copied = source not in tiles or fill != 0
+            readings[operation.name] = Reading(known, operation.window.stride, 1, copied, fill)
         else:
-            tiles[one.name] = ideal
-            phases = replace(ideal, channels=known.channels * one.window.stride**2)
-            readings[one.name] = Reading(phases, 1, one.window.stride, True, fill)
+            tiles[operation.name] = ideal
+            phases = replace(ideal, channels=known.channels * operation.window.stride**2)
+            readings[operation.name] = Reading(phases, 1, operation.window.stride, True, fill)
     return tiles, readings
 
 
 def _positive(chain: Sequence[Operation]) -> frozenset[str]:
     """Values without anything below 0, around which zeros do no harm to a maximum."""
-    found: set[str] = set()
-    for one in chain:
-        kept = one.kind in ("max", "average", "concat") and all(name in found for name in one.inputs)
-        if one.relu or kept:
-            found.add(one.name)
-    return frozenset(found)
+    positive: set[str] = set()
+    for operation in chain:
+        kept = operation.kind in ("max", "average", "concat") and positive.issuperset(operation.inputs)
+        if operation.relu or kept:
+            positive.add(operation.name)
+    return frozenset(positive)
 
 
-def _reads_beyond(one: Operation, source: Layout) -> bool:
+def _reads_beyond(operation: Operation, source: Layout) -> bool:
     """Whether a window reaches over the border of the map."""
-    assert one.window is not None
-    ends = zip(reach(one.window), one.shape[1:], (source.height, source.width), strict=True)
+    assert operation.window is not None
+    ends = zip(reach(operation.window), operation.shape[1:], (source.height, source.width), strict=True)
     return any(
-        first < 0 or (count - 1) * one.window.stride + last >= size for (first, last), count, size in ends
+        first < 0 or (count - 1) * operation.window.stride + last >= size
+        for (first, last), count, size in ends
     )
 
 
-def _inherited(known: Layout, one: Operation) -> Layout | None:
+def _inherited(known: Layout, operation: Operation) -> Layout | None:
     """The tiles that an operation's value gets from those of its input, without moving a pixel between lanes."""
-    assert one.window is not None
-    stride = one.window.stride
-    channels, height, width = one.shape
+    assert operation.window is not None
+    stride = operation.window.stride
+    channels, height, width = operation.shape
     tall, wide = known.tile[0] // stride, known.tile[1] // stride
     if known.tile[0] % stride or known.tile[1] % stride:
         return None
@@ -145,35 +146,38 @@ def _inherited(known: Layout, one: Operation) -> Layout | None:
 
 
 def _roots(
-    chain: Sequence[Operation], tiles: Mapping[str, Layout], leaving: Sequence[str]
+    chain: Sequence[Operation], tiles: Mapping[str, Layout], outputs: Collection[str]
 ) -> dict[str, tuple[str, int]]:
     """Value -> the value whose memory it shares, and its first channel there.
 
     Parts of a concatenation are made in their places; a sum overwrites what it adds to, where that was its last use.
     """
     roots = {name: (name, 0) for name in tiles}
-    last = {name: number for number, one in enumerate(chain) for name in one.inputs}
+    last = {name: number for number, operation in enumerate(chain) for name in operation.inputs}
     parts: set[str] = set()
-    for one in chain:
+    for operation in chain:
         start = 0
-        for name in one.inputs if one.kind == "concat" else ():
-            if name in tiles and name not in parts and roots[name] == (name, 0) and _shares(name, one, tiles):
-                roots[name] = (one.name, start)
+        for name in operation.inputs if operation.kind == "concat" else ():
+            free = name in tiles and name not in parts and roots[name] == (name, 0)
+            if free and _shares(name, operation, tiles):
+                roots[name] = (operation.name, start)
                 parts.add(name)
             start += tiles[name].channels if name in tiles else 0
-    joined = {one.name for one in chain if one.kind == "concat"}  # whose parts may live longer
-    for number, one in enumerate(chain):
-        added = one.inputs[-1]
-        kept = parts | joined | {*leaving, one.inputs[0]}
-        free = added in tiles and last[added] == number and added not in kept and one.name not in parts
-        if one.kind == "conv" and free and same_places(tiles[added], tiles[one.name]):
-            roots[one.name] = (roots[added][0], 0)
+    whole = {
+        operation.name for operation in chain if operation.kind == "concat"
+    }  # their parts may live longer
+    for number, operation in enumerate(chain):
+        added = operation.inputs[-1]
+        kept = parts | whole | {*outputs, operation.inputs[0]}
+        free = added in tiles and last[added] == number and added not in kept and operation.name not in parts
+        if operation.kind == "conv" and free and same_places(tiles[added], tiles[operation.name]):
+            roots[operation.name] = (roots[added][0], 0)
     return roots
 
 
-def _shares(name: str, one: Operation, tiles: Mapping[str, Layout]) -> bool:
-    # All inputs must be maps of the chain, since a tensor from outside has no channels counted here.
-    return all(each in tiles for each in one.inputs) and same_places(tiles[name], tiles[one.name])
+def _shares(name: str, operation: Operation, tiles: Mapping[str, Layout]) -> bool:
+    # All inputs must be maps of the chain, since a tensor made elsewhere has no channels counted here.
+    return all(each in tiles for each in operation.inputs) and same_places(tiles[name], tiles[operation.name])
 
 
 def _ringed(
@@ -182,35 +186,32 @@ def _ringed(
 ) -> dict[str, Layout]:  # fmt: skip
     """Root -> its layout, with the ring that its readers need."""
     layouts = {root: tiles[root] for root, _ in roots.values()}
-    for one in chain:
-        reading = readings[one.name]
-        if reading.copied or one.window is None:
+    for operation in chain:
+        reading = readings[operation.name]
+        if reading.copied or operation.window is None:
             continue
-        root = roots[one.inputs[0]][0]
-        layouts[root] = with_ring(layouts[root], _ring(one, reading, tiles[one.name]))
+        root = roots[operation.inputs[0]][0]
+        layouts[root] = with_ring(layouts[root], _ring(operation, reading, tiles[operation.name]))
     return layouts
 
 
-def _ring(one: Operation, reading: Reading, made: Layout) -> tuple[int, int, int, int]:
+def _ring(operation: Operation, reading: Reading, made: Layout) -> tuple[int, int, int, int]:
     """Vectors around the tiles of a map that an operation reads."""
-    assert one.window is not None
+    assert operation.window is not None
     sides: list[int] = []
-    for axis, (first, last) in enumerate(reach(one.window)):
+    for axis, (first, last) in enumerate(reach(operation.window)):
         first, last = first // reading.phases, last // reading.phases
         end = (made.tile[axis] - 1) * reading.stride + last
         sides += [max(0, -first), max(0, end - (reading.layout.tile[axis] - 1))]
     return sides[0], sides[1], sides[2], sides[3]
 
 
-def _reread(
-    reading: Reading, name: str, chain: Sequence[Operation], layouts: Mapping[str, Layout]
-) -> Reading:
+def _reread(reading: Reading, operation: Operation) -> Reading:
     """The reading of a copy, with the ring it needs; others are read from the layout that their root has."""
-    one = next(each for each in chain if each.name == name)
-    if not reading.copied or one.window is None:
+    if not reading.copied or operation.window is None:
         return reading
     made = replace(reading.layout, tile=_made_tile(reading))
-    return replace(reading, layout=with_ring(reading.layout, _ring(one, reading, made)))
+    return replace(reading, layout=with_ring(reading.layout, _ring(operation, reading, made)))
 
 
 def _made_tile(reading: Reading) -> tuple[int, int]:
@@ -219,53 +220,53 @@ def _made_tile(reading: Reading) -> tuple[int, int]:
 
 def _placed(
     chain: Sequence[Operation], layouts: Mapping[str, Layout], readings: Mapping[str, Reading],
-    roots: Mapping[str, tuple[str, int]], leaving: Sequence[str],
+    roots: Mapping[str, tuple[str, int]], outputs: Collection[str],
 ) -> Arrangement:  # fmt: skip
-    """Byte addresses: whatever lives at the same time lies apart, as far in front as there is room."""
+    """Byte addresses: whatever lives at the same time lies apart, as far in front as possible."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
-    for number, one in enumerate(chain):
-        for name in [one.name, *one.inputs]:
+    for number, operation in enumerate(chain):
+        for name in [operation.name, *operation.inputs]:
             if name in roots:
                 root = roots[name][0]
                 first.setdefault(root, number)
-                last[root] = len(chain) if name in leaving else max(last.get(root, 0), number)
-    room = _Room()
+                last[root] = len(chain) if name in outputs else max(last.get(root, 0), number)
+    space = _Workspace()
     maps: dict[str, Map] = {}
     copies: dict[tuple[str, int], Map] = {}
     bases: dict[str, int] = {}
-    for number, one in enumerate(chain):
+    for number, operation in enumerate(chain):
         for root in [root for root, when in first.items() if when == number]:
-            bases[root] = room.take_(layouts[root].bytes, number, last[root])
-        for position, name in enumerate(one.inputs):
-            layout = _copy_layout(one, position, name, layouts, roots, readings)
+            bases[root] = space.take_(layouts[root].bytes, number, last[root])
+        for position, name in enumerate(operation.inputs):
+            layout = _copy_layout(operation, position, name, layouts, roots, readings)
             if layout is not None:
-                base = room.take_(layout.bytes, number, number)
-                copies[one.name, position] = Map(layout, base, range(layout.channels))
+                base = space.take_(layout.bytes, number, number)
+                copies[operation.name, position] = Map(layout, base, range(layout.channels))
     for name, (root, start) in roots.items():
-        channels = next(one.shape[0] for one in chain if one.name == name)
+        channels = next(operation.shape[0] for operation in chain if operation.name == name)
         maps[name] = Map(layouts[root], bases[root], range(start, start + channels))
-    return Arrangement(maps, dict(readings), copies, room.bytes)
+    return Arrangement(maps, dict(readings), copies, space.bytes)
 
 
 def _copy_layout(
-    one: Operation, position: int, name: str, layouts: Mapping[str, Layout],
+    operation: Operation, position: int, name: str, layouts: Mapping[str, Layout],
     roots: Mapping[str, tuple[str, int]], readings: Mapping[str, Reading],
 ) -> Layout | None:  # fmt: skip
     """The layout in which an operation wants an input that does not lie as it needs it; None where it does."""
-    reading = readings[one.name]
-    if position == 0 and one.kind != "concat":
+    reading = readings[operation.name]
+    if position == 0 and operation.kind != "concat":
         return reading.layout if reading.copied else None
-    if one.kind == "concat":
+    if operation.kind == "concat":
         return None  # what is not in its place is copied there
-    made = layouts[roots[one.name][0]]
+    made = layouts[roots[operation.name][0]]
     if name in roots and same_places(layouts[roots[name][0]], made):
         return None
-    return replace(made, channels=one.shape[0], ring=(0, 0, 0, 0))
+    return replace(made, channels=operation.shape[0], ring=(0, 0, 0, 0))
 
 
-class _Room:
-    """First fit: pieces (start, end, first step, last step) that may overlap in memory or in time, not both."""
+class _Workspace:
+    """First-fit allocation of pieces (start, end, first step, last step): no two overlap in memory and in time."""
 
     def __init__(self) -> None:
         self.bytes = HEADER

@@ -16,6 +16,9 @@ from functools import cached_property
 
 import numpy as np
 
+from zeroskip.emit import Vector
+from zeroskip.run.element import FP32, Element
+
 NARROW = 4  # pixels of a row that lie together; with fewer, tensors are slow to read and write
 
 
@@ -25,7 +28,11 @@ class Layout:
 
     tile  (height, width) of a tile; the tiles together may reach beyond the map
     ring  vectors around a tile: (above, below, left, right)
-    lane_bytes  of one number: 4, or 2 for half precision
+    element  what the numbers are
+
+    >>> layout = Layout(3, 8, 8, 1, grid=(1, 4, 4), tile=(2, 2))
+    >>> layout.lanes, layout.vectors, layout.bytes
+    (16, 4, 1024)
     """
 
     channels: int
@@ -35,7 +42,7 @@ class Layout:
     grid: tuple[int, int, int]
     tile: tuple[int, int]
     ring: tuple[int, int, int, int] = (0, 0, 0, 0)
-    lane_bytes: int = 4
+    element: Element = FP32
 
     @property
     def lanes(self) -> int:
@@ -43,19 +50,14 @@ class Layout:
         return self.grid[0] * self.grid[1] * self.grid[2]
 
     @property
-    def element(self) -> str:
-        """LLVM's name of the type of its numbers."""
-        return {4: "float", 2: "half"}[self.lane_bytes]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """NumPy's name of the same."""
-        return np.dtype(f"f{self.lane_bytes}")
+    def vector(self) -> Vector:
+        """LLVM's type of a vector."""
+        return Vector(self.lanes, self.element.llvm)
 
     @property
     def vector_bytes(self) -> int:
         """Bytes of a vector."""
-        return self.lanes * self.lane_bytes
+        return self.lanes * self.element.bytes
 
     @property
     def slots(self) -> int:
@@ -134,8 +136,7 @@ class Layout:
 
     def masks(self, places: np.ndarray) -> np.ndarray:
         """(count,) int64: bit l says whether lane l holds a pixel at the place."""
-        held = self.pixels(places)[:, :, 0] >= 0
-        return (held.astype(np.int64) << np.arange(self.lanes)).sum(1)
+        return bits(self.pixels(places)[:, :, 0] >= 0)
 
 
 @dataclass(frozen=True)
@@ -152,17 +153,20 @@ class Map:
         return self.base + self.channels.start * self.layout.vector_bytes
 
 
-def fresh(channels: int, height: int, width: int, *, images: int, lanes: int, lane_bytes: int = 4) -> Layout:
-    """The grid that needs the fewest vectors, with tiles that are not so thin that their rings outweigh them.
+def fresh(shape: tuple[int, int, int], *, images: int, lanes: int, element: Element = FP32) -> Layout:
+    """The layout of maps (channels, height, width) whose grid needs the fewest vectors.
 
-    >>> fresh(64, 56, 56, images=1, lanes=16).grid
+    Tiles so thin that their rings outweigh them are avoided.
+
+    >>> fresh((64, 56, 56), images=1, lanes=16).grid
     (1, 4, 4)
     """
+    channels, height, width = shape
     best: tuple[float, Layout] | None = None
     for down in (2**power for power in range(lanes.bit_length())):
         right = lanes // down
         tile = -(-height // down), -(-width // right)
-        layout = Layout(channels, height, width, images, (1, down, right), tile, lane_bytes=lane_bytes)
+        layout = Layout(channels, height, width, images, grid=(1, down, right), tile=tile, element=element)
         ringed = (tile[0] + 2) * (tile[1] + 2)
         cost = layout.vectors * (1 + 0.04 * ringed / (tile[0] * tile[1])) * (1.05 if tile[1] < NARROW else 1)
         if best is None or cost < best[0]:
@@ -171,20 +175,31 @@ def fresh(channels: int, height: int, width: int, *, images: int, lanes: int, la
     return best[1]
 
 
+def bits(flags: np.ndarray) -> np.ndarray:
+    """(..., count) bool -> (...) int64 whose bit l is flag l.
+
+    >>> bits(np.array([[True, False, True]]))
+    array([5])
+    """
+    return np.asarray((flags.astype(np.int64) << np.arange(flags.shape[-1])).sum(-1))
+
+
 def same_places(a: Layout, b: Layout) -> bool:
     """Whether equal pixels of both lie in equal lanes at equal places of the tiles.
 
-    >>> same_places(layout, replace(layout, channels=3))
-    True
+    >>> layout = fresh((64, 56, 56), images=1, lanes=16)
+    >>> same_places(layout, with_ring(layout, (1, 1, 1, 1))), same_places(layout, replace(layout, images=2))
+    (True, False)
     """
-    return (a.images, a.grid, a.tile, a.lane_bytes) == (b.images, b.grid, b.tile, b.lane_bytes)
+    return (a.images, a.grid, a.tile, a.element) == (b.images, b.grid, b.tile, b.element)
 
 
 def with_ring(layout: Layout, ring: tuple[int, int, int, int]) -> Layout:
     """The layout with at least this ring.
 
+    >>> layout = with_ring(fresh((64, 56, 56), images=1, lanes=16), (0, 2, 0, 0))
     >>> with_ring(layout, (1, 1, 1, 1)).ring
-    (1, 1, 1, 1)
+    (1, 2, 1, 1)
     """
     above, below, left, right = (max(pair) for pair in zip(layout.ring, ring, strict=True))
     return replace(layout, ring=(above, below, left, right))

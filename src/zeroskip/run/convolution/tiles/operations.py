@@ -12,7 +12,7 @@ from torch import Tensor
 from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, Node
 
-LARGEST = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
+MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Operation:
     shape     (channels, height, width) of its value
     layer     of a convolution
     factors   scale and shift of each channel, of a "scale"
-    relu, most  what is done to the result: values below 0 become 0, those above `most` become `most`
+    relu, bound  what is done to the result: values below 0 become 0, those above `bound` become `bound`
     names     the nodes it stands for
     """
 
@@ -47,16 +47,32 @@ class Operation:
     layer: Layer | None = None
     factors: tuple[Tensor, Tensor] | None = None
     relu: bool = False
-    most: float | None = None
+    bound: float | None = None
     counts_padding: bool = True
     divisor: int | None = None
+
+
+@dataclass(frozen=True)
+class Subgraph:
+    """Operations that one call computes, in running order.
+
+    inputs   values made elsewhere -> their shapes
+    outputs  values needed elsewhere -> their shapes
+    """
+
+    operations: tuple[Operation, ...]
+    inputs: Mapping[str, tuple[int, int, int]]
+    outputs: Mapping[str, tuple[int, ...]]
 
 
 def operations(graph: Graph) -> list[Operation]:
     """What of the graph can work on tiles, in running order; nodes that cannot are left out.
 
-    >>> [operation.kind for operation in operations(capture(resnet, x))][:3]
-    ['conv', 'max', 'conv']
+    >>> from zeroskip.graph import capture
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.MaxPool2d(2))
+    >>> graph = capture(network, torch.zeros(1, 3, 8, 8))
+    >>> [(operation.kind, operation.shape, operation.bound) for operation in operations(graph)]
+    [('conv', (8, 6, 6), 6.0), ('max', (8, 3, 3), None)]
     """
     uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
     views = {node.name for node in graph.nodes if _is_view(node)}
@@ -64,29 +80,27 @@ def operations(graph: Graph) -> list[Operation]:
     if graph.batch is not None or any(_overwrites(node) and node.inputs[0] in shared for node in graph.nodes):
         return []
     shapes = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
-    found = [each for each in (_operation(node, shapes) for node in graph.nodes) if each is not None]
-    means = {each.name for each in found if each.kind == "mean"}  # tensors at once, which are no maps to read
-    return _fused([each for each in found if not means & {*each.inputs}], uses, graph.input)
+    possible = [made for made in (_operation(node, shapes) for node in graph.nodes) if made is not None]
+    means = {
+        made.name for made in possible if made.kind == "mean"
+    }  # tensors at once, which are no maps to read
+    return _fused([made for made in possible if not means & {*made.inputs}], uses, graph.input)
 
 
 def is_too_large(layer: Layer) -> bool:
-    """Whether a layer has too many non-zeros for code of its own.
-
-    >>> is_too_large(layer)
-    False
-    """
+    """Whether a layer has too many non-zeros for code of its own."""
     # Counting reads all weights, which takes longer than the rest for layers that are small anyway.
-    return layer.weight.numel() > LARGEST and int(layer.weight.count_nonzero()) > LARGEST
+    return layer.weight.numel() > MAX_NONZEROS and int(layer.weight.count_nonzero()) > MAX_NONZEROS
 
 
 Shapes = Mapping[str, tuple[int, ...] | None]
 
 
 def kind_of(node: Node) -> str:
-    """The operation's plain name: "relu" of "aten.relu_.default".
+    """The operation's plain name.
 
-    >>> kind_of(node)
-    'max_pool2d'
+    >>> kind_of(Node("y", "aten.relu_.default", ("x",), torch.relu))
+    'relu'
     """
     return node.op.removeprefix("aten.").split(".")[0].rstrip("_")
 
@@ -155,53 +169,61 @@ def _padding(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
 
 
 def _pool(node: Node, maps: _Maps) -> Operation | None:
-    given = node.arguments
+    arguments = node.arguments
     plain = _plain(node, "max" if kind_of(node) == "max_pool2d" else "average")
-    stride = _pair(given["stride"] or given["kernel_size"])
-    size = _pair(given["kernel_size"])
+    stride = _pair(arguments["stride"] or arguments["kernel_size"])
+    size = _pair(arguments["kernel_size"])
     if plain is None or stride[0] != stride[1] or size[0] * size[1] > 49:
         return None
-    window = Window(size, stride[0], _pair(given["padding"]), _pair(given.get("dilation", 1)))
-    divisor = given.get("divisor_override")
-    return replace(plain, window=window, counts_padding=given.get("count_include_pad", True), divisor=divisor)
+    window = Window(size, stride[0], _pair(arguments["padding"]), _pair(arguments.get("dilation", 1)))
+    divisor = arguments.get("divisor_override")
+    return replace(
+        plain, window=window, counts_padding=arguments.get("count_include_pad", True), divisor=divisor
+    )
 
 
 def _global(node: Node, maps: _Maps) -> Operation | None:
     """The mean over all pixels; pooling to the size that is there already changes nothing and stays out."""
-    given = node.arguments
+    arguments = node.arguments
     if kind_of(node) == "mean":
-        axes = given.get("dim")
-        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3] or given.get("dtype") is not None:
+        axes = arguments.get("dim")
+        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3] or arguments.get("dtype") is not None:
             return None
-    elif _pair(given["output_size"]) != (1, 1):
+    elif _pair(arguments["output_size"]) != (1, 1):
         return None
     return Operation(node.name, "mean", node.inputs, (maps[0][0], 1, 1), (node.name,))
 
 
 def _pointwise(node: Node, maps: _Maps) -> Operation | None:
     plain = _plain(node, "scale")
-    kind, given = kind_of(node), node.arguments
-    least, most = {"relu": (0, None), "relu6": (0, 6)}.get(kind, (None, None))
+    kind, arguments = kind_of(node), node.arguments
+    least, bound = {"relu": (0, None), "relu6": (0, 6)}.get(kind, (None, None))
     if kind == "hardtanh":
-        least, most = given["min_val"], given["max_val"]
+        least, bound = arguments["min_val"], arguments["max_val"]
     elif kind == "clamp":
-        least, most = given.get("min"), given.get("max")
-    if plain is None or least != 0 or isinstance(most, Tensor):
+        least, bound = arguments.get("min"), arguments.get("max")
+    if plain is None or least != 0 or isinstance(bound, Tensor):
         return None
-    return replace(plain, relu=True, most=None if most is None else float(most))
+    return replace(plain, relu=True, bound=None if bound is None else float(bound))
 
 
 def _norm(node: Node, maps: _Maps) -> Operation | None:
-    plain, given = _plain(node, "scale"), node.arguments
-    mean, variance = given.get("running_mean"), given.get("running_var")
-    if plain is None or len(node.inputs) != 1 or mean is None or variance is None or given.get("training"):
+    plain, arguments = _plain(node, "scale"), node.arguments
+    mean, variance = arguments.get("running_mean"), arguments.get("running_var")
+    if (
+        plain is None
+        or len(node.inputs) != 1
+        or mean is None
+        or variance is None
+        or arguments.get("training")
+    ):
         return None
-    scale = (variance.double() + given["eps"]).rsqrt()
-    if given.get("weight") is not None:
-        scale = scale * given["weight"].double()
+    scale = (variance.double() + arguments["eps"]).rsqrt()
+    if arguments.get("weight") is not None:
+        scale = scale * arguments["weight"].double()
     shift = -mean.double() * scale
-    if given.get("bias") is not None:
-        shift = shift + given["bias"].double()
+    if arguments.get("bias") is not None:
+        shift = shift + arguments["bias"].double()
     return replace(plain, factors=(scale.float(), shift.float()))
 
 
@@ -223,49 +245,49 @@ def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     return values[0], values[-1]
 
 
-def _fused(found: Sequence[Operation], uses: Counter[str], source: str) -> list[Operation]:
+def _fused(operations: Sequence[Operation], uses: Counter[str], source: str) -> list[Operation]:
     """Activations join what they follow, and sums the later of the two convolutions they add to something."""
-    done: list[Operation] = []
-    for each in found:
-        last = next((other for other in done if each.inputs and other.name == each.inputs[0]), None)
-        if last is not None and uses[last.name] == 1 and _takes_activation(last, each):
-            joined = replace(last, name=each.name, relu=each.relu, most=each.most)
-            done[done.index(last)] = replace(joined, names=(*last.names, *each.names))
+    fused: list[Operation] = []
+    for operation in operations:
+        last = next((earlier for earlier in fused if earlier.name == operation.inputs[0]), None)
+        if last is not None and uses[last.name] == 1 and _takes_activation(last, operation):
+            joined = replace(last, name=operation.name, relu=operation.relu, bound=operation.bound)
+            fused[fused.index(last)] = replace(joined, names=(*last.names, *operation.names))
             continue
-        position, other = _summand(each, done, uses, source)
+        position, other = _summand(operation, fused, uses, source)
         if position is None:
-            done.append(each)
+            fused.append(operation)
             continue
-        before = done.pop(position)
-        names = (*before.names, *each.names)
-        done.append(replace(before, name=each.name, inputs=(before.inputs[0], other), names=names))
-    return done
+        before = fused.pop(position)
+        names = (*before.names, *operation.names)
+        fused.append(replace(before, name=operation.name, inputs=(before.inputs[0], other), names=names))
+    return fused
 
 
 def _summand(
-    each: Operation, done: Sequence[Operation], uses: Counter[str], source: str
+    total: Operation, before: Sequence[Operation], uses: Counter[str], source: str
 ) -> tuple[int | None, str]:
-    """Where the convolution stands that can add the other input of the sum `each` to its own result.
+    """Where in `before` the convolution stands that can add the other input of the sum `total` to its own result.
 
     The other one must be there by then: it is the network's input, or made before on tiles.
     """
-    if each.kind != "add" or each.inputs[0] == each.inputs[1]:
+    if total.kind != "add" or total.inputs[0] == total.inputs[1]:
         return None, ""
-    names = [one.name for one in done]
-    places = [(names.index(name) if name in names else -1, name) for name in each.inputs]
+    names = [operation.name for operation in before]
+    places = [(names.index(name) if name in names else -1, name) for name in total.inputs]
     (_, other), (position, name) = sorted(places)
     if position < 0 or (other not in names and other != source):
         return None, ""
-    one = done[position]
-    fits = one.kind == "conv" and len(one.inputs) == 1 and uses[name] == 1 and not _is_active(one)
+    last = before[position]
+    fits = last.kind == "conv" and len(last.inputs) == 1 and uses[name] == 1 and not _is_active(last)
     # What runs between the two must not need the sum earlier; nothing can, as only the sum reads it.
     return (position, other) if fits else (None, "")
 
 
-def _takes_activation(last: Operation, each: Operation) -> bool:
-    activation = each.kind == "scale" and each.factors is None
+def _takes_activation(last: Operation, operation: Operation) -> bool:
+    activation = operation.kind == "scale" and operation.factors is None
     return activation and not _is_active(last) and last.kind in ("conv", "depthwise", "scale", "add")
 
 
-def _is_active(each: Operation) -> bool:
-    return each.relu or each.most is not None
+def _is_active(operation: Operation) -> bool:
+    return operation.relu or operation.bound is not None

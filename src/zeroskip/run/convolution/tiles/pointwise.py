@@ -1,97 +1,98 @@
-"""Operations that look at one place, or at a window without weights: sums, scales, activations, pooling."""
+"""Operations that look at one place, or at a window without weights: sums, scales, activations, pooling, means."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, Function, vector
+from zeroskip.emit import INTEGER, POINTER, Vector
+from zeroskip.run.argument_block import argument_block
+from zeroskip.run.convolution.tiles.epilogue import Epilogue, finished
 from zeroskip.run.convolution.tiles.layout import Layout, Map
 from zeroskip.run.convolution.tiles.operations import Operation, Window
-from zeroskip.run.convolution.tiles.steps import Step, activated, compiled, function, kept, lanes_of, step
+from zeroskip.run.convolution.tiles.steps import (
+    Step,
+    arguments,
+    at_offset,
+    compiled,
+    function,
+    kept,
+    mask_at,
+)
+from zeroskip.run.convolution.tiles.tensors import TensorSlot
 
 
-def pointwise(node: str, one: Operation, x: Map, other: Map | None, y: Map, machine: Machine) -> Step:
-    """y = activation(scale x + shift + other), scale and shift for each channel.
+@dataclass(frozen=True)
+class WindowTaps:
+    """Where a window's taps lie in a map.
 
-    >>> pointwise("add_1", operation, x, other, y, detect()).name
-    'pointwise'
+    offsets  (taps,) bytes from the window's place, row by row
+    stride   places of the map from one window to the next
     """
-    places = y.layout.inside()
+
+    offsets: np.ndarray
+    stride: int
+
+
+def pointwise(operation: Operation, x: Map, other: Map | None, y: Map, machine: Machine) -> Step:
+    """y = epilogue(scale x + shift), scale and shift for each channel; `other` is what the epilogue adds."""
+    places, layout = y.layout.inside(), y.layout
     maps = [x, y if other is None else other, y]
     offsets = [each.first + each.layout.offset(*places.T) for each in maps]
     channels = len(y.channels)
     scale, shift = (np.ones(channels, np.float32), np.zeros(channels, np.float32))
-    if one.factors is not None:
-        scale, shift = (factor.numpy() for factor in one.factors)
-    layout, scaled = y.layout, one.factors is not None
-    code = _pointwise_code(
-        machine, layout.lanes, layout.element, scaled, other is not None, one.relu, one.most
-    )
-    factors = [factor.astype(layout.dtype) for factor in (scale, shift)]
-    return step("pointwise", node, code, len(places), channels, *offsets, layout.masks(places), *factors)
+    if operation.factors is not None:
+        scale, shift = (factor.numpy() for factor in operation.factors)
+    epilogue = Epilogue(other is not None, operation.relu, operation.bound)
+    code = _pointwise_code(machine, layout.vector, operation.factors is not None, epilogue)
+    factors = [factor.astype(layout.element.dtype) for factor in (scale, shift)]
+    block = argument_block(len(places), channels, *offsets, layout.masks(places), *factors)
+    return Step("pointwise", operation.name, code, block)
 
 
 def pool(
-    node: str, one: Operation, x: Map, y: Map, taps: np.ndarray, stride: int, size: tuple[int, int],
-    machine: Machine,
-) -> Step:  # fmt: skip
-    """The largest value, or the mean, of the window around each pixel; the taps are byte offsets into x.
+    operation: Operation, x: Map, y: Map, taps: WindowTaps, size: tuple[int, int], machine: Machine
+) -> Step:
+    """The largest value, or the mean, of the window around each pixel.
 
     `size` is the height and width of the input, of which x may hold phases.
-
-    >>> pool("pool1", operation, x, y, taps, 2, (56, 56), detect()).name
-    'max'
     """
-    assert one.window is not None
-    places = y.layout.inside()
+    places, largest = y.layout.inside(), operation.kind == "max"
     slot, row, column = places.T
-    source = x.first + x.layout.offset(slot, row * stride, column * stride)
+    source = x.first + x.layout.offset(slot, row * taps.stride, column * taps.stride)
     target = y.first + y.layout.offset(*places.T)
-    code = _pool_code(machine, y.layout.lanes, y.layout.element, len(taps), one.kind == "max")
-    shares = [] if one.kind == "max" else [_shares(y.layout, places, one, size)]
-    masks, taps = y.layout.masks(places), taps.astype(np.int64)
-    return step(one.kind, node, code, len(places), len(y.channels), source, target, masks, taps, *shares)
+    code = _pool_code(machine, y.layout.vector, len(taps.offsets), largest)
+    arrays = [source, target, y.layout.masks(places), taps.offsets.astype(np.int64)]
+    arrays += [] if largest else [_shares(y.layout, places, operation, size)]
+    return Step(operation.kind, operation.name, code, argument_block(len(places), len(y.channels), *arrays))
 
 
-def mean(node: str, x: Map, slot: int, machine: Machine) -> Step:
-    """The mean of every channel, into a tensor (images, channels) at the address in word `slot`.
-
-    >>> mean("mean", x, 1, detect()).name
-    'mean'
-    """
+def mean(operation: Operation, x: Map, slot: int, machine: Machine) -> Step:
+    """The mean of every channel, into a tensor (images, channels) at the address in word `slot`."""
     layout = x.layout
     places = layout.inside()
     offsets = x.first + layout.offset(*places.T)
     share = np.array([1 / (layout.height * layout.width)], np.float32)
-    code = _mean_code(machine, layout.lanes, layout.element)
-    return step(
-        "mean",
-        node,
-        code,
-        8 * slot,
-        layout.slots,
-        len(places) // layout.slots,
-        len(x.channels),
-        offsets,
-        share,
-    )
+    counts = layout.slots, len(places) // layout.slots, len(x.channels)
+    tensor = TensorSlot(slot, operation.shape)
+    block = argument_block(tensor.offset, *counts, offsets, share)
+    return Step("mean", operation.name, _mean_code(machine, layout.vector), block)
 
 
-def _shares(layout: Layout, places: np.ndarray, one: Operation, size: tuple[int, int]) -> np.ndarray:
+def _shares(layout: Layout, places: np.ndarray, operation: Operation, size: tuple[int, int]) -> np.ndarray:
     """(places, lanes) float32: by what the sum of a window is divided, as a factor."""
-    window = one.window
+    window = operation.window
     assert window is not None
     pixels = layout.pixels(places)
     counts = np.ones(pixels.shape[:2])
     for axis in (0, 1):
-        counts *= _counted(pixels[..., axis + 1], axis, size[axis], window, one.counts_padding)
-    return (1 / np.maximum(1, counts if one.divisor is None else one.divisor)).astype(np.float32) * np.ones(
-        counts.shape, np.float32
-    )
+        counts *= _counted(pixels[..., axis + 1], axis, size[axis], window, operation.counts_padding)
+    divisor = counts if operation.divisor is None else np.full_like(counts, operation.divisor)
+    return (1 / np.maximum(1, divisor)).astype(np.float32)
 
 
 def _counted(pixel: np.ndarray, axis: int, size: int, window: Window, padded: bool) -> np.ndarray:
@@ -103,88 +104,70 @@ def _counted(pixel: np.ndarray, axis: int, size: int, window: Window, padded: bo
 
 
 @cache
-def _pointwise_code(
-    machine: Machine, lanes: int, element: str, scaled: bool, summed: bool, relu: bool, most: float | None
-) -> Callable[..., None]:
-    kind = vector(lanes, element)
+def _pointwise_code(machine: Machine, v: Vector, scaled: bool, epilogue: Epilogue) -> Callable[..., None]:
     f = function("pointwise")
-    count, channels, *arrays = f.fields("%plan", [INTEGER] * 2 + [POINTER] * 6)
+    count, channels, *arrays = arguments(f, [INTEGER] * 2 + [POINTER] * 6)
     masks, scale, shift = arrays[3:]
     with f.loop(0, count) as number:
-        source, other, target = (_place(f, array, number) for array in arrays[:3])
-        mask = lanes_of(f, lanes, f.load(INTEGER, f.at(masks, number, INTEGER)))
+        source, other, target = (at_offset(f, array, number) for array in arrays[:3])
+        mask = mask_at(f, v, masks, number)
         with f.loop(0, channels) as channel:
-            at = f.multiply(channel, lanes)
-            value = f.load(kind, f.at(source, at, element))
+            at = f.multiply(channel, v.lanes)
+            value = f.load(v, f.at(source, at, v.element))
             if scaled:
                 factor, term = (
-                    f.splat(lanes, f.load(element, f.at(each, channel, element)), element)
-                    for each in (scale, shift)
+                    f.splat(v, f.load(v.element, f.at(each, channel, v.element))) for each in (scale, shift)
                 )
-                value = f.multiply_add(lanes, value, factor, term, element=element)
-            if summed:
-                value = f.value(f"fadd {kind} {value}, {f.load(kind, f.at(other, at, element))}")
-            value = activated(f, lanes, value, relu, most, element=element)
-            f.store(kind, kept(f, lanes, mask, value, element=element), f.at(target, at, element))
+                value = f.multiply_add(v, value, factor, term)
+            residual = f.at(other, at, v.element) if epilogue.residual else None
+            value = finished(f, v, epilogue, value, residual, mask)
+            f.store(v, value, f.at(target, at, v.element))
     return compiled(f, machine)
 
 
 @cache
-def _pool_code(machine: Machine, lanes: int, element: str, taps: int, largest: bool) -> Callable[..., None]:
+def _pool_code(machine: Machine, v: Vector, taps: int, largest: bool) -> Callable[..., None]:
     # The mean of a window is taken in float: its sum may be larger than any half.
-    within = element if largest else "float"
-    kind = vector(lanes, within)
+    sums = v if largest else v.of("float")
     f = function("pool")
 
     def load(window: str, at: str) -> str:
-        value = f.load(vector(lanes, element), f.at(window, at, element))
-        return f.converted(lanes, value, element, within)
+        return f.converted(v, f.load(v, f.at(window, at, v.element)), sums.element)
 
-    count, channels, *arrays = f.fields(
-        "%plan", [INTEGER] * 2 + [POINTER] * 4 + ([] if largest else [POINTER])
-    )
+    count, channels, *arrays = arguments(f, [INTEGER] * 2 + [POINTER] * (4 if largest else 5))
     offsets = [f.load(INTEGER, f.at(arrays[3], tap, INTEGER)) for tap in range(taps)]
     with f.loop(0, count) as number:
-        source, target = (_place(f, array, number) for array in arrays[:2])
-        mask = lanes_of(f, lanes, f.load(INTEGER, f.at(arrays[2], number, INTEGER)))
+        source, target = (at_offset(f, array, number) for array in arrays[:2])
+        mask = mask_at(f, v, arrays[2], number)
         windows = [f.at(source, offset, "i8") for offset in offsets]
-        share = None if largest else f.load(kind, f.at(arrays[4], f.multiply(number, lanes)))
+        share = None if largest else f.load(sums, f.at(arrays[4], f.multiply(number, v.lanes)))
         with f.loop(0, channels) as channel:
-            at = f.multiply(channel, lanes)
+            at = f.multiply(channel, v.lanes)
             total = load(windows[0], at)
             for window in windows[1:]:
                 value = load(window, at)
-                total = (
-                    f.larger(lanes, total, value, element=element)
-                    if largest
-                    else f.value(f"fadd {kind} {total}, {value}")
-                )
-            total = total if share is None else f.value(f"fmul {kind} {total}, {share}")
-            total = f.converted(lanes, total, within, element)
-            whole = kept(f, lanes, mask, total, element=element)
-            f.store(vector(lanes, element), whole, f.at(target, at, element))
+                total = f.larger(v, total, value) if largest else f.value(f"fadd {sums} {total}, {value}")
+            total = total if share is None else f.value(f"fmul {sums} {total}, {share}")
+            total = f.converted(sums, total, v.element)
+            f.store(v, kept(f, v, mask, total), f.at(target, at, v.element))
     return compiled(f, machine)
 
 
 @cache
-def _mean_code(machine: Machine, lanes: int, element: str) -> Callable[..., None]:
-    kind = vector(lanes)  # sums of many pixels are taken in float, whatever the map holds
+def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
+    sums = v.of("float")  # sums of many pixels are taken in float, whatever the map holds
     f = function("mean")
-    slot, images, places, channels, offsets, share = f.fields("%plan", [INTEGER] * 4 + [POINTER] * 2)
+    slot, images, places, channels, offsets, share = arguments(f, [INTEGER] * 4 + [POINTER] * 2)
     y = f.load(POINTER, f.at("%base", slot, "i8"))
     factor = f.load("float", share)
     with f.loop(0, images) as image, f.loop(0, channels) as channel:
-        total = f.slot(kind, "zeroinitializer")
+        total = f.slot(sums, "zeroinitializer")
         with f.loop(0, places) as place:
             number = f.add(f.multiply(image, places), place)
-            at = f.at(_place(f, offsets, number), f.multiply(channel, lanes), element)
-            value = f.converted(lanes, f.load(vector(lanes, element), at), element, "float")
-            f.store(kind, f.value(f"fadd {kind} {f.load(kind, total)}, {value}"), total)
-        whole = f.sum(lanes, f.load(kind, total))
+            at = f.at(at_offset(f, offsets, number), f.multiply(channel, v.lanes), v.element)
+            value = f.converted(v, f.load(v, at), "float")
+            f.store(sums, f.value(f"fadd {sums} {f.load(sums, total)}, {value}"), total)
+        whole = f.sum(sums, f.load(sums, total))
         at = f.at(y, f.add(f.multiply(image, channels), channel))
         f.store("float", f.value(f"fmul float {whole}, {factor}"), at)
     return compiled(f, machine)
-
-
-def _place(f: Function, offsets: str, number: str) -> str:
-    return f.at("%base", f.load(INTEGER, f.at(offsets, number, INTEGER)), "i8")

@@ -15,6 +15,7 @@ from zeroskip.emit.executable_memory import room
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.lowering import Lowered
 from zeroskip.run.convolution.tiles.steps import joined
+from zeroskip.run.convolution.tiles.tensors import READ, WRITE
 
 
 class Segment:
@@ -29,25 +30,25 @@ class Segment:
         self._share = threads
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        given = [each.contiguous() for each in inputs]
+        given = [tensor.contiguous() for tensor in inputs]
         count, images = len(given[0]), self.lowered.images
-        for each, shape in zip(given, self.lowered.needs, strict=True):
-            # Machine code believes what it is told: a wrong size would make it read foreign memory.
-            if each.shape != (count, *shape) or each.dtype is not torch.float32:
+        for tensor, shape in zip(given, self.lowered.inputs.values(), strict=True):
+            # Machine code trusts its arguments: a wrong size would make it read foreign memory.
+            if tensor.shape != (count, *shape) or tensor.dtype is not torch.float32:
                 raise EngineError(
-                    f"layers on tiles take {shape}, and were given {each.dtype} {tuple(each.shape)}."
+                    f"layers on tiles take {shape}, and were given {tensor.dtype} {tuple(tensor.shape)}."
                 )
         missing = -count % images
         if missing:
-            given = [torch.cat([each, each.new_zeros(missing, *each.shape[1:])]) for each in given]
-        made = [torch.empty(count + missing, *shape) for shape in self.lowered.shapes]
+            given = [torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) for tensor in given]
+        made = [torch.empty(count + missing, *shape) for shape in self.lowered.outputs.values()]
         groups = range((count + missing) // images)
         if self._threads is None or len(groups) < 2:
             self._run([*given, *made], groups)
         else:
             parts = [groups[number :: self._share] for number in range(self._share)]
             list(self._threads.map(lambda part: self._run([*given, *made], part), parts))
-        return [each[:count] for each in made] if missing else made
+        return [tensor[:count] for tensor in made] if missing else made
 
     def _run(self, tensors: Sequence[Tensor], groups: Sequence[int]) -> None:
         """Work on some of the groups of images."""
@@ -72,19 +73,15 @@ class Segment:
             self._idle.append(memory)
 
 
-def between_doors(segment: Segment, machine: Machine, *inputs: Tensor) -> Callable[[], None]:
-    """What the segment does to the first of `inputs` on tiles, without the way onto them and back, to be timed.
-
-    >>> between_doors(segment, detect(), x)()
-    """
+def without_layout_conversion(segment: Segment, machine: Machine, *inputs: Tensor) -> Callable[[], None]:
+    """What the segment does to the first of `inputs` on tiles, to be timed; reading and writing tensors is left out."""
     lowered = segment.lowered
-    given = [each[: lowered.images].contiguous() for each in inputs]
-    tensors = [*given, *(torch.empty(lowered.images, *shape) for shape in lowered.shapes)]
+    given = [tensor[: lowered.images].contiguous() for tensor in inputs]
+    tensors = [*given, *(torch.empty(lowered.images, *shape) for shape in lowered.outputs.values())]
     memory = room(lowered.bytes)
-    memory[: 8 * len(tensors)].view(np.int64)[:] = [each.data_ptr() for each in tensors]
+    memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     lowered.chain.run(memory.ctypes.data)
-    steps = [step for step in lowered.chain.steps if step.name not in ("enter", "leave")]
-    inner = joined(steps, machine)
+    inner = joined([step for step in lowered.chain.steps if step.name not in (READ, WRITE)], machine)
     alive = memory, tensors
 
     def run() -> None:

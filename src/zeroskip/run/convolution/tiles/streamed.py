@@ -8,50 +8,63 @@ weight. The depthwise convolution is the same without a list, since it needs eve
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, Function, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.run.argument_block import argument_block, offsets
 from zeroskip.run.convolution.tiles.convolution_job import Job
+from zeroskip.run.convolution.tiles.epilogue import Epilogue, finished
 from zeroskip.run.convolution.tiles.layout import Layout
-from zeroskip.run.convolution.tiles.steps import Step, activated, compiled, function, kept, lanes_of, step
-from zeroskip.run.machine_code import starts
+from zeroskip.run.convolution.tiles.steps import Step, arguments, at_offset, compiled, function, lanes_of
 
 REGISTERS = 14  # sums at a time; AVX-512 has 32 registers, NEON 32, AVX2 only 16
-BLOCKS = (
-    8,
-    4,
-)  # output channels that may have their zeros in common; 16 leave too few places for the registers
+BLOCKS = 8, 4  # output channels that may have their zeros in common; 16 leave too few registers for places
 FULL = 0.75  # share of non-zeros in blocks from which on they are worth while
+
+
+@dataclass(frozen=True)
+class _Rectangle:
+    """Neighbouring places that are computed together.
+
+    size   (rows, columns)
+    steps  bytes from its corner to each of its places: in x, in y, in the residual
+    """
+
+    size: tuple[int, int]
+    steps: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Values that code for a rectangle works with: sums of `block` channels at each place, of vectors `v`."""
+
+    v: Vector
+    rectangle: _Rectangle
+    block: int
+
+    @property
+    def places(self) -> int:
+        return len(self.rectangle.steps)
 
 
 def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
     """The job with its pattern as data, `block` neighbouring output channels at a time.
 
     `block` divides their number. Zeros of a block that is not all zero are computed like any weight.
-
-    >>> streamed(job, detect()).name
-    'streamed'
     """
-    layout = job.y.layout
-    tall, wide = _rectangle(layout, max(2, REGISTERS // block))
+    layout, weights = job.y.layout, job.weights
+    sums = _Sums(layout.vector, _rectangle(job, max(2, REGISTERS // block)), block)
     begin, order, rows, values = _pattern(job, block)
-    code = _streamed_code(
-        machine,
-        layout.lanes,
-        layout.element,
-        block,
-        _steps(job, tall, wide),
-        8 * rows.itemsize,
-        job.relu,
-        job.most,
-        job.residual is not None,
+    code = _streamed_code(machine, sums, 8 * rows.itemsize, job.epilogue)
+    corners = _corners(job, sums.rectangle, least=int(weights.offsets.min(initial=0)))
+    bias = weights.bias.astype(layout.element.dtype)
+    return Step(
+        "streamed", job.node, code, argument_block(*corners, len(order), begin, order, rows, values, bias)
     )
-    corners = _corners(job, tall, wide, least=int(job.offsets.min(initial=0)))
-    bias = job.bias.astype(layout.dtype)
-    return step("streamed", job.node, code, *corners, len(order), begin, order, rows, values, bias)
 
 
 def block_height(weight: np.ndarray) -> int:
@@ -76,38 +89,30 @@ def _pattern(job: Job, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     Blocks are sorted by the length of their lists: a processor foresees the end of a loop that is as long as the
     last. Numbers of rows take 16 bits where they can, since lists are often read from afar.
     """
-    blocks = job.weight.reshape(-1, block, job.weight.shape[1])
+    weights = job.weights
+    blocks = weights.weight.reshape(-1, block, weights.weight.shape[1])
     alive = (blocks != 0).any(1)  # (blocks, k)
     order = np.argsort(alive.sum(1), kind="stable")
     group, row = np.nonzero(alive[order])
-    places = (job.offsets - job.offsets.min(initial=0)) // job.x.layout.vector_bytes
+    places = (weights.offsets - weights.offsets.min(initial=0)) // job.x.layout.vector_bytes
     narrow = np.uint16 if places.max(initial=0) < 1 << 16 else np.uint32
-    values = np.ascontiguousarray(blocks[order][group, :, row], job.x.layout.dtype)
-    return starts(alive[order].sum(1)), order.astype(np.int64), places[row].astype(narrow), values
+    values = np.ascontiguousarray(blocks[order][group, :, row], job.x.layout.element.dtype)
+    return offsets(alive[order].sum(1)), order.astype(np.int64), places[row].astype(narrow), values
 
 
 def depthwise(job: Job, machine: Machine) -> Step:
-    """A convolution that keeps channels apart: weight (channels, taps), `offsets` (taps,) those of channel 0.
-
-    >>> depthwise(job, detect()).name
-    'depthwise'
-    """
-    layout = job.y.layout
-    tall, wide = _rectangle(layout, 7)
-    taps = tuple(int(each) for each in job.offsets)
-    places = _steps(job, tall, wide)
-    code = _depthwise_code(machine, layout.lanes, layout.element, taps, places, job.relu, job.most)
-    corners = _corners(job, tall, wide)
-    weight, bias = (each.astype(layout.dtype) for each in (job.weight, job.bias))
-    return step("depthwise", job.node, code, *corners, len(weight), weight, bias)
+    """A convolution that keeps channels apart; offsets (taps,) are those of channel 0."""
+    dtype, rectangle = job.y.layout.element.dtype, _rectangle(job, 7)
+    taps = tuple(int(offset) for offset in job.weights.offsets)
+    code = _depthwise_code(machine, _Sums(job.y.layout.vector, rectangle, 1), taps, job.epilogue)
+    corners = _corners(job, rectangle)
+    weight, bias = (numbers.astype(dtype) for numbers in (job.weights.weight, job.weights.bias))
+    return Step("depthwise", job.node, code, argument_block(*corners, len(weight), weight, bias))
 
 
-_Steps = tuple[tuple[int, int, int], ...]
-
-
-def _rectangle(layout: Layout, most: int) -> tuple[int, int]:
+def _rectangle(job: Job, most: int) -> _Rectangle:
     """The largest rectangle of at most `most` places with which a tile can be covered evenly, the wider the better."""
-    tall, wide = layout.tile
+    tall, wide = job.y.layout.tile
     fits = [
         (rows * columns, columns, rows)
         for rows in range(1, most + 1)
@@ -115,63 +120,53 @@ def _rectangle(layout: Layout, most: int) -> tuple[int, int]:
         if not tall % rows and not wide % columns
     ]
     _, columns, rows = max(fits)
-    return rows, columns
+    x, y, other = job.x.layout, job.y.layout, job.added.layout
+    steps = [
+        (_step(x, row, column) * job.stride, _step(y, row, column), _step(other, row, column))
+        for row, column in np.ndindex(rows, columns)
+    ]
+    return _Rectangle((rows, columns), tuple(steps))
 
 
-def _steps(job: Job, tall: int, wide: int) -> _Steps:
-    """Bytes from the corner of a rectangle to each of its places: in x, in y, in the residual."""
-    found = []
-    for row, column in np.ndindex(tall, wide):
-        x = (row * job.x.layout.pitch + column) * job.stride * job.x.layout.place_bytes
-        y = (row * job.y.layout.pitch + column) * job.y.layout.place_bytes
-        other = job.y.layout if job.residual is None else job.residual.layout
-        found.append((int(x), int(y), int((row * other.pitch + column) * other.place_bytes)))
-    return tuple(found)
+def _step(layout: Layout, row: int, column: int) -> int:
+    return int((row * layout.pitch + column) * layout.place_bytes)
 
 
-def _corners(job: Job, tall: int, wide: int, *, least: int = 0) -> list[int | np.ndarray]:
+def _corners(job: Job, rectangle: _Rectangle, *, least: int = 0) -> list[int | np.ndarray]:
     """How many rectangles there are, where in the workspace each begins, and the masks of all its places."""
-    layout = job.y.layout
-    grid = np.meshgrid(
-        np.arange(layout.slots),
-        np.arange(0, layout.tile[0], tall),
-        np.arange(0, layout.tile[1], wide),
-        indexing="ij",
-    )
-    slot, y, x = (axis.ravel() for axis in grid)
+    layout, (tall, wide) = job.y.layout, rectangle.size
+    starts = np.arange(0, layout.tile[0], tall), np.arange(0, layout.tile[1], wide)
+    slot, y, x = (axis.ravel() for axis in np.meshgrid(np.arange(layout.slots), *starts, indexing="ij"))
     inner = np.array(list(np.ndindex(tall, wide)))
     places = np.stack([slot, y, x], 1)[:, None] + np.concatenate([0 * inner[:, :1], inner], 1)
-    masks = layout.masks(places.reshape(-1, 3))
-    other = job.y if job.residual is None else job.residual
+    source = job.x.layout.offset(slot, y * job.stride, x * job.stride)
     return [
         len(slot),
-        job.x.first + least + job.x.layout.offset(slot, y * job.stride, x * job.stride),
+        job.x.first + least + source,
         job.y.first + layout.offset(slot, y, x),
-        other.first + other.layout.offset(slot, y, x),
-        masks,
+        job.added.first + job.added.layout.offset(slot, y, x),
+        layout.masks(places.reshape(-1, 3)),
     ]
 
 
 @cache
-def _streamed_code(
-    machine: Machine, lanes: int, element: str, block: int, places: _Steps, bits: int, relu: bool,
-    most: float | None, residual: bool,
-) -> Callable[..., None]:  # fmt: skip
-    f = function("streamed")
+def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue) -> Callable[..., None]:
+    """Rows in the lists are numbers of so many bits."""
+    f, v, block = function("streamed"), sums.v, sums.block
     kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 5]
-    count, xs, ys, others, masks, groups, begin, order, rows, values, biases = f.fields("%plan", kinds)
-    size = block * len(places)
+    count, xs, ys, others, masks, groups, begin, order, rows, values, biases = arguments(f, kinds)
+    size = block * sums.places
     with f.loop(0, count) as number:
-        x, y, other = (_corner(f, offsets, number) for offsets in (xs, ys, others))
-        flags = _flags(f, lanes, masks, number, len(places))
+        x, y, other = (at_offset(f, offsets, number) for offsets in (xs, ys, others))
+        flags = _flags(f, sums, masks, number)
         with f.loop(0, groups) as turn:
             first = f.multiply(f.load(INTEGER, f.at(order, turn, INTEGER)), block)
-            sums = [
-                _bias(f, lanes, element, biases, f.add(first, one)) for one in range(block) for _ in places
+            totals = [
+                _bias(f, v, biases, f.add(first, row)) for row in range(block) for _ in sums.rectangle.steps
             ]
             # Few sums would wait for each other: several weights then have sums of their own.
-            sets = [sums] + [_zeros(f, lanes, element, size) for _ in range(min(4, REGISTERS // size) - 1)]
-            start, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (turn, f.add(turn, 1)))
+            sets = [totals] + [_zeros(f, v, size) for _ in range(min(4, REGISTERS // size) - 1)]
+            start, stop = (f.load(INTEGER, f.at(begin, end, INTEGER)) for end in (turn, f.add(turn, 1)))
             rest = f.value(f"urem i64 {f.value(f'sub i64 {stop}, {start}')}, {len(sets)}")
             middle = f.value(f"sub i64 {stop}, {rest}")
             for begins, ends, used in ((start, middle, sets), (middle, stop, sets[:1])):
@@ -179,92 +174,76 @@ def _streamed_code(
                     for offset, part in enumerate(used):
                         at = f.add(place, offset)
                         row = f.value(f"zext i{bits} {f.load(f'i{bits}', f.at(rows, at, f'i{bits}'))} to i64")
-                        source = f.at(x, row, vector(lanes, element))
-                        weights = f.at(values, f.multiply(at, block), element)
-                        _multiply_add(f, lanes, element, source, weights, block, places, part)
-            _gather_(f, lanes, element, sets)
-            channel = f.multiply(first, lanes)
-            for one in range(block):
-                part = sums[one * len(places) :][: len(places)]
-                at, beside = (f.at(each, f.add(channel, one * lanes), element) for each in (y, other))
-                more = beside if residual else None
-                _finish(f, lanes, element, places, part, flags, at, more, relu=relu, most=most)
+                        source = f.at(x, row, v)
+                        weights = f.at(values, f.multiply(at, block), v.element)
+                        _multiply_add(f, sums, source, weights, part)
+            _add_up_(f, v, sets)
+            channel = f.multiply(first, v.lanes)
+            for row in range(block):
+                part = totals[row * sums.places :][: sums.places]
+                to, added = (f.at(base, f.add(channel, row * v.lanes), v.element) for base in (y, other))
+                for (_, step_y, step_other), total, mask in zip(
+                    sums.rectangle.steps, part, flags, strict=True
+                ):
+                    value = f.load(v, total)
+                    residual = f.at(added, step_other, "i8") if epilogue.residual else None
+                    value = finished(f, v, epilogue, value, residual, mask)
+                    f.store(v, value, f.at(to, step_y, "i8"))
     return compiled(f, machine)
-
-
-def _zeros(f: Function, lanes: int, element: str, count: int) -> list[str]:
-    return [f.slot(vector(lanes, element), "zeroinitializer") for _ in range(count)]
-
-
-def _gather_(f: Function, lanes: int, element: str, sets: Sequence[Sequence[str]]) -> None:
-    """Add the sums of all sets to those of the first."""
-    kind = vector(lanes, element)
-    for other in sets[1:]:
-        for total, more in zip(sets[0], other, strict=True):
-            f.store(kind, f.value(f"fadd {kind} {f.load(kind, total)}, {f.load(kind, more)}"), total)
 
 
 @cache
 def _depthwise_code(
-    machine: Machine, lanes: int, element: str, taps: tuple[int, ...], places: _Steps, relu: bool,
-    most: float | None,
-) -> Callable[..., None]:  # fmt: skip
-    f = function("depthwise")
+    machine: Machine, sums: _Sums, taps: tuple[int, ...], epilogue: Epilogue
+) -> Callable[..., None]:
+    f, v = function("depthwise"), sums.v
     kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 2]
-    count, xs, ys, _, masks, channels, values, biases = f.fields("%plan", kinds)
+    count, xs, ys, _, masks, channels, values, biases = arguments(f, kinds)
     with f.loop(0, count) as number:
-        x, y = (_corner(f, offsets, number) for offsets in (xs, ys))
-        flags = _flags(f, lanes, masks, number, len(places))
+        x, y = (at_offset(f, offsets, number) for offsets in (xs, ys))
+        flags = _flags(f, sums, masks, number)
         with f.loop(0, channels) as channel:
-            sums = [_bias(f, lanes, element, biases, channel) for _ in places]
-            at = f.multiply(channel, lanes)
-            weights = f.at(values, f.multiply(channel, len(taps)), element)
+            totals = [_bias(f, v, biases, channel) for _ in sums.rectangle.steps]
+            at = f.multiply(channel, v.lanes)
+            weights = f.at(values, f.multiply(channel, len(taps)), v.element)
             for number_, tap in enumerate(taps):
-                source = f.at(f.at(x, at, element), tap, "i8")
-                _multiply_add(f, lanes, element, source, f.at(weights, number_, element), 1, places, sums)
-            _finish(f, lanes, element, places, sums, flags, f.at(y, at, element), None, relu=relu, most=most)
+                source = f.at(f.at(x, at, v.element), tap, "i8")
+                _multiply_add(f, sums, source, f.at(weights, number_, v.element), totals)
+            to = f.at(y, at, v.element)
+            for (_, step_y, _), total, mask in zip(sums.rectangle.steps, totals, flags, strict=True):
+                value = finished(f, v, epilogue, f.load(v, total), None, mask)
+                f.store(v, value, f.at(to, step_y, "i8"))
     return compiled(f, machine)
 
 
-def _corner(f: Function, offsets: str, number: str) -> str:
-    return f.at("%base", f.load(INTEGER, f.at(offsets, number, INTEGER)), "i8")
-
-
-def _flags(f: Function, lanes: int, masks: str, number: str, count: int) -> list[str]:
+def _flags(f: Function, sums: _Sums, masks: str, number: str) -> list[str]:
     """The masks of all places of a rectangle."""
-    first = f.multiply(number, count)
-    bits = [f.load(INTEGER, f.at(masks, f.add(first, one), INTEGER)) for one in range(count)]
-    return [lanes_of(f, lanes, each) for each in bits]
+    first = f.multiply(number, sums.places)
+    bits = [f.load(INTEGER, f.at(masks, f.add(first, place), INTEGER)) for place in range(sums.places)]
+    return [lanes_of(f, sums.v, flags) for flags in bits]
 
 
-def _bias(f: Function, lanes: int, element: str, biases: str, channel: str) -> str:
-    bias = f.load(element, f.at(biases, channel, element))
-    return f.slot(vector(lanes, element), f.splat(lanes, bias, element))
+def _bias(f: Function, v: Vector, biases: str, channel: str) -> str:
+    bias = f.load(v.element, f.at(biases, channel, v.element))
+    return f.slot(v, f.splat(v, bias))
 
 
-def _multiply_add(
-    f: Function, lanes: int, element: str, source: str, weights: str, block: int, places: _Steps,
-    sums: Sequence[str],
-) -> None:  # fmt: skip
-    """Add `block` weights times the inputs at all places to the block's sums."""
-    kind = vector(lanes, element)
-    inputs = [f.load(kind, f.at(source, step_x, "i8")) for step_x, _, _ in places]
-    for one in range(block):
-        weight = f.splat(lanes, f.load(element, f.at(weights, one, element)), element)
-        for x, total in zip(inputs, sums[one * len(places) :], strict=False):
-            f.store(kind, f.multiply_add(lanes, weight, x, f.load(kind, total), element=element), total)
+def _zeros(f: Function, v: Vector, count: int) -> list[str]:
+    return [f.slot(v, "zeroinitializer") for _ in range(count)]
 
 
-def _finish(
-    f: Function, lanes: int, element: str, places: _Steps, sums: Sequence[str], flags: Sequence[str], y: str,
-    residual: str | None, *, relu: bool, most: float | None,
-) -> None:  # fmt: skip
-    """What becomes of the sums: residual, activation, and into y."""
-    kind = vector(lanes, element)
-    for (_, step_y, step_other), total, mask in zip(places, sums, flags, strict=True):
-        value = f.load(kind, total)
-        if residual is not None:
-            other = f.load(kind, f.at(residual, step_other, "i8"))
-            value = f.value(f"fadd {kind} {value}, {other}")
-        value = activated(f, lanes, value, relu, most, element=element)
-        f.store(kind, kept(f, lanes, mask, value, element=element), f.at(y, step_y, "i8"))
+def _multiply_add(f: Function, sums: _Sums, source: str, weights: str, totals: Sequence[str]) -> None:
+    """Add a block's weights times the inputs at all places to the block's sums."""
+    v = sums.v
+    inputs = [f.load(v, f.at(source, step_x, "i8")) for step_x, _, _ in sums.rectangle.steps]
+    for row in range(sums.block):
+        weight = f.splat(v, f.load(v.element, f.at(weights, row, v.element)))
+        for x, total in zip(inputs, totals[row * sums.places :], strict=False):
+            f.store(v, f.multiply_add(v, weight, x, f.load(v, total)), total)
+
+
+def _add_up_(f: Function, v: Vector, sets: Sequence[Sequence[str]]) -> None:
+    """Add the sums of all sets to those of the first."""
+    for other in sets[1:]:
+        for total, more in zip(sets[0], other, strict=True):
+            f.store(v, f.value(f"fadd {v} {f.load(v, total)}, {f.load(v, more)}"), total)

@@ -1,154 +1,230 @@
-"""From tensors onto tiles and back: squares of pixels and tiles are turned, so that whole rows are read and written."""
+"""Tensors read onto tiles and written back, in fp32 on one side and the map's element on the other.
+
+Squares of pixels and tiles are transposed, so that whole rows are read and written; a phase of a tensor is gathered
+pixel by pixel.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, Function, vector
-from zeroskip.run.convolution.tiles.layout import Map
-from zeroskip.run.convolution.tiles.steps import Step, compiled, constant, function, lanes_of, step
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.run.argument_block import ArgumentBlock, argument_block
+from zeroskip.run.convolution.tiles.layout import Map, bits
+from zeroskip.run.convolution.tiles.relayout import WHOLE, Transfer, everywhere, source_pixels
+from zeroskip.run.convolution.tiles.steps import (
+    Step,
+    arguments,
+    at_offset,
+    compiled,
+    constant,
+    function,
+    lanes_of,
+    mask_at,
+)
 
+READ, WRITE = "enter", "leave"  # names of the steps
 ROWS = 256  # pieces of rows that are read or written for one square; code for more takes seconds to compile
 
 
-def enter_whole(
-    node: str, slot: int, shape: tuple[int, int, int], y: Map, machine: Machine, *, fill: float = 0.0
-) -> Step:
-    """Read a tensor (images, *shape), whose address is in the workspace's word `slot`, ring and all.
+@dataclass(frozen=True)
+class TensorSlot:
+    """A float32 tensor (images, *shape) whose address is in the workspace's word `slot`; shape is (c, h, w)."""
 
-    Where the target wants pixels that the tensor does not have, it gets `fill`.
+    slot: int
+    shape: tuple[int, int, int]
 
-    >>> enter_whole("x", 0, (64, 56, 56), Map(layout, 4096, range(64)), detect()).name
-    'enter'
-    """
-    target, (channels, height, width) = y.layout, shape
-    (above, below, left, right), (tall, wide), lanes = target.ring, target.tile, target.lanes
-    many = min(target.pitch, lanes)
+    @property
+    def offset(self) -> int:
+        """Byte of the workspace at which the address stands."""
+        return 8 * self.slot
+
+
+@dataclass(frozen=True)
+class _Squares:
+    """What is transposed at a time: `width` neighbouring pixels of each tile, of `together` channels."""
+
+    v: Vector
+    width: int
+
+    @property
+    def together(self) -> int:
+        return max(1, min(self.v.lanes // self.width, ROWS // self.v.lanes))
+
+
+def read_tensor(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
+    """Read a phase of a tensor into the transfer's target, ring included."""
+    return (_read_whole if transfer.phase == WHOLE else _read_phase)(tensor, transfer, machine)
+
+
+def write_tensor(node: str, x: Map, slot: int, machine: Machine) -> Step:
+    """Write the channels of a map into a tensor (images, channels, height, width) at the address in word `slot`."""
+    source, channels = x.layout, len(x.channels)
+    tall, wide = source.tile
+    width = min(wide, source.lanes)  # columns of a tile that are transposed at a time
+    first = _starts(range(source.slots), range(tall), range(0, wide, width))
+    columns = np.minimum(first[:, 2:] + np.arange(width), wide - 1)  # the last columns may be read twice
+    at = x.first + source.offset(first[:, :1], first[:, 1:2], columns)
+    image, row, column = np.moveaxis(source.pixels(first), -1, 0)  # (count, lanes) each
+    left = np.minimum(source.width - column, wide - first[:, 2:])
+    held = np.where(image >= 0, np.clip(left, 0, width), 0)
+    index = np.where(image >= 0, (image * channels * source.height + row) * source.width + column, 0)
+    code = _write_code(machine, _Squares(source.vector, width))
+    tensor = TensorSlot(slot, (channels, source.height, source.width))
+    return Step(WRITE, node, code, _block(tensor, len(first), at, index, (1 << held) - 1))
+
+
+def _read_whole(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
+    target, (channels, height, width) = transfer.target.layout, tensor.shape
+    (above, below, left, right), (tall, wide) = target.ring, target.tile
+    many = min(target.pitch, target.lanes)
     starts = np.minimum(np.arange(-left, wide + right, many), wide + right - many)
-    grid = np.meshgrid(np.arange(target.slots), np.arange(-above, tall + below), starts, indexing="ij")
-    first = np.stack([axis.ravel() for axis in grid], 1)
+    first = _starts(range(target.slots), range(-above, tall + below), starts)
     columns = first[:, 2:] + np.arange(many)
-    to = y.first + target.offset(first[:, :1], first[:, 1:2], columns)
+    to = transfer.target.first + target.offset(first[:, :1], first[:, 1:2], columns)
     image, row, column = np.moveaxis(target.coordinates(first), -1, 0)
     held = (column[..., None] + np.arange(many) >= 0) & (column[..., None] + np.arange(many) < width)
     held &= ((row >= 0) & (row < height) & (image < target.images))[..., None]
     index = np.where(held.any(-1), (image * channels * height + row) * width + column, 0)
-    bits = (held.astype(np.int64) << np.arange(many)).sum(-1)
-    code = _enter_code(machine, lanes, target.element, many, _together(lanes, many), fill)
-    return step("enter", node, code, 8 * slot, len(first), channels, height * width, to, index, bits)
+    code = _read_whole_code(machine, _Squares(target.vector, many), transfer.fill)
+    return Step(READ, transfer.node, code, _block(tensor, len(first), to, index, bits(held)))
 
 
-def leave(node: str, x: Map, slot: int, machine: Machine) -> Step:
-    """Write the channels of a map into a tensor (images, channels, height, width) at the address in word `slot`.
-
-    >>> leave("pool5", Map(layout, 4096, range(256)), 1, detect()).name
-    'leave'
-    """
-    source, channels = x.layout, len(x.channels)
-    lanes, (tall, wide) = source.lanes, source.tile
-    width = min(wide, lanes)  # columns of a tile that are turned at a time
-    grid = np.meshgrid(np.arange(source.slots), np.arange(tall), np.arange(0, wide, width), indexing="ij")
-    first = np.stack([axis.ravel() for axis in grid], 1)
-    columns = np.minimum(first[:, 2:] + np.arange(width), wide - 1)  # the last columns may be read twice
-    at = x.first + source.offset(first[:, :1], first[:, 1:2], columns)
-    pixels = source.pixels(first)  # (count, lanes, 3)
+def _read_phase(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
+    target, (channels, height, width) = transfer.target.layout, tensor.shape
+    places = everywhere(target)
+    pixels = source_pixels(target, places, transfer.phase)
     image, row, column = np.moveaxis(pixels, -1, 0)
-    left = np.minimum(source.width - column, wide - first[:, 2:])
-    held = np.where(image >= 0, np.clip(left, 0, width), 0)
-    index = np.where(image >= 0, (image * channels * source.height + row) * source.width + column, 0)
-    code = _leave_code(machine, lanes, source.element, width, _together(lanes, width))
-    area = source.height * source.width
-    return step("leave", node, code, 8 * slot, len(first), channels, area, at, index, (1 << held) - 1)
+    there = (pixels >= 0).all(-1) & (row < height) & (column < width)
+    index = np.where(there, (image * channels * height + row) * width + column, 0).astype(np.int32)
+    to = target.offset(*places.T) + transfer.first(channels)
+    code = _read_phase_code(machine, target.vector, transfer.fill)
+    return Step(READ, transfer.node, code, _block(tensor, len(places), to, index, bits(there)))
 
 
-def _together(lanes: int, width: int) -> int:
-    """How many channels, `width` pixels of each, to turn at a time."""
-    return max(1, min(lanes // width, ROWS // lanes))
+def _starts(*axes: range | np.ndarray) -> np.ndarray:
+    """(count, 3) slot, row and first column of every square."""
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], 1)
+
+
+def _block(tensor: TensorSlot, count: int, *arrays: np.ndarray) -> ArgumentBlock:
+    channels, height, width = tensor.shape
+    return argument_block(tensor.offset, count, channels, height * width, *arrays)
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """What a step's code finds in its block, as names of values: see `_block`."""
+
+    tensor: str
+    count: str
+    channels: str
+    area: str
+    offsets: str
+    index: str
+    masks: str
+
+
+def _fields(f: Function) -> _Fields:
+    slot, *others = arguments(f, [INTEGER] * 4 + [POINTER] * 3)
+    return _Fields(f.load(POINTER, f.at("%base", slot, "i8")), *others)
+
+
+def _channel_groups(f: Function, squares: _Squares, fields: _Fields) -> list[tuple[str, str, int]]:
+    """(first, end, how many at a time): what is left of channels that fill a square together goes one by one."""
+    rest = f.value(f"urem i64 {fields.channels}, {squares.together}")
+    even = f.value(f"sub i64 {fields.channels}, {rest}")
+    return [("0", even, squares.together), (even, fields.channels, 1)]
+
+
+def _square(f: Function, squares: _Squares, fields: _Fields, number: str) -> tuple[list[str], ...]:
+    """Byte offsets of a square's `width` places, and for each lane its row in the tensor and which pixels it has."""
+    lanes = squares.v.lanes
+    sizes = (fields.offsets, squares.width), (fields.index, lanes), (fields.masks, lanes)
+    return tuple(
+        [f.load(INTEGER, f.at(array, f.add(f.multiply(number, size), at), INTEGER)) for at in range(size)]
+        for array, size in sizes
+    )
 
 
 @cache
-def _enter_code(
-    machine: Machine, lanes: int, element: str, width: int, together: int, fill: float
-) -> Callable[..., None]:
-    f = function("enter")
-    x, blocks, channels, area, even, block = _frame(f, lanes, width, together)
-    with f.loop(0, blocks) as number:
-        places, rows, bits = block(number)
-        for start, stop, several in ((0, even, together), (even, channels, 1)):
+def _read_whole_code(machine: Machine, squares: _Squares, fill: float) -> Callable[..., None]:
+    f, v, width = function("enter"), squares.v, squares.width
+    fields = _fields(f)
+    groups = _channel_groups(f, squares, fields)
+    with f.loop(0, fields.count) as number:
+        places, rows, held = _square(f, squares, fields, number)
+        for start, stop, several in groups:
             with f.loop(start, stop, several) as channel:
-                images = [f.at(x, f.multiply(f.add(channel, one), area)) for one in range(several)]
-                pixels = [_row(f, lanes, width, images, pair, fill) for pair in zip(rows, bits, strict=True)]
-                pixels = [f.converted(lanes, each, "float", element) for each in pixels]
-                offset = f.multiply(channel, lanes)
-                for number_, value in enumerate(f.transposed(pixels, element=element)[: several * width]):
-                    place = f.at("%base", places[number_ % width], "i8")
-                    at = f.at(place, f.add(offset, number_ // width * lanes), element)
-                    f.store(vector(lanes, element), value, at)
+                images = [
+                    f.at(fields.tensor, f.multiply(f.add(channel, one), fields.area))
+                    for one in range(several)
+                ]
+                pairs = zip(rows, held, strict=True)
+                pixels = [_row(f, squares, images, row, flags, fill) for row, flags in pairs]
+                pixels = [f.converted(v.of("float"), floats, v.element) for floats in pixels]
+                offset = f.multiply(channel, v.lanes)
+                turned = f.transposed(pixels, element=v.element)
+                for position, value in enumerate(turned[: several * width]):
+                    place = f.at("%base", places[position % width], "i8")
+                    at = f.at(place, f.add(offset, position // width * v.lanes), v.element)
+                    f.store(v, value, at)
     return compiled(f, machine)
 
 
-def _row(f: Function, lanes: int, width: int, images: list[str], pair: tuple[str, str], fill: float) -> str:
-    """`width` pixels of each of several channels, side by side in one vector."""
-    row, bits = pair
-    value = constant(f, lanes, fill) if fill else "zeroinitializer"
-    for one, image in enumerate(images):
-        mask = lanes_of(f, lanes, f.value(f"shl i64 {bits}, {one * width}"))
-        value = f.load_masked(lanes, mask, f.at(f.at(image, row), -one * width), other=value)
+def _row(f: Function, squares: _Squares, images: list[str], row: str, held: str, fill: float) -> str:
+    """`width` pixels of each of several channels, side by side in one vector of floats."""
+    v, width = squares.v.of("float"), squares.width
+    value = constant(f, v, fill) if fill else "zeroinitializer"
+    for number, image in enumerate(images):
+        mask = lanes_of(f, v, f.value(f"shl i64 {held}, {number * width}"))
+        value = f.load_masked(v, mask, f.at(f.at(image, row), -number * width), other=value)
     return value
 
 
 @cache
-def _leave_code(machine: Machine, lanes: int, element: str, width: int, together: int) -> Callable[..., None]:
-    f = function("leave")
-    kind = vector(lanes, element)
-    y, blocks, channels, area, even, block = _frame(f, lanes, width, together)
-    with f.loop(0, blocks) as number:
-        places, rows, bits = block(number)
-        for start, stop, several in ((0, even, together), (even, channels, 1)):
+def _write_code(machine: Machine, squares: _Squares) -> Callable[..., None]:
+    f, v, width = function("leave"), squares.v, squares.width
+    floats = v.of("float")
+    fields = _fields(f)
+    groups = _channel_groups(f, squares, fields)
+    with f.loop(0, fields.count) as number:
+        places, rows, held = _square(f, squares, fields, number)
+        for start, stop, several in groups:
             with f.loop(start, stop, several) as channel:
-                offset = f.multiply(channel, lanes)
+                offset = f.multiply(channel, v.lanes)
                 vectors = [
-                    f.load(kind, f.at(f.at("%base", place, "i8"), f.add(offset, one * lanes), element))
+                    f.load(v, f.at(f.at("%base", place, "i8"), f.add(offset, one * v.lanes), v.element))
                     for one in range(several)
                     for place in places
                 ]
-                vectors += ["zeroinitializer"] * (lanes - len(vectors))
-                turned = f.transposed(vectors, element=element)
-                turned = [f.converted(lanes, each, element, "float") for each in turned]
+                vectors += ["zeroinitializer"] * (v.lanes - len(vectors))
+                turned = f.transposed(vectors, element=v.element)
+                turned = [f.converted(v, pixels, "float") for pixels in turned]
                 for one in range(several):
-                    image = f.at(y, f.multiply(f.add(channel, one), area))
-                    for row, held, pixels in zip(rows, bits, turned, strict=True):
-                        mask = lanes_of(f, lanes, f.value(f"shl i64 {held}, {one * width}"))
-                        f.store_masked(lanes, mask, pixels, f.at(f.at(image, row), -one * width))
+                    image = f.at(fields.tensor, f.multiply(f.add(channel, one), fields.area))
+                    for row, flags, pixels in zip(rows, held, turned, strict=True):
+                        mask = lanes_of(f, v, f.value(f"shl i64 {flags}, {one * width}"))
+                        f.store_masked(floats, mask, pixels, f.at(f.at(image, row), -one * width))
     return compiled(f, machine)
 
 
-_Block = Callable[[str], tuple[list[str], list[str], list[str]]]
-
-
-def _frame(f: Function, lanes: int, width: int, together: int) -> tuple[str, str, str, str, str, _Block]:
-    """The tensor, the number of blocks and channels, floats of a channel, how many channels go `together`, and what
-    belongs to a block: byte offsets of its `width` places, and for each lane its row and which pixels it has.
-
-    Narrow tiles fill a square with several channels; what is left of the channels goes one by one.
-    """
-    slot, blocks, channels, area, at, index, masks = f.fields("%plan", [INTEGER] * 4 + [POINTER] * 3)
-    tensor = f.load(POINTER, f.at("%base", slot, "i8"))
-    even = f.value(f"sub i64 {channels}, {f.value(f'urem i64 {channels}, {together}')}")
-
-    def block(number: str) -> tuple[list[str], list[str], list[str]]:
-        sizes = (at, width), (index, lanes), (masks, lanes)
-        first, second, third = (
-            [
-                f.load(INTEGER, f.at(array, f.add(f.multiply(number, size), one), INTEGER))
-                for one in range(size)
-            ]
-            for array, size in sizes
-        )
-        return first, second, third
-
-    return tensor, blocks, channels, area, even, block
+@cache
+def _read_phase_code(machine: Machine, v: Vector, fill: float) -> Callable[..., None]:
+    f, floats = function("enter"), v.of("float")
+    fields = _fields(f)
+    with f.loop(0, fields.count) as number:
+        target = at_offset(f, fields.offsets, number)
+        where = f.load(v.of("i32"), f.at(fields.index, f.multiply(number, v.lanes), "i32"))
+        mask = mask_at(f, v, fields.masks, number)
+        with f.loop(0, fields.channels) as channel:
+            image = f.at(fields.tensor, f.multiply(channel, fields.area))
+            value = f.gather(floats, mask, image, where, constant(f, floats, fill))
+            value = f.converted(floats, value, v.element)
+            f.store(v, value, f.at(target, f.multiply(channel, v.lanes), v.element))
+    return compiled(f, machine)
