@@ -29,13 +29,13 @@ def weights(tmp_path: Path) -> Path:
 def test_measure_activations_gives_the_counts_of_measure_layer_by_layer(call: Call, weights: Path) -> None:
     status, out, err = call("measure", "digits", "--activations", "--weights", weights, "--json")
     assert (status, err) == (0, "")
-    told = json.loads(out)
+    printed = json.loads(out)
     model = task_api.model(digits, safetensors.torch.load_file(str(weights)))
     found = measure.activations(model, digits.batches())
-    assert {name: one["before"]["zeros"] for name, one in told["zeros"].items()} == {
+    assert {name: one["before"]["zeros"] for name, one in printed["zeros"].items()} == {
         name: one.before.zeros for name, one in found.items()
     }
-    assert [row["layer"] for row in told["layers"]] == ["fc1", "fc2", "fc3"]
+    assert [row["layer"] for row in printed["layers"]] == ["fc1", "fc2", "fc3"]
 
 
 def test_measure_activations_draws_a_page_and_a_second_call_continues_where_the_first_ended(
@@ -66,17 +66,17 @@ def test_pruned_activations_are_stored_with_the_weights_and_honoured_by_the_next
     call: Call, tmp_path: Path
 ) -> None:
     sparse, packed = tmp_path / "sparse.safetensors", tmp_path / "model.zs"
-    status, out, _ = call("prune", TASK, "--activations", "--max-error-rise", 0.2, "--out", sparse, "--json")
+    status, out, _ = call("prune-activations", TASK, "--max-error-rise", 0.2, "--out", sparse, "--json")
     assert status == 0
-    told = json.loads(out)
-    assert told["removed"] > 0
-    assert told["after"]["error"] <= told["before"]["error"] + 0.2
+    printed = json.loads(out)
+    assert printed["removed"] > 0
+    assert printed["after"]["error"] <= printed["before"]["error"] + 0.2
     held = thresholds.stored(safetensors.torch.load_file(str(sparse)))
-    assert held == {name: theta for name, theta in told["thresholds"].items() if theta}
+    assert held == {name: theta for name, theta in printed["thresholds"].items() if theta}
     assert call("pack", TASK, sparse, "--out", packed)[0] == 0
     status, out, _ = call("run", TASK, packed, "--json")
     assert status == 0
-    assert json.loads(out)["error_run"] == pytest.approx(told["test_error_after"])
+    assert json.loads(out)["error_run"] == pytest.approx(printed["test_error_after"])
 
 
 def test_one_sigma_is_the_spread_of_five_trainings(call: Call, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_one_sigma_is_the_spread_of_five_trainings(call: Call, tmp_path: Path) -
 
     out_file = tmp_path / "sparse.safetensors"
     status, out, _ = call(
-        "prune", TASK, "--activations", "--max-error-rise", "1sigma", "--out", out_file, "--json"
+        "prune-activations", TASK, "--max-error-rise", "1sigma", "--out", out_file, "--json"
     )
     assert status == 0
     noise = prune.noise(load(TASK))
@@ -96,10 +96,10 @@ def test_one_sigma_is_the_spread_of_five_trainings(call: Call, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["prune", TASK, "--max-error-rise", "a", "--out", "x"], "no number from 0 up"),
-        (["prune", TASK, "--max-error-rise", "-1", "--out", "x"], "no number from 0 up"),
-        (["prune", TASK, "--max-error-rise", "1sigma", "--out", "x"], "goes with --activations"),
-        (["prune", TASK, "--activations", "--sparsity", "0.5", "--out", "x"], "goes with --max-error-rise alone"),
+        (["prune-activations", TASK, "--max-error-rise", "a", "--out", "x"], "no number from 0 up"),
+        (["prune-activations", TASK, "--max-error-rise", "-1", "--out", "x"], "no number from 0 up"),
+        (["prune-activations", TASK, "--out", str(TESTS)], "is a folder. Name a file"),
+        (["prune", TASK, "--out", str(TESTS)], "is a folder. Name a file"),
         (["measure", TASK, "--out", "x"], "--out goes with --activations"),
         (["reproduce", "minerva", "--codec"], "--codec is about eyeriss"),
         (["reproduce", "minerva", "--weights", "x", "--network", "minerva-webkb"], "does not start from given"),

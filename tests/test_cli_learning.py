@@ -50,9 +50,9 @@ def test_pruned_while_training_then_packed_with_16_values_a_layer(
         "pack", DIGITS, sparse, "--bits", 4, "--epochs", 1, "--coder", "arithmetic", "--out", small, "--json"
     )
     assert status == 0
-    told = json.loads(out)
-    assert told["stored_bytes"] == small.stat().st_size < 6_000
-    assert 0 <= told["error_shared"] <= 1
+    printed = json.loads(out)
+    assert printed["stored_bytes"] == small.stat().st_size < 6_000
+    assert 0 <= printed["error_shared"] <= 1
     unpacked = pack.decode(pack.load(small))
     before = run_folder.load_tensors(sparse)
     for name in ("fc1.weight", "fc2.weight", "fc3.weight"):
@@ -61,7 +61,7 @@ def test_pruned_while_training_then_packed_with_16_values_a_layer(
 
 
 @pytest.mark.usefixtures("brief")
-def test_index_bits_are_obeyed_and_escapes_told(call: Call, dense: Path, tmp_path: Path) -> None:
+def test_index_bits_are_obeyed_and_escapes_counted(call: Call, dense: Path, tmp_path: Path) -> None:
     state = {name: tensor.clone() for name, tensor in run_folder.load_tensors(dense).items()}
     for name in ("fc1.weight", "fc2.weight", "fc3.weight"):
         state[name][torch.rand(state[name].shape, generator=torch.Generator().manual_seed(1)) < 0.97] = 0
@@ -86,21 +86,26 @@ def test_index_bits_are_obeyed_and_escapes_told(call: Call, dense: Path, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "sentence"),
     [
         (("--while-training",), "--while-training goes with --sparsity"),
         (("--while-training", "--sparsity", "0.9", "--pattern", "2:4"), "without --rounds and --pattern"),
+        (("--sparsity", "0.9", "--max-error-rise", "0.01"), "not both"),
+        (("--sparsity", "0.9", "--cost-on", "eie"), "--cost-on goes with --max-error-rise"),
+        (("--cost-on", "eie,scnn"), "eie,scnn names 2"),
+        (("--cost-on", "eie", "--cost", "euros"), '--cost is cycles or joules, not "euros"'),
+        (("--cost", "joules"), "--cost goes with --cost-on"),
     ],
 )
 def test_ways_that_do_not_go_together_are_refused_before_training(
     call: Call,
     tmp_path: Path,
     words: tuple[str, ...],
-    told: str,
+    sentence: str,
 ) -> None:
     status, _, err = call("prune", DIGITS, *words, "--out", tmp_path / "x.safetensors")
     assert status == 1
-    assert told in err
+    assert sentence in err
     assert not (tmp_path / "x.safetensors").exists()
 
 

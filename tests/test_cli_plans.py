@@ -1,4 +1,4 @@
-"""Both plans side by side: what the command tells is what its steps give by hand, and it continues in its folder."""
+"""`zeroskip compare-plans`: what it prints is what its steps give by hand, and it continues in its folder."""
 
 from __future__ import annotations
 
@@ -32,48 +32,38 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words(folder: Path) -> tuple[object, ...]:
-    ways = (
-        "--cost-on",
-        folder / "chips.py",
-        "--compare",
-        "--seeds",
-        2,
-        "--jobs",
-        1,
-        "--max-error-rise",
-        "0,0.05",
-    )
-    return "prune", TASK, *ways, "--out", folder / "points", "--markdown", folder / "page.md"
+    ways = ("--on", folder / "chips.py", "--seeds", 2, "--max-error-rise", "0,0.05")
+    return "compare-plans", TASK, *ways, "--out", folder / "points", "--markdown", folder / "page.md"
 
 
 @pytest.fixture
-def told(call: Call, folder: Path) -> dict[str, Any]:
+def printed(call: Call, folder: Path) -> dict[str, Any]:
     """Trained by the first test that asks, read by the others."""
     status, out, err = call(*words(folder), "--json")
     assert (status, err) == (0, "")
     return json.loads(out)
 
 
-def test_two_machines_two_budgets_and_two_seeds_are_eight_pairs_of_four_points(
-    told: dict[str, Any], folder: Path
+def test_two_chips_two_budgets_and_two_seeds_are_eight_pairs_of_four_points(
+    printed: dict[str, Any], folder: Path
 ) -> None:
-    keys = [(one["machine"], one["rise"], one["seed"]) for one in told["pairs"]]
+    keys = [(one["machine"], one["rise"], one["seed"]) for one in printed["pairs"]]
     assert keys == [(chip, rise, seed) for chip in ("one", "two") for rise in (0, 0.05) for seed in (0, 1)]
     assert len(list((folder / "points").iterdir())) == 4
-    assert {one["weights"]["zeros"] for one in told["pairs"][:4]} == {
-        one["weights"]["zeros"] for one in told["pairs"][4:]
+    assert {one["weights"]["zeros"] for one in printed["pairs"][:4]} == {
+        one["weights"]["zeros"] for one in printed["pairs"][4:]
     }
 
 
-def test_both_plans_stay_within_the_budget_of_the_same_dense_network(told: dict[str, Any]) -> None:
-    for one in told["pairs"]:
+def test_both_plans_stay_within_the_budget_of_the_same_dense_network(printed: dict[str, Any]) -> None:
+    for one in printed["pairs"]:
         for plan in ("weights", "cost"):
             assert one[plan]["validation"] <= one["dense"]["validation"] + one["rise"] + 1e-9
             assert 0 == one["dense"]["zeros"] < one[plan]["zeros"] < 1
 
 
 def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
-    told: dict[str, Any], folder: Path
+    printed: dict[str, Any], folder: Path
 ) -> None:
     task, chip = load(TASK), run_file(folder / "chips.py").TWO
     torch.manual_seed(1)
@@ -82,7 +72,7 @@ def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
     profile, inputs = measure.profile(dense.eval(), task), task_api.batch(task)[:4]
     cost = simulate.cost_on(chip, measure.trace(dense, inputs))
     pair = next(
-        one for one in told["pairs"] if (one["machine"], one["rise"], one["seed"]) == ("two", 0.05, 1)
+        one for one in printed["pairs"] if (one["machine"], one["rise"], one["seed"]) == ("two", 0.05, 1)
     )
     for name, price in {"weights": None, "cost": cost}.items():
         recipe = prune.plan(profile, max_error_rise=0.05, cost=price)
@@ -94,7 +84,7 @@ def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
 
 
 def test_the_same_command_trains_nothing_again_and_writes_the_same_page(
-    told: dict[str, Any], call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+    printed: dict[str, Any], call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = (folder / "page.md").read_text()
 
@@ -112,17 +102,17 @@ def test_the_same_command_trains_nothing_again_and_writes_the_same_page(
 def test_without_seeds_and_jobs_there_are_three_seeds_and_one_process(
     call: Call, folder: Path, tmp_path: Path
 ) -> None:
-    ways = ("--cost-on", folder / "chips.py", "--compare", "--out", tmp_path / "points")
-    status, out, err = call("prune", TASK, *ways, "--json")
+    ways = ("--on", folder / "chips.py", "--out", tmp_path / "points")
+    status, out, err = call("compare-plans", TASK, *ways, "--json")
     assert (status, err) == (0, "")
     assert [one["seed"] for one in json.loads(out)["pairs"]] == 2 * [0, 1, 2]
 
 
-def test_layers_that_a_machine_cannot_run_are_told_before_any_training(
+def test_layers_that_a_chip_cannot_run_are_known_before_any_training(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("zeroskip.sweep.sweep", lambda points, *_, **__: [])
-    words = ("prune", "digits-conv", "--cost-on", "scnn,eie", "--compare", "--out", tmp_path / "points")
+    monkeypatch.setattr("zeroskip.exploration.plan_comparison.sweep", lambda points, *_, **__: [])
+    words = ("compare-plans", "digits-conv", "--on", "scnn,eie", "--out", tmp_path / "points")
     status, out, err = call(*words, "--json")
     assert (status, err) == (0, "")
     layers = json.loads(out)["layers"]
@@ -133,24 +123,32 @@ def test_layers_that_a_machine_cannot_run_are_told_before_any_training(
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (("--compare",), "--compare goes with --cost-on"),
-        (("--compare", "--cost-on", "eie", "--cost", "euros"), "--cost cycles or joules"),
-        (("--compare", "--cost-on", "eie", "--sparsity", 0.5), "It trains networks of its own"),
-        (("--compare", "--cost-on", "eie", "--activations"), "--compare goes with"),
-        (("--compare", "--cost-on", "tpu"), '--on names "tpu"'),
-        (("--compare", "--cost-on", "eie", "--max-error-rise", "0,a"), "no number from 0 up"),
-        (("--compare", "--cost-on", "eie", "--max-error-rise", "1sigma"), "goes with --activations"),
-        (("--cost-on", "eie", "--seeds", 2), "--seeds, --jobs and --markdown go with --compare"),
-        (("--markdown", "page.md"), "--seeds, --jobs and --markdown go with --compare"),
-        (("--compare", "--cost-on", "sparten,sparten"), 'two machines "SparTen"'),
-        (("--compare", "--cost-on", "eie", "--markdown", Path(__file__).parent), "is a folder. Name a file"),
-        (("--out", Path(__file__).parent), "is a folder. Name a file"),
+        (("--on", "eie", "--cost", "euros"), '--cost is cycles or joules, not "euros"'),
+        (("--on", "tpu"), 'there is no chip "tpu"'),
+        (("--on", "eie", "--max-error-rise", "0,a"), "no list of numbers from 0 up"),
+        (("--on", "eie", "--max-error-rise", "1sigma"), "no list of numbers from 0 up"),
+        (("--on", "eie", "--max-error-rise", "nan"), "no list of numbers from 0 up"),
+        (("--on", "eie", "--markdown", Path(__file__).parent), "is a folder. Name a file"),
     ],
 )
 def test_words_that_do_not_go_together_are_one_sentence(
     call: Call, tmp_path: Path, given: tuple[object, ...], sentence: str
 ) -> None:
-    status, out, err = call("prune", TASK, "--out", tmp_path / "out", *given)
+    status, out, err = call("compare-plans", TASK, "--out", tmp_path / "out", *given)
     assert (status, out) == (1, "")
     assert sentence in err
     assert not list(tmp_path.iterdir())
+
+
+def test_two_chips_of_one_name_are_refused_before_any_training(call: Call, tmp_path: Path) -> None:
+    status, _, err = call("compare-plans", TASK, "--out", tmp_path / "out", "--on", "sparten,sparten")
+    assert status == 1
+    assert 'two chips are called "SparTen"' in err
+
+
+@pytest.mark.parametrize("command", ["prune", "prune-activations", "compare-plans", "simulate"])
+def test_the_help_of_a_command_is_a_screen(call: Call, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    status, out, _ = call(command, "--help")
+    assert status == 0
+    assert 24 <= len(out.splitlines()) <= 40

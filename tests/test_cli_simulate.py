@@ -1,4 +1,4 @@
-"""The command that prices zeros on silicon: machines by name or from a user's file, tables, JSON, CSV."""
+"""The command that prices zeros on silicon: chips by name or from a user's file, tables, JSON, CSV."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_json_is_what_the_engine_estimates_of_the_trace(call: Call, weights: Pat
     assert json.loads(out)["estimates"] == [json.loads(json.dumps(expected.to_json()))]
 
 
-def test_every_machine_that_can_run_the_network_has_a_line_and_energies_are_named(
+def test_every_chip_that_can_run_the_network_has_a_line_and_energies_are_named(
     call: Call, weights: Path
 ) -> None:
     status, out, _ = call("simulate", TASK, weights, "--batch", 2)
@@ -53,7 +53,7 @@ def test_every_machine_that_can_run_the_network_has_a_line_and_energies_are_name
     assert all(word in out for word in ("Eyeriss", "EIE", "Cnvlutin", "Cambricon", "SparTen"))
 
 
-def test_one_machine_is_shown_layer_by_layer_and_written_as_csv(
+def test_one_chip_is_shown_layer_by_layer_and_written_as_csv(
     call: Call, weights: Path, tmp_path: Path
 ) -> None:
     table = tmp_path / "layers.csv"
@@ -68,21 +68,21 @@ def test_a_chip_of_one_s_own_is_a_python_file(call: Call, weights: Path, tmp_pat
     (tmp_path / "my_chip.py").write_text(OWN)
     status, out, _ = call("simulate", TASK, weights, "--on", tmp_path / "my_chip.py", "--json")
     assert status == 0
-    (told,) = json.loads(out)["estimates"]
-    assert told["machine"] == "small"
-    assert told["total"]["slots"] == 4 * told["total"]["cycles"]
+    (estimate,) = json.loads(out)["estimates"]
+    assert estimate["machine"] == "small"
+    assert estimate["total"]["slots"] == 4 * estimate["total"]["cycles"]
 
 
 @pytest.mark.parametrize(
     ("on", "sentence"),
     [
-        ("tpu", '--on names "tpu". Machines are dense-array, eyeriss'),
-        (",", "--on names nothing"),
+        ("tpu", 'there is no chip "tpu". Chips are dense-array, eyeriss'),
+        (",", "no chip is named"),
         ("{empty.py}", "makes no Accelerator"),
         ("{absent.py}", "absent.py"),
     ],
 )
-def test_machines_that_are_none_are_one_sentence(
+def test_chips_that_are_none_are_one_sentence(
     call: Call, weights: Path, tmp_path: Path, on: str, sentence: str
 ) -> None:
     (tmp_path / "empty.py").write_text("")
@@ -124,7 +124,7 @@ def test_a_sweep_is_every_combination_and_goes_on_from_its_folder(
     assert "EIE with other numbers" in (tmp_path / "run" / "sweep.html").read_text()
 
 
-def test_a_point_is_what_the_engine_estimates_of_that_machine(call: Call, weights: Path) -> None:
+def test_a_point_is_what_the_engine_estimates_of_that_chip(call: Call, weights: Path) -> None:
     status, out, _ = call("simulate", TASK, weights, "--on", "eie", "--sweep", "lanes=4", "--json")
     assert status == 0
     task = load(TASK)
@@ -144,9 +144,7 @@ def test_another_network_is_another_point(call: Call, weights: Path, tmp_path: P
     assert len(list((tmp_path / "run" / "points").iterdir())) == 2
 
 
-def test_a_machine_that_contradicts_itself_is_told_and_the_others_are_shown(
-    call: Call, weights: Path
-) -> None:
+def test_a_chip_that_contradicts_itself_is_named_and_the_others_are_shown(call: Call, weights: Path) -> None:
     status, out, _ = call("simulate", TASK, weights, "--on", "sparten", "--sweep", "lanes=16,32")
     assert status == 0
     assert "{'lanes': 16}: SparTen: lanes = 16 do not divide by tile['filters'] = 32" in out
@@ -161,7 +159,7 @@ def test_a_machine_that_contradicts_itself_is_told_and_the_others_are_shown(
         (("--on", "eie", "--sweep", "lanes=2.5"), "lanes = 2.5 must be a whole number"),
         (("--on", "eie", "--sweep", "lanes=0"), "lanes = 0 must be above 0"),
         (("--on", "eie", "--sweep", "lanes=1", "--sweep", "lanes=2"), "names a number twice"),
-        (("--sweep", "lanes=4"), "--sweep changes one machine"),
+        (("--sweep", "lanes=4"), "--sweep changes one chip"),
         (("--jobs", "2"), "--jobs goes with --sweep"),
     ],
 )
@@ -173,11 +171,8 @@ def test_a_sweep_that_cannot_be_is_one_sentence(
     assert sentence in err
 
 
-def test_a_network_is_pruned_where_a_machine_gains_most(call: Call, weights: Path, tmp_path: Path) -> None:
+def test_a_network_is_pruned_where_a_chip_gains_most(call: Call, weights: Path, tmp_path: Path) -> None:
     sparse = tmp_path / "sparse.safetensors"
     words = ("prune", TASK, "--weights", weights, "--max-error-rise", 0.5, "--out", sparse)
     status, _, _ = call(*words, "--cost-on", "eie", "--cost", "joules")
     assert (status, sparse.exists()) == (0, True)
-    for more in (("--cost-on", "eie,scnn"), ("--cost-on", "eie", "--cost", "euros"), ("--cost", "joules")):
-        status, _, err = call(*words, *more)
-        assert (status, "names one machine, with --cost cycles or joules" in err) == (1, True)

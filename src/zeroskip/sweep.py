@@ -9,24 +9,25 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from zeroskip import files
 from zeroskip.concepts import Progress, silent
 from zeroskip.errors import RunError
 
-Point = Mapping[str, Any]
-Function = Callable[[Point], Any]
+SweepPoint = Mapping[str, object]
+PointT = TypeVar("PointT", bound=SweepPoint)
+ResultT = TypeVar("ResultT")
 
 
 def sweep(
-    points: Sequence[Point],
-    function: Function,
+    points: Sequence[PointT],
+    function: Callable[[PointT], ResultT],
     *,
     folder: str | Path | None = None,
     jobs: int = 1,
     progress: Progress = silent,
-) -> list[Any]:
+) -> list[ResultT]:
     """What `function` gives for each point, in the points' order; points and results are what JSON can hold.
 
     folder  each result is stored there when it is found, by a key made of its point, and not computed again: a point
@@ -39,19 +40,22 @@ def sweep(
     """
     if jobs < 1:
         raise RunError(f"jobs = {jobs} is not a number of processes. Give 1 or more.")
-    found = {place: known for place, point in enumerate(points) if (known := _stored(folder, point))}
-    missing = [place for place in range(len(points)) if place not in found]
-    progress("sweep", len(found), len(points))
-    for place, result in _computed({place: points[place] for place in missing}, function, jobs):
+    results = {place: stored[0] for place, point in enumerate(points) if (stored := _stored(folder, point))}
+    missing = {place: points[place] for place in range(len(points)) if place not in results}
+    progress("sweep", len(results), len(points))
+    for place, result in _computed(missing, function, jobs):
         # As JSON has it, so that a stored result and a fresh one are the same.
-        found[place] = json.loads(json.dumps({"point": points[place], "result": result}))
+        entry = json.loads(json.dumps({"point": points[place], "result": result}))
+        results[place] = entry["result"]
         if folder is not None:
-            files.write_json(_path(folder, points[place]), found[place])
-        progress("sweep", len(found), len(points))
-    return [found[place]["result"] for place in range(len(points))]
+            files.write_json(_path(folder, points[place]), entry)
+        progress("sweep", len(results), len(points))
+    return [results[place] for place in range(len(points))]
 
 
-def _computed(points: Mapping[int, Point], function: Function, jobs: int) -> Iterator[tuple[int, Any]]:
+def _computed(
+    points: Mapping[int, PointT], function: Callable[[PointT], ResultT], jobs: int
+) -> Iterator[tuple[int, ResultT]]:
     """(place, result) of each point, as they are found."""
     if jobs == 1 or len(points) < 2:
         yield from ((place, function(point)) for place, point in points.items())
@@ -78,22 +82,23 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _stored(folder: str | Path | None, point: Point) -> dict[str, Any] | None:
+def _stored(folder: str | Path | None, point: SweepPoint) -> tuple[ResultT] | None:
+    """The result of a point, in a tuple, since None is one too; None where there is none yet."""
     if folder is None or not _path(folder, point).exists():
         return None
     path = _path(folder, point)
-    found = files.read_json(path)
-    if not isinstance(found, dict) or "result" not in found or found.get("point") != _plain(point):
+    entry = files.read_json(path)
+    if not isinstance(entry, dict) or "result" not in entry or entry.get("point") != _plain(point):
         raise RunError(
             f"{path} does not hold the result of {dict(point)}. Delete it, or choose another folder."
         )
-    return found
+    return (entry["result"],)
 
 
-def _path(folder: str | Path, point: Point) -> Path:
+def _path(folder: str | Path, point: SweepPoint) -> Path:
     text = json.dumps(point, sort_keys=True)
     return Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
-def _plain(point: Point) -> Any:
+def _plain(point: SweepPoint) -> object:
     return json.loads(json.dumps(point))

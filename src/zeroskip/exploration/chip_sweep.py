@@ -1,0 +1,179 @@
+"""One chip with other numbers: an estimate of the same network at every point."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import TypedDict, cast
+
+from zeroskip.concepts import Progress, silent
+from zeroskip.errors import AcceleratorError
+from zeroskip.exploration.chip_lookup import find_chips, identity
+from zeroskip.simulate import Accelerator, Workload, estimate, parameters, vary
+from zeroskip.sweep import sweep
+
+
+@dataclass(frozen=True)
+class ChipSweep:
+    """What is estimated.
+
+    chip    the word of one chip, or a Python file that makes one: see `find_chips`
+    values  parameter (`simulate.parameters`) -> the numbers that it takes; every combination is a point
+    energy, dram  as for `simulate.estimate`
+
+    >>> ChipSweep("eie", {"lanes": [32, 64], "tile.queue": [1, 8]}).points
+    [{'lanes': 32, 'tile.queue': 1}, {'lanes': 32, 'tile.queue': 8}, ...]
+    """
+
+    chip: str
+    values: Mapping[str, Sequence[float]]
+    energy: str = "han2015"
+    dram: str = "lpddr4"
+
+    @property
+    def points(self) -> list[dict[str, float]]:
+        """Every combination of the numbers, the last parameter fastest."""
+        return [dict(zip(self.values, numbers, strict=True)) for numbers in product(*self.values.values())]
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """The estimate of one point; roof: "compute" or the memory that binds most cycles.
+
+    >>> SweepRow({"lanes": 32}, 1000, 1e-6, 2e-6, "compute", 0.5, 4096).to_json()["cycles"]
+    1000
+    """
+
+    numbers: Mapping[str, float]
+    cycles: int
+    seconds: float
+    joules: float
+    roof: str
+    utilisation: float
+    dram_bytes: int
+
+    def to_json(self) -> dict[str, object]:
+        """As a dict."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """The rows of a sweep, and a sentence for each point at which the chip would contradict itself.
+
+    >>> SweepOutcome("EIE", (), ("{'lanes': 0}: EIE: lanes = 0 must be above 0",)).to_json()["points"]
+    []
+    """
+
+    chip: str
+    rows: tuple[SweepRow, ...]
+    refused: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """What `zeroskip simulate --sweep --json` prints."""
+        rows = [row.to_json() for row in self.rows]
+        return {"machine": self.chip, "points": rows, "refused": list(self.refused)}
+
+
+class _Point(TypedDict):
+    """All that decides an estimate: the words, the zeros, the chip as it is described, the version."""
+
+    on: str
+    energy: str
+    dram: str
+    network: str
+    machine: Mapping[str, str]
+    file: str
+    version: str
+    numbers: dict[str, float]
+
+
+def sweep_chip(
+    workloads: Sequence[Workload],
+    asked: ChipSweep,
+    *,
+    folder: str | Path | None = None,
+    jobs: int = 1,
+    progress: Progress = silent,
+) -> SweepOutcome:
+    """The network on the chip at every point; with `folder` and `jobs` as for `sweep.sweep`.
+
+    AcceleratorError for words that name no chip or several, for a parameter that the chip does not have, and where no
+    point can be estimated.
+
+    >>> from zeroskip.simulate import of_trace
+    >>> [row.cycles for row in sweep_chip(of_trace(recorded), ChipSweep("eie", {"lanes": [1, 2, 4]})).rows]
+    [101, 64, 38]
+    """
+    chip = one_chip(asked.chip)
+    check_parameters(chip, asked.values)
+    described = {"network": _digest(workloads), **identity(chip, asked.chip).to_json()}
+    words = {"on": asked.chip, "energy": asked.energy, "dram": asked.dram}
+    points = [cast(_Point, words | described | {"numbers": numbers}) for numbers in asked.points]
+    results = sweep(points, partial(_estimated, workloads), folder=folder, jobs=jobs, progress=progress)
+    rows = tuple(SweepRow(**result) for result in results if "refused" not in result)  # type: ignore[arg-type]
+    refused = tuple(str(result["refused"]) for result in results if "refused" in result)
+    if not rows:
+        raise AcceleratorError(refused[0])
+    return SweepOutcome(chip.name, rows, refused)
+
+
+def one_chip(words: str | None) -> Accelerator:
+    """The chip that the words name; AcceleratorError where they name several.
+
+    >>> one_chip("scnn").name
+    'SCNN'
+    """
+    found = find_chips(words)
+    if words is None or len(found) > 1:
+        raise AcceleratorError(
+            f"one chip is needed, and {words or 'no word'} names {len(found)}. Name one, such as eie."
+        )
+    return found[0]
+
+
+def check_parameters(chip: Accelerator, names: Mapping[str, object]) -> None:
+    """AcceleratorError for a name that is no parameter of the chip, with those that are.
+
+    >>> check_parameters(find_chips("eie")[0], {"lanes": [16]})
+    """
+    known = parameters(chip)
+    for name in names:
+        if name not in known:
+            raise AcceleratorError(f'{chip.name} has no "{name}". It has {", ".join(known)}')
+
+
+def _estimated(workloads: Sequence[Workload], point: _Point) -> dict[str, object]:
+    """One point; the chip is looked up by its word, since its functions cannot be sent to another process."""
+    numbers = point["numbers"]
+    try:
+        chip = vary(find_chips(point["on"])[0], numbers)
+        found = estimate(workloads, chip, energy=point["energy"], dram=point["dram"])
+    except AcceleratorError as fact:
+        return {"numbers": numbers, "refused": f"{numbers}: {fact}"}
+    total = found.total
+    row = SweepRow(
+        numbers,
+        cycles=found.cycles,
+        seconds=found.seconds,
+        joules=found.joules,
+        roof=total.roof,
+        utilisation=total.utilisation,
+        dram_bytes=total.moved("DRAM"),
+    )
+    return row.to_json()
+
+
+def _digest(workloads: Sequence[Workload]) -> str:
+    """SHA-256 of the layers' shapes and zeros."""
+    digest = hashlib.sha256()
+    for work in workloads:
+        shapes = work.name, work.op, work.weight.shape, work.input.shape
+        digest.update(repr((*shapes, work.stride, work.padding, work.dilation)).encode())
+        for mask in (work.weight, work.input, work.output):
+            digest.update(mask.numpy().tobytes())
+    return digest.hexdigest()
