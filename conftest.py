@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +45,17 @@ if os.environ.get("MACHINE"):
 torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
 
 
-def model() -> nn.Module:
-    """An MLP 6 -> 8 -> 4 whose layers are called fc1 and fc2; three quarters of fc1's weights are zero."""
+def dense() -> nn.Module:
+    """An MLP 6 -> 8 -> 4 whose layers are called fc1 and fc2, as it starts."""
     from collections import OrderedDict
 
     torch.manual_seed(0)
-    made = nn.Sequential(OrderedDict(fc1=nn.Linear(6, 8), relu=nn.ReLU(), fc2=nn.Linear(8, 4))).eval()
+    return nn.Sequential(OrderedDict(fc1=nn.Linear(6, 8), relu=nn.ReLU(), fc2=nn.Linear(8, 4))).eval()
+
+
+def model() -> nn.Module:
+    """`dense` with three quarters of fc1's weights zero."""
+    made: Any = dense()
     with torch.no_grad():
         made.fc1.weight.view(-1)[torch.arange(48) % 4 > 0] = 0
     return made
@@ -81,7 +87,139 @@ def chips() -> Any:
     return published
 
 
-NAMES: dict[str, Callable[[], Any]] = {make.__name__: make for make in (model, x, machine, recorded, chips)}
+def of_masks() -> Any:
+    """The function that makes a layer of the simulator: of_masks(name, weight mask, input mask)."""
+    from zeroskip.simulate import of_masks as function
+
+    return function
+
+
+def record() -> Any:
+    """What a run leaves behind that pruned `model`: 44 of its 80 weights are left, one input a call is faster."""
+    from zeroskip import concepts as nouns
+
+    network, histogram = model(), nouns.Histogram((-1.0, 1.0), (1,))
+    weights = {name: network.get_submodule(name).weight.detach() for name in ("fc1", "fc2")}
+    profiles = tuple(
+        nouns.LayerProfile(
+            name, "linear", tuple(weight.shape), weight.shape[1:], weight.shape[:1], weight.numel(), weight.numel(),
+            4 * weight.numel(), 0.0, 0.3, histogram, 0.0, 0.5, (), (), {0.5: 0.05, 0.9: 0.3},
+        )
+        for name, weight in weights.items()
+    )  # fmt: skip
+    seconds = {"sell": 1e-6, "dense": 2e-6}
+    choices = (
+        nouns.Choice("fc1", "linear", (8, 6), 0.75, "sell", seconds, {"spmm": "no batch"}, "fastest", 0.0, "weights"),
+        nouns.Choice("fc2", "linear", (4, 8), 0.0, "dense", {"dense": 1e-6}, {}, "fastest", 0.0, "nothing"),
+    )  # fmt: skip
+    layers = (
+        nouns.LayerSummary("fc1", 48, 12, 0.75, 0.0, "sell", "fastest"),
+        nouns.LayerSummary("fc2", 32, 32, 0.0, 0.5, "dense", "fastest"),
+    )
+    timings = tuple(
+        nouns.Timing(
+            {"torch eager": dense, "zeroskip": ours},
+            {"torch eager": (0.95 * dense, 1.1 * dense), "zeroskip": (0.9 * ours, 1.1 * ours)},
+            {"torch eager": 0.0, "zeroskip": 1e-7}, {}, batch, 1, "fp32", machine().title, 3, 9,
+        )
+        for batch, dense, ours in ((1, 20e-6, 10e-6), (3, 21e-6, 21e-6))
+    )  # fmt: skip
+    history = (
+        nouns.Point("dense", 80, 80, 0.05, True),
+        nouns.Point("round", 44, 80, 0.06, True),
+        nouns.Point("round", 30, 80, 0.2, False),
+    )
+    summary = nouns.Summary(
+        task="demo", seeds=1, seed=0, pattern="free", max_error_rise=0.01, sparsity=None, bits=None,
+        error_dense=0.02, error_sparse=0.03, error_unpacked=0.03, error_run=0.03,
+        weights=80, weights_kept=44, weights_times_fewer=80 / 44,
+        stored_bytes_dense=368, stored_bytes=316, stored_times_smaller=368 / 316,
+        dense_seconds=20e-6, sparse_seconds=10e-6, dense_engine="torch eager", batch=1, threads=1,
+        precision="fp32", machine=machine().title, selected_on="validation", splits={"validation": 100, "test": 100},
+        verdict="Ship model.zs and run it with zeroskip.", timings=timings, layers=layers,
+    )  # fmt: skip
+    ledger = {
+        "fc1.weight": {"values": 48, "positions": 12, "header": 40},
+        "fc2.weight": {"values": 176, "header": 40},
+    }
+    profile = nouns.Profile(profiles, 0.05)
+    return nouns.Record("runs/demo", summary, profile, history, choices, timings, ledger, weights, weights)
+
+
+def any_machine() -> Any:
+    """A computer with 128-bit vectors and no features, as which every computer can pass: its code runs here."""
+    from zeroskip.concepts import Machine
+
+    return Machine("any computer", "x86_64", frozenset(), 2, 16)
+
+
+def layer() -> Any:
+    """`model`'s fc1 as a layer: 8 outputs, 6 inputs, three quarters of its weights are zero."""
+    from zeroskip.concepts import Layer
+
+    fc1 = model().get_submodule("fc1")
+    return Layer("fc1", "linear", fc1.weight.detach(), fc1.bias.detach(), (6,), (8,))
+
+
+def conv() -> Any:
+    """A convolution without zero weights: 3x3, 2 channels of 8x8 pixels, padded, 4 channels out."""
+    from zeroskip.concepts import Layer
+
+    weight = torch.arange(1.0, 73.0).reshape(4, 2, 3, 3)
+    return Layer("conv1", "conv2d", weight, None, (2, 8, 8), (4, 8, 8), padding=(1, 1))
+
+
+class LargestOfFour:
+    """Which of the first four of six numbers is the largest; trains `dense` in milliseconds, with all keywords."""
+
+    name, learning_rate = "largest-of-four", 0.05
+
+    def __init__(self) -> None:
+        inputs = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
+        pairs = zip(inputs.split([200, 100, 100]), inputs[:, :4].argmax(1).split([200, 100, 100]), strict=True)
+        self.splits = dict(zip(("train", "validation", "test"), pairs, strict=True))
+
+    def model(self) -> nn.Module:
+        return dense()
+
+    def loss(self, model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(model(inputs), targets)
+
+    def train(self, model: nn.Module, **keywords: Any) -> None:
+        given = {"epochs": 20, "learning_rate": self.learning_rate, "loss": self.loss, **keywords}
+        optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), 0.05)
+        for step in range(given["epochs"]):
+            optimizer.zero_grad()
+            given["loss"](model.train(), *self.splits["train"]).backward()
+            if "on_step" in given:
+                given["on_step"](step, given["epochs"], optimizer)
+            optimizer.step()
+        model.eval()
+
+    def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+        inputs, targets = self.splits[split]
+        with torch.no_grad():
+            return float((model(inputs).argmax(1) != targets).float().mean())
+
+    def batch(self) -> Tensor:
+        return self.splits["validation"][0][:8]
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        return [self.splits["validation"]]
+
+    def split_sizes(self) -> dict[str, int]:
+        return {name: len(targets) for name, (_, targets) in self.splits.items()}
+
+
+def task() -> Any:
+    """A task that trains `dense` in milliseconds."""
+    return LargestOfFour()
+
+
+NAMES: dict[str, Callable[[], Any]] = {
+    make.__name__: make
+    for make in (model, dense, x, task, machine, record, recorded, chips, of_masks, any_machine, layer, conv)
+}
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +234,7 @@ def names_of_examples(
         return
     source = "\n".join(one.source for one in request.node.dtest.examples)
     doctest_namespace.clear()
-    doctest_namespace.update(torch=torch, nn=nn, Path=Path)
+    doctest_namespace.update(torch=torch, nn=nn, replace=replace, Path=Path)
     doctest_namespace.update(
         (name, make()) for name, make in NAMES.items() if re.search(rf"\b{name}\b", source)
     )
