@@ -29,18 +29,12 @@ from zeroskip.errors import (
     RunError,
     TaskError,
 )
+from zeroskip.journey import Goal, Setup
 from zeroskip.run.comparison import eager
-
-KEYS = {
-    "task", "seeds", "error_dense", "error_sparse", "error_unpacked", "error_run", "weights", "weights_kept",
-    "weights_times_fewer", "stored_bytes_dense", "stored_bytes", "stored_times_smaller", "layers",
-    "dense_seconds", "sparse_seconds", "dense_engine", "batch", "threads", "precision", "machine", "spread",
-    "verdict",
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
-def short_race(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
     """One dense engine and two rounds: what is timed does not matter here."""
     short = partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
     monkeypatch.setattr(run, "compare", short)
@@ -49,24 +43,24 @@ def short_race(monkeypatch: pytest.MonkeyPatch) -> None:
 def check_summary(record: Record, folder: Path) -> None:
     """What must hold in the summary of any run with one seed."""
     summary = record.summary
-    assert set(summary) >= KEYS
-    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary))
-    assert summary["weights_times_fewer"] == summary["weights"] / summary["weights_kept"]
-    assert summary["stored_bytes"] == (folder / "model.zs").stat().st_size
-    assert summary["stored_times_smaller"] == summary["stored_bytes_dense"] / summary["stored_bytes"]
-    assert summary["error_sparse"] == summary["error_unpacked"]
-    assert summary["weights_kept"] == sum(layer["weights_kept"] for layer in summary["layers"])
-    assert summary["dense_engine"] in summary["spread"]
-    assert summary["sparse_seconds"] > 0
-    assert summary["verdict"].startswith("Ship ")
+    assert json.loads((folder / "summary.json").read_text()) == json.loads(json.dumps(summary.to_json()))
+    assert summary.weights_times_fewer == summary.weights / summary.weights_kept
+    assert summary.stored_bytes == (folder / "model.zs").stat().st_size
+    assert summary.stored_times_smaller == summary.stored_bytes_dense / summary.stored_bytes
+    assert summary.error_sparse == summary.error_unpacked
+    assert summary.weights_kept == sum(layer.weights_kept for layer in summary.layers)
+    assert summary.timings == record.timings
+    assert summary.dense_seconds == record.timings[0].seconds[summary.dense_engine]
+    assert summary.sparse_seconds > 0
+    assert summary.verdict.startswith("Ship ")
 
 
 def test_the_journey_leaves_a_complete_consistent_record(tmp_path: Path) -> None:
     task, folder = Tiny(), tmp_path / "run"
-    record = journey.sparsify(task, folder, max_error_rise=0.05)
+    record = journey.sparsify(task, folder, Goal(max_error_rise=0.05))
     check_summary(record, folder)
-    assert record.summary["weights"] == 8 * 16 + 16 * 3
-    assert record.summary["stored_bytes_dense"] == 4 * (8 * 16 + 16 * 3 + 16 + 3)
+    assert record.summary.weights == 8 * 16 + 16 * 3
+    assert record.summary.stored_bytes_dense == 4 * (8 * 16 + 16 * 3 + 16 + 3)
     assert (folder / "report.html").read_text().startswith("<!DOCTYPE html>")
     assert not list(folder.rglob("unfinished*"))
     assert [timing.batch for timing in record.timings] == [1, 4]
@@ -74,16 +68,16 @@ def test_the_journey_leaves_a_complete_consistent_record(tmp_path: Path) -> None
 
 def test_the_files_it_leaves_hold_the_same_network_bit_for_bit(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    record = journey.sparsify(Tiny(), folder, max_error_rise=0.05)
+    record = journey.sparsify(Tiny(), folder, Goal(max_error_rise=0.05))
     sparse = run_folder.load_tensors(folder / "sparse.safetensors")
     unpacked = pack.decode(pack.load(folder / "model.zs"))
     assert set(sparse) == set(unpacked)
     assert all(sparse[name].numpy().tobytes() == unpacked[name].numpy().tobytes() for name in sparse)
     model = Tiny().model()
     model.load_state_dict(unpacked)
-    assert record.summary["error_sparse"] == Tiny().evaluate(model, "test")
+    assert record.summary.error_sparse == Tiny().evaluate(model, "test")
     kept = sum(int((weight != 0).sum()) for weight in prune.weights(model).values())
-    assert record.summary["weights_kept"] == kept
+    assert record.summary.weights_kept == kept
 
 
 def test_a_finished_run_is_read_again_without_training(tmp_path: Path) -> None:
@@ -99,7 +93,7 @@ def test_a_finished_run_is_read_again_without_training(tmp_path: Path) -> None:
 def test_another_command_does_not_touch_the_folder(tmp_path: Path) -> None:
     journey.sparsify(Tiny(), tmp_path / "run")
     with pytest.raises(RunError, match=r"max_error_rise 0.01, now 0.1"):
-        journey.sparsify(Tiny(), tmp_path / "run", max_error_rise=0.1)
+        journey.sparsify(Tiny(), tmp_path / "run", Goal(max_error_rise=0.1))
 
 
 def test_test_data_is_looked_at_only_when_everything_is_decided(tmp_path: Path) -> None:
@@ -118,15 +112,15 @@ def test_test_data_is_looked_at_only_when_everything_is_decided(tmp_path: Path) 
 
 def test_a_task_of_four_functions_is_labelled_selected_on_the_reported_set(tmp_path: Path) -> None:
     record = journey.sparsify(Bare(), tmp_path / "run")
-    assert record.summary["selected_on"] == "the reported set"
-    assert "chosen on the same set" in record.summary["verdict"]
+    assert record.summary.selected_on == "the reported set"
+    assert "chosen on the same set" in record.summary.verdict
 
 
 def test_a_trained_network_is_taken_as_it_is(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model, task = Tiny().model(), Tiny()
     Tiny().train(model, epochs=10)
-    record = journey.sparsify(task, tmp_path / "run", weights=model.state_dict())
+    record = journey.sparsify(task, tmp_path / "run", setup=Setup(weights=model.state_dict()))
     assert torch.equal(record.dense_weights["0"], model[0].weight)
     assert all("learning_rate" not in call for call in task.calls)
     assert len(task.calls) == len(record.history) - 1  # no first training
@@ -136,7 +130,7 @@ def test_nan_weights_are_refused_before_anything_is_measured(tmp_path: Path) -> 
     state = Tiny().model().state_dict()
     state["0.weight"][0, 0] = float("nan")
     with pytest.raises(ModelError, match=r'"0.weight" holds NaN'):
-        journey.sparsify(Tiny(), tmp_path / "run", weights=state)
+        journey.sparsify(Tiny(), tmp_path / "run", setup=Setup(weights=state))
 
 
 def test_a_network_with_nothing_to_prune_is_refused_before_training(tmp_path: Path) -> None:
@@ -169,9 +163,9 @@ def test_layers_that_are_no_modules_or_shared_do_not_stop_the_journey(tmp_path: 
         def model(self) -> nn.Module:
             return Odd()
 
-    summary = journey.sparsify(OddTask(), tmp_path / "run", max_error_rise=0.1).summary
-    assert [layer["name"] for layer in summary["layers"]] == ["first", "last"]
-    assert summary["weights"] == 64 + 24
+    summary = journey.sparsify(OddTask(), tmp_path / "run", Goal(max_error_rise=0.1)).summary
+    assert [layer.name for layer in summary.layers] == ["first", "last"]
+    assert summary.weights == 64 + 24
 
 
 def test_a_network_that_is_not_in_its_state_dict_is_noticed(tmp_path: Path) -> None:
@@ -201,9 +195,9 @@ def test_what_can_be_refused_is_refused_before_training_and_leaves_the_folder_fr
 
             return Decide(8, 3)
 
-    for task, options in ((Tiny(), {"pattern": "2x"}), (Tiny(), {"pattern": "7x1"}), (Deciding(), {})):
+    for task, pattern in ((Tiny(), "2x"), (Tiny(), "7x1"), (Deciding(), "free")):
         with pytest.raises((PatternError, RecipeError, EngineError)):
-            journey.sparsify(task, tmp_path / "run", **options)
+            journey.sparsify(task, tmp_path / "run", Goal(pattern))
         assert task.calls == []
         assert not (tmp_path / "run").exists()
 
@@ -218,10 +212,10 @@ def test_a_changed_task_file_is_another_task(tmp_path: Path) -> None:
 
 
 def test_three_seeds_give_means_records_and_the_median_seed(tmp_path: Path) -> None:
-    record = journey.sparsify_seeds(Tiny(), tmp_path / "run", seeds=3, max_error_rise=0.05)
-    summary, each = record.summary, record.summary["runs"]
-    assert summary["seeds"] == len(each) == 3
-    assert [one["seed"] for one in each] == [0, 1, 2]
+    record = journey.sparsify_seeds(Tiny(), tmp_path / "run", 3, Goal(max_error_rise=0.05))
+    summary, each = record.summary, record.summary.runs
+    assert summary.seeds == len(each) == 3
+    assert [one.seed for one in each] == [0, 1, 2]
     for key in (
         "error_dense",
         "error_run",
@@ -230,14 +224,12 @@ def test_three_seeds_give_means_records_and_the_median_seed(tmp_path: Path) -> N
         "stored_bytes",
         "dense_seconds",
     ):
-        assert summary[key] == pytest.approx(sum(one[key] for one in each) / 3)
-    errors = sorted(one["error_sparse"] for one in each)
-    shown = run_folder.load(tmp_path / "run" / summary["shown"])
-    assert shown.summary["error_sparse"] == errors[1]
+        assert getattr(summary, key) == pytest.approx(sum(getattr(run, key) for run in each) / 3)
+    errors = sorted(one.error_sparse for one in each)
+    shown = run_folder.load(tmp_path / "run" / summary.shown)
+    assert shown.summary.error_sparse == errors[1]
     assert all(torch.equal(record.sparse_weights[name], shown.sparse_weights[name]) for name in ("0", "2"))
-    assert (
-        len({one["weights_kept"] for one in each} | {one["error_dense"] for one in each}) > 1
-    )  # seeds differ
+    assert len({one.weights_kept for one in each} | {one.error_dense for one in each}) > 1  # seeds differ
 
 
 def test_a_full_disk_at_any_moment_is_one_sentence_and_the_run_continues_after(
@@ -275,12 +267,12 @@ from tiny import Tiny
 from zeroskip import journey, run
 from zeroskip.run.comparison import eager
 run.compare = partial(run.compare, engines={{"torch eager": eager}}, runs=1, rounds=2)
-journey.sparsify(Tiny(), sys.argv[1], max_error_rise=0.1)
+journey.sparsify(Tiny(), sys.argv[1], journey.Goal(max_error_rise=0.1))
 """
 
 
 def test_killed_with_kill_9_and_started_again_it_ends_with_the_same_network(tmp_path: Path) -> None:
-    whole = journey.sparsify(Tiny(), tmp_path / "whole", max_error_rise=0.1)
+    whole = journey.sparsify(Tiny(), tmp_path / "whole", Goal(max_error_rise=0.1))
     command = [sys.executable, "-c", SCRIPT.format(tests=str(Path(__file__).parent)), str(tmp_path / "run")]
     for milestone in ("dense.safetensors", "rounds/002.json"):
         process = subprocess.Popen(command)
@@ -300,36 +292,55 @@ def test_killed_with_kill_9_and_started_again_it_ends_with_the_same_network(tmp_
 def test_real_digits_become_many_times_smaller_at_about_the_same_error(tmp_path: Path) -> None:
     record = journey.sparsify(replace(tasks.digits, epochs=30), tmp_path / "run")
     check_summary(record, tmp_path / "run")
-    assert record.summary["splits"] == {"train": 1077, "validation": 360, "test": 360}
-    assert record.summary["max_error_rise"] == 1 / 360
-    assert record.summary["weights"] == 50_200
+    assert record.summary.splits == {"train": 1077, "validation": 360, "test": 360}
+    assert record.summary.max_error_rise == 1 / 360
+    assert record.summary.weights == 50_200
     # One seed of short training is noisy, and rounding differs between processors: below is the real figure.
-    assert record.summary["weights_times_fewer"] >= 6
-    assert max(record.summary["error_sparse"], record.summary["error_dense"]) < 0.06
-    assert math.isclose(record.summary["error_run"], record.summary["error_sparse"], abs_tol=1 / 360)
+    assert record.summary.weights_times_fewer >= 6
+    assert max(record.summary.error_sparse, record.summary.error_dense) < 0.06
+    assert math.isclose(record.summary.error_run, record.summary.error_sparse, abs_tol=1 / 360)
 
 
 @pytest.mark.slow
 def test_three_seeds_of_digits_keep_a_twelfth_of_the_weights_within_one_test_image(tmp_path: Path) -> None:
-    summary = journey.sparsify_seeds(tasks.digits, tmp_path / "run", seeds=3).summary
-    assert summary["weights_times_fewer"] >= 12
-    assert summary["error_sparse"] <= summary["error_dense"] + 1 / 360 + 1e-9
+    summary = journey.sparsify_seeds(tasks.digits, tmp_path / "run", 3).summary
+    assert summary.weights_times_fewer >= 12
+    assert summary.error_sparse <= summary.error_dense + 1 / 360 + 1e-9
 
 
 def test_a_sparsity_is_reached_in_one_training_and_each_layer_ends_with_few_values(tmp_path: Path) -> None:
-    summary = journey.sparsify(Tiny(), tmp_path / "run", sparsity=0.75, bits=2).summary
-    assert summary["weights_kept"] == 44
-    assert (summary["sparsity"], summary["bits"]) == (0.75, 2)
+    summary = journey.sparsify(Tiny(), tmp_path / "run", Goal(sparsity=0.75, bits=2)).summary
+    assert summary.weights_kept == 44
+    assert (summary.sparsity, summary.bits) == (0.75, 2)
     tensors = pack.decode(pack.load(tmp_path / "run" / "model.zs"))
     assert all(len(tensors[name].unique()) <= 5 for name in ("0.weight", "2.weight"))
-    assert summary["error_unpacked"] == summary["error_sparse"]
+    assert summary.error_unpacked == summary.error_sparse
 
 
 def test_a_sparsity_goes_with_neither_a_budget_nor_a_pattern(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="not both"):
-        journey.sparsify(Tiny(), tmp_path / "run", sparsity=0.5, max_error_rise=0.1)
+        journey.sparsify(Tiny(), tmp_path / "run", Goal(sparsity=0.5, max_error_rise=0.1))
     with pytest.raises(RecipeError, match='not "2:4"'):
-        journey.sparsify(Tiny(), tmp_path / "run", sparsity=0.5, pattern="2:4")
+        journey.sparsify(Tiny(), tmp_path / "run", Goal("2:4", sparsity=0.5))
     with pytest.raises(TaskError, match="takes no on_step"):
-        journey.sparsify(Bare(), tmp_path / "run", sparsity=0.5)
+        journey.sparsify(Bare(), tmp_path / "run", Goal(sparsity=0.5))
     assert not (tmp_path / "run").exists()
+
+
+def test_each_batch_size_has_a_program_and_a_timing_of_its_own() -> None:
+    compared = journey.compile_and_compare(Tiny(), Tiny().model())
+    assert [timing.batch for _, timing in compared] == [1, 4]
+    ((program, timing),) = journey.compile_and_compare(
+        Tiny(), Tiny().model(), batch=9
+    )  # more than the task has
+    assert timing.batch == 9
+    assert [choice.layer for choice in program.choices] == ["0", "2"]
+
+
+def test_the_dense_network_is_the_one_given_or_trained() -> None:
+    task = Tiny()
+    given = task.model().state_dict()
+    assert torch.equal(journey.dense_network(task, given).state_dict()["0.weight"], given["0.weight"])
+    assert task.calls == []
+    assert not journey.dense_network(task).training
+    assert len(task.calls) == 1

@@ -9,20 +9,26 @@ import pytest
 import torch
 
 from zeroskip import run_folder
-from zeroskip.concepts import Choice, Histogram, LayerProfile, Point, Profile, Timing
+from zeroskip.concepts import Choice, Histogram, LayerProfile, LayerSummary, Point, Profile, Summary, Timing
 from zeroskip.errors import FileError, RunError
 
 LAYER = LayerProfile(
     "fc1", "linear", (2, 3), (3,), (2,), 6, 6, 24, 0.5, 0.1, Histogram((0.0, 1.0), (6,)), 0.25, 0.75,
     (0.0, 0.5), (0.1,), {0.5: 0.1, 0.9: 0.2},
 )  # fmt: skip
+TIMING = Timing(
+    {"zeroskip": 1e-6}, {"zeroskip": (1e-6, 2e-6)}, {"zeroskip": 0.0}, {"x": "y"}, 1, 1, "fp32", "M", 3, 9
+)
+SUMMARY = Summary(
+    "digits", 1, 0, "free", 0.01, None, None, 0.02, 0.03, 0.03, 0.03, 80, 44, 80 / 44, 368, 316, 368 / 316, 2e-5, 1e-5,
+    "torch eager", 1, 1, "fp32", "M", "validation", {"test": 100}, "Ship it.", (TIMING,),
+    (LayerSummary("fc1", 80, 44, 0.45, None, "sell", "fastest"),),
+)  # fmt: skip
 NOUNS = [
     Profile((LAYER,), 0.05),
     Point("round", 3, 6, 0.1, False, {"fc1": 3}),
     Choice("fc1", "linear", (2, 3), 0.5, "sell", {"sell": 1e-6}, {"spmm": "no"}, "fastest"),
-    Timing(
-        {"zeroskip": 1e-6}, {"zeroskip": (1e-6, 2e-6)}, {"zeroskip": 0.0}, {"x": "y"}, 1, 1, "fp32", "M", 3, 9
-    ),
+    TIMING,
 ]
 
 
@@ -76,7 +82,7 @@ def test_an_unfinished_training_is_found_by_its_own_stage_only(tmp_path: Path) -
     state = run_folder.unfinished(tmp_path, "round 3")
     assert state is not None
     assert {name: int(value) for name, value in state.items()} == {"epoch": 2}
-    run_folder.finish(tmp_path, {})
+    run_folder.finish(tmp_path, SUMMARY)
     assert run_folder.unfinished(tmp_path, "round 3") is None
 
 
@@ -101,3 +107,55 @@ def test_loading_what_is_no_finished_run_says_which_it_is(tmp_path: Path) -> Non
     run_folder.claim(tmp_path / "begun", {})
     with pytest.raises(RunError, match="is not finished: run the same command again"):
         run_folder.load(tmp_path / "begun")
+
+
+def finished(folder: Path, summary: dict[str, object], choices: list[dict[str, object]]) -> None:
+    """A RUN folder with a summary and choices as they were stored, and nothing else of interest."""
+    weights = {"fc1.weight": torch.zeros(2, 3)}
+    for name in ("dense", "sparse"):
+        run_folder.save_tensors(folder / f"{name}.safetensors", weights)
+    run_folder.save_json(folder / "profile.json", NOUNS[0])
+    run_folder.save_json(folder / "history.json", [NOUNS[1]])
+    engine = {"choices": choices, "timings": [], "ledger": {}}
+    for name, value in (("engine", engine), ("summary", summary)):
+        (folder / f"{name}.json").write_text(json.dumps(value))
+
+
+def test_a_summary_comes_back_as_it_was_and_its_json_as_it_was_stored(tmp_path: Path) -> None:
+    stored = json.loads(json.dumps(SUMMARY.to_json()))
+    finished(tmp_path, stored, [])
+    assert run_folder.load(tmp_path).summary == SUMMARY
+    assert stored["spread"] == {"zeroskip": [1e-6, 2e-6]}
+    assert not {"shown", "runs"} & set(stored)  # of several seeds only
+
+
+@pytest.mark.parametrize("name", ["digits", "digits-conv"])
+def test_summaries_stored_by_earlier_versions_keep_every_key(name: str, tmp_path: Path) -> None:
+    stored = json.loads((Path(__file__).parent.parent / "docs" / "results" / f"{name}.json").read_text())
+    (tmp_path / stored["shown"]).mkdir()
+    finished(tmp_path / stored["shown"], {}, [])
+    (tmp_path / "summary.json").write_text(json.dumps(stored))
+    summary = run_folder.load(tmp_path).summary
+    assert json.loads(json.dumps(summary.to_json())) == stored
+    assert [run.seed for run in summary.runs] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "skips"),
+    [("sell", "weights"), ("dense", "nothing"), ("depthwise_fp16", "nothing"), ("channels_last", "nothing")],
+)
+def test_of_choices_stored_without_it_the_kernels_name_tells_what_is_skipped(
+    kernel: str, skips: str, tmp_path: Path
+) -> None:
+    stored = {"layer": "fc1", "op": "linear", "weight_shape": [2, 3], "sparsity": 0.5, "kernel": kernel}
+    stored |= {"seconds": {}, "refused": {}, "reason": "fastest", "error": 0.0}
+    finished(tmp_path, json.loads(json.dumps(SUMMARY.to_json())), [stored, stored | {"skips": "inputs"}])
+    assert [choice.skips for choice in run_folder.load(tmp_path).choices] == [skips, "inputs"]
+
+
+@pytest.mark.parametrize("damage", [7, {}, {"task": "digits"}])
+def test_a_damaged_summary_is_one_sentence(damage: object, tmp_path: Path) -> None:
+    finished(tmp_path, json.loads(json.dumps(SUMMARY.to_json())), [])
+    (tmp_path / "summary.json").write_text(json.dumps(damage))
+    with pytest.raises(RunError, match="damaged"):
+        run_folder.load(tmp_path)

@@ -2,34 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from zeroskip.concepts import Choice, LayerSummary, Summary, Timing
 from zeroskip.verdict import verdict
 
+Ends = tuple[float, float]
 
-def timing(batch: int, ours: tuple[float, float], dense: tuple[float, float]) -> dict[str, Any]:
+
+def timing(batch: int, ours: Ends, dense: Ends) -> Timing:
     middle = {"zeroskip": sum(ours) / 2, "torch eager": sum(dense) / 2, "torch.compile": 1.0}
-    spread = {"zeroskip": list(ours), "torch eager": list(dense), "torch.compile": [1.0, 1.0]}
-    return {"batch": batch, "seconds": middle, "spread": spread}
+    spread = {"zeroskip": ours, "torch eager": dense, "torch.compile": (1.0, 1.0)}
+    return Timing(middle, spread, {}, {}, batch, 1, "fp32", "M", 3, 9)
 
 
 FASTER, SLOWER, LEVEL = (1e-6, 1e-6, 3e-6, 3e-6), (4e-6, 4e-6, 2e-6, 2e-6), (1e-6, 3e-6, 2e-6, 4e-6)
 
 
-def summary(*speeds: tuple[float, float, float, float], **changes: Any) -> dict[str, Any]:
-    return {
-        "layers": [{"kernel": "sell"}, {"kernel": "dense"}],
-        "weights": 1000, "weights_kept": 50, "weights_times_fewer": 20.0, "stored_times_smaller": 15.0,
-        "error_dense": 0.02, "error_run": 0.02, "max_error_rise": 0.0, "splits": {"test": 100},
-        "selected_on": "validation",
-        "timings": [timing(4**i, one[:2], one[2:]) for i, one in enumerate(speeds)], **changes,
-    }  # fmt: skip
+def summary(*speeds: tuple[float, float, float, float], **changes: Any) -> Summary:
+    timings = tuple(timing(4**place, ends[:2], ends[2:]) for place, ends in enumerate(speeds))
+    figures = Summary(
+        task="tiny", seeds=1, seed=0, pattern="free", max_error_rise=0.0, sparsity=None, bits=None, error_dense=0.02,
+        error_sparse=0.02, error_unpacked=0.02, error_run=0.02, weights=1000, weights_kept=50, weights_times_fewer=20.0,
+        stored_bytes_dense=4000, stored_bytes=267, stored_times_smaller=15.0, dense_seconds=3e-6, sparse_seconds=1e-6,
+        dense_engine="torch eager", batch=1, threads=1, precision="fp32", machine="M", selected_on="validation",
+        splits={"test": 100}, timings=timings,
+        layers=tuple(LayerSummary(name, 500, 25, 0.95, 0.0, "", "") for name in ("fc1", "fc2")),
+    )  # fmt: skip
+    return replace(figures, **changes)
+
+
+def choices(*skips: str) -> list[Choice]:
+    """Those of fc1, fc2, ...: what their kernels skip."""
+    return [
+        Choice(f"fc{place}", "linear", (1, 1), 0.95, "", {}, {}, "", skips=word)
+        for place, word in enumerate(skips, 1)
+    ]
+
+
+SPARSE = choices("weights", "nothing")
 
 
 def test_smaller_as_good_and_faster_is_shipped_sparse() -> None:
-    text = verdict(summary(FASTER))
+    text = verdict(summary(FASTER), SPARSE)
     assert text.startswith(
         "Ship model.zs and run it with zeroskip: 20.0x fewer weights, a file 15.0x smaller"
     )
@@ -38,42 +56,46 @@ def test_smaller_as_good_and_faster_is_shipped_sparse() -> None:
 
 def test_what_zeros_alone_gain_is_told_apart_from_what_compiling_gains() -> None:
     figures = summary(FASTER)
-    figures["timings"][0]["seconds"]["zeroskip, all dense"] = 1.5e-6
-    assert (
-        "3.0x faster than torch eager, the fastest dense engine (1.5x faster than itself without"
-        in verdict(figures)
-    )
+    figures.timings[0].seconds["zeroskip, all dense"] = 1.5e-6
+    gain = "3.0x faster than torch eager, the fastest dense engine (1.5x faster than itself without"
+    assert gain in verdict(figures, SPARSE)
 
 
 def test_smaller_but_slower_is_shipped_for_its_size_and_run_dense() -> None:
-    text = verdict(summary(SLOWER))
+    text = verdict(summary(SLOWER), SPARSE)
     assert text.startswith("Ship model.zs for its size, but run it dense")
     assert "2.0x SLOWER than torch eager" in text
 
 
 def test_what_overlaps_is_not_called_faster() -> None:
-    text = verdict(summary(LEVEL))
+    text = verdict(summary(LEVEL), SPARSE)
     assert text.startswith("Ship model.zs for its size")
     assert "about as fast as torch eager" in text
 
 
 def test_what_is_neither_smaller_nor_faster_is_not_shipped_for_its_size() -> None:
-    text = verdict(summary(SLOWER, stored_times_smaller=0.8))
+    text = verdict(summary(SLOWER, stored_times_smaller=0.8), SPARSE)
     assert text.startswith("Ship the dense network: the sparse one is neither smaller nor faster")
     assert "a file 1.2x LARGER" in text
 
 
 def test_a_program_without_a_sparse_kernel_does_not_credit_the_zeros() -> None:
-    text = verdict(summary(FASTER, layers=[{"kernel": "dense"}, {"kernel": "channels_last"}]))
-    assert "every layer runs dense, so zeros have no part in this" in text
+    sentence = "every layer runs dense, so zeros have no part in this"
+    assert sentence in verdict(summary(FASTER), choices("nothing", "nothing"))
+    for skips in ("weights", "inputs", "both"):
+        assert sentence not in verdict(summary(FASTER), choices("nothing", skips))
+
+
+def test_a_kernel_of_a_layer_that_was_not_pruned_earns_no_credit() -> None:
+    assert "every layer runs dense" in verdict(summary(FASTER), choices("nothing", "nothing", "inputs"))
 
 
 def test_of_several_seeds_the_file_of_the_shown_one_is_named() -> None:
-    assert verdict(summary(FASTER, shown="seed-1")).startswith("Ship seed-1/model.zs and run it")
+    assert verdict(summary(FASTER, shown="seed-1"), SPARSE).startswith("Ship seed-1/model.zs and run it")
 
 
 def test_one_batch_size_may_win_and_another_lose() -> None:
-    text = verdict(summary(FASTER, SLOWER))
+    text = verdict(summary(FASTER, SLOWER), SPARSE)
     assert "At batch 1 3.0x faster" in text
     assert "at batch 4 2.0x SLOWER" in text
 
@@ -91,20 +113,22 @@ def test_one_batch_size_may_win_and_another_lose() -> None:
 def test_more_errors_than_allowed_ship_dense(
     error: float, rise: float, splits: dict[str, int], dense: bool
 ) -> None:
-    text = verdict(summary(FASTER, error_run=error, max_error_rise=rise, splits=splits))
+    text = verdict(summary(FASTER, error_run=error, max_error_rise=rise, splits=splits), SPARSE)
     assert text.startswith("Ship the dense network") == dense
 
 
 def test_a_network_that_could_not_be_pruned_is_shipped_dense() -> None:
-    text = verdict(summary(FASTER, weights_kept=1000, weights_times_fewer=1.0))
+    text = verdict(summary(FASTER, weights_kept=1000, weights_times_fewer=1.0), SPARSE)
     assert text.startswith("Ship the dense network: no weight could go")
 
 
 def test_a_choice_made_on_the_reported_set_is_called_that() -> None:
     assert "(chosen on the same set it is reported on)" in verdict(
-        summary(FASTER, selected_on="the reported set")
+        summary(FASTER, selected_on="the reported set"), SPARSE
     )
 
 
 def test_errors_that_are_no_shares_are_printed_as_numbers() -> None:
-    assert "error 21.5 against 21.6 dense" in verdict(summary(FASTER, error_run=21.5, error_dense=21.6))
+    assert "error 21.5 against 21.6 dense" in verdict(
+        summary(FASTER, error_run=21.5, error_dense=21.6), SPARSE
+    )

@@ -4,154 +4,185 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zeroskip import files, measure, pack, prune, report, retrain, run, run_folder, task_api
-from zeroskip.concepts import Packed, Profile, Progress, Recipe, Record, Sparse, Timing, silent
+from zeroskip.concepts import (
+    LayerSummary,
+    Packed,
+    Profile,
+    Progress,
+    Recipe,
+    Record,
+    Sparse,
+    Summary,
+    Timing,
+    silent,
+)
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.verdict import verdict
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked for: where zeros may lie, and how far to go.
+
+    pattern         see `zeroskip.patterns`
+    max_error_rise  what pruning may cost on validation; None: one example, the smallest difference there is
+    sparsity        prune to this in one training, by saliency, instead of rounds within max_error_rise
+    bits            each layer ends with 2^bits values, trained; None: values are not shared
+    """
+
+    pattern: str = "free"
+    max_error_rise: float | None = None
+    sparsity: float | None = None
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run starts from, and with how many threads programs are timed.
+
+    weights  state dict of a trained network to start from, instead of training one
+    """
+
+    seed: int = 0
+    weights: Mapping[str, Tensor] | None = None
+    threads: int = 1
+
+
+DEFAULT_GOAL, DEFAULT_SETUP = Goal(), Setup()
+
+Compared = Sequence[tuple[run.Program, Timing]]
+"""For each batch size: the program compiled for it, and its time among those of the dense engines."""
 
 
 def sparsify(
     task: task_api.Task,
     out: str | Path,
+    goal: Goal = DEFAULT_GOAL,
+    setup: Setup = DEFAULT_SETUP,
     *,
-    seed: int = 0,
-    pattern: str = "free",
-    max_error_rise: float | None = None,
-    sparsity: float | None = None,
-    bits: int | None = None,
-    weights: Mapping[str, Tensor] | None = None,
-    threads: int = 1,
     progress: Progress = silent,
 ) -> Record:
     """Train, measure, plan, prune and retrain, pack, run; leaves tables and pictures in the RUN folder `out`.
 
     Killed and called again with the same arguments, it continues and ends with the same network.
     Decisions look at the validation split only; the test split is looked at once, at the end.
-
-    max_error_rise  what pruning may cost on validation; None: one example, the smallest difference there is
-    sparsity        prune to this in one training, by saliency, instead of rounds within max_error_rise
-    bits            each layer ends with 2^bits values, trained
-    weights         state dict of a trained network to start from, instead of training one
-
-    >>> sparsify(tasks.digits, "runs/demo").summary["verdict"]
-    'Ship model.zs and run it with zeroskip: ...'
+    What cannot be had is refused before anything is trained: RecipeError, PatternError, EngineError.
     """
-    goal = _goal(task, pattern, max_error_rise, sparsity, bits)
-    _ready(task, weights, goal)
-    folder = run_folder.claim(out, _command(task, seed, goal, weights, threads))
+    goal = _checked(task, goal, setup.weights)
+    folder = run_folder.claim(out, _command(task, goal, setup))
     if (folder / "summary.json").exists():
         return _record(folder)
-    dense = _dense(task, folder, seed, weights, progress)
+    seed = setup.seed
+    dense = _dense(task, folder, setup, progress)
     profile = _profile(task, dense, folder, progress)
     recipe = _recipe(profile, goal, folder)
     start = task_api.model(task, dense.state_dict())
     sparse = retrain.loop(start, recipe, task, folder=folder, seed=seed, progress=progress)
-    if bits is not None:
-        told: dict[str, Any] = {"folder": folder, "seed": seed, "progress": progress}
-        sparse = retrain.centroids(sparse, task, bits=bits, max_error=_limit(profile, goal), **told)
+    if goal.bits is not None:
+        shared = retrain.CodebookRecipe(bits=goal.bits, max_error=_limit(profile, goal))
+        sparse = retrain.centroids(sparse, shared, task, folder=folder, seed=seed, progress=progress)
     packed, unpacked = _pack(task, sparse, folder)
-    raced = race(task, unpacked, threads=threads, progress=progress)
-    errors = {
-        "error_dense": task_api.evaluate(task, dense, "test"),
-        "error_sparse": task_api.evaluate(task, sparse.model, "test"),
-        "error_unpacked": task_api.evaluate(task, unpacked, "test"),
-        "error_run": task_api.evaluate(task, run.as_module(raced[0][0], unpacked), "test"),
-    }
-    run_folder.save_findings(
-        folder, sparse.history, raced[0][0].choices, [timing for _, timing in raced], packed
-    )
-    options = {"task": task_api.name(task), "seeds": 1, "seed": seed, **asdict(goal)}
-    summary = {
-        **options,
-        **errors,
-        **_sizes(sparse, packed),
-        **_speeds(raced),
-        **_layers(task, sparse, raced),
-    }
-    summary |= {"selected_on": _selected_on(task), "splits": task_api.split_sizes(task)}
-    run_folder.finish(folder, {**summary, "verdict": verdict(summary)})
+    compared = compile_and_compare(task, unpacked, threads=setup.threads, progress=progress)
+    outcome = _Outcome(dense, sparse, packed, unpacked, compared)
+    summary = _summary(task, goal, seed, outcome)
+    run_folder.save_findings(folder, sparse.history, outcome.program.choices, summary.timings, packed)
+    run_folder.finish(folder, summary)
     return _record(folder)
 
 
 def sparsify_seeds(
-    task: task_api.Task, out: str | Path, *, seeds: int, progress: Progress = silent, **options: Any
+    task: task_api.Task,
+    out: str | Path,
+    seeds: int,
+    goal: Goal = DEFAULT_GOAL,
+    setup: Setup = DEFAULT_SETUP,
+    *,
+    progress: Progress = silent,
 ) -> Record:
     """`sparsify` for seeds 0 .. seeds - 1, each in its own RUN folder inside `out`; resumes likewise.
 
-    The summary's numbers are means over the seeds and `runs` has one record each; layers and pictures are
-    those of the seed with the median error. `options` are those of `sparsify`.
-
-    >>> sparsify_seeds(tasks.digits, "runs/three", seeds=3).summary["seeds"]
-    3
+    The summary's numbers are means over the seeds and `runs` has one summary each; layers and pictures are
+    those of the seed with the median error.
     """
     folder = run_folder.claim(out, {"task": task_api.identity(task), "seeds": seeds})
     records = []
     for seed in range(seeds):
 
-        def told(what: str, done: int, total: int, seed: int = seed) -> None:
+        def of_this_seed(what: str, done: int, total: int, seed: int = seed) -> None:
             progress(f"seed {seed + 1} of {seeds}: {what}", done, total)
 
-        records.append(sparsify(task, folder / f"seed-{seed}", seed=seed, progress=told, **options))
-    run_folder.finish(folder, _mean([record.summary for record in records]))
+        own = replace(setup, seed=seed)
+        records.append(sparsify(task, folder / f"seed-{seed}", goal, own, progress=of_this_seed))
+    run_folder.finish(folder, _mean(records))
     return _record(folder)
 
 
-def race(
+def dense_network(
+    task: task_api.Task,
+    weights: Mapping[str, Tensor] | None = None,
+    *,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: Progress = silent,
+) -> nn.Module:
+    """The task's network with these weights, or trained; a training continues in `folder` where it was killed."""
+    model = task_api.model(task, None if weights is None else dict(weights))
+    if weights is None:
+        retrain.train(task, model, stage="dense training", seed=seed, folder=folder, progress=progress)
+    return model.eval()
+
+
+def check_plan(model: nn.Module, pattern: str, max_error_rise: float | None) -> None:
+    """RecipeError or PatternError where no plan can be made for this network.
+
+    >>> check_plan(model, "channel", 0.01)
+    >>> check_plan(model, "7x1", 0.01)
+    Traceback (most recent call last):
+    zeroskip.errors.RecipeError: no layer of the network can take the pattern "7x1". Choose another, ...
+    """
+    shapes = {name: tuple(weight.shape) for name, weight in prune.weights(model).items()}
+    prune.check(shapes, pattern, max_error_rise)
+
+
+def compile_and_compare(
     task: task_api.Task,
     model: nn.Module,
     *,
     batch: int | None = None,
     threads: int = 1,
     progress: Progress = silent,
-) -> list[tuple[run.Program, Timing]]:
-    """Programs beside every dense engine: for one input at a time, and for the task's batch; or for `batch`.
+) -> Compared:
+    """Programs and their times among dense engines: for one input at a time and for the task's batch; or `batch`.
 
     Each program is compiled for its batch size, as the engines are.
-
-    >>> race(tasks.digits, model)[0][1].speedup
-    3.1
     """
     inputs = task_api.batch(task)
     sizes = sorted({1, len(inputs)}) if batch is None else [batch]
     inputs = inputs[torch.arange(max(sizes)) % len(inputs)]
-    raced = []
+    compared = []
     for size in sizes:
         program = run.compile(model, inputs[:size], threads=threads)
         timing = run.compare(program, model, inputs[:size], threads=threads, progress=progress)
-        raced.append((program, timing))
-    return raced
+        compared.append((program, timing))
+    return compared
 
 
-@dataclass(frozen=True)
-class Goal:
-    """What is asked for: where zeros may lie, and how far to go."""
-
-    pattern: str
-    max_error_rise: float
-    sparsity: float | None
-    bits: int | None
-
-
-def _goal(
-    task: task_api.Task, pattern: str, rise: float | None, sparsity: float | None, bits: int | None
-) -> Goal:
-    if sparsity is not None and rise is not None:
+def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | None) -> Goal:
+    """The goal with its budget filled in, or an error, before an hour of training and before a folder is made."""
+    if goal.sparsity is not None and goal.max_error_rise is not None:
         raise RecipeError(
             "give a sparsity or max_error_rise, not both: one says how far to go, the other how bad."
         )
-    return Goal(pattern, task_api.one_example(task) if rise is None else rise, sparsity, bits)
-
-
-def _ready(task: task_api.Task, weights: Mapping[str, Tensor] | None, goal: Goal) -> None:
-    """Refuse now what can be refused, before an hour of training and before a folder is made."""
+    if goal.max_error_rise is None:
+        goal = replace(goal, max_error_rise=task_api.one_example(task))
     if goal.sparsity is not None:
         if goal.pattern != "free":
             raise RecipeError(
@@ -159,47 +190,34 @@ def _ready(task: task_api.Task, weights: Mapping[str, Tensor] | None, goal: Goal
             )
         prune.while_training(goal.sparsity)
         task_api.check_on_step(task)
-    model = task_api.model(task, dict(weights) if weights is not None else None)
+    model = task_api.model(task, None if weights is None else dict(weights))
     batch = task_api.batch(task)
-    shapes = {name: tuple(weight.shape) for name, weight in prune.weights(model).items()}
-    prune.check(shapes, goal.pattern, goal.max_error_rise)
+    check_plan(model, goal.pattern, goal.max_error_rise)
     if goal.bits is not None:
         retrain.widths(model, goal.bits)
     run.check(model, batch)
+    return goal
 
 
-def _command(
-    task: task_api.Task,
-    seed: int,
-    goal: Goal,
-    weights: Mapping[str, Tensor] | None,
-    threads: int,
-) -> dict[str, Any]:
+def _command(task: task_api.Task, goal: Goal, setup: Setup) -> dict[str, object]:
+    """What run.json holds: a folder belongs to one command."""
     return {
         "task": task_api.identity(task),
-        "seed": seed,
+        "seed": setup.seed,
         **asdict(goal),
-        "started_from": None if weights is None else run_folder.fingerprint(weights),
-        "threads": threads,
+        "started_from": None if setup.weights is None else run_folder.fingerprint(setup.weights),
+        "threads": setup.threads,
     }
 
 
-def _dense(
-    task: task_api.Task,
-    folder: Path,
-    seed: int,
-    weights: Mapping[str, Tensor] | None,
-    progress: Progress,
-) -> nn.Module:
+def _dense(task: task_api.Task, folder: Path, setup: Setup, progress: Progress) -> nn.Module:
     stored = folder / "dense.safetensors"
     if stored.exists():
         return task_api.model(task, run_folder.load_tensors(stored))
-    torch.manual_seed(seed)
-    model = task_api.model(task, dict(weights) if weights is not None else None)
-    if weights is None:
-        retrain.train(task, model, stage="dense training", seed=seed, folder=folder, progress=progress)
+    torch.manual_seed(setup.seed)
+    model = dense_network(task, setup.weights, seed=setup.seed, folder=folder, progress=progress)
     run_folder.save_tensors(stored, model.state_dict())
-    return model.eval()
+    return model
 
 
 def _profile(task: task_api.Task, dense: nn.Module, folder: Path, progress: Progress) -> Profile:
@@ -221,8 +239,8 @@ def _recipe(profile: Profile, goal: Goal, folder: Path) -> Recipe:
 
 
 def _limit(profile: Profile, goal: Goal) -> float:
-    """The validation error that sharing may not exceed: the budget, where there is one."""
-    return math.inf if goal.sparsity is not None else profile.error + goal.max_error_rise + 1e-9
+    """The validation error that shared values may not exceed: the budget, where there is one."""
+    return math.inf if goal.sparsity is not None else profile.error + (goal.max_error_rise or 0.0) + 1e-9
 
 
 def _pack(task: task_api.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn.Module]:
@@ -249,72 +267,86 @@ def _record(folder: Path) -> Record:
     return record
 
 
-def _selected_on(task: task_api.Task) -> str:
-    return "validation" if task_api.has_splits(task) else "the reported set"
+@dataclass(frozen=True)
+class _Outcome:
+    """The networks at the end of a run: before pruning, pruned, stored, read back from the file, compiled."""
+
+    dense: nn.Module
+    sparse: Sparse
+    packed: Packed
+    unpacked: nn.Module
+    compared: Compared
+
+    @property
+    def program(self) -> run.Program:
+        """The program for one input at a time."""
+        return self.compared[0][0]
 
 
-def _sizes(sparse: Sparse, packed: Packed) -> dict[str, Any]:
-    weights = sum(mask.numel() for mask in sparse.masks.values())
-    kept = sum(int(mask.sum()) for mask in sparse.masks.values())
-    dense_bytes = 4 * sum(parameter.numel() for parameter in sparse.model.parameters())
-    return {
-        "weights": weights,
-        "weights_kept": kept,
-        "weights_times_fewer": weights / max(kept, 1),
-        "stored_bytes_dense": dense_bytes,
-        "stored_bytes": packed.stored_bytes,
-        "stored_times_smaller": dense_bytes / packed.stored_bytes,
-    }
+def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> Summary:
+    masks, stored_bytes = outcome.sparse.masks.values(), outcome.packed.stored_bytes
+    weights, kept = sum(mask.numel() for mask in masks), sum(int(mask.sum()) for mask in masks)
+    dense_bytes = 4 * sum(parameter.numel() for parameter in outcome.sparse.model.parameters())
+    timing = outcome.compared[0][1]
+    summary = Summary(
+        task=task_api.name(task),
+        seeds=1,
+        seed=seed,
+        **asdict(goal),
+        error_dense=task_api.evaluate(task, outcome.dense, "test"),
+        error_sparse=task_api.evaluate(task, outcome.sparse.model, "test"),
+        error_unpacked=task_api.evaluate(task, outcome.unpacked, "test"),
+        error_run=task_api.evaluate(task, run.as_module(outcome.program, outcome.unpacked), "test"),
+        weights=weights,
+        weights_kept=kept,
+        weights_times_fewer=weights / max(kept, 1),
+        stored_bytes_dense=dense_bytes,
+        stored_bytes=stored_bytes,
+        stored_times_smaller=dense_bytes / stored_bytes,
+        dense_seconds=timing.dense_seconds,
+        sparse_seconds=timing.sparse_seconds,
+        dense_engine=timing.dense_engine,
+        batch=timing.batch,
+        threads=timing.threads,
+        precision=timing.precision,
+        machine=timing.machine,
+        selected_on="validation" if task_api.has_splits(task) else "the reported set",
+        splits=task_api.split_sizes(task),
+        timings=tuple(timing for _, timing in outcome.compared),
+        layers=_layers(task, outcome),
+    )
+    return replace(summary, verdict=verdict(summary, outcome.program.choices))
 
 
-def _speeds(raced: list[tuple[run.Program, Timing]]) -> dict[str, Any]:
-    timing = raced[0][1]
-    return {
-        "dense_seconds": timing.dense_seconds,
-        "sparse_seconds": timing.sparse_seconds,
-        "dense_engine": timing.dense_engine,
-        "batch": timing.batch,
-        "threads": timing.threads,
-        "precision": timing.precision,
-        "machine": timing.machine,
-        "spread": timing.spread,
-        "timings": [asdict(one) for _, one in raced],
-    }
-
-
-def _layers(
-    task: task_api.Task, sparse: Sparse, raced: list[tuple[run.Program, Timing]]
-) -> dict[str, list[dict[str, Any]]]:
-    zeros = measure.activations(sparse.model, task_api.batches(task))
-    choices = {choice.layer: choice for choice in raced[0][0].choices}
+def _layers(task: task_api.Task, outcome: _Outcome) -> tuple[LayerSummary, ...]:
+    zeros = measure.activations(outcome.sparse.model, task_api.batches(task))
+    choices = {choice.layer: choice for choice in outcome.program.choices}
     layers = []
-    for name, mask in sparse.masks.items():
+    for name, mask in outcome.sparse.masks.items():
         choice, seen = choices.get(name), zeros.get(name)
         layers.append(
-            {
-                "name": name,
-                "weights": mask.numel(),
-                "weights_kept": int(mask.sum()),
-                "weight_sparsity": 1 - float(mask.float().mean()),
-                "input_sparsity": seen.input if seen else None,
-                "kernel": choice.kernel if choice else "none",
-                "reason": choice.reason if choice else "not run as a layer of its own",
-            }
+            LayerSummary(
+                name,
+                weights=mask.numel(),
+                weights_kept=int(mask.sum()),
+                weight_sparsity=1 - float(mask.float().mean()),
+                input_sparsity=seen.input if seen else None,
+                kernel=choice.kernel if choice else "none",
+                reason=choice.reason if choice else "not run as a layer of its own",
+            )
         )
-    return {"layers": layers}
+    return tuple(layers)
 
 
-def _mean(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+def _mean(records: Sequence[Record]) -> Summary:
     """Means of all numbers; everything else as in the seed with the median error."""
-    by_error = sorted(summaries, key=lambda one: (one["error_sparse"], one["weights_kept"]))
-    median = by_error[len(by_error) // 2]
-    varying = [key for key, value in median.items() if isinstance(value, float)]
+    summaries = [record.summary for record in records]
+    median = sorted(summaries, key=lambda each: (each.error_sparse, each.weights_kept))[len(summaries) // 2]
+    varying = [field.name for field in fields(median) if isinstance(getattr(median, field.name), float)]
     means = {
-        key: statistics.fmean(one[key] for one in summaries)
-        for key in (*varying, "weights_kept", "stored_bytes")
+        name: statistics.fmean(getattr(summary, name) for summary in summaries)
+        for name in (*varying, "weights_kept", "stored_bytes")
     }
-    scalars = [
-        {k: v for k, v in one.items() if k not in ("layers", "timings", "spread")} for one in summaries
-    ]
-    mean = {**median, **means, "seeds": len(summaries), "shown": f"seed-{median['seed']}", "runs": scalars}
-    return {**mean, "verdict": verdict(mean)}
+    runs = tuple(replace(summary, layers=(), timings=()) for summary in summaries)
+    mean = replace(median, **means, seeds=len(runs), shown=f"seed-{median.seed}", runs=runs)
+    return replace(mean, verdict=verdict(mean, records[summaries.index(median)].choices))

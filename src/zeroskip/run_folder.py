@@ -20,9 +20,9 @@ import dataclasses
 import hashlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors.torch
 import torch
@@ -30,17 +30,25 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from zeroskip import files
-from zeroskip.concepts import Choice, Packed, Point, Profile, Record, Timing, TrainState
+from zeroskip.concepts import Choice, Packed, Point, Profile, Record, Summary, Timing, TrainState
 from zeroskip.errors import FileError, RunError
 
+Noun = TypeVar("Noun")
 
-def claim(folder: str | Path, command: dict[str, Any]) -> Path:
+# The kernels that skip no zeros in runs stored before `Choice.skips`.
+_DENSE_KERNELS = ("dense", "dense_bf16", "channels_last", "depthwise", "depthwise_fp16")
+
+
+def claim(folder: str | Path, command: Mapping[str, object]) -> Path:
     """Make `folder` the RUN folder of `command`, or continue the same command's run in it.
 
     Raises RunError where the folder belongs to another command or holds other files.
 
     >>> claim("runs/demo", {"task": "digits", "seed": 0})
     PosixPath('runs/demo')
+    >>> claim("runs/demo", {"task": "digits", "seed": 1})
+    Traceback (most recent call last):
+    zeroskip.errors.RunError: runs/demo holds a run with other settings (seed 0, now 1). Choose another --out, ...
     """
     path = files.folder(folder)
     owner = path / "run.json"
@@ -48,11 +56,11 @@ def claim(folder: str | Path, command: dict[str, Any]) -> Path:
         before = files.read_json(owner)
         if before != command:
             changed = [key for key in sorted({*before, *command}) if before.get(key) != command.get(key)]
-            told = ", ".join(f"{key} {before.get(key)!r}, now {command.get(key)!r}" for key in changed)
+            changes = ", ".join(f"{key} {before.get(key)!r}, now {command.get(key)!r}" for key in changed)
             raise RunError(
-                f"{path} holds a run with other settings ({told}). Choose another --out, or delete the folder."
+                f"{path} holds a run with other settings ({changes}). Choose another --out, or delete the folder."
             )
-    elif any(one for one in path.iterdir() if not one.name.startswith(".")):
+    elif any(not file.name.startswith(".") for file in path.iterdir()):
         raise RunError(f"{path} is not empty and not a RUN folder. Choose another --out.")
     else:
         files.write_json(owner, command)
@@ -62,8 +70,8 @@ def claim(folder: str | Path, command: dict[str, Any]) -> Path:
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, through: bool = True) -> Path:
     """Write named tensors as safetensors, whole or not at all.
 
-    >>> save_tensors("dense.safetensors", model.state_dict())
-    PosixPath('dense.safetensors')
+    >>> save_tensors("dense.safetensors", model.state_dict()).name
+    'dense.safetensors'
     """
     # Tied tensors share storage, which safetensors refuses: a copy each is always right.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
@@ -73,8 +81,8 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, through: bo
 def load_tensors(path: str | Path) -> dict[str, Tensor]:
     """Read named tensors from a safetensors file; FileError where it is absent, damaged or another format.
 
-    >>> load_tensors("dense.safetensors")["fc1.weight"].shape
-    torch.Size([300, 784])
+    >>> load_tensors(save_tensors("dense.safetensors", model.state_dict()))["fc1.weight"].shape
+    torch.Size([8, 6])
     """
     try:
         return safetensors.torch.load(files.read(path))
@@ -88,8 +96,8 @@ def load_tensors(path: str | Path) -> dict[str, Tensor]:
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """A short text that changes whenever one of the tensors does.
 
-    >>> fingerprint({"weight": torch.zeros(2)})
-    '6ab5bd2bcfb0'
+    >>> fingerprint({"weight": torch.zeros(2)}) == fingerprint({"weight": torch.tensor([0.0, -0.0])})
+    False
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -119,7 +127,9 @@ def unfinished(folder: Path, stage: str) -> TrainState | None:
 def keep_unfinished(folder: Path, stage: str, state: TrainState) -> None:
     """Keep the state of a training between two epochs.
 
-    >>> keep_unfinished(Path("runs/demo"), "dense", state)
+    >>> keep_unfinished(Path(), "dense", {"epoch": torch.tensor(2)})
+    >>> unfinished(Path(), "dense")
+    {'epoch': tensor(2)}
     """
     tag = torch.tensor(list(stage.encode()), dtype=torch.uint8)
     # Often, and soon outdated: worth surviving a killed process, not worth waiting for the disk.
@@ -127,50 +137,37 @@ def keep_unfinished(folder: Path, stage: str, state: TrainState) -> None:
 
 
 def save_json(path: str | Path, value: Any) -> Path:
-    """Write a noun, or a list of nouns, as JSON.
+    """Write a noun, or a sequence of nouns, as JSON.
 
-    >>> save_json("profile.json", profile)
-    PosixPath('profile.json')
+    >>> from_json(Point, files.read_json(save_json("point.json", Point("round", 3, 6, 0.1, good=True)))).sparsity
+    0.5
     """
-    plain = (
-        [dataclasses.asdict(one) for one in value]
-        if isinstance(value, list | tuple)
-        else dataclasses.asdict(value)
-    )
-    return files.write_json(path, plain)
+    is_list = isinstance(value, list | tuple)
+    return files.write_json(path, _plain(value) if is_list else dataclasses.asdict(value))
 
 
 def save_findings(
     folder: Path,
     history: tuple[Point, ...],
     choices: tuple[Choice, ...],
-    timings: list[Timing],
+    timings: Sequence[Timing],
     packed: Packed,
 ) -> None:
-    """Store what `load` and the report need beyond weights, profile and summary.
-
-    >>> save_findings(Path("runs/demo"), sparse.history, program.choices, [timing], packed)
-    """
+    """Store what `load` and the report need beyond weights, profile and summary."""
     save_json(folder / "history.json", history)
-    engine = {
-        name: [dataclasses.asdict(one) for one in nouns]
-        for name, nouns in (("choices", choices), ("timings", timings))
-    }
-    files.write_json(folder / "engine.json", {**engine, "ledger": packed.ledger})
+    engine = {"choices": _plain(choices), "timings": _plain(timings), "ledger": packed.ledger}
+    files.write_json(folder / "engine.json", engine)
 
 
-def finish(folder: Path, summary: dict[str, Any]) -> None:
-    """Write the summary, which vouches for everything else, and drop what only a continuation needs.
-
-    >>> finish(Path("runs/demo"), summary)
-    """
-    files.write_json(folder / "summary.json", summary)
+def finish(folder: Path, summary: Summary) -> None:
+    """Write the summary, which vouches for everything else, and drop what only a continuation needs."""
+    files.write_json(folder / "summary.json", summary.to_json())
     for pattern in ("unfinished.safetensors", ".*.part"):
         for path in folder.rglob(pattern):
             path.unlink(missing_ok=True)
 
 
-def from_json(kind: Any, value: Any) -> Any:
+def from_json(kind: type[Noun], value: object) -> Noun:
     """A noun of type `kind` (a dataclass, or tuple, dict, number, text) from its JSON value.
 
     Raises RunError where the value has another form.
@@ -179,18 +176,20 @@ def from_json(kind: Any, value: Any) -> Any:
     (1, 2)
     """
     try:
-        return _decode(kind, value)
+        decoded: Noun = _decode(kind, value)
     except (TypeError, ValueError, KeyError, AttributeError) as fact:
         raise RunError(
             f"a file of the RUN folder is damaged: {fact}. Delete the folder and run again."
         ) from None
+    return decoded
 
 
 def load(folder: str | Path) -> Record:
     """What a finished run left behind. Raises RunError where it is absent or not finished.
 
-    >>> load("runs/demo").summary["weights_times_fewer"]
-    24.8
+    >>> load("runs/demo")
+    Traceback (most recent call last):
+    zeroskip.errors.RunError: runs/demo is not a RUN folder. `zeroskip sparsify TASK --out runs/demo` makes one.
     """
     path = Path(folder)
     if not (path / "summary.json").exists():
@@ -198,8 +197,8 @@ def load(folder: str | Path) -> Record:
             "not finished: run the same command again" if (path / "run.json").exists() else "not a RUN folder"
         )
         raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
-    summary = files.read_json(path / "summary.json")
-    shown = path / summary["shown"] if "shown" in summary else path  # with several seeds: the median one
+    summary = _summary(files.read_json(path / "summary.json"))
+    shown = path / summary.shown  # with several seeds: the median one
     engine = files.read_json(shown / "engine.json")
     if not isinstance(engine, dict) or not {"choices", "timings", "ledger"} <= set(engine):
         raise RunError(f"{shown / 'engine.json'} is damaged. Delete the folder and run again.")
@@ -211,7 +210,7 @@ def load(folder: str | Path) -> Record:
         summary=summary,
         profile=profile,
         history=from_json(tuple[Point, ...], files.read_json(shown / "history.json")),
-        choices=from_json(tuple[Choice, ...], engine["choices"]),
+        choices=from_json(tuple[Choice, ...], [_choice(value) for value in engine["choices"]]),
         timings=from_json(tuple[Timing, ...], engine["timings"]),
         ledger=engine["ledger"],
         dense_weights={name: dense[key] for name, key in names.items()},
@@ -219,17 +218,34 @@ def load(folder: str | Path) -> Record:
     )
 
 
+def _plain(nouns: Sequence[Any]) -> list[dict[str, Any]]:
+    return [dataclasses.asdict(noun) for noun in nouns]
+
+
+def _summary(value: object) -> Summary:
+    if isinstance(value, dict):
+        value.pop("spread", None)  # repeats that of the first timing
+    return from_json(Summary, value)
+
+
+def _choice(value: object) -> object:
+    """A stored choice; before kernels said what they skip, their names did."""
+    if not isinstance(value, dict) or "skips" in value:
+        return value
+    return value | {"skips": "nothing" if value.get("kernel") in _DENSE_KERNELS else "weights"}
+
+
 def _decode(kind: Any, value: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
-        return kind(**{name: _decode(hints[name], one) for name, one in value.items()})  # type: ignore[operator]
+        return kind(**{name: _decode(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
     if origin is tuple:
         kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
-        return tuple(_decode(one, item) for one, item in zip(kinds, value, strict=True))
-    if origin is dict:
+        return tuple(_decode(inside, item) for inside, item in zip(kinds, value, strict=True))
+    if origin in (dict, Mapping):
         # JSON knows only text as keys: {"0.9": ...} goes back to {0.9: ...}.
-        return {_decode(inner[0], key): _decode(inner[1], one) for key, one in value.items()}
+        return {_decode(inner[0], key): _decode(inner[1], part) for key, part in value.items()}
     if origin in (typing.Union, types.UnionType) or kind is Any:
         return value
     return kind(value)

@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+
+from zeroskip.concepts import Choice, Summary, Timing
 
 
-def verdict(summary: dict[str, Any]) -> str:
-    """One or two sentences from the figures of a run's summary.
+def verdict(summary: Summary, choices: Sequence[Choice]) -> str:
+    """One or two sentences from the figures of a run; `choices` are the kernels of its program.
 
     The sparse network may lose what was allowed, or one test example: less cannot be told apart.
 
-    >>> verdict(summary)
-    'Ship model.zs and run it with zeroskip: 24.8x fewer weights, ...'
+    >>> print(verdict(record.summary, record.choices))
+    Ship model.zs and run it with zeroskip: 1.8x fewer weights, a file 1.2x smaller, error 3.00% against 2.00% dense.
+    At batch 1 2.0x faster than torch eager, the fastest dense engine; at batch 3 about as fast as torch eager, ...
     """
-    file = f"{summary['shown']}/model.zs" if "shown" in summary else "model.zs"
-    size = summary["stored_times_smaller"]
+    file = f"{summary.shown}/model.zs" if summary.shown else "model.zs"
+    size = summary.stored_times_smaller
     figures = (
-        f"{summary['weights_times_fewer']:.1f}x fewer weights, a file {_ratio(size, 'smaller', 'LARGER')}, "
-        f"error {_error(summary['error_run'])} against {_error(summary['error_dense'])} dense"
+        f"{summary.weights_times_fewer:.1f}x fewer weights, a file {_ratio(size, 'smaller', 'LARGER')}, "
+        f"error {_error(summary.error_run)} against {_error(summary.error_dense)} dense"
     )
-    if summary["selected_on"] != "validation":
+    if summary.selected_on != "validation":
         figures += " (chosen on the same set it is reported on)"
-    speeds = _sentence("; ".join(_speed(timing) for timing in summary["timings"]) + _who_did_it(summary))
-    if summary["weights_kept"] == summary["weights"]:
+    speeds = _sentence("; ".join(map(_speed, summary.timings)) + _credit(summary, choices))
+    if summary.weights_kept == summary.weights:
         return f"Ship the dense network: no weight could go within the allowed error. {speeds}."
-    if summary["error_run"] > summary["error_dense"] + _allowed(summary):
+    if summary.error_run > summary.error_dense + _allowed(summary):
         return f"Ship the dense network: the sparse one makes more errors. It has {figures}. {speeds}."
-    if any(_compare(timing) > 0 for timing in summary["timings"]):
+    if any(timing.settled and timing.speedup > 1 for timing in summary.timings):
         return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
     if size > 1:
         return f"Ship {file} for its size, but run it dense: {figures}. {speeds}."
@@ -35,49 +38,33 @@ def verdict(summary: dict[str, Any]) -> str:
     )
 
 
-def _who_did_it(summary: dict[str, Any]) -> str:
+def _credit(summary: Summary, choices: Sequence[Choice]) -> str:
     """Zeros get the credit only where a kernel skips them."""
-    dense = {"dense", "dense_bf16", "channels_last", "depthwise", "none"}
-    if all(layer["kernel"] in dense for layer in summary["layers"]):
+    names = {layer.name for layer in summary.layers}
+    if all(choice.skips == "nothing" for choice in choices if choice.layer in names):
         return " (every layer runs dense, so zeros have no part in this)"
     return ""
 
 
-def _allowed(summary: dict[str, Any]) -> float:
-    sizes = summary.get("splits") or {}
-    return max(summary["max_error_rise"], 1 / sizes["test"] if sizes.get("test") else 0.0) + 1e-9
+def _allowed(summary: Summary) -> float:
+    examples = summary.splits.get("test", 0)
+    return max(summary.max_error_rise, 1 / examples if examples else 0.0) + 1e-9
 
 
-def _speed(timing: dict[str, Any]) -> str:
-    name, dense = _fastest_dense(timing)
-    ratio = dense / timing["seconds"]["zeroskip"]
-    order = _compare(timing)
-    if order == 0:
-        return f"at batch {timing['batch']} about as fast as {name}, the fastest dense engine"
-    how = _ratio(ratio, "faster", "SLOWER")
-    return f"at batch {timing['batch']} {how} than {name}, the fastest dense engine{_by_zeros(timing)}"
+def _speed(timing: Timing) -> str:
+    name = timing.dense_engine
+    if not timing.settled:
+        return f"at batch {timing.batch} about as fast as {name}, the fastest dense engine"
+    speedup = _ratio(timing.speedup, "faster", "SLOWER")
+    return f"at batch {timing.batch} {speedup} than {name}, the fastest dense engine{_by_zeros(timing)}"
 
 
-def _by_zeros(timing: dict[str, Any]) -> str:
+def _by_zeros(timing: Timing) -> str:
     """What of the gain is due to zeros: against the same program with every layer dense."""
-    without = timing["seconds"].get("zeroskip, all dense")
+    without = timing.seconds.get("zeroskip, all dense")
     if without is None:
         return ""
-    ratio = without / timing["seconds"]["zeroskip"]
-    return f" ({_ratio(ratio, 'faster', 'SLOWER')} than itself without skipping zeros)"
-
-
-def _compare(timing: dict[str, Any]) -> int:
-    """1 where ours is faster beyond the spread of both, -1 where it is slower, 0 where they overlap."""
-    name, _ = _fastest_dense(timing)
-    ours, dense = timing["spread"]["zeroskip"], timing["spread"][name]
-    return 1 if ours[1] < dense[0] else -1 if ours[0] > dense[1] else 0
-
-
-def _fastest_dense(timing: dict[str, Any]) -> tuple[str, float]:
-    dense = {name: seconds for name, seconds in timing["seconds"].items() if not name.startswith("zeroskip")}
-    name = min(dense, key=dense.__getitem__)
-    return name, dense[name]
+    return f" ({_ratio(without / timing.sparse_seconds, 'faster', 'SLOWER')} than itself without skipping zeros)"
 
 
 def _ratio(value: float, better: str, worse: str) -> str:

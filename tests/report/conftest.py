@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Choice, Histogram, LayerProfile, Point, Profile, Record, Timing
+from zeroskip.concepts import (
+    Choice,
+    Histogram,
+    LayerProfile,
+    LayerSummary,
+    Point,
+    Profile,
+    Record,
+    Summary,
+    Timing,
+)
 
 LENET_300 = {"fc1": (300, 64), "fc2": (100, 300), "fc3": (10, 100)}
 LENET_5 = {"conv1": (20, 1, 5, 5), "conv2": (50, 20, 5, 5), "fc1": (500, 800), "fc2": (10, 500)}
@@ -92,31 +102,36 @@ def choice_of(name: str, weight: Tensor) -> Choice:
     return Choice(name, "linear", tuple(weight.shape), 0.915, kernel, seconds, refused, reason)
 
 
-def summary_of(profiles, choices, sparse, ledger, timings, **changes) -> dict:
-    weights, kept = (
-        sum(p.weights for p in profiles),
-        sum(int(torch.count_nonzero(w)) for w in sparse.values()),
+def summary_of(run: Record, **changes) -> Summary:
+    profiles, sparse, timing = run.profile.layers, run.sparse_weights, run.timings[0]
+    left = {name: int(torch.count_nonzero(weight)) for name, weight in sparse.items()}
+    weights, kept = sum(layer.weights for layer in profiles), sum(left.values())
+    stored, dense = sum(sum(parts.values()) for parts in run.ledger.values()), 4 * (weights + 410)
+    layers = tuple(
+        LayerSummary(
+            p.name,
+            p.weights,
+            left[p.name],
+            1 - left[p.name] / p.weights,
+            p.input_sparsity,
+            c.kernel,
+            c.reason,
+        )
+        for p, c in zip(profiles, run.choices, strict=True)
     )
-    stored, dense = sum(sum(parts.values()) for parts in ledger.values()), 4 * (weights + 410)
-    layers = [
-        {"name": p.name, "weight_sparsity": 1 - int(torch.count_nonzero(sparse[p.name])) / p.weights,
-         "input_sparsity": p.input_sparsity, "kernel": c.kernel, "reason": c.reason, "weights": p.weights,
-         "weights_kept": int(torch.count_nonzero(sparse[p.name]))}
-        for p, c in zip(profiles, choices, strict=True)
-    ]  # fmt: skip
-    race = timings[0]
-    return {
-        "task": "digits", "seeds": 1, "seed": 0, "error_dense": 0.0222, "error_sparse": 0.025,
-        "error_unpacked": 0.025, "error_run": 0.025, "selected_on": "validation", "weights": weights,
-        "weights_kept": kept, "weights_times_fewer": weights / kept, "stored_bytes_dense": dense,
-        "stored_bytes": stored, "stored_times_smaller": dense / stored, "layers": layers,
-        "dense_seconds": race.dense_seconds, "sparse_seconds": race.sparse_seconds,
-        "dense_engine": race.dense_engine, "batch": race.batch, "threads": 2, "precision": "float32",
-        "machine": race.machine, "spread": race.spread,
-        "verdict": "Ship the sparse network for single calls: 11.8 times fewer weights and 1.52 times faster "
+    figures = Summary(
+        task="digits", seeds=1, seed=0, pattern="free", max_error_rise=1 / 360, sparsity=None, bits=None,
+        error_dense=0.0222, error_sparse=0.025, error_unpacked=0.025, error_run=0.025,
+        weights=weights, weights_kept=kept, weights_times_fewer=weights / kept,
+        stored_bytes_dense=dense, stored_bytes=stored, stored_times_smaller=dense / stored,
+        dense_seconds=timing.dense_seconds, sparse_seconds=timing.sparse_seconds,
+        dense_engine=timing.dense_engine, batch=timing.batch, threads=2, precision="float32", machine=timing.machine,
+        selected_on="validation", splits={"train": 1077, "validation": 360, "test": 360},
+        verdict="Ship the sparse network for single calls: 11.8 times fewer weights and 1.52 times faster "
         "at batch 1, for 0.28 points of error. At batch 256 stay dense: the fastest dense engine wins there.",
-        "splits": {"train": 1077, "validation": 360, "test": 360}, **changes,
-    }  # fmt: skip
+        timings=run.timings, layers=layers,
+    )  # fmt: skip
+    return replace(figures, **changes)
 
 
 def run_of(shapes: dict[str, tuple[int, ...]], folder: str, *, seed: int = 0, **changes) -> Record:
@@ -126,11 +141,9 @@ def run_of(shapes: dict[str, tuple[int, ...]], folder: str, *, seed: int = 0, **
     profiles = tuple(profile_of(name, weight, place) for place, (name, weight) in enumerate(dense.items()))
     choices = tuple(choice_of(name, weight) for name, weight in dense.items())
     ledger, timings = ledger_of(sparse), (timing(1, 22.1e-6), timing(256, 520e-6))
-    summary = summary_of(profiles, choices, sparse, ledger, timings, **changes)
-    history = history_of(summary["weights"])
-    return Record(
-        folder, summary, Profile(profiles, 0.0222), history, choices, timings, ledger, dense, sparse
-    )
+    profile, history = Profile(profiles, 0.0222), history_of(sum(layer.weights for layer in profiles))
+    run = Record(folder, None, profile, history, choices, timings, ledger, dense, sparse)
+    return replace(run, summary=summary_of(run, **changes))
 
 
 @pytest.fixture(scope="session")
@@ -141,17 +154,16 @@ def record() -> Record:
 @pytest.fixture(scope="session")
 def conv_record() -> Record:
     """It pays nowhere, and has three seeds."""
-    found = {"error_dense": 0.0083, "error_sparse": 0.0097, "error_unpacked": 0.0097, "error_run": 0.0097}
-    found |= {
-        "dense_seconds": 2e-5,
-        "sparse_seconds": 3.2e-5,
-        "weights_kept": 36593,
-        "weights_times_fewer": 11.76,
-    }
-    found["stored_bytes"] = 172033
-    seeds = [{"seed": seed, **found, "error_sparse": 0.0097 + 0.001 * seed} for seed in (0, 1, 2)]
+    figures = {
+        "error_dense": 0.0083, "error_sparse": 0.0097, "error_unpacked": 0.0097, "error_run": 0.0097,
+        "dense_seconds": 2e-5, "sparse_seconds": 3.2e-5, "weights_kept": 36593, "weights_times_fewer": 11.76,
+        "stored_bytes": 172033,
+    }  # fmt: skip
     verdict = "Ship the dense network: sparse is 1.6 times slower on this machine."
-    one = run_of(
-        LENET_5, "runs/digits-conv", task="digits-conv", seeds=3, runs=seeds, verdict=verdict, **found
+    run = run_of(LENET_5, "runs/digits-conv", task="digits-conv", seeds=3, verdict=verdict, **figures)
+    runs = tuple(
+        replace(run.summary, seed=seed, error_sparse=0.0097 + 0.001 * seed, layers=(), timings=())
+        for seed in (0, 1, 2)
     )
-    return replace(one, timings=(timing(1, 3.2e-5, **{"torch compiled": 2e-5}),))
+    timings = (timing(1, 3.2e-5, **{"torch compiled": 2e-5}),)
+    return replace(run, summary=replace(run.summary, runs=runs), timings=timings)

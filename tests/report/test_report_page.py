@@ -58,7 +58,7 @@ def test_a_whole_record_has_all_nine_sections_and_ten_figures(shown: Page, recor
     assert shown.titles == TITLES
     # 2 layer bars, sensitivity, trade-off, 3 histograms, mask and pixels, ledger
     assert shown.count("div", "data-plot") == 10
-    assert record.summary["verdict"] in shown.words
+    assert record.summary.verdict in shown.words
 
 
 def test_the_page_holds_the_cells_of_the_summary_and_of_both_races(shown: Page, record: Record):
@@ -96,7 +96,7 @@ def test_plotly_is_in_the_page_once_and_not_at_all_without_a_figure(record: Reco
 def test_a_hostile_name_is_text_wherever_it_appears(
     record: Record, shown: Page, tmp_path: Path, hostile: str
 ):
-    summary = record.summary | {"task": hostile, "verdict": hostile, "machine": hostile}
+    summary = replace(record.summary, task=hostile, verdict=hostile, machine=hostile)
     layers = (replace(record.profile.layers[0], name=hostile), *record.profile.layers[1:])
     named = replace(
         record,
@@ -126,9 +126,7 @@ def test_what_a_record_lacks_has_no_section(record: Record, tmp_path: Path, miss
 
 def test_without_sensitivity_and_layer_list_two_sections_are_gone(record: Record, tmp_path: Path):
     layers = tuple(replace(layer, sensitivity={}) for layer in record.profile.layers)
-    summary = {
-        key: value for key, value in record.summary.items() if key not in ("layers", "splits", "verdict")
-    }
+    summary = replace(record.summary, layers=(), splits={}, verdict="")
     partial = replace(record, profile=replace(record.profile, layers=layers), summary=summary)
     gone = ("Layer by layer", "How much each layer minds")
     assert page(tmp_path, partial).titles == [name for name in TITLES if name not in gone]
@@ -153,7 +151,7 @@ def test_two_runs_are_compared_and_each_row_links_to_its_verdict(
     found = page(tmp_path, record, conv_record)
     assert found.titles == ["Comparison", "digits", "digits-conv"]
     assert found.count("div", "data-plot") == 2
-    assert {record.summary["verdict"], conv_record.summary["verdict"]} <= set(found.words)
+    assert {record.summary.verdict, conv_record.summary.verdict} <= set(found.words)
     anchors = {attrs["id"] for tag, attrs in found.tags if tag == "section"}
     links = [attrs["href"] for tag, attrs in found.tags if tag == "a"]
     assert links == ["#part-0", "#part-1", "#part-2", "#part-1", "#part-2"]  # the menu, then the rows

@@ -1,12 +1,7 @@
 """Words on a terminal: every command prints a table, `--json` prints the same for machines.
 
-words.py      the app, shared options, how things are shown
-steps.py      the whole journey; pack, unpack, run, report, doctor
-measure.py    what a network costs, and where its zeros are
-prune.py      zeros in weights or in activations
-simulate.py   what zeros are worth on described hardware
-papers.py     published tables beside ours
-bench.py      every engine on this machine, raced
+options.py            the app, shared options, how results are shown
+COMMAND.py            a command, or a few that belong together: pack.py has unpack too
 """
 
 from __future__ import annotations
@@ -16,7 +11,20 @@ import warnings
 
 from rich.console import Console
 
-from zeroskip.cli import bench, measure, prune, reproduce, simulate, steps  # noqa: F401  they add their commands to the app
+from zeroskip.cli import (  # noqa: F401  they add their commands to the app, in the order of --help
+    bench,
+    compare_plans,
+    doctor,
+    measure,
+    pack,
+    prune,
+    prune_activations,
+    report,
+    reproduce,
+    run,
+    simulate,
+    sparsify,
+)
 from zeroskip.cli.options import app, note
 from zeroskip.errors import ZeroskipError
 
@@ -26,7 +34,11 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Entry point: errors of ours, one sentence each, exit status 1; no traceback.
 
+    >>> import sys
+    >>> sys.argv = ["zeroskip", "report", "runs/none"]
     >>> main()
+    Traceback (most recent call last):
+    SystemExit: 1
     """
     warnings.simplefilter("ignore")  # libraries' own; ours are notes to the user
     warnings.filterwarnings("always", module=r"zeroskip(\.|$)")

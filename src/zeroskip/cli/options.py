@@ -1,4 +1,4 @@
-"""What every command needs: the app, shared options, and how things are shown."""
+"""What every command needs: the app, shared options, inputs from their words, and how results are shown."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 
 # Everything heavy is imported inside the commands, so that --help answers at once.
 if TYPE_CHECKING:
-    from torch import Tensor
+    from rich.console import RenderableType
+    from rich.progress import TaskID
+    from torch import Tensor, nn
 
     from zeroskip.concepts import Progress
     from zeroskip.task_api import Task
@@ -72,15 +74,10 @@ def load_task(word: str, data: Path | None, download: bool = False) -> Task:
 def check_plan(
     task: Task, weights: Path | None, pattern: str, max_error_rise: float | None, sparsity: float | None
 ) -> None:
-    """Refuse before a training what could not be planned after it.
+    """Refuse before a training what could not be planned after it."""
+    from zeroskip import journey, prune, task_api
 
-    >>> check_plan(tasks.digits, None, "free", None, 0.9)
-    """
-    from zeroskip import prune, task_api
-
-    fresh = task_api.model(task, load_weights(weights))
-    shapes = {name: tuple(weight.shape) for name, weight in prune.weights(fresh).items()}
-    prune.check(shapes, pattern, max_error_rise)
+    journey.check_plan(task_api.model(task, load_weights(weights)), pattern, max_error_rise)
     if sparsity is not None:
         prune.schedules.one_shot(sparsity)
 
@@ -88,7 +85,7 @@ def check_plan(
 def use_data(data: Path | None) -> None:
     """Look for data sets in this folder, if one was named.
 
-    >>> use_data(Path("data"))
+    >>> use_data(None)
     """
     if data is not None:
         os.environ["ZEROSKIP_DATA"] = str(data)
@@ -105,18 +102,11 @@ def load_weights(path: Path | None) -> dict[str, Tensor] | None:
     return None if path is None else run_folder.load_tensors(path)
 
 
-def trained(task: Task, weights: Path | None, progress: Progress) -> Any:
-    """The task's network with the weights in `weights`, or trained.
+def trained(task: Task, weights: Path | None, progress: Progress) -> nn.Module:
+    """The task's network with the weights in `weights`, or trained."""
+    from zeroskip import journey
 
-    >>> trained(tasks.digits, None, silent)
-    LeNet300100(...)
-    """
-    from zeroskip import retrain, task_api
-
-    model = task_api.model(task, load_weights(weights))
-    if weights is None:
-        retrain.train(task, model, stage="dense training", seed=0, progress=progress)
-    return model.eval()
+    return journey.dense_network(task, load_weights(weights), progress=progress)
 
 
 @contextmanager
@@ -140,7 +130,7 @@ def progress_bars() -> Iterator[Progress]:
     with Bars(
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
     ) as bars:
-        stages: dict[str, Any] = {}
+        stages: dict[str, TaskID] = {}
 
         def progress(what: str, done: int, total: int) -> None:
             if what not in stages:
@@ -150,7 +140,7 @@ def progress_bars() -> Iterator[Progress]:
         yield progress
 
 
-def show(figures: Any, *tables: Any, as_json: bool) -> None:
+def show(figures: object, *tables: RenderableType, as_json: bool) -> None:
     """Print the tables, or the figures as JSON.
 
     >>> show({"weights": 1}, as_json=True)
@@ -166,8 +156,8 @@ def show(figures: Any, *tables: Any, as_json: bool) -> None:
         console.print(table)
 
 
-def print_json(figures: Any) -> None:
-    """Print for machines.
+def print_json(figures: object) -> None:
+    """Print for programs that read it.
 
     >>> print_json([])
     []

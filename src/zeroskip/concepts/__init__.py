@@ -25,7 +25,7 @@ from zeroskip.concepts.network import (
 )
 from zeroskip.concepts.packed import Packed, PackedTensor
 from zeroskip.concepts.recipe import Point, Recipe, Round, Sparse
-from zeroskip.concepts.record import Record
+from zeroskip.concepts.record import LayerSummary, Record, Summary
 
 __all__ = [
     "Choice",
@@ -34,6 +34,7 @@ __all__ = [
     "Kernel",
     "Layer",
     "LayerProfile",
+    "LayerSummary",
     "Machine",
     "Masks",
     "Packed",
@@ -46,6 +47,7 @@ __all__ = [
     "Record",
     "Round",
     "Sparse",
+    "Summary",
     "Timing",
     "Trace",
     "TrainState",

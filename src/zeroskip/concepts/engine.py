@@ -73,6 +73,7 @@ class Choice:
     """Which kernel runs a layer, and why: `seconds` by kernel name for those timed, `refused` the others.
 
     error  largest distance from the layer in fp32, as share of its largest output; 0 if nothing is rounded
+    skips  the kernel's `skips`: the zeros that it does not compute; "" in records that do not say so
     """
 
     layer: str
@@ -84,6 +85,7 @@ class Choice:
     refused: dict[str, str]
     reason: str
     error: float = 0.0
+    skips: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,10 @@ class Timing:
 
     @property
     def settled(self) -> bool:
-        """Whether the runs of the two do not overlap: otherwise neither can be called faster."""
-        ours, dense = self.spread["zeroskip"], self.spread[self.dense_engine]
-        return ours[1] < dense[0] or dense[1] < ours[0]
+        """Whether one of the two is faster beyond the spread of both: otherwise neither can be called faster."""
+        return self.settled_against(self.dense_engine)
+
+    def settled_against(self, engine: str) -> bool:
+        """Whether the runs of zeroskip and of `engine` do not overlap."""
+        ours, theirs = self.spread["zeroskip"], self.spread[engine]
+        return ours[1] < theirs[0] or theirs[1] < ours[0]

@@ -119,8 +119,8 @@ class Profile:
     def layer(self, name: str) -> LayerProfile:
         """The layer called `name`.
 
-        >>> profile.layer("fc1").weights
-        235200
+        >>> record.profile.layer("fc1").weights
+        48
         """
         return next(layer for layer in self.layers if layer.name == name)
 

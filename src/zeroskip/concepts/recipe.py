@@ -61,6 +61,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Plain dicts and lists; `from_json` turns them back.
 
+        >>> recipe = Recipe((Round(0.5), Round({"fc1": 0.75})), max_error_rise=0.01)
         >>> Recipe.from_json(recipe.to_json()) == recipe
         True
         """

@@ -1,9 +1,9 @@
-"""All that one run leaves behind."""
+"""All that one run leaves behind, and its figures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 
 from torch import Tensor
 
@@ -13,14 +13,85 @@ from zeroskip.concepts.recipe import Point
 
 
 @dataclass(frozen=True)
-class Record:
-    """All that one run of the journey leaves behind, as `runs.load` reads it and `report` shows it.
+class LayerSummary:
+    """One layer at the end of a run. Sparsities are shares of zeros, of its weight and of what it reads.
 
+    input_sparsity  None where the layer was not seen to run;  kernel: "none" where it is no layer of the program
+    """
+
+    name: str
+    weights: int
+    weights_kept: int
+    weight_sparsity: float
+    input_sparsity: float | None
+    kernel: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a run. Errors are those of the test split: 0..1, or above 1 where they are no shares.
+
+    pattern, max_error_rise, sparsity, bits  what was asked for: `journey.Goal`
+    error_unpacked, error_run                of the network read back from its file, and of the compiled program
+    dense_seconds, sparse_seconds            of a call with `batch` inputs: the fastest dense engine and zeroskip
+    splits                                   name -> number of examples; {} where the task does not tell
+    shown, runs                              of several seeds, whose means the figures are: the folder that layers
+                                             and timings are of, and the summary of each
+    """
+
+    task: str
+    seeds: int
+    seed: int
+    pattern: str
+    max_error_rise: float
+    sparsity: float | None
+    bits: int | None
+    error_dense: float
+    error_sparse: float
+    error_unpacked: float
+    error_run: float
+    weights: int
+    weights_kept: int | float
+    weights_times_fewer: float
+    stored_bytes_dense: int
+    stored_bytes: int | float
+    stored_times_smaller: float
+    dense_seconds: float
+    sparse_seconds: float
+    dense_engine: str
+    batch: int
+    threads: int
+    precision: str
+    machine: str
+    selected_on: str
+    splits: Mapping[str, int]
+    verdict: str = ""
+    timings: tuple[Timing, ...] = ()
+    layers: tuple[LayerSummary, ...] = ()
+    shown: str = ""
+    runs: tuple[Summary, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """What summary.json holds and `--json` prints; `run_folder.load` reads it."""
+        values = asdict(self)
+        if self.timings:
+            values["spread"] = self.timings[0].spread
+        values["runs"] = [run.to_json() for run in self.runs]
+        absent = {name for name in ("timings", "layers", "shown", "runs") if not values[name]}
+        return {name: value for name, value in values.items() if name not in absent}
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that one run of the journey leaves behind, as `run_folder.load` reads it and `report` shows it.
+
+    ledger                         of the stored file: tensor name -> bytes of its parts, as in `Packed`
     dense_weights, sparse_weights  layer name -> weight, before pruning and at the end
     """
 
     folder: str
-    summary: dict[str, Any]
+    summary: Summary
     profile: Profile
     history: tuple[Point, ...]
     choices: tuple[Choice, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import isqrt, prod
@@ -18,6 +18,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from zeroskip.concepts import LayerProfile, Point, Record
 from zeroskip.report.number_format import LEDGER_PARTS, show_error, show_share
 from zeroskip.report.run_tables import chosen, run_names
+
+Pair = tuple[float, float]
 
 MOST_HISTOGRAMS = 12
 MOST_TENSORS = 24
@@ -84,8 +86,8 @@ def layers(record: Record) -> list[Plot]:
 def sensitivity(record: Record) -> list[Plot]:
     """Error of the network when one layer alone is pruned, one line per layer.
 
-    >>> len(sensitivity(record)[0].figure.data)
-    3
+    >>> [line.name for line in sensitivity(record)[0].figure.data]
+    ['fc1', 'fc2', 'nothing pruned (5.00 %)']
     """
     probed = [layer for layer in record.profile.layers if layer.sensitivity]
     figure = blank("zeros in this layer alone", "validation error", height=380 + 6 * len(probed))
@@ -125,10 +127,10 @@ def trade_off(record: Record) -> list[Plot]:
     }
     for kind, (symbol, name) in looks.items():
         for good, colour, outcome in ((True, GOOD, ""), (False, BROKEN, ", over the budget")):
-            found = [point for point in history if point.kind == kind and point.good is good]
-            if found:
+            points = [point for point in history if point.kind == kind and point.good is good]
+            if points:
                 marker = {"symbol": symbol, "color": colour, "size": 10}
-                figure.add_scatter(**_places(found), mode="markers", marker=marker, name=name + outcome)
+                figure.add_scatter(**_places(points), mode="markers", marker=marker, name=name + outcome)
     best = chosen(history)
     if best is not None:
         ring = {"symbol": "circle-open", "size": 20, "color": ACCENT, "line_width": 3}
@@ -142,7 +144,7 @@ def histograms(record: Record) -> list[Plot]:
     At most MOST_HISTOGRAMS layers, those with the most weights, in the order of the network.
 
     >>> [plot.title for plot in histograms(record)]
-    ['fc1', 'fc2', 'fc3']
+    ['fc1', 'fc2']
     """
     both = [name for name in record.dense_weights if name in record.sparse_weights]
     largest = sorted(both, key=lambda name: -record.dense_weights[name].numel())[:MOST_HISTOGRAMS]
@@ -155,8 +157,8 @@ def _histogram(record: Record, name: str) -> go.Figure:
     hues = {"before": GREY, "kept": _hues(record)[name]}
     edges = np.histogram_bin_edges(np.concatenate([dense, sparse]), bins=61)
     figure = blank("weight", "share of the weights", height=280).update_yaxes(**SHARE)
-    for title, some in values.items():
-        shares = np.histogram(some, edges)[0] / max(1, some.size)
+    for title, weights in values.items():
+        shares = np.histogram(weights, edges)[0] / max(1, weights.size)
         line = {"color": hues[title], "shape": "hvh", "width": 1.5}
         figure.add_scatter(x=(edges[1:] + edges[:-1]) / 2, y=shares, name=title, line=line, fill="tozeroy")
     return figure
@@ -168,7 +170,7 @@ def first_layer(record: Record) -> list[Plot]:
     A convolution shows its kernels instead, one filter per row, removed weights left blank.
 
     >>> [plot.title for plot in first_layer(record)]
-    ['Mask of fc1', 'Connections per input pixel']
+    ['Mask of fc1']
     """
     first = record.profile.layers[0] if record.profile.layers else None
     if first is None or first.name not in record.sparse_weights:
@@ -237,35 +239,27 @@ def ledger(record: Record) -> list[Plot]:
 def comparison(records: Sequence[Record]) -> list[Plot]:
     """Test error against weights and against stored bytes: an open mark is dense, a full one sparse.
 
-    >>> [plot.title for plot in comparison([one, other])]
+    >>> [plot.title for plot in comparison([record])]
     ['Error against weights', 'Error against stored bytes']
     """
-    axes = {
-        "weights": ("weights", "weights_kept"),
-        "stored bytes": ("stored_bytes_dense", "stored_bytes"),
-    }
-    plots = [Plot(f"Error against {title}", _sizes(records, title, *keys)) for title, keys in axes.items()]
-    return [plot for plot in plots if plot.figure.data]
+    runs = dict(zip(run_names(records), (record.summary for record in records), strict=True))
+    weights = {name: (run.weights, run.weights_kept) for name, run in runs.items()}
+    stored = {name: (run.stored_bytes_dense, run.stored_bytes) for name, run in runs.items()}
+    errors = {name: (run.error_dense, run.error_sparse) for name, run in runs.items()}
+    return [
+        Plot("Error against weights", _sizes("weights", weights, errors)),
+        Plot("Error against stored bytes", _sizes("stored bytes", stored, errors)),
+    ]
 
 
-def _sizes(records: Sequence[Record], title: str, dense: str, sparse: str) -> go.Figure:
+def _sizes(title: str, sizes: Mapping[str, Pair], errors: Mapping[str, Pair]) -> go.Figure:
     figure = blank(f"{title} (log)", "test error").update_xaxes(type="log", dtick="D2", tickformat="~s")
-    errors: list[float] = []
-    for name, record, hue in zip(run_names(records), records, cycle(HUES)):
-        value: Callable[..., Any] = record.summary.get
-        sizes, both = [value(dense), value(sparse)], [value("error_dense"), value("error_sparse")]
-        if None in (*sizes, *both):
-            continue
-        marker = {
-            "symbol": ["circle-open", "circle"],
-            "size": 12,
-            "color": hue,
-            "line": {"width": 2, "color": hue},
-        }
+    for (name, ends), hue in zip(sizes.items(), cycle(HUES)):
+        line = {"width": 2, "color": hue}
+        marker = {"symbol": ["circle-open", "circle"], "size": 12, "color": hue, "line": line}
         look = {"mode": "lines+markers", "line": {"color": hue, "dash": "dot"}, "marker": marker}
-        figure.add_scatter(x=sizes, y=both, name=label(name), **look)
-        errors += both
-    return figure.update_yaxes(**error_format(errors))
+        figure.add_scatter(x=ends, y=errors[name], name=label(name), **look)
+    return figure.update_yaxes(**error_format([error for pair in errors.values() for error in pair]))
 
 
 def blank(x: str, y: str, *, height: int = 380) -> go.Figure:
@@ -292,8 +286,8 @@ def _across(names: Sequence[str], series: Sequence[tuple[str, Any, Any]], unit: 
 def picture(values: Tensor, x: str, y: str, colours: Any, unit: str = "") -> go.Figure:
     """A matrix (rows, columns) as a heat map, row 0 on top; a large one is averaged down to what a screen shows.
 
-    >>> picture(counts, "pixel column", "pixel row", SHADES, "kept").data[0].z.shape
-    (28, 28)
+    >>> picture(torch.ones(28, 2000), "input", "output neuron", SHADES).data[0].z.shape
+    (28, 1200)
     """
     rows, columns = min(values.shape[0], 600), min(values.shape[1], 1200)
     small = adaptive_avg_pool2d(values[None], (rows, columns))[0]

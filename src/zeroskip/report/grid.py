@@ -19,7 +19,14 @@ class Grid:
     prose  columns of words: left-aligned, and they may wrap; the first column always is one
     marks  row number -> "win" or "loss", which colours the row's last cell, or "total"
 
-    >>> Console().print(Grid("counts", ("layer", "weights"), (("fc1", "19,200"),)))
+    >>> from rich.console import Console
+    >>> Console(width=40).print(Grid("counts", ("layer", "weights"), (("fc1", "19,200"),)))
+    counts
+    <BLANKLINE>
+     layer   weights
+     ───────────────
+     fc1      19,200
+    <BLANKLINE>
     """
 
     title: str

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-LEDGER_PARTS = (
-    "values",
-    "positions",
-    "codebook",
-    "tables",
-    "header",
-)  # what the bytes of a file are spent on
+LEDGER_PARTS = ("values", "positions", "codebook", "tables", "header")
+"""What the bytes of a file are spent on."""
 
 _SECONDS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))
 _BYTES = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("B", 1.0))
@@ -125,7 +118,7 @@ def _three_digits(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
-def show_sides(value: Any) -> str:
+def show_sides(value: tuple[int, int] | str) -> str:
     """A stride or padding: one number where both sides are the same, "2x1" where they differ; a word stays.
 
     >>> show_sides((2, 1))

@@ -49,13 +49,13 @@ def html(path: str | Path, *records: Record) -> Path:
     What a record lacks (timings, sensitivity, ledger, ...) has no section. Raises FileError where the
     file cannot be written and RunError where no record is given.
 
-    >>> report.html("report.html", record)
-    PosixPath('report.html')
+    >>> html("report.html", record).read_text()[:15]
+    '<!DOCTYPE html>'
     """
     if not records:
         raise RunError("a report of no runs was asked for: there is nothing to show. Name at least one run.")
     if len(records) == 1:
-        return files.write(path, render(f"{_task(records[0])}: do its zeros pay?", one_run(records[0])))
+        return files.write(path, render(f"{records[0].summary.task}: do its zeros pay?", one_run(records[0])))
     return files.write(path, render(f"{len(records)} runs compared", several_runs(records)))
 
 
@@ -65,7 +65,7 @@ def one_run(record: Record) -> list[Section]:
     >>> [section.title for section in one_run(record)][:2]
     ['Verdict', 'Time on this machine']
     """
-    seeds = [run_tables.seeds_table(record)] if len(record.summary.get("runs") or ()) > 1 else []
+    seeds = [run_tables.seeds_table(record)] if len(record.summary.runs) > 1 else []
     parts = [
         _verdict("Verdict", record, [run_tables.summary_table(record), *seeds]),
         _section(
@@ -97,8 +97,8 @@ def one_run(record: Record) -> list[Section]:
 def several_runs(records: Sequence[Record]) -> list[Section]:
     """The sections of a comparison: all runs in one table and two figures, then each run's own verdict.
 
-    >>> [section.title for section in several_runs([one, other])]
-    ['Comparison', 'digits', 'digits-conv']
+    >>> [section.title for section in several_runs([record, record])]
+    ['Comparison', 'runs/demo', 'runs/demo']
     """
     first = Section(
         "Comparison",
@@ -108,11 +108,13 @@ def several_runs(records: Sequence[Record]) -> list[Section]:
         linked=True,
     )
     names = run_tables.run_names(records)
-    each = [
-        _verdict(name, record, [run_tables.summary_table(record)])
-        for name, record in zip(names, records, strict=True)
+    return [
+        first,
+        *(
+            _verdict(name, record, [run_tables.summary_table(record)])
+            for name, record in zip(names, records, strict=True)
+        ),
     ]
-    return [first, *each]
 
 
 def _section(
@@ -122,18 +124,11 @@ def _section(
 
 
 def _verdict(title: str, record: Record, grids: Sequence[Grid]) -> Section:
-    value = record.summary.get
-    splits = ", ".join(f"{name} {show_count(count)}" for name, count in (value("splits") or {}).items())
+    splits = ", ".join(f"{name} {show_count(count)}" for name, count in record.summary.splits.items())
     caption = f"Examples: {splits}." if splits else ""
-    marks = {
-        run_tables.mark(dense, sparse) if sure else "" for *_, dense, sparse, sure in run_tables.races(record)
-    }
+    marks = {run_tables.outcome(timing) for timing in run_tables.comparable(record.timings)}
     mood = marks.pop() if len(marks) == 1 else ""
-    return Section(title, caption, grids, verdict=value("verdict") or "", mood=mood)
-
-
-def _task(record: Record) -> str:
-    return str(record.summary.get("task") or run_tables.run_names([record])[0])
+    return Section(title, caption, grids, verdict=record.summary.verdict, mood=mood)
 
 
 def render(title: str, sections: Sequence[Section]) -> str:

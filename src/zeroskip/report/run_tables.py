@@ -5,9 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from zeroskip.concepts import Choice, Point, Profile, Record, Timing
+from zeroskip.concepts import Choice, Point, Profile, Record, Summary, Timing
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import (
     LEDGER_PARTS,
@@ -28,75 +27,59 @@ OURS = "zeroskip"
 def summary_table(record: Record) -> Grid:
     """Dense, sparse and their ratio: test error, weights, stored bytes, time at every measured batch.
 
-    A row whose sparse figure the record lacks is left out.
-
-    >>> Console().print(summary_table(record))
+    >>> for row in summary_table(record).rows[3:]:
+    ...     print(*row, sep=" | ")
+    weights | 80 | 44 | 1.82x fewer
+    stored bytes | 368 B | 316 B | 1.16x smaller
+    time per call, batch 1 | 20 µs | 10 µs | 2x faster than torch eager
+    time per call, batch 3 | 21 µs | 21 µs | as fast as torch eager; spreads overlap
     """
-    value: Callable[..., Any] = record.summary.get
-    change = _known(show_error_change, value("error_dense"), value("error_sparse"))
-    fewer = _known(_fewer, value("weights_times_fewer"))
-    smaller = _known(_smaller, value("stored_times_smaller"))
-    rows = [
-        ("test error", show_error, "error_dense", "error_sparse", change),
-        ("test error, unpacked file", show_error, "", "error_unpacked", ""),
-        ("test error, compiled program", show_error, "", "error_run", ""),
-        ("weights", show_count, "weights", "weights_kept", fewer),
-        ("stored bytes", show_bytes, "stored_bytes_dense", "stored_bytes", smaller),
-    ]
+    figures = record.summary
+    fewer, smaller = show_times(figures.weights_times_fewer), show_times(figures.stored_times_smaller)
+    change = show_error_change(figures.error_dense, figures.error_sparse)
+    bytes_dense, bytes_sparse = show_bytes(figures.stored_bytes_dense), show_bytes(figures.stored_bytes)
     cells = [
-        (label, _known(form, value(dense)), form(value(sparse)), ratio)
-        for label, form, dense, sparse, ratio in rows
-        if value(sparse) is not None
+        ("test error", show_error(figures.error_dense), show_error(figures.error_sparse), change),
+        ("test error, unpacked file", "-", show_error(figures.error_unpacked), ""),
+        ("test error, compiled program", "-", show_error(figures.error_run), ""),
+        ("weights", show_count(figures.weights), show_count(figures.weights_kept), f"{fewer} fewer"),
+        ("stored bytes", bytes_dense, bytes_sparse, f"{smaller} smaller"),
     ]
-    times = races(record)
-    marks = {len(cells) + i: mark(dense, sparse) for i, (*_, dense, sparse, sure) in enumerate(times) if sure}
+    times = comparable(record.timings)
+    marks = {len(cells) + place: outcome(timing) for place, timing in enumerate(times)}
     cells += [
         (
-            f"time per call, batch {batch}",
-            show_seconds(dense),
-            show_seconds(sparse),
-            show_speed(dense, sparse, than=engine) + ("" if sure else "; spreads overlap"),
+            f"time per call, batch {timing.batch}",
+            show_seconds(timing.dense_seconds),
+            show_seconds(timing.sparse_seconds),
+            show_speed(timing.dense_seconds, timing.sparse_seconds, than=timing.dense_engine)
+            + ("" if timing.settled else "; spreads overlap"),
         )
-        for batch, engine, dense, sparse, sure in times
+        for timing in times
     ]
-    title, note = str(value("task", "Summary")), conditions(record)
-    return Grid(title, ("", "dense", "sparse", "ratio"), tuple(cells), note, prose=("ratio",), marks=marks)
+    columns = ("", "dense", "sparse", "ratio")
+    return Grid(figures.task, columns, tuple(cells), conditions(figures), prose=("ratio",), marks=marks)
 
 
-def races(record: Record) -> list[tuple[Any, ...]]:
-    """(batch, fastest dense engine, its seconds, zeroskip's, whether that is settled) of every race.
+def comparable(timings: Sequence[Timing]) -> list[Timing]:
+    """The timings that zeroskip and a dense engine took part in.
 
-    >>> races(record)[0]
-    (1, 'torch eager', 2.1e-05, 1.4e-05, True)
+    >>> [timing.batch for timing in comparable(record.timings)]
+    [1, 3]
     """
-    found = [
-        (t.batch, t.dense_engine, t.dense_seconds, t.sparse_seconds, t.settled)
-        for t in record.timings
-        if _raced(t)
-    ]
-    from_summary = tuple(
-        map(record.summary.get, ("batch", "dense_engine", "dense_seconds", "sparse_seconds"))
-    )
-    return found or ([] if None in from_summary else [(*from_summary, True)])
+    return [timing for timing in timings if OURS in timing.seconds and len(timing.seconds) > 1]
 
 
-def conditions(record: Record) -> str:
+def conditions(summary: Summary) -> str:
     """Under which conditions the summary's numbers were taken, in one line.
 
-    >>> conditions(record)
-    'seed 0; chosen on validation; 2 threads; float32; AMD EPYC'
+    >>> conditions(record.summary)
+    'seed 0; chosen on validation; 1 thread; fp32; an example, 2 cores, 512-bit vectors'
     """
-    seeds = record.summary.get("seeds", 1)
-    forms = {
-        "seed": "seed {}" if seeds == 1 else f"means of {seeds} seeds, times and layers of seed {{}}",
-        "selected_on": "chosen on {}",
-        "threads": "{}",
-        "precision": "{}",
-        "machine": "{}",
-    }
-    known = {key: record.summary.get(key) for key in forms}
-    known["threads"] = known["threads"] and _threads(known["threads"])
-    return "; ".join(forms[key].format(value) for key, value in known.items() if value is not None)
+    seeds, seed = summary.seeds, summary.seed
+    drawn = f"seed {seed}" if seeds == 1 else f"means of {seeds} seeds, times and layers of seed {seed}"
+    chosen_on, threads = f"chosen on {summary.selected_on}", _threads(summary.threads)
+    return "; ".join((drawn, chosen_on, threads, summary.precision, summary.machine))
 
 
 def _threads(count: int) -> str:
@@ -106,19 +89,20 @@ def _threads(count: int) -> str:
 def layer_table(record: Record) -> Grid:
     """Per layer: weights before and after, zeros in weight and input, the kernel that runs it, and why.
 
-    >>> Console().print(layer_table(record))
+    >>> layer_table(record).rows[0]
+    ('fc1', '48', '12', '75.0 %', '0.0 %', 'sell', 'fastest')
     """
     rows = tuple(
         (
-            layer["name"],
-            show_count(layer["weights"]),
-            show_count(layer["weights_kept"]),
-            show_share(layer["weight_sparsity"]),
-            _known(show_share, layer["input_sparsity"]),
-            layer["kernel"],
-            layer["reason"],
+            layer.name,
+            show_count(layer.weights),
+            show_count(layer.weights_kept),
+            show_share(layer.weight_sparsity),
+            _known(show_share, layer.input_sparsity),
+            layer.kernel,
+            layer.reason,
         )
-        for layer in record.summary.get("layers", ())
+        for layer in record.summary.layers
     )
     columns = ("layer", "weights", "kept", "zeros in weight", "zeros in input", "kernel", "reason")
     return Grid("Layers", columns, rows, prose=("kernel", "reason"))
@@ -127,7 +111,8 @@ def layer_table(record: Record) -> Grid:
 def choice_table(choices: Sequence[Choice]) -> Grid:
     """Per layer: the kernel that runs it, the seconds of every kernel timed, why the others could not run.
 
-    >>> Console().print(choice_table(program.choices))
+    >>> choice_table(record.choices).rows[0]
+    ('fc1', 'sell', 'sell 1 µs; dense 2 µs', 'spmm: no batch')
     """
     rows = tuple(
         (
@@ -143,16 +128,17 @@ def choice_table(choices: Sequence[Choice]) -> Grid:
 
 
 def timing_table(timing: Timing) -> Grid:
-    """Every engine of one race, fastest first, with its spread; an engine that beats zeroskip is said to.
+    """Every engine of one comparison, fastest first, with its spread; one that beats zeroskip is called faster.
 
-    >>> Console().print(timing_table(timing))
+    >>> timing_table(record.timings[0]).rows[1]
+    ('torch eager', '20 µs', '19 µs to 22 µs', '0', 'zeroskip is 2x faster')
     """
     engines = sorted(timing.seconds, key=timing.seconds.__getitem__)
     rows = [
         (
             name,
             show_seconds(timing.seconds[name]),
-            _known(_interval, timing.spread.get(name)),
+            _interval(timing.spread[name]) if name in timing.spread else "-",
             _known(_difference, timing.max_difference.get(name)),
             _against_ours(timing, name),
         )
@@ -175,7 +161,8 @@ def profile_table(profile: Profile) -> Grid:
 
     The error is shown at two of the sparsities tried: a middle one and the highest.
 
-    >>> Console().print(profile_table(measure.profile(model, task)))
+    >>> profile_table(record.profile).columns[-1]
+    'error at 90 %'
     """
     tried = sorted({sparsity for layer in profile.layers for sparsity in layer.sensitivity})
     shown = sorted({tried[len(tried) // 2], tried[-1]}) if tried else []
@@ -203,7 +190,8 @@ def profile_table(profile: Profile) -> Grid:
 def history_table(history: Sequence[Point]) -> Grid:
     """Every point the pruning went through, and the one that was chosen: the last good one.
 
-    >>> Console().print(history_table(sparse.history))
+    >>> [row[-1] for row in history_table(record.history).rows]
+    ['the start', 'chosen', 'over the budget']
     """
     best, limited = chosen(history), not all(point.good for point in history)
     rows = tuple(
@@ -226,8 +214,8 @@ def history_table(history: Sequence[Point]) -> Grid:
 def chosen(history: Sequence[Point]) -> int | None:
     """The place of the last good point, which is the network that was kept; None where no point is good.
 
-    >>> chosen(sparse.history)
-    3
+    >>> chosen(record.history)
+    1
     """
     return max((number for number, point in enumerate(history) if point.good), default=None)
 
@@ -235,7 +223,8 @@ def chosen(history: Sequence[Point]) -> int | None:
 def ledger_table(ledger: Mapping[str, Mapping[str, int]]) -> Grid:
     """Bytes of the stored file per tensor, exactly: LEDGER_PARTS and their sums.
 
-    >>> Console().print(ledger_table(packed.ledger))
+    >>> ledger_table(record.ledger).rows[-1]
+    ('all', '224', '12', '0', '0', '80', '316')
     """
     counts = {name: [parts.get(kind, 0) for kind in LEDGER_PARTS] for name, parts in ledger.items()}
     sums = [sum(column) for column in zip(*counts.values(), strict=True)]
@@ -248,28 +237,22 @@ def ledger_table(ledger: Mapping[str, Mapping[str, int]]) -> Grid:
 def seeds_table(record: Record) -> Grid:
     """One row per seed, then the median, the lowest and the highest of every column.
 
-    >>> Console().print(seeds_table(record))
+    >>> [row[0] for row in seeds_table(record).rows]
+    ['0', 'median', 'lowest', 'highest']
     """
-    columns: tuple[tuple[str, str, Callable[[float], str]], ...] = (
-        ("error dense", "error_dense", show_error),
-        ("error sparse", "error_sparse", show_error),
-        ("weights kept", "weights_kept", show_count),
-        ("fewer", "weights_times_fewer", show_times),
-        ("stored bytes", "stored_bytes", show_bytes),
-        ("time dense", "dense_seconds", show_seconds),
-        ("time sparse", "sparse_seconds", show_seconds),
+    columns: tuple[tuple[str, Callable[[Summary], float], Callable[[float], str]], ...] = (
+        ("error dense", lambda run: run.error_dense, show_error),
+        ("error sparse", lambda run: run.error_sparse, show_error),
+        ("weights kept", lambda run: run.weights_kept, show_count),
+        ("fewer", lambda run: run.weights_times_fewer, show_times),
+        ("stored bytes", lambda run: run.stored_bytes, show_bytes),
+        ("time dense", lambda run: run.dense_seconds, show_seconds),
+        ("time sparse", lambda run: run.sparse_seconds, show_seconds),
     )
-    runs = record.summary.get("runs") or [record.summary]
-    rows = [
-        (str(run.get("seed", "?")), *(_known(form, run.get(key)) for _, key, form in columns)) for run in runs
-    ]
+    runs = record.summary.runs or (record.summary,)
+    rows = [(str(run.seed), *(form(figure(run)) for _, figure, form in columns)) for run in runs]
     for name, summarise in (("median", statistics.median), ("lowest", min), ("highest", max)):
-        found = [[run[key] for run in runs if run.get(key) is not None] for _, key, _ in columns]
-        cells = (
-            form(summarise(values)) if values else "-"
-            for values, (_, _, form) in zip(found, columns, strict=True)
-        )
-        rows.append((name, *cells))
+        rows.append((name, *(form(summarise(list(map(figure, runs)))) for _, figure, form in columns)))
     titles = ("seed", *(title for title, _, _ in columns))
     return Grid("Seeds", titles, tuple(rows), marks={len(runs): "total"})
 
@@ -277,31 +260,25 @@ def seeds_table(record: Record) -> Grid:
 def comparison_table(records: Sequence[Record]) -> Grid:
     """One row per run: errors, weights, bytes, and the time at the batch that the run's summary names.
 
-    >>> Console().print(comparison_table([one, other]))
+    >>> comparison_table([record]).rows[0][:4]
+    ('demo', '2.00 %', '3.00 %', '44 (1.82x)')
     """
     rows, marks = [], {}
     for number, (name, record) in enumerate(zip(run_names(records), records, strict=True)):
-        value: Callable[..., Any] = record.summary.get
-        times = value("dense_seconds"), value("sparse_seconds")
-        marks[number] = "" if None in times else mark(*times)
+        run = record.summary
+        marks[number] = mark(run.dense_seconds, run.sparse_seconds)
         cells = (
-            _known(show_error, value("error_dense")),
-            _known(show_error, value("error_sparse")),
-            _bracketed(show_count, value("weights_kept"), value("weights_times_fewer")),
-            _bracketed(show_bytes, value("stored_bytes"), value("stored_times_smaller")),
-            _known(str, value("batch")),
-            _known(show_seconds, times[1]),
-            _known(show_speed, *times),
+            show_error(run.error_dense),
+            show_error(run.error_sparse),
+            f"{show_count(run.weights_kept)} ({show_times(run.weights_times_fewer)})",
+            f"{show_bytes(run.stored_bytes)} ({show_times(run.stored_times_smaller)})",
+            str(run.batch),
+            show_seconds(run.sparse_seconds),
+            show_speed(run.dense_seconds, run.sparse_seconds),
         )
         rows.append((name, *cells))
     columns = (
-        "run",
-        "error dense",
-        "error sparse",
-        "weights kept",
-        "stored bytes",
-        "batch",
-        "time",
+        *("run", "error dense", "error sparse", "weights kept", "stored bytes", "batch", "time"),
         "against dense",
     )
     note = (
@@ -313,27 +290,15 @@ def comparison_table(records: Sequence[Record]) -> Grid:
 def run_names(records: Sequence[Record]) -> list[str]:
     """The last part of each run's folder, or the whole folder where two runs share the last part.
 
-    >>> run_names([one, other])
-    ['digits', 'digits-conv']
+    >>> run_names([record])
+    ['demo']
     """
     short = [Path(record.folder).name or record.folder for record in records]
     return short if len(set(short)) == len(short) else [record.folder for record in records]
 
 
-def _known(form: Callable[..., str], *values: Any) -> str:
-    return "-" if None in values else form(*values)
-
-
-def _fewer(times: float) -> str:
-    return f"{show_times(times)} fewer"
-
-
-def _smaller(times: float) -> str:
-    return f"{show_times(times)} smaller"
-
-
-def _bracketed(form: Callable[[float], str], number: float | None, times: float | None) -> str:
-    return f"{_known(form, number)} ({_known(show_times, times)})"
+def _known(form: Callable[[float], str], value: float | None) -> str:
+    return "-" if value is None else form(value)
 
 
 def _outcome(point: Point, is_chosen: bool, limited: bool) -> str:
@@ -350,10 +315,6 @@ def _difference(largest: float) -> str:
     return f"{largest:.1e}" if largest else "0"
 
 
-def _raced(timing: Timing) -> bool:
-    return OURS in timing.seconds and len(timing.seconds) > 1
-
-
 def _second(pair: tuple[str, float]) -> float:
     return pair[1]
 
@@ -363,13 +324,22 @@ def _interval(ends: Sequence[float]) -> str:
 
 
 def mark(dense_seconds: float, sparse_seconds: float) -> str:
-    """The Grid's mark of a race: "win", "loss", or nothing where both are as fast.
+    """The Grid's mark of a comparison: "win", "loss", or nothing where both are as fast.
 
     >>> mark(1e-6, 2e-6)
     'loss'
     """
     speed = show_speed(dense_seconds, sparse_seconds)
     return "" if speed == "as fast" else "loss" if sparse_seconds > dense_seconds else "win"
+
+
+def outcome(timing: Timing) -> str:
+    """The mark of zeroskip beside the fastest dense engine: nothing where their spreads overlap.
+
+    >>> outcome(record.timings[0])
+    'win'
+    """
+    return mark(timing.dense_seconds, timing.sparse_seconds) if timing.settled else ""
 
 
 def _against_ours(timing: Timing, engine: str) -> str:
@@ -380,14 +350,6 @@ def _against_ours(timing: Timing, engine: str) -> str:
     verdict = {"as fast": "as fast as zeroskip"}.get(speed, f"zeroskip is {speed}")
     if speed.endswith("slower"):
         verdict = f"zeroskip loses: it is {speed}"
-    if (
-        engine in timing.spread
-        and OURS in timing.spread
-        and _overlap(timing.spread[engine], timing.spread[OURS])
-    ):
+    if {engine, OURS} <= set(timing.spread) and not timing.settled_against(engine):
         verdict += ", but the spreads overlap"
     return verdict
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
