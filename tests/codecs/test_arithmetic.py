@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.codecs import arithmetic, context_mixing, gaps
+from zeroskip.emit.numba_loops import compiled
 from zeroskip.errors import PackError, RecipeError
 
 LEVELS = (1, 2, 3, 16, 255, 256, 65_536)
@@ -258,8 +259,8 @@ def code_one_row(coder: context_mixing.Coder, part: str, row: np.ndarray) -> Non
         mixer = context_mixing.new_mixer(
             context_mixing.POSITION_ESTIMATES, context_mixing.POSITION_CONTEXTS, *context_mixing.tables()
         )
-        geometry = arithmetic._geometry((len(row) - 1,), 0)
-        context_mixing.code_mask(coder, mixer, row[None], np.ones(2, bool), np.ones_like(row), geometry)
+        neighbours = arithmetic._neighbours((len(row) - 1,), 0)
+        context_mixing.code_mask(coder, mixer, row[None], np.ones(2, bool), np.ones_like(row), neighbours)
 
 
 @pytest.mark.parametrize("part", ["flags", "mask"])
@@ -280,4 +281,4 @@ def test_without_a_folder_for_compiled_code_functions_are_compiled_all_the_same(
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
     with pytest.raises(RuntimeError, match="no locator"):
         numba.njit(cache=True)(next_one)
-    assert context_mixing._compiled(next_one)(1) == 2
+    assert compiled(next_one)(1) == 2

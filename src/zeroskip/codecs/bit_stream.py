@@ -1,10 +1,10 @@
 """Codes of any width, one after the other without holes, highest bit first; written by NumPy, read by LLVM.
 
 Reading looks codes up in a table indexed by the next bits of the stream. One stream is a chain of dependent
-steps, so a long one is read at LANES places at once (after huff0 of Y. Collet), which needs to know where.
+steps, so a long one is read at LANES places at once (after huff0 of Y. Collet), whose first bits are stored.
 
-LANES, GROUP, MAX_GROUPED and MIN_GROUPED say what a Huffman code's first bytes are: changing a number here means a
-new VERSION of the file format (pack/container.py).
+LANES, GROUP, MAX_GROUPED and MIN_GROUPED define the first bytes of Huffman codes: changing a number here means a new
+VERSION of the file format (pack/container.py).
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def read(
     starts  first bit of each lane; the first LANES - 1 read `lane` codes each
     table   (2^widest,) uint32: symbol << 8 | width of the code that these bits begin with
 
-    Whatever the bytes are, nothing outside of them is looked at: behind their end all bits read as zero, or as
-    repetitions of the last ones, so it is the ends that tell whether the stream was a good one.
+    Nothing outside of the bytes is read, whatever they are: behind their end all bits read as zero, or as
+    repetitions of the last ones. The ends show whether the stream was complete.
 
     >>> read(bytes.fromhex("58"), [0] * 4, 0, 3, np.array([1, 1, 514, 770], np.uint32))[0]
     array([0, 2, 3], dtype=uint16)

@@ -1,6 +1,6 @@
 """Compressed sparse rows: the column of each non-zero in 16 bits, and where each row begins in 32 bits.
 
-Rows come one after the other. There is one pointer more than there are rows, which tells where the last one ends.
+Rows come one after the other. There is one pointer more than there are rows: the end of the last one.
 """
 
 from __future__ import annotations

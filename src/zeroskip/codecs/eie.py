@@ -21,7 +21,7 @@ _LONGEST = 15  # zeros
 
 
 def encode(codes: np.ndarray, elements: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Codes (rows, columns) of 0 to 15, where 0 is a zero, dealt to that many processing elements.
+    """Codes (rows, columns) of 0 to 15, where 0 is a zero, divided among that many processing elements.
 
     Returns the entries' codes and zero runs, (entries,) uint8, all of element 0 first, and the pointers
     (elements, columns + 1) int64, counted from the element's first entry. PackError for other codes.
@@ -30,7 +30,7 @@ def encode(codes: np.ndarray, elements: int) -> tuple[np.ndarray, np.ndarray, np
     (array([1, 2, 0, 3], dtype=uint8), array([ 2,  0, 15,  2], dtype=uint8), array([[0, 4]]))
     """
     _check_codes(codes)
-    part, local, values = _dealt(codes, elements)
+    part, local, values = _parts(codes, elements)
     runs, own = gaps.bridged(_runs(part, local), _LONGEST + 1, _LONGEST)
     entries = np.zeros(len(runs), np.uint8)
     entries[own] = values
@@ -64,9 +64,9 @@ def decode(codes: np.ndarray, runs: np.ndarray, pointers: np.ndarray, rows: int)
     row = local * elements + element
     if row.max(initial=-1) >= rows:
         raise PackError(f"its entries lead to row {row.max():,} of {rows:,}")
-    found = np.zeros((rows, columns), np.uint8)
-    found[row, column] = codes
-    return found
+    dense = np.zeros((rows, columns), np.uint8)
+    dense[row, column] = codes
+    return dense
 
 
 def padding(mask: np.ndarray, elements: int) -> int:
@@ -75,7 +75,7 @@ def padding(mask: np.ndarray, elements: int) -> int:
     >>> padding(np.arange(20)[:, None] == 16, 1)
     1
     """
-    part, local, _ = _dealt(mask, elements)
+    part, local, _ = _parts(mask, elements)
     return int((_runs(part, local) // (_LONGEST + 1)).sum())
 
 
@@ -108,7 +108,7 @@ def _check_codes(codes: np.ndarray) -> None:
         raise PackError(f"codes from {codes.min()} to {codes.max()} do not fit 4 bits")
 
 
-def _dealt(codes: np.ndarray, elements: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _parts(codes: np.ndarray, elements: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each non-zero its part (element * columns + column), its row there and itself, in stored order."""
     if codes.ndim != 2 or elements < 1:
         raise PackError(

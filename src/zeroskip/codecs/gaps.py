@@ -55,10 +55,10 @@ def positions(data: bytes, size: int, nonzeros: int, width: int) -> np.ndarray:
     """
     escape = _escape(width)
     codes = bit_stream.read_fixed(data, 8 * len(data) // width, width)  # left-over bits may read as codes too
-    found = np.flatnonzero(codes != escape)
-    if len(found) < nonzeros:
+    landings = np.flatnonzero(codes != escape)
+    if len(landings) < nonzeros:
         raise PackError(f"{len(data):,} bytes of gaps hold fewer than {nonzeros:,} positions")
-    codes = codes[: found[nonzeros - 1] + 1 if nonzeros else 0]
+    codes = codes[: landings[nonzeros - 1] + 1 if nonzeros else 0]
     bit_stream.check_end(data, width * len(codes), f"{nonzeros:,} gaps")
     return places(codes, size, nonzeros, width)
 
@@ -73,7 +73,7 @@ def symbols(mask: np.ndarray, width: int) -> np.ndarray:
 
 
 def places(codes: np.ndarray, size: int, nonzeros: int, width: int) -> np.ndarray:
-    """Where the codes (nonzeros + fillers,) lead to: the non-zeros' places, increasing, (nonzeros,) int64.
+    """The positions of the non-zeros that the codes (nonzeros + fillers,) stand for, increasing, (nonzeros,) int64.
 
     Raises PackError for another number of non-zeros, an escape after the last, or a place beyond `size`.
 
@@ -87,13 +87,12 @@ def places(codes: np.ndarray, size: int, nonzeros: int, width: int) -> np.ndarra
     if landings != nonzeros or (len(codes) and codes[-1] == escape):
         raise PackError(f"the gaps lead to {landings:,} positions, not {nonzeros:,}, or on from the last")
     codes = np.ascontiguousarray(codes, np.uint16)
-    found = np.empty(
-        nonzeros + 1, np.int64
-    )  # one more: what is not a landing is written, too, and overwritten
-    _walker()(codes.ctypes.data, found.ctypes.data, len(codes), escape)
-    if nonzeros and found[nonzeros - 1] >= size:
-        raise PackError(f"the gaps lead to position {found[nonzeros - 1]:,} of {size:,}")
-    return found[:nonzeros]
+    # One more: a place that is no landing is written as well, and overwritten.
+    positions = np.empty(nonzeros + 1, np.int64)
+    _walker()(codes.ctypes.data, positions.ctypes.data, len(codes), escape)
+    if nonzeros and positions[nonzeros - 1] >= size:
+        raise PackError(f"the gaps lead to position {positions[nonzeros - 1]:,} of {size:,}")
+    return positions[:nonzeros]
 
 
 def bits(mask: np.ndarray, width: int) -> int:

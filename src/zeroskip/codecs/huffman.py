@@ -41,7 +41,7 @@ def lengths(counts: np.ndarray) -> np.ndarray:
     >>> lengths(np.array([5, 0, 2, 1]))
     array([1, 0, 2, 2], dtype=uint8)
     """
-    counts, found = np.asarray(counts), np.zeros(len(counts), np.uint8)
+    counts, code_lengths = np.asarray(counts), np.zeros(len(counts), np.uint8)
     order = np.flatnonzero(counts)
     order = order[np.argsort(counts[order], kind="stable")]  # rarest first
     weights, merged, leaves = counts[order], counts[:0], []
@@ -53,9 +53,9 @@ def lengths(counts: np.ndarray) -> np.ndarray:
         leaves.append(np.concatenate([[0], np.cumsum(places < len(weights))]))  # among the first n
     chosen = max(2 * len(order) - 2, min(len(order), 1))
     for among in reversed(leaves):
-        found[order[: among[chosen]]] += 1
+        code_lengths[order[: among[chosen]]] += 1
         chosen = 2 * (chosen - among[chosen])
-    return found
+    return code_lengths
 
 
 def encode(symbols: np.ndarray, lengths: np.ndarray) -> bytes:

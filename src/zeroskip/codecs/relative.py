@@ -20,10 +20,10 @@ def encode(codes: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
     (array([1, 3, 1], dtype=uint16), array([7, 0, 9]))
     """
     mask = codes != 0
-    found, own = gaps.bridged(gaps.zeros_before(mask), _step(width), _step(width) - 1)
-    entries = np.zeros(len(found), codes.dtype)
+    skips, own = gaps.bridged(gaps.zeros_before(mask), _step(width), _step(width) - 1)
+    entries = np.zeros(len(skips), codes.dtype)
     entries[own] = codes[mask]
-    return found, entries
+    return skips, entries
 
 
 def decode(skips: np.ndarray, codes: np.ndarray, size: int, width: int) -> np.ndarray:
@@ -39,9 +39,9 @@ def decode(skips: np.ndarray, codes: np.ndarray, size: int, width: int) -> np.nd
     places = np.cumsum(skips.astype(np.int64) + 1) - 1  # (entries,)
     if len(places) and places[-1] >= size:
         raise PackError(f"the gaps lead to position {places[-1]:,} of {size:,}")
-    found = np.zeros(size, codes.dtype)
-    found[places] = codes
-    return found
+    dense = np.zeros(size, codes.dtype)
+    dense[places] = codes
+    return dense
 
 
 def check_fillers(skips: np.ndarray, codes: np.ndarray, full: int) -> None:

@@ -6,10 +6,10 @@ make a word of 64 bits, highest bit first:
     63..59 run   58..43 level   42..38 run   37..22 level   21..17 run   16..1 level   0 end of the code
 
 The end bit is 1 in the last word and 0 in all others. The level after 31 zeros is the next value whatever it is,
-so of a longer run every 32nd zero is a level. What the paper leaves open is settled here like this: the zeros after
-the last non-zero are in the code as well, the last of them as a level; pairs that fill up the last word are 0; no
-values take no word. How many values there are is not in the code. The chip knows it from the layer's shape, and
-`decode` has to be told, since a pair that fills up and one more zero are the same bits.
+so of a longer run every 32nd zero is a level. Choices that the paper leaves open: the zeros after the last non-zero
+are coded as well, the last of them as a level; pairs that fill up the last word are 0; no values take no word. The
+number of values is not in the code. The chip knows it from the layer's shape, and `decode` takes it as an argument,
+since a pair that fills up and one more zero are the same bits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def encode(values: np.ndarray) -> np.ndarray:
     """Values of any shape, int16 or uint16, as words (words,) uint64; PackError for other types.
 
     >>> [f"{word:016x}" for word in encode(np.array([0, 0, 12, 0, 0, 0, 0, 53, 0, 0, 22], np.int16))]
-    ['100064800d44002d']
+    ['100061000d44002d']
     """
     if values.dtype not in (np.int16, np.uint16):
         raise PackError(f"levels are 16 bits wide, and these values are {values.dtype}; round them to int16")
@@ -59,7 +59,7 @@ def decode(words: np.ndarray, count: int, dtype: type[np.integer] = np.int16) ->
     Raises PackError for words that `encode` would not write for so many values: no end bit or an early one, words
     left out or appended, fewer or more values, a zero as a level without need.
 
-    >>> decode(np.array([0x100064800D44002D], np.uint64), 11)
+    >>> decode(np.array([0x100061000D44002D], np.uint64), 11)
     array([ 0,  0, 12,  0,  0,  0,  0, 53,  0,  0, 22], dtype=int16)
     """
     _check_words(words, count, dtype)

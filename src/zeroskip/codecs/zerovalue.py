@@ -1,4 +1,4 @@
-"""Tensors as a bitmask and their non-zeros: zero-value compression (Rhu et al., HPCA 2018), at memory speed.
+"""Tensors as a bitmask and their non-zeros: zero-value compression (Rhu et al., HPCA 2018).
 
     flags  one bit per element, row-major, the first in the *lowest* bit of the first byte, as vector masks have it;
            bits left over in the last byte are 0
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, Function, compile_function, detect, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector, compile_function, detect
 from zeroskip.errors import PackError, RecipeError
 
 _VECTOR = 64  # bytes
@@ -48,16 +48,16 @@ def encode(tensor: Tensor, *, machine: Machine | None = None) -> tuple[Tensor, T
         _packer(machine, width)(*addresses, whole)
     rest, done = values[whole:].numpy(), int(count[0])
     flags.numpy()[whole // 8 :] = np.packbits(rest != 0, bitorder="little")
-    found = rest[rest != 0]
-    kept.numpy()[done : done + len(found)] = found
-    return flags, kept[: done + len(found)].view(tensor.dtype)
+    nonzeros = rest[rest != 0]
+    kept.numpy()[done : done + len(nonzeros)] = nonzeros
+    return flags, kept[: done + len(nonzeros)].view(tensor.dtype)
 
 
 def decode(flags: Tensor, kept: Tensor, shape: tuple[int, ...], *, machine: Machine | None = None) -> Tensor:
     """The tensor that `encode` was given, bit by bit, of this shape and of the type of `kept`.
 
     Raises PackError for flags of another length or with a bit set behind the last element, and where they are not
-    as many as there are kept elements. That an element is another one, or 0, is not looked at.
+    as many as there are kept elements. The elements themselves are not checked.
 
     >>> decode(*encode(torch.tensor([0.0, 2.0, -0.0])), (3,))
     tensor([0., 2., -0.])
@@ -146,39 +146,37 @@ def _spreader(machine: Machine, width: int) -> Callable[..., None]:
 
 def _packer_code(width: int) -> Function:
     """pack(values, flags, kept, count, size): whole vectors, each stored in full where the last one's end is."""
-    lanes, element = _VECTOR // width, f"i{8 * width}"
-    kind = vector(lanes, element)
+    v = Vector(_VECTOR // width, f"i{8 * width}")
     f = Function("pack", dict.fromkeys(["values", "flags", "kept", "count"], POINTER) | {"size": INTEGER})
     total = f.slot(INTEGER, "0")
-    with f.loop(0, "%size", lanes) as index:
-        values = f.load(kind, f.at("%values", index, element))
-        nonzero = f.value(f"icmp ne {kind} {values}, zeroinitializer")
-        packed = f.compressed(lanes, nonzero, values, element=element)
-        f.store(kind, packed, f.at("%kept", f.load(INTEGER, total), element))
-        bits = f.value(f"bitcast {vector(lanes, 'i1')} {nonzero} to i{lanes}")
+    with f.loop(0, "%size", v.lanes) as index:
+        values = f.load(v, f.at("%values", index, v.element))
+        nonzero = f.value(f"icmp ne {v} {values}, zeroinitializer")
+        packed = f.compressed(v, nonzero, values)
+        f.store(v, packed, f.at("%kept", f.load(INTEGER, total), v.element))
+        bits = f.value(f"bitcast {v.mask} {nonzero} to i{v.lanes}")
         place = f.at("%flags", f.value(f"lshr i64 {index}, 3"), "i8")
-        f.do(f"store i{lanes} {bits}, ptr {place}, align 1")
-        f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(lanes, nonzero)), total)
+        f.do(f"store i{v.lanes} {bits}, ptr {place}, align 1")
+        f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(v.lanes, nonzero)), total)
     f.store(INTEGER, f.load(INTEGER, total), "%count")
     return f
 
 
 def _spreader_code(width: int) -> Function:
     """spread(flags, kept, tensor, count, size): whole vectors; of kept nothing is read that has no flag."""
-    lanes, element = _VECTOR // width, f"i{8 * width}"
-    kind, mask = vector(lanes, element), vector(lanes, "i1")
+    v = Vector(_VECTOR // width, f"i{8 * width}")
     f = Function("spread", dict.fromkeys(["flags", "kept", "tensor", "count"], POINTER) | {"size": INTEGER})
     total = f.slot(INTEGER, "0")
-    with f.loop(0, "%size", lanes) as index:
+    with f.loop(0, "%size", v.lanes) as index:
         place = f.at("%flags", f.value(f"lshr i64 {index}, 3"), "i8")
-        bits = f.value(f"load i{lanes}, ptr {place}, align 1")
-        flags = f.value(f"bitcast i{lanes} {bits} to {mask}")
+        bits = f.value(f"load i{v.lanes}, ptr {place}, align 1")
+        flags = f.value(f"bitcast i{v.lanes} {bits} to {v.mask}")
         spread = f.call(
-            kind, f"llvm.masked.expandload.v{lanes}{element}",
-            f"ptr {f.at('%kept', f.load(INTEGER, total), element)}",
-            f"{mask} {flags}", f"{kind} zeroinitializer",
+            v, f"llvm.masked.expandload.{v.suffix}",
+            f"ptr {f.at('%kept', f.load(INTEGER, total), v.element)}",
+            f"{v.mask} {flags}", f"{v} zeroinitializer",
         )  # fmt: skip
-        f.store(kind, spread, f.at("%tensor", index, element))
-        f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(lanes, flags)), total)
+        f.store(v, spread, f.at("%tensor", index, v.element))
+        f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(v.lanes, flags)), total)
     f.store(INTEGER, f.load(INTEGER, total), "%count")
     return f
