@@ -176,7 +176,9 @@ class LargestOfFour:
 
     def __init__(self) -> None:
         inputs = torch.randn(400, 6, generator=torch.Generator().manual_seed(0))
-        pairs = zip(inputs.split([200, 100, 100]), inputs[:, :4].argmax(1).split([200, 100, 100]), strict=True)
+        pairs = zip(
+            inputs.split([200, 100, 100]), inputs[:, :4].argmax(1).split([200, 100, 100]), strict=True
+        )
         self.splits = dict(zip(("train", "validation", "test"), pairs, strict=True))
 
     def model(self) -> nn.Module:

@@ -11,7 +11,7 @@ from torch import nn
 from zeroskip import prune
 from zeroskip.concepts import Round
 from zeroskip.errors import ModelError, PatternError, RecipeError
-from zeroskip.models import LeNet5
+from zeroskip.models import LeNet5, LeNet5Sizes
 from zeroskip.patterns import parse
 
 
@@ -159,7 +159,7 @@ def test_masks_on_masks_replace_the_old_ones(mlp: nn.Sequential) -> None:
 
 
 def test_convolutions_are_masked_like_linear_layers() -> None:
-    model = LeNet5(side=8, kernel=3, padding=1, channels=(4, 8, 16))
+    model = LeNet5(LeNet5Sizes(side=8, kernel=3, padding=1, channels=(4, 8, 16)))
     masks = prune.choose(model, Round(sparsity=0.5, pattern={"conv2": "1x1x3x3"}))
     prune.hold_(model, masks)
     assert set((model.conv2.weight != 0).sum((2, 3)).flatten().tolist()) <= {0, 9}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from torch import nn
 from zeroskip import codebooks, prune, retrain
 from zeroskip.concepts import Round, Sparse
 from zeroskip.errors import ModelError, RecipeError
+from zeroskip.retrain import CodebookRecipe
+
+AT_K_MEANS = CodebookRecipe(1, train={"epochs": 0})
 
 
 def sparse() -> Sparse:
@@ -30,7 +34,7 @@ def distinct(model: nn.Module) -> dict[str, int]:
 def test_each_tensor_ends_with_few_values_that_float16_holds_and_the_same_zeros() -> None:
     before = sparse()
     weights = {name: tensor.clone() for name, tensor in before.model.state_dict().items()}
-    after = retrain.centroids(before, Tiny(), bits=2, bias_bits=3, epochs=5)
+    after = retrain.centroids(before, CodebookRecipe(2, 3, train={"epochs": 5}), Tiny())
     assert distinct(after.model) == {"0.weight": 4, "0.bias": 8, "2.weight": 4, "2.bias": 3}
     for name, tensor in after.model.state_dict().items():
         assert torch.equal(tensor == 0, weights[name] == 0)
@@ -42,8 +46,8 @@ def test_each_tensor_ends_with_few_values_that_float16_holds_and_the_same_zeros(
 
 def test_fine_tuning_gives_back_what_two_values_a_layer_cost() -> None:
     start = sparse()
-    clustered = retrain.centroids(start, Tiny(), bits=1, epochs=0).history[-1].error
-    tuned = retrain.centroids(start, Tiny(), bits=1, epochs=30).history[-1].error
+    clustered = retrain.centroids(start, AT_K_MEANS, Tiny()).history[-1].error
+    tuned = retrain.centroids(start, CodebookRecipe(1, train={"epochs": 30}), Tiny()).history[-1].error
     assert tuned < clustered
 
 
@@ -51,10 +55,10 @@ class Dies(Tiny):
     """Is killed after its second epoch, once."""
 
     def train(self, model: nn.Module, **keywords: Any) -> None:
-        told = keywords["on_epoch"]
+        report = keywords["on_epoch"]
 
         def on_epoch(done: int, total: int, state: Any) -> None:
-            told(done, total, state)
+            report(done, total, state)
             if done == 2:
                 raise KeyboardInterrupt
 
@@ -63,17 +67,17 @@ class Dies(Tiny):
 
 @pytest.mark.parametrize("start", codebooks.STARTS)
 def test_killed_between_epochs_it_ends_with_the_same_values(tmp_path: Path, start: str) -> None:
-    told: dict[str, Any] = {"bits": 2, "epochs": 5, "start": start}
-    whole = retrain.centroids(sparse(), Tiny(), **told).model.state_dict()
+    recipe = CodebookRecipe(2, start=start, train={"epochs": 5})
+    whole = retrain.centroids(sparse(), recipe, Tiny()).model.state_dict()
     with pytest.raises(KeyboardInterrupt):
-        retrain.centroids(sparse(), Dies(), folder=tmp_path, **told)
-    continued = retrain.centroids(sparse(), Tiny(), folder=tmp_path, **told).model.state_dict()
+        retrain.centroids(sparse(), recipe, Dies(), folder=tmp_path)
+    continued = retrain.centroids(sparse(), recipe, Tiny(), folder=tmp_path).model.state_dict()
     assert all(torch.equal(tensor, continued[name]) for name, tensor in whole.items())
 
 
 def test_beyond_the_error_that_is_allowed_the_network_stays_unshared() -> None:
     start = sparse()
-    kept = retrain.centroids(start, Tiny(), bits=1, epochs=0, max_error=0.0)
+    kept = retrain.centroids(start, replace(AT_K_MEANS, max_error=0.0), Tiny())
     assert kept.model is start.model
     assert [point.good for point in kept.history] == [False]
 
@@ -96,19 +100,19 @@ class Harmful(Tiny):
 
 def test_a_fine_tuning_that_harms_is_not_taken() -> None:
     start = sparse()
-    plain = retrain.centroids(start, Tiny(), bits=3, epochs=0)
-    kept = retrain.centroids(start, Harmful(), bits=3)
+    plain = retrain.centroids(start, replace(AT_K_MEANS, bits=3), Tiny())
+    kept = retrain.centroids(start, CodebookRecipe(3), Harmful())
     assert kept.history[-1].error == plain.history[-1].error
 
 
 def test_layers_may_have_widths_of_their_own() -> None:
-    after = retrain.centroids(sparse(), Tiny(), bits={"0": 3, "2": 1}, epochs=0)
+    after = retrain.centroids(sparse(), replace(AT_K_MEANS, bits={"0": 3, "2": 1}), Tiny())
     assert 2 < distinct(after.model)["0.weight"] <= 8
     assert distinct(after.model)["2.weight"] == 2
 
 
 def test_unknown_layers_and_widths_are_refused() -> None:
     with pytest.raises(RecipeError, match='no layer "fc9"'):
-        retrain.centroids(sparse(), Tiny(), bits={"fc9": 3})
+        retrain.centroids(sparse(), CodebookRecipe({"fc9": 3}), Tiny())
     with pytest.raises(RecipeError, match="codes of 0 bits"):
-        retrain.centroids(sparse(), Tiny(), bits=0)
+        retrain.centroids(sparse(), CodebookRecipe(0), Tiny())

@@ -2,7 +2,7 @@
 
 from zeroskip.models.alexnet import AlexNet, AlexNetCaffe, AlexNetCifar
 from zeroskip.models.googlenet import googlenet
-from zeroskip.models.lenet import LeNet5, LeNet300100
+from zeroskip.models.lenet import LeNet5, LeNet5Sizes, LeNet300100
 from zeroskip.models.lstm import LSTMClassifier
 from zeroskip.models.mlp import MLP
 from zeroskip.models.mobilenet import mobilenet_v1, mobilenet_v2
@@ -18,6 +18,7 @@ __all__ = [
     "AlexNetCifar",
     "LSTMClassifier",
     "LeNet5",
+    "LeNet5Sizes",
     "LeNet300100",
     "SqueezeNet10",
     "googlenet",

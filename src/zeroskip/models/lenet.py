@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,38 +34,48 @@ class LeNet300100(nn.Module):
         return self.fc3(x)
 
 
+@dataclass(frozen=True)
+class LeNet5Sizes:
+    """Of LeNet-5, by default for MNIST; `channels` are those of conv1, conv2 and fc1."""
+
+    side: int = 28
+    kernel: int = 5
+    padding: int = 0
+    channels: tuple[int, int, int] = (20, 50, 500)
+    classes: int = 10
+
+    @property
+    def final_side(self) -> int:
+        """Side of the map that reaches fc1.
+
+        >>> LeNet5Sizes().final_side
+        4
+        """
+        shrink = self.kernel - 1 - 2 * self.padding
+        return ((self.side - shrink) // 2 - shrink) // 2
+
+
 class LeNet5(nn.Module):
     """Two convolutions with pooling, two linear layers. (batch, 1, side, side) -> (batch, classes).
 
     With side 28 it has 430,500 weights (Han et al. 2015, table 3). ReLU follows the convolutions too, as the
     published activation densities need; Caffe's example, which `rectified=False` makes, has it after fc1 only.
-    `channels` (conv1, conv2, fc1) and `kernel` make the small one for 8x8 digits. `dropout` is the share of
-    fc1's outputs that a training step leaves out.
+    `dropout` is the share of fc1's outputs that a training step leaves out.
 
     >>> LeNet5()(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
 
     def __init__(
-        self,
-        *,
-        side: int = 28,
-        kernel: int = 5,
-        padding: int = 0,
-        channels: tuple[int, int, int] = (20, 50, 500),
-        classes: int = 10,
-        dropout: float = 0.0,
-        rectified: bool = True,
+        self, sizes: LeNet5Sizes = LeNet5Sizes(), *, dropout: float = 0.0, rectified: bool = True
     ) -> None:
         super().__init__()
         self.rectified = rectified
-        first, second, hidden = channels
-        shrink = kernel - 1 - 2 * padding
-        self.conv1 = nn.Conv2d(1, first, kernel, padding=padding)
-        self.conv2 = nn.Conv2d(first, second, kernel, padding=padding)
-        final = ((side - shrink) // 2 - shrink) // 2  # side of the map that reaches fc1
-        self.fc1 = nn.Linear(second * final * final, hidden)
-        self.fc2 = nn.Linear(hidden, classes)
+        first, second, hidden = sizes.channels
+        self.conv1 = nn.Conv2d(1, first, sizes.kernel, padding=sizes.padding)
+        self.conv2 = nn.Conv2d(first, second, sizes.kernel, padding=sizes.padding)
+        self.fc1 = nn.Linear(second * sizes.final_side**2, hidden)
+        self.fc2 = nn.Linear(hidden, sizes.classes)
         self.drop1 = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +92,7 @@ class LeNet5(nn.Module):
 def caffe_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of Caffe's LeNet under the names that `LeNet5` has: its ip1 and ip2 are fc1 and fc2.
 
-    >>> LeNet5(rectified=False).load_state_dict(caffe_names(load_tensors("lenet5_caffe_mnist.safetensors")))
-    <All keys matched successfully>
+    >>> list(caffe_names({"conv1.bias": torch.zeros(20), "ip2.bias": torch.zeros(10)}))
+    ['conv1.bias', 'fc2.bias']
     """
     return {f"fc{name[2:]}" if name.startswith("ip") else name: tensor for name, tensor in tensors.items()}

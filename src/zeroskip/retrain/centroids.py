@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,47 +18,59 @@ from zeroskip.errors import RecipeError
 from zeroskip.retrain.loop import as_sparse, point, train
 
 
+@dataclass(frozen=True)
+class CodebookRecipe:
+    """How a sparse network comes to share its weights.
+
+    bits       a width of the codes for all layers, or layer name -> width; biases take `bias_bits`
+    start      where k-means starts, one of `codebooks.STARTS`
+    max_error  where k-means and training are both worse than this on validation, nothing is shared
+    train      keywords for the task's train, by default 4 epochs at a tenth of its learning rate without decay;
+               epochs=0 leaves it at k-means
+    """
+
+    bits: int | Mapping[str, int] = 5
+    bias_bits: int = 6
+    start: str = "linear"
+    max_error: float = math.inf
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
 def centroids(
     sparse: Sparse,
+    recipe: CodebookRecipe,
     task: task_api.Task,
     *,
-    bits: int | Mapping[str, int] = 5,
-    bias_bits: int = 6,
-    start: str = "linear",
-    max_error: float = math.inf,
     folder: str | Path | None = None,
     seed: int = 0,
     progress: Progress = silent,
-    **keywords: Any,
 ) -> Sparse:
     """`sparse` with 2^bits shared values a layer, trained together: as accurate, and a fraction of the bytes.
 
     k-means first, then the task's training on the centroids alone; of the two states, the one with the lower
-    validation error is returned. `sparse` stays as it is; its zeros stay zeros.
-    max_error where both are worse than this on validation, `sparse` comes back, with the try in its history
-    bits      a width for all layers, or layer name -> width; biases take `bias_bits`
-    keywords  for the task's train, by default 4 epochs at a tenth of its learning rate without decay; epochs=0
-              leaves it at k-means
+    validation error is returned. Where both exceed `max_error` it is `sparse`, with the try in its history. `sparse`
+    stays as it is; its zeros stay zeros.
 
-    >>> retrain.centroids(sparse, tasks.digits, bits=4, epochs=5).model
-    LeNet300100(...)
+    >>> shared = centroids(as_sparse(model), CodebookRecipe(bits=2, train={"epochs": 1}), task)
+    >>> len(shared.model.fc1.weight.unique())  # four values, and zero
+    5
     """
     model = deepcopy(sparse.model)
-    shared_bits = widths(model, bits, bias_bits)
+    bits = widths(model, recipe.bits, recipe.bias_bits)
     torch.manual_seed(seed)
-    start_only = codebooks.release_(codebooks.hold_(deepcopy(model), shared_bits, start=start))
-    shared = [_judged(start_only, task, sparse, max_error)]
-    keywords = {**_gentle(task), **keywords}
+    start_only = codebooks.release_(codebooks.hold_(deepcopy(model), bits, start=recipe.start))
+    shared = [_judged(start_only, task, sparse, recipe.max_error)]
+    keywords = {**_gentle(task), **recipe.train}
     if keywords["epochs"] != 0:
         path = None if folder is None else Path(folder)
         torch.manual_seed(seed)  # random starts are the same again, also after a stop
-        codebooks.hold_(model, shared_bits, start=start)
+        codebooks.hold_(model, bits, start=recipe.start)
         try:
             train(task, model, stage="centroids", seed=seed, folder=path, progress=progress, **keywords)
         finally:
             codebooks.release_(model)
-        shared.append(_judged(model, task, sparse, max_error))
-    best = min(shared, key=lambda one: one.history[-1].error)
+        shared.append(_judged(model, task, sparse, recipe.max_error))
+    best = min(shared, key=lambda state: state.history[-1].error)
     return best if best.history[-1].good else replace(sparse, history=best.history)
 
 

@@ -15,6 +15,7 @@ from zeroskip.models import (
     AlexNetCaffe,
     AlexNetCifar,
     LeNet5,
+    LeNet5Sizes,
     LeNet300100,
     SqueezeNet10,
     resnet20,
@@ -27,7 +28,7 @@ digits = Classification(
     epochs=60, batch_size=32, learning_rate=2e-3, weight_decay=0.3, label_smoothing=0.1, input_noise=0.1,
 )  # fmt: skip
 digits_conv = Classification(
-    "digits-conv", lambda: LeNet5(side=8, kernel=3, padding=1, channels=(20, 50, 120)), digits_data.load,
+    "digits-conv", lambda: LeNet5(LeNet5Sizes(side=8, kernel=3, padding=1, channels=(20, 50, 120))), digits_data.load,
     epochs=30, batch_size=32, learning_rate=2e-3, weight_decay=0.1, label_smoothing=0.1, input_noise=0.1,
 )  # fmt: skip
 mnist = Classification(
