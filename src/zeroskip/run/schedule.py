@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from zeroskip.graph import Graph, Node, last_uses
-from zeroskip.run.machine_code import Compiled, sequence
+from zeroskip.run.linear.compiled_linear import CompiledLinear
+from zeroskip.run.linear.sequence import sequence
 
 Runner = Callable[[Tensor], Sequence[Tensor]]
 """The input of a network -> its output tensors, in the order of `Graph.outputs`."""
@@ -23,8 +24,9 @@ def schedule(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) 
     Layers in machine code that follow each other become one call. Takes any batch size; a graph that is bound
     to one is called with the examples cut and filled up (with zeros) to that size.
 
-    >>> schedule(graph, {})(torch.zeros(2, 784))[0].shape
-    torch.Size([2, 10])
+    >>> run = schedule(capture(model, x), {})
+    >>> torch.equal(run(x)[0], model(x))
+    True
     """
     nodes = [replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes]
     joined = replace(graph, nodes=tuple(_joined(nodes, graph.outputs)))
@@ -47,11 +49,11 @@ def _joined(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
 
 
 def _is_compiled(node: Node) -> bool:
-    return isinstance(node.function, Compiled)
+    return isinstance(node.function, CompiledLinear)
 
 
 def _sequence(group: Sequence[Node]) -> Node:
-    function: Any = sequence([node.function for node in group if isinstance(node.function, Compiled)])
+    function: Any = sequence([node.function for node in group if isinstance(node.function, CompiledLinear)])
     return Node(group[-1].name, "sequence", group[0].inputs, function)
 
 

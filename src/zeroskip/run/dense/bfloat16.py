@@ -15,8 +15,8 @@ from zeroskip.run.dense import pytorch
 def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
     """The layer in float32, of weight, bias and input rounded to bfloat16.
 
-    >>> reference(layer, torch.zeros(2, 64), False).shape
-    torch.Size([2, 300])
+    >>> reference(layer, x, False).shape
+    torch.Size([3, 8])
     """
     return pytorch.reference(_converted(layer.weight.dtype, layer), x.bfloat16().to(x.dtype), relu)
 
@@ -24,7 +24,7 @@ def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why the layer is not computed in bfloat16.
 
-    >>> accepts(layer, detect(), Precision())
+    >>> accepts(layer, machine, Precision())
     'fp32 arithmetic was asked for'
     """
     if precision.arithmetic != "bf16":
@@ -35,7 +35,7 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input, which is rounded to bfloat16; the output has the input's type.
 
-    >>> build(layer, detect(), Precision("bf16"), True)(torch.zeros(2, 64)).dtype
+    >>> build(layer, machine, Precision("bf16"), True)(x).dtype
     torch.float32
     """
     operation = pytorch.build(_converted(torch.bfloat16, layer), machine, precision, relu)

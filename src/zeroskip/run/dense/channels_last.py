@@ -15,7 +15,7 @@ from zeroskip.run.dense import pytorch
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why the layer cannot be computed pixel by pixel.
 
-    >>> accepts(linear, detect(), Precision())
+    >>> accepts(layer, machine, Precision())
     'a layout of images, and linear has none'
     """
     if layer.op != "conv2d":
@@ -28,8 +28,9 @@ def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> C
 
     Where PyTorch has oneDNN, the weight is laid out for it once: `conv2d` does that anew at each call.
 
-    >>> build(conv, detect(), Precision(), True)(torch.zeros(2, 1, 8, 8)).shape
-    torch.Size([2, 20, 8, 8])
+    >>> y = build(conv, machine, Precision(), True)(torch.zeros(3, *conv.input_shape))
+    >>> y.shape, y.stride()
+    (torch.Size([3, 4, 8, 8]), (256, 1, 32, 4))
     """
     # Not .contiguous(), which leaves a weight of one input channel as it is: either layout fits it, and PyTorch
     # would then write the output in the other one.

@@ -15,8 +15,8 @@ from zeroskip.concepts import Kernel, Layer, Machine, Precision
 def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
     """The layer's output for a batch `x` (batch, *input_shape) in plain PyTorch.
 
-    >>> reference(layer, torch.zeros(2, 64), False).shape
-    torch.Size([2, 300])
+    >>> torch.equal(reference(layer, x, False), model.fc1(x))
+    True
     """
     y = _operation(layer)(x)
     return torch.relu(y) if relu else y
@@ -25,7 +25,7 @@ def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why PyTorch is not asked to run the layer.
 
-    >>> accepts(recurrent, detect(), Precision())
+    >>> accepts(replace(layer, op="lstm"), machine, Precision())
     'knows linear and conv2d, not lstm'
     """
     return None if layer.op in ("linear", "conv2d") else f"knows linear and conv2d, not {layer.op}"
@@ -34,8 +34,8 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input.
 
-    >>> build(layer, detect(), Precision(), True)(torch.zeros(2, 64)).shape
-    torch.Size([2, 300])
+    >>> build(layer, machine, Precision(), True)(x).shape
+    torch.Size([3, 8])
     """
     operation = _operation(layer)
     # In place: the layer's output is new, and nobody else has it yet.

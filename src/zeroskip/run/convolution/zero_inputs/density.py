@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector, compile_function
 
 PIECE = 256  # floats looked at in a row
 PIECES = 256  # of them, spread over an input: whoever is larger is not looked at as a whole
@@ -22,7 +22,7 @@ ROUNDS = 3
 def density(x: Tensor, machine: Machine) -> float:
     """Share of the values of a contiguous float32 tensor that are not 0, estimated; NaN counts as one.
 
-    >>> density(torch.tensor([0.0, 1.0]).repeat(256), detect())
+    >>> density(torch.tensor([0.0, 1.0]).repeat(256), any_machine)
     0.5
     """
     pieces = x.numel() // PIECE
@@ -38,13 +38,13 @@ def density(x: Tensor, machine: Machine) -> float:
 @cache
 def _counter(machine: Machine) -> Callable[..., None]:
     f = Function("density", {"x": POINTER, "pieces": INTEGER, "step": INTEGER, "found": POINTER})
-    lanes = machine.vector_bytes // 4
+    v = Vector(machine.vector_bytes // 4)
     total = f.slot(INTEGER, "0")
     with f.loop(0, "%pieces", "%step") as piece:
-        for start in range(0, PIECE, lanes):
-            values = f.load(vector(lanes), f.at("%x", f.add(f.multiply(piece, PIECE), start)))
-            mask = f.value(f"fcmp une {vector(lanes)} {values}, zeroinitializer")
-            f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(lanes, mask)), total)
+        for start in range(0, PIECE, v.lanes):
+            values = f.load(v, f.at("%x", f.add(f.multiply(piece, PIECE), start)))
+            mask = f.value(f"fcmp une {v} {values}, zeroinitializer")
+            f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(v.lanes, mask)), total)
     f.store(INTEGER, f.load(INTEGER, total), "%found")
     return compile_function(f.text(machine), "density", machine, 4)
 
@@ -55,9 +55,6 @@ def break_even(
     """The density of an input (batch, channels, height, width) above which `dense` is faster, 0..1.
 
     Both are timed on random inputs: the time of one grows with the density, that of the other does not.
-
-    >>> break_even(skipping, dense, (1, 64, 14, 14))
-    0.47
     """
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(shape, generator=generator).contiguous(memory_format=torch.channels_last)

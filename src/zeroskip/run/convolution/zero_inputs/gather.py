@@ -12,86 +12,95 @@ from functools import reduce
 
 import numpy as np
 
-from zeroskip.concepts import Layer
-from zeroskip.emit import INTEGER, POINTER, Function, vector
+from zeroskip.concepts import Layer, Machine
+from zeroskip.emit import INTEGER, POINTER, Function
 from zeroskip.emit.executable_memory import room
+from zeroskip.run.convolution.zero_inputs.compiled_convolution import (
+    PARAMETERS,
+    CompiledConvolution,
+    compiled_convolution,
+)
+from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
+from zeroskip.run.convolution.zero_inputs.gather_blocking import GatherBlocking, gather_blocking
 from zeroskip.run.convolution.zero_inputs.nonzero_lists import (
     BUCKETS,
     Band,
-    Lists,
+    NonzeroLists,
     emit_order,
     emit_rows,
     emit_windows,
     load_number,
 )
-from zeroskip.run.convolution.zero_inputs.shape import LINE, Cut
-from zeroskip.run.convolution.zero_inputs.stored_weights import (
+from zeroskip.run.convolution.zero_inputs.number_formats import (
     BYTES,
     FLUSH,
+    LINE,
     emit_flush,
     emit_products,
     stored,
+    summed,
 )
-
-ARGUMENTS = {
-    **dict.fromkeys(("weights", "bias", "x", "y", "scratch"), POINTER),
-    "images": INTEGER,
-}
+from zeroskip.run.convolution.zero_inputs.scratch import scratch_offsets
 
 
-def weights(layer: Layer, cut: Cut) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (blocks, parts, taps down, taps right, channels, outputs), and biases (blocks x outputs), zeros behind.
+def build(
+    layer: Layer, machine: Machine, relu: bool, *, near: bool = False, storage: str = "fp32"
+) -> CompiledConvolution:
+    """The layer with the zeros of its input skipped, however few; `near` and `storage` as in `gather_blocking`.
 
-    The outputs of weights are as `numbers.stored` leaves them.
+    >>> build(conv, any_machine, True)(torch.zeros(2, *conv.input_shape)).shape
+    torch.Size([2, 4, 8, 8])
+    """
+    cut = gather_blocking(shape_of(layer), machine, near=near, storage=storage)
+    f, scratch = emit(cut, relu=relu), pieces(cut)["end"]
+    outputs = cut.blocks * cut.outputs
+    return compiled_convolution(layer, machine, f, weights(layer, cut), outputs=outputs, scratch=scratch)
 
-    >>> weights(conv, cut)[0].shape
-    (3, 1, 3, 3, 64, 64)
+
+def weights(layer: Layer, cut: GatherBlocking) -> np.ndarray:
+    """Weights (blocks, parts, taps down, taps right, channels, outputs), with zeros behind.
+
+    The outputs of weights are as `number_formats.stored` leaves them.
+
+    >>> weights(conv, gather_blocking(shape_of(conv), machine)).shape
+    (1, 1, 3, 3, 2, 16)
     """
     shape = cut.shape
-    blocks = cut.blocks
-    padded = np.zeros((blocks * cut.outputs, cut.parts * cut.channels, *shape.taps), np.float32)
+    padded = np.zeros((cut.blocks * cut.outputs, cut.parts * cut.channels, *shape.taps), np.float32)
     padded[: shape.outputs, : shape.channels] = layer.weight.detach().numpy()
-    apart = padded.reshape(blocks, cut.outputs, cut.parts, cut.channels, *shape.taps)
-    order = stored(cut.kind, np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1)), cut.lanes)
+    apart = padded.reshape(cut.blocks, cut.outputs, cut.parts, cut.channels, *shape.taps)
+    order = stored(cut.storage, np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1)), cut.lanes)
     memory = room(order.nbytes).view(order.dtype).reshape(order.shape)
     memory[...] = order
-    bias = np.zeros(blocks * cut.outputs, np.float32)
-    if layer.bias is not None:
-        bias[: shape.outputs] = layer.bias.detach().numpy()
-    return memory, bias
+    return memory
 
 
-def rooms(cut: Cut) -> dict[str, int]:
-    """Where in the scratch each piece begins, in floats; "end" is how many there are.
+def pieces(cut: GatherBlocking) -> dict[str, int]:
+    """Where in the scratch each list begins, in floats; "end" is how many there are.
 
-    >>> rooms(cut)["end"]
-    184320
+    >>> [*pieces(gather_blocking(shape_of(conv), machine))]
+    ['row values', 'row places', 'row starts', 'values', 'places', 'starts', 'order', 'buckets', 'end']
     """
     shape = cut.shape
     rows = 0 if shape.pointwise else cut.rows
-    windows = cut.windows
-    row, listed = rows * shape.width * cut.channels, windows * shape.window
+    row, listed = rows * shape.width * cut.channels, cut.windows * shape.window
     sizes = {
         **{"row values": row, "row places": row, "row starts": rows * (shape.width + 1)},
-        **{"values": listed, "places": listed, "starts": cut.passes * (windows + 1)},
-        **{"order": cut.passes * windows, "buckets": BUCKETS},
+        **{"values": listed, "places": listed, "starts": cut.passes * (cut.windows + 1)},
+        **{"order": cut.passes * cut.windows, "buckets": BUCKETS},
     }
-    begin, found = 0, {}
-    for name, size in sizes.items():
-        found[name] = begin
-        begin += -(-size // 16) * 16 + 16  # whole vectors are written
-    return found | {"end": begin}
+    return scratch_offsets(sizes)
 
 
-def emit(cut: Cut, *, relu: bool) -> Function:
+def emit(cut: GatherBlocking, *, relu: bool) -> Function:
     """The kernel in LLVM IR: all lists of a band of the output, then its sums.
 
-    >>> emit(cut, relu=True).name
+    >>> emit(gather_blocking(shape_of(conv), machine), relu=True).name
     'gather'
     """
     shape = cut.shape
-    f = Function("gather", ARGUMENTS)
-    k = _Kernel(f, cut, {name: f.at("%scratch", place) for name, place in rooms(cut).items()}, relu)
+    f = Function("gather", PARAMETERS)
+    k = _Body(f, cut, {name: f.at("%scratch", place) for name, place in pieces(cut).items()}, relu)
     pixels = shape.out_width * shape.outputs
     with f.loop(0, "%images", cut.images) as image, f.loop(0, shape.out_height, cut.lines) as line:
         images = f.smaller(cut.images, f.subtract("%images", image))
@@ -104,11 +113,11 @@ def emit(cut: Cut, *, relu: bool) -> Function:
 
 
 @dataclass(frozen=True)
-class _Kernel:
+class _Body:
     """The function being written, how its work is cut, pointers to pieces of the scratch, whether a ReLU follows."""
 
     f: Function
-    cut: Cut
+    cut: GatherBlocking
     at: dict[str, str]
     relu: bool
 
@@ -121,7 +130,7 @@ class _Kernel:
         return self.f.at(self.at["order"], self.f.multiply(turn, self.cut.windows), "i32")
 
 
-def _emit_lists(k: _Kernel, image: str, line: str, lines: str) -> None:
+def _emit_lists(k: _Body, image: str, line: str, lines: str) -> None:
     """The lists of all windows in `lines` rows of the output, and their order, for each part of the channels."""
     f, cut, at, shape = k.f, k.cut, k.at, k.cut.shape
     top = f.subtract(f.multiply(line, shape.stride[0]), shape.before[0])
@@ -137,27 +146,27 @@ def _emit_lists(k: _Kernel, image: str, line: str, lines: str) -> None:
     band = Band(line, lines, above)
     with f.loop(0, cut.parts) as part:
         if not shape.pointwise:
-            some = Lists(at["row values"], at["row places"], at["row starts"], f.slot(INTEGER, "0"))
-            emit_rows(f, cut, x, rows, part, some)
+            of_rows = NonzeroLists(at["row values"], at["row places"], at["row starts"], f.slot(INTEGER, "0"))
+            emit_rows(f, cut, x, rows, part, of_rows)
         with f.loop(0, cut.groups) as group:
             turn = f.add(f.multiply(part, cut.groups), group)
             starts = k.starts(turn)
-            found = Lists(at["values"], at["places"], starts, filled)
+            of_windows = NonzeroLists(at["values"], at["places"], starts, filled)
             if shape.pointwise:
-                emit_rows(f, cut, x, lines, part, found)
+                emit_rows(f, cut, x, lines, part, of_windows)
             else:
-                emit_windows(f, cut, band, group, some, found)
+                emit_windows(f, cut, band, group, of_rows, of_windows)
             emit_order(f, starts, k.order(turn), at["buckets"], windows)
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """What some inputs of the windows give to one block of the outputs: where its weights, lists and outputs lie.
+    """What one part of channels and taps gives to a block of the outputs: where weights, lists and outputs lie.
 
     is_first  whether sums begin with the biases, not with what the outputs hold
-    least   vector of what outputs are at least after this pass; None without a ReLU
-    masks   of the vectors of outputs; none if all of them are whole in every block
-    next    slot with a pointer to the weights to be asked for next: those of the pass that follows, up to `end`
+    least     vector of what outputs are at least after this pass; None without a ReLU
+    masks     of the vectors of outputs; none if all of them are whole in every block
+    next      slot with a pointer to the weights to be asked for next: those of the pass that follows, up to `end`
     """
 
     weights: str
@@ -172,66 +181,66 @@ class _Pass:
     end: str
 
 
-def _emit_pass(k: _Kernel, block: str, turn: str, windows: str, y: str) -> None:
+def _emit_pass(k: _Body, block: str, turn: str, windows: str, y: str) -> None:
     """Add what one part of the channels gives in one group of taps to one block, for all windows of the band."""
     f, cut, at, shape = k.f, k.cut, k.at, k.cut.shape
-    size = cut.weights * BYTES[cut.kind]
+    size = cut.weights * BYTES[cut.storage]
     number, first = f.add(f.multiply(block, cut.passes), turn), f.multiply(block, cut.outputs)
     left = f.subtract(shape.outputs, first)
-    ragged = shape.outputs % cut.outputs
-    one = _Pass(
-        f.at("%weights", f.multiply(number, size), "i8"),
-        f.at("%bias", first),
-        f.value(f"icmp eq i64 {turn}, 0"),
-        f.at(y, first),
-        k.starts(turn),
-        k.order(turn),
-        _least(f, cut, turn) if k.relu else None,
-        tuple(f.below(cut.lanes, f.add(left, -cut.lanes * each)) for each in range(cut.vectors))
-        if ragged
-        else (),
-        f.slot(POINTER, f.at("%weights", f.multiply(f.add(number, 1), size), "i8")),
-        f.at("%weights", f.multiply(f.add(number, 2), size), "i8"),
+    is_ragged = shape.outputs % cut.outputs
+    p = _Pass(
+        weights=f.at("%weights", f.multiply(number, size), "i8"),
+        bias=f.at("%bias", first),
+        is_first=f.value(f"icmp eq i64 {turn}, 0"),
+        y=f.at(y, first),
+        starts=k.starts(turn),
+        order=k.order(turn),
+        least=_least(f, cut, turn) if k.relu else None,
+        masks=tuple(
+            f.below(cut.lanes, f.add(left, -cut.lanes * each))
+            for each in range(cut.vectors if is_ragged else 0)
+        ),
+        next=f.slot(POINTER, f.at("%weights", f.multiply(f.add(number, 1), size), "i8")),
+        end=f.at("%weights", f.multiply(f.add(number, 2), size), "i8"),
     )
     whole = f.subtract(windows, f.value(f"urem i64 {windows}, {cut.together}"))
-    lists = Lists(at["values"], at["places"], one.starts, "")
+    lists = NonzeroLists(at["values"], at["places"], p.starts, "")
     with f.loop(0, whole, cut.together) as each:
-        _emit_windows(f, cut, one, lists, [f.add(each, offset) for offset in range(cut.together)])
+        _emit_windows(f, cut, p, lists, [f.add(each, offset) for offset in range(cut.together)])
     if cut.together > 1:
         with f.loop(whole, windows) as each:
-            _emit_windows(f, cut, one, lists, [each])
+            _emit_windows(f, cut, p, lists, [each])
 
 
-def _least(f: Function, cut: Cut, turn: str) -> str:
+def _least(f: Function, cut: GatherBlocking, turn: str) -> str:
     """What a ReLU leaves at least: zeros, after the last pass."""
     if cut.passes == 1:
         return "zeroinitializer"
     is_last = f.value(f"icmp eq i64 {turn}, {cut.passes - 1}")
-    return f.splat(cut.lanes, f.value(f"select i1 {is_last}, float 0.0, float 0xFFF0000000000000"))
+    return f.splat(cut.v, f.value(f"select i1 {is_last}, float 0.0, float 0xFFF0000000000000"))
 
 
-def _emit_windows(f: Function, cut: Cut, one: _Pass, lists: Lists, ranks: list[str]) -> None:
-    """Sum some windows together: as far as the shortest reaches all in one loop, then what is left of each."""
-    shape = cut.shape
-    windows = [load_number(f, one.order, rank) for rank in ranks]
-    begins = [load_number(f, one.starts, window) for window in windows]
+def _emit_windows(f: Function, cut: GatherBlocking, p: _Pass, lists: NonzeroLists, ranks: list[str]) -> None:
+    """Sum windows together: as far as the shortest reaches all in one loop, then what is left of each."""
+    numbers = [load_number(f, p.order, rank) for rank in ranks]
+    begins = [load_number(f, p.starts, number) for number in numbers]
     counts = [
-        f.subtract(load_number(f, one.starts, f.add(window, 1)), begin)
-        for window, begin in zip(windows, begins, strict=True)
+        f.subtract(load_number(f, p.starts, f.add(number, 1)), begin)
+        for number, begin in zip(numbers, begins, strict=True)
     ]
-    outputs = [f.at(one.y, f.multiply(window, shape.outputs)) for window in windows]
-    sums = [_begun(f, cut, one, output) for output in outputs]
-    some = [
+    outputs = [f.at(p.y, f.multiply(number, cut.shape.outputs)) for number in numbers]
+    sums = [_begun(f, cut, p, output) for output in outputs]
+    windows = [
         _Window(f.at(lists.values, begin), f.at(lists.places, begin, "i32"), slots)
         for begin, slots in zip(begins, sums, strict=True)
     ]
     common = reduce(f.smaller, counts)
-    _emit_steps(f, cut, one, some, "0", common)
+    _emit_steps(f, cut, p, windows, "0", common)
     if len(ranks) > 1:
-        for window, count in zip(some, counts, strict=True):
-            _emit_steps(f, cut, one, [window], common, count)
+        for window, count in zip(windows, counts, strict=True):
+            _emit_steps(f, cut, p, [window], common, count)
     for output, slots in zip(outputs, sums, strict=True):
-        _emit_end(f, cut, one, output, slots)
+        _emit_end(f, cut, p, output, slots)
 
 
 @dataclass(frozen=True)
@@ -243,63 +252,65 @@ class _Window:
     sums: list[str]
 
 
-def _emit_steps(f: Function, cut: Cut, one: _Pass, windows: list[_Window], begin: str, end: str) -> None:
-    """Sum the values of windows from `begin` to `end`; of fp16 some at a time, which then go over into float32."""
-    if cut.kind != "fp16":
-        _emit_loop(f, cut, one, windows, begin, end)
+def _emit_steps(
+    f: Function, cut: GatherBlocking, p: _Pass, windows: list[_Window], begin: str, end: str
+) -> None:
+    """Sum the values of windows from `begin` to `end`; fp16 goes over into float32 after every few of them."""
+    if cut.storage != "fp16":
+        _emit_loop(f, cut, p, windows, begin, end)
         return
-    wide = vector(2 * cut.lanes, "half")
+    wide = summed("fp16", cut.v)
     with f.loop(begin, end, FLUSH) as first:
         halves = [
             replace(each, sums=[f.slot(wide, "zeroinitializer") for _ in range(cut.vectors // 2)])
             for each in windows
         ]
-        _emit_loop(f, cut, one, halves, first, f.smaller(f.add(first, FLUSH), end))
-        for window, some in zip(windows, halves, strict=True):
-            emit_flush(f, cut.lanes, some.sums, window.sums)
+        _emit_loop(f, cut, p, halves, first, f.smaller(f.add(first, FLUSH), end))
+        for window, half in zip(windows, halves, strict=True):
+            emit_flush(f, cut.v, half.sums, window.sums)
 
 
-def _emit_loop(f: Function, cut: Cut, one: _Pass, windows: list[_Window], begin: str, end: str) -> None:
+def _emit_loop(
+    f: Function, cut: GatherBlocking, p: _Pass, windows: list[_Window], begin: str, end: str
+) -> None:
     with f.loop(begin, end) as step:
         if len(windows) > 1:
-            _ask(f, cut, one)
+            _prefetch(f, cut, p)
         for window in windows:
-            row = f.at(one.weights, load_number(f, window.places, step), "i8")
-            emit_products(f, cut.kind, cut.lanes, f.at(window.values, step), row, window.sums)
+            row = f.at(p.weights, load_number(f, window.places, step), "i8")
+            emit_products(f, cut.storage, cut.v, f.at(window.values, step), row, window.sums)
 
 
-def _ask(f: Function, cut: Cut, one: _Pass) -> None:
-    """Ask for some of the weights of the next pass."""
+def _prefetch(f: Function, cut: GatherBlocking, p: _Pass) -> None:
+    """Ask for a few lines of the weights of the next pass."""
     if cut.ahead:
-        first, floats = f.load(POINTER, one.next), LINE // 4
+        first, floats = f.load(POINTER, p.next), LINE // 4
         for line in range(cut.ahead):
             f.prefetch(f.at(first, floats * line), level=2)
         following = f.at(first, floats * cut.ahead)
-        is_inside = f.value(f"icmp ult ptr {following}, {one.end}")
-        f.store(POINTER, f.value(f"select i1 {is_inside}, ptr {following}, ptr {one.end}"), one.next)
+        is_inside = f.value(f"icmp ult ptr {following}, {p.end}")
+        f.store(POINTER, f.value(f"select i1 {is_inside}, ptr {following}, ptr {p.end}"), p.next)
 
 
-def _begun(f: Function, cut: Cut, one: _Pass, output: str) -> list[str]:
+def _begun(f: Function, cut: GatherBlocking, p: _Pass, output: str) -> list[str]:
     """The sums of a window, as they are before this pass."""
-    source = (
-        f.value(f"select i1 {one.is_first}, ptr {one.bias}, ptr {output}") if cut.passes > 1 else one.bias
-    )
-    kind, places = vector(cut.lanes), [f.at(source, cut.lanes * each) for each in range(cut.vectors)]
-    if not one.masks:
-        return [f.slot(kind, f.load(kind, place)) for place in places]
-    pairs = zip(one.masks, places, strict=True)
-    return [f.slot(kind, f.load_masked(cut.lanes, mask, place)) for mask, place in pairs]
+    source = f.value(f"select i1 {p.is_first}, ptr {p.bias}, ptr {output}") if cut.passes > 1 else p.bias
+    v, places = cut.v, [f.at(source, cut.lanes * each) for each in range(cut.vectors)]
+    if not p.masks:
+        return [f.slot(v, f.load(v, place)) for place in places]
+    pairs = zip(p.masks, places, strict=True)
+    return [f.slot(v, f.load_masked(v, mask, place)) for mask, place in pairs]
 
 
-def _emit_end(f: Function, cut: Cut, one: _Pass, output: str, sums: list[str]) -> None:
+def _emit_end(f: Function, cut: GatherBlocking, p: _Pass, output: str, sums: list[str]) -> None:
     """Write the sums of a window to its output pixel."""
-    kind = vector(cut.lanes)
+    v = cut.v
     for each, total in enumerate(sums):
-        value, place = f.load(kind, total), f.at(output, cut.lanes * each)
-        if one.least is not None:
-            below = f.value(f"fcmp olt {kind} {value}, {one.least}")  # NaN stays, as in PyTorch
-            value = f.value(f"select {vector(cut.lanes, 'i1')} {below}, {kind} {one.least}, {kind} {value}")
-        if one.masks:
-            f.store_masked(cut.lanes, one.masks[each], value, place)
+        value, place = f.load(v, total), f.at(output, cut.lanes * each)
+        if p.least is not None:
+            below = f.value(f"fcmp olt {v} {value}, {p.least}")  # NaN stays, as in PyTorch
+            value = f.value(f"select {v.mask} {below}, {v} {p.least}, {v} {value}")
+        if p.masks:
+            f.store_masked(v, p.masks[each], value, place)
         else:
-            f.store(kind, value, place)
+            f.store(v, value, place)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroskip.emit import INTEGER, Function, vector
-from zeroskip.run.convolution.zero_inputs.shape import Cut
-from zeroskip.run.convolution.zero_inputs.stored_weights import listed
+from zeroskip.emit import INTEGER, Function
+from zeroskip.run.convolution.zero_inputs.gather_blocking import GatherBlocking
+from zeroskip.run.convolution.zero_inputs.number_formats import listed
 
 BUCKETS = 64  # of lengths, when windows are sorted by them
 
 
 @dataclass(frozen=True)
-class Lists:
-    """Where lists lie: pointers to values (32 bits, see numbers.py), int32, int32, and to a slot with their number."""
+class NonzeroLists:
+    """Where lists lie: pointers to values (as in number_formats.py), int32, int32, and to a slot with their count."""
 
     values: str
     places: str
@@ -34,19 +34,17 @@ class Band:
     above: str
 
 
-def emit_rows(f: Function, cut: Cut, x: str, count: str, part: str, lists: Lists) -> None:
+def emit_rows(f: Function, cut: GatherBlocking, x: str, count: str, part: str, lists: NonzeroLists) -> None:
     """List `count` rows of the images from pointer `x` on, one part of the channels; `starts` (count, width + 1).
 
     Of pointwise layers only the pixels that are read are listed, with `starts` (count x out width + 1,).
-
-    >>> emit_rows(f, cut, "%x", "%rows", "0", lists)
     """
     shape = cut.shape
     down, right = shape.stride if shape.pointwise else (1, 1)
     width = shape.out_width if shape.pointwise else shape.width
     first = ", ".join(f"i32 {cut.row * lane}" for lane in range(cut.lanes))
     with f.loop(0, count) as row:
-        places = f.slot(vector(cut.lanes, "i32"), f"<{first}>")
+        places = f.slot(cut.v.of("i32"), f"<{first}>")
         line = f.at(
             x, f.add(f.multiply(row, down * shape.width * shape.channels), f.multiply(part, cut.channels))
         )
@@ -54,39 +52,40 @@ def emit_rows(f: Function, cut: Cut, x: str, count: str, part: str, lists: Lists
         with f.loop(0, width) as column:
             store_number(f, f.load(INTEGER, lists.filled), starts, column)
             if shape.pointwise:
-                f.store(vector(cut.lanes, "i32"), f"<{first}>", places)
+                f.store(cut.v.of("i32"), f"<{first}>", places)
             _emit_pixel(f, cut, f.at(line, f.multiply(column, right * shape.channels)), part, lists, places)
         store_number(f, f.load(INTEGER, lists.filled), starts, width)
 
 
-def _emit_pixel(f: Function, cut: Cut, pixel: str, part: str, lists: Lists, places: str) -> None:
+def _emit_pixel(
+    f: Function, cut: GatherBlocking, pixel: str, part: str, lists: NonzeroLists, places: str
+) -> None:
     """Append the non-zeros of one part of a pixel, whose places the slot counts on."""
     shape = cut.shape
-    lanes, kind, numbers = cut.lanes, vector(cut.lanes), vector(cut.lanes, "i32")
+    lanes, v, numbers = cut.lanes, cut.v, cut.v.of("i32")
     for channel in range(0, cut.channels, lanes):
         count = min(lanes, cut.channels - channel)
         source = f.at(pixel, channel)
         if count < lanes or cut.parts * cut.channels > shape.channels:
             left = f.subtract(shape.channels - channel, f.multiply(part, cut.channels))
-            values = f.load_masked(lanes, f.below(lanes, f.smaller(left, count)), source)
+            values = f.load_masked(v, f.below(lanes, f.smaller(left, count)), source)
         else:
-            values = f.load(kind, source)
-        mask = f.value(f"fcmp une {kind} {values}, zeroinitializer")  # true of NaN
+            values = f.load(v, source)
+        mask = f.value(f"fcmp une {v} {values}, zeroinitializer")  # true of NaN
         filled, place = f.load(INTEGER, lists.filled), f.load(numbers, places)
-        found = listed(f, cut.kind, lanes, f.compressed(lanes, mask, values))
-        f.store(kind, found, f.at(lists.values, filled))
-        f.store(numbers, f.compressed(lanes, mask, place, element="i32"), f.at(lists.places, filled, "i32"))
+        f.store(v, listed(f, cut.storage, v, f.compressed(v, mask, values)), f.at(lists.values, filled))
+        f.store(numbers, f.compressed(numbers, mask, place), f.at(lists.places, filled, "i32"))
         f.store(INTEGER, f.add(filled, f.count(lanes, mask)), lists.filled)
-        step = f.splat(lanes, str(cut.row * count), "i32")
+        step = f.splat(numbers, str(cut.row * count))
         f.store(numbers, f.value(f"add {numbers} {place}, {step}"), places)
 
 
-def emit_windows(f: Function, cut: Cut, band: Band, group: str, rows: Lists, windows: Lists) -> None:
+def emit_windows(
+    f: Function, cut: GatherBlocking, band: Band, group: str, rows: NonzeroLists, windows: NonzeroLists
+) -> None:
     """List what one group of taps reads in the windows of a band, from lists of the band's rows.
 
     Places then count from the first weight of the group, and `starts` is (windows + 1,).
-
-    >>> emit_windows(f, cut, Band("0", "%lines", "0"), "0", rows, windows)
     """
     shape = cut.shape
     with f.loop(0, band.lines) as each:
@@ -101,29 +100,39 @@ def emit_windows(f: Function, cut: Cut, band: Band, group: str, rows: Lists, win
                 down = f.multiply(f.add(tap, group), shape.dilation[0])
                 inside = f.value(f"icmp ult i64 {f.add(top, down)}, {shape.height}")
                 with f.when(inside):
-                    _emit_segment(f, cut, f.add(first, down), tap, x, rows, windows)
+                    _emit_tap_row(f, cut, _TapRow(f.add(first, down), tap, x), rows, windows)
     store_number(f, f.load(INTEGER, windows.filled), windows.starts, f.multiply(band.lines, shape.out_width))
 
 
-def _emit_segment(f: Function, cut: Cut, row: str, tap: str, x: str, rows: Lists, windows: Lists) -> None:
-    """Append what one row of taps of the window at column `x` finds in a row of the image: one run of its list."""
-    shape = cut.shape
-    lanes, width = cut.lanes, shape.width
-    left = f.subtract(f.multiply(x, shape.stride[1]), shape.before[1])
-    starts = f.at(rows.starts, f.multiply(row, width + 1), "i32")
+@dataclass(frozen=True)
+class _TapRow:
+    """One row of taps of a window: the row of the image that it meets, its number, and the window's column."""
+
+    row: str
+    number: str
+    column: str
+
+
+def _emit_tap_row(
+    f: Function, cut: GatherBlocking, taps: _TapRow, rows: NonzeroLists, windows: NonzeroLists
+) -> None:
+    """Append what one row of taps finds in a row of the image: one run of its list."""
+    shape, v, numbers = cut.shape, cut.v, cut.v.of("i32")
+    left = f.subtract(f.multiply(taps.column, shape.stride[1]), shape.before[1])
+    starts = f.at(rows.starts, f.multiply(taps.row, shape.width + 1), "i32")
     begin, end = (
-        load_number(f, starts, f.bounded(each, 0, width)) for each in (left, f.add(left, shape.taps[1]))
+        load_number(f, starts, f.bounded(each, 0, shape.width)) for each in (left, f.add(left, shape.taps[1]))
     )
     # Places in a row count its pixels; those in a window count its taps.
-    taps = f.subtract(f.multiply(tap, shape.taps[1]), left)
-    moved = f.value(f"trunc i64 {f.multiply(taps, cut.row * cut.channels)} to i32")
-    shift, filled = f.splat(lanes, moved, "i32"), f.load(INTEGER, windows.filled)
+    distance = f.subtract(f.multiply(taps.number, shape.taps[1]), left)
+    moved = f.value(f"trunc i64 {f.multiply(distance, cut.row * cut.channels)} to i32")
+    shift, filled = f.splat(numbers, moved), f.load(INTEGER, windows.filled)
     values, places = f.at(windows.values, filled), f.at(windows.places, filled, "i32")
     count = f.subtract(end, begin)
     # Whole vectors: what is written too much is overwritten by the run that follows.
-    with f.loop(0, count, lanes) as offset:
-        source, numbers = f.add(begin, offset), vector(lanes, "i32")
-        f.store(vector(lanes), f.load(vector(lanes), f.at(rows.values, source)), f.at(values, offset))
+    with f.loop(0, count, v.lanes) as offset:
+        source = f.add(begin, offset)
+        f.store(v, f.load(v, f.at(rows.values, source)), f.at(values, offset))
         place = f.load(numbers, f.at(rows.places, source, "i32"))
         f.store(numbers, f.value(f"add {numbers} {place}, {shift}"), f.at(places, offset, "i32"))
     f.store(INTEGER, f.add(filled, count), windows.filled)
@@ -132,9 +141,7 @@ def _emit_segment(f: Function, cut: Cut, row: str, tap: str, x: str, rows: Lists
 def emit_order(f: Function, starts: str, order: str, buckets: str, count: str) -> None:
     """Write the numbers of `count` windows to `order` (int32), those of similar length next to each other.
 
-    Lengths are told apart to a 32nd of their mean.
-
-    >>> emit_order(f, "%starts", "%order", "%buckets", "%count")
+    Lengths are distinguished to a 32nd of their mean.
     """
     total = f.subtract(load_number(f, starts, count), load_number(f, starts, "0"))
     mean = f.value(f"udiv i64 {total}, {count}")
@@ -148,32 +155,30 @@ def emit_order(f: Function, starts: str, order: str, buckets: str, count: str) -
     with f.loop(0, BUCKETS) as each:
         store_number(f, "0", buckets, each)
     with f.loop(0, count) as window:
-        one = bucket(window)
-        store_number(f, f.add(load_number(f, buckets, one), 1), buckets, one)
+        number = bucket(window)
+        store_number(f, f.add(load_number(f, buckets, number), 1), buckets, number)
     before = f.slot(INTEGER, "0")
     with f.loop(0, BUCKETS) as each:
         begin = f.load(INTEGER, before)
         f.store(INTEGER, f.add(begin, load_number(f, buckets, each)), before)
         store_number(f, begin, buckets, each)
     with f.loop(0, count) as window:
-        one = bucket(window)
-        place = load_number(f, buckets, one)
+        number = bucket(window)
+        place = load_number(f, buckets, number)
         store_number(f, window, order, place)
-        store_number(f, f.add(place, 1), buckets, one)
+        store_number(f, f.add(place, 1), buckets, number)
 
 
 def load_number(f: Function, pointer: str, index: str) -> str:
     """The 32-bit number at `index`, as 64 bits.
 
+    >>> f = Function("f", {})
     >>> load_number(f, "%starts", "3")
-    '%v12'
+    '%v3'
     """
     return f.value(f"sext i32 {f.load('i32', f.at(pointer, index, 'i32'))} to i64")
 
 
 def store_number(f: Function, value: str, pointer: str, index: str | int) -> None:
-    """Write a 64-bit number as 32 bits to `index`.
-
-    >>> store_number(f, "%count", "%starts", 0)
-    """
+    """Write a 64-bit number as 32 bits to `index`."""
     f.store("i32", f.value(f"trunc i64 {value} to i32"), f.at(pointer, index, "i32"))

@@ -16,14 +16,26 @@ from functools import cache
 import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
-from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.emit.executable_memory import room
+from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.dense import pytorch
-from zeroskip.run.linear.zero_inputs.dense_fallback import FallingBack
-from zeroskip.run.linear.zero_inputs.input_list import PAD, List, clear, finish, listed, place_of, refusal
-from zeroskip.run.machine_code import ARGUMENTS, Compiled, Plan, arrays, plan, starts
+from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.stored_weights import arrays
+from zeroskip.run.linear.zero_inputs.dense_fallback import DenseFallback
+from zeroskip.run.linear.zero_inputs.input_list import (
+    PAD,
+    InputList,
+    LinearEpilogue,
+    emit_epilogue,
+    emit_input_list,
+    emit_zeros,
+    load_index,
+    refusal,
+)
 
 LANES = 16
+FLOATS = Vector(LANES)
 GROUP = 64  # outputs under one mask
 ROWS = 4  # inputs in one sweep: more were no faster
 LINES = 2  # that are asked for in each group: as many as it fills at half of the weights
@@ -36,8 +48,8 @@ BLOCK = 256  # inputs that are stored at a time, to need little memory beside th
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why skipping zeros on both sides gains nothing for this layer and machine.
 
-    >>> accepts(layer, replace(detect(), vector_bytes=32), Precision())
-    'needs the expansion of AVX-512'
+    >>> accepts(layer, machine, Precision())
+    '48 weights are multiplied faster than zeros are found'
     """
     reason = refusal(layer)
     if reason is None and machine.vector_bytes != 64:
@@ -47,51 +59,48 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     return reason
 
 
-def build(
-    layer: Layer, machine: Machine, precision: Precision, relu: bool, *, fall_back: bool = True
-) -> Compiled | FallingBack:
-    """The layer as a function of its float32 input (..., in).
+def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> DenseFallback:
+    """The layer as a function of its float32 input (..., in); PyTorch computes batches that have too few zeros."""
+    whole = pytorch.build(layer, machine, precision, relu)
+    return DenseFallback(without_fallback(layer, machine, relu), whole, MANY, DENSEST)
+
+
+def without_fallback(layer: Layer, machine: Machine, relu: bool) -> CompiledLinear:
+    """The layer with the zeros of its input skipped, however few there are.
 
     A zero input is skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch. A zero weight
     is not read, but multiplied: an infinite input does to it what it does in PyTorch.
-    With `fall_back`, PyTorch computes batches that have too few zeros.
-
-    >>> build(layer, detect(), Precision(), True)(torch.zeros(2, 64)).shape
-    torch.Size([2, 300])
     """
     out, inputs = layer.weight.shape
     scratch = _whole(out) + 2 * (inputs + PAD)
-    skipping = Compiled(_compiled(machine, relu), _streams(layer), inputs, out, machine, scratch)
-    whole = pytorch.build(layer, machine, precision, relu)
-    return FallingBack(skipping, whole, MANY, DENSEST) if fall_back else skipping
+    return compiled_layer(layer, machine, _compiled(machine, relu), _streams(layer), scratch=scratch)
 
 
 def _whole(out: int) -> int:
     return -(-out // GROUP) * GROUP
 
 
-def _streams(layer: Layer) -> Plan:
+def _streams(layer: Layer) -> ArgumentBlock:
     """What each input sends, one stream after the other, and that of an input which sends nothing."""
     (out, inputs), (weight, bias) = layer.weight.shape, arrays(layer)
     groups = _whole(out) // GROUP
     counts = np.count_nonzero(weight, axis=0)
-    begin = starts([*(2 * groups + counts), 2 * groups])  # in words of 4 bytes
+    begin = offsets([*(2 * groups + counts), 2 * groups])  # in words of 4 bytes
     memory = room(4 * int(begin[-1] + LANES)).view(np.uint32)  # a vector is read from the last weights on
     for first in range(0, inputs, BLOCK):
-        some = _streamed(weight[:, first : first + BLOCK].T)
-        memory[begin[first] :][: len(some)] = some
-    return plan(
-        out, _whole(out), inputs, begin, memory.ctypes.data, bias, np.ones_like(bias), alive=(memory,)
-    )
+        words = _streamed(weight[:, first : first + BLOCK].T)
+        memory[begin[first] :][: len(words)] = words
+    parts = out, _whole(out), inputs, begin, memory.ctypes.data, bias, np.ones_like(bias)
+    return argument_block(*parts, alive=(memory,))
 
 
 def _streamed(columns: np.ndarray) -> np.ndarray:
-    """The streams of some inputs (inputs, out) as words of 4 bytes: for each group its mask, then its weights."""
+    """The streams of inputs (inputs, out) as words of 4 bytes: for each group its mask, then its weights."""
     padded = np.zeros((len(columns), _whole(columns.shape[1])), np.float32)
     padded[:, : columns.shape[1]] = columns
     grouped = padded.reshape(-1, GROUP)
     present = grouped != 0
-    place = starts(2 + present.sum(axis=1))
+    place = offsets(2 + present.sum(axis=1))
     words = np.zeros(place[-1], np.uint32)
     masks = np.packbits(present, axis=1, bitorder="little").view(np.uint32)
     words[place[:-1, None] + np.arange(2)] = masks
@@ -103,63 +112,61 @@ def _streamed(columns: np.ndarray) -> np.ndarray:
 
 @cache
 def _compiled(machine: Machine, relu: bool) -> Callable[..., None]:
-    text = emit(machine, relu=relu).text(machine)
-    return compile_function(text, "columns_sparse", machine, len(ARGUMENTS))
+    return compiled(emit(machine, relu=relu), machine)
 
 
 def emit(machine: Machine, *, relu: bool) -> Function:
     """The kernel in LLVM IR: outputs over the lanes.
 
-    >>> emit(detect(), relu=False).name
+    >>> emit(machine, relu=False).name
     'columns_sparse'
     """
-    f = Function("columns_sparse", ARGUMENTS)
-    out, whole, inputs, begin, words, bias, ones = f.fields("%plan", [INTEGER] * 3 + [POINTER] * 4)
+    f, v = kernel("columns_sparse"), FLOATS
+    out, whole, inputs, begin, words, bias, ones = f.fields(ARGUMENTS, [INTEGER] * 3 + [POINTER] * 4)
     with f.loop(0, "%rows") as example:
         x, y = f.at("%x", f.multiply(example, inputs)), f.at("%y", f.multiply(example, out))
-        found = listed(f, LANES, f.at("%scratch", whole), inputs, [x])
-        clear(f, LANES, "%scratch", whole)
-        with f.loop(0, found.count, ROWS) as entry:
-            _sweep(f, whole, entry, found, begin, words)
-        finish(f, LANES, "%scratch", y, out, ones, bias, relu=relu)
+        listed = emit_input_list(f, v, f.at("%scratch", whole), inputs, [x])
+        emit_zeros(f, v, "%scratch", whole)
+        with f.loop(0, listed.count, ROWS) as entry:
+            _sweep(f, whole, entry, listed, begin, words)
+        emit_epilogue(f, v, LinearEpilogue(out, ones, bias, relu), "%scratch", y)
     return f
 
 
-def _sweep(f: Function, whole: str, entry: str, found: List, begin: str, words: str) -> None:
+def _sweep(f: Function, whole: str, entry: str, listed: InputList, begin: str, words: str) -> None:
     """Add what the inputs from `entry` on send, times their values, to all sums."""
-    entries = [f.add(entry, each) for each in range(2 * ROWS)]
-    places = [f.load(INTEGER, f.at(begin, place_of(f, found, each), INTEGER)) for each in entries]
-    factors = [f.splat(LANES, f.load("float", f.at(found.values[0], each))) for each in entries[:ROWS]]
+    v, entries = FLOATS, [f.add(entry, each) for each in range(2 * ROWS)]
+    places = [f.load(INTEGER, f.at(begin, load_index(f, listed, each), INTEGER)) for each in entries]
+    factors = [f.splat(v, f.load("float", f.at(listed.values[0], each))) for each in entries[:ROWS]]
     # Streams of about the same length: the next ones are asked for as far on as those in use have come.
     ahead = [f.value(f"sub i64 {places[each + ROWS]}, {places[each]}") for each in range(ROWS)]
     streams = [f.slot(POINTER, f.at(words, place)) for place in places[:ROWS]]
     with f.loop(0, whole, GROUP) as place:
         spots = [f.at("%scratch", f.add(place, offset)) for offset in range(0, GROUP, LANES)]
-        totals = [f.load(vector(LANES), spot) for spot in spots]
+        totals = [f.load(v, spot) for spot in spots]
         for stream, factor, way in zip(streams, factors, ahead, strict=True):
             group = f.load(POINTER, stream)
             for line in range(LINES):
                 f.prefetch(f.at(f.at(group, way), 64 * line, "i8"), level=2)
             weights, after = _group(f, group)
             totals = [
-                f.multiply_add(LANES, each, factor, total)
-                for each, total in zip(weights, totals, strict=True)
+                f.multiply_add(v, each, factor, total) for each, total in zip(weights, totals, strict=True)
             ]
             f.store(POINTER, after, stream)
         for spot, total in zip(spots, totals, strict=True):
-            f.store(vector(LANES), total, spot)
+            f.store(v, total, spot)
 
 
 def _group(f: Function, group: str) -> tuple[Sequence[str], str]:
     """The vectors of weights under one mask, with their zeros, and a pointer to what follows them."""
-    kind, flags = vector(LANES), vector(LANES, "i1")
+    v = FLOATS
     mask = f.value(f"load i64, ptr {group}, align 4")
     first = f.at(group, 2)
     after, weights = first, []
     for part in range(GROUP // LANES):
-        bits = f.value(f"bitcast i16 {f.load('i16', f.at(group, part, 'i16'))} to {flags}")
-        name = f"llvm.masked.expandload.v{LANES}f32"
-        weights.append(f.call(kind, name, f"ptr {after}", f"{flags} {bits}", f"{kind} zeroinitializer"))
+        bits = f.value(f"bitcast i16 {f.load('i16', f.at(group, part, 'i16'))} to {v.mask}")
+        name = f"llvm.masked.expandload.{v.suffix}"
+        weights.append(f.call(v, name, f"ptr {after}", f"{v.mask} {bits}", f"{v} zeroinitializer"))
         before = f.value(f"and i64 {mask}, {(1 << LANES * (part + 1)) - 1}")
         after = f.at(first, f.call(INTEGER, "llvm.ctpop.i64", f"i64 {before}"))
     return weights, after

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from zeroskip.run.machine_code import Compiled
+from zeroskip.run.linear.compiled_linear import CompiledLinear
 
 
 @dataclass(frozen=True)
-class FallingBack:
+class DenseFallback:
     """A layer that skips zero inputs, but for batches of `rows` and more with a larger `share` of non-zeros.
 
     For fewer examples reading the weights is what takes time, which PyTorch does no faster.
     """
 
-    skipping: Compiled
+    skipping: CompiledLinear
     dense: Callable[[Tensor], Tensor]
     rows: int
     share: float

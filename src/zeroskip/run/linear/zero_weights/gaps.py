@@ -12,73 +12,71 @@ registers for 8 of them. A non-zero costs 5, 3, 2 or 1.6 bytes, which is what co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import numpy as np
 
 from zeroskip.concepts import Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
+from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.refusals import without_zeros
 from zeroskip.run.linear.stored_weights import (
-    AHEAD,
-    BITS,
-    KINDS,
     Nonzeros,
-    ask,
+    arrays,
     by_steps,
+    cannot_be_stored,
     kernels,
-    met,
     nonzeros,
-    pair,
 )
-from zeroskip.run.linear.zero_weights.sell import scatter
-from zeroskip.run.machine_code import ARGUMENTS, Compiled, Plan, arrays, by_length, plan, starts
+from zeroskip.run.linear.weight_loads import AHEAD, StoredVectors, prefetch, prefetch_two
+from zeroskip.run.linear.zero_weights.row_slices import by_length, emit_scatter, emit_two_steps
 
 ON = 255  # the longest way that a byte holds, kept for steps without a weight
 
 
-def accepts(kind: str, layer: Layer, machine: Machine) -> str | None:
-    """None: any machine and any pattern will do.
+def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why not: any machine and any pattern will do.
 
-    >>> accepts("int8", layer, detect())
+    >>> accepts("int8", layer, machine, Precision(weights="bf16"))
+    'bf16 weights were asked for'
     """
-    return None
+    return without_zeros(layer) or cannot_be_stored(storage, layer, precision)
 
 
-def build(kind: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Compiled:
-    """The layer as a function of its float32 input (..., in); weights are stored as `kind` says.
+def build(storage: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
+    """The layer as a function of its float32 input (..., in).
 
     A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
 
-    >>> build("int8", layer, detect(), Precision(weights="int8"), True)(torch.zeros(2, 64)).shape
-    torch.Size([2, 300])
+    >>> build("int8", layer, any_machine, Precision(weights="int8"), True)(x).shape
+    torch.Size([3, 8])
     """
-    out, inputs = layer.weight.shape
-    return Compiled(
-        _compiled(machine, kind, relu), _slices(kind, layer, _lanes(machine)), inputs, out, machine
-    )
+    arguments = _slices(storage, layer, _lanes(machine))
+    return compiled_layer(layer, machine, _compiled(machine, storage, relu), arguments)
 
 
 def _lanes(machine: Machine) -> int:
     return min(8, machine.vector_bytes // 4)
 
 
-def _slices(kind: str, layer: Layer, lanes: int) -> Plan:
+def _slices(storage: str, layer: Layer, lanes: int) -> ArgumentBlock:
     """The weight cut into slices, in the order in which `emit` reads it."""
     (out, inputs), (_, bias) = layer.weight.shape, arrays(layer)
-    stored = nonzeros(kind, layer)
+    stored = nonzeros(storage, layer)
     ways = _ways(stored)
     # Where each non-zero comes among the steps of its row, and how many steps the rows have.
     steps = np.cumsum(ways // ON + 1)
     lengths = np.bincount(stored.rows, weights=ways // ON + 1, minlength=out).astype(np.int64)
-    entry = steps - 1 - starts(lengths)[stored.rows]
+    entry = steps - 1 - offsets(lengths)[stored.rows]
     rows, lane = by_length(lengths, lanes)
     longest = lengths[rows].reshape(-1, lanes).max(axis=1)
-    begin = starts(longest + longest % 2)  # an even number of steps, since codes are stored in pairs
+    begin = offsets(longest + longest % 2)  # an even number of steps, since codes are stored in pairs
     place = (begin[lane[stored.rows] // lanes] + entry) * lanes + lane[stored.rows] % lanes
-    return plan(
+    return argument_block(
         *(out, inputs, len(longest), begin, _bytes(ways, place, begin[-1], lanes)),
-        *by_steps(kind, stored, place, begin[-1], lanes),
+        *by_steps(storage, stored, place, begin[-1], lanes),
         *(rows, stored.scale[rows], bias[rows], stored.table),
     )
 
@@ -96,70 +94,67 @@ def _bytes(ways: np.ndarray, place: np.ndarray, steps: int, lanes: int) -> np.nd
     found[place] = ways % ON
     far = ways >= ON
     count = ways[far] // ON
-    back = 1 + np.arange(count.sum()) - np.repeat(starts(count)[:-1], count)
+    back = 1 + np.arange(count.sum()) - np.repeat(offsets(count)[:-1], count)
     found[np.repeat(place[far], count) - back * lanes] = ON
     return found
 
 
 @cache
-def _compiled(machine: Machine, kind: str, relu: bool) -> Callable[..., None]:
-    return compile_function(emit(machine, kind, relu=relu).text(machine), "gaps", machine, len(ARGUMENTS))
+def _compiled(machine: Machine, storage: str, relu: bool) -> Callable[..., None]:
+    return compiled(emit(machine, storage, relu=relu), machine)
 
 
-def emit(machine: Machine, kind: str, *, relu: bool) -> Function:
+def emit(machine: Machine, storage: str, *, relu: bool) -> Function:
     """The kernel in LLVM IR: rows of the weight over the lanes.
 
-    >>> emit(detect(), "int8", relu=False).name
+    >>> emit(machine, "int8", relu=False).name
     'gaps'
     """
-    lanes = _lanes(machine)
-    f = Function("gaps", ARGUMENTS)
-    out, inputs, slices, begin, *weights, rows, scale, bias, table = f.fields(
-        "%plan", [INTEGER] * 3 + [POINTER] * 8
+    v = Vector(_lanes(machine))
+    f = kernel("gaps")
+    out, inputs, slices, begin, ways, numbers, present, rows, scale, bias, table = f.fields(
+        ARGUMENTS, [INTEGER] * 3 + [POINTER] * 8
     )
+    stored = StoredVectors(f, machine, v, storage, numbers, table, present=present)
     with f.loop(0, slices) as number:
         first, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (number, f.add(number, 1)))
-        lane = f.multiply(number, lanes)
+        lane = f.multiply(number, v.lanes)
         # Examples inside, so that a slice of the weights is read from memory once for all of them.
         with f.loop(0, "%rows") as example:
             x, y = f.at("%x", f.multiply(example, inputs)), f.at("%y", f.multiply(example, out))
-            places = [f.slot(POINTER, x) for _ in range(lanes)]
-            total = f.slot(vector(lanes), "zeroinitializer")
+            places = [f.slot(POINTER, x) for _ in range(v.lanes)]
+            total = f.slot(v, "zeroinitializer")
             with f.loop(first, stop, 2) as step:
-                _two_steps(f, machine, kind, step, places, total, [*weights, table])
-            factor, shift = (f.load(vector(lanes), f.at(each, lane)) for each in (scale, bias))
-            result = f.multiply_add(lanes, f.load(vector(lanes), total), factor, shift)
-            scatter(f, lanes, f.relu(lanes, result) if relu else result, y, f.at(rows, lane, INTEGER))
+                _emit_steps(stored, step, ways, places, total)
+            factor, shift = (f.load(v, f.at(each, lane)) for each in (scale, bias))
+            result = f.multiply_add(v, f.load(v, total), factor, shift)
+            emit_scatter(f, v, f.relu(v, result) if relu else result, y, f.at(rows, lane, INTEGER))
     return f
 
 
-def _two_steps(
-    f: Function, machine: Machine, kind: str, step: str, places: list[str], total: str, weights: list[str]
-) -> None:
+def _emit_steps(stored: StoredVectors, step: str, ways: str, places: list[str], total: str) -> None:
     """Add two non-zeros of each row, times their inputs, to the slot `total`."""
-    lanes, (ways, numbers, present, table) = len(places), weights
-    place = f.multiply(step, lanes)
-    for offset, values in enumerate(pair(f, machine, kind, lanes, numbers, place, table)):
-        inputs = _fetch(f, places, f.at(ways, f.add(place, offset * lanes), "i8"))
-        fetched = met(f, kind, lanes, inputs, values, present, f.add(step, offset))
-        f.store(vector(lanes), f.multiply_add(lanes, values, fetched, f.load(vector(lanes), total)), total)
+    f, lanes = stored.f, stored.v.lanes
+
+    def inputs(offset: int, place: str) -> Iterable[str]:
+        yield _fetch(f, places, f.at(ways, f.add(place, offset * lanes), "i8"))
+
+    place = emit_two_steps(stored, step, inputs, [[total, total]])
     # The lanes come to about the same columns at the same time, so one of them leads for all.
     f.prefetch(f.at(f.load(POINTER, places[0]), AHEAD, "i8"))
-    ask(f, ways, place, 8, 2 * lanes)
-    ask(f, numbers, place, BITS[kind], 2 * lanes)
+    prefetch(f, ways, place, 8, 2 * lanes)
+    prefetch_two(stored, place)
 
 
 def _fetch(f: Function, places: list[str], ways: str) -> str:
     """Vector of the inputs that the lanes come to, after each has gone its way."""
-    lanes, fetched = len(places), "poison"
+    v, fetched = Vector(len(places)), "poison"
     for lane, slot in enumerate(places):
         way = f.value(f"zext i8 {f.load('i8', f.at(ways, lane, 'i8'))} to i64")
         place = f.at(f.load(POINTER, slot), way)
         f.store(POINTER, place, slot)
-        fetched = f.value(
-            f"insertelement {vector(lanes)} {fetched}, float {f.load('float', place)}, i32 {lane}"
-        )
+        fetched = f.value(f"insertelement {v} {fetched}, float {f.load('float', place)}, i32 {lane}")
     return fetched
 
 
-KERNELS = kernels("gaps", KINDS, accepts, build)
+KERNELS = kernels("gaps", accepts, build)

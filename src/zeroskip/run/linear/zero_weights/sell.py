@@ -17,34 +17,37 @@ from functools import cache
 import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.dense.pytorch import reference
-from zeroskip.run.machine_code import ARGUMENTS, Compiled, Plan, accepts_narrow, arrays, plan, starts
+from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.refusals import accepts_16_bit_columns
+from zeroskip.run.linear.stored_weights import arrays
+from zeroskip.run.linear.zero_weights.row_slices import emit_scatter
 
 
-def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Compiled:
+def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
     """The layer as a function of its float32 input (..., in).
 
     A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
 
-    >>> build(layer, detect(), Precision(), True)(torch.zeros(2, 64)).shape
-    torch.Size([2, 300])
+    >>> build(layer, any_machine, Precision(), True)(x).shape
+    torch.Size([3, 8])
     """
-    out, inputs = layer.weight.shape
-    return Compiled(_compiled(machine, relu), _slices(layer, machine.vector_bytes // 4), inputs, out, machine)
+    return compiled_layer(layer, machine, _compiled(machine, relu), _slices(layer, machine.vector_bytes // 4))
 
 
-def _slices(layer: Layer, lanes: int) -> Plan:
+def _slices(layer: Layer, lanes: int) -> ArgumentBlock:
     """The weight cut into slices, in the order in which `emit` reads it."""
     weight, bias = arrays(layer)
     order = np.argsort(-np.count_nonzero(weight, axis=1), kind="stable")
     # The last slice is filled up with its own last row: computing a row twice harms nobody.
     rows = np.append(order, np.repeat(order[-1:], -len(order) % lanes)).astype(np.int64)
-    steps = [_steps(weight[some]) for some in rows.reshape(-1, lanes)]
+    steps = [_steps(weight[rows_of_slice]) for rows_of_slice in rows.reshape(-1, lanes)]
     columns = np.concatenate([each for each, _ in steps])  # (steps, lanes)
     values = np.concatenate([each for _, each in steps])  # (steps, lanes)
-    begin = starts([len(each) for each, _ in steps])
-    return plan(weight.shape[0], weight.shape[1], len(steps), begin, columns, values, rows, bias[rows])
+    begin = offsets([len(each) for each, _ in steps])
+    return argument_block(*weight.shape, len(steps), begin, columns, values, rows, bias[rows])
 
 
 def _steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,54 +64,45 @@ def _steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def _compiled(machine: Machine, relu: bool) -> Callable[..., None]:
-    return compile_function(emit(machine, relu=relu).text(machine), "sell", machine, len(ARGUMENTS))
+    return compiled(emit(machine, relu=relu), machine)
 
 
 def emit(machine: Machine, *, relu: bool) -> Function:
     """The kernel in LLVM IR: rows of the weight over the lanes.
 
-    >>> emit(detect(), relu=False).name
+    >>> emit(machine, relu=False).name
     'sell'
     """
-    lanes = machine.vector_bytes // 4
-    kind = vector(lanes)
-    f = Function("sell", ARGUMENTS)
-    out, inputs, slices, begin, columns, values, rows, bias = f.fields("%plan", [INTEGER] * 3 + [POINTER] * 5)
+    v = Vector(machine.vector_bytes // 4)
+    f = kernel("sell")
+    out, inputs, slices, begin, columns, values, rows, bias = f.fields(
+        ARGUMENTS, [INTEGER] * 3 + [POINTER] * 5
+    )
     with f.loop(0, slices) as number:
         first, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (number, f.add(number, 1)))
-        lane = f.multiply(number, lanes)
+        lane = f.multiply(number, v.lanes)
         # Examples inside, so that a slice of the weights is read from memory once for all of them.
         with f.loop(0, "%rows") as example:
             x, y = f.at("%x", f.multiply(example, inputs)), f.at("%y", f.multiply(example, out))
-            total = f.slot(kind, f.load(kind, f.at(bias, lane)))
+            total = f.slot(v, f.load(v, f.at(bias, lane)))
             with f.loop(first, stop) as step:
-                place = f.multiply(step, lanes)
-                fetched = _fetch(f, lanes, x, f.at(columns, place, "i16"))
-                weights = f.load(kind, f.at(values, place))
-                f.store(kind, f.multiply_add(lanes, weights, fetched, f.load(kind, total)), total)
-            result = f.load(kind, total)
-            scatter(f, lanes, f.relu(lanes, result) if relu else result, y, f.at(rows, lane, INTEGER))
+                place = f.multiply(step, v.lanes)
+                fetched = _fetch(f, v, x, f.at(columns, place, "i16"))
+                weights = f.load(v, f.at(values, place))
+                f.store(v, f.multiply_add(v, weights, fetched, f.load(v, total)), total)
+            result = f.load(v, total)
+            emit_scatter(f, v, f.relu(v, result) if relu else result, y, f.at(rows, lane, INTEGER))
     return f
 
 
-def _fetch(f: Function, lanes: int, x: str, columns: str) -> str:
-    """Vector of the inputs in `lanes` columns."""
+def _fetch(f: Function, v: Vector, x: str, columns: str) -> str:
+    """Vector of the inputs in as many columns."""
     fetched = "poison"
-    for lane in range(lanes):
+    for lane in range(v.lanes):
         column = f.value(f"zext i16 {f.load('i16', f.at(columns, lane, 'i16'))} to i64")
         value = f.load("float", f.at(x, column))
-        fetched = f.value(f"insertelement {vector(lanes)} {fetched}, float {value}, i32 {lane}")
+        fetched = f.value(f"insertelement {v} {fetched}, float {value}, i32 {lane}")
     return fetched
 
 
-def scatter(f: Function, lanes: int, result: str, y: str, rows: str) -> None:
-    """Write each lane to its own row of the output; `rows` points to their numbers.
-
-    >>> scatter(f, 16, result, "%y", rows)
-    """
-    for lane in range(lanes):
-        value = f.value(f"extractelement {vector(lanes)} {result}, i32 {lane}")
-        f.store("float", value, f.at(y, f.load(INTEGER, f.at(rows, lane, INTEGER))))
-
-
-KERNEL = Kernel("sell", "sell", accepts_narrow, build, reference)
+KERNEL = Kernel("sell", "sell", accepts_16_bit_columns, build, reference)

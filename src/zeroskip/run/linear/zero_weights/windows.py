@@ -8,68 +8,65 @@ behind it wait: a step is filled by two thirds at 9 % non-zeros, which costs byt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 import numpy as np
 
 from zeroskip.concepts import Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, compile_function, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
+from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.refusals import without_zeros
 from zeroskip.run.linear.stored_weights import (
-    BITS,
-    KINDS,
     Nonzeros,
-    ask,
+    arrays,
     by_steps,
+    cannot_be_stored,
     kernels,
-    met,
     nonzeros,
-    pair,
 )
-from zeroskip.run.linear.zero_weights.sell import scatter
-from zeroskip.run.machine_code import ARGUMENTS, Compiled, Plan, arrays, by_length, plan, starts
+from zeroskip.run.linear.weight_loads import StoredVectors, prefetch, prefetch_two
+from zeroskip.run.linear.zero_weights.row_slices import by_length, emit_scatter, emit_two_steps
 
 LANES = 16
+FLOATS = Vector(LANES)
 WINDOW = 2 * LANES
 TOGETHER = 4  # examples of a batch that a weight is unpacked for at once
 
 
-def accepts(kind: str, layer: Layer, machine: Machine) -> str | None:
+def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why there are no windows for this layer and machine.
 
-    >>> accepts("int8", layer, replace(detect(), vector_bytes=32))
-    'needs the permutations of AVX-512'
+    >>> accepts("fp32", layer, machine, Precision())
+    '6 inputs: windows begin at 0 to 65535 and hold 32'
     """
+    reason = without_zeros(layer) or cannot_be_stored(storage, layer, precision)
+    if reason:
+        return reason
     if machine.vector_bytes != 64:
         return "needs the permutations of AVX-512"
     inputs = layer.weight.shape[1]
-    return (
-        None
-        if WINDOW <= inputs < 1 << 16
-        else f"{inputs} inputs: windows begin at 0 to 65535 and hold {WINDOW}"
-    )
+    fits = WINDOW <= inputs < 1 << 16
+    return None if fits else f"{inputs} inputs: windows begin at 0 to 65535 and hold {WINDOW}"
 
 
-def build(kind: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Compiled:
-    """The layer as a function of its float32 input (..., in); weights are stored as `kind` says.
+def build(storage: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
+    """The layer as a function of its float32 input (..., in).
 
     A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
-
-    >>> build("int8", layer, detect(), Precision(weights="int8"), True)(torch.zeros(2, 64)).shape
-    torch.Size([2, 300])
     """
-    out, inputs = layer.weight.shape
-    return Compiled(_compiled(machine, kind, relu), _slices(kind, layer), inputs, out, machine)
+    return compiled_layer(layer, machine, _compiled(machine, storage, relu), _slices(storage, layer))
 
 
-def _slices(kind: str, layer: Layer) -> Plan:
+def _slices(storage: str, layer: Layer) -> ArgumentBlock:
     """The weight cut into slices, in the order in which `emit` reads it."""
     (out, inputs), (_, bias) = layer.weight.shape, arrays(layer)
-    stored = nonzeros(kind, layer)
+    stored = nonzeros(storage, layer)
     rows, lane = by_length(np.bincount(stored.rows, minlength=out), LANES)
     windows, step = _windows(stored, lane, inputs, len(rows) // LANES)
     counts = np.array([len(each) for each in windows])
-    begin = starts(counts + counts % 2)  # an even number of steps, since codes are stored in pairs
+    begin = offsets(counts + counts % 2)  # an even number of steps, since codes are stored in pairs
     window = np.zeros(begin[-1], np.uint16)
     for first, each in zip(begin, windows, strict=False):
         window[first : first + len(each)] = each
@@ -77,9 +74,9 @@ def _slices(kind: str, layer: Layer) -> Plan:
     place = step * LANES + lane[stored.rows] % LANES
     picks = np.zeros(begin[-1] * LANES, np.uint8)
     picks[place] = stored.columns - window[step]
-    return plan(
+    return argument_block(
         *(out, inputs, len(counts), begin, window, picks),
-        *by_steps(kind, stored, place, begin[-1], LANES),
+        *by_steps(storage, stored, place, begin[-1], LANES),
         *(rows, stored.scale[rows], bias[rows], stored.table),
     )
 
@@ -90,9 +87,9 @@ def _windows(
     """Where the windows of each slice begin, and in which step of its slice each non-zero is (count,)."""
     done = np.iinfo(np.int64).max
     # The columns of each lane with a mark at their end; `next` is where a lane has come to.
-    ends = starts(np.bincount(lane[stored.rows], minlength=slices * LANES) + 1)
+    ends = offsets(np.bincount(lane[stored.rows], minlength=slices * LANES) + 1)
     columns = np.full(ends[-1], done)
-    rank = np.arange(len(stored.rows)) - starts(np.bincount(stored.rows, minlength=len(lane)))[stored.rows]
+    rank = np.arange(len(stored.rows)) - offsets(np.bincount(stored.rows, minlength=len(lane)))[stored.rows]
     place = ends[lane[stored.rows]] + rank
     columns[place] = stored.columns
     step, following = np.zeros(ends[-1], np.int64), ends[:-1].copy()
@@ -112,73 +109,65 @@ def _windows(
 
 
 @cache
-def _compiled(machine: Machine, kind: str, relu: bool) -> Callable[..., None]:
-    return compile_function(emit(machine, kind, relu=relu).text(machine), "windows", machine, len(ARGUMENTS))
+def _compiled(machine: Machine, storage: str, relu: bool) -> Callable[..., None]:
+    return compiled(emit(machine, storage, relu=relu), machine)
 
 
-def emit(machine: Machine, kind: str, *, relu: bool) -> Function:
+def emit(machine: Machine, storage: str, *, relu: bool) -> Function:
     """The kernel in LLVM IR: rows of the weight over the lanes.
 
-    >>> emit(detect(), "int8", relu=False).name
+    >>> emit(machine, "int8", relu=False).name
     'windows'
     """
-    f = Function("windows", ARGUMENTS)
-    out, inputs, slices, begin, *weights, rows, scale, bias, table = f.fields(
-        "%plan", [INTEGER] * 3 + [POINTER] * 9
+    f, v = kernel("windows"), FLOATS
+    out, inputs, slices, begin, windows, picks, numbers, present, rows, scale, bias, table = f.fields(
+        ARGUMENTS, [INTEGER] * 3 + [POINTER] * 9
     )
+    stored = StoredVectors(f, machine, v, storage, numbers, table, present=present)
     whole = f.value(f"and i64 %rows, {-TOGETHER}")
     with f.loop(0, slices) as number:
         first, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (number, f.add(number, 1)))
         lane = f.multiply(number, LANES)
-        factor, shift = (f.load(vector(LANES), f.at(each, lane)) for each in (scale, bias))
+        factor, shift = (f.load(v, f.at(each, lane)) for each in (scale, bias))
         # Examples inside, so that a slice of the weights is read from memory once for all of them.
         for start, end, count in ((0, whole, TOGETHER), (whole, "%rows", 1)):
-            with f.loop(start, end, count) as first_of_some:
-                some = [f.add(first_of_some, each) for each in range(count)]
-                xs = [f.at("%x", f.multiply(each, inputs)) for each in some]
-                sums = [[f.slot(vector(LANES), "zeroinitializer") for _ in range(2)] for _ in some]
+            with f.loop(start, end, count) as first_example:
+                examples = [f.add(first_example, each) for each in range(count)]
+                xs = [f.at("%x", f.multiply(each, inputs)) for each in examples]
+                sums = [[f.slot(v, "zeroinitializer") for _ in range(2)] for _ in examples]
                 with f.loop(first, stop, 2) as step:
-                    _two_steps(f, machine, kind, step, xs, sums, [*weights, table])
-                for example, (even, odd) in zip(some, sums, strict=True):
-                    both = f"{f.load(vector(LANES), even)}, {f.load(vector(LANES), odd)}"
-                    total = f.value(f"fadd {vector(LANES)} {both}")
-                    result = f.multiply_add(LANES, total, factor, shift)
+                    _emit_steps(stored, step, windows, picks, xs, sums)
+                for example, (even, odd) in zip(examples, sums, strict=True):
+                    total = f.value(f"fadd {v} {f.load(v, even)}, {f.load(v, odd)}")
+                    result = f.multiply_add(v, total, factor, shift)
                     y = f.at("%y", f.multiply(example, out))
-                    scatter(f, LANES, f.relu(LANES, result) if relu else result, y, f.at(rows, lane, INTEGER))
+                    emit_scatter(f, v, f.relu(v, result) if relu else result, y, f.at(rows, lane, INTEGER))
     return f
 
 
-def _two_steps(
-    f: Function,
-    machine: Machine,
-    kind: str,
-    step: str,
-    xs: list[str],
-    sums: list[list[str]],
-    weights: list[str],
+def _emit_steps(
+    stored: StoredVectors, step: str, windows: str, picks: str, xs: list[str], sums: list[list[str]]
 ) -> None:
     """Add two steps' non-zeros, times the inputs of each example, to two slots of the example."""
-    windows, picks, numbers, present, table = weights
-    place = f.multiply(step, LANES)
-    for offset, values in enumerate(pair(f, machine, kind, LANES, numbers, place, table)):
+    f = stored.f
+
+    def inputs(offset: int, place: str) -> Iterable[str]:
         begin = f.value(f"zext i16 {f.load('i16', f.at(windows, f.add(step, offset), 'i16'))} to i64")
-        pick = f.load(vector(LANES, "i8"), f.at(picks, f.add(place, offset * LANES), "i8"))
-        for x, slots in zip(xs, sums, strict=True):
-            inputs = _picked(f, f.at(x, begin), pick)
-            fetched = met(f, kind, LANES, inputs, values, present, f.add(step, offset))
-            total = f.load(vector(LANES), slots[offset])
-            f.store(vector(LANES), f.multiply_add(LANES, values, fetched, total), slots[offset])
-    ask(f, picks, place, 8, 2 * LANES)
-    ask(f, numbers, place, BITS[kind], 2 * LANES)
+        pick = f.load(FLOATS.of("i8"), f.at(picks, f.add(place, offset * LANES), "i8"))
+        for x in xs:
+            yield _picked(f, f.at(x, begin), pick)
+
+    place = emit_two_steps(stored, step, inputs, sums)
+    prefetch(f, picks, place, 8, 2 * LANES)
+    prefetch_two(stored, place)
 
 
 def _picked(f: Function, window: str, pick: str) -> str:
     """Vector of those of the 32 floats at `window` that the 16 bytes of `pick` name."""
-    kind = vector(LANES)
-    low, high = (f.load(kind, f.at(window, offset)) for offset in (0, LANES))
-    wide = f.value(f"zext {vector(LANES, 'i8')} {pick} to {vector(LANES, 'i32')}")
-    name = "llvm.x86.avx512.vpermi2var.ps.512"
-    return f.call(kind, name, f"{kind} {low}", f"{vector(LANES, 'i32')} {wide}", f"{kind} {high}")
+    v, numbers = FLOATS, FLOATS.of("i32")
+    low, high = (f.load(v, f.at(window, offset)) for offset in (0, LANES))
+    wide = f.value(f"zext {v.of('i8')} {pick} to {numbers}")
+    return f.call(v, "llvm.x86.avx512.vpermi2var.ps.512", f"{v} {low}", f"{numbers} {wide}", f"{v} {high}")
 
 
-KERNELS = kernels("windows", KINDS, accepts, build)
+KERNELS = kernels("windows", accepts, build)
