@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.graph import Graph, Node
-from zeroskip.run.convolution.tiles.operations import Operation, operations
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
+from zeroskip.run.element import FP32, Element
 
 Shape = tuple[int, ...]
 
@@ -131,7 +132,7 @@ def _with_shape(node: Node, values: Mapping[str, Tensor]) -> Node:
 
 def both(
     nodes: Sequence[Node], given: Mapping[str, Tensor], machine: Machine, *, leaving: Sequence[str] = (),
-    kernel: str = "baked", behind: bool | None = True, half: bool = False,
+    method: str = "baked", behind: bool | None = True, element: Element = FP32,
 ) -> tuple[list[Operation], list[tuple[Tensor, Tensor]]]:  # fmt: skip
     """The operations, and for each value that leaves (else the last one): on tiles in guarded memory, and exact.
 
@@ -143,9 +144,14 @@ def both(
     read = {name for one in chain for name in one.inputs}
     outside = {name: tuple(x.shape[1:]) for name, x in given.items() if name in read}
     shapes = {name: tuple(values[name].shape[1:]) for name in names}
+    images, methods = len(next(iter(given.values()))), {operation.name: method for operation in chain}
     part, guards = guarded.lowered(
-        chain, outside, shapes, machine, behind=behind, images=len(next(iter(given.values()))),
-        kernels={one.name: kernel for one in chain}, half=half,
-    )  # fmt: skip
-    made = guarded.call(part, guards, [given[name] for name in part.entering])
+        Subgraph(tuple(chain), outside, shapes),
+        machine,
+        behind=behind,
+        images=images,
+        methods=methods,
+        element=element,
+    )
+    made = guarded.call(part, guards, [given[name] for name in part.inputs])
     return chain, [(ours, values[name]) for ours, name in zip(made, names, strict=True)]

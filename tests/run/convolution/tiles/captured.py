@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
+from interpreted import RUNS_AVX512
 from run.drawn import HERE
 from torch import Tensor, nn
 
 from zeroskip.graph import Graph, capture
 from zeroskip.run.convolution.tiles.lowering import Lowered, lower
-from zeroskip.run.convolution.tiles.operations import Operation, operations
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
 from zeroskip.run.convolution.tiles.segment import Segment
 
-KERNELS = ["baked", "streamed"] if "avx512f" in HERE.features else ["streamed"]
+FASTEST = "baked" if RUNS_AVX512 else "streamed"
+METHODS = [
+    "streamed",
+    pytest.param(
+        "baked", marks=pytest.mark.skipif(not RUNS_AVX512, reason="too many instructions to interpret")
+    ),
+]
 
 
 def chain_of(model: nn.Module, x: Tensor) -> list[Operation]:
     return operations(capture(model, x))
 
 
-def lowered(graph: Graph, *, images: int = 1, kernel: str = KERNELS[0]) -> Lowered:
+def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST) -> Lowered:
     """All operations of the graph, with everything that leaves them."""
     chain = operations(graph)
     shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
@@ -31,8 +39,8 @@ def lowered(graph: Graph, *, images: int = 1, kernel: str = KERNELS[0]) -> Lower
     }
     leaving = {one.name: shapes[one.name] for one in chain if one.name in read}
     outside = {name: shapes[name] for one in chain for name in one.inputs if name not in made}
-    kernels = {one.name: kernel for one in chain}
-    return lower(chain, outside, leaving, HERE, images=images, kernels=kernels)
+    methods = {operation.name: method for operation in chain}
+    return lower(Subgraph(tuple(chain), outside, leaving), HERE, images=images, methods=methods)
 
 
 def values_of(graph: Graph, x: Tensor) -> dict[str, Tensor]:
@@ -50,5 +58,5 @@ def answers(model: nn.Module, x: Tensor, *, threads: int = 1, **options: Any) ->
     if not operations(graph):
         return []
     part, values = lowered(graph, **options), values_of(graph, x)
-    made = Segment(part, threads)(*[values[name] for name in part.entering])
-    return [(ours, values[name]) for ours, name in zip(made, part.leaving, strict=True)]
+    made = Segment(part, threads)(*[values[name] for name in part.inputs])
+    return [(ours, values[name]) for ours, name in zip(made, part.outputs, strict=True)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from unittest import mock
 
@@ -18,14 +18,14 @@ from torch import Tensor
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles import arrangement
 from zeroskip.run.convolution.tiles.lowering import Lowered, lower
-from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.operations import Subgraph
 
 PAGE = mmap.PAGESIZE
 NOTHING_ALLOWED = 0
 
 
-class Rooms:
-    """As arrange._Room, but each piece has pages of its own, and an untouchable one next to it.
+class GuardedWorkspace:
+    """As arrangement._Workspace, but each piece has pages of its own, and an untouchable one next to it.
 
     The untouchable page follows right after the piece, or comes right before it where `behind` is False.
     """
@@ -58,24 +58,23 @@ def tensor(values: Tensor) -> Tensor:
 
 
 def lowered(
-    chain: Sequence[Operation], outside: Mapping[str, tuple[int, int, int]], leaving: Mapping[str, tuple[int, ...]],
-    machine: Machine, *, behind: bool | None = True, **options: Any,
-) -> tuple[Lowered, list[int]]:  # fmt: skip
+    subgraph: Subgraph, machine: Machine, *, behind: bool | None = True, **options: Any
+) -> tuple[Lowered, list[int]]:
     """As `lower`, every map with a guard page next to it; and where in the workspace these are.
 
     With `behind` None the maps lie as they do otherwise, one in the place of another that is needed no more.
     """
     if behind is None:
-        return lower(chain, outside, leaving, machine, **options), []
-    rooms = Rooms(behind)
-    with mock.patch.object(arrangement, "_Room", return_value=rooms):
-        return lower(chain, outside, leaving, machine, **options), rooms.guards
+        return lower(subgraph, machine, **options), []
+    workspace = GuardedWorkspace(behind)
+    with mock.patch.object(arrangement, "_Workspace", return_value=workspace):
+        return lower(subgraph, machine, **options), workspace.guards
 
 
 def call(part: Lowered, guards: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
     """One call with as many images as `part` takes, on guarded memory."""
     given = [tensor(each) for each in inputs]
-    made = [tensor(torch.full((part.images, *shape), torch.nan)) for shape in part.shapes]
+    made = [tensor(torch.full((part.images, *shape), torch.nan)) for shape in part.outputs.values()]
     work = memory(part.bytes, guards)
     words = [each.data_ptr() for each in [*given, *made]]
     work[: 8 * len(words)].view(np.int64)[:] = words

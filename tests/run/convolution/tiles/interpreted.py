@@ -7,16 +7,22 @@ Intel SDM volume 2, section 2.7, says how an instruction with the prefix EVEX is
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
+from unittest import mock
 
 import numpy as np
+from run.drawn import HERE
 
 from zeroskip.concepts import Machine
 from zeroskip.emit.python_call import function
+from zeroskip.run.convolution.tiles import baked_steps
+from zeroskip.run.element import FP32, Element
 
+RUNS_AVX512 = FP32.can_be_baked(HERE) and HERE.vector_bytes == 64  # without being interpreted
 RSP = 4
 SIZES = {"S": np.float32, "H": np.float16}
 
@@ -72,14 +78,29 @@ def run(code: int, *arguments: int) -> Processor:
     return cpu
 
 
+@contextmanager
+def interpreting() -> Iterator[Machine]:
+    """Baked code of any element is interpreted; all other steps run on this processor, on vectors of 64 bytes."""
+    with (
+        mock.patch.object(baked_steps, "_driver", driver),
+        mock.patch.object(Element, "can_be_baked", return_value=True),
+    ):
+        yield replace(HERE, vector_bytes=64)
+
+
+def baking() -> AbstractContextManager[Machine]:
+    """Baked code in fp32 runs on the machine that this yields, interpreted where this processor has no AVX-512."""
+    return nullcontext(HERE) if RUNS_AVX512 else interpreting()
+
+
 def driver(machine: Machine) -> Callable[..., None]:
-    """In place of `convolution._driver`: bands of vectors, all chunks of code for each, interpreted."""
+    """In place of `baked_steps._driver`: bands of vectors, all chunks of code for each, interpreted."""
     return _driver
 
 
-def _drive(plan: int, base: int) -> None:
+def _drive(arguments: int, base: int) -> None:
     decoded.cache_clear()  # other code may have been at these addresses before
-    count, width, chunks, x, y, residual, places, codes = words(plan, 8)
+    count, width, chunks, x, y, residual, places, codes = words(arguments, 8)
     for start in range(0, count, width):
         for number in range(chunks):
             code, weights, more_x, more_y = words(codes + 32 * number, 4)

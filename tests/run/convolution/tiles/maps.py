@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from zeroskip.run.convolution.tiles.layout import Layout
+from zeroskip.run.element import FP16, FP32, Element
 
 # Those that can convert numbers to fp16 and back.
-HALF_MACHINES = [one for one in MACHINES if "f16c" in one.features or one.arch in ("aarch64", "arm64")]
+HALF_MACHINES = [machine for machine in MACHINES if FP16.is_readable(machine)]
 SIDES = st.one_of(st.integers(1, 4), st.integers(1, 20))
 
 
 @st.composite
 def layouts(
-    draw: st.DrawFn, *, lanes: int, like: Layout | None = None, ring: int = 3, lane_bytes: int = 4
+    draw: st.DrawFn, *, lanes: int, like: Layout | None = None, ring: int = 3, element: Element = FP32
 ) -> Layout:
     """Any grid of so many lanes, tiles that cover the map (of the size of `like`) or more, rings wider than a tile."""
     powers = lanes.bit_length() - 1
@@ -33,7 +34,7 @@ def layouts(
     tile = -(-height // grid[1]) + more[0], -(-width // grid[2]) + more[1]
     around = tuple(draw(st.integers(0, ring)) for _ in range(4))
     channels = draw(st.integers(1, 3))
-    return Layout(channels, height, width, count, grid, tile, around, lane_bytes)  # type: ignore[arg-type]
+    return Layout(channels, height, width, count, grid, tile, around, element)  # type: ignore[arg-type]
 
 
 def everywhere(layout: Layout) -> np.ndarray:
@@ -45,7 +46,7 @@ def images_of(layout: Layout, *, seed: int = 0) -> Tensor:
     """(images, channels, height, width) numbers from 1 on, none twice as far as fp16 can count."""
     shape = layout.images, layout.channels, layout.height, layout.width
     order = torch.randperm(int(np.prod(shape)), generator=torch.Generator().manual_seed(seed))
-    return (order if layout.lane_bytes == 4 else order % 2048).float().reshape(shape) + 1
+    return (order if layout.element == FP32 else order % 2048).float().reshape(shape) + 1
 
 
 def write_(work: np.ndarray, layout: Layout, base: int, x: Tensor) -> None:
@@ -53,15 +54,15 @@ def write_(work: np.ndarray, layout: Layout, base: int, x: Tensor) -> None:
     pixels = np.stack(np.meshgrid(*[np.arange(x.shape[axis]) for axis in (0, 2, 3)], indexing="ij"), -1)
     offset, lane = layout.find(pixels)  # (images, height, width)
     for channel in range(x.shape[1]):
-        at = (base + offset + channel * layout.vector_bytes) // layout.lane_bytes + lane
-        work.view(layout.dtype)[at] = x[:, channel].numpy()
+        at = (base + offset + channel * layout.vector_bytes) // layout.element.bytes + lane
+        work.view(layout.element.dtype)[at] = x[:, channel].numpy()
 
 
 def read(work: np.ndarray, layout: Layout, base: int, places: np.ndarray, channels: int) -> np.ndarray:
     """(count, channels, lanes) what lies at places."""
-    first = (base + layout.offset(*places.T)) // layout.lane_bytes
+    first = (base + layout.offset(*places.T)) // layout.element.bytes
     inner = np.arange(channels)[:, None] * layout.lanes + np.arange(layout.lanes)
-    found: np.ndarray = work.view(layout.dtype)[first[:, None, None] + inner]
+    found: np.ndarray = work.view(layout.element.dtype)[first[:, None, None] + inner]
     return found
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from maps import everywhere, layouts
 
 from zeroskip.run.convolution.tiles.layout import Layout, fresh, same_places, with_ring
+from zeroskip.run.element import FP16, FP32
 
-SIZES = st.sampled_from([(4, 4), (8, 4), (16, 4), (8, 2), (16, 2), (32, 2)])
-ANY = SIZES.flatmap(lambda sizes: layouts(lanes=sizes[0], lane_bytes=sizes[1]))
+SIZES = st.sampled_from([(4, FP32), (8, FP32), (16, FP32), (8, FP16), (16, FP16), (32, FP16)])
+ANY = SIZES.flatmap(lambda sizes: layouts(lanes=sizes[0], element=sizes[1]))
 MANY = settings(max_examples=50, deadline=None)
 
 
@@ -69,7 +70,7 @@ def test_a_ring_repeats_the_pixels_of_the_neighbours_and_nothing_but_pixels(layo
 def test_fresh_tiles_of_all_maps_up_to_20_x_20_are_near_the_fewest_of_all_grids(lanes: int) -> None:
     grids = [(down, lanes // down) for down in range(1, lanes + 1) if lanes % down == 0]
     for height, width, images in np.ndindex(20, 20, 2):
-        layout = fresh(1, height + 1, width + 1, images=images + 1, lanes=lanes)
+        layout = fresh((1, height + 1, width + 1), images=images + 1, lanes=lanes)
         assert layout.lanes == lanes
         for tile, tiles, size in zip(layout.tile, layout.grid[1:], (height + 1, width + 1), strict=True):
             assert (tile - 1) * tiles < size <= tile * tiles
@@ -89,18 +90,18 @@ def test_fresh_tiles_of_all_maps_up_to_20_x_20_are_near_the_fewest_of_all_grids(
 def test_maps_are_cut_into_squares_lines_into_lines_and_rows_of_4_pixels_stay_whole_where_they_can(
     height: int, width: int, lanes: int, grid: tuple[int, int, int]
 ) -> None:
-    assert fresh(3, height, width, images=1, lanes=lanes).grid == grid
+    assert fresh((3, height, width), images=1, lanes=lanes).grid == grid
 
 
 def test_same_places_do_not_ask_for_channels_rings_or_sizes_but_for_tiles() -> None:
-    layout = fresh(8, 14, 14, images=2, lanes=16)
+    layout = fresh((8, 14, 14), images=2, lanes=16)
     assert same_places(layout, replace(layout, channels=3, ring=(1, 1, 1, 1)))
     assert not same_places(layout, replace(layout, tile=(layout.tile[0] + 1, layout.tile[1])))
     assert not same_places(layout, replace(layout, images=3))
-    assert not same_places(layout, replace(layout, lane_bytes=2))
+    assert not same_places(layout, replace(layout, element=FP16))
     assert not same_places(layout, replace(layout, grid=(2, *layout.grid[1:])))
 
 
 def test_with_ring_takes_the_wider_of_two_on_each_of_four_sides() -> None:
-    layout = replace(fresh(8, 14, 14, images=1, lanes=16), ring=(3, 0, 1, 0))
+    layout = replace(fresh((8, 14, 14), images=1, lanes=16), ring=(3, 0, 1, 0))
     assert with_ring(layout, (1, 2, 1, 4)).ring == (3, 2, 1, 4)

@@ -6,6 +6,8 @@ outside its maps ends the process (guarded.py), and one that leaves something ou
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,16 +16,14 @@ from unittest import mock
 import pytest
 import torch
 from byhand import add, both, convolution, layer_of, relu, relu6, whole_numbers
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from interpreted import RUNS_AVX512, baking
 from run.drawn import HERE, MACHINES
 
 from zeroskip.graph import Node
-from zeroskip.run.convolution.tiles import convolution_job as jobs
-from zeroskip.run.convolution.tiles import lowering
+from zeroskip.run.convolution.tiles import baked_steps, lowering
 from zeroskip.run.convolution.tiles.streamed import streamed
-
-baked_here = "avx512f" in HERE.features
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,31 @@ def assert_exact(case: Case, **options: Any) -> None:
     assert torch.equal(ours.double(), exact)
 
 
+def work(case: Case) -> float:
+    """About how many instructions baked code for the case carries out."""
+    weights = (1 - case.sparsity) * math.prod(case.channels) / case.groups * math.prod(case.size)
+    return weights * math.prod(case.map) * case.images / 16
+
+
 def assert_baked_is_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
+    assume(RUNS_AVX512 or work(case) < 10_000)
     groups, rows, band = chunk
-    with mock.patch.multiple(jobs, GROUPS=groups, ROWS=rows):
-        assert_exact(case, machine=replace(HERE, cache_bytes=band), kernel="baked", behind=behind)
+    with mock.patch.multiple(baked_steps, GROUPS=groups, ROWS=rows), baking() as machine:
+        assert_exact(case, machine=replace(machine, cache_bytes=band), method="baked", behind=behind)
 
 
 CHUNKS = st.sampled_from(
     [(20, 256, 400_000), (20, 256, 400_000), (1, 256, 10_000), (1, 16, 400_000), (2, 40, 1_000)]
 )
-avx512 = pytest.mark.skipif(not baked_here, reason="this processor has no AVX-512")
 
 
-@avx512
-@settings(max_examples=150, deadline=None)
+def baked(examples: int) -> Callable[..., Any]:
+    """So many examples, or a tenth of them where code is interpreted."""
+    count = examples if RUNS_AVX512 else examples // 10
+    return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+
+
+@baked(150)
 @given(case=cases(), chunk=CHUNKS, behind=st.booleans())
 def test_150_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
     assert_baked_is_exact(case, chunk, behind)
@@ -122,12 +133,11 @@ def test_150_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int
 @settings(max_examples=50, deadline=None)
 @given(case=cases(), machine=st.sampled_from(MACHINES), behind=st.booleans())
 def test_50_streamed_convolutions_are_exact_at_every_width(case: Case, machine: Any, behind: bool) -> None:
-    assert_exact(case, machine=machine, kernel="streamed", behind=behind)
+    assert_exact(case, machine=machine, method="streamed", behind=behind)
 
 
 @pytest.mark.slow
-@avx512
-@settings(max_examples=1500, deadline=None)
+@baked(1500)
 @given(case=cases(), chunk=CHUNKS, behind=st.booleans())
 def test_1500_more_baked_convolutions_are_exact(
     case: Case, chunk: tuple[int, int, int], behind: bool
@@ -141,7 +151,7 @@ def test_1500_more_baked_convolutions_are_exact(
 def test_700_more_streamed_convolutions_are_exact_at_every_width(
     case: Case, machine: Any, behind: bool
 ) -> None:
-    assert_exact(case, machine=machine, kernel="streamed", behind=behind)
+    assert_exact(case, machine=machine, method="streamed", behind=behind)
 
 
 @pytest.mark.parametrize("block", [2, 4, 7, 14])
@@ -149,7 +159,7 @@ def test_700_more_streamed_convolutions_are_exact_at_every_width(
 def test_blocks_of_output_channels_that_share_their_zeros_are_exact(block: int, residual: str) -> None:
     case = Case((3, 3), 1, (1, 1), (1, 1), 1, (5, 28), (9, 7), 2, 0.8, True, "relu", residual, 5)
     with mock.patch.object(lowering, "streamed", partial(streamed, block=block)):
-        assert_exact(case, machine=HERE, kernel="streamed")
+        assert_exact(case, machine=HERE, method="streamed")
 
 
 def test_a_pattern_of_8_equal_rows_runs_in_blocks_of_them() -> None:
@@ -158,24 +168,26 @@ def test_a_pattern_of_8_equal_rows_runs_in_blocks_of_them() -> None:
     ).repeat_interleave(8, 0)
     assert lowering.block_height(weight.flatten(1).numpy()) == 8
     nodes = [convolution("conv", "x", layer_of(weight, whole_numbers(32, seed=2), padding=(1, 1)))]
-    _, [(ours, exact)] = both(nodes, {"x": whole_numbers(2, 7, 12, 9, seed=0)}, HERE, kernel="blocks")
+    _, [(ours, exact)] = both(nodes, {"x": whole_numbers(2, 7, 12, 9, seed=0)}, HERE, method="blocks")
     assert torch.equal(ours.double(), exact)
 
 
-@pytest.mark.parametrize("kernel", ["streamed", pytest.param("baked", marks=avx512)])
+@pytest.mark.parametrize("method", ["streamed", "baked"])
 @pytest.mark.parametrize("outputs", [1, 28, 29, 56, 57, 600])
-def test_groups_of_28_outputs_and_what_is_left_over(outputs: int, kernel: str) -> None:
+def test_groups_of_28_outputs_and_what_is_left_over(outputs: int, method: str) -> None:
     case = Case(
         (1, 1), 1, (0, 0), (1, 1), 1, (300, outputs), (6, 6), 1, 0.9, True, "relu6", "inside", outputs
     )
-    assert_exact(case, machine=HERE, kernel=kernel)
+    with baking() as machine:
+        assert_exact(case, machine=machine, method=method)
 
 
-@pytest.mark.parametrize("kernel", ["streamed", pytest.param("baked", marks=avx512)])
-def test_a_layer_with_a_single_weight_that_is_not_zero(kernel: str) -> None:
+@pytest.mark.parametrize("method", ["streamed", "baked"])
+def test_a_layer_with_a_single_weight_that_is_not_zero(method: str) -> None:
     weight = torch.zeros(40, 33, 3, 3)
     weight[37, 21, 2, 0] = 3
     nodes = [convolution("conv", "x", layer_of(weight, padding=(1, 1)))]
-    _, [(ours, exact)] = both(nodes, {"x": whole_numbers(2, 33, 11, 5, seed=0)}, HERE, kernel=kernel)
+    with baking() as machine:
+        _, [(ours, exact)] = both(nodes, {"x": whole_numbers(2, 33, 11, 5, seed=0)}, machine, method=method)
     assert torch.equal(ours.double(), exact)
     assert ours[:, 37].count_nonzero()

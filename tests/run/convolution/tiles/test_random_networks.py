@@ -23,7 +23,7 @@ from byhand import (
     relu6,
     whole_numbers,
 )  # fmt: skip
-from captured import KERNELS
+from captured import FASTEST
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from maps import HALF_MACHINES, everywhere
@@ -33,7 +33,8 @@ from torch import Tensor
 from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange
 from zeroskip.run.convolution.tiles.layout import Map
-from zeroskip.run.convolution.tiles.operations import Operation, operations
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
+from zeroskip.run.element import FP16, FP32, Element
 
 EXACT = 2**24  # up to here float32 holds every whole number
 HALF_EXACT = 2**11  # and float16
@@ -116,16 +117,16 @@ def drawn_node(draw: st.DrawFn, name: str, source: str, values: Mapping[str, Ten
     return draw(st.sampled_from([relu, relu6]))(name, source)
 
 
-def assert_exact(network: Network, behind: bool | None, *, half: bool = False) -> None:
-    machine, kernel = (HALF_MACHINES[0], "streamed") if half else (HERE, KERNELS[0])
+def assert_exact(network: Network, behind: bool | None, *, element: Element = FP32) -> None:
+    machine, method = (HERE, FASTEST) if element == FP32 else (HALF_MACHINES[0], "streamed")
     chain, pairs = both(
         network.nodes,
         network.given,
         machine,
         leaving=network.leaving,
-        kernel=kernel,
+        method=method,
         behind=behind,
-        half=half,
+        element=element,
     )
     for ours, exact in pairs:
         assert torch.equal(ours.double(), exact)
@@ -182,7 +183,7 @@ def assert_exact_in_half(network: Network, behind: bool | None) -> None:
     values = evaluated(network.nodes, network.given)
     # A convolution's or a pool's sum has a few terms, which may have either sign on the way.
     assume(all(value.abs().max() < HALF_EXACT / 8 for value in values.values()))
-    assert_exact(network, behind, half=True)
+    assert_exact(network, behind, element=FP16)
 
 
 reads_half = pytest.mark.skipif(not HALF_MACHINES, reason="this processor cannot read fp16")
@@ -212,5 +213,7 @@ def test_maps_that_are_needed_at_the_same_time_lie_apart(network: Network) -> No
     outside = {
         name: tuple(values[name].shape[1:]) for one in chain for name in one.inputs if name not in made
     }
-    arrangement = arrange(chain, outside, network.leaving, images=len(network.given["x"]), lanes=16)
+    leaving = {name: tuple(values[name].shape[1:]) for name in network.leaving}
+    subgraph = Subgraph(tuple(chain), outside, leaving)
+    arrangement = arrange(subgraph, images=len(network.given["x"]), lanes=16)
     assert_apart(chain, arrangement, network.leaving)

@@ -28,10 +28,11 @@ from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.graph import Node
+from zeroskip.run.element import FP16, FP32, Element
 
-# Machines, and whether maps are in fp16
-Host = tuple[Machine, bool]
-HOST = st.sampled_from([(one, False) for one in MACHINES] + [(one, True) for one in HALF_MACHINES])
+# Machines, and the element of maps
+Host = tuple[Machine, Element]
+HOST = st.sampled_from([(one, FP32) for one in MACHINES] + [(one, FP16) for one in HALF_MACHINES])
 SIDES = st.one_of(st.integers(1, 3), st.integers(1, 40))
 
 
@@ -83,12 +84,12 @@ def source_of(case: Case) -> tuple[list[Node], dict[str, Tensor]]:
 
 def assert_window(case: Case, host: Host, behind: bool) -> None:
     nodes, given = source_of(case)
-    machine, half = host
+    machine, element = host
     source = nodes[-1].name if nodes else "x"
     node = (max_pool if case.largest else average_pool)("window", source, **case.window)
-    _, [(ours, exact)] = both([*nodes, node], given, machine, behind=behind, half=half)
+    _, [(ours, exact)] = both([*nodes, node], given, machine, behind=behind, element=element)
     # Sums are exact; a mean is rounded when its share is, and when it is multiplied with it; then to fp16.
-    tolerance = 0.0 if case.largest else 2**-11 if half else 2e-7
+    tolerance = 0.0 if case.largest else 2**-11 if element == FP16 else 2e-7
     torch.testing.assert_close(ours.double(), exact, rtol=tolerance, atol=0)
 
 
@@ -108,7 +109,7 @@ def test_700_more_poolings_equal_pytorch(case: Case, host: Host, behind: bool) -
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), host=HOST, behind=st.booleans())
 def test_scales_sums_and_activations_are_exact(data: st.DataObject, host: Host, behind: bool) -> None:
-    machine, half = host
+    machine, element = host
     shape = tuple(data.draw(each) for each in (st.integers(1, 4), st.integers(1, 20), SIDES, SIDES))
     given = {name: whole_numbers(*shape, seed=seed) for name, seed in (("x", 1), ("other", 2))}
     factors = whole_numbers(shape[1], seed=3), whole_numbers(shape[1], seed=4)
@@ -117,7 +118,7 @@ def test_scales_sums_and_activations_are_exact(data: st.DataObject, host: Host, 
     total = add("sum", data.draw(names), data.draw(names))
     end = data.draw(st.sampled_from([[], [relu("end", "sum")], [relu6("end", "sum")]]))
     nodes = [scaled, total, *end]
-    _, pairs = both(nodes, given, machine, leaving=["scaled", nodes[-1].name], behind=behind, half=half)
+    _, pairs = both(nodes, given, machine, leaving=["scaled", nodes[-1].name], behind=behind, element=element)
     for ours, exact in pairs:
         assert torch.equal(ours.double(), exact)
 
@@ -133,11 +134,11 @@ def test_scales_sums_and_activations_are_exact(data: st.DataObject, host: Host, 
 def test_means_over_all_pixels_equal_pytorch(
     shape: tuple[int, int, int, int], host: Host, from_tiles: bool, keepdim: bool, behind: bool
 ) -> None:
-    machine, half = host
+    machine, element = host
     made = [norm("map", "x", torch.full((shape[1],), 2.0), torch.ones(shape[1]))] if from_tiles else []
     node = mean("mean", "map" if from_tiles else "x", keepdim=keepdim)
     _, [(ours, exact)] = both(
-        [*made, node], {"x": whole_numbers(*shape, seed=1)}, machine, behind=behind, half=half
+        [*made, node], {"x": whole_numbers(*shape, seed=1)}, machine, behind=behind, element=element
     )
     torch.testing.assert_close(ours.double(), exact, rtol=2e-7, atol=0)
 
@@ -149,7 +150,7 @@ def test_a_maximum_of_numbers_below_0_never_is_the_0_beyond_the_border(padding: 
     nodes = [convolution("map", "x", layer_of(weight, bias))]
     nodes.append(max_pool("max", "map", kernel_size=3, stride=2, padding=padding, ceil_mode=ceil_mode))
     _, [(ours, exact)] = both(
-        nodes, {"x": whole_numbers(1, 4, 16, 16, seed=0)}, MACHINES[0], kernel="streamed"
+        nodes, {"x": whole_numbers(1, 4, 16, 16, seed=0)}, MACHINES[0], method="streamed"
     )
     assert torch.equal(ours.double(), exact)
     assert ours.max() < -80
@@ -160,7 +161,7 @@ def test_the_mean_of_49_pixels_whose_sum_no_half_can_hold() -> None:
     x = torch.full((1, 3, 14, 14), 30000.0)
     x[0, 1] = -20000
     for node in (average_pool("mean", "x", kernel_size=7), mean("mean", "x")):
-        _, [(ours, exact)] = both([node], {"x": x}, HALF_MACHINES[0], half=True)
+        _, [(ours, exact)] = both([node], {"x": x}, HALF_MACHINES[0], element=FP16)
         torch.testing.assert_close(ours.double(), exact, rtol=2**-11, atol=0)
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from captured import KERNELS, answers, lowered, values_of
+from captured import METHODS, answers, lowered, values_of
 from run.drawn import sparse_
 from torch import Tensor, nn
 
@@ -125,13 +125,13 @@ LARGE: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", [*NETWORKS, *[pytest.param(name, marks=pytest.mark.slow) for name in LARGE]])
-def test_the_convolutions_of_each_network_of_the_papers(name: str, kernel: str) -> None:
+def test_the_convolutions_of_each_network_of_the_papers(name: str, method: str) -> None:
     make, x = (NETWORKS | LARGE)[name]
     torch.manual_seed(0)
     model = still(make())
-    compared = answers(model, x, kernel=kernel)
+    compared = answers(model, x, method=method)
     assert compared
     for ours, theirs in compared:
         assert float((ours - theirs).abs().max()) <= 1e-4 * float(theirs.abs().max())
@@ -147,33 +147,33 @@ def test_a_residual_network_with_several_images_and_threads(images: int) -> None
 
 
 POISON = pytest.mark.parametrize("poison", [math.inf, -math.inf, math.nan])
-EACH_KERNEL = pytest.mark.parametrize("kernel", KERNELS)
+EACH_METHOD = pytest.mark.parametrize("method", METHODS)
 
 
 @POISON
-@EACH_KERNEL
-def test_without_zero_weights_nan_and_infinity_end_where_pytorch_has_them(kernel: str, poison: float) -> None:
+@EACH_METHOD
+def test_without_zero_weights_nan_and_infinity_end_where_pytorch_has_them(method: str, poison: float) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), nn.ReLU(), nn.Conv2d(8, 30, 3), nn.ReLU6()
     ).eval()
     x = batch(1)
     x[0, 1, 7, 5] = poison
-    ((ours, theirs),) = answers(model, x, kernel=kernel)
+    ((ours, theirs),) = answers(model, x, method=method)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5, equal_nan=True)
     assert math.isinf(poison) or theirs.isnan().any()
 
 
 @POISON
-@EACH_KERNEL
+@EACH_METHOD
 def test_a_zero_weight_hides_nan_and_infinity_which_pytorch_turns_into_nan(
-    kernel: str, poison: float
+    method: str, poison: float
 ) -> None:
     layer = nn.Conv2d(3, 2, 1, bias=False).eval()
     layer.weight.data = torch.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])[:, :, None, None]
     x = torch.ones(1, 3, 4, 4)
     x[0, 1, 2, 3] = poison
-    ((ours, theirs),) = answers(layer, x, kernel=kernel)
+    ((ours, theirs),) = answers(layer, x, method=method)
     assert theirs[0, 0, 2, 3].isnan()
     assert ours[0, 0, 2, 3] == 2
     torch.testing.assert_close(ours[0, 1], theirs[0, 1], equal_nan=True)
@@ -196,6 +196,6 @@ def test_a_network_that_returns_values_from_its_middle_gets_all_of_them() -> Non
     names = [node.name for node in graph.nodes if node.shape is not None and len(node.shape) == 3]
     graph = type(graph)(graph.input, graph.nodes, tuple(names), list, None, graph.shape)
     part, values = lowered(graph), values_of(graph, x)
-    assert set(part.leaving) == set(names)
-    for ours, name in zip(Segment(part, 1)(x), part.leaving, strict=True):
+    assert set(part.outputs) == set(names)
+    for ours, name in zip(Segment(part, 1)(x), part.outputs, strict=True):
         close(ours, values[name])

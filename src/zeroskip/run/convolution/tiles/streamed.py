@@ -173,8 +173,8 @@ def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue)
                 with f.loop(begins, ends, len(used)) as place:
                     for offset, part in enumerate(used):
                         at = f.add(place, offset)
-                        row = f.value(f"zext i{bits} {f.load(f'i{bits}', f.at(rows, at, f'i{bits}'))} to i64")
-                        source = f.at(x, row, v)
+                        narrow = f.load(f"i{bits}", f.at(rows, at, f"i{bits}"))
+                        source = f.at(x, f.value(f"zext i{bits} {narrow} to i64"), v)
                         weights = f.at(values, f.multiply(at, block), v.element)
                         _multiply_add(f, sums, source, weights, part)
             _add_up_(f, v, sets)

@@ -35,7 +35,7 @@ from byhand import (
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 from maps import HALF_MACHINES
-from run.drawn import HERE, sparse_
+from run.drawn import sparse_
 from test_random_convolutions import Case, cases, nodes_of
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,34 +44,31 @@ from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit import assembly, x86
 from zeroskip.emit.python_call import function
 from zeroskip.graph import Node, capture, layers
-from zeroskip.run.convolution.tiles import baked_kernel, half_kernels, lowering, steps
-from zeroskip.run.convolution.tiles import convolution_job as jobs
+from zeroskip.run.convolution.tiles import baked_steps, kernels, lowering, steps
+from zeroskip.run.convolution.tiles.convolution_job import Job
 from zeroskip.run.convolution.tiles.half_precision import beyond
-from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.convolution.tiles.operations import Subgraph, operations
 from zeroskip.run.convolution.tiles.streamed import streamed
 from zeroskip.run.convolution.tiles.tiling import alone, on_tiles
 from zeroskip.run.dense import pytorch
+from zeroskip.run.element import FP16, FP32
 from zeroskip.run.output_difference import share
 
 COUNTED = 2048  # up to here fp16 holds every whole number
-FP16 = Precision("fp16")
+IN_FP16 = Precision("fp16")
 AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c"})
 SAPPHIRE_RAPIDS = Machine("Sapphire Rapids", "x86_64", AVX512 | {"avx512fp16"}, 1, 64)
 NEON = Machine("Neoverse", "aarch64", frozenset({"neon", "fullfp16"}), 1, 16)
 
 pytestmark = pytest.mark.skipif(not HALF_MACHINES, reason="this processor cannot read fp16")
-avx512 = pytest.mark.skipif(not HERE.features >= AVX512, reason="this processor has no AVX-512")
-MACHINES = st.sampled_from(HALF_MACHINES or [HERE])
+MACHINES = st.sampled_from(HALF_MACHINES or [interpreted.HERE])
 
 
 @pytest.fixture
-def interpreting() -> Iterator[None]:
-    """Baked code is interpreted, that for AVX512-FP16 too; all other steps run on this processor."""
-    with (
-        mock.patch.object(jobs, "_driver", interpreted.driver),
-        mock.patch.dict(jobs.FEATURES, {2: {"avx512f"}}),
-    ):
-        yield
+def machine() -> Iterator[Machine]:
+    """Baked code is interpreted on it; all other steps run on this processor."""
+    with interpreted.interpreting() as wide:
+        yield wide
 
 
 def sums_of_magnitudes(layer: Layer, x: Tensor) -> Tensor:
@@ -86,7 +83,7 @@ def assert_exact(case: Case, *, most_work: int = 1 << 30, **options: Any) -> Non
     work = int(layer.weight.count_nonzero()) * math.prod(case.map) * case.images / 32
     if float(sums_of_magnitudes(layer, given["x"]).max()) + 8 > COUNTED or work > most_work:
         reject()
-    _, [(ours, exact)] = both(nodes, given, half=True, **options)
+    _, [(ours, exact)] = both(nodes, given, element=FP16, **options)
     assert torch.equal(ours.double(), exact)
 
 
@@ -100,7 +97,7 @@ def few(examples: int) -> Callable[..., Any]:
 def test_25_streamed_convolutions_are_exact_at_every_width(
     case: Case, machine: Machine, behind: bool
 ) -> None:
-    assert_exact(case, machine=machine, kernel="streamed", behind=behind)
+    assert_exact(case, machine=machine, method="streamed", behind=behind)
 
 
 @pytest.mark.slow
@@ -109,21 +106,19 @@ def test_25_streamed_convolutions_are_exact_at_every_width(
 def test_700_more_streamed_convolutions_are_exact_at_every_width(
     case: Case, machine: Machine, behind: bool
 ) -> None:
-    assert_exact(case, machine=machine, kernel="streamed", behind=behind)
+    assert_exact(case, machine=machine, method="streamed", behind=behind)
 
 
 def assert_interpreted_is_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
     groups, rows, band = chunk
-    with mock.patch.multiple(jobs, GROUPS=groups, ROWS=rows):
-        machine = replace(HERE, cache_bytes=band)
-        assert_exact(case, most_work=3000, machine=machine, kernel="baked", behind=behind)
+    with mock.patch.multiple(baked_steps, GROUPS=groups, ROWS=rows), interpreted.interpreting() as wide:
+        machine = replace(wide, cache_bytes=band)
+        assert_exact(case, most_work=3000, machine=machine, method="baked", behind=behind)
 
 
 CHUNKS = st.sampled_from([(20, 256, 400_000), (1, 16, 400_000), (2, 40, 1_000)])
 
 
-@avx512
-@pytest.mark.usefixtures("interpreting")
 @few(12)
 @given(case=cases(), chunk=CHUNKS, behind=st.booleans())
 def test_12_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
@@ -131,8 +126,6 @@ def test_12_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int]
 
 
 @pytest.mark.slow
-@avx512
-@pytest.mark.usefixtures("interpreting")
 @few(400)
 @given(case=cases(), chunk=CHUNKS, behind=st.booleans())
 def test_400_more_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
@@ -143,7 +136,7 @@ def test_400_more_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int
 def test_blocks_of_output_channels_that_share_their_zeros_are_exact(block: int) -> None:
     case = Case((3, 3), 1, (1, 1), (1, 1), 1, (5, 32), (9, 7), 2, 0.8, True, "relu", "inside", 5)
     with mock.patch.object(lowering, "streamed", partial(streamed, block=block)):
-        assert_exact(case, machine=HALF_MACHINES[0], kernel="streamed")
+        assert_exact(case, machine=HALF_MACHINES[0], method="streamed")
 
 
 # out, in, size, stride, map, share of zeros
@@ -188,52 +181,49 @@ def rounded_for_each_product(layer: Layer, x: Tensor, other: Tensor) -> np.ndarr
     return np.clip(sums, 0, 6).astype(np.float32).reshape(other.shape)
 
 
-@avx512
+@pytest.mark.skipif(not interpreted.RUNS_AVX512, reason="compares with this processor, which has no AVX-512")
 @pytest.mark.parametrize("chunk", [(20, 256), (2, 40)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_interpreted_code_in_fp32_gives_bit_by_bit_what_the_processor_gives(
     name: str, chunk: tuple[int, int]
 ) -> None:
     nodes, given = with_a_sum(*drawn(name))
-    with mock.patch.multiple(jobs, GROUPS=chunk[0], ROWS=chunk[1]):
-        _, [(theirs, exact)] = both(nodes, given, HERE, kernel="baked")
-        with mock.patch.object(jobs, "_driver", interpreted.driver):
-            _, [(ours, _)] = both(nodes, given, HERE, kernel="baked")
+    with mock.patch.multiple(baked_steps, GROUPS=chunk[0], ROWS=chunk[1]):
+        _, [(theirs, exact)] = both(nodes, given, interpreted.HERE, method="baked")
+        with mock.patch.object(baked_steps, "_driver", interpreted.driver):
+            _, [(ours, _)] = both(nodes, given, interpreted.HERE, method="baked")
     assert torch.equal(ours, theirs)
     assert not torch.equal(ours.double(), exact)  # something was rounded
 
 
-@avx512
-@pytest.mark.usefixtures("interpreting")
 @pytest.mark.parametrize("chunk", [(20, 256), (2, 40)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_interpreted_code_in_fp16_rounds_after_each_product_and_nowhere_else(
-    name: str, chunk: tuple[int, int]
+    name: str, chunk: tuple[int, int], machine: Machine
 ) -> None:
     layer, x, other = drawn(name)
-    with mock.patch.multiple(jobs, GROUPS=chunk[0], ROWS=chunk[1]):
-        _, [(ours, _)] = both(*with_a_sum(layer, x, other), HERE, kernel="baked", half=True)
+    with mock.patch.multiple(baked_steps, GROUPS=chunk[0], ROWS=chunk[1]):
+        _, [(ours, _)] = both(*with_a_sum(layer, x, other), machine, method="baked", element=FP16)
     np.testing.assert_array_equal(ours.numpy(), rounded_for_each_product(layer, x, other))
 
 
-@avx512
-@pytest.mark.usefixtures("interpreting")
-@pytest.mark.parametrize("kernel", ["streamed_fp16", "baked_fp16"])
-def test_nan_and_infinity_end_where_fp32_has_them(kernel: str) -> None:
+@pytest.mark.parametrize(
+    "kernel", [kernels.STREAMED_FP16, kernels.BAKED_FP16], ids=lambda kernel: kernel.name
+)
+def test_nan_and_infinity_end_where_fp32_has_them(kernel: Kernel, machine: Machine) -> None:
     layer, x, _ = drawn("several groups of outputs")
     layer.weight[:] = 1
     x[0, 3, 2, 2], x[0, 4, 5, 5], x[0, 5, 6, 1] = math.nan, math.inf, -math.inf
-    ours = alone(layer, True, kernel, HERE)(x)
+    ours = alone(layer, True, kernel, machine)(x)
     torch.testing.assert_close(ours, pytorch.reference(layer, x, True), rtol=0, atol=0.02, equal_nan=True)
     assert ours[0, :, 2, 2].isnan().all()
     assert ours[0, :, 5, 5].isinf().all()
     assert (ours[0, :, 6, 1] == 0).all()
 
 
-@avx512
 def test_an_interpreter_that_forgets_one_instruction_is_found_out() -> None:
     code = x86.join(
-        x86.load(0, x86.RDI, 0), x86.add(0, x86.RDI, 64, half=True), x86.store(0, x86.RDX, 0), x86.ret()
+        x86.load(0, x86.RDI, 0), x86.add(0, x86.RDI, 64, size=2), x86.store(0, x86.RDX, 0), x86.ret()
     )
     memory = np.arange(96, dtype=np.float16)
     text = ctypes.create_string_buffer(code.bytes())
@@ -248,15 +238,15 @@ def test_an_interpreter_that_forgets_one_instruction_is_found_out() -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_streamed_stays_within_its_tolerance_of_the_layer_with_rounded_numbers(name: str) -> None:
     layer, x, _ = drawn(name)
-    kernel: Kernel = half_kernels.KERNELS[1]
+    kernel = kernels.STREAMED_FP16
     for relu_too in (False, True):
-        y = kernel.build(layer, HALF_MACHINES[0], FP16, relu_too)(x)
+        y = kernel.build(layer, HALF_MACHINES[0], IN_FP16, relu_too)(x)
         distance = (y - kernel.reference(layer, x, relu_too)).abs()
         assert bool((distance <= kernel.tolerance * sums_of_magnitudes(layer, x)).all())
         assert 1e-5 < share(y, pytorch.reference(layer, x, relu_too)) < 5e-3
 
 
-def texts(kernel: str, machine: Machine) -> dict[str, str]:
+def texts(kernel: Kernel, machine: Machine) -> dict[str, str]:
     """The LLVM IR of the steps of a small network in fp16, by the functions' names; nothing of it is compiled."""
     found: dict[str, str] = {}
 
@@ -270,9 +260,10 @@ def texts(kernel: str, machine: Machine) -> dict[str, str]:
     graph = capture(
         nn.Sequential(*model, nn.MaxPool2d(2), nn.Conv2d(8, 4, 1)).eval(), torch.rand(1, 3, 40, 40)
     )
-    names = {one.name: kernel for one in operations(graph) if one.layer is not None}
+    chain = operations(graph)
+    chosen = {one.name: kernel for one in chain if one.layer is not None}
     with mock.patch.object(steps, "compile_function", kept):
-        on_tiles(graph, names, machine, images=1, threads=1)
+        on_tiles(graph, chain, chosen, machine, images=1, threads=1)
     return found
 
 
@@ -287,7 +278,7 @@ def texts(kernel: str, machine: Machine) -> dict[str, str]:
 def test_processors_that_compute_in_fp16_multiply_and_add_in_it(
     machine: Machine, triple: str, product: str
 ) -> None:
-    written = texts("streamed_fp16", machine)
+    written = texts(kernels.STREAMED_FP16, machine)
     assert {"enter", "streamed", "depthwise", "pool", "move", "leave"} <= set(written)
     found = {
         name: assembly(written[name], machine, triple=triple) for name in ("enter", "streamed", "depthwise")
@@ -300,7 +291,7 @@ def test_processors_that_compute_in_fp16_multiply_and_add_in_it(
 
 def test_a_processor_without_fp16_arithmetic_converts_and_calls_no_library() -> None:
     machine = replace(SAPPHIRE_RAPIDS, features=AVX512)
-    written = texts("streamed_fp16", machine)
+    written = texts(kernels.STREAMED_FP16, machine)
     for name in ("streamed", "depthwise", "pool", "move"):
         code = assembly(written[name], machine, triple="x86_64-unknown-linux-gnu")
         assert ("vcvtps2ph" in code) == (name in ("streamed", "depthwise"))  # the others make no new numbers
@@ -314,12 +305,12 @@ def test_baked_code_of_2_and_of_4_bytes_is_kept_apart_in_the_cache(
     monkeypatch.setenv("ZEROSKIP_CACHE", str(tmp_path / "kept"))
     made = []
 
-    def noted(job: jobs.Job, machine: Machine) -> Any:
-        made.append(job.y.layout.element)
+    def noted(job: Job, machine: Machine) -> Any:
+        made.append(job.y.layout.element.name)
         return bake(job, machine)
 
-    bake = jobs._bake
-    monkeypatch.setattr(jobs, "_bake", noted)
+    bake = baked_steps._bake
+    monkeypatch.setattr(baked_steps, "_bake", noted)
     nodes, given = with_a_sum(*drawn("stride 2"))
     values = evaluated(nodes, given)
     chain = operations(graph_of(nodes, values, list(given), ["end"]))
@@ -327,16 +318,14 @@ def test_baked_code_of_2_and_of_4_bytes_is_kept_apart_in_the_cache(
     machine = replace(SAPPHIRE_RAPIDS, features=AVX512 | {"avx512fp16"})
     lowered = partial(
         lowering.lower,
-        chain,
-        outside,
-        {"end": tuple(values["end"].shape[1:])},
+        Subgraph(tuple(chain), outside, {"end": tuple(values["end"].shape[1:])}),
         machine,
-        kernels={"end": "baked"},
+        methods={"end": "baked"},
     )
     with mock.patch.object(steps, "compile_function", return_value=function(0, 0, None)):
-        for in_half in (False, True, False, True):
-            lowered(half=in_half)
-    assert made == ["float", "half"]
+        for element in (FP32, FP16, FP32, FP16):
+            lowered(element=element)
+    assert made == ["fp32", "fp16"]
 
 
 def reached(nodes: list[Node], **given: Tensor) -> str | None:
@@ -396,31 +385,31 @@ def a_layer(*, terms: int = 9) -> Layer:
     [
         (0, a_layer(), SAPPHIRE_RAPIDS, Precision(), "fp32 arithmetic was asked for"),
         (1, a_layer(), SAPPHIRE_RAPIDS, Precision("bf16"), "bf16 arithmetic was asked for"),
-        (0, a_layer(), replace(SAPPHIRE_RAPIDS, features=AVX512), FP16, "its fp16 code is for AVX512-FP16, which"),
-        (1, a_layer(), replace(SAPPHIRE_RAPIDS, features=frozenset()), FP16, "the processor cannot read fp16"),
-        (1, a_layer(terms=2049), SAPPHIRE_RAPIDS, FP16, "an output sums 2049 products, and in fp16 a sum of equal"),
-        (2, a_layer(), SAPPHIRE_RAPIDS, FP16, "no 4 or 8 neighbouring output channels have their zeros in common"),
+        (0, a_layer(), replace(SAPPHIRE_RAPIDS, features=AVX512), IN_FP16, "its fp16 code is for AVX512-FP16, which"),
+        (1, a_layer(), replace(SAPPHIRE_RAPIDS, features=frozenset()), IN_FP16, "the processor cannot read fp16"),
+        (1, a_layer(terms=2049), SAPPHIRE_RAPIDS, IN_FP16, "an output sums 2049 products, and in fp16 a sum of equal"),
+        (2, a_layer(), SAPPHIRE_RAPIDS, IN_FP16, "no 4 or 8 neighbouring output channels have their zeros in common"),
     ],
 )  # fmt: skip
 def test_a_refusal_says_why(
     kernel: int, layer: Layer, machine: Machine, asked: Precision, reason: str
 ) -> None:
-    assert (half_kernels.KERNELS[kernel].accepts(layer, machine, asked) or "").startswith(reason)
+    assert (kernels.KERNELS[3 + kernel].accepts(layer, machine, asked) or "").startswith(reason)
 
 
 def test_what_is_accepted_where() -> None:
     without = replace(SAPPHIRE_RAPIDS, features=AVX512)
     many = a_layer(terms=COUNTED)
-    assert half_kernels.KERNELS[1].accepts(many, without, FP16) is None
-    assert half_kernels.KERNELS[1].accepts(many, NEON, FP16) is None
-    assert half_kernels.KERNELS[0].accepts(many, SAPPHIRE_RAPIDS, FP16) == baked_kernel.accepts(
-        many, SAPPHIRE_RAPIDS, FP16
+    assert kernels.STREAMED_FP16.accepts(many, without, IN_FP16) is None
+    assert kernels.STREAMED_FP16.accepts(many, NEON, IN_FP16) is None
+    assert kernels.BAKED_FP16.accepts(many, SAPPHIRE_RAPIDS, IN_FP16) == kernels.BAKED.accepts(
+        many, SAPPHIRE_RAPIDS, IN_FP16
     )
-    assert [each.name for each in half_kernels.KERNELS] == ["baked_fp16", "streamed_fp16", "blocks_fp16"]
+    assert [each.name for each in kernels.KERNELS[3:]] == ["baked_fp16", "streamed_fp16", "blocks_fp16"]
 
 
 def test_a_whole_number_is_what_it_was_after_the_way_in_and_out() -> None:
     nodes = [relu("y", "x")]
     x = whole_numbers(2, 5, 13, 9, seed=0, most=COUNTED)
-    _, [(ours, exact)] = both(nodes, {"x": x}, HALF_MACHINES[0], half=True)
+    _, [(ours, exact)] = both(nodes, {"x": x}, HALF_MACHINES[0], element=FP16)
     assert torch.equal(ours.double(), exact)

@@ -1,10 +1,11 @@
-"""Rings, copies, and the way in and out, against padding and slicing in PyTorch; every move in guarded memory."""
+"""Rings, copies, and tensors read and written, against padding and slicing in PyTorch, in guarded memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,20 +19,20 @@ from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles.layout import Layout, Map
-from zeroskip.run.convolution.tiles.relayout import enter, fill_ring, relayout
+from zeroskip.run.convolution.tiles.relayout import WHOLE, Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Step, joined
-from zeroskip.run.convolution.tiles.tensors import enter_whole, leave
+from zeroskip.run.convolution.tiles.tensors import TensorSlot, _read_phase, read_tensor, write_tensor
+from zeroskip.run.element import FP16, FP32, Element
 
 MANY = settings(max_examples=50, deadline=None)
-Host = tuple[Machine, int]
-# Machines, and bytes of a number: 2 where the processor can convert them.
-HOSTS = st.sampled_from([(one, 4) for one in MACHINES] + [(one, 2) for one in HALF_MACHINES])
+Host = tuple[Machine, Element]
+HOSTS = st.sampled_from([(one, FP32) for one in MACHINES] + [(one, FP16) for one in HALF_MACHINES])
 FILLS = st.sampled_from([0.0, -math.inf])
 
 
-def vectors(host: Host) -> dict[str, int]:
-    """How many numbers the machine's vectors hold, and their size."""
-    return {"lanes": host[0].vector_bytes // host[1], "lane_bytes": host[1]}
+def vectors(host: Host) -> dict[str, Any]:
+    """How many numbers the machine's vectors hold, and what they are."""
+    return {"lanes": host[0].vector_bytes // host[1].bytes, "element": host[1]}
 
 
 def run(step: Step | None, machine: Machine, work: np.ndarray, tensors: Sequence[Tensor] = ()) -> None:
@@ -41,21 +42,20 @@ def run(step: Step | None, machine: Machine, work: np.ndarray, tensors: Sequence
     chain.run(work.ctypes.data)
 
 
-def sliced(x: Tensor, phase: tuple[int, int, int]) -> Tensor:
-    stride, row, column = phase
-    return x[..., row::stride, column::stride]
+def sliced(x: Tensor, phase: Phase) -> Tensor:
+    return x[..., phase.row :: phase.stride, phase.column :: phase.stride]
 
 
 @st.composite
-def phased(draw: st.DrawFn, x: Layout, host: Host) -> tuple[Layout, tuple[int, int, int], int]:
-    """A layout for one phase of x behind `number` others, or for some more or less of it, as windows ask for."""
+def phased(draw: st.DrawFn, x: Layout, host: Host) -> tuple[Layout, Phase]:
+    """A layout for one phase of x and those before it, of its size or of more or less, as windows ask for."""
     stride = draw(st.integers(1, 3))
     row, column = draw(st.integers(0, stride - 1)), draw(st.integers(0, stride - 1))
     sides = [max(1, -(-side // stride) + draw(st.integers(-1, 1))) for side in (x.height, x.width)]
     like = replace(x, height=sides[0], width=sides[1])
-    number = draw(st.integers(0, 2))
-    target = replace(draw(layouts(**vectors(host), like=like)), channels=x.channels * (number + 1))
-    return target, (stride, row, column), number
+    phase = Phase(stride, row, column)
+    target = replace(draw(layouts(**vectors(host), like=like)), channels=x.channels * (phase.number + 1))
+    return target, phase
 
 
 @MANY
@@ -85,17 +85,16 @@ def test_relayout_brings_every_stride_th_pixel_and_fills_what_lies_beyond(
 ) -> None:
     machine = host[0]
     source = data.draw(layouts(**vectors(host)))
-    target, phase, number = data.draw(phased(source, host))
+    target, phase = data.draw(phased(source, host))
     second = PAGE + -(-source.bytes // PAGE) * PAGE
     x, work = images_of(source), memory(second + target.bytes)
     write_(work, source, PAGE, x)  # all else, the lanes without pixels too, is NaN and must not be seen
     first = data.draw(st.integers(0, source.channels - 1))
     channels = range(first, source.channels)
-    step = relayout(
-        "n", Map(source, PAGE, channels), Map(target, second, range(1)), phase, number, machine, fill=fill
-    )
-    run(step, machine, work)
-    places, mine = everywhere(target), slice(number * len(channels), (number + 1) * len(channels))
+    transfer = Transfer("n", Map(target, second, range(1)), phase, fill)
+    run(relayout(Map(source, PAGE, channels), transfer, machine), machine, work)
+    places, first_mine = everywhere(target), phase.number * len(channels)
+    mine = slice(first_mine, first_mine + len(channels))
     found = read(work, target, second, places, target.channels)
     expected = seen(target, sliced(x[:, first:], phase), places, fill)
     np.testing.assert_array_equal(found[:, mine], expected)
@@ -104,17 +103,18 @@ def test_relayout_brings_every_stride_th_pixel_and_fills_what_lies_beyond(
 
 @MANY
 @given(data=st.data(), host=HOSTS, fill=FILLS)
-def test_enter_reads_every_stride_th_pixel_of_a_tensor_and_not_a_byte_beyond_it(
+def test_every_stride_th_pixel_of_a_tensor_is_read_and_not_a_byte_beyond_it(
     data: st.DataObject, host: Host, fill: float
 ) -> None:
     machine = host[0]
     like = data.draw(layouts(**vectors(host)))
-    target, phase, number = data.draw(phased(like, host))
+    target, phase = data.draw(phased(like, host))
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
-    step = enter("n", 1, shape, Map(target, PAGE, range(1)), phase, number, machine, fill=fill)
-    run(step, machine, work, [x, tensor(x)])
-    places, mine = everywhere(target), slice(number * like.channels, (number + 1) * like.channels)
+    transfer = Transfer("n", Map(target, PAGE, range(1)), phase, fill)
+    run(_read_phase(TensorSlot(1, shape), transfer, machine), machine, work, [x, tensor(x)])
+    places, first = everywhere(target), phase.number * like.channels
+    mine = slice(first, first + like.channels)
     found = read(work, target, PAGE, places, target.channels)
     np.testing.assert_array_equal(found[:, mine], seen(target, sliced(x, phase), places, fill))
     assert np.isnan(np.delete(found, mine, axis=1)).all()
@@ -122,12 +122,12 @@ def test_enter_reads_every_stride_th_pixel_of_a_tensor_and_not_a_byte_beyond_it(
 
 @MANY
 @given(data=st.data(), host=HOSTS, fill=FILLS)
-def test_enter_whole_does_the_same_for_all_pixels(data: st.DataObject, host: Host, fill: float) -> None:
+def test_a_whole_tensor_is_read_with_its_ring(data: st.DataObject, host: Host, fill: float) -> None:
     machine, like = host[0], data.draw(layouts(**vectors(host)))
     target = replace(data.draw(layouts(**vectors(host), like=like)), channels=like.channels)
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
-    step = enter_whole("n", 0, shape, Map(target, PAGE, range(1)), machine, fill=fill)
+    step = read_tensor(TensorSlot(0, shape), Transfer("n", Map(target, PAGE, range(1)), fill=fill), machine)
     run(step, machine, work, [tensor(x)])
     found = read(work, target, PAGE, everywhere(target), target.channels)
     np.testing.assert_array_equal(found, seen(target, x, everywhere(target), fill))
@@ -135,37 +135,39 @@ def test_enter_whole_does_the_same_for_all_pixels(data: st.DataObject, host: Hos
 
 @MANY
 @given(data=st.data(), host=HOSTS)
-def test_leave_writes_every_pixel_of_the_channels_asked_for(data: st.DataObject, host: Host) -> None:
+def test_a_tensor_is_written_with_every_pixel_of_the_channels_asked_for(
+    data: st.DataObject, host: Host
+) -> None:
     machine, layout = host[0], data.draw(layouts(**vectors(host)))
     x, work = images_of(layout), memory(PAGE + layout.bytes)
     write_(work, layout, PAGE, x)
     first = data.draw(st.integers(0, layout.channels - 1))
     y = tensor(torch.full_like(x[:, first:], torch.nan))
-    run(leave("n", Map(layout, PAGE, range(first, layout.channels)), 0, machine), machine, work, [y])
+    run(write_tensor("n", Map(layout, PAGE, range(first, layout.channels)), 0, machine), machine, work, [y])
     assert torch.equal(y, x[:, first:])
 
 
 @pytest.mark.parametrize(
     "host",
-    [(MACHINES[0], 4), *[(one, 2) for one in HALF_MACHINES[:1]]],
-    ids=["fp32", "fp16"][: 1 + len(HALF_MACHINES[:1])],
+    [(MACHINES[0], FP32), *[(one, FP16) for one in HALF_MACHINES[:1]]],
+    ids=lambda host: host[1].name,
 )
-def test_nan_and_infinity_survive_every_move(host: Host) -> None:
-    machine, (lanes, size) = host[0], vectors(host).values()
-    layout = Layout(1, 3, 3, 1, (1, 1, lanes), (3, -(-3 // lanes)), (1, 1, 1, 1), size)
+def test_nan_and_infinity_survive_every_transfer(host: Host) -> None:
+    machine, (lanes, element) = host[0], vectors(host).values()
+    layout = Layout(1, 3, 3, 1, (1, 1, lanes), (3, -(-3 // lanes)), (1, 1, 1, 1), element)
     x = torch.tensor([1.0, math.nan, math.inf, -math.inf, -0.0, 5, 6, 7, 8]).reshape(1, 1, 3, 3)
     second = PAGE + -(-layout.bytes // PAGE) * PAGE
     work, y, middle = memory(second + layout.bytes), torch.empty_like(x), torch.empty_like(x)
     tensors = [x, y, middle]
-    run(enter_whole("n", 0, (1, 3, 3), Map(layout, PAGE, range(1)), machine), machine, work, tensors)
-    run(leave("n", Map(layout, PAGE, range(1)), 2, machine), machine, work, tensors)
-    run(enter("n", 2, (1, 3, 3), Map(layout, PAGE, range(1)), (1, 0, 0), 0, machine), machine, work, tensors)
-    run(fill_ring("n", Map(layout, PAGE, range(1)), machine), machine, work, tensors)
-    run(
-        relayout("n", Map(layout, PAGE, range(1)), Map(layout, second, range(1)), (1, 0, 0), 0, machine),
-        machine,
-        work,
-        tensors,
-    )
-    run(leave("n", Map(layout, second, range(1)), 1, machine), machine, work, tensors)
+    a, b = (Map(layout, base, range(1)) for base in (PAGE, second))
+    steps = [
+        read_tensor(TensorSlot(0, (1, 3, 3)), Transfer("n", a), machine),
+        write_tensor("n", a, 2, machine),
+        _read_phase(TensorSlot(2, (1, 3, 3)), Transfer("n", a, WHOLE), machine),
+        fill_ring("n", a, machine),
+        relayout(a, Transfer("n", b), machine),
+        write_tensor("n", b, 1, machine),
+    ]
+    for step in steps:
+        run(step, machine, work, tensors)
     torch.testing.assert_close(y, x, rtol=0, atol=0, equal_nan=True)

@@ -8,14 +8,16 @@ from test_operations import Net, X
 from torch import Tensor, nn
 
 from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange, reach
-from zeroskip.run.convolution.tiles.operations import Operation, Window
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
 
 SHAPE = (6, 12, 12)
 
 
 def arranged(model: nn.Module) -> tuple[list[Operation], Arrangement]:
     chain = chain_of(model, X)
-    return chain, arrange(chain, {"x": SHAPE}, [chain[-1].name], images=2, lanes=16)
+    last = chain[-1]
+    subgraph = Subgraph(tuple(chain), {"x": SHAPE}, {last.name: last.shape})
+    return chain, arrange(subgraph, images=2, lanes=16)
 
 
 def in_a_row(net: Net, x: Tensor) -> Tensor:
