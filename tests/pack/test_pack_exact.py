@@ -15,7 +15,7 @@ from zeroskip import pack
 from zeroskip.codecs import gaps
 from zeroskip.concepts import Sparse
 from zeroskip.errors import PackError
-from zeroskip.pack import positions, values
+from zeroskip.pack import position_coding, value_coding
 from zeroskip.pack.varint import varint
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -56,7 +56,7 @@ def brute_force_bytes(tensor: torch.Tensor, coder: str) -> dict[tuple[str, str],
     for coding in ["dense", "bitmask", *(f"{kind}{w}" for kind in ("gaps", "huffman") for w in range(2, 17))]:
         if coding.startswith("huffman") and coder == "fixed":
             continue
-        places, table, escapes = positions.encode(mask, coding)
+        places, table, escapes = position_coding.encode(mask, coding)
         cost = len(places) + len(table)
         if coding.startswith(("gaps", "huffman")):
             cost += len(varint(escapes))
@@ -74,7 +74,7 @@ def brute_force_bytes(tensor: torch.Tensor, coder: str) -> dict[tuple[str, str],
         )
         book = len(varint(len(levels))) + len(levels) * (2 if exact else tensor.itemsize)
         for how in ("fixed", "huffman")[: 1 if coder == "fixed" else 2]:
-            data, table = values.encode(codes.reshape(-1), len(levels), how)
+            data, table = value_coding.encode(codes.reshape(-1), len(levels), how)
             length = len(varint(len(data))) if how == "huffman" else 0
             found[coding, how] = cost + book + len(data) + len(table) + length
     return found

@@ -4,7 +4,7 @@ Reading looks codes up in a table indexed by the next bits of the stream. One st
 steps, so a long one is read at LANES places at once (after huff0 of Y. Collet), whose first bits are stored.
 
 LANES, GROUP, MAX_GROUPED and MIN_GROUPED define the first bytes of Huffman codes: changing a number here means a new
-VERSION of the file format (pack/container.py).
+VERSION of the file format (pack/zs_file.py).
 """
 
 from __future__ import annotations

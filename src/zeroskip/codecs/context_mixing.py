@@ -7,7 +7,7 @@ every machine predicts the same. The probability that a bit is 1 has 16 bits
 One walk serves both directions: each `code_...` takes the bits to write, or fills them in as they are read.
 
 Every number in this file decides what the bytes mean: changing one, or the order in which anything is counted, means
-a new VERSION of the file format (pack/container.py).
+a new VERSION of the file format (pack/zs_file.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files of others: the compressed SqueezeNet that the authors of Deep Compression published.
+"""The compressed SqueezeNet that the authors of Deep Compression published.
 
 Layout of the `.net` file, little endian, L layers with weights in the order of the prototxt:
 
@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -36,8 +36,8 @@ UNDERSTOOD = {"num_output", "kernel_size", "pad", "stride", "weight_filler", "bi
 DEEPEST = 16  # messages within messages
 MOST_WEIGHTS = 1 << 28  # a hostile prototxt of a few bytes must not fill the memory
 
-Shape = tuple[int, int, int, int]
-Message = dict[str, list[Any]]
+WeightShape = tuple[int, int, int, int]
+Message: TypeAlias = dict[str, list["str | Message"]]
 """Field name -> its values in order: text (a number stays as it is written) or Messages."""
 
 TOKEN = re.compile(r"""\s+|\#[^\n]*|(?P<token>"[^"\n]*"|'[^'\n]*'|[\w.+-]+|[{}:])""")
@@ -50,8 +50,13 @@ def read_deep_compression(net: str | Path, prototxt: str | Path) -> dict[str, Te
     Raises PackError where either file is damaged, or one does not belong to the other; FileError where absent.
     Source: github.com/songhan/SqueezeNet-Deep-Compression, decode.py.
 
-    >>> read_deep_compression("compressed_SqueezeNet.net", "SqueezeNet_deploy.prototxt")["conv1.weight"].shape
-    torch.Size([96, 3, 7, 7])
+    >>> _ = Path("a.prototxt").write_text(
+    ...     'input: "x" input_dim: 1 input_dim: 1 input_dim: 1 input_dim: 1 layer { name: "c" type: "Convolution" '
+    ...     'bottom: "x" top: "c" convolution_param { num_output: 1 kernel_size: 1 } }')
+    >>> sizes, codebook, biases, codes, gaps = [1, 0, 0, 0], np.float32([0, 2] + 254 * [0]), np.float32([0.5]), [1], [0]
+    >>> _ = Path("a.net").write_bytes(bytes(sizes) + codebook.tobytes() + biases.tobytes() + bytes(codes + gaps))
+    >>> read_deep_compression("a.net", "a.prototxt")
+    {'c.weight': tensor([[[[2.]]]]), 'c.bias': tensor([0.5000])}
     """
     try:
         shapes = weight_shapes(parse(files.read(prototxt).decode("ascii", errors="replace")))
@@ -76,21 +81,23 @@ def parse(text: str) -> Message:
     return _message(_tokens(text), "", DEEPEST)
 
 
-def weight_shapes(network: Message) -> dict[str, Shape]:
+def weight_shapes(network: Message) -> dict[str, WeightShape]:
     """Layer name -> shape (out, in, kh, kw) of its weight, for each convolution in order.
 
     Raises PackError for a layer of another kind, or one that reads what no layer before it makes.
 
-    >>> weight_shapes(parse(text))["conv1"]
-    (96, 3, 7, 7)
+    >>> weight_shapes(parse('''input: "x" input_dim: 1 input_dim: 3 input_dim: 9 input_dim: 9
+    ...     layer { name: "conv1" type: "Convolution" bottom: "x" top: "conv1"
+    ...             convolution_param { num_output: 4 kernel_size: 5 } }'''))
+    {'conv1': (4, 3, 5, 5)}
     """
-    dims = [_number(one) for one in network.get("input_dim", [])]
+    dims = [_number(text) for text in network.get("input_dim", [])]
     if len(dims) != 4:
         raise PackError(f"its input should have 4 input_dim, not {len(dims)}")
-    channels, shapes = {_text(network, "input"): dims[1]}, dict[str, Shape]()
+    channels, shapes = {_text(network, "input"): dims[1]}, dict[str, WeightShape]()
     for layer in network.get("layer", []):
         name, kind = _text(layer, "name"), _text(layer, "type")
-        inputs = [_known(channels, bottom, name) for bottom in layer.get("bottom", [])]
+        inputs = [_known(channels, bottom, name) for bottom in _fields(layer, "bottom")]
         if name in shapes:
             raise PackError(f'it has two layers "{name}"')
         if kind == "Convolution" and len(inputs) == 1:
@@ -104,7 +111,7 @@ def weight_shapes(network: Message) -> dict[str, Shape]:
     return shapes
 
 
-def _decode(content: bytes, shapes: dict[str, Shape]) -> dict[str, Tensor]:
+def _decode(content: bytes, shapes: dict[str, WeightShape]) -> dict[str, Tensor]:
     if len(content) < 4 * len(shapes):
         raise PackError(f"{len(content):,} bytes cannot hold the sizes of {len(shapes)} layers")
     entries = np.frombuffer(content, "<u4", len(shapes)).tolist()
@@ -126,7 +133,7 @@ def _decode(content: bytes, shapes: dict[str, Shape]) -> dict[str, Tensor]:
     return tensors
 
 
-def _weight(codebook: np.ndarray, codes: np.ndarray, packed: bytes, shape: Shape) -> Tensor:
+def _weight(codebook: np.ndarray, codes: np.ndarray, packed: bytes, shape: WeightShape) -> Tensor:
     """codebook (256,), codes (n,), packed gaps (ceil(n/2),) -> weight of `shape`."""
     if codebook[:1].tobytes() != bytes(4):
         raise PackError(f"entry 0 of its codebook is {codebook[0]}, not 0, so bridges would be weights")
@@ -145,34 +152,38 @@ def _floats(data: bytes) -> np.ndarray:
     return values
 
 
-def _convolution(options: Message, channels: int) -> Shape:
+def _convolution(options: str | Message, channels: int) -> WeightShape:
     if unknown := set(options) - UNDERSTOOD:
         raise PackError(f"the convolution option {', '.join(sorted(unknown))} is not understood")
     out, side = (_number(_text(options, field)) for field in ("num_output", "kernel_size"))
     return out, channels, side, side
 
 
-def _known(channels: dict[str, int], bottom: str, layer: str) -> int:
+def _known(channels: dict[str, int], bottom: str | Message, layer: str) -> int:
     if not isinstance(bottom, str) or bottom not in channels:
         raise PackError(f'layer "{layer}" reads {bottom!r}, which no layer before it makes')
     return channels[bottom]
 
 
-def _only(message: Any, field: str) -> Any:
-    values = message.get(field, []) if isinstance(message, dict) else []
+def _fields(message: str | Message, field: str) -> list[str | Message]:
+    return message.get(field, []) if isinstance(message, dict) else []
+
+
+def _only(message: str | Message, field: str) -> str | Message:
+    values = _fields(message, field)
     if len(values) != 1:
         raise PackError(f'"{field}" is there {len(values)} times, not once')
     return values[0]
 
 
-def _text(message: Any, field: str) -> str:
+def _text(message: str | Message, field: str) -> str:
     value = _only(message, field)
     if not isinstance(value, str):
         raise PackError(f'"{field}" is a message, not a word')
     return value
 
 
-def _number(text: Any) -> int:
+def _number(text: str | Message) -> int:
     # Nine digits are more than any size here, and few enough for every product to be exact and quick.
     if not isinstance(text, str) or not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
         raise PackError(f"{text!r} is no size")
@@ -182,14 +193,14 @@ def _number(text: Any) -> int:
 def _tokens(text: str) -> Iterator[str]:
     place = 0
     while place < len(text):
-        found = TOKEN.match(text, place)
-        if found is None:
+        match = TOKEN.match(text, place)
+        if match is None:
             raise PackError(
                 f"line {text.count(chr(10), 0, place) + 1} has a {text[place]!r} that means nothing"
             )
-        place = found.end()
-        if found["token"]:
-            yield found["token"]
+        place = match.end()
+        if match["token"]:
+            yield match["token"]
 
 
 def _message(tokens: Iterator[str], end: str, depth: int) -> Message:
@@ -204,7 +215,7 @@ def _message(tokens: Iterator[str], end: str, depth: int) -> Message:
     return fields
 
 
-def _value(tokens: Iterator[str], name: str, depth: int) -> Any:
+def _value(tokens: Iterator[str], name: str, depth: int) -> str | Message:
     sign = next(tokens, "")
     value = next(tokens, "") if sign == ":" else sign
     if value == "{":

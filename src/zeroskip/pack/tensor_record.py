@@ -1,4 +1,4 @@
-"""One stored tensor <-> its bytes in the file; the format is drawn in container.py."""
+"""One stored tensor <-> its bytes in the file; the format is drawn in zs_file.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from zeroskip.codecs import huffman
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
-from zeroskip.pack import positions, values
+from zeroskip.pack import position_coding, value_coding
 from zeroskip.pack.varint import varint
 
 # The order is part of the file format: a file stores the index.
@@ -70,7 +70,7 @@ class Reader:
         return value
 
 
-def write(one: PackedTensor) -> list[bytes]:
+def write(packed: PackedTensor) -> list[bytes]:
     """Header, tables, codebook, positions and values of a tensor, as they follow each other.
 
     Raises PackError as `check_name` and `check_fields` do.
@@ -78,22 +78,22 @@ def write(one: PackedTensor) -> list[bytes]:
     >>> b"".join(write(PackedTensor("b", "uint8", (2,), "dense", 2, b"", b"ab"))).hex(" ")
     '01 62 01 01 02 00 02 61 62'
     """
-    name = check_name(one.name)
-    check_fields(one)
-    half = one.values_coding != "exact" and one.codebook_dtype != one.dtype
-    kind = DTYPES.index(one.dtype) | values.CODINGS.index(one.values_coding) << 4 | half << 6
-    header = varint(len(name)) + name + bytes([kind]) + varint(len(one.shape))
-    header += b"".join(varint(side) for side in one.shape)
-    header += bytes([positions.CODINGS.index(one.coding)]) + varint(one.nonzeros)
-    if one.coding.startswith(("gaps", "huffman")):
-        header += varint(one.escapes)
-    if one.coding.startswith(("huffman", "arithmetic")):
-        header += varint(len(one.positions))
-    if one.values_coding != "exact":
-        header += varint(len(one.codebook) // getattr(torch, one.codebook_dtype).itemsize)
-    if one.values_coding in ("huffman", "arithmetic"):
-        header += varint(len(one.values))
-    return [header, one.tables, one.codebook, one.positions, one.values]
+    name = check_name(packed.name)
+    check_fields(packed)
+    half = packed.values_coding != "exact" and packed.codebook_dtype != packed.dtype
+    kind = DTYPES.index(packed.dtype) | value_coding.CODINGS.index(packed.values_coding) << 4 | half << 6
+    header = varint(len(name)) + name + bytes([kind]) + varint(len(packed.shape))
+    header += b"".join(varint(side) for side in packed.shape)
+    header += bytes([position_coding.CODINGS.index(packed.coding)]) + varint(packed.nonzeros)
+    if packed.coding.startswith(("gaps", "huffman")):
+        header += varint(packed.escapes)
+    if packed.coding.startswith(("huffman", "arithmetic")):
+        header += varint(len(packed.positions))
+    if packed.values_coding != "exact":
+        header += varint(len(packed.codebook) // getattr(torch, packed.codebook_dtype).itemsize)
+    if packed.values_coding in ("huffman", "arithmetic"):
+        header += varint(len(packed.values))
+    return [header, packed.tables, packed.codebook, packed.positions, packed.values]
 
 
 def read(name: str, reader: Reader) -> tuple[PackedTensor, Lengths]:
@@ -103,33 +103,33 @@ def read(name: str, reader: Reader) -> tuple[PackedTensor, Lengths]:
     b'ab'
     """
     kind = reader.take(1)[0]
-    dtype, values_coding = _one_of(DTYPES, kind & 15, "dtype"), values.CODINGS[kind >> 4 & 3]
+    dtype, values_coding = _one_of(DTYPES, kind & 15, "dtype"), value_coding.CODINGS[kind >> 4 & 3]
     sides = reader.integer("sides", MAX_DIMENSIONS)
     shape = tuple(reader.integer("elements", MAX_ELEMENTS) for _ in range(sides))
     size, most = elements(shape), len(reader.data)
-    coding = _one_of(positions.CODINGS, reader.take(1)[0], "coding")
+    coding = _one_of(position_coding.CODINGS, reader.take(1)[0], "coding")
     nonzeros, escapes = reader.integer("non-zeros", size), 0
     lengths = {"dense": 0, "bitmask": -(-size // 8)}
     if coding.startswith(("gaps", "huffman")):
         escapes = reader.integer("escapes", size)
-        lengths[coding] = -(-(nonzeros + escapes) * positions.gap_width(coding) // 8)
+        lengths[coding] = -(-(nonzeros + escapes) * position_coding.gap_width(coding) // 8)
     if coding.startswith(("huffman", "arithmetic")):
         lengths[coding] = reader.integer("bytes of positions", most)
     count, book_dtype, levels = stored_values(coding, shape, nonzeros), "", 0
     value_bytes = count * getattr(torch, dtype).itemsize
     if values_coding != "exact":
         book_dtype = "float16" if kind >> 6 & 1 else dtype
-        levels = reader.integer("levels", values.MAX_LEVELS)
-        value_bytes = -(-count * values.code_width(levels) // 8)
+        levels = reader.integer("levels", value_coding.MAX_LEVELS)
+        value_bytes = -(-count * value_coding.code_width(levels) // 8)
     if values_coding in ("huffman", "arithmetic"):
         value_bytes = reader.integer("bytes of values", most)
-    kinds = (values_coding, book_dtype)
-    one = PackedTensor(name, dtype, shape, coding, nonzeros, b"", b"", *kinds, escapes=escapes)
-    table_lengths, used = read_tables(one, memoryview(reader.data)[reader.at :], levels)
+    packed = PackedTensor(name, dtype, shape, coding, nonzeros, positions=b"", values=b"", escapes=escapes)
+    packed = replace(packed, values_coding=values_coding, codebook_dtype=book_dtype)
+    table_lengths, used = read_tables(packed, memoryview(reader.data)[reader.at :], levels)
     tables = reader.take(used)
     book = reader.take(levels * getattr(torch, book_dtype).itemsize if book_dtype else 0)
     places, data = reader.take(lengths[coding]), reader.take(value_bytes)
-    return replace(one, positions=places, values=data, codebook=book, tables=tables), table_lengths
+    return replace(packed, positions=places, values=data, codebook=book, tables=tables), table_lengths
 
 
 def read_name(reader: Reader) -> str:
@@ -145,7 +145,7 @@ def read_name(reader: Reader) -> str:
         raise PackError(f"a tensor name, {stored[:40]!r}, is not UTF-8") from None
 
 
-def read_tables(one: PackedTensor, data: bytes | memoryview, levels: int) -> tuple[Lengths, int]:
+def read_tables(packed: PackedTensor, data: bytes | memoryview, levels: int) -> tuple[Lengths, int]:
     """What the tables say that `data` begins with, and how many of its bytes they are.
 
     `levels` is the number of entries of the codebook. PackError, too, for Huffman codes of nothing: nobody writes
@@ -155,13 +155,17 @@ def read_tables(one: PackedTensor, data: bytes | memoryview, levels: int) -> tup
     0
     """
     gap_lengths = value_lengths = np.zeros(0, np.uint8)
-    gaps = one.nonzeros + one.escapes if one.coding.startswith("huffman") else None
-    codes = stored_values(one.coding, one.shape, one.nonzeros) if one.values_coding == "huffman" else None
+    gaps = packed.nonzeros + packed.escapes if packed.coding.startswith("huffman") else None
+    codes = (
+        stored_values(packed.coding, packed.shape, packed.nonzeros)
+        if packed.values_coding == "huffman"
+        else None
+    )
     if 0 in (gaps, codes):
         raise PackError("it has a Huffman table, and no Huffman codes")
     used = more = 0
     if gaps:
-        gap_lengths, used = huffman.read_table(data, 2 ** positions.gap_width(one.coding))
+        gap_lengths, used = huffman.read_table(data, 2 ** position_coding.gap_width(packed.coding))
     if codes:
         value_lengths, more = huffman.read_table(data[used:], levels)
     return Lengths(gap_lengths, value_lengths), used + more
@@ -190,26 +194,27 @@ def stored_values(coding: str, shape: tuple[int, ...], nonzeros: int) -> int:
     return elements(shape) if coding == "dense" else nonzeros
 
 
-def check_fields(one: PackedTensor) -> None:
+def check_fields(packed: PackedTensor) -> None:
     """PackError unless dtypes and codings are those that a file can name, and no count is negative.
 
     >>> check_fields(PackedTensor("b", "uint8", (2,), "dense", 2, b"", b"ab"))
     """
-    books = ("",) if one.values_coding == "exact" else (one.dtype, "float16")
+    books = ("",) if packed.values_coding == "exact" else (packed.dtype, "float16")
     for what, given, choices in (
-        ("dtype", one.dtype, DTYPES),
-        ("coding", one.coding, positions.CODINGS),
-        ("coding of values", one.values_coding, values.CODINGS),
-        ("dtype of a codebook", one.codebook_dtype, books),
+        ("dtype", packed.dtype, DTYPES),
+        ("coding", packed.coding, position_coding.CODINGS),
+        ("coding of values", packed.values_coding, value_coding.CODINGS),
+        ("dtype of a codebook", packed.codebook_dtype, books),
     ):
         if given not in choices:
             raise PackError(
                 f"the {what} {given!r} is unknown here; it can be {', '.join(map(repr, choices))}"
             )
-    counts = (*one.shape, one.nonzeros, one.escapes)
+    counts = (*packed.shape, packed.nonzeros, packed.escapes)
     if any(not isinstance(count, int) or count < 0 for count in counts):
         raise PackError(
-            f"shape {one.shape}, {one.nonzeros} non-zeros and {one.escapes} escapes are not all whole numbers from 0 on"
+            f"shape {packed.shape}, {packed.nonzeros} non-zeros and {packed.escapes} escapes are not all whole numbers "
+            "from 0 on"
         )
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Packed, PackedTensor, Sparse
 from zeroskip.errors import PackError
-from zeroskip.pack import container
-from zeroskip.pack.positions import WIDTHS
-from zeroskip.pack.tensor import CODERS, decode_tensor, encode_tensor
+from zeroskip.pack import zs_file
+from zeroskip.pack.position_coding import WIDTHS
+from zeroskip.pack.tensor_coding import CODERS, decode_tensor, encode_tensor
 from zeroskip.pack.tensor_record import check_name
 
 
@@ -23,8 +23,8 @@ def encode(
     """Every tensor of the network's state, exact, each in the coding that takes the fewest bytes.
 
     coder       "fixed": codes of one width; "huffman": Huffman codes too; "arithmetic": arithmetic codes too
-    index_bits  width of gaps, 2 to 16, for all tensors or by name, instead of the best; `escapes` then tells
-                how many were too narrow. Tensors that are smaller without gaps have none all the same.
+    index_bits  width of gaps, 2 to 16, for all tensors or by name, instead of the best; `escapes` counts those that
+                were too narrow. Tensors that are smaller without gaps have none all the same.
 
     Exact means that -0.0 is no zero: `weight * mask` makes -0.0 of a pruned negative weight, and that is
     stored; `weight.masked_fill(~mask, 0)` makes 0.0. Raises PackError, naming the tensor, for NaN, names that
@@ -39,7 +39,7 @@ def encode(
     widths = dict(index_bits) if isinstance(index_bits, Mapping) else dict.fromkeys(state, index_bits)
     _check_widths(widths, state)
     tensors = tuple(_encode_one(name, tensor, coder, widths.get(name)) for name, tensor in state.items())
-    return Packed(tensors, container.ledger(tensors, len(container.serialize(tensors))))
+    return Packed(tensors, zs_file.ledger(tensors, len(zs_file.serialize(tensors))))
 
 
 def decode(packed: Packed) -> dict[str, Tensor]:

@@ -32,7 +32,7 @@
 Huffman codes are of at least one symbol. Arithmetic codes are of rows of at most 2^20 elements (a row is all that
 one index of the first of two or more sides has; a tensor of one side is one row), and have at least 1 byte for each
 1024 elements; of a matrix they begin with a side of 0 to 255 that a reader finds anew (arithmetic.py, `_side`) and
-compares. How the codecs predict is told by their files, whose constants belong to this version.
+compares. The constants of the codecs' files belong to this version.
 
 Integers are little-endian. A varint is LEB128, unsigned, in as few bytes as possible and at most 5. Names are
 unique and not "(file)". Left-over bits are zero, so every Packed has one spelling: a reader writes what it
@@ -51,7 +51,7 @@ from zeroskip import files
 from zeroskip.concepts import Packed, PackedTensor
 from zeroskip.errors import PackError
 from zeroskip.pack import tensor_record
-from zeroskip.pack.tensor import check
+from zeroskip.pack.tensor_coding import check
 from zeroskip.pack.tensor_record import FILE, Reader
 from zeroskip.pack.varint import varint
 
@@ -62,8 +62,9 @@ VERSION = 2
 def save(packed: Packed, path: str | Path) -> Path:
     """Write a `.zs` file, whole or not at all; raises FileError where that is impossible.
 
-    >>> save(pack.encode(sparse), "digits.zs")
-    PosixPath('digits.zs')
+    >>> from zeroskip import pack
+    >>> save(pack.encode(model), "model.zs")
+    PosixPath('model.zs')
     """
     return files.write(path, to_bytes(packed))
 
@@ -71,12 +72,12 @@ def save(packed: Packed, path: str | Path) -> Path:
 def load(path: str | Path) -> Packed:
     """Read a `.zs` file. It holds no code, and reading it needs memory for its bytes, not for the zeros it claims.
 
-    Two exceptions, both for what `pack` wrote as well: arithmetic codes take about 3 bytes of memory per element,
-    at most 1024 elements per byte, and 100 MB for the longest row. Zeros, up to 2^31 per tensor, are made by `decode`.
+    Arithmetic codes are the exception: about 3 bytes of memory for each element, at most 1024 elements for each byte,
+    and 100 MB for the longest row. Zeros, up to 2^31 in a tensor, are made by `decode`.
+    Raises FileError where the file cannot be read, PackError where it is not one that `save` wrote.
 
-    Raises FileError where there is nothing to read, PackError where it is anything but what `save` wrote.
-
-    >>> load("digits.zs").stored_bytes == Path("digits.zs").stat().st_size
+    >>> from zeroskip import pack
+    >>> load(pack.save(pack.encode(model), "model.zs")).stored_bytes == Path("model.zs").stat().st_size
     True
     """
     data = files.read(path)
@@ -91,6 +92,8 @@ def load(path: str | Path) -> Packed:
 def to_bytes(packed: Packed) -> bytes:
     """What `save` writes.
 
+    >>> from zeroskip import pack
+    >>> packed = pack.encode(model)
     >>> len(to_bytes(packed)) == packed.stored_bytes
     True
     """
@@ -100,8 +103,9 @@ def to_bytes(packed: Packed) -> bytes:
 def from_bytes(data: bytes) -> Packed:
     """The Packed that `to_bytes` wrote; raises PackError, with the bare fact, for all other bytes.
 
-    >>> from_bytes(to_bytes(packed)) == packed
-    True
+    >>> from zeroskip import pack
+    >>> [tensor.name for tensor in from_bytes(to_bytes(pack.encode(model))).tensors]
+    ['fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias']
     """
     tensors = _parse(_body(data))
     # The checks before this one keep the parser safe; this one notices a changed byte wherever it is.
@@ -111,11 +115,7 @@ def from_bytes(data: bytes) -> Packed:
 
 
 def serialize(tensors: tuple[PackedTensor, ...]) -> bytes:
-    """The whole file that holds these tensors.
-
-    >>> serialize(packed.tensors) == to_bytes(packed)
-    True
-    """
+    """The whole file that holds these tensors."""
     content = b"".join(
         [varint(len(tensors)), *(part for one in tensors for part in tensor_record.write(one))]
     )
@@ -126,7 +126,9 @@ def serialize(tensors: tuple[PackedTensor, ...]) -> bytes:
 def ledger(tensors: tuple[PackedTensor, ...], file_bytes: int) -> dict[str, dict[str, int]]:
     """Where the bytes of a file of `file_bytes` went, to the last one.
 
-    >>> ledger(encode({"fc.bias": torch.tensor([0.0, 1.5])}).tensors, 95)["fc.bias"]
+    >>> from zeroskip import pack
+    >>> packed = pack.encode({"fc.bias": torch.tensor([0.0, 1.5])})
+    >>> ledger(packed.tensors, packed.stored_bytes)["fc.bias"]
     {'values': 4, 'positions': 1, 'codebook': 0, 'tables': 0, 'header': 13}
     """
     entries = {one.name: _entry(*map(len, tensor_record.write(one))) for one in tensors}
@@ -137,7 +139,8 @@ def ledger(tensors: tuple[PackedTensor, ...], file_bytes: int) -> dict[str, dict
 def escapes(packed: Packed) -> dict[str, int]:
     """Of every tensor, how many gaps went on because their field was too narrow.
 
-    >>> escapes(encode({"w": torch.arange(40) == 30}, coder="fixed", index_bits=4))
+    >>> from zeroskip import pack
+    >>> escapes(pack.encode({"w": torch.arange(40) == 30}, coder="fixed", index_bits=4))
     {'w': 2}
     """
     return {one.name: one.escapes for one in packed.tensors}
@@ -160,10 +163,10 @@ def _parse(content: bytes) -> tuple[PackedTensor, ...]:
     reader = Reader(content)
     tensors: dict[str, PackedTensor] = {}
     for _ in range(reader.integer("tensors", len(content))):
-        one = _parse_tensor(reader)
-        if one.name in tensors:
-            raise PackError(f'it holds two tensors "{one.name}"')
-        tensors[one.name] = one
+        tensor = _parse_tensor(reader)
+        if tensor.name in tensors:
+            raise PackError(f'it holds two tensors "{tensor.name}"')
+        tensors[tensor.name] = tensor
     if reader.at != len(content):
         raise PackError(f"{len(content) - reader.at:,} bytes follow its last tensor")
     return tuple(tensors.values())
@@ -172,11 +175,11 @@ def _parse(content: bytes) -> tuple[PackedTensor, ...]:
 def _parse_tensor(reader: Reader) -> PackedTensor:
     name = tensor_record.read_name(reader)
     try:
-        one, lengths = tensor_record.read(name, reader)
-        check(one, lengths=lengths)
+        tensor, lengths = tensor_record.read(name, reader)
+        check(tensor, lengths=lengths)
     except PackError as fact:
         raise PackError(f'tensor "{name}": {fact}') from None
-    return one
+    return tensor
 
 
 def _crc(content: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What a tensor's stored elements are: exact, or a codebook of the distinct ones and a code for each element."""
+"""The values of a tensor: exact, or a codebook of the distinct ones and a code for each element."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SAMPLE = 1 << 18  # elements that are looked at first: most tensors have no cod
 def distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The distinct ones of values (count,), increasing, and how often each occurs, (levels,).
 
-    None, where with a zero more they were too many for a codebook.
+    Empty arrays where, with a zero added, they are too many for a codebook.
 
     >>> distinct(np.array([7, 3, 7]))
     (array([3, 7]), array([1, 2]))
@@ -37,14 +37,14 @@ def costs(count: int, levels: np.ndarray, counts: np.ndarray, dtype: str, *, cod
     >>> costs(16, np.array([3, 5], np.uint8), np.array([1, 15]), "uint8", coder="fixed")
     {'exact': 16, 'fixed': 5}
     """
-    found = {"exact": count * levels.itemsize}
+    sizes = {"exact": count * levels.itemsize}
     if not len(levels):
-        return found
+        return sizes
     stored = len(varint(len(levels))) + len(codebook(levels, dtype)[1])
-    found["fixed"] = stored - (-count * code_width(len(levels)) // 8)
+    sizes["fixed"] = stored - (-count * code_width(len(levels)) // 8)
     if coder != "fixed":
-        found["huffman"] = stored + huffman_bytes(counts)
-    return found
+        sizes["huffman"] = stored + huffman_bytes(counts)
+    return sizes
 
 
 def codebook(levels: np.ndarray, dtype: str) -> tuple[str, bytes]:
@@ -99,8 +99,8 @@ def decode(packed: PackedTensor, count: int, levels: int, lengths: np.ndarray) -
 
     lengths  (levels,) of the Huffman code, if there is one
 
-    >>> one = PackedTensor("b", "uint8", (4,), "dense", 3, b"", b"\\xb0", "fixed", "uint8", b"ab")
-    >>> decode(one, 4, 2, np.empty(0))
+    >>> packed = PackedTensor("b", "uint8", (4,), "dense", 3, b"", b"\\xb0", "fixed", "uint8", b"ab")
+    >>> decode(packed, 4, 2, np.empty(0))
     array([1, 0, 1, 1], dtype=uint16)
     """
     if packed.values_coding == "huffman":

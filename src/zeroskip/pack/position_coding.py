@@ -1,4 +1,4 @@
-"""Where a tensor's non-zeros are: what each coding costs, and the positions as bytes and back."""
+"""The positions of a tensor's non-zeros: bytes that each coding takes, and the positions as bytes and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from zeroskip.codecs import arithmetic, bit_stream, bitmask, gaps, huffman
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
-from zeroskip.pack.values import huffman_bytes
+from zeroskip.pack.value_coding import huffman_bytes
 from zeroskip.pack.varint import varint
 
 WIDTHS = range(2, 17)
@@ -26,7 +26,7 @@ MOST_PER_BYTE = 1 << 10  # elements: memory and time to decode arithmetic codes 
 
 
 def costs(mask: np.ndarray, *, coder: str, width: int | None) -> dict[str, int]:
-    """Bytes that the positions of mask (size,) take in a file, by coding, for the codings worth a thought.
+    """Bytes that the positions of mask (size,) take in a file, by coding, for those that may be the best.
 
     width  of the gaps; None: every one that could be the best
 
@@ -34,16 +34,16 @@ def costs(mask: np.ndarray, *, coder: str, width: int | None) -> dict[str, int]:
     {'bitmask': 1, 'gaps2': 2}
     """
     zeros, counts = np.unique(gaps.zeros_before(mask), return_counts=True)  # (distinct gaps,)
-    found = {"bitmask": -(-bitmask.bits(mask) // 8)}
-    for each in WIDTHS if width is None else [width]:
-        histogram = _histogram(zeros, counts, each)
+    sizes = {"bitmask": -(-bitmask.bits(mask) // 8)}
+    for gap_bits in WIDTHS if width is None else [width]:
+        histogram = _histogram(zeros, counts, gap_bits)
         escapes = len(varint(int(histogram[-1])))
-        found[f"gaps{each}"] = escapes - (-each * int(histogram.sum()) // 8)
+        sizes[f"gaps{gap_bits}"] = escapes - (-gap_bits * int(histogram.sum()) // 8)
         if coder != "fixed":
-            found[f"huffman{each}"] = escapes + huffman_bytes(histogram)
-        if width is None and zeros[-1:].sum() < 2**each - 1:
+            sizes[f"huffman{gap_bits}"] = escapes + huffman_bytes(histogram)
+        if width is None and zeros[-1:].sum() < 2**gap_bits - 1:
             break  # no gap escapes, so a wider field only costs more
-    return found
+    return sizes
 
 
 def encode(mask: np.ndarray, coding: str) -> tuple[bytes, bytes, int]:
@@ -69,7 +69,7 @@ def encode(mask: np.ndarray, coding: str) -> tuple[bytes, bytes, int]:
 
 
 def decode(packed: PackedTensor, size: int, lengths: np.ndarray) -> np.ndarray | slice:
-    """Which of `size` elements the values belong to; raises PackError where the bytes tell something else.
+    """Which of `size` elements the values belong to; raises PackError where the bytes do not fit.
 
     lengths  (2^width,) of the Huffman code of the gaps, if there is one
 

@@ -1,6 +1,8 @@
-"""One tensor <-> its stored form: the cheapest way to say where its non-zeros are and which values they have."""
+"""One tensor <-> its stored form: the cheapest coding of its positions and its values."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,10 +11,26 @@ from torch import Tensor
 from zeroskip.codecs import arithmetic
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
-from zeroskip.pack import positions, tensor_record, values
+from zeroskip.pack import position_coding, tensor_record, value_coding
 from zeroskip.pack.tensor_record import DTYPES, Lengths, elements, read_tables, stored_values
 
 CODERS = ("fixed", "huffman", "arithmetic")
+
+
+@dataclass(frozen=True)
+class TensorBits:
+    """A tensor whose elements are unsigned integers, and the distinct non-zeros among them.
+
+    elements  (size,) little-endian, row by row
+    levels    (levels,) increasing, which occur `counts` (levels,) times; none where they are too many for a codebook
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    elements: np.ndarray
+    levels: np.ndarray
+    counts: np.ndarray
 
 
 def encode_tensor(name: str, tensor: Tensor, *, coder: str, index_bits: int | None = None) -> PackedTensor:
@@ -26,13 +44,13 @@ def encode_tensor(name: str, tensor: Tensor, *, coder: str, index_bits: int | No
     """
     dtype, shape = _storable(tensor)
     raw = _raw(tensor)
-    levels, counts = values.distinct(raw[raw != 0])
-    codings = _candidates(raw != 0, levels, counts, dtype, coder, index_bits)
+    bits = TensorBits(name, dtype, shape, raw, *value_coding.distinct(raw[raw != 0]))
+    codings = _candidates(bits, coder, index_bits)
     codings = [pair for pair in codings if "arithmetic" not in pair or arithmetic.fits(shape)]
-    found = [_encoded(name, dtype, shape, raw, levels, *pair) for pair in codings]
-    most = positions.MOST_PER_BYTE  # elements, or a reader refuses
-    found[1:] = [one for one in found[1:] if len(raw) <= most * len(one.positions or one.values)]
-    return min(found, key=lambda one: sum(map(len, tensor_record.write(one))))
+    encoded = [_encoded(bits, *pair) for pair in codings]
+    most = position_coding.MOST_PER_BYTE  # elements, or a reader refuses
+    encoded[1:] = [one for one in encoded[1:] if len(raw) <= most * len(one.positions or one.values)]
+    return min(encoded, key=lambda one: sum(map(len, tensor_record.write(one))))
 
 
 def decode_tensor(packed: PackedTensor) -> Tensor:
@@ -84,59 +102,52 @@ def _raw(tensor: Tensor) -> np.ndarray:
     return native.astype(f"<u{tensor.itemsize}", copy=False)
 
 
-def _candidates(
-    mask: np.ndarray, levels: np.ndarray, counts: np.ndarray, dtype: str, coder: str, index_bits: int | None
-) -> list[tuple[str, str]]:
+def _candidates(bits: TensorBits, coder: str, index_bits: int | None) -> list[tuple[str, str]]:
     """The codings of positions and values that could take the fewest bytes together.
 
     Arithmetic codes are their own pair: how long they are is only known from encoding them.
     """
+    mask, levels, counts = bits.elements != 0, bits.levels, bits.counts
     kept = int(np.count_nonzero(mask))
-    sparse = values.costs(kept, levels, counts, dtype, coder=coder)
+    sparse = value_coding.costs(kept, levels, counts, bits.dtype, coder=coder)
     pays = min(sparse, key=sparse.__getitem__) != "exact"
     apart = [("arithmetic", "arithmetic" if pays else "exact")] if coder == "arithmetic" and kept else []
     if len(levels) and kept < mask.size:
         levels, counts = np.insert(levels, 0, 0), np.insert(counts, 0, mask.size - kept)
-    dense = values.costs(mask.size, levels, counts, dtype, coder=coder)
+    dense = value_coding.costs(mask.size, levels, counts, bits.dtype, coder=coder)
     bytes_by = {("dense", coding): cost for coding, cost in dense.items()}
-    for places, place_cost in positions.costs(mask, coder=coder, width=index_bits).items():
+    for places, place_cost in position_coding.costs(mask, coder=coder, width=index_bits).items():
         bytes_by |= {(places, coding): place_cost + cost for coding, cost in sparse.items()}
     return [min(bytes_by, key=bytes_by.__getitem__), *apart]
 
 
-def _encoded(
-    name: str,
-    dtype: str,
-    shape: tuple[int, ...],
-    raw: np.ndarray,
-    levels: np.ndarray,
-    coding: str,
-    values_coding: str,
-) -> PackedTensor:
-    """The tensor of bits raw (elements,), whose distinct non-zeros are `levels`, in these codings."""
-    mask = raw != 0
-    stored = raw if coding == "dense" else raw[mask]
-    nonzeros, both = int(np.count_nonzero(mask)), values_coding == "arithmetic"
-    places, tables, escapes = (b"", b"", 0) if both else positions.encode(mask.reshape(shape), coding)
+def _encoded(bits: TensorBits, coding: str, values_coding: str) -> PackedTensor:
+    """The tensor in these codings of positions and values."""
+    flat = bits.elements != 0
+    stored, mask = bits.elements if coding == "dense" else bits.elements[flat], flat.reshape(bits.shape)
+    nonzeros, joint = int(np.count_nonzero(mask)), values_coding == "arithmetic"
+    positions, tables, escapes = (b"", b"", 0) if joint else position_coding.encode(mask, coding)
+    packed = PackedTensor(
+        bits.name, bits.dtype, bits.shape, coding, nonzeros, positions, values=b"", escapes=escapes
+    )
     if values_coding == "exact":
-        rest = (stored.tobytes(), "exact", "", b"", tables, escapes)
-        return PackedTensor(name, dtype, shape, coding, nonzeros, places, *rest)
-    if len(stored) > nonzeros:
-        levels = np.insert(levels, 0, 0)
+        return replace(packed, values=stored.tobytes(), tables=tables)
+    levels = np.insert(bits.levels, 0, 0) if len(stored) > nonzeros else bits.levels
     codes, table = np.searchsorted(levels, stored), b""
-    if both:
-        data = arithmetic.encode(mask.reshape(shape), codes, len(levels))
+    if joint:
+        data = arithmetic.encode(mask, codes, len(levels))
     else:
-        data, table = values.encode(codes, len(levels), values_coding)
-    rest = (data, values_coding, *values.codebook(levels, dtype), tables + table, escapes)
-    return PackedTensor(name, dtype, shape, coding, nonzeros, places, *rest)
+        data, table = value_coding.encode(codes, len(levels), values_coding)
+    book_dtype, book = value_coding.codebook(levels, bits.dtype)
+    packed = replace(packed, codebook_dtype=book_dtype, codebook=book, tables=tables + table)
+    return replace(packed, values=data, values_coding=values_coding)
 
 
 def _contents(packed: PackedTensor, lengths: Lengths | None = None) -> tuple[np.ndarray | slice, np.ndarray]:
     """Which elements are stored, and their bits (stored values,); PackError where the parts do not fit."""
     tensor_record.check_fields(packed)
     exact = packed.values_coding == "exact"
-    book = np.zeros(0, np.uint8) if exact else values.entries(packed)
+    book = np.zeros(0, np.uint8) if exact else value_coding.entries(packed)
     if lengths is None:
         lengths, used = read_tables(packed, packed.tables, len(book))
         if used != len(packed.tables):
@@ -144,16 +155,16 @@ def _contents(packed: PackedTensor, lengths: Lengths | None = None) -> tuple[np.
     if packed.values_coding == "arithmetic":
         return _joint_contents(packed, book)
     count = stored_values(packed.coding, packed.shape, packed.nonzeros)
-    codes = None if exact else values.decode(packed, count, len(book), lengths.values)
+    codes = None if exact else value_coding.decode(packed, count, len(book), lengths.values)
     stored = _checked(packed, _exact(packed, count) if codes is None else book[codes])
-    return positions.decode(packed, elements(packed.shape), lengths.gaps), stored
+    return position_coding.decode(packed, elements(packed.shape), lengths.gaps), stored
 
 
 def _joint_contents(packed: PackedTensor, book: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Places and bits of a tensor that is one arithmetic code."""
     if packed.coding != "arithmetic" or packed.positions:
         raise PackError("arithmetic codes of values hold the positions too, and here they are given apart")
-    mask, codes = positions.joint(packed.values, packed.shape, len(book))
+    mask, codes = position_coding.joint(packed.values, packed.shape, len(book))
     return np.flatnonzero(mask), _checked(packed, book[codes])
 
 
