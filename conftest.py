@@ -73,6 +73,20 @@ def machine() -> Any:
     return Machine("an example", "x86_64", frozenset({"avx2", "fma", "f16c", "avx512f"}), 2, 64)
 
 
+def graph() -> Any:
+    """The operations of `model`, captured: the inputs "input", the layers "linear" and "linear_1"."""
+    from zeroskip.graph import capture
+
+    return capture(model(), x())
+
+
+def run() -> Any:
+    """The module that compiles, saves and loads programs."""
+    from zeroskip import run as module
+
+    return module
+
+
 def recorded() -> Any:
     """What `measure.trace` records of `model` on `x`."""
     from zeroskip import measure
@@ -220,7 +234,22 @@ def task() -> Any:
 
 NAMES: dict[str, Callable[[], Any]] = {
     make.__name__: make
-    for make in (model, dense, x, task, machine, record, recorded, chips, of_masks, any_machine, layer, conv)
+    for make in (
+        model,
+        dense,
+        x,
+        task,
+        machine,
+        graph,
+        run,
+        record,
+        recorded,
+        chips,
+        of_masks,
+        any_machine,
+        layer,
+        conv,
+    )
 }
 
 

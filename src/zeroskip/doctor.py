@@ -1,80 +1,214 @@
-"""What this machine can do, and what is missing."""
+"""What a computer can do for zeroskip, and what is missing."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.data import data_folder, imagenet
-from zeroskip.emit.machine import detect
 from zeroskip.errors import DataError
 from zeroskip.report import Grid
 from zeroskip.run import kernels
+from zeroskip.run.element import FP16
 
 DATA_SETS: dict[str, Callable[[], Path]] = {
     **{name: partial(data_folder, name) for name in ("mnist", "cifar10", "forest", "text", "weights")},
     "imagenet": imagenet.find,
 }
 
+# Instructions -> LLVM's names of features that have them, and what they are used for.
+INSTRUCTIONS: dict[str, tuple[frozenset[str], str]] = {
+    "AVX2": (frozenset({"avx2"}), "vectors of 256 bits"),
+    "AVX-512": (frozenset({"avx512f"}), "vectors of 512 bits; baked, windows, columns_sparse"),
+    "VNNI": (frozenset({"avx512vnni", "avxvnni"}), "int8 products of other engines; no kernel of zeroskip"),
+    "bf16": (frozenset({"avx512bf16", "bf16"}), "products of dense_bf16, by PyTorch"),
+    "FP16": (frozenset({"avx512fp16", "fullfp16"}), 'arithmetic of precision="fp16"'),
+    "AMX": (frozenset({"amx-tile"}), "products of dense_bf16, by PyTorch"),
+    "NEON": (frozenset({"neon"}), "vectors of 128 bits"),
+}
 
-def examine() -> dict[str, Any]:
-    """The machine, the kernels with what keeps them from running, the data sets, the helpers.
+# What is given to `run.compile` -> the same as a noun.
+PRECISIONS = {
+    'precision="fp32"': Precision(),
+    'precision="bf16"': Precision("bf16"),
+    'precision="fp16"': Precision("fp16"),
+    'weights="bf16"': Precision(weights="bf16"),
+    'weights="int8"': Precision(weights="int8"),
+    'weights="codes"': Precision(weights="codes"),
+}
 
-    >>> examine()["kernels"]["dense"]
-    'ready'
+CACHE_BYTES = (
+    1 << 20
+)  # of the computers on which layers are shown to kernels: larger caches make some pointless
+
+
+@dataclass(frozen=True)
+class Support:
+    """What one precision means on a computer.
+
+    arithmetic  in which numbers products are computed, and with what
+    kernels     those of this precision that the computer can run
+    refused     the others -> why it cannot
     """
-    machine = detect()
-    weight = torch.eye(64)  # mostly zeros: what every sparse kernel is for
-    image = Layer("example", "conv2d", weight.reshape(64, 64, 1, 1), None, (64, 8, 8), (64, 8, 8))
-    layers = [Layer("example", "linear", weight, None, (64,), (64,)), image]
-    return {
-        "machine": {
-            "name": machine.name,
-            "arch": machine.arch,
-            "cores": machine.cores,
-            "vector_bytes": machine.vector_bytes,
-            "features": sorted(machine.features),
-        },
-        "versions": {name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
-        "kernels": {one.name: _ready(one, layers, machine) for one in kernels.ALL},
-        "data_sets": {"digits": "part of scikit-learn"}
-        | {name: _found(find) for name, find in DATA_SETS.items()},
-        "helpers": {
-            "C++ compiler, for torch.compile": shutil.which("g++") or shutil.which("c++") or "absent",
-        },
-    }
+
+    arithmetic: str
+    kernels: tuple[str, ...]
+    refused: dict[str, str]
 
 
-def show(found: dict[str, Any]) -> Grid:
-    """The findings as one table.
+@dataclass(frozen=True)
+class Examination:
+    """A computer, and the software and data around it; the keys are words for people.
 
-    >>> len(show(examine()).rows) > 5
-    True
+    data_sets, helpers  name -> where it is, or what to do to have it
     """
-    machine = found["machine"]
-    rows = [
-        ("machine", f"{machine['name']} ({machine['arch']}), {machine['cores']} cores"),
-        ("vectors", f"{machine['vector_bytes'] * 8} bits"),
+
+    machine: Machine
+    instructions: dict[str, bool]
+    precisions: dict[str, Support]
+    versions: dict[str, str]
+    data_sets: dict[str, str]
+    helpers: dict[str, str]
+
+    def to_json(self) -> dict[str, object]:
+        """The same, made of what JSON knows."""
+        return asdict(self) | {"machine": asdict(self.machine) | {"features": sorted(self.machine.features)}}
+
+
+def examine(machine: Machine) -> Examination:
+    """What the computer can run, and which data and helpers are there.
+
+    >>> examination = examine(machine)
+    >>> examination.instructions["AVX-512"], examination.instructions["AMX"]
+    (True, False)
+    >>> examination.precisions['precision="fp16"'].refused["baked_fp16"]
+    'its fp16 code is for AVX512-FP16, which this machine lacks'
+    """
+    return Examination(
+        machine,
+        {name: bool(features & machine.features) for name, (features, _) in INSTRUCTIONS.items()},
+        {words: _support(precision, machine) for words, precision in PRECISIONS.items()},
+        {name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
+        {"digits": "part of scikit-learn", **{name: _place(find) for name, find in DATA_SETS.items()}},
+        _helpers(),
+    )
+
+
+def show(examination: Examination) -> Grid:
+    """The examination as one table.
+
+    >>> [row[1] for row in show(examine(machine)).rows if row[0] == "AMX"]
+    ['no']
+    """
+    machine = examination.machine
+    rows = [("machine", f"{machine.title} ({machine.arch})")]
+    rows += [
+        (name, f"yes: {INSTRUCTIONS[name][1]}" if present else "no")
+        for name, present in examination.instructions.items()
     ]
-    for group in ("versions", "kernels", "data_sets", "helpers"):
-        rows += [(f"{name} ({group.replace('_', ' ')})", value) for name, value in found[group].items()]
+    for words, support in examination.precisions.items():
+        ready = f". Kernels: {', '.join(support.kernels)}" if support.kernels else ""
+        rows.append((words, support.arithmetic + ready))
+        reasons = dict.fromkeys(support.refused.values())
+        rows += [("", f"not {_names(support.refused, reason)}: {reason}") for reason in reasons]
+    for title, group in (
+        ("version", examination.versions),
+        ("data", examination.data_sets),
+        ("", examination.helpers),
+    ):
+        rows += [(f"{name} ({title})" if title else name, value) for name, value in group.items()]
     return Grid("zeroskip doctor", ("what", "found"), tuple(rows), prose=("found",))
 
 
-def _ready(kernel: Kernel, layers: list[Layer], machine: Machine) -> str:
-    refusals = [kernel.accepts(layer, machine, Precision()) for layer in layers]
-    return "ready" if None in refusals else "; ".join(filter(None, refusals))
+def _names(refused: dict[str, str], reason: str) -> str:
+    return ", ".join(name for name, why in refused.items() if why == reason)
 
 
-def _found(find: Callable[[], Path]) -> str:
+def _support(precision: Precision, machine: Machine) -> Support:
+    """The kernels that compute or store as `precision` says, by layers that each of them is for."""
+    like = replace(machine, cache_bytes=CACHE_BYTES)
+    able = replace(like, arch="x86_64", features=_every_feature(), vector_bytes=64)
+    mine = [kernel for kernel in kernels.ALL if _is_for(kernel, precision)]
+    refused = {kernel.name: _refusal(kernel, precision, like, able) for kernel in mine}
+    return Support(
+        _arithmetic(precision, machine),
+        tuple(name for name, why in refused.items() if why is None),
+        {name: why for name, why in refused.items() if why is not None},
+    )
+
+
+def _is_for(kernel: Kernel, precision: Precision) -> bool:
+    if precision.arithmetic != "fp32":
+        return kernel.element == precision.arithmetic
+    return kernel.element == "fp32" and kernel.weights == precision.weights
+
+
+def _refusal(kernel: Kernel, precision: Precision, machine: Machine, able: Machine) -> str | None:
+    """None, or why this machine cannot run a kernel, said of a layer that a machine with everything could."""
+    reasons = [
+        kernel.accepts(layer, machine, precision)
+        for layer in _examples()
+        if kernel.accepts(layer, able, precision) is None
+    ]
+    return None if None in reasons else next(iter(reasons), "no example of a layer suits it")
+
+
+def _every_feature() -> frozenset[str]:
+    usual = {"avx2", "fma", "f16c", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512vbmi2"}
+    return frozenset(usual).union(*(features for features, _ in INSTRUCTIONS.values()))
+
+
+def _arithmetic(precision: Precision, machine: Machine) -> str:
+    """In which numbers products are computed, and by which instructions."""
+
+    def has(name: str) -> bool:
+        return bool(INSTRUCTIONS[name][0] & machine.features)
+
+    bits = 8 * machine.vector_bytes
+    if precision.arithmetic == "bf16":
+        tool = "AMX" if "amx-bf16" in machine.features else "bf16 instructions" if has("bf16") else None
+        return (
+            f"bf16 products by PyTorch, with {tool}"
+            if tool
+            else "PyTorch computes bf16 without instructions for it"
+        )
+    if precision.arithmetic == "fp16":
+        slow = "fp32, converted from fp16 and back in each operation, which is slow"
+        readable = slow if FP16.is_readable(machine) else "none: no kernel of ours can read fp16 here"
+        return f"fp16, {bits // 16} numbers a vector" if has("FP16") else readable
+    stored = "" if precision.weights == "fp32" else f"; weights stored as {precision.weights} are converted"
+    return f"fp32, {bits // 32} numbers a vector{stored}"
+
+
+def _examples() -> Iterator[Layer]:
+    """Layers of which each kernel computes at least one."""
+    regular, large = torch.zeros(1024, 1024), torch.ones(256, 256, 3, 3)
+    regular[:, ::16] = 1
+    yield Layer("regular zeros", "linear", regular, None, (1024,), (1024,))
+    yield Layer("dense and large", "conv2d", large, None, (256, 14, 14), (256, 12, 12))
+    blocks = torch.eye(8).repeat_interleave(8, 0).reshape(64, 8, 1, 1)
+    yield Layer("zeros in blocks", "conv2d", blocks, None, (8, 8, 8), (64, 8, 8))
+
+
+def _place(find: Callable[[], Path]) -> str:
     try:
         return str(find())
     except DataError as fact:
         return str(fact)
+
+
+def _helpers() -> dict[str, str]:
+    missing = "absent: torch.compile is left out of comparisons. Install one, e.g. with apt-get install g++"
+    return {
+        "C++ compiler": shutil.which("g++") or shutil.which("c++") or missing,
+        "oneDNN in PyTorch": "there"
+        if torch.backends.mkldnn.is_available()
+        else "absent: dense convolutions are slower. Install PyTorch from pypi.org",
+    }

@@ -12,7 +12,7 @@ from zeroskip import run
 from zeroskip.concepts import Layer, Precision
 from zeroskip.emit import detect
 from zeroskip.run.dense import channels_last, pytorch
-from zeroskip.run.select import layers, network
+from zeroskip.run.select import layer_timing, network_selection
 
 
 def conv(**options: int) -> Layer:
@@ -91,8 +91,8 @@ def always_pixelwise(monkeypatch: pytest.MonkeyPatch) -> None:
     def together(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
         return {name: [0.1 if name == "pixelwise" else 1.0] for name in calls}
 
-    monkeypatch.setattr(layers, "interleaved", seconds)
-    monkeypatch.setattr(network, "interleaved", together)
+    monkeypatch.setattr(layer_timing, "interleaved", seconds)
+    monkeypatch.setattr(network_selection, "interleaved", together)
 
 
 def test_a_network_that_can_take_it_is_run_with_it_and_answers_alike(monkeypatch: pytest.MonkeyPatch) -> None:

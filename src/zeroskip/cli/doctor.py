@@ -13,10 +13,11 @@ def doctor(
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """This machine: what it is, which kernels it can run, which data sets are found."""
+    """This machine: what it has, what each precision would use on it, which data sets are found."""
     from zeroskip.doctor import examine
     from zeroskip.doctor import show as table
+    from zeroskip.emit import detect
 
     use_data(data)
-    found = examine()
-    show(found, table(found), as_json=as_json)
+    examination = examine(detect())
+    show(examination.to_json(), table(examination), as_json=as_json)

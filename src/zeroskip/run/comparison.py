@@ -20,15 +20,15 @@ from zeroskip.run.output_difference import TOLERANCE, agree, difference
 from zeroskip.run.program import Program
 from zeroskip.run.timing import Call, interleaved, medians, torch_threads
 
-Engine = Callable[[nn.Module, Tensor], Call]
-"""(model in evaluation mode, batch) -> what runs the model on that batch; any exception says why it cannot."""
+EngineBuilder = Callable[[nn.Module, Tensor], Call]
+"""(model in evaluation mode, batch) -> a call of an engine on that batch; any exception says why it cannot."""
 
 
 def eager(model: nn.Module, batch: Tensor) -> Call:
     """The network as it is.
 
-    >>> eager(model, batch)().shape
-    torch.Size([64, 10])
+    >>> eager(model, x)().shape
+    torch.Size([3, 4])
     """
     return partial(model, batch)
 
@@ -36,8 +36,8 @@ def eager(model: nn.Module, batch: Tensor) -> Call:
 def channels_last(model: nn.Module, batch: Tensor) -> Call:
     """A copy of the network with images stored pixel by pixel, which is faster for many convolutions.
 
-    >>> channels_last(convolutional, images)().shape
-    torch.Size([64, 10])
+    >>> channels_last(nn.Conv2d(1, 2, 3), torch.zeros(5, 1, 8, 8))().shape
+    torch.Size([5, 2, 6, 6])
     """
     convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
     if batch.ndim != 4 or not convolutions:
@@ -52,9 +52,6 @@ def compiled(model: nn.Module, batch: Tensor) -> Call:
 
     What torch.compile has compiled before in this process is forgotten: beyond a number of versions it would
     quietly run the network uncompiled.
-
-    >>> compiled(model, batch)().shape
-    torch.Size([64, 10])
     """
     torch.compiler.reset()
     return partial(torch.compile(copy.deepcopy(model), dynamic=False), batch)
@@ -63,14 +60,14 @@ def compiled(model: nn.Module, batch: Tensor) -> Call:
 def all_dense(model: nn.Module, batch: Tensor) -> Call:
     """A zeroskip program in which no kernel skips a zero: what a program gains by being compiled.
 
-    >>> all_dense(model, batch)().shape
-    torch.Size([64, 10])
+    >>> all_dense(model, x)().shape
+    torch.Size([3, 4])
     """
     kernels = (pytorch.KERNEL, pixelwise.KERNEL)
     return partial(compile(model, batch, threads=torch.get_num_threads(), kernels=kernels), batch)
 
 
-ENGINES: Mapping[str, Engine] = {
+ENGINES: Mapping[str, EngineBuilder] = {
     "torch eager": eager,
     "torch channels_last": channels_last,
     "torch.compile": compiled,
@@ -87,15 +84,16 @@ def compare(
     runs: int = 3,
     rounds: int = 9,
     progress: Progress = silent,
-    engines: Mapping[str, Engine] = ENGINES,
+    engines: Mapping[str, EngineBuilder] = ENGINES,
 ) -> Timing:
     """Seconds of one call on `batch`, of the program and of every engine that can run `model`, interleaved.
 
     An engine that fails or computes something else is in `skipped` with the reason. `model` comes back as it was.
     Raises EngineError where the program's answer is not the network's.
 
-    >>> compare(program, model, batch).speedup
-    3.1
+    >>> timing = compare(run.compile(model, x), model, x, runs=1, rounds=1, engines={"torch eager": eager})
+    >>> timing.batch, sorted(timing.seconds)
+    (3, ['torch eager', 'zeroskip'])
     """
     if runs < 1 or rounds < 1:
         raise EngineError(f"{runs} runs of {rounds} rounds measure nothing. Give at least one of each.")
@@ -123,7 +121,11 @@ def compare(
 
 
 def _ready(
-    engines: Mapping[str, Engine], program: Program, model: nn.Module, batch: Tensor, progress: Progress
+    engines: Mapping[str, EngineBuilder],
+    program: Program,
+    model: nn.Module,
+    batch: Tensor,
+    progress: Progress,
 ) -> tuple[dict[str, Call], dict[str, float], dict[str, str]]:
     """Calls that compute the network, how far each is from it, and why the others cannot take part."""
     calls: dict[str, Call] = {}
@@ -150,12 +152,12 @@ def _tolerance(program: Program) -> float:
     return max(TOLERANCE, 4 * program.error)
 
 
-def _ours(program: Program) -> Engine:
+def _ours(program: Program) -> EngineBuilder:
     return lambda model, batch: partial(program, batch)
 
 
 def _prove(
-    engine: Engine, model: nn.Module, batch: Tensor, expected: Any, tolerance: float
+    engine: EngineBuilder, model: nn.Module, batch: Tensor, expected: Any, tolerance: float
 ) -> tuple[Call, float]:
     """The engine's call, which has run once, and how far its answer is from the network's."""
     with quiet():

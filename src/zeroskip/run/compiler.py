@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,16 +13,18 @@ from torch import Tensor, nn
 from zeroskip.concepts import Kernel, Machine, Packed, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, ModelError
-from zeroskip.graph import Graph, capture, forward, last_uses
+from zeroskip.graph import Graph, capture, forward
+from zeroskip.run.captured import Captured, run_once
 from zeroskip.run.change_watch import watch
+from zeroskip.run.convolution.tiles.operations import Operation, operations
+from zeroskip.run.convolution.tiles.tiling import values_of
 from zeroskip.run.dense import pytorch
-from zeroskip.run.kernels import ALL, DENSE
-from zeroskip.run.origin import Origin
+from zeroskip.run.kernels import ALL
 from zeroskip.run.output_difference import TOLERANCE, agree, difference, leaves, share
-from zeroskip.run.program import Program
-from zeroskip.run.schedule import Runner, schedule
-from zeroskip.run.select.layers import Race, race
-from zeroskip.run.select.network import assemble
+from zeroskip.run.program import Measurement, Program
+from zeroskip.run.schedule import schedule
+from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
+from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.timing import torch_threads
 
 ARITHMETIC, WEIGHTS = ("fp32", "bf16", "fp16"), ("fp32", "bf16", "int8", "codes")
@@ -59,43 +62,38 @@ def compile(
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled, and
     where a kernel or the whole program does not compute what the network does.
 
-    >>> compile(lenet, torch.zeros(1, 784))(x)
+    >>> program = compile(model, x, kernels=[])  # nothing but PyTorch
+    >>> torch.equal(program(x), model(x))
+    True
     """
-    machine = machine or detect()
     asked = _precision(precision, weights)
+    target = Target(machine or detect(), asked, threads)
     _check(model, example)
     example = example.contiguous()  # as a program has it at every call
     forward(model, example.clone())  # a network that cannot run at all says so in its own words
     graph = capture(model, example)
     with torch_threads(threads), torch.no_grad():
-        races = _races(graph, example, machine, asked, list(map(_strict, kernels)) if strict else kernels)
-        whole = assemble(graph, example.clone(), races, machine, threads)
-        rounded = whole.rounded if any(choice.error for choice in whole.choices) else None
-        run = whole.run
-        _verify(run, rounded, graph, model, example, TOLERANCES[precision])
-        error = share(graph.rebuild(run(example.clone())), forward(model, example.clone()))
-    return Program(
-        run,
-        graph.rebuild,
-        example,
-        watch(model),
-        whole.choices,
-        machine,
+        candidates = list(map(_strict, kernels)) if strict else list(kernels)
+        captured, chain = _run_once(graph, example, candidates)
+        timings = _layer_timings(captured, candidates, target)
+        selection = select_network(captured, chain, timings, target)
+        error = _verify(selection, model, example, TOLERANCES[precision])
+    measurement = Measurement(
+        choices=selection.choices,
         precision=_described(asked, strict),
         threads=threads,
-        error=error if any(choice.error for choice in whole.choices) else 0.0,
-        seconds=whole.seconds,
-        dense_seconds=whole.dense_seconds,
-        scratch=whole.scratch,
-        through=whole.through,
-        origin=Origin(graph, example.dtype, asked, whole.kernels, whole.tiles, whole.images),
+        batch=len(example),
+        seconds=selection.seconds,
+        dense_seconds=selection.dense_seconds,
+        error=error,
     )
+    return Program(selection.compiled, measurement, watch(model))
 
 
 def check(model: nn.Module, example: Tensor) -> None:
     """ModelError or EngineError where `compile` would refuse the network; quicker than to compile it.
 
-    >>> check(lenet, torch.zeros(1, 784))
+    >>> check(model, x)
     """
     _check(model, example)
     odd = next((one.dtype for one in model.parameters() if one.dtype != torch.float32), None)
@@ -122,7 +120,7 @@ def _described(precision: Precision, strict: bool) -> str:
 def _strict(kernel: Kernel) -> Kernel:
     """The kernel, which now accepts no layer if it skips zeros."""
     reason = "skips zero weights, and strict was asked for"
-    return kernel if kernel in DENSE else replace(kernel, accepts=lambda *_: reason)
+    return kernel if kernel.skips == "nothing" else replace(kernel, accepts=lambda *_: reason)
 
 
 def _check(model: nn.Module, example: Tensor) -> None:
@@ -145,39 +143,41 @@ def _check(model: nn.Module, example: Tensor) -> None:
         )
 
 
-def _races(
-    graph: Graph, example: Tensor, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
-) -> dict[str, Race]:
-    """Node name -> race, for every layer of the graph on its real input."""
+def _run_once(
+    graph: Graph, example: Tensor, kernels: Sequence[Kernel]
+) -> tuple[Captured, Sequence[Operation]]:
+    """The network with its values on the example, and the operations that kernels on tiles may compute."""
+    chain = operations(graph) if any(kernel.layout == "tiles" for kernel in kernels) else []
+    return run_once(graph, example, values_of(chain)), chain
+
+
+def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target) -> dict[str, LayerTiming]:
+    """Node of a layer -> its kernels timed on its real input, dense always among them."""
     candidates = kernels if pytorch.KERNEL in kernels else (pytorch.KERNEL, *kernels)
-    races: dict[str, Race] = {}
-    values: dict[str, Any] = {graph.input: example.clone()}
-    for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
-        given = [values[name] for name in node.inputs]
-        if node.layer is not None:
-            races[node.name] = race(
-                node.layer, node.relu, given[0], machine=machine, precision=precision, kernels=candidates
-            )
-        values[node.name] = node.function(*given)
-        for name in ended:
-            del values[name]
-    return races
+    timed = partial(time_kernels, machine=target.machine, precision=target.precision, kernels=candidates)
+    return {
+        node.name: timed(node.layer, node.relu, captured.values[node.inputs[0]])
+        for node in captured.graph.nodes
+        if node.layer is not None
+    }
 
 
-def _verify(
-    run: Runner, rounded: Runner | None, graph: Graph, model: nn.Module, example: Tensor, tolerance: float
-) -> None:
-    """EngineError unless the program and the network agree on one example, on all, and on one more.
+def _verify(selection: Selection, model: nn.Module, example: Tensor, tolerance: float) -> float:
+    """The error of the selected program on the example.
 
-    Where weights are rounded on purpose, the graph is compared with the network, and the program with `rounded`.
+    EngineError unless program and network agree on one example, on all, and on one more. Where weights are rounded
+    on purpose, the graph is compared with the network, and the program with the graph of rounded layers.
     """
-    more = torch.cat([example, example])
+    graph, run = selection.compiled.origin.graph, selection.compiled.run
+    more, error = torch.cat([example, example]), 0.0
+    rounds = any(choice.error for choice in selection.choices)
     for count in sorted({1, len(example), len(example) + 1}):
         answer = graph.rebuild(run(more[:count].clone()))
         expected = _expected(graph, model, more, count)
-        if rounded is not None:
+        if rounds:
+            error = share(answer, expected) if count == len(example) else error
             exact = graph.rebuild(schedule(graph, {})(more[:count].clone()))
-            similar = graph.rebuild(rounded(more[:count].clone()))
+            similar = graph.rebuild(selection.rounded(more[:count].clone()))
             answer, expected = (answer, similar) if agree(exact, expected) else (exact, expected)
         if not agree(answer, expected, tolerance=tolerance):
             raise EngineError(
@@ -186,6 +186,7 @@ def _verify(
                 "depends on the batch size in a way that torch.export cannot follow (if, or len(x) where "
                 "x.shape[0] would do). Change that, then compile."
             )
+    return error
 
 
 def _expected(graph: Graph, model: nn.Module, more: Tensor, count: int) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from zeroskip.concepts import Precision
+from zeroskip.concepts import Kernel, Precision
 from zeroskip.graph import Graph
 
 
@@ -16,14 +16,14 @@ class Origin:
 
     dtype    of the network's input
     kernels  node of a layer -> its kernel, unless the layer works on tiles
-    tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. Either all their
-             names end with tiles.half.SUFFIX, and maps hold fp16, or none does
+    tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. All of them have the
+             same `element`, which is that of the maps
     images   that are worked on at a time there
     """
 
     graph: Graph
     dtype: torch.dtype
     precision: Precision
-    kernels: dict[str, str]
-    tiles: dict[str, str]
+    kernels: dict[str, Kernel]
+    tiles: dict[str, Kernel]
     images: int = 1

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +20,24 @@ from safetensors import safe_open
 from torch import Tensor
 
 from zeroskip import files
-from zeroskip.concepts import Choice, Layer, Machine, Precision
+from zeroskip.concepts import Choice, Kernel, Machine, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.graph_json import from_json, to_json
-from zeroskip.run.convolution.tiles import half_kernels
-from zeroskip.run.convolution.tiles.half_precision import SUFFIX, is_half
+from zeroskip.run import measurement as measurements
+from zeroskip.run.compiled_network import CompiledNetwork, scratch_bytes, through
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.convolution.tiles.tiling import on_tiles
-from zeroskip.run.kernels import ALL
+from zeroskip.run.kernels import BY_NAME
+from zeroskip.run.measurement import Measurement
 from zeroskip.run.origin import Origin
 from zeroskip.run.program import Program
 from zeroskip.run.schedule import schedule
-from zeroskip.run.select.network import scratch, through
 
 KEY, VERSION = "zeroskip program", 1
-KERNELS = {kernel.name: kernel for kernel in ALL}
-# On tiles: the only ones for their layers, in fp32 and in fp16; and one for any machine.
-DEPTHWISE, EVERYWHERE = ("depthwise", f"depthwise{SUFFIX}"), "streamed"
 MOST_IMAGES, MOST_THREADS, MOST_EXAMPLES = 64, 1024, 1 << 31  # that a file may ask for
 
 
@@ -50,15 +48,15 @@ def save(program: Program, path: str | Path) -> Path:
     unusual operation, a kernel of one's own, returned structures besides tuples, lists and dicts of tensors; FileError
     where the file cannot be written.
 
-    >>> save(program, "lenet.program")
-    PosixPath('lenet.program')
+    >>> save(run.compile(model, x), "mlp.program")
+    PosixPath('mlp.program')
     """
     origin = program.origin
-    if origin is None or program.changed():
+    if program.changed():
         raise EngineError(
             "the network was changed after it was compiled. Compile again with run.compile, then save."
         )
-    foreign = {*origin.kernels.values(), *origin.tiles.values()} - {*KERNELS, *DEPTHWISE}
+    foreign = {kernel.name for kernel in (*origin.kernels.values(), *origin.tiles.values())} - set(BY_NAME)
     if foreign:
         raise EngineError(f'the kernel "{min(foreign)}" is not zeroskip\'s own, and a file holds no code.')
     try:
@@ -67,7 +65,11 @@ def save(program: Program, path: str | Path) -> Path:
         raise EngineError(
             f"the program cannot be saved: {fact}. Keep the network itself, and compile it again."
         ) from None
-    header = {"network": described, "plan": _plan(origin), "program": _described(program)}
+    header = {
+        "network": described,
+        "plan": _plan(origin),
+        "program": measurements.to_json(program.measurement),
+    }
     copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"version": VERSION, **header})
     return files.write(path, safetensors.torch.save(copies, {KEY: text}))
@@ -80,7 +82,9 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
     all of them do, in fp32. Raises FileError where there is no such file, EngineError where it is damaged, or this
     machine cannot run another of its kernels.
 
-    >>> load("lenet.program")(x)
+    >>> program = run.compile(model, x)
+    >>> torch.equal(load(save(program, "mlp.program"))(x), program(x))
+    True
     """
     machine, path = machine or detect(), Path(path)
     if not path.is_file():
@@ -91,11 +95,11 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         chain = operations(graph) if header["plan"]["tiles"] else []
         check(chain, {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}})
         origin = _origin(header["plan"], graph, dtype, chain)
-        moved = _moved(origin, chain, machine)
-        tiles = {**origin.tiles, **{one: kernel for one, (_, kernel, _) in moved.items()}}
-        instead = {layer: (kernel, why) for layer, kernel, why in moved.values()}
-        choices = tuple(_choice(one, instead) for one in header["program"]["choices"])
-        program = _program(header["program"], choices, replace(origin, tiles=tiles), machine)
+        replacements = _replacements(origin, chain, machine)
+        tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
+        measurement = _measurement(header["program"], list(replacements.values()))
+        compiled = _compiled(replace(origin, tiles=tiles), chain, machine, measurement.threads)
+        program = Program(compiled, measurement, lambda: False)
         program(torch.zeros(2, *graph.shape, dtype=dtype))  # says what does not fit together
         return program
     except Exception as fact:  # Python and torch raise all kinds of errors about what makes no sense to them
@@ -107,18 +111,10 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
 
 def _plan(origin: Origin) -> dict[str, Any]:
     return {
-        "kernels": origin.kernels,
-        "tiles": dict(sorted(origin.tiles.items())),
+        "kernels": {node: kernel.name for node, kernel in origin.kernels.items()},
+        "tiles": {name: origin.tiles[name].name for name in sorted(origin.tiles)},
         "images": origin.images,
         "precision": asdict(origin.precision),
-    }
-
-
-def _described(program: Program) -> dict[str, Any]:
-    names = ("precision", "threads", "batch", "error", "seconds", "dense_seconds")
-    return {
-        **{name: getattr(program, name) for name in names},
-        "choices": [asdict(one) for one in program.choices],
     }
 
 
@@ -133,15 +129,17 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _origin(plan: dict[str, Any], graph: Graph, dtype: torch.dtype, chain: Sequence[Operation]) -> Origin:
-    there = {name for one in chain for name in one.names}
-    precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
-    kernels = {node.name: plan["kernels"][node.name] for node in _layers(graph) if node.name not in there}
-    tiles = {one.name: plan["tiles"][one.name] for one in chain if one.layer is not None}
-    depthwise = {one.name for one in chain if one.kind == "depthwise"}
+    there = {name for operation in chain for name in operation.names}
+    off_tiles = [node.name for node in _layers(graph) if node.name not in there]
+    kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
+    kinds = {operation.name: operation.kind for operation in chain if operation.layer is not None}
+    tiles = {name: BY_NAME[plan["tiles"][name]] for name in kinds}
     for name, kernel in {**kernels, **tiles}.items():
-        fits = kernel in DEPTHWISE if name in depthwise else _works_on_tiles(kernel) == (name in tiles)
-        if not fits or (name in tiles and is_half([kernel]) != is_half(tiles.values())):
-            raise EngineError(f'"{kernel}" does not compute {name}')
+        fits = (kernel.layout == "tiles") == (name in tiles)
+        fits &= (kernel.method == DEPTHWISE.method) == (kinds.get(name) == "depthwise")
+        if not fits or (name in tiles and len({each.element for each in tiles.values()}) > 1):
+            raise EngineError(f'"{kernel.name}" does not compute {name}')
+    precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
     return Origin(graph, dtype, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
 
 
@@ -149,86 +147,73 @@ def _layers(graph: Graph) -> list[Node]:
     return [node for node in graph.nodes if node.layer is not None]
 
 
-def _works_on_tiles(kernel: str) -> bool:
-    return KERNELS[kernel].layout == "tiles"
+@dataclass(frozen=True)
+class _Replacement:
+    """The kernel that computes a layer on tiles here, and why that of the file cannot."""
+
+    layer: str
+    kernel: Kernel
+    why: str
 
 
-def _moved(origin: Origin, chain: Sequence[Operation], machine: Machine) -> dict[str, tuple[str, str, str]]:
-    """Operation on tiles whose kernel cannot run here -> its layer, the kernel that can, and why.
+def _replacements(origin: Origin, chain: Sequence[Operation], machine: Machine) -> dict[str, _Replacement]:
+    """Operation on tiles -> its other kernel, where that of the file cannot run here.
 
-    EngineError where that is a kernel of a layer elsewhere.
+    EngineError where a layer elsewhere has such a kernel.
     """
     for node in _layers(origin.graph):
-        why = _refusal(origin.kernels.get(node.name), node.layer, origin, machine)
-        if why is not None:
-            raise EngineError(f'{node.name} was compiled for "{origin.kernels[node.name]}", which {why}')
-    layers = {one.name: one.layer for one in chain if one.layer is not None}
-    reasons = {one: _refusal(origin.tiles[one], layer, origin, machine) for one, layer in layers.items()}
-    first = next((why for why in reasons.values() if why is not None), None)
-    if first is not None and is_half(origin.tiles.values()):  # all of them work on maps of one type
-        reasons = {one: why or first for one, why in reasons.items()}
-    kernels = {one.name: DEPTHWISE[0] if one.kind == "depthwise" else EVERYWHERE for one in chain}
-    return {one: (layers[one].name, kernels[one], why) for one, why in reasons.items() if why is not None}
-
-
-def _refusal(kernel: str | None, layer: Layer | None, origin: Origin, machine: Machine) -> str | None:
-    if kernel is None or kernel == DEPTHWISE[0] or layer is None:
-        return None
-    if kernel in DEPTHWISE:
-        return half_kernels.refusal(layer, machine, origin.precision)
-    return KERNELS[kernel].accepts(layer, machine, origin.precision)
-
-
-def _program(about: dict[str, Any], choices: tuple[Choice, ...], origin: Origin, machine: Machine) -> Program:
-    graph, threads = origin.graph, _count(about["threads"], MOST_THREADS)
-    final = graph
-    if origin.tiles:
-        final = on_tiles(graph, origin.tiles, machine, images=origin.images, threads=threads)
-    functions = {
-        node.name: KERNELS[origin.kernels[node.name]].build(node.layer, machine, origin.precision, node.relu)
-        for node in _layers(final)
-        if node.layer is not None
+        kernel = origin.kernels.get(node.name)
+        why = None if kernel is None else kernel.accepts(node.layer, machine, origin.precision)
+        if kernel is not None and why is not None:
+            raise EngineError(f'{node.name} was compiled for "{kernel.name}", which {why}')
+    layers = {operation.name: operation.layer for operation in chain if operation.layer is not None}
+    reasons = {
+        name: origin.tiles[name].accepts(layer, machine, origin.precision) for name, layer in layers.items()
     }
-    return Program(
-        schedule(final, functions),
-        graph.rebuild,
-        torch.empty((), dtype=origin.dtype).expand(_count(about["batch"], MOST_EXAMPLES), *graph.shape),
-        lambda: False,
-        choices,
-        machine,
-        precision=str(about["precision"]),
-        threads=threads,
-        seconds=float(about["seconds"]),
-        dense_seconds=float(about["dense_seconds"]),
-        error=float(about["error"]) if any(choice.error for choice in choices) else 0.0,
-        scratch=scratch(final, threads),
-        through=through(final),
-        origin=origin,
-    )
+    first = next((why for why in reasons.values() if why is not None), None)
+    if len({STREAMED.element, *(kernel.element for kernel in origin.tiles.values())}) > 1:
+        reasons = {name: why or first for name, why in reasons.items()}  # all work on maps of one type
+    kernels = {each.name: DEPTHWISE if each.kind == "depthwise" else STREAMED for each in chain}
+    return {
+        name: _Replacement(layers[name].name, kernels[name], why)
+        for name, why in reasons.items()
+        if why is not None
+    }
 
 
-def _choice(one: dict[str, Any], instead: Mapping[str, tuple[str, str]]) -> Choice:
-    choice = Choice(
-        layer=str(one["layer"]),
-        op=str(one["op"]),
-        weight_shape=tuple(map(int, one["weight_shape"])),
-        sparsity=float(one["sparsity"]),
-        kernel=str(one["kernel"]),
-        seconds={str(name): float(took) for name, took in one["seconds"].items()},
-        refused={str(name): str(why) for name, why in one["refused"].items()},
-        reason=str(one["reason"]),
-        error=float(one["error"]),
-    )
-    if not {"dense", choice.kernel} <= set(choice.seconds):
-        raise EngineError(f'no seconds of "{choice.kernel}" are known for {choice.layer}')
-    if choice.layer not in instead:
-        return choice
-    kernel, why = instead[choice.layer]
-    seconds, reason = {kernel: math.nan, **choice.seconds}, f"for want of {choice.kernel}: {why}"
-    return replace(choice, kernel=kernel, seconds=seconds, reason=reason, error=0.0)
+def _compiled(origin: Origin, chain: Sequence[Operation], machine: Machine, threads: int) -> CompiledNetwork:
+    final = origin.graph
+    if origin.tiles:
+        final = on_tiles(final, chain, origin.tiles, machine, images=origin.images, threads=threads)
+    functions = {
+        node.name: origin.kernels[node.name].build(node.layer, machine, origin.precision, node.relu)
+        for node in _layers(final)
+    }
+    run = schedule(final, functions)
+    return CompiledNetwork(run, origin, machine, scratch_bytes(final, threads), through(final))
 
 
-def _count(value: Any, most: int) -> int:
+def _measurement(stored: dict[str, Any], replacements: Sequence[_Replacement]) -> Measurement:
+    """What the file says, with the kernels that run here."""
+    measurement = measurements.from_json(stored)
+    _count(measurement.threads, MOST_THREADS)
+    _count(measurement.batch, MOST_EXAMPLES)
+    others = {other.layer: other for other in replacements}
+    choices = tuple(_choice(choice, others.get(choice.layer)) for choice in measurement.choices)
+    error = measurement.error if any(choice.error for choice in choices) else 0.0
+    return replace(measurement, choices=choices, error=error)
+
+
+def _choice(choice: Choice, other: _Replacement | None) -> Choice:
+    if other is None:
+        return replace(choice, skips=BY_NAME[choice.kernel].skips)
+    seconds = {other.kernel.name: math.nan, **choice.seconds}
+    reason = f"for want of {choice.kernel}: {other.why}"
+    name, skips = other.kernel.name, other.kernel.skips
+    return replace(choice, kernel=name, seconds=seconds, reason=reason, error=0.0, skips=skips)
+
+
+def _count(value: object, most: int) -> int:
     if type(value) is not int or not 0 < value <= most:
         raise EngineError(f"{value!r} threads, images or examples cannot be worked on")
     return value

@@ -1,4 +1,4 @@
-"""A program in the clothes of the network it was compiled from."""
+"""A program as a module, for functions that take networks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ def as_module(program: Program, model: nn.Module) -> nn.Module:
 
     It has the model's parameters and answers to `eval()`; training it is of no use.
 
-    >>> task.evaluate(as_module(program, model), "test")
-    0.025
+    >>> module = as_module(run.compile(model, x), model)
+    >>> module(x).shape, len(list(module.parameters()))
+    (torch.Size([3, 4]), 4)
     """
     return _Running(program, model)
 

@@ -24,8 +24,7 @@ def schedule(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) 
     Layers in machine code that follow each other become one call. Takes any batch size; a graph that is bound
     to one is called with the examples cut and filled up (with zeros) to that size.
 
-    >>> run = schedule(capture(model, x), {})
-    >>> torch.equal(run(x)[0], model(x))
+    >>> torch.equal(schedule(graph, {})(x)[0], model(x))
     True
     """
     nodes = [replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes]

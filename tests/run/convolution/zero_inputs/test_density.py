@@ -26,7 +26,7 @@ from zeroskip.run.convolution.zero_inputs.density import (
     meeting,
 )
 from zeroskip.run.dense import pytorch
-from zeroskip.run.select.layers import race
+from zeroskip.run.select.layer_timing import time_kernels
 
 at_every_width = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
 
@@ -162,7 +162,7 @@ def test_a_race_tries_it_only_where_the_input_has_zeros(sparsity: float, tried: 
     x = torch.rand(2, 8, 6, 6)
     x[x < sparsity] = 0
     kernels = (pytorch.KERNEL, gather_kernels.KERNEL)
-    found = race(layer, True, x, machine=HERE, precision=Precision(), kernels=kernels)
+    found = time_kernels(layer, True, x, machine=HERE, precision=Precision(), kernels=kernels)
     assert ("gather" in found.built) == tried
     assert ("too few to skip" in found.choice.refused.get("gather", "")) != tried
 

@@ -21,7 +21,7 @@ from zeroskip.run.convolution.zero_inputs import scatter_kernels as kernel
 from zeroskip.run.convolution.zero_inputs.shape import shape
 from zeroskip.run.convolution.zero_inputs.skipping import Skipping
 from zeroskip.run.dense import pytorch
-from zeroskip.run.select.layers import race
+from zeroskip.run.select.layer_timing import time_kernels
 
 at_every_width = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
 in_both_forms = pytest.mark.parametrize("kind", ["fp32", "bf16"])
@@ -251,9 +251,9 @@ def test_the_kernels_pass_the_proof_of_a_race_and_dense_inputs_go_to_pytorch() -
     layer = layer_of(32, 40, (3, 3), (7, 7), padding=(1, 1))
     kernels = pytorch.KERNEL, gather_kernels.KERNEL, *kernel.KERNELS
     asked = {"machine": SMALL_CACHE, "precision": Precision(weights="bf16"), "kernels": kernels}
-    raced = race(layer, True, images(layer, 1, 0.9), **asked)
+    raced = time_kernels(layer, True, images(layer, 1, 0.9), **asked)
     assert {"scatter", "scatter_bf16"} <= set(raced.choice.seconds)
-    few = race(layer, True, images(layer, 1, 0.2), **asked)
+    few = time_kernels(layer, True, images(layer, 1, 0.2), **asked)
     assert {"scatter", "scatter_bf16"} <= set(few.choice.refused)
     x = images(layer, 2, 0)
     assert is_exact(kernel.build(layer, HERE, Precision(), True)(x), layer, x, True)

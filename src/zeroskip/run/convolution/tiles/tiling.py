@@ -11,95 +11,94 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from zeroskip.concepts import Layer, Machine
+from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.emit.executable_memory import room
 from zeroskip.graph import Graph, Node
-from zeroskip.run.convolution.tiles.half_precision import SUFFIX, is_half
+from zeroskip.run.captured import Captured
 from zeroskip.run.convolution.tiles.lowering import Lowered, lower
-from zeroskip.run.convolution.tiles.operations import LARGEST, Operation, is_too_large, operations
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
+from zeroskip.run.element import FP16, FP32
 
 ROUNDS = 5
 
 
 @dataclass(frozen=True)
-class Tiled:
-    """A network whose convolutions work on tiles.
+class NetworkOnTiles:
+    """A network whose convolutions work on tiles, `images` examples at a time.
 
     graph    with a node for each part that does, in place of the nodes it stands for
     kernels  operation -> kernel, of the convolutions
-    seconds  operation -> kernel -> seconds of its steps; measured one by one on the example
+    seconds  operation -> name of a kernel -> seconds of its steps; measured one by one on the example
     nodes    operation -> the nodes of the original graph that it stands for
     """
 
     graph: Graph
-    kernels: dict[str, str]
+    images: int
+    kernels: dict[str, Kernel]
     seconds: dict[str, dict[str, float]]
     nodes: dict[str, tuple[str, ...]]
 
 
-def tiled(
-    graph: Graph, example: Tensor, machine: Machine, kernels: Mapping[str, Sequence[str]], *, images: int,
-    threads: int,
-) -> Tiled | None:  # fmt: skip
-    """The network with all it can on tiles, each convolution with the fastest of its `kernels` (by layer name).
+def fastest_on_tiles(
+    captured: Captured, chain: Sequence[Operation], candidates: Mapping[str, Sequence[Kernel]], machine: Machine, *,
+    images: int, threads: int,
+) -> NetworkOnTiles | None:  # fmt: skip
+    """The network with all operations of `chain` on tiles, each convolution with the fastest of its `candidates`.
 
-    None where a convolution has none. All kernels compute in fp32, or all in fp16. `images` examples are worked on
-    at a time.
+    None where a convolution has none. All kernels have the same element. `images` examples are worked on at a time.
 
-    >>> tiled(capture(model, x), x, detect(), {"conv1": ["baked", "streamed"]}, images=1, threads=1).kernels
-    {'relu': 'baked'}
+    >>> captured = Captured(graph, x, {})  # without convolutions
+    >>> fastest_on_tiles(captured, operations(graph), {}, machine, images=1, threads=1) is None
+    True
     """
-    chain = operations(graph)
-    usable = {one.name: _usable(one, kernels) for one in chain if one.kind == "conv"}
-    if not usable or not all(usable.values()):
+    usable = {each.name: tuple(candidates.get(each.name, ())) for each in chain if each.layer is not None}
+    if not any(each.kind == "conv" for each in chain) or not all(usable.values()):
         return None
-    stages = _stages(graph, chain)
-    beside = f"depthwise{SUFFIX}" if any(map(is_half, usable.values())) else "depthwise"
-    usable |= {one.name: [beside] for one in chain if one.kind == "depthwise"}
+    stages = _stages(captured.graph, chain)
     seconds: dict[str, dict[str, float]] = {name: {} for name in usable}
-    for kernel in dict.fromkeys(name for names in usable.values() for name in names):
-        given = {one: kernel if kernel in names else names[0] for one, names in usable.items()}
-        parts = _lowered(stages, given, machine, images)
-        for one, took in _measured(graph, parts, example, images).items():
-            if kernel in usable.get(one, ()):
-                seconds[one][kernel] = took
-    fastest = {one: min(took, key=took.__getitem__) for one, took in seconds.items()}
-    final = _with_segments(graph, stages, fastest, machine, images, threads)
-    return Tiled(final, fastest, seconds, {one.name: one.names for one in chain})
+    for kernel in dict.fromkeys(kernel for kernels in usable.values() for kernel in kernels):
+        tried = {name: kernel if kernel in kernels else kernels[0] for name, kernels in usable.items()}
+        measured = _measured(captured.values, _lowered(stages, tried, machine, images), images)
+        for name in usable:
+            if tried[name] == kernel:
+                seconds[name][kernel.name] = measured[name]
+    fastest = {
+        name: min(kernels, key=lambda kernel: seconds[name][kernel.name]) for name, kernels in usable.items()
+    }
+    final = _with_segments(captured.graph, stages, _lowered(stages, fastest, machine, images), threads)
+    return NetworkOnTiles(final, images, fastest, seconds, {each.name: each.names for each in chain})
 
 
 def on_tiles(
-    graph: Graph, kernels: Mapping[str, str], machine: Machine, *, images: int, threads: int
-) -> Graph:
-    """The network with all it can on tiles, its convolutions by `kernels` (operation -> kernel).
+    graph: Graph, chain: Sequence[Operation], kernels: Mapping[str, Kernel], machine: Machine, *, images: int,
+    threads: int,
+) -> Graph:  # fmt: skip
+    """The network with the operations of `chain` on tiles, its convolutions by `kernels` (operation -> kernel).
 
-    >>> on_tiles(graph, {"relu": "baked"}, detect(), images=1, threads=1).nodes[0].op
-    'tiles'
+    >>> from zeroskip.run.convolution.tiles.kernels import STREAMED
+    >>> one = graph_of(conv, True)
+    >>> [node.op for node in on_tiles(one, operations(one), {"y": STREAMED}, any_machine, images=1, threads=1).nodes]
+    ['tiles', 'getitem']
     """
-    return _with_segments(graph, _stages(graph, operations(graph)), kernels, machine, images, threads)
+    stages = _stages(graph, chain)
+    return _with_segments(graph, stages, _lowered(stages, kernels, machine, images), threads)
 
 
-def _usable(one: Operation, kernels: Mapping[str, Sequence[str]]) -> Sequence[str]:
-    assert one.layer is not None
-    return kernels.get(one.layer.name, ())
+def values_of(chain: Sequence[Operation]) -> set[str]:
+    """The names of the values that the operations read and make.
+
+    >>> sorted(values_of([Operation("y", "scale", ("x",), (1, 1, 2), names=("y",), relu=True)]))
+    ['x', 'y']
+    """
+    return {name for operation in chain for name in (operation.name, *operation.inputs)}
 
 
-@dataclass(frozen=True)
-class _Stage:
-    """Operations that one segment does, with the shapes of what enters and leaves it."""
-
-    chain: tuple[Operation, ...]
-    outside: dict[str, tuple[int, int, int]]
-    leaving: dict[str, tuple[int, ...]]
-
-
-def _stages(graph: Graph, chain: Sequence[Operation]) -> list[_Stage]:
+def _stages(graph: Graph, chain: Sequence[Operation]) -> list[Subgraph]:
     """As few segments as the nodes between them, which stay with torch, allow."""
     level = _levels(graph, chain)
     shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
@@ -115,125 +114,83 @@ def _stages(graph: Graph, chain: Sequence[Operation]) -> list[_Stage]:
             *graph.outputs
         }
         leaving = {one.name: shapes[one.name] for one in mine if one.name in needed or one.kind == "mean"}
-        stages.append(_Stage(mine, outside, leaving))
+        stages.append(Subgraph(mine, outside, leaving))
     return stages
 
 
 def _levels(graph: Graph, chain: Sequence[Operation]) -> dict[str, int]:
     """How many changes between torch and tiles lie before each value: even in torch, odd on tiles."""
-    operation = {name: one for one in chain for name in one.names}
+    operation_of = {name: operation for operation in chain for name in operation.names}
     level = {graph.input: 0}
     for node in graph.nodes:
-        one = operation.get(node.name)
-        if one is None:
+        operation = operation_of.get(node.name)
+        if operation is None:
             level[node.name] = max((level[name] + level[name] % 2 for name in node.inputs), default=0)
-        elif node.name == one.name:
-            level[node.name] = max(level[name] + 1 - level[name] % 2 for name in one.inputs)
+        elif node.name == operation.name:
+            level[node.name] = max(level[name] + 1 - level[name] % 2 for name in operation.inputs)
     return level
 
 
 def _lowered(
-    stages: Sequence[_Stage], kernels: Mapping[str, str], machine: Machine, images: int
+    stages: Sequence[Subgraph], kernels: Mapping[str, Kernel], machine: Machine, images: int
 ) -> list[Lowered]:
-    half = is_half(kernels.values())
-    plain = {one: name.removesuffix(SUFFIX) for one, name in kernels.items()}
-    return [
-        lower(stage.chain, stage.outside, stage.leaving, machine, images=images, kernels=plain, half=half)
-        for stage in stages
-    ]
+    methods = {name: kernel.method for name, kernel in kernels.items()}
+    element = FP16 if any(kernel.element == FP16.name for kernel in kernels.values()) else FP32
+    return [lower(stage, machine, images=images, methods=methods, element=element) for stage in stages]
 
 
-def _measured(graph: Graph, parts: Sequence[Lowered], example: Tensor, images: int) -> dict[str, float]:
+def _measured(values: Mapping[str, Tensor], parts: Sequence[Lowered], images: int) -> dict[str, float]:
     """Median seconds of each operation on real inputs, for `images` examples."""
-    found: dict[str, list[float]] = {}
-    values = values_of(graph, example)
+    spent: dict[str, list[float]] = {}
     for part in parts:
         memory = room(part.bytes)
-        tensors = [_as_many(values[name], images) for name in part.entering]
-        tensors += [_as_many(values[name], images) for name in part.leaving]
+        tensors = [_as_many(values[name], images) for name in (*part.inputs, *part.outputs)]
         memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
         for _ in range(ROUNDS):
-            spent = seconds_by_node(part.chain, memory.ctypes.data, time.perf_counter)
-            for name, took in spent.items():
-                found.setdefault(name, []).append(took)
-    return {name: median(took) for name, took in found.items()}
+            for name, took in seconds_by_node(part.chain, memory.ctypes.data, time.perf_counter).items():
+                spent.setdefault(name, []).append(took)
+    return {name: median(took) for name, took in spent.items()}
 
 
 def _as_many(value: Tensor, images: int) -> Tensor:
+    """A copy of `images` examples, since what leaves the tiles is written into it."""
     return value.repeat(-(-images // len(value)), *[1] * (value.ndim - 1))[:images].contiguous()
 
 
-def values_of(graph: Graph, example: Tensor) -> dict[str, Tensor]:
-    """Every value of the network, by the name of its node.
-
-    >>> values_of(graph, x)["relu"].shape
-    torch.Size([1, 64, 56, 56])
-    """
-    values: dict[str, Any] = {graph.input: example.clone()}
-    for node in graph.nodes:
-        values[node.name] = node.function(*[values[name] for name in node.inputs])
-    return values
-
-
 def _with_segments(
-    graph: Graph,
-    stages: Sequence[_Stage],
-    kernels: Mapping[str, str],
-    machine: Machine,
-    images: int,
-    threads: int,
+    graph: Graph, stages: Sequence[Subgraph], lowered: Sequence[Lowered], threads: int
 ) -> Graph:
     """The graph with a node for each segment, and one for each value that leaves it."""
-    segments = [Segment(part, threads) for part in _lowered(stages, kernels, machine, images)]
-    level = _levels(graph, [one for stage in stages for one in stage.chain])
-    covered = {name for stage in stages for one in stage.chain for name in one.names}
+    level = _levels(graph, [operation for stage in stages for operation in stage.operations])
+    covered = {name for stage in stages for operation in stage.operations for name in operation.names}
     ordered: list[tuple[int, Node]] = [
         (level[node.name], node) for node in graph.nodes if node.name not in covered
     ]
-    for stage, segment in zip(stages, segments, strict=True):
-        number = level[stage.chain[0].name]
+    for stage, part in zip(stages, lowered, strict=True):
+        number = level[stage.operations[0].name]
         name = f"tiles_{number}"
-        ordered.append((number, Node(name, "tiles", tuple(stage.outside), segment)))
-        for position, value in enumerate(stage.leaving):
+        ordered.append((number, Node(name, "tiles", tuple(stage.inputs), Segment(part, threads))))
+        for position, value in enumerate(stage.outputs):
             ordered.append((number, Node(value, "getitem", (name,), itemgetter(position))))
     ordered.sort(key=lambda pair: pair[0])
     return replace(graph, nodes=tuple(node for _, node in ordered))
 
 
-def alone(layer: Layer, relu: bool, kernel: str, machine: Machine) -> Callable[[Tensor], Tensor]:
-    """A single convolution on tiles, as a function of images; `kernel` is "baked", "streamed_fp16", ...
+def alone(layer: Layer, relu: bool, kernel: Kernel, machine: Machine) -> Callable[[Tensor], Tensor]:
+    """A single convolution on tiles, as a function of images (batch, *input_shape).
 
-    >>> alone(layer, True, "baked", detect())(torch.zeros(2, 3, 8, 8)).shape
-    torch.Size([2, 16, 8, 8])
+    >>> from zeroskip.run.convolution.tiles.kernels import STREAMED
+    >>> alone(conv, True, STREAMED, any_machine)(torch.zeros(5, *conv.input_shape)).shape == (5, *conv.output_shape)
+    True
     """
-    graph = _graph_of(layer, relu)
-    stages = _stages(graph, operations(graph))
-    (part,) = _lowered(stages, {"y": kernel}, machine, 1)
+    graph = graph_of(layer, relu)
+    (part,) = _lowered(_stages(graph, operations(graph)), {"y": kernel}, machine, 1)
     segment = Segment(part, 1)
     return lambda x: segment(x)[0]
 
 
-def refusal(layer: Layer) -> str | None:
-    """None, or why a layer cannot work on tiles.
-
-    >>> refusal(linear)
-    'computes convolutions, not linear'
-    """
-    if layer.op != "conv2d":
-        return f"computes convolutions, not {layer.op}"
-    if layer.weight.dtype is not torch.float32:
-        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
-    if layer.stride[0] != layer.stride[1]:
-        return f"steps by as many rows as columns, not {layer.stride}"
-    if len(layer.input_shape) != 3:
-        return "its input is not a batch of images"
-    if is_too_large(layer):
-        return f"more than {LARGEST:,} non-zeros: their code would fill more memory than it is worth"
-    graph = _graph_of(layer, False)
-    return None if operations(graph) else f"padding {layer.padding} differs from side to side"
-
-
-def _graph_of(layer: Layer, relu: bool) -> Graph:
+def graph_of(layer: Layer, relu: bool) -> Graph:
+    """A network of one layer: its input is "x", its output "y"."""
     function = partial(reference, layer, relu=relu)
     node = Node("y", "aten.conv2d.default", ("x",), function, layer, relu, {}, layer.output_shape)
     return Graph("x", (node,), ("y",), itemgetter(0), None, layer.input_shape)

@@ -23,13 +23,15 @@ from zeroskip import models, run
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import graph_json
-from zeroskip.run import compiler, program_file
-from zeroskip.run.convolution.tiles import half_kernels
+from zeroskip.run import compiler, measurement, program_file
+from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.dense import pytorch
+from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.linear.zero_weights import sell
 from zeroskip.run.output_difference import leaves
 from zeroskip.run.program import Program
-from zeroskip.run.select import network as whole
+from zeroskip.run.select import network_selection
 
 
 class Between(nn.Module):
@@ -108,8 +110,8 @@ def test_a_loaded_program_answers_the_same_to_the_last_bit(case: str, tmp_path: 
 def test_loading_captures_and_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, _ = compiled(models.LeNet5, torch.randn(1, 1, 28, 28))
     run.save(program, tmp_path / "program")
-    for module, name in ((compiler, "capture"), (compiler, "race"), (compiler, "assemble")):
-        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it compiled again"))
+    for name in ("capture", "run_once", "time_kernels", "select_network"):
+        monkeypatch.setattr(compiler, name, lambda *_, **__: pytest.fail("it compiled again"))
     assert run.load(tmp_path / "program").seconds == program.seconds
 
 
@@ -154,9 +156,7 @@ def test_an_operation_that_is_not_listed_is_refused_by_name(tmp_path: Path) -> N
 def test_a_kernel_of_ones_own_is_refused_by_name(tmp_path: Path) -> None:
     mine = replace(sell.KERNEL, name="mine")
     program = run.compile(pruned(nn.Sequential(nn.Linear(64, 64))), torch.randn(1, 64), kernels=[mine])
-    assert program.origin is not None
-    forced = replace(program.origin, kernels=dict.fromkeys(program.origin.kernels, "mine"))
-    program.origin = forced
+    program.origin = replace(program.origin, kernels=dict.fromkeys(program.origin.kernels, mine))
     with pytest.raises(EngineError, match='"mine" is not zeroskip\'s own'):
         run.save(program, tmp_path / "program")
 
@@ -178,17 +178,15 @@ def test_without_avx512_what_was_baked_is_streamed_and_nearly_the_same(tmp_path:
         pytest.skip("nothing is baked on this machine")
     x = torch.randn(1, 1, 28, 28)
     program, _ = compiled(models.LeNet5, x)
-    assert program.origin is not None
     graph = program.origin.graph
-    tiles = {one.name: "baked" for one in operations(graph) if one.layer is not None}
-    kernels = {node.name: "dense" for node in graph.nodes if node.layer is not None}
+    tiles = {one.name: BAKED for one in operations(graph) if one.layer is not None}
+    kernels = {node.name: pytorch.KERNEL for node in graph.nodes if node.layer is not None}
     program.origin = replace(program.origin, tiles=tiles, kernels=kernels)
     run.save(program, tmp_path / "program")
     features = frozenset(each for each in machine.features if not each.startswith("avx512"))
     small = replace(machine, features=features, vector_bytes=32)
     again = run.load(tmp_path / "program", machine=small)
-    assert again.origin is not None
-    assert set(again.origin.tiles.values()) == {"streamed"}
+    assert set(again.origin.tiles.values()) == {STREAMED}
     torch.testing.assert_close(again(x), program(x))
     assert "for want of" in str(again)
 
@@ -199,16 +197,15 @@ def in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
     if "f16c" not in detect().features:
         pytest.skip("this processor cannot read fp16")
     monkeypatch.setattr(
-        whole, "medians", lambda times: {one: 1.0 - (one == "tiles in fp16") for one in times}
+        network_selection, "medians", lambda times: {one: 1.0 - (one == "tiles in fp16") for one in times}
     )
 
 
 @pytest.mark.usefixtures("in_fp16")
 def test_a_program_in_fp16_is_loaded_as_one_to_the_last_bit(tmp_path: Path) -> None:
     x = torch.randn(3, 1, 28, 28)
-    program, model = compiled(models.LeNet5, x, precision="fp16")
-    assert program.origin is not None
-    assert set(program.origin.tiles.values()) == {"streamed_fp16"}
+    program, model = compiled(models.LeNet5, x, precision="fp16", kernels=[STREAMED_FP16])
+    assert set(program.origin.tiles.values()) == {STREAMED_FP16}
     again = kept(program, tmp_path / "program")
     assert torch.equal(again(x), program(x))
     assert again.error == program.error > 0
@@ -220,14 +217,12 @@ def test_a_program_in_fp16_is_loaded_as_one_to_the_last_bit(tmp_path: Path) -> N
 def test_a_machine_that_cannot_read_fp16_computes_all_of_it_in_fp32(tmp_path: Path) -> None:
     x = torch.randn(1, 2, 16, 16)
     network = lambda: nn.Sequential(nn.Conv2d(2, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8))
-    program, model = compiled(network, x, precision="fp16", kernels=half_kernels.KERNELS)
-    assert program.origin is not None
-    assert set(program.origin.tiles.values()) == {"streamed_fp16", "depthwise_fp16"}
+    program, model = compiled(network, x, precision="fp16", kernels=[STREAMED_FP16])
+    assert {kernel.name for kernel in program.origin.tiles.values()} == {"streamed_fp16", "depthwise_fp16"}
     run.save(program, tmp_path / "program")
     without = replace(detect(), features=detect().features - {"f16c"})
     again = run.load(tmp_path / "program", machine=without)
-    assert again.origin is not None
-    assert set(again.origin.tiles.values()) == {"streamed", "depthwise"}
+    assert {kernel.name for kernel in again.origin.tiles.values()} == {"streamed", "depthwise"}
     assert again.error == 0 == again.choices[0].error
     assert "for want of depthwise_fp16: the processor cannot read fp16" in " ".join(str(again).split())
     torch.testing.assert_close(again(x), model(x), rtol=1e-4, atol=1e-6)
@@ -236,22 +231,20 @@ def test_a_machine_that_cannot_read_fp16_computes_all_of_it_in_fp32(tmp_path: Pa
 @pytest.mark.usefixtures("in_fp16")
 def test_without_avx512_fp16_what_was_baked_for_it_takes_its_neighbours_to_fp32(tmp_path: Path) -> None:
     x = torch.randn(1, 1, 28, 28)
-    program, model = compiled(models.LeNet5, x, precision="fp16")
-    assert program.origin is not None
+    program, model = compiled(models.LeNet5, x, precision="fp16", kernels=[STREAMED_FP16])
     first, second = sorted(program.origin.tiles)
-    program.origin = replace(program.origin, tiles={first: "baked_fp16", second: "streamed_fp16"})
+    program.origin = replace(program.origin, tiles={first: BAKED_FP16, second: STREAMED_FP16})
     run.save(program, tmp_path / "program")
     without = replace(detect(), features=detect().features - {"avx512fp16"})
     again = run.load(tmp_path / "program", machine=without)
-    assert again.origin is not None
-    assert again.origin.tiles == {first: "streamed", second: "streamed"}
+    assert again.origin.tiles == {first: STREAMED, second: STREAMED}
     torch.testing.assert_close(again(x), model(x), rtol=1e-4, atol=1e-6)
 
 
 def test_a_kernel_that_cannot_run_here_is_named_with_its_reason(tmp_path: Path) -> None:
     program, _ = compiled(models.LeNet300100, torch.randn(1, 784))
-    assert program.origin is not None
-    program.origin = replace(program.origin, kernels=dict.fromkeys(program.origin.kernels, "windows_fp32"))
+    kernels = dict.fromkeys(program.origin.kernels, BY_NAME["windows_fp32"])
+    program.origin = replace(program.origin, kernels=kernels)
     run.save(program, tmp_path / "program")
     small = replace(detect(), vector_bytes=16)
     with pytest.raises(
@@ -276,7 +269,6 @@ def example() -> bytes:
         nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3),
     )  # fmt: skip
     program = run.compile(pruned(network), torch.randn(1, 2, 8, 8))
-    assert program.origin is not None
     header, tensors = graph_json.to_json(program.origin.graph, torch.float32)
     layers = [node.name for node in program.origin.graph.nodes if node.layer is not None]
     plan = {
@@ -285,7 +277,12 @@ def example() -> bytes:
         "images": 1,
         "precision": {"arithmetic": "fp32", "weights": "fp32"},
     }
-    text = {"version": 1, "network": header, "plan": plan, "program": program_file._described(program)}
+    text = {
+        "version": 1,
+        "network": header,
+        "plan": plan,
+        "program": measurement.to_json(program.measurement),
+    }
     copies = {name: one.detach().clone().contiguous() for name, one in tensors.items()}
     return safetensors.torch.save(copies, {program_file.KEY: json.dumps(text)})
 

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from zeroskip.models import LeNet5, resnet20
 from zeroskip.run import Program, torch_compile
-from zeroskip.run.convolution.tiles import streamed_kernel
+from zeroskip.run.convolution.tiles.kernels import STREAMED
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.zero_weights import sell
 
@@ -97,7 +97,7 @@ class Layered(nn.Module):
         return self.finish(x, self.layer(x))
 
 
-FEW = {"kernels": (pytorch.KERNEL, sell.KERNEL, streamed_kernel.KERNEL)}  # to be quick
+FEW = {"kernels": (pytorch.KERNEL, sell.KERNEL, STREAMED)}  # to be quick
 
 
 @pytest.mark.parametrize(("make", "shape"), [(LeNet5, (1, 28, 28)), (small, IMAGES)])

@@ -1,9 +1,9 @@
-"""One layer, every kernel that can run it: proved right, then measured in turns."""
+"""One layer, every kernel that can run it: proved right, then timed in turns."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.errors import EngineError
 from zeroskip.run.dense import pytorch
+from zeroskip.run.element import Element
 from zeroskip.run.output_difference import share
 from zeroskip.run.timing import interleaved, medians
 
@@ -19,35 +20,56 @@ LONG = 0.02  # seconds that all kernels of a layer take together
 
 
 @dataclass(frozen=True)
-class Race:
-    """The outcome: the choice of the fastest kernel, and by name every kernel's function, reference and error.
+class LayerTiming:
+    """The choice of a layer's fastest kernel, and what it was chosen from.
 
-    on_tiles  kernels that could run the layer among neighbours on tiles; they are built and measured there
+    candidates  all kernels that were asked; those that cannot run the layer are in `choice.refused`
+    built       name of a kernel -> function; those on tiles are built and timed among their neighbours
+    errors      name of a kernel -> its `Choice.error`
     """
 
+    candidates: tuple[Kernel, ...]
     choice: Choice
     built: dict[str, Callable[[Tensor], Tensor]]
-    references: Mapping[str, Callable[[Tensor], Tensor]]
     errors: dict[str, float]
-    on_tiles: tuple[str, ...] = ()
+
+    @property
+    def kernels(self) -> dict[str, Kernel]:
+        """Those that can run the layer, by name."""
+        return {kernel.name: kernel for kernel in self.candidates if kernel.name not in self.choice.refused}
+
+    def on_tiles(self, element: Element) -> list[Kernel]:
+        """Those that could run the layer among neighbours on tiles of `element`."""
+        return [kernel for kernel in self.kernels.values() if works_on_tiles(kernel, element)]
 
 
-def race(
+def works_on_tiles(kernel: Kernel, element: Element) -> bool:
+    """Whether the kernel reads and writes maps on tiles that hold `element`.
+
+    >>> from zeroskip.run.convolution.tiles.kernels import BAKED_FP16
+    >>> from zeroskip.run.element import FP16, FP32
+    >>> works_on_tiles(BAKED_FP16, FP16), works_on_tiles(BAKED_FP16, FP32)
+    (True, False)
+    """
+    return kernel.layout == "tiles" and kernel.element == element.name
+
+
+def time_kernels(
     layer: Layer, relu: bool, x: Tensor, *, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
-) -> Race:
+) -> LayerTiming:
     """Build, prove and time the kernels on the layer's real input `x` (batch, *input_shape).
 
     Raises EngineError where a kernel does not compute what PyTorch does.
 
-    >>> race(layer, True, x, machine=detect(), precision=Precision(), kernels=ALL).choice.kernel
-    'sell'
+    >>> asked = {"machine": machine, "precision": Precision(), "kernels": [pytorch.KERNEL]}
+    >>> time_kernels(layer, True, x, **asked).choice.reason
+    'the only one possible'
     """
     refusals = {
         kernel.name: kernel.accepts(layer, machine, precision) or kernel.suits(layer, x) for kernel in kernels
     }
     possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
     accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
-    on_tiles = tuple(kernel.name for kernel in possible if kernel.layout == "tiles")
     built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
     start = time.perf_counter()
     answers = {name: function(x) for name, function in built.items()}
@@ -62,24 +84,20 @@ def race(
     errors = {kernel.name: _error(kernel, answers.get(kernel.name), layer, relu, x) for kernel in possible}
     calls = {name: partial(function, x) for name, function in built.items()}
     seconds = medians(interleaved(calls, rounds=rounds, seconds=5e-4))
-    fastest = min(seconds, key=seconds.__getitem__)
+    fastest = min(accepted, key=lambda kernel: seconds[kernel.name])
     choice = Choice(
         layer=layer.name,
         op=layer.op,
         weight_shape=tuple(layer.weight.shape),
         sparsity=weight_sparsity(layer.weight),
-        kernel=fastest,
+        kernel=fastest.name,
         seconds=seconds,
         refused={name: why for name, why in refusals.items() if why is not None},
         reason="fastest" if len(built) > 1 else "the only one possible",
-        error=errors[fastest],
+        error=errors[fastest.name],
+        skips=fastest.skips,
     )
-    references = {kernel.name: _reference(kernel, layer, relu) for kernel in possible}
-    return Race(choice, built, references, errors, on_tiles)
-
-
-def _reference(kernel: Kernel, layer: Layer, relu: bool) -> Callable[[Tensor], Tensor]:
-    return lambda x: kernel.reference(layer, x, relu)
+    return LayerTiming(tuple(kernels), choice, built, errors)
 
 
 def _is_right(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) -> bool:

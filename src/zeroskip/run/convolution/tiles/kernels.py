@@ -1,0 +1,158 @@
+"""All kernels on tiles, in one table.
+
+method     computes                                             on
+baked      machine code that holds the non-zero weights         AVX-512; in fp16 AVX512-FP16
+streamed   non-zero weights read as data                        any processor
+blocks     the same, each input loaded once for 4 or 8 outputs  any processor; zeros in blocks of 4x1 or 8x1
+depthwise  every weight of a depthwise convolution              any processor
+
+Each of them in fp32 and in fp16. Depthwise ones have no alternative among their neighbours on tiles, so they are not
+among the kernels that are timed layer by layer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
+from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, is_too_large, operations
+from zeroskip.run.convolution.tiles.streamed import block_height
+from zeroskip.run.convolution.tiles.tiling import alone, graph_of
+from zeroskip.run.dense import pytorch
+from zeroskip.run.element import FP16, FP32, Element
+
+TERMS = 2048  # a sum of ones stops growing there, since the next whole number has 12 bits
+
+_Accepts = Callable[[Layer, Machine, Precision], str | None]
+
+
+def streamed_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why a layer cannot work on tiles.
+
+    >>> streamed_accepts(Layer("fc", "linear", torch.ones(2, 3), None, (3,), (2,)), machine, Precision())
+    'computes convolutions, not linear'
+    """
+    if layer.op != "conv2d":
+        return f"computes convolutions, not {layer.op}"
+    if layer.weight.dtype is not torch.float32:
+        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
+    if layer.stride[0] != layer.stride[1]:
+        return f"steps by as many rows as columns, not {layer.stride}"
+    if len(layer.input_shape) != 3:
+        return "its input is not a batch of images"
+    if is_too_large(layer):
+        return f"more than {MAX_NONZEROS:,} non-zeros: their code would fill more memory than it is worth"
+    return (
+        None if operations(graph_of(layer, False)) else f"padding {layer.padding} differs from side to side"
+    )
+
+
+def baked_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why a layer cannot become machine code of its own."""
+    if not FP32.can_be_baked(machine) or machine.vector_bytes != 64:
+        return "its code is for AVX-512, which this machine lacks"
+    if not sys.platform.startswith("linux"):
+        return f"its code is for Linux, not {sys.platform}"
+    return streamed_accepts(layer, machine, precision)
+
+
+def blocks_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why a layer has no blocks of zeros that could be skipped on tiles."""
+    why = streamed_accepts(layer, machine, precision)
+    if why is None and (layer.groups > 1 or block_height(layer.weight.detach().flatten(1).numpy()) == 1):
+        return "no 4 or 8 neighbouring output channels have their zeros in common"
+    return why
+
+
+def depthwise_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why a layer is not computed channel by channel."""
+    why = streamed_accepts(layer, machine, precision)
+    if why is None and operations(graph_of(layer, False))[0].kind != "depthwise":
+        return "computes depthwise convolutions of at most 25 weights a channel"
+    return why
+
+
+def fp16_refusal(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why a convolution is not computed in fp16 on this machine.
+
+    >>> fp16_refusal(Layer("c", "conv2d", torch.ones(1, 1, 1, 1), None, (1, 4, 4), (1, 4, 4)), machine, Precision())
+    'fp32 arithmetic was asked for'
+    """
+    if precision.arithmetic != FP16.name:
+        return f"{precision.arithmetic} arithmetic was asked for"
+    if not FP16.is_readable(machine):
+        return "the processor cannot read fp16"
+    terms = int(layer.weight.flatten(1).count_nonzero(1).max()) if layer.weight.numel() else 0
+    if terms > TERMS:
+        return f"an output sums {terms} products, and in fp16 a sum of equal ones stops growing at {TERMS}"
+    return None
+
+
+def fp16_reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
+    """The layer in float32, of weight, bias and input rounded to fp16."""
+    bias = None if layer.bias is None else _rounded(layer.bias)
+    return pytorch.reference(replace(layer, weight=_rounded(layer.weight), bias=bias), _rounded(x), relu)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.half().to(x.dtype)
+
+
+def _kernel(method: str, accepts: _Accepts, *, skips: str = "weights") -> Kernel:
+    """The kernel in fp32."""
+
+    def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
+        return alone(layer, relu, kernel, machine)
+
+    kernel = Kernel(method, method, accepts, build, pytorch.reference, skips=skips, layout="tiles")
+    return kernel
+
+
+def _in_fp16(fp32: Kernel) -> Kernel:
+    """The same kernel with maps, weights and sums in fp16."""
+
+    def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+        why = fp16_refusal(layer, machine, precision)
+        if why is None and fp32.method == "baked" and not FP16.can_be_baked(machine):
+            return "its fp16 code is for AVX512-FP16, which this machine lacks"
+        return why or fp32.accepts(layer, machine, precision)
+
+    def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
+        return alone(layer, relu, kernel, machine)
+
+    kernel = replace(
+        fp32,
+        name=f"{fp32.name}_{FP16.name}",
+        element=FP16.name,
+        weights=FP16.name,
+        accepts=accepts,
+        build=build,
+        reference=fp16_reference,
+        # Rounded to 11 bits whenever something is added, sums of up to 2048 products were 2^-9.2 away at most, where
+        # weights have both signs. As much four times over is left to other orders of adding.
+        tolerance=2**-7,
+    )
+    return kernel
+
+
+BAKED = _kernel("baked", baked_accepts)
+STREAMED = _kernel("streamed", streamed_accepts)
+BLOCKS = _kernel("blocks", blocks_accepts)
+DEPTHWISE = _kernel("depthwise", depthwise_accepts, skips="nothing")
+BAKED_FP16, STREAMED_FP16, BLOCKS_FP16, DEPTHWISE_FP16 = map(_in_fp16, (BAKED, STREAMED, BLOCKS, DEPTHWISE))
+
+KERNELS = (BAKED, STREAMED, BLOCKS, BAKED_FP16, STREAMED_FP16, BLOCKS_FP16)
+
+
+def depthwise_in(element: Element) -> Kernel:
+    """The only kernel of depthwise convolutions among neighbours that compute in `element`.
+
+    >>> depthwise_in(FP16).name
+    'depthwise_fp16'
+    """
+    return DEPTHWISE_FP16 if element is FP16 else DEPTHWISE

@@ -1,0 +1,281 @@
+"""Combining the fastest kernels of the layers into several whole networks, of which the fastest is selected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from torch import Tensor
+
+from zeroskip.concepts import Choice, Kernel, Machine, Precision
+from zeroskip.graph import Graph, Node
+from zeroskip.run.captured import Captured
+from zeroskip.run.compiled_network import CompiledNetwork, scratch_bytes, through
+from zeroskip.run.convolution.tiles.half_precision import beyond
+from zeroskip.run.convolution.tiles.kernels import depthwise_in
+from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, fastest_on_tiles
+from zeroskip.run.dense import pytorch
+from zeroskip.run.element import FP16, FP32, Element
+from zeroskip.run.linear.compiled_linear import CompiledLinear
+from zeroskip.run.origin import Origin
+from zeroskip.run.output_difference import share
+from zeroskip.run.schedule import Runner, schedule
+from zeroskip.run.select.layer_timing import LayerTiming, works_on_tiles
+from zeroskip.run.timing import interleaved, medians
+
+Combination = dict[str, str]
+"""Node of a layer -> name of the kernel that computes it."""
+
+Timings = Mapping[str, LayerTiming]
+"""Node of a layer -> how long each kernel takes for it."""
+
+LONG = 0.5  # seconds of one round of all ways to run a network
+TOGETHER = 4  # images worked on at a time, where that is tried: code and weights then serve four
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a program is made for."""
+
+    machine: Machine
+    precision: Precision
+    threads: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The fastest way to run a network, measured in turns with others.
+
+    rounded        the same in PyTorch, with weights and inputs rounded where the selected kernels round them
+    seconds, dense_seconds  of one call on the example; the latter with every layer dense
+    """
+
+    compiled: CompiledNetwork
+    rounded: Runner
+    choices: tuple[Choice, ...]
+    seconds: float
+    dense_seconds: float
+
+
+def select_network(
+    captured: Captured, chain: Sequence[Operation], timings: Timings, target: Target
+) -> Selection:
+    """The fastest of several ways to run the network, measured in turns on the example.
+
+    `chain` are the operations that may work on tiles.
+    """
+    graph, example = captured.graph, captured.example.clone()
+    timings = _without_unfit_fp16(captured, chain, timings)
+    combinations = _combinations(timings)
+    runs = {name: _scheduled(graph, timings, kernels) for name, kernels in combinations.items()}
+    rest = off_tiles(combinations)
+    tiled = _ways_on_tiles(captured, chain, timings, target)
+    runs |= {name: _scheduled(way.graph, timings, rest) for name, way in tiled.items()}
+    seconds = _timed(runs, example)
+    best = min(seconds, key=seconds.__getitem__)
+    combination, way = combinations.get(best, rest), tiled.get(best)
+    choices = {node: _settled(timing, combination[node]) for node, timing in timings.items()}
+    if way is not None:
+        # Kernels that lost were timed image by image only.
+        ways = [*(each for each in tiled.values() if each.images == 1 and each is not way), way]
+        choices |= _choices_on_tiles(captured, choices, timings, ways, target)
+    final = graph if way is None else way.graph
+    origin = Origin(
+        graph,
+        example.dtype,
+        target.precision,
+        kernels={node.name: timings[node.name].kernels[combination[node.name]] for node in _layers(final)},
+        tiles={} if way is None else way.kernels,
+        images=1 if way is None else way.images,
+    )
+    compiled = CompiledNetwork(
+        runs[best], origin, target.machine, scratch_bytes(final, target.threads), through(final)
+    )
+    rounded = schedule(graph, {node.name: _reference(node, choices, timings) for node in _layers(graph)})
+    return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"])
+
+
+def _layers(graph: Graph) -> list[Node]:
+    return [node for node in graph.nodes if node.layer is not None]
+
+
+def _scheduled(graph: Graph, timings: Timings, combination: Combination) -> Runner:
+    """The network by these kernels; what is on tiles needs none."""
+    functions = {node.name: timings[node.name].built[combination[node.name]] for node in _layers(graph)}
+    return schedule(graph, functions)
+
+
+def _reference(node: Node, choices: Mapping[str, Choice], timings: Timings) -> Callable[[Tensor], Tensor]:
+    kernel = timings[node.name].kernels.get(choices[node.name].kernel, pytorch.KERNEL)
+    return lambda x: kernel.reference(node.layer, x, node.relu)
+
+
+def _timed(runs: Mapping[str, Runner], example: Tensor) -> dict[str, float]:
+    """Median seconds of each way that works."""
+    start = time.perf_counter()
+    calls = {
+        name: partial(run, example) for name, run in runs.items() if name == "dense" or _works(run, example)
+    }
+    # Nine rounds of a network that takes a second would make compiling a matter of minutes.
+    rounds = 9 if time.perf_counter() - start < LONG else 3
+    return medians(interleaved(calls, rounds=rounds, seconds=1e-3))
+
+
+def _works(run: Runner, example: Tensor) -> bool:
+    """Whether it runs at all: an operation between the layers may insist on the layout it was exported with."""
+    try:
+        run(example)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _without_unfit_fp16(captured: Captured, chain: Sequence[Operation], timings: Timings) -> Timings:
+    """The timings, without kernels in fp16 where an operation on tiles cannot use it.
+
+    Operations on tiles hand their numbers on as they are, so that one keeps all others from it.
+    """
+    if not chain or not any(timing.on_tiles(FP16) for timing in timings.values()):
+        return timings
+    why = _without_kernel(chain, timings) or beyond(chain, captured.values)
+    return timings if why is None else {node: _without_fp16(timing, why) for node, timing in timings.items()}
+
+
+def _without_kernel(chain: Sequence[Operation], timings: Timings) -> str | None:
+    """Which convolution on tiles has no kernel in fp16, and why."""
+    for operation in chain:
+        if operation.layer is None or operation.kind != "conv":
+            continue
+        timing = timings[_layer_node(operation, timings)]
+        if not timing.on_tiles(FP16):
+            refused = timing.choice.refused
+            able = (each.name for each in timing.candidates if works_on_tiles(each, FP16))
+            why = next((refused[name] for name in able if name in refused), "")
+            return f"{timing.choice.layer} has no kernel in fp16, which all layers on tiles need: {why}"
+    return None
+
+
+def _layer_node(operation: Operation, timings: Timings) -> str:
+    """The node of the operation's layer."""
+    return next(name for name in operation.names if name in timings)
+
+
+def _without_fp16(timing: LayerTiming, why: str) -> LayerTiming:
+    refused = timing.choice.refused | {kernel.name: why for kernel in timing.on_tiles(FP16)}
+    return replace(timing, choice=replace(timing.choice, refused=refused))
+
+
+def _ways_on_tiles(
+    captured: Captured, chain: Sequence[Operation], timings: Timings, target: Target
+) -> dict[str, NetworkOnTiles]:
+    """The network on tiles in fp32 and in fp16, image by image and, for batches, several at a time."""
+    ways: dict[str, NetworkOnTiles] = {}
+    measure = partial(fastest_on_tiles, captured, chain, machine=target.machine, threads=target.threads)
+    for title, element in (("tiles", FP32), ("tiles in fp16", FP16)):
+        single = measure(_candidates(chain, timings, element), images=1)
+        if single is None:
+            continue
+        ways[title] = single
+        if len(captured.example) >= TOGETHER * target.threads:
+            settled = {name: [kernel] for name, kernel in single.kernels.items()}
+            several = measure(settled, images=TOGETHER)
+            ways |= {} if several is None else {f"{title} of {TOGETHER} images": several}
+    return ways
+
+
+def _candidates(
+    chain: Sequence[Operation], timings: Timings, element: Element
+) -> dict[str, Sequence[Kernel]]:
+    """Operation -> the kernels in `element` that can compute it."""
+    layers = [operation for operation in chain if operation.layer is not None]
+    return {
+        operation.name: [depthwise_in(element)]
+        if operation.kind == "depthwise"
+        else timings[_layer_node(operation, timings)].on_tiles(element)
+        for operation in layers
+    }
+
+
+def _choices_on_tiles(
+    captured: Captured, choices: Mapping[str, Choice], timings: Timings, ways: Sequence[NetworkOnTiles], target: Target
+) -> dict[str, Choice]:  # fmt: skip
+    """The choices of layers on tiles, the last of the `ways` being the selected one.
+
+    Their seconds are for the whole batch, as those of other layers.
+    """
+    chosen, selected = {}, ways[-1]
+    node_of = {node.name: node for node in _layers(captured.graph)}
+    for name, kernel in selected.kernels.items():
+        node = node_of[next(each for each in selected.nodes[name] if each in node_of)]
+        seconds = dict(choices[node.name].seconds)
+        for way in ways:
+            turns = -(-len(captured.example) // (way.images * target.threads))
+            seconds |= {tried: turns * took for tried, took in way.seconds[name].items()}
+        error = timings[node.name].errors.get(kernel.name, 0.0)
+        if kernel.element == FP16.name:
+            error = _error_alone(node, captured.values[node.inputs[0]], kernel, target.machine)
+        chosen[node.name] = replace(
+            choices[node.name],
+            kernel=kernel.name,
+            seconds=seconds,
+            reason="on tiles",
+            error=error,
+            skips=kernel.skips,
+        )
+    return chosen
+
+
+def _error_alone(node: Node, x: Tensor, kernel: Kernel, machine: Machine) -> float:
+    """The error of a layer in fp16, which comes from sums as much as from weights and inputs."""
+    assert node.layer is not None
+    y = alone(node.layer, node.relu, kernel, machine)(x)
+    return share(y, pytorch.reference(node.layer, x, node.relu))
+
+
+def _combinations(timings: Timings) -> dict[str, Combination]:
+    """Ways to choose for the whole network that differ.
+
+    Layers that win alone may lose together, by what they leave in the caches, and a layer that loses alone may
+    win by joining its neighbours in one call.
+    """
+    fastest = {node: timing.choice.kernel for node, timing in timings.items()}
+    joined = {
+        node: min(
+            (name for name, function in timing.built.items() if isinstance(function, CompiledLinear)),
+            key=timing.choice.seconds.__getitem__,
+            default="dense",
+        )
+        for node, timing in timings.items()
+    }
+    # Alone, a layer pays for changing the layout; together only the first one does.
+    pixelwise = {
+        node: "channels_last" if "channels_last" in timing.built else fastest[node]
+        for node, timing in timings.items()
+    }
+    ways = {"dense": dict.fromkeys(timings, "dense")}
+    for name, way in (("fastest", fastest), ("joined", joined), ("pixelwise", pixelwise)):
+        if way not in ways.values():
+            ways[name] = way
+    return ways
+
+
+def off_tiles(combinations: Mapping[str, Combination]) -> Combination:
+    """Of the combinations that differ, the one for layers off tiles: there is no other layout to pay for.
+
+    >>> off_tiles({"dense": {"fc": "dense"}, "fastest": {"fc": "sell"}})
+    {'fc': 'sell'}
+    """
+    return combinations.get("joined", combinations.get("fastest", combinations["dense"]))
+
+
+def _settled(timing: LayerTiming, name: str) -> Choice:
+    """The layer's choice where the whole network decides for the kernel of that name."""
+    choice = timing.choice
+    if name == choice.kernel:
+        return choice
+    reason = f"the whole network was faster with it; alone {choice.kernel} was fastest"
+    skips = timing.kernels[name].skips
+    return replace(choice, kernel=name, reason=reason, error=timing.errors[name], skips=skips)
