@@ -64,7 +64,7 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
 def read(path: str | Path) -> bytes:
     """The bytes of `path`; FileError where it is absent or unreadable.
 
-    >>> read("note.txt")
+    >>> read(write("note.txt", "done"))
     b'done'
     """
     try:
@@ -85,7 +85,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 def read_json(path: str | Path) -> Any:
     """The JSON value in `path`; FileError where it is absent or no JSON.
 
-    >>> read_json("summary.json")
+    >>> read_json(write_json("summary.json", {"task": "digits"}))
     {'task': 'digits'}
     """
     try:

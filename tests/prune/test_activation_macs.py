@@ -154,7 +154,7 @@ def test_no_hook_is_left_in_a_network_that_failed() -> None:
 
     model = Fails()
     with pytest.raises(ModelError):
-        prune.activation_pruning.look(model, Tiny())
+        prune.activation_macs.look(model, Tiny())
     assert not any(module._forward_hooks for module in model.modules())
 
 

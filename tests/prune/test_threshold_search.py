@@ -39,12 +39,12 @@ class Whole(Bare):
 def fewest(task: Whole, max_error: float) -> float:
     """The least work that any combination of the thresholds at which something changes leaves."""
     inputs: dict[str, Tensor] = {}
-    before = prune.activation_pruning.look(task.network, task, seen=inputs.__setitem__)
+    before = prune.activation_macs.look(task.network, task, seen=inputs.__setitem__)
     values = {name: [0.0, *x[x != 0].abs().unique().tolist()] for name, x in inputs.items()}
     combined = (dict(zip(values, each, strict=True)) for each in itertools.product(*values.values()))
-    tried = [prune.activation_pruning.look(thresholds.hold_(task.network, each), task) for each in combined]
+    tried = [prune.activation_macs.look(thresholds.hold_(task.network, each), task) for each in combined]
     thresholds.release_(task.network)
-    alive = [one for one in tried if not prune.activation_pruning.dead(one, before)]
+    alive = [one for one in tried if not prune.activation_macs.dead(one, before)]
     return min(one.nonzero for one in alive if one.error <= max_error + 1e-9)
 
 

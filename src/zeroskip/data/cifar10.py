@@ -32,19 +32,12 @@ def load(folder: str | Path | None = None) -> Splits:
 
     folder  parent of `cifar10/`, by default ZEROSKIP_DATA. Decoding takes ten seconds, once in a process. Raises
             DataError where files are absent or damaged.
-
-    >>> load("/data").counts
-    {'train': 45000, 'validation': 5000, 'test': 10000}
     """
     return _load(data_folder("cifar10", folder))
 
 
 def lossless(part: str, folder: str | Path | None = None) -> Split:
-    """Original pixels, in the original order: 4,000 pictures of the "train" part, 100 of the "test" part.
-
-    >>> len(lossless("test", "/data"))
-    100
-    """
+    """Original pixels, in the original order: 4,000 pictures of the "train" part, 100 of the "test" part."""
     path = data_folder("cifar10", folder)
     if part == "train":
         return _differences(path / "cifar10_train4k_lossless.npz")

@@ -23,19 +23,12 @@ def load(folder: str | Path | None = None) -> Splits:
     of 4 areas and one of 40 soils as ones.
 
     folder  parent of `forest/`, by default ZEROSKIP_DATA. Raises DataError where the file is absent or damaged.
-
-    >>> load("/data").counts
-    {'train': 62962, 'validation': 10000, 'test': 10000}
     """
     return _load(data_folder("forest", folder) / "forest_covertype.npz")
 
 
 def read(path: Path) -> Split:
-    """All rows as stored, inputs (count, 54) with unscaled measures; DataError where columns do not fit together.
-
-    >>> read(Path("forest_covertype.npz")).inputs.shape
-    torch.Size([82962, 54])
-    """
+    """All rows as stored, inputs (count, 54) with unscaled measures; DataError where columns do not fit together."""
     arrays = npz.read(path, ["numeric", "wilderness", "soil", "y"])
     numeric, labels, count = arrays["numeric"], arrays["y"], len(np.atleast_1d(arrays["y"]))
     npz.check(path, numeric.shape == (count, NUMERIC), f"numeric is {numeric.shape}, not {(count, NUMERIC)}")

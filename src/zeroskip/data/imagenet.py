@@ -86,9 +86,6 @@ def load(folder: str | Path | None = None) -> dict[str, Pictures]:
 
     folder  ImageNet itself or the parent of `imagenet/` or `imagenet_sample/`, by default ZEROSKIP_DATA.
     Raises DataError where there is none, a class is unknown or a folder is empty.
-
-    >>> {name: len(pictures) for name, pictures in load("/data").items()}
-    {'train': 1271167, 'validation': 10000, 'test': 50000}
     """
     return _load(find(folder))
 
@@ -96,8 +93,9 @@ def load(folder: str | Path | None = None) -> dict[str, Pictures]:
 def find(folder: str | Path | None = None) -> Path:
     """The folder of ImageNet in `folder` (or ZEROSKIP_DATA), or that folder itself; else DataError.
 
-    >>> find("/data")
-    PosixPath('/data/imagenet')
+    >>> _ = Path("data/imagenet/train").mkdir(parents=True)
+    >>> find("data")
+    PosixPath('data/imagenet')
     """
     parent = folder or os.environ.get("ZEROSKIP_DATA")
     if not parent:
@@ -116,8 +114,10 @@ def batches(
     training  in random order, and each picture a random part of itself, mirrored or not; repeatable for a
               given torch seed. Raises DataError naming the file where a picture is damaged.
 
-    >>> next(batches(load("/data")["test"], CAFFE))[0].shape
-    torch.Size([32, 3, 227, 227])
+    >>> Image.new("RGB", (300, 260)).save("black.png")
+    >>> pictures = Pictures(Path("."), ("black.png",) * 5, torch.arange(5))
+    >>> [tuple(inputs.shape) for inputs, _ in batches(pictures, CAFFE, size=4)]
+    [(4, 3, 227, 227), (1, 3, 227, 227)]
     """
     order = torch.randperm(len(pictures)) if training else torch.arange(len(pictures))
     with ThreadPoolExecutor() as pool:
@@ -140,8 +140,9 @@ def read_picture(path: Path, preprocess: Preprocess, draw: Tensor | None = None)
 
     Raises DataError where the file is absent or no whole picture.
 
-    >>> read_picture(Path("0000.jpg"), CAFFE).shape
-    torch.Size([3, 227, 227])
+    >>> Image.new("RGB", (300, 260)).save("black.png")
+    >>> read_picture(Path("black.png"), CAFFE)[:, 0, 0]  # minus the mean of blue, green and red
+    tensor([-104., -117., -123.])
     """
     try:
         with Image.open(path) as file:

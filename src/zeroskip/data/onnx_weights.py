@@ -27,11 +27,7 @@ NUMBER, EIGHT_BYTES, BYTES, FOUR_BYTES = 0, 1, 2, 5  # how a value is written
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """Initializer name -> float32 tensor. FileError where the file is absent, damaged or holds tensors of another type.
-
-    >>> read("mnist_fc_256x2.onnx")["layers.0.weight"].shape
-    torch.Size([256, 784])
-    """
+    """Initializer name -> float32 tensor; FileError where the file is absent, damaged or holds other types."""
     try:
         graphs = _messages(files.read(path), GRAPH)
         tensors = [_tensor(one) for graph in graphs for one in _messages(graph, INITIALIZER)]

@@ -12,7 +12,9 @@ class AlexNetCaffe(nn.Module):
     (batch, 3, 227, 227) -> (batch, classes). With 1,000 classes it has 60,954,656 weights (Han et al. 2015,
     table 4); that paper calls fc6, fc7 and fc8 fc1 to fc3. Initial weights are those of its `train_val.prototxt`.
 
-    >>> AlexNetCaffe()(torch.zeros(1, 3, 227, 227)).shape
+    >>> with torch.device("meta"):
+    ...     y = AlexNetCaffe()(torch.zeros(1, 3, 227, 227))
+    >>> y.shape
     torch.Size([1, 1000])
     """
 
@@ -51,7 +53,9 @@ class AlexNet(nn.Module):
     (batch, 3, 224, 224) -> (batch, classes); 61,100,840 parameters with 1,000 classes. No groups and no
     response normalisation, after Krizhevsky's "One weird trick" (2014).
 
-    >>> AlexNet()(torch.zeros(1, 3, 224, 224)).shape
+    >>> with torch.device("meta"):
+    ...     y = AlexNet()(torch.zeros(1, 3, 224, 224))
+    >>> y.shape
     torch.Size([1, 1000])
     """
 

@@ -111,8 +111,8 @@ def cifar_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Theirs are those of github.com/akamaster/pytorch_resnet_cifar10: "module." in front, "linear" for "fc".
 
-    >>> resnet20(option="A").load_state_dict(cifar_names(load_tensors("resnet20_cifar10.safetensors")))
-    <All keys matched successfully>
+    >>> list(cifar_names({"module.conv1.weight": torch.zeros(1), "module.linear.bias": torch.zeros(1)}))
+    ['conv1.weight', 'fc.bias']
     """
     plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return {name.replace("linear.", "fc."): tensor for name, tensor in plain.items()}
@@ -123,7 +123,9 @@ def resnet50(*, classes: int = 1000) -> nn.Sequential:
 
     25,557,032 parameters with 1,000 classes.
 
-    >>> resnet50()(torch.zeros(1, 3, 224, 224)).shape
+    >>> with torch.device("meta"):
+    ...     y = resnet50()(torch.zeros(1, 3, 224, 224))
+    >>> y.shape
     torch.Size([1, 1000])
     """
     stem = OrderedDict(conv1=nn.Conv2d(3, 64, 7, 2, 3, bias=False), bn1=nn.BatchNorm2d(64), relu=nn.ReLU())
@@ -139,10 +141,7 @@ def resnet50(*, classes: int = 1000) -> nn.Sequential:
 
 
 def he_(module: nn.Module) -> None:
-    """Start a convolution as He et al. 2015 have it; other modules are left alone. For `model.apply`.
-
-    >>> model.apply(he_)
-    """
+    """Start a convolution as He et al. 2015 have it; other modules are left alone. For `model.apply`."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 

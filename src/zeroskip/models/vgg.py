@@ -14,7 +14,9 @@ class VGG16(nn.Module):
     (batch, 3, 224, 224) -> (batch, classes). With 1,000 classes it has 138,344,128 weights (Han et al. 2015,
     table 5). Convolutions start as He et al. 2015 have it: without batch norm a smaller start does not train.
 
-    >>> VGG16()(torch.zeros(1, 3, 224, 224)).shape
+    >>> with torch.device("meta"):
+    ...     y = VGG16()(torch.zeros(1, 3, 224, 224))
+    >>> y.shape
     torch.Size([1, 1000])
     """
 

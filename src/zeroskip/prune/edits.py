@@ -26,8 +26,8 @@ def rebuild(model: nn.Module, edits: Edits) -> nn.Module:
     constants are not folded: that is done by `compact`. Raises RecipeError with layer and index where an edit
     does not fit the network, ModelError where the network is masked.
 
-    >>> rebuild(LeNet300100(), [{"edit": "remove", "layer": "fc1", "inputs": [], "outputs": [0, 7]}]).fc1
-    Linear(in_features=784, out_features=298, bias=True)
+    >>> rebuild(model, [{"edit": "remove", "layer": "fc1", "inputs": [], "outputs": [0, 7]}]).fc1
+    Linear(in_features=6, out_features=6, bias=True)
     """
     made = plain_copy(model)
     if not isinstance(edits, list):

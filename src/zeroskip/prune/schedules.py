@@ -27,7 +27,7 @@ def cubic(final: float, rounds: int) -> tuple[float, ...]:
     """Fast first, slow last: final x (1 - (1 - t)^3) (Zhu and Gupta 2017, equation 1).
 
     >>> cubic(0.8, 2)
-    (0.7, 0.8)
+    (0.7000000000000001, 0.8)
     """
     return tuple(_share(final) * (1 - (1 - step / rounds) ** 3) for step in range(1, _positive(rounds) + 1))
 

@@ -14,7 +14,11 @@ from zeroskip.errors import RecipeError
 
 @dataclass(frozen=True)
 class Noise:
-    """Trainings that differ in their random seed alone: their validation errors and the networks."""
+    """Trainings that differ in their random seed alone: their validation errors and the networks.
+
+    >>> Noise((0.01, 0.03, 0.02), ("a", "b", "c")).middle
+    'c'
+    """
 
     errors: tuple[float, ...]
     models: tuple[nn.Module, ...]
@@ -45,9 +49,9 @@ def noise(task: task_api.Task, *, seeds: int = 5, progress: Progress = silent) -
 
     Training number n has the seed n. Raises RecipeError for fewer than two.
 
-    >>> found = noise(tasks.mnist)
-    >>> found.mean, found.sigma
-    (0.0186, 0.0009)
+    >>> measured = noise(task, seeds=2)
+    >>> len(measured.errors), len(measured.models)
+    (2, 2)
     """
     if seeds < 2:
         raise RecipeError(

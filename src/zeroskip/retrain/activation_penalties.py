@@ -24,9 +24,9 @@ class ReluOutputs(TorchFunctionMode):
     Those in a `no_grad` of their own, as a teacher's, do not count.
 
     >>> with ReluOutputs() as seen:
-    ...     model(inputs)
-    >>> [tuple(each.shape) for each in seen.outputs]
-    [(64, 300), (64, 100)]
+    ...     y = model(x)
+    >>> [tuple(output.shape) for output in seen.outputs]
+    [(3, 8)]
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,9 @@ def raising(model: nn.Module, thresholds: Mapping[str, float], *, share: float =
     Behind ReLUs that is a FATReLU (Kurtz et al. 2020; Song et al. 2024) that the network learns to live with. The
     model holds thresholds from now on. Raises RecipeError as `thresholds.hold_` does.
 
-    >>> task.train(model, on_step=raising(model, {"fc2": 0.4}))
+    >>> task.train(model, on_step=raising(model, {"fc2": 0.5}))
+    >>> held(model)
+    {'fc2': 0.5}
     """
     begin = held(model)
 

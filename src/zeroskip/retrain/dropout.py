@@ -27,8 +27,9 @@ def rescaled_dropout(model: nn.Module, example: Tensor) -> Iterator[dict[str, fl
     Yields dropout -> p inside. The model may be masked or have its zeros in place; a module used several times
     counts the connections of all that it feeds. Raises ModelError where the network cannot run on `example`.
 
-    >>> with rescaled_dropout(pruned, torch.zeros(1, 784)) as now:
-    ...     train(pruned)  # now == {"drop1": 0.16}, where 1 connection in 10 is left and p is 0.5
+    >>> with rescaled_dropout(nn.Sequential(nn.Dropout(0.5), model), x) as now:
+    ...     print(now)  # a quarter of fc1's connections is left
+    {'0': 0.25}
     """
     modules: dict[str, Any] = dict(model.named_modules())
     before = {name: modules[name].p for name in modules if isinstance(modules[name], DROPOUTS)}

@@ -26,7 +26,10 @@ def growing(model: nn.Module, one: Round) -> OnStep:
     equation 1). What is pruned never returns: its score is zero. A training that continues after a stop takes
     its masks from the weights that are zero.
 
-    >>> task.train(model, on_step=growing(model, Round(sparsity=0.9, gradual=0.7)))
+    >>> masked = prune.hold_(dense, prune.choose(dense, Round(sparsity={})))
+    >>> task.train(masked, on_step=growing(masked, Round(sparsity=0.75, gradual=0.7)))
+    >>> sum(int(weight.count_nonzero()) for weight in prune.weights(masked).values())  # of 80
+    20
     """
     restored, own = False, Moments(model)
 

@@ -24,8 +24,9 @@ def penalized(loss: Loss, penalty: Mapping[str, float]) -> Loss:
     of Han et al. 2015, section 3.1, + activation_l1 and activation_hoyer times the functions of these names in
     `retrain.activation_penalties`, summed over what all ReLUs give. Raises RecipeError for other names.
 
-    >>> penalized(task.loss, {"l1": 1e-5})(model, inputs, targets).shape
-    torch.Size([])
+    >>> targets = torch.tensor([0, 1, 2])
+    >>> bool(penalized(task.loss, {"l1": 1e-2})(model, x, targets) > task.loss(model, x, targets))
+    True
     """
     check(penalty, PENALTY, "penalty")
     loss = _with_activations(loss, {name: a for name, a in penalty.items() if name in ACTIVATIONS and a})
@@ -46,7 +47,7 @@ def taught(loss: Loss, teacher: nn.Module, how: Mapping[str, float]) -> Loss:
     Distillation as in Hinton et al. 2015, equation 4, for networks that return class scores (batch, classes).
     how  {"weight": 0..1, "temperature": t}, by default 0.5 and 2
 
-    >>> taught(task.loss, dense, {"weight": 0.5, "temperature": 2.0})(model, inputs, targets).shape
+    >>> taught(task.loss, dense, {"weight": 0.5, "temperature": 2.0})(model, x, torch.tensor([0, 1, 2])).shape
     torch.Size([])
     """
     check(how, TEACHER, "teacher")

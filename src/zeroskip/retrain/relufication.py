@@ -35,8 +35,11 @@ def relufied(model: nn.Module, *, share: float = 0.7) -> Iterator[OnStep]:
     Raises ModelError where there is no such module (a function in `forward` cannot be exchanged), TaskError where the
     training ended before all was ReLU. After an error the modules are what they were.
 
-    >>> with relufied(model) as on_step:
-    ...     task.train(model, on_step=on_step)
+    >>> smooth = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 4))
+    >>> with relufied(smooth) as on_step:
+    ...     task.train(smooth, on_step=on_step)
+    >>> smooth[1]
+    ReLU()
     """
     before = {edit["layer"]: model.get_submodule(edit["layer"]) for edit in prune.relu_edits(model)}
     if not before:

@@ -60,6 +60,7 @@ class Classification:
         """Train in place; `changes` of the task's own `training.TrainingRecipe`, such as epochs=5.
 
         >>> steps = []
+        >>> from zeroskip.tasks import digits
         >>> digits.train(digits.model(), epochs=1, on_step=lambda step, count, optimizer: steps.append(step))
         >>> len(steps)  # 1,077 examples in batches of 32
         34
@@ -87,11 +88,7 @@ class Classification:
         return training.regularized(loss, l1=self.l1, l2=self.l2)
 
     def evaluate(self, model: nn.Module, split: str = "validation") -> float:
-        """Share of wrong answers on "validation" (for decisions) or "test" (once, at the end).
-
-        >>> digits.evaluate(model, "test")
-        0.025
-        """
+        """Share of wrong answers on "validation" (for decisions) or "test" (once, at the end)."""
         return training.classification_error(model, getattr(self.splits(), split))
 
     def batch(self) -> Tensor:

@@ -33,11 +33,7 @@ def load(word: str) -> Task:
 
 
 def check(module: ModuleType, word: str) -> Task:
-    """The module as a task; TaskError naming the functions it lacks.
-
-    >>> check(my_task, "my_task.py")
-    <module 'my_task'>
-    """
+    """The module as a task; TaskError naming the functions it lacks."""
     missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
     if missing:
         raise TaskError(
@@ -50,8 +46,9 @@ def check(module: ModuleType, word: str) -> Task:
 def run_file(path: Path) -> ModuleType:
     """A user's Python file as a module. TaskError where it is none, or fails when it is run.
 
-    >>> run_file(Path("my_task.py"))
-    <module 'my_task'>
+    >>> _ = Path("answer.py").write_text("ANSWER = 42")
+    >>> run_file(Path("answer.py")).ANSWER
+    42
     """
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:

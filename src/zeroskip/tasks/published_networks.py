@@ -37,11 +37,7 @@ class PublishedNetwork:
 
 
 def trained(name: str, folder: str | Path) -> nn.Module:
-    """The network called `name` in NETWORKS, with its published weights.
-
-    >>> trained("ResNet-20", "/data")
-    Sequential(...)
-    """
+    """The network called `name` in NETWORKS, with its published weights."""
     network = NETWORKS[name]
     model = network.build()
     model.load_state_dict(network.read(Path(folder) / "weights" / network.file))

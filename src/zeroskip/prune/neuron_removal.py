@@ -37,6 +37,11 @@ _ADVICE = (
 class DeadCount:
     """What goes from one layer.
 
+    >>> with torch.no_grad():
+    ...     _ = model.fc2.weight[:, 3:].zero_()  # nobody reads the last five neurons of fc1
+    >>> dead_counts(model, x)["fc1"]
+    DeadCount(without_inputs=0, without_outputs=5, weights=30, connections=7)
+
     without_inputs   neurons that gave a constant
     without_outputs  other neurons: nobody read what they gave
     weights          weights that go, with these neurons and with the layer's columns for those before it
@@ -59,9 +64,11 @@ def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
     Raises EngineError where torch.export cannot follow the network, ModelError where it is masked, or where the
     smaller one answers otherwise, for the network uses weights or sizes in a way that its operations hide.
 
-    >>> small, edits = compact(pruned, torch.zeros(1, 784))
-    >>> small.fc1
-    Linear(in_features=784, out_features=281, bias=True)
+    >>> with torch.no_grad():
+    ...     _ = model.fc2.weight[:, 3:].zero_()  # nobody reads the last five neurons of fc1
+    >>> small, edits = compact(model, x)
+    >>> small.fc1, torch.allclose(small(x), model(x))
+    (Linear(in_features=6, out_features=3, bias=True), True)
     """
     plain = plain_copy(model)
     flow = follow(plain, example)
@@ -79,8 +86,10 @@ def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
 def dead_neurons(model: nn.Module, example: Tensor) -> Edits:
     """The edits that `compact` makes, without making them. Raises as `compact` does.
 
-    >>> dead_neurons(pruned, torch.zeros(1, 784))[0]["outputs"]
-    [3, 17, 254]
+    >>> with torch.no_grad():
+    ...     _ = model.fc2.weight[:, 6:].zero_()
+    >>> dead_neurons(model, x)[0]
+    {'edit': 'remove', 'layer': 'fc1', 'inputs': [], 'outputs': [6, 7]}
     """
     flow = follow(plain_copy(model), example)
     removed = _edits(flow, _alive(flow, _settled(flow, _constant(flow))))
@@ -90,8 +99,8 @@ def dead_neurons(model: nn.Module, example: Tensor) -> Edits:
 def dead_counts(model: nn.Module, example: Tensor) -> dict[str, DeadCount]:
     """For each layer that can be followed, what goes from it. Raises as `compact` does.
 
-    >>> dead_counts(pruned, torch.zeros(1, 784))["fc1"].without_outputs
-    3
+    >>> dead_counts(model, x)["fc2"]
+    DeadCount(without_inputs=0, without_outputs=0, weights=0, connections=0)
     """
     flow = follow(plain_copy(model), example)
     constant = _constant(flow)
@@ -106,8 +115,8 @@ def dead_counts(model: nn.Module, example: Tensor) -> dict[str, DeadCount]:
 def left_alone(model: nn.Module, example: Tensor) -> dict[str, str]:
     """Layer -> why all its outputs stay, dead or not. Raises as `compact` does.
 
-    >>> left_alone(LeNet300100(), torch.zeros(1, 784))
-    {'fc3': 'they are the outputs of the network'}
+    >>> left_alone(model, x)
+    {'fc2': 'they are the outputs of the network'}
     """
     return follow(plain_copy(model), example).fixed
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from zeroskip import prune
 from zeroskip.errors import ModelError, RecipeError
-from zeroskip.models import LeNet5, LeNet300100
-from zeroskip.prune import neurons
+from zeroskip.models import LeNet5, LeNet5Sizes, LeNet300100
+from zeroskip.prune import neuron_removal
 
 
 def pruned(model: nn.Module, seed: int, sparsity: float = 0.6) -> nn.Module:
@@ -259,10 +259,10 @@ def test_answers_that_are_bools_are_compared_and_a_network_without_any_tensor_is
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(2))
     assert edits[0]["outputs"] == [1]
     assert torch.equal(small(x), model(x))
-    assert not neurons._differ(torch.tensor([True, False]), torch.tensor([True, False]))
-    assert neurons._differ(torch.tensor([True, False]), torch.tensor([True, True]))
+    assert not neuron_removal._differ(torch.tensor([True, False]), torch.tensor([True, False]))
+    assert neuron_removal._differ(torch.tensor([True, False]), torch.tensor([True, True]))
     with pytest.raises(ModelError, match="holds no tensor"):
-        neurons._check_same(nn.Identity(), Nothing(), torch.zeros(1, 4))
+        neuron_removal._check_same(nn.Identity(), Nothing(), torch.zeros(1, 4))
 
 
 def test_batch_norm_makes_a_constant_of_a_dead_channel_and_is_cut_with_it() -> None:
@@ -322,7 +322,7 @@ def test_a_batch_size_written_into_the_network_is_no_obstacle() -> None:
             x = F.max_pool2d(F.relu(self.conv2(F.relu(self.conv1(x)))), 2)
             return self.fc2(F.relu(self.fc1(x.reshape(3, -1))))
 
-    model = pruned(Fixed(side=14, kernel=3, channels=(4, 5, 6)), 0)
+    model = pruned(Fixed(LeNet5Sizes(side=14, kernel=3, channels=(4, 5, 6))), 0)
     model.fc1 = nn.Linear(5 * 25, 6).double()
     model.conv2.weight.data[2] = 0
     small, edits = prune.compact(model, torch.zeros(3, 1, 14, 14, dtype=torch.float64))
