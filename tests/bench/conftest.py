@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
-from zeroskip.bench import Case, Result
+from zeroskip.bench import Case, RaceResult
 
 LAYER = Case("alex2_64_192_5x5_27", 0.9)
 
 
 @pytest.fixture
-def result() -> Callable[..., Result]:
+def result() -> Callable[..., RaceResult]:
     """A result from seconds by engine."""
 
-    def make(seconds: dict[str, tuple[float, ...]], case: Case = LAYER, **missing: str) -> Result:
-        return Result(
+    def make(seconds: dict[str, tuple[float, ...]], case: Case = LAYER, **missing: str) -> RaceResult:
+        return RaceResult(
             case=case,
             seconds=seconds,
             difference=dict.fromkeys(seconds, 1e-7),

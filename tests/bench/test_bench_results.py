@@ -5,49 +5,47 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from zeroskip import bench
-from zeroskip.bench import Case, Result, Store, rows
+from zeroskip.bench import Case, RaceResult, RaceRow, Store, rows, worst_first
 from zeroskip.cli.bench import _summary, _table
 from zeroskip.errors import FileError
 
-Make = Callable[..., Result]
+Make = Callable[..., RaceResult]
 Call = Callable[..., tuple[int, str, str]]
 FC = Case("alexnet_fc7", 0.91, weights="int8", cold=True)
 COLUMNS = ["case", "sparsity", "batch", "threads", "precision", "engine", "seconds", "speedup"]
 
 
-def by_label(result: Result) -> dict[str, Any]:
-    return {f"{row['engine']} {row['precision']}": row for row in rows(result)}
+def by_label(result: RaceResult) -> dict[str, RaceRow]:
+    return {f"{row.engine} {row.precision}": row for row in rows(result)}
 
 
 def test_a_row_says_how_many_times_longer_an_engine_takes_than_we_do(result: Make) -> None:
     found = by_label(result({"DeepSparse fp32": (4.0, 2.0, 3.0), "zeroskip fp32": (1.0, 2.0, 1.5)}))
     row = found["DeepSparse fp32"]
-    assert (row["seconds"], row["seconds_low"], row["seconds_high"]) == (3.0, 2.0, 4.0)
-    assert row["speedup"] == 2.0
-    assert found["zeroskip fp32"]["speedup"] == 1.0
+    assert (row.seconds, row.seconds_low, row.seconds_high) == (3.0, 2.0, 4.0)
+    assert row.speedup == 2.0
+    assert found["zeroskip fp32"].speedup == 1.0
 
 
 def test_fp32_is_judged_by_our_fp32_and_16_bits_by_our_16_bits(result: Make) -> None:
     seconds = {"torch eager fp32": (8.0,), "torch eager bf16": (4.0,), "zeroskip fp32": (2.0,)}
-    assert by_label(result(seconds))["torch eager bf16"]["against"] == "fp32"
+    assert by_label(result(seconds))["torch eager bf16"].against == "fp32"
     half = by_label(result({**seconds, "zeroskip fp16": (0.5,)}))["torch eager bf16"]
-    assert (half["speedup"], half["against"]) == (8.0, "fp16")
+    assert (half.speedup, half.against) == (8.0, "fp16")
 
 
 def test_where_weights_may_have_8_bits_everybody_is_judged_by_that(result: Make) -> None:
     seconds = {"torch eager fp32": (8.0,), "zeroskip fp32": (4.0,), "zeroskip int8 weights": (1.0,)}
-    assert by_label(result(seconds, FC))["torch eager fp32"]["speedup"] == 8.0
+    assert by_label(result(seconds, FC))["torch eager fp32"].speedup == 8.0
 
 
 def test_without_a_figure_of_ours_there_is_no_speedup(result: Make) -> None:
     (row,) = rows(result({"DeepSparse fp32": (4.0,)}))
-    assert row["speedup"] is None
-    assert row["against"] is None
+    assert row.speedup is None
+    assert row.against is None
 
 
 def test_kept_results_come_back_and_a_case_raced_again_is_replaced(tmp_path: Path, result: Make) -> None:
@@ -80,12 +78,12 @@ def raced(monkeypatch: pytest.MonkeyPatch, result: Make) -> list[Case]:
     """Races that take no time, and the cases that they were asked for."""
     asked: list[Case] = []
 
-    def race(cases: list[Case], *others: object, **options: object) -> list[Result]:
+    def race(cases: list[Case], *others: object, **options: object) -> list[RaceResult]:
         asked.extend(cases)
         seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,), "zeroskip fp32": (1.0,)}
         return [result(seconds, case, OpenVINO_bf16="this CPU lacks it") for case in cases]
 
-    monkeypatch.setattr(bench, "race", race)
+    monkeypatch.setattr("zeroskip.bench.resume.race", race)
     return asked
 
 
@@ -95,17 +93,17 @@ def test_quick_json_has_a_row_for_every_engine_and_names_the_missing(
     monkeypatch.chdir(tmp_path)
     raced(monkeypatch, result)
     status, out, _ = call("bench", "--quick", "--json")
-    told = json.loads(out)
+    printed = json.loads(out)
     assert status == 0
-    assert len(told["rows"]) == 4 * 3
-    for row in told["rows"]:
+    assert len(printed["rows"]) == 4 * 3
+    for row in printed["rows"]:
         assert list(row)[: len(COLUMNS)] == COLUMNS
         assert all(isinstance(row[name], float) for name in ("sparsity", "seconds", "speedup"))
         assert all(isinstance(row[name], int) for name in ("batch", "threads"))
-    assert {row["engine"] for row in told["rows"]} == {"torch eager", "DeepSparse", "zeroskip"}
-    assert told["missing"][0]["engine"] == "OpenVINO bf16"
-    assert told["missing"][0]["reason"] == "this CPU lacks it"
-    assert {"machine", "versions", "seconds", "runs", "rounds", "date"} <= set(told)
+    assert {row["engine"] for row in printed["rows"]} == {"torch eager", "DeepSparse", "zeroskip"}
+    assert printed["missing"][0]["engine"] == "OpenVINO bf16"
+    assert printed["missing"][0]["reason"] == "this CPU lacks it"
+    assert {"machine", "versions", "seconds", "runs", "rounds", "date"} <= set(printed)
     assert list(tmp_path.iterdir()) == []  # a quick run leaves nothing behind
 
 
@@ -124,8 +122,7 @@ def test_losses_stand_first_in_the_table(
 
 def test_a_table_marks_losses_and_leaves_our_own_rows_to_their_column(result: Make) -> None:
     seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,), "zeroskip fp32": (1.0,)}
-    told = sorted(rows(result(seconds)), key=lambda row: row["speedup"])
-    table = _table(told)
+    table = _table(worst_first(rows(result(seconds))))
     assert [row[4] for row in table.rows] == ["DeepSparse fp32", "torch eager fp32"]
     assert table.marks == {0: "loss", 1: "win"}
     assert [row[-1] for row in table.rows] == ["0.50", "3.00"]
@@ -133,12 +130,12 @@ def test_a_table_marks_losses_and_leaves_our_own_rows_to_their_column(result: Ma
 
 def test_the_summary_counts_losses_and_takes_geometric_means(result: Make) -> None:
     pairs = [(0.5, 1.0), (8.0, 1.0)]
-    told = [
+    table = [
         row
         for theirs, ours in pairs
         for row in rows(result({"DeepSparse fp32": (theirs,), "zeroskip fp32": (ours,)}))
     ]
-    assert _summary(told).rows == (("DeepSparse fp32", "2", "1", "0.50", "2.00"),)
+    assert _summary(table).rows == (("DeepSparse fp32", "2", "1", "0.50", "2.00"),)
 
 
 def test_a_finished_case_is_not_raced_again_unless_asked_for(

@@ -1,39 +1,53 @@
 """Every engine on this machine, raced in turns: each in a process and an environment of its own.
 
-cases.py      what is raced: layers and networks, their zeros, batch and threads
-networks.py   the same pruned network and input for every engine
-recorded.py   layers of trained networks, with the inputs that they really see
-engines.py    who races, and why an engine cannot
-worker.py     one engine in its process; needs neither zeroskip nor torch to be installed
-process.py    the parent's end of a worker
-race.py       rounds in turns, answers compared, medians over fresh processes
-results.py    what was measured, as rows and on disk
+cases.py             what is raced: layers and networks, their zeros, batch and threads
+recorded_layers.py   layers of trained networks, with the inputs that they really see
+seeded_networks.py   the same pruned network and input for every engine
+worker.py            one engine in its process; needs neither zeroskip nor torch to be installed
+zeroskip_engines.py  our own engines, as a worker times them
+engines.py           who races, and why an engine cannot
+worker_process.py    the parent's end of a worker
+results.py           what was measured, as rows and on disk
+rounds.py            rounds in turns, answers compared, medians over fresh processes
+resume.py            finished cases from the store, the others raced
+outcome.py           what a race comes to
 """
 
 from __future__ import annotations
 
 from zeroskip.bench import recorded_layers
 from zeroskip.bench.cases import ACTIVATIONS, CASES, QUICK, Case, select
-from zeroskip.bench.engines import ENGINES, Engine, Environments, entrants
-from zeroskip.bench.race import FULL, SHORT, Effort, race
-from zeroskip.bench.results import Result, Store, rows
+from zeroskip.bench.engines import ENTRANTS, Entrant, Environments, entrants
+from zeroskip.bench.outcome import Missing, RaceReport, Ratios, race_report, ratios, worst_first
+from zeroskip.bench.results import RaceResult, RaceRow, Store, rows
+from zeroskip.bench.resume import race_rest
+from zeroskip.bench.rounds import FULL, SHORT, Effort, RaceSetup, race
 
 __all__ = [
     "ACTIVATIONS",
     "CASES",
-    "ENGINES",
+    "ENTRANTS",
     "FULL",
     "QUICK",
     "SHORT",
     "Case",
     "Effort",
-    "Engine",
+    "Entrant",
     "Environments",
-    "Result",
+    "Missing",
+    "RaceReport",
+    "RaceResult",
+    "RaceRow",
+    "RaceSetup",
+    "Ratios",
     "Store",
     "entrants",
     "race",
+    "race_report",
+    "race_rest",
+    "ratios",
     "recorded_layers",
     "rows",
     "select",
+    "worst_first",
 ]

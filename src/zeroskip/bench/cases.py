@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from zeroskip.errors import RecipeError
 from zeroskip.models.convolutions import RECTIFIED
@@ -14,13 +13,16 @@ from zeroskip.models.convolutions import RECTIFIED
 class Case:
     """One race.
 
-    network   a name in `networks.py`: a single layer, a fully connected layer or a whole network
+    network   a name in `seeded_networks.py`: a single layer, a fully connected layer or a whole network
     sparsity  share of zeros in its pruned layers, drawn at random
     weights   "int8": zeroskip may store the weights in 8 bits and is judged by that
     cold      200 MB are streamed through the caches between two calls, as other work would
     pattern   where zeros may lie; see `zeroskip.patterns`
     input_sparsity  share of zeros in the input, drawn at random; its other values are positive, as after a ReLU
     clock     "wall" or "cpu": seconds that pass, or that the engine's process computes
+
+    >>> Case("alexnet_fc6", 0.91, weights="int8", cold=True).key
+    'alexnet_fc6 91 %, batch 1, 1 thread, int8 weights, cold'
     """
 
     network: str
@@ -45,9 +47,14 @@ class Case:
         words = name, f"batch {self.batch}", threads, *remarks
         return ", ".join(filter(None, words))
 
-    def to_json(self) -> dict[str, Any]:
-        """As a dict; `Case(**value)` turns it back."""
+    def to_json(self) -> dict[str, object]:
+        """As a dict; `from_json` turns it back."""
         return asdict(self)
+
+    @staticmethod
+    def from_json(value: Mapping[str, object]) -> Case:
+        """The case that `to_json` wrote, by this zeroskip or an older one, whose cases have `needs` as well."""
+        return Case(**{name: field for name, field in value.items() if name != "needs"})  # type: ignore[arg-type]
 
 
 # kernel x kernel, input channels, output channels, height and width of the map; stride 1, padding kernel // 2
@@ -161,5 +168,5 @@ def select(
     )
 
 
-def _words(values: Sequence[Any]) -> str:
+def _words(values: Iterable[object]) -> str:
     return " or ".join(map(str, values)) or "any"

@@ -18,13 +18,16 @@ OURS = "zeroskip"
 
 
 @dataclass(frozen=True)
-class Engine:
+class Entrant:
     """One competitor: a library at one precision.
 
     word       what its worker is started with
     tolerance  how far an answer may be from torch eager's in fp32, as share of the largest output: rounding
                in that precision through a whole network; a wrong weight is far beyond
     enters     the cases that it takes part in
+
+    >>> ENTRANTS[0].label
+    'torch eager fp32'
     """
 
     name: str
@@ -41,7 +44,11 @@ class Engine:
 
 @dataclass(frozen=True)
 class Environments:
-    """Where the interpreters of the engines are: `folder`/peers and `folder`/deepsparse, made by `make bench`."""
+    """Where the interpreters of the engines are: `folder`/peers and `folder`/deepsparse, made by `make bench`.
+
+    >>> Environments(Path(".bench")).python("deepsparse")
+    PosixPath('.bench/deepsparse/bin/python')
+    """
 
     folder: Path
 
@@ -76,51 +83,52 @@ def _far(case: Case) -> bool:
     return case.cold and case.network in FAR
 
 
-ENGINES = (
-    Engine("torch eager", "fp32", "torch-fp32", 1e-3),
-    Engine("torch.compile", "fp32", "compile-fp32", 1e-3, _weights),
-    Engine("ONNX Runtime", "fp32", "onnxruntime-fp32", 1e-3),
-    Engine("OpenVINO", "fp32", "openvino-f32", 1e-3),
-    Engine("DeepSparse", "fp32", "deepsparse", 1e-3, _weights),
-    Engine("im2col and GEMM", "fp32", "im2col-fp32", 1e-3, lambda case: case.network in RECTIFIED),
-    Engine("torch eager", "bf16", "torch-bf16", 0.03, lambda case: not is_recorded(case)),
-    Engine("torch.compile", "bf16", "compile-bf16", 0.03, _weights),
-    Engine("OpenVINO", "bf16", "openvino-bf16", 0.03, lambda case: not is_recorded(case)),
-    Engine("OpenVINO", "int8", "openvino-int8", 0.1, _weights),
-    Engine("torch dynamic", "int8", "torch-int8", 0.1, _linear),
-    Engine("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
-    Engine(OURS, "fp32", "zeroskip-fp32", 1e-3, _weights),
-    Engine(OURS, "fp32", "zeroskip-skipping", 1e-3, _skips),
-    Engine(OURS, "bf16 weights", "zeroskip-skipping-bf16", 0.03, _skips),
-    Engine(OURS, "fp16", "zeroskip-skipping-fp16", 0.03, lambda case: _skips(case) and not case.cold),
-    Engine(f"{OURS} scatter", "fp32", "zeroskip-scatter", 1e-3, _far),
-    Engine(f"{OURS} scatter", "bf16 weights", "zeroskip-scatter-bf16", 0.03, _far),
-    Engine(OURS, "fp32", "zeroskip-chosen", 1e-3, is_recorded),
-    Engine(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
-    Engine(
+ENTRANTS = (
+    Entrant("torch eager", "fp32", "torch-fp32", 1e-3),
+    Entrant("torch.compile", "fp32", "compile-fp32", 1e-3, _weights),
+    Entrant("ONNX Runtime", "fp32", "onnxruntime-fp32", 1e-3),
+    Entrant("OpenVINO", "fp32", "openvino-f32", 1e-3),
+    Entrant("DeepSparse", "fp32", "deepsparse", 1e-3, _weights),
+    Entrant("im2col and GEMM", "fp32", "im2col-fp32", 1e-3, lambda case: case.network in RECTIFIED),
+    Entrant("torch eager", "bf16", "torch-bf16", 0.03, lambda case: not is_recorded(case)),
+    Entrant("torch.compile", "bf16", "compile-bf16", 0.03, _weights),
+    Entrant("OpenVINO", "bf16", "openvino-bf16", 0.03, lambda case: not is_recorded(case)),
+    Entrant("OpenVINO", "int8", "openvino-int8", 0.1, _weights),
+    Entrant("torch dynamic", "int8", "torch-int8", 0.1, _linear),
+    Entrant("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
+    Entrant(OURS, "fp32", "zeroskip-fp32", 1e-3, _weights),
+    Entrant(OURS, "fp32", "zeroskip-skipping", 1e-3, _skips),
+    Entrant(OURS, "bf16 weights", "zeroskip-skipping-bf16", 0.03, _skips),
+    Entrant(OURS, "fp16", "zeroskip-skipping-fp16", 0.03, lambda case: _skips(case) and not case.cold),
+    Entrant(f"{OURS} scatter", "fp32", "zeroskip-scatter", 1e-3, _far),
+    Entrant(f"{OURS} scatter", "bf16 weights", "zeroskip-scatter-bf16", 0.03, _far),
+    Entrant(OURS, "fp32", "zeroskip-chosen", 1e-3, is_recorded),
+    Entrant(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
+    Entrant(
         OURS,
         "fp16",
         "zeroskip-fp16",
         0.03,
         lambda case: _weights(case) and not _linear(case),
     ),
-    Engine(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
+    Entrant(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
 )
 
 
-def entrants(case: Case, engines: Sequence[Engine] = ENGINES) -> list[Engine]:
+def entrants(case: Case, engines: Sequence[Entrant] = ENTRANTS) -> list[Entrant]:
     """Those of the engines that take part in a case, if nothing keeps them from it.
 
-    >>> [engine.label for engine in entrants(CASES[0])][0]
-    'torch eager fp32'
+    >>> [entrant.label for entrant in entrants(Case("ffn_down", 0.0, input_sparsity=0.9))][-3:]
+    ['zeroskip fp32', 'zeroskip bf16 weights', 'zeroskip fp16']
     """
     return [engine for engine in engines if engine.enters(case)]
 
 
-def refusal(engine: Engine, case: Case, machine: Machine, environments: Environments) -> str | None:
+def refusal(engine: Entrant, case: Case, machine: Machine, environments: Environments) -> str | None:
     """Why an engine cannot take part on this machine; None where nothing is known against it.
 
-    >>> refusal(ENGINES[0], CASES[0], detect(), Environments(Path(".bench")))
+    >>> refusal(ENTRANTS[4], Case("vgg16", 0.9), machine, Environments(Path(".bench")))
+    '.bench/deepsparse/bin/python is absent: `make bench` makes the environment that it needs'
     """
     if case.threads > machine.cores:
         return f"the case needs {case.threads} cores, and this machine has {machine.cores}"

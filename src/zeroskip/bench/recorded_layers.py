@@ -18,10 +18,9 @@ FEW = 0.02  # share of zeros that an input has by chance, without a ReLU before 
 
 
 def cases() -> list[Case]:
-    """Every convolution behind a ReLU, for one picture. DataError where the networks are absent.
+    """Every convolution behind a ReLU, for one picture: network "ResNet-20/layer1.0.conv1" and others.
 
-    >>> cases()[0].network
-    'ResNet-20/layer1.0.conv1'
+    DataError where the networks are absent.
     """
     return [
         Case(f"{network}/{name}", 0.0, input_sparsity=round(zeros, 4), clock="cpu")
@@ -32,11 +31,7 @@ def cases() -> list[Case]:
 
 
 def network(case: Case) -> nn.Sequential:
-    """The layer, and a ReLU behind it.
-
-    >>> network(cases()[0])
-    Sequential(...)
-    """
+    """The layer, and a ReLU behind it."""
     layer, _ = _named(case)
     bias = layer.bias is not None
     outputs, inputs, height, width = layer.weight.shape
@@ -47,11 +42,7 @@ def network(case: Case) -> nn.Sequential:
 
 
 def example(case: Case) -> Tensor:
-    """What the layer reads when its network sees the first pictures of its data.
-
-    >>> example(cases()[0]).shape
-    torch.Size([1, 16, 32, 32])
-    """
+    """What the layer reads when its network sees the first pictures of its data."""
     return _named(case)[1]
 
 

@@ -5,8 +5,8 @@
     {"do": "time", "seconds": 0.05, "cold": false, "clock": "wall"}  -> {"ok": true, "seconds": [...]} of calls
     {"do": "answer"}                                -> {"ok": true, "shape": [...]}, a line; then float32 bytes
 
-The first line says which versions were loaded; whatever goes wrong is {"error": reason}. The file is run by its
-path and imports engines when asked for, since an engine's environment may have neither zeroskip nor torch.
+The first line says which versions were loaded; whatever goes wrong is {"error": reason}. The file is run by its path
+and imports engines when asked for: their environments may have neither zeroskip nor torch, and Python 3.8 or later.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-Call = Callable[[], Any]
-Job = dict[str, Any]
-"""{"folder": where input and model lie, "case": the case as a dict, "threads": number}"""
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    EngineCall = Callable[[], object]
 
 STREAMED = 200_000_000  # bytes that go through the caches before each call of a cold case
 SHORTEST = 2e-4  # seconds that are read from the clock at once: it takes up to a microsecond itself
@@ -37,11 +39,85 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
 
 
-def main() -> None:
-    """Serve the engine named on the command line until stdin ends.
+@dataclass(frozen=True)
+class Order:
+    """A line on stdin. do: "build" a case in a folder, "time" it for about so many seconds, or "answer".
 
-    >>> main()
+    >>> Order("time", seconds=0.05).to_json()
+    {'do': 'time', 'seconds': 0.05, 'cold': False, 'clock': 'wall'}
     """
+
+    do: str
+    folder: str = ""
+    case: Mapping[str, object] | None = None
+    seconds: float = 0.0
+    cold: bool = False
+    clock: str = "wall"
+
+    def to_json(self) -> dict[str, object]:
+        """What the worker has to know for it."""
+        names = {"build": ("do", "folder", "case"), "time": ("do", "seconds", "cold", "clock")}
+        return {name: getattr(self, name) for name in names.get(self.do, ("do",))}
+
+    @staticmethod
+    def from_json(value: Mapping[str, object]) -> Order:
+        """The order that `to_json` wrote; ValueError for another one."""
+        if value.get("do") not in ("build", "time", "answer"):
+            raise ValueError(f"there is no order {value.get('do')!r}")
+        return Order(**value)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A line on stdout: what was asked for, or why there is none.
+
+    versions  of the libraries, in the first line;  shape: of the array that follows
+
+    >>> Reply(seconds=[0.25, 0.5]).to_json()
+    {'ok': True, 'seconds': [0.25, 0.5]}
+    """
+
+    versions: dict[str, str] | None = None
+    seconds: list[float] | None = None
+    shape: list[int] | None = None
+    error: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Only what is there; {"ok": true} where nothing went wrong."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        return values if self.error is not None else {"ok": True, **values}
+
+    @staticmethod
+    def from_json(value: object) -> Reply:
+        """The reply that `to_json` wrote; ValueError for anything else."""
+        if not isinstance(value, dict) or not ("error" in value or value.get("ok") is True):
+            raise ValueError(f"{value!r:.100} is no reply")
+        kinds = {"versions": dict, "seconds": list, "shape": list, "error": str}
+        for name, kind in kinds.items():
+            if name in value and not isinstance(value[name], kind):
+                raise ValueError(f"{name} = {value[name]!r:.100} is no {kind.__name__}")
+        return Reply(**{name: value[name] for name in kinds if name in value})
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What a call is made of: where input and model lie, the case by the names of `Case`, and how many threads."""
+
+    folder: Path
+    case: Mapping[str, object]
+    threads: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is timed, and what gives the answer where that is another function."""
+
+    call: EngineCall
+    answer: EngineCall | None = None
+
+
+def main() -> None:
+    """Serve the engine named on the command line until stdin ends."""
     word, threads = sys.argv[1], int(sys.argv[2])
     _settle(threads)
     answers = os.fdopen(os.dup(1), "wb")
@@ -50,38 +126,39 @@ def main() -> None:
     try:
         for library in libraries:
             importlib.import_module(library)
-        _reply(answers, {"ok": True, "versions": {library: version(library) for library in libraries}})
+        _reply(answers, Reply(versions={library: version(library) for library in libraries}))
     except Exception as fact:
         _reply(answers, _failure(fact))
         return
-    serve(sys.stdin.buffer, answers, lambda job: build(job | {"threads": threads}))
+    serve(sys.stdin.buffer, answers, build, threads)
 
 
-def serve(orders: Iterable[bytes], answers: BinaryIO, build: Callable[[Job], Call]) -> None:
-    """Carry out orders, one a line, with the calls that `build` makes.
-
-    >>> serve(sys.stdin.buffer, sys.stdout.buffer, build)
-    """
-    call: Call | None = None
+def serve(
+    orders: Iterable[bytes], answers: BinaryIO, build: Callable[[WorkerJob], Prepared], threads: int = 1
+) -> None:
+    """Carry out orders, one a line, with what `build` makes of a job; a failure is a reply, and the next is read."""
+    prepared: Prepared | None = None
     for line in orders:
-        order = json.loads(line)
         try:
-            if order["do"] == "build":
-                call = None  # the network before this one may fill the memory
-                call = build(order)
-                call(), call()
-                _reply(answers, {"ok": True})
-            elif order["do"] == "time" and call is not None:
-                how = {key: order[key] for key in ("cold", "clock")}
-                _reply(answers, {"ok": True, "seconds": timed(call, order["seconds"], **how)})
-            elif call is not None:
-                answer = _array(getattr(call, "answer", call)())
-                _reply(answers, {"ok": True, "shape": answer.shape}, answer.tobytes())
+            order = Order.from_json(json.loads(line))
+            if order.do == "build":
+                prepared = None  # the network before this one may fill the memory
+                prepared = build(WorkerJob(Path(order.folder), order.case or {}, threads))
+                prepared.call(), prepared.call()
+                _reply(answers, Reply())
+            elif prepared is None:
+                raise ValueError("nothing is built")
+            elif order.do == "time":
+                seconds = timed(prepared.call, order.seconds, cold=order.cold, clock=order.clock)
+                _reply(answers, Reply(seconds=seconds))
+            else:
+                array = _array((prepared.answer or prepared.call)())
+                _reply(answers, Reply(shape=list(array.shape)), array.tobytes())
         except Exception as fact:
             _reply(answers, _failure(fact))
 
 
-def timed(call: Call, seconds: float, *, cold: bool = False, clock: str = "wall") -> list[float]:
+def timed(call: EngineCall, seconds: float, *, cold: bool = False, clock: str = "wall") -> list[float]:
     """Seconds of a call, at least twice, for about `seconds`, after one that does not count.
 
     Calls that are too short for the clock are counted several at a time, unless caches are to be `cold`.
@@ -104,7 +181,7 @@ def timed(call: Call, seconds: float, *, cold: bool = False, clock: str = "wall"
     return measured
 
 
-def _together(call: Call, now: Callable[[], float]) -> int:
+def _together(call: EngineCall, now: Callable[[], float]) -> int:
     """How many calls the clock can tell apart from none."""
     before = now()
     call()
@@ -119,53 +196,54 @@ def _settle(threads: int) -> None:
         ctypes.CDLL(None).prctl(SET_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def _reply(answers: BinaryIO, value: dict[str, Any], content: bytes = b"") -> None:
-    answers.write(json.dumps(value).encode() + b"\n" + content)
+def _reply(answers: BinaryIO, reply: Reply, content: bytes = b"") -> None:
+    answers.write(json.dumps(reply.to_json()).encode() + b"\n" + content)
     answers.flush()
 
 
-def _failure(fact: Exception) -> dict[str, Any]:
+def _failure(fact: Exception) -> Reply:
     traceback.print_exc()
     lines = str(fact).strip().splitlines() or [""]
-    return {"error": f"{type(fact).__name__}: {lines[0]}"[:300]}
+    return Reply(error=f"{type(fact).__name__}: {lines[0]}"[:300])
 
 
-def _array(value: Any) -> Any:
-    value = value.float().numpy() if hasattr(value, "float") else value
-    return np.ascontiguousarray(value, dtype=np.float32)
+def _array(value: object) -> np.ndarray:
+    """What an engine returned, a tensor or an array, as float32."""
+    as_float = getattr(value, "float", None)
+    return np.ascontiguousarray(as_float().numpy() if as_float else value, dtype=np.float32)
 
 
-def _input(job: Job) -> Any:
-    shape = json.loads(Path(job["folder"], "input.json").read_text())
-    return np.fromfile(Path(job["folder"], "input.f32"), dtype=np.float32).reshape(shape)
+def _input(job: WorkerJob) -> np.ndarray:
+    shape = json.loads((job.folder / "input.json").read_text())
+    return np.fromfile(job.folder / "input.f32", dtype=np.float32).reshape(shape)
 
 
-def _onnx(job: Job) -> str:
+def _onnx(job: WorkerJob) -> str:
     """Path of the network as ONNX; ValueError with the reason why there is none."""
-    path = Path(job["folder"], "model.onnx")
+    path = job.folder / "model.onnx"
     if not path.is_file():
-        raise ValueError(f"no ONNX file: {Path(job['folder'], 'no-onnx.txt').read_text()}")
+        raise ValueError(f"no ONNX file: {(job.folder / 'no-onnx.txt').read_text()}")
     return str(path)
 
 
-def _network(job: Job) -> tuple[Any, Any]:
+def _network(job: WorkerJob) -> tuple[nn.Module, Tensor]:
     """The network of the case and its input, as torch has them."""
     import torch
 
     from zeroskip.bench import cases, seeded_networks
 
-    torch.set_num_threads(job["threads"])
-    return seeded_networks.network(cases.Case(**job["case"])), torch.from_numpy(_input(job))
+    torch.set_num_threads(job.threads)
+    return seeded_networks.network(cases.Case.from_json(job.case)), torch.from_numpy(_input(job))
 
 
-def _reference(job: Job) -> Call:
+def _reference(job: WorkerJob) -> Prepared:
     """Writes what the engines are given; answers as they should."""
     import torch
 
     from zeroskip.bench import cases, seeded_networks
     from zeroskip.graph import quiet
 
-    folder, case = Path(job["folder"]), cases.Case(**job["case"])
+    folder, case = job.folder, cases.Case.from_json(job.case)
     model, x = seeded_networks.network(case), seeded_networks.example(case)
     x.numpy().tofile(folder / "input.f32")
     (folder / "input.json").write_text(json.dumps(list(x.shape)))
@@ -177,10 +255,10 @@ def _reference(job: Job) -> Call:
             )
     except Exception as fact:
         (folder / "no-onnx.txt").write_text(str(fact).strip().splitlines()[0])
-    return partial(_without_gradients, model, x)
+    return Prepared(partial(_without_gradients, model, x))
 
 
-def _without_gradients(function: Callable[[Any], Any], x: Any) -> Any:
+def _without_gradients(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     import torch
 
     # torch.compile freezes weights under no_grad only; in inference mode it would not.
@@ -188,7 +266,7 @@ def _without_gradients(function: Callable[[Any], Any], x: Any) -> Any:
         return function(x)
 
 
-def _torch(job: Job, *, bf16: bool, compiled: bool) -> Call:
+def _torch(job: WorkerJob, *, bf16: bool, compiled: bool) -> Prepared:
     import torch
 
     model, x = _network(job)
@@ -200,49 +278,49 @@ def _torch(job: Job, *, bf16: bool, compiled: bool) -> Call:
         from torch._inductor import config
 
         config.freezing = True
-        model = torch.compile(model, dynamic=False)
-    return partial(_without_gradients, model, x)
+        model = torch.compile(model, dynamic=False)  # type: ignore[assignment]
+    return Prepared(partial(_without_gradients, model, x))
 
 
-def _im2col(job: Job) -> Call:
+def _im2col(job: WorkerJob) -> Prepared:
     from zeroskip.models.convolutions import im2col
 
     model, x = _network(job)
-    return partial(_without_gradients, lambda call: call(), im2col(model, x))
+    return Prepared(partial(_without_gradients, lambda call: call(), im2col(model, x)))
 
 
-def _torch_int8(job: Job) -> Call:
+def _torch_int8(job: WorkerJob) -> Prepared:
     import torch
 
     model, x = _network(job)
     quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
-    return partial(_without_gradients, quantised, x)
+    return Prepared(partial(_without_gradients, quantised, x))
 
 
-def _onnxruntime(job: Job, *, int8: bool) -> Call:
+def _onnxruntime(job: WorkerJob, *, int8: bool) -> Prepared:
     import onnxruntime
 
     path = _onnx(job)
     if int8:
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        smaller = str(Path(job["folder"], "int8.onnx"))
+        smaller = str(job.folder / "int8.onnx")
         quantize_dynamic(path, smaller, weight_type=QuantType.QInt8)
         path = smaller
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = job["threads"], 1
+    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     x = _input(job)
-    return lambda: session.run(None, {"x": x})[0]
+    return Prepared(lambda: session.run(None, {"x": x})[0])
 
 
-def _openvino(job: Job, *, precision: str) -> Call:
+def _openvino(job: WorkerJob, *, precision: str) -> Prepared:
     import openvino
 
     core, x = openvino.Core(), _input(job)
     model = core.read_model(_onnx(job))
-    options: dict[str, Any] = {
-        "INFERENCE_NUM_THREADS": job["threads"],
+    options: dict[str, object] = {
+        "INFERENCE_NUM_THREADS": job.threads,
         "PERFORMANCE_HINT": "LATENCY",
         "ENABLE_CPU_PINNING": False,  # all engines are on the same cores already
     }
@@ -256,93 +334,42 @@ def _openvino(job: Job, *, precision: str) -> Call:
     request.set_input_tensor(openvino.Tensor(x))
     output = request.get_output_tensor(0)
 
-    def call() -> Any:
+    def call() -> object:
         request.infer()
         return output.data
 
-    return call
+    return Prepared(call)
 
 
-def _deepsparse(job: Job) -> Call:
+def _deepsparse(job: WorkerJob) -> Prepared:
     import deepsparse
 
     x = _input(job)
-    engine = deepsparse.Engine(model=_onnx(job), batch_size=len(x), num_cores=job["threads"])
-    return lambda: engine.run([x], val_inp=False)[0]
+    engine = deepsparse.Engine(model=_onnx(job), batch_size=len(x), num_cores=job.threads)
+    return Prepared(lambda: engine.run([x], val_inp=False)[0])
 
 
-def _zeroskip(job: Job, **how: Any) -> Call:
-    from zeroskip import run
+def _compiled(job: WorkerJob, **options: str) -> Prepared:
+    from zeroskip.bench import zeroskip_engines
 
-    model, x = _network(job)
-    return partial(run.compile(model, x, threads=job["threads"], **how), x)
-
-
-def _skipping(job: Job, *, alone: bool, kind: str = "fp32") -> Call:
-    """The layer by the kernel that skips the zeros of its input, alone, or by the fastest of it and the dense ones.
-
-    As for torch, images come and go pixel by pixel. Weights are stored as `kind` says.
-    """
-    import torch
-
-    from zeroskip.concepts import Precision
-    from zeroskip.emit import detect
-    from zeroskip.graph import capture
-    from zeroskip.run.convolution.zero_inputs import gather_kernels
-    from zeroskip.run.dense import channels_last
-    from zeroskip.run.linear.zero_inputs import columns
-    from zeroskip.run.select.layers import race
-
-    model, x = _network(job)
-    (node,) = [node for node in capture(model, x).nodes if node.layer is not None]
-    assert node.layer is not None
-    machine, precision = detect(), Precision()
-    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-    if alone and x.ndim == 4:
-        return partial(gather_kernels.alone(node.layer, machine, node.relu, x, kind=kind), x)
-    if alone:
-        return partial(columns.build(kind, node.layer, machine, precision, node.relu, fall_back=False), x)
-    kernels = channels_last.KERNEL, *gather_kernels.KERNELS
-    raced = race(node.layer, node.relu, x, machine=machine, precision=precision, kernels=kernels)
-    return partial(raced.built[raced.choice.kernel], x)
+    return Prepared(zeroskip_engines.compiled(*_network(job), job.threads, **options))
 
 
-def _scatter(job: Job, *, kind: str) -> Call:
-    """The layer by the kernel that walks the weights once, in order."""
-    import torch
+def _kernel(job: WorkerJob, *, engine: str, **options: str) -> Prepared:
+    """The layer by one of our kernels, a function of `zeroskip_engines`."""
+    from zeroskip.bench import zeroskip_engines
 
-    from zeroskip.emit import detect
-    from zeroskip.graph import capture
-    from zeroskip.run.convolution.zero_inputs import scatter
-
-    model, x = _network(job)
-    (node,) = [node for node in capture(model, x).nodes if node.layer is not None]
-    assert node.layer is not None
-    call = scatter.build(node.layer, detect(), node.relu, kind=kind)
-    return partial(call, x.contiguous(memory_format=torch.channels_last))
+    return Prepared(getattr(zeroskip_engines, engine)(*_network(job), **options))
 
 
-def _on_tiles(job: Job) -> Call:
-    """The layer without the way of its images onto tiles and back, which a network goes once, not in every layer."""
-    from zeroskip.emit import detect
-    from zeroskip.graph import capture
-    from zeroskip.run.convolution.tiles.segment import between_doors
-    from zeroskip.run.convolution.tiles.tiling import tiled
+def _on_tiles(job: WorkerJob) -> Prepared:
+    from zeroskip.bench import zeroskip_engines
 
-    model, x = _network(job)
-    graph = capture(model, x)
-    kernels = {node.layer.name: ["baked", "streamed"] for node in graph.nodes if node.layer is not None}
-    found = tiled(graph, x, detect(), kernels, images=len(x), threads=1)
-    if found is None:
-        raise ValueError("the layer cannot work on tiles")
-    segment: Any = found.graph.nodes[0].function
-    call = partial(between_doors(segment, detect(), x))
-    call.answer = lambda: segment(x)[0]  # type: ignore[attr-defined]
-    return call
+    return Prepared(*zeroskip_engines.on_tiles(*_network(job)))
 
 
 # The word on the command line -> libraries to load, and what makes a call of a job.
-BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
+BUILDERS: Mapping[str, tuple[Sequence[str], Callable[[WorkerJob], Prepared]]] = {
     "reference": (("torch", "zeroskip"), _reference),
     "torch-fp32": (("torch",), partial(_torch, bf16=False, compiled=False)),
     "torch-bf16": (("torch",), partial(_torch, bf16=True, compiled=False)),
@@ -356,16 +383,16 @@ BUILDERS: dict[str, tuple[tuple[str, ...], Callable[[Job], Call]]] = {
     "openvino-bf16": (("openvino",), partial(_openvino, precision="bf16")),
     "openvino-int8": (("openvino", "nncf"), partial(_openvino, precision="int8")),
     "deepsparse": (("deepsparse",), _deepsparse),
-    "zeroskip-fp32": (("zeroskip",), partial(_zeroskip, precision="fp32")),
-    "zeroskip-skipping": (("zeroskip",), partial(_skipping, alone=True)),
-    "zeroskip-skipping-bf16": (("zeroskip",), partial(_skipping, alone=True, kind="bf16")),
-    "zeroskip-skipping-fp16": (("zeroskip",), partial(_skipping, alone=True, kind="fp16")),
-    "zeroskip-scatter": (("zeroskip",), partial(_scatter, kind="fp32")),
-    "zeroskip-scatter-bf16": (("zeroskip",), partial(_scatter, kind="bf16")),
-    "zeroskip-chosen": (("zeroskip",), partial(_skipping, alone=False)),
+    "zeroskip-fp32": (("zeroskip",), partial(_compiled, precision="fp32")),
+    "zeroskip-skipping": (("zeroskip",), partial(_kernel, engine="skipping")),
+    "zeroskip-skipping-bf16": (("zeroskip",), partial(_kernel, engine="skipping", storage="bf16")),
+    "zeroskip-skipping-fp16": (("zeroskip",), partial(_kernel, engine="skipping", storage="fp16")),
+    "zeroskip-scatter": (("zeroskip",), partial(_kernel, engine="scatter", storage="fp32")),
+    "zeroskip-scatter-bf16": (("zeroskip",), partial(_kernel, engine="scatter", storage="bf16")),
+    "zeroskip-chosen": (("zeroskip",), partial(_kernel, engine="chosen")),
     "zeroskip-tiles": (("zeroskip",), _on_tiles),
-    "zeroskip-fp16": (("zeroskip",), partial(_zeroskip, precision="fp16")),
-    "zeroskip-int8": (("zeroskip",), partial(_zeroskip, weights="int8")),
+    "zeroskip-fp16": (("zeroskip",), partial(_compiled, precision="fp16")),
+    "zeroskip-int8": (("zeroskip",), partial(_compiled, weights="int8")),
 }
 
 

@@ -9,16 +9,19 @@ import subprocess
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
+from zeroskip.bench.worker import Order, Reply
 from zeroskip.errors import EngineError
+
+Value = TypeVar("Value")
 
 STARTING = 120.0  # seconds that loading the libraries may take, whatever the limit of an order
 
 
-class Worker:
+class WorkerProcess:
     """A process that serves one engine. Every failure is an EngineError with the reason, and ends it.
 
     limit  seconds that an order may take; after them the process is killed
@@ -45,25 +48,23 @@ class Worker:
     def ready(self) -> dict[str, str]:
         """Wait until its libraries are loaded: their versions by name. Without them the process ends."""
         try:
-            versions: dict[str, str] = self._converse(None)["versions"]
+            return _there(self._converse(None)[0].versions, "versions")
         except EngineError:
             self.close()
             raise
-        return versions
 
-    def build(self, folder: Path, case: Mapping[str, Any]) -> None:
+    def build(self, folder: Path, case: Mapping[str, object]) -> None:
         """Make the network of a case, which lies in `folder`, ready to be called."""
-        self._converse({"do": "build", "folder": str(folder), "case": dict(case)})
+        self._converse(Order("build", folder=str(folder), case=dict(case)))
 
     def time(self, seconds: float, *, cold: bool, clock: str) -> list[float]:
         """Call it for about `seconds`; seconds of a call, several times."""
-        order = {"do": "time", "seconds": seconds, "cold": cold, "clock": clock}
-        measured: list[float] = self._converse(order)["seconds"]
-        return measured
+        order = Order("time", seconds=seconds, cold=cold, clock=clock)
+        return _there(self._converse(order)[0].seconds, "seconds")
 
     def answer(self) -> np.ndarray:
         """What the network returns, as float32."""
-        return np.asarray(self._converse({"do": "answer"})["array"])
+        return _there(self._converse(Order("answer"))[1], "array")
 
     def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -73,7 +74,7 @@ class Worker:
             if pipe is not None:
                 pipe.close()
 
-    def _converse(self, order: dict[str, Any] | None) -> dict[str, Any]:
+    def _converse(self, order: Order | None) -> tuple[Reply, np.ndarray | None]:
         """Wake it, hand over the order, wait for the answer, stop it."""
         late = threading.Event()
 
@@ -84,32 +85,31 @@ class Worker:
         timer = threading.Timer(self._limit if order else max(self._limit, STARTING), give_up)
         timer.start()
         try:
-            answer = self._exchange(order)
+            reply, array = self._exchange(order)
         except (OSError, ValueError):  # its pipe is closed, or it wrote something else
             self._process.kill()
             self._process.wait()
             raise EngineError(self._last_words(late.is_set())) from None
         finally:
             timer.cancel()
-        if "error" in answer:
-            raise EngineError(str(answer["error"]))
-        return answer
+        if reply.error is not None:
+            raise EngineError(reply.error)
+        return reply, array
 
-    def _exchange(self, order: dict[str, Any] | None) -> dict[str, Any]:
+    def _exchange(self, order: Order | None) -> tuple[Reply, np.ndarray | None]:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise ValueError("no pipes")
         self._signal("SIGCONT")
         if order is not None:
-            stdin.write(json.dumps(order).encode() + b"\n")
+            stdin.write(json.dumps(order.to_json()).encode() + b"\n")
             stdin.flush()
-        answer: dict[str, Any] = json.loads(stdout.readline())
-        if "shape" in answer:
-            count = int(np.prod(answer["shape"]))
-            flat = np.frombuffer(stdout.read(4 * count), dtype=np.float32)
-            answer["array"] = flat.reshape(answer["shape"])
+        reply, array = Reply.from_json(json.loads(stdout.readline())), None
+        if reply.shape is not None:
+            content = stdout.read(4 * int(np.prod(reply.shape)))
+            array = np.frombuffer(content, dtype=np.float32).reshape(reply.shape)
         self._signal("SIGSTOP")
-        return answer
+        return reply, array
 
     def _signal(self, name: str) -> None:
         # An idle engine must not disturb the one whose turn it is, and some spin while they wait for work, so it
@@ -124,3 +124,10 @@ class Worker:
         lines = self._log.read_text(errors="replace").strip().splitlines()
         said = f": {lines[-1][:200]}" if lines else ""
         return f"its process ended with status {status}{said}"
+
+
+def _there(value: Value | None, name: str) -> Value:
+    """What a reply has to hold; EngineError without it."""
+    if value is None:
+        raise EngineError(f"its reply has no {name}")
+    return value

@@ -9,9 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zeroskip.bench import CASES, ENGINES, FULL, Case, Effort, Engine, Environments, entrants, race
+from zeroskip.bench import (
+    CASES,
+    ENTRANTS,
+    FULL,
+    Case,
+    Effort,
+    Entrant,
+    Environments,
+    RaceSetup,
+    entrants,
+    race,
+)
 from zeroskip.bench.engines import refusal
-from zeroskip.bench.race import difference
+from zeroskip.bench.rounds import difference
 from zeroskip.concepts import Machine
 from zeroskip.emit import detect
 
@@ -34,17 +45,17 @@ class Fakes(Environments):
 FAKES = Fakes(Path("nowhere"))
 
 
-def engine(word: str) -> Engine:
-    return next(one for one in ENGINES if one.word == word)
+def engine(word: str) -> Entrant:
+    return next(one for one in ENTRANTS if one.word == word)
 
 
-def made(*behaviours: str) -> list[Engine]:
-    return [Engine(word, "fp32", word, 1e-3) for word in behaviours]
+def made(*behaviours: str) -> tuple[Entrant, ...]:
+    return tuple(Entrant(word, "fp32", word, 1e-3) for word in behaviours)
 
 
 def test_engines_that_fail_are_missing_with_the_reason_and_the_others_are_measured() -> None:
     effort = Effort(runs=2, rounds=2, slot=0.0, limit=2.0)
-    (result,) = race([CASE], PLAIN, FAKES, effort, engines=made(*BEHAVIOURS))
+    (result,) = race([CASE], RaceSetup(PLAIN, FAKES, effort, made(*BEHAVIOURS)))
     assert result.seconds == {"good fp32": (2e-3, 2e-3)}
     assert result.difference == {"good fp32": 0.0}
     assert "differs from torch eager's by 0.25 of the largest output" in result.missing["wrong fp32"]
@@ -60,7 +71,7 @@ def test_engines_that_fail_are_missing_with_the_reason_and_the_others_are_measur
 @pytest.mark.parametrize(("behaviour", "reason"), [("dies", "status 3"), ("absent", "No module named")])
 def test_an_engine_that_failed_in_one_case_is_started_again_for_the_next(behaviour: str, reason: str) -> None:
     cases = [CASE, replace(CASE, sparsity=0.9)]
-    results = race(cases, PLAIN, FAKES, Effort(runs=1, rounds=1, slot=0.0), engines=made(behaviour))
+    results = race(cases, RaceSetup(PLAIN, FAKES, Effort(runs=1, rounds=1, slot=0.0), made(behaviour)))
     assert [reason in result.missing[f"{behaviour} fp32"] for result in results] == [True, True]
 
 
@@ -70,21 +81,16 @@ def test_a_network_that_cannot_be_made_leaves_every_engine_missing() -> None:
             return super().command("refuses" if word == "reference" else word, threads)
 
     effort = Effort(runs=1, rounds=1, slot=0.0)
-    (result,) = race([CASE], PLAIN, Broken(Path("nowhere")), effort, engines=made("good"))
+    (result,) = race([CASE], RaceSetup(PLAIN, Broken(Path("nowhere")), effort, made("good")))
     assert result.seconds == {}
     assert "network itself cannot be made: ValueError: cannot compile" in result.missing["good fp32"]
 
 
 def test_torch_and_zeroskip_race_on_a_real_layer(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    (result,) = race(
-        [CASE],
-        detect(),
-        Environments(tmp_path),
-        Effort(runs=1, rounds=2, slot=0.0),
-        engines=[engine("torch-fp32"), engine("zeroskip-fp32")],
-        progress=lambda what, done, total: seen.append((done, total)),
-    )
+    effort, engines = Effort(runs=1, rounds=2, slot=0.0), (engine("torch-fp32"), engine("zeroskip-fp32"))
+    setup = RaceSetup(detect(), Environments(tmp_path), effort, engines)
+    (result,) = race([CASE], setup, progress=lambda what, done, total: seen.append((done, total)))
     assert result.missing == {}
     assert set(result.seconds) == {"torch eager fp32", "zeroskip fp32"}
     assert all(seconds > 0 for runs in result.seconds.values() for seconds in runs)
@@ -137,7 +143,8 @@ def test_fp16_races_wherever_there_are_convolutions_and_its_answer_is_near() -> 
         assert ("zeroskip-fp16" in words) == ("fc" not in case.network)
     effort = Effort(runs=1, rounds=1, slot=0.0)
     able = replace(detect(), features=detect().features | {"avx512fp16"})
-    (result,) = race([CASE], able, Environments(Path("nowhere")), effort, engines=[engine("zeroskip-fp16")])
+    setup = RaceSetup(able, Environments(Path("nowhere")), effort, (engine("zeroskip-fp16"),))
+    (result,) = race([CASE], setup)
     assert result.missing == {}
     assert result.difference["zeroskip fp16"] < 5e-3
 

@@ -15,20 +15,22 @@ import numpy as np
 import pytest
 
 from zeroskip.bench import worker
-from zeroskip.bench.worker_process import Worker
+from zeroskip.bench.worker import Prepared, WorkerJob
+from zeroskip.bench.worker_process import WorkerProcess
 from zeroskip.errors import EngineError
 
 FAKE = str(Path(__file__).parent / "fake_engine.py")
+BUILD = {"do": "build", "folder": "somewhere", "case": {}}
 TIME = {"do": "time", "seconds": 0.0, "cold": False, "clock": "wall"}
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
-    started: list[Worker] = []
+def start(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    started: list[WorkerProcess] = []
 
-    def starting(behaviour: str, limit: float = 30.0) -> Worker:
+    def starting(behaviour: str, limit: float = 30.0) -> WorkerProcess:
         command = [sys.executable, FAKE, behaviour]
-        started.append(Worker(command, tmp_path / "log", environment={}, limit=limit))
+        started.append(WorkerProcess(command, tmp_path / "log", environment={}, limit=limit))
         return started[-1]
 
     yield starting
@@ -43,7 +45,7 @@ def served(build: Callable[[Any], Any], *orders: dict[str, Any]) -> io.BytesIO:
     return out
 
 
-def test_a_worker_tells_versions_builds_answers_and_times(start: Callable[..., Worker]) -> None:
+def test_a_worker_gives_versions_builds_answers_and_times(start: Callable[..., WorkerProcess]) -> None:
     one = start("good")
     assert one.ready() == {"good": "1.0"}
     one.build(Path("somewhere"), {"network": "any"})
@@ -53,7 +55,7 @@ def test_a_worker_tells_versions_builds_answers_and_times(start: Callable[..., W
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_between_two_orders_a_worker_is_stopped_so_that_it_disturbs_nobody(
-    start: Callable[..., Worker],
+    start: Callable[..., WorkerProcess],
 ) -> None:
     one = start("good")
     one.ready()
@@ -64,7 +66,9 @@ def test_between_two_orders_a_worker_is_stopped_so_that_it_disturbs_nobody(
     assert state == "T"
 
 
-def test_a_worker_that_dies_is_reported_with_its_status_and_last_words(start: Callable[..., Worker]) -> None:
+def test_a_worker_that_dies_is_reported_with_its_status_and_last_words(
+    start: Callable[..., WorkerProcess],
+) -> None:
     one = start("dies")
     one.ready()
     with pytest.raises(EngineError, match="status 3: segmentation fault"):
@@ -72,7 +76,7 @@ def test_a_worker_that_dies_is_reported_with_its_status_and_last_words(start: Ca
     assert not one.alive
 
 
-def test_a_worker_that_is_late_is_killed_and_its_limit_named(start: Callable[..., Worker]) -> None:
+def test_a_worker_that_is_late_is_killed_and_its_limit_named(start: Callable[..., WorkerProcess]) -> None:
     one = start("sleeps", limit=0.5)
     one.ready()
     with pytest.raises(EngineError, match=r"no answer within 0\.5 seconds"):
@@ -80,7 +84,7 @@ def test_a_worker_that_is_late_is_killed_and_its_limit_named(start: Callable[...
     assert not one.alive
 
 
-def test_a_worker_that_writes_something_else_is_not_believed(start: Callable[..., Worker]) -> None:
+def test_a_worker_that_writes_something_else_is_not_believed(start: Callable[..., WorkerProcess]) -> None:
     one = start("babbles")
     one.ready()
     with pytest.raises(EngineError, match="its process ended"):
@@ -88,12 +92,14 @@ def test_a_worker_that_writes_something_else_is_not_believed(start: Callable[...
 
 
 @pytest.mark.parametrize(("behaviour", "reason"), [("absent", "No module named 'rival'")])
-def test_a_library_that_is_absent_is_named(start: Callable[..., Worker], behaviour: str, reason: str) -> None:
+def test_a_library_that_is_absent_is_named(
+    start: Callable[..., WorkerProcess], behaviour: str, reason: str
+) -> None:
     with pytest.raises(EngineError, match=reason):
         start(behaviour).ready()
 
 
-def test_an_order_that_fails_leaves_the_worker_alive(start: Callable[..., Worker]) -> None:
+def test_an_order_that_fails_leaves_the_worker_alive(start: Callable[..., WorkerProcess]) -> None:
     one = start("refuses")
     one.ready()
     with pytest.raises(EngineError, match="cannot compile"):
@@ -105,10 +111,10 @@ def test_serving_calls_what_was_built_twice_before_it_counts(monkeypatch: pytest
     monkeypatch.setattr(worker, "SHORTEST", 0.0)
     calls: list[int] = []
 
-    def build(job: dict[str, Any]) -> Callable[[], Any]:
-        return lambda: calls.append(1) or np.array([[1.5, 2.0]])
+    def build(job: WorkerJob) -> Prepared:
+        return Prepared(lambda: calls.append(1) or np.array([[1.5, 2.0]]))
 
-    out = served(build, {"do": "build"}, {"do": "answer"}, TIME)
+    out = served(build, BUILD, {"do": "answer"}, TIME)
     assert json.loads(out.readline()) == {"ok": True}
     assert json.loads(out.readline()) == {"ok": True, "shape": [1, 2]}
     assert np.frombuffer(out.read(8), dtype=np.float32).tolist() == [1.5, 2.0]
@@ -119,10 +125,10 @@ def test_serving_calls_what_was_built_twice_before_it_counts(monkeypatch: pytest
 
 
 def test_serving_reports_a_failure_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
-    def build(job: dict[str, Any]) -> Callable[[], Any]:
-        return lambda: 1 / job["divisor"]
+    def build(job: WorkerJob) -> Prepared:
+        return Prepared(lambda: 1 / job.case["divisor"])  # type: ignore[operator]
 
-    out = served(build, {"do": "build", "divisor": 0}, {"do": "build", "divisor": 1})
+    out = served(build, BUILD | {"case": {"divisor": 0}}, BUILD | {"case": {"divisor": 1}})
     assert json.loads(out.readline()) == {"error": "ZeroDivisionError: division by zero"}
     assert json.loads(out.readline()) == {"ok": True}
     assert "Traceback" in capsys.readouterr().err

@@ -14,9 +14,9 @@ from statistics import median
 import numpy as np
 
 from zeroskip.bench.cases import Case
-from zeroskip.bench.engines import ENGINES, Engine, Environments, entrants, refusal
-from zeroskip.bench.results import Result
-from zeroskip.bench.worker_process import Worker
+from zeroskip.bench.engines import ENTRANTS, Entrant, Environments, entrants, refusal
+from zeroskip.bench.results import RaceResult
+from zeroskip.bench.worker_process import WorkerProcess
 from zeroskip.concepts import Machine, Progress, silent
 from zeroskip.errors import EngineError
 
@@ -26,6 +26,9 @@ class Effort:
     """How much is measured: `runs` of fresh processes, each `rounds` of `slot` seconds for every engine.
 
     limit  seconds that an engine may take for one order (the longest is to compile a network) before it is out
+
+    >>> FULL.runs, FULL.rounds
+    (3, 9)
     """
 
     runs: int
@@ -38,42 +41,49 @@ FULL = Effort(runs=3, rounds=9, slot=0.05)
 SHORT = Effort(runs=1, rounds=5, slot=0.02)
 
 
+@dataclass(frozen=True)
+class RaceSetup:
+    """The machine that engines run on, where their interpreters are, how much is measured, and who takes part.
+
+    >>> RaceSetup(machine, Environments(Path(".bench")), SHORT).effort.runs
+    1
+    """
+
+    machine: Machine
+    environments: Environments
+    effort: Effort
+    entrants: tuple[Entrant, ...] = ENTRANTS
+
+
 @dataclass
 class _Notes:
     """What is gathered of a case, engine by engine."""
 
-    entrants: list[Engine]
+    entrants: list[Entrant]
     seconds: dict[str, list[float]] = field(default_factory=dict)
     difference: dict[str, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
-    def drop_(self, engine: Engine, reason: object) -> None:
+    def drop_(self, engine: Entrant, reason: object) -> None:
         self.missing[engine.label] = str(reason)
         self.seconds.pop(engine.label, None)
 
 
-def race(
-    cases: Sequence[Case],
-    machine: Machine,
-    environments: Environments,
-    effort: Effort,
-    *,
-    engines: Sequence[Engine] = ENGINES,
-    progress: Progress = silent,
-) -> list[Result]:
+def race(cases: Sequence[Case], setup: RaceSetup, *, progress: Progress = silent) -> list[RaceResult]:
     """The engines on the cases, which must have the same number of threads; one result for each case.
 
     A run starts every engine anew. In a round each has its turn, and the order rotates, while the others are
     stopped. An engine that fails, dies, is late or answers wrongly is `missing` with the reason.
 
-    >>> race(QUICK, detect(), Environments(Path(".bench")), SHORT)[0].seconds["zeroskip fp32"]
-    (0.00042,)
+    >>> race([], RaceSetup(machine, Environments(Path(".bench")), Effort(runs=0, rounds=0, slot=0.0)))
+    []
     """
-    notes = {case: _Notes(entrants(case, engines)) for case in cases}
+    environments, effort = setup.environments, setup.effort
+    notes = {case: _Notes(entrants(case, setup.entrants)) for case in cases}
     versions: dict[str, str] = {}
     for case in cases:
         for engine in notes[case].entrants:
-            reason = refusal(engine, case, machine, environments)
+            reason = refusal(engine, case, setup.machine, environments)
             if reason is not None:
                 notes[case].drop_(engine, reason)
     names = ", ".join(dict.fromkeys(case.network for case in cases))
@@ -87,8 +97,8 @@ def race(
     return [_result(case, notes[case], versions, effort) for case in cases]
 
 
-def _result(case: Case, notes: _Notes, versions: Mapping[str, str], effort: Effort) -> Result:
-    return Result(
+def _result(case: Case, notes: _Notes, versions: Mapping[str, str], effort: Effort) -> RaceResult:
+    return RaceResult(
         case=case,
         seconds={label: tuple(values) for label, values in notes.seconds.items()},
         difference={label: notes.difference[label] for label in notes.seconds},
@@ -106,7 +116,7 @@ class _Stage:
     def __init__(self, environments: Environments, effort: Effort, threads: int) -> None:
         self.effort, self.versions = effort, dict[str, str]()
         self._environments, self._threads = environments, threads
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, WorkerProcess] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> _Stage:
@@ -116,11 +126,11 @@ class _Stage:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def worker(self, word: str) -> Worker:
+    def worker(self, word: str) -> WorkerProcess:
         """A living process of this engine, its libraries loaded. EngineError where they cannot be."""
         if word not in self._workers or not self._workers[word].alive:
             number = str(self._threads)
-            self._workers[word] = started = Worker(
+            self._workers[word] = started = WorkerProcess(
                 self._environments.command(word, self._threads),
                 self.folder / f"{word}.log",
                 environment={
@@ -155,7 +165,7 @@ def _measure_(case: Case, notes: _Notes, stage: _Stage) -> None:
         shutil.rmtree(folder)
 
 
-def _field_(case: Case, notes: _Notes, stage: _Stage) -> list[Engine]:
+def _field_(case: Case, notes: _Notes, stage: _Stage) -> list[Entrant]:
     """The engines that are ready and compute what they should."""
     willing = [engine for engine in notes.entrants if engine.label not in notes.missing]
     if not willing:
@@ -175,7 +185,7 @@ def _answer(stage: _Stage, word: str, case: Case, folder: Path) -> np.ndarray:
     return worker.answer()
 
 
-def _joins_(engine: Engine, case: Case, expected: np.ndarray, notes: _Notes, stage: _Stage) -> bool:
+def _joins_(engine: Entrant, case: Case, expected: np.ndarray, notes: _Notes, stage: _Stage) -> bool:
     """Whether the engine computes the network of the case; if not, why is noted."""
     try:
         answer = _answer(stage, engine.word, case, stage.folder / "case")
@@ -193,7 +203,7 @@ def _joins_(engine: Engine, case: Case, expected: np.ndarray, notes: _Notes, sta
     return engine.label not in notes.missing
 
 
-def _turn_(engine: Engine, case: Case, measured: list[float], notes: _Notes, stage: _Stage) -> None:
+def _turn_(engine: Entrant, case: Case, measured: list[float], notes: _Notes, stage: _Stage) -> None:
     try:
         times = stage.worker(engine.word).time(stage.effort.slot, cold=case.cold, clock=case.clock)
         measured.append(median(times))
