@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from zeroskip import files
 from zeroskip.concepts import Progress, silent
@@ -40,7 +40,8 @@ def sweep(
     """
     if jobs < 1:
         raise RunError(f"jobs = {jobs} is not a number of processes. Give 1 or more.")
-    results = {place: stored[0] for place, point in enumerate(points) if (stored := _stored(folder, point))}
+    stored = {place: _stored(folder, point) for place, point in enumerate(points)}
+    results = {place: cast(ResultT, entry["result"]) for place, entry in stored.items() if entry}
     missing = {place: points[place] for place in range(len(points)) if place not in results}
     progress("sweep", len(results), len(points))
     for place, result in _computed(missing, function, jobs):
@@ -82,8 +83,8 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _stored(folder: str | Path | None, point: SweepPoint) -> tuple[ResultT] | None:
-    """The result of a point, in a tuple, since None is one too; None where there is none yet."""
+def _stored(folder: str | Path | None, point: SweepPoint) -> dict[str, object] | None:
+    """The point and its "result"; None where there is none yet."""
     if folder is None or not _path(folder, point).exists():
         return None
     path = _path(folder, point)
@@ -92,7 +93,7 @@ def _stored(folder: str | Path | None, point: SweepPoint) -> tuple[ResultT] | No
         raise RunError(
             f"{path} does not hold the result of {dict(point)}. Delete it, or choose another folder."
         )
-    return (entry["result"],)
+    return entry
 
 
 def _path(folder: str | Path, point: SweepPoint) -> Path:

@@ -258,19 +258,19 @@ def _reference(job: WorkerJob) -> Prepared:
     return Prepared(partial(_without_gradients, model, x))
 
 
-def _without_gradients(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def _without_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     import torch
 
     # torch.compile freezes weights under no_grad only; in inference mode it would not.
     with torch.no_grad():
-        return function(x)
+        return function(*inputs)
 
 
 def _torch(job: WorkerJob, *, bf16: bool, compiled: bool) -> Prepared:
     import torch
 
     model, x = _network(job)
-    model = model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
     if bf16:  # its input is bf16 from the start: a conversion would count against it
         model, x = model.bfloat16(), x.bfloat16()
@@ -286,7 +286,7 @@ def _im2col(job: WorkerJob) -> Prepared:
     from zeroskip.models.convolutions import im2col
 
     model, x = _network(job)
-    return Prepared(partial(_without_gradients, lambda call: call(), im2col(model, x)))
+    return Prepared(partial(_without_gradients, im2col(model, x)))
 
 
 def _torch_int8(job: WorkerJob) -> Prepared:
@@ -352,12 +352,11 @@ def _deepsparse(job: WorkerJob) -> Prepared:
 def _compiled(job: WorkerJob, **options: str) -> Prepared:
     from zeroskip.bench import zeroskip_engines
 
-    return Prepared(zeroskip_engines.compiled(*_network(job), job.threads, **options))
+    model, x = _network(job)
+    return Prepared(zeroskip_engines.compiled(model, x, job.threads, **options))
 
 
 def _kernel(job: WorkerJob, *, engine: str, **options: str) -> Prepared:
-    """The layer by one of our kernels, a function of `zeroskip_engines`."""
-    from zeroskip.bench import zeroskip_engines
 
     return Prepared(getattr(zeroskip_engines, engine)(*_network(job), **options))
 

@@ -18,7 +18,7 @@ from zeroskip.graph import capture
 from zeroskip.run.captured import run_once
 from zeroskip.run.convolution.tiles.kernels import BAKED, STREAMED
 from zeroskip.run.convolution.tiles.operations import operations
-from zeroskip.run.convolution.tiles.segment import without_layout_conversion
+from zeroskip.run.convolution.tiles.segment import Segment, without_layout_conversion
 from zeroskip.run.convolution.tiles.tiling import fastest_on_tiles, values_of
 from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs
 from zeroskip.run.convolution.zero_inputs import scatter as scatter_kernel
@@ -78,6 +78,7 @@ def on_tiles(model: nn.Module, x: Tensor) -> tuple[Callable[[], object], Callabl
     if fastest is None:
         raise ValueError("the layer cannot work on tiles")
     segment = fastest.graph.nodes[0].function
+    assert isinstance(segment, Segment)
     return partial(without_layout_conversion(segment, machine, x)), lambda: segment(x)[0]
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.concepts import Progress, Recipe
-    from zeroskip.prune.plan import Cost
+    from zeroskip.prune.plan import NetworkCost
     from zeroskip.simulate import Accelerator
     from zeroskip.task_api import Task
 
@@ -178,7 +178,7 @@ def _recipe(asked: _Asked, model: nn.Module, task: Task, progress: Progress) -> 
     return pruning.plan(profile, pattern=asked.pattern, max_error_rise=rise, cost=price, train=train)
 
 
-def _price(asked: _Asked, model: nn.Module, task: Task) -> Cost | None:
+def _price(asked: _Asked, model: nn.Module, task: Task) -> NetworkCost | None:
     """What the network costs on the chip, as a function of sparsities, by a few examples."""
     from zeroskip import simulate
     from zeroskip.exploration.plan_comparison import example_trace

@@ -16,7 +16,7 @@ from zeroskip.concepts import Progress, Trace, silent
 from zeroskip.concepts.plan_comparison import ChipLayers, PlanComparison, PlannedNetwork, PlanPair
 from zeroskip.errors import AcceleratorError
 from zeroskip.exploration.chip_lookup import find_chips, identity
-from zeroskip.prune.plan import Cost
+from zeroskip.prune.plan import NetworkCost
 from zeroskip.simulate import Accelerator
 from zeroskip.sweep import sweep
 from zeroskip.task_api import Task
@@ -139,7 +139,7 @@ def _compared(point: _Point) -> _Result:
     profile, trace = measure.profile(dense.eval(), task), example_trace(dense, task)
     pattern = point["pattern"]
 
-    def planned(cost: Cost | None) -> _Network:
+    def planned(cost: NetworkCost | None) -> _Network:
         budget, train = point["rise"], point["train"]
         recipe = prune.plan(profile, cost=cost, pattern=pattern, max_error_rise=budget, train=train)
         return _network(retrain.loop(deepcopy(dense), recipe, task, seed=seed).model, task, chips)
