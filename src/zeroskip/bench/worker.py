@@ -357,6 +357,7 @@ def _compiled(job: WorkerJob, **options: str) -> Prepared:
 
 
 def _kernel(job: WorkerJob, *, engine: str, **options: str) -> Prepared:
+    from zeroskip.bench import zeroskip_engines
 
     return Prepared(getattr(zeroskip_engines, engine)(*_network(job), **options))
 
