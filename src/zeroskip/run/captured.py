@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, Node, last_uses
 
 
@@ -32,7 +33,7 @@ def run_once(graph: Graph, example: Tensor, kept: Collection[str]) -> Captured:
     >>> run_once(graph, x, ["linear_1"]).values["linear_1"].shape
     torch.Size([3, 4])
     """
-    kept = {*kept, *(node.inputs[0] for node in graph.nodes if node.layer is not None)}
+    kept = {*kept, *(node.inputs[0] for node, _ in layer_nodes(graph))}
     changes = any(map(overwrites, graph.nodes))
     values: dict[str, Any] = {graph.input: example.clone()}
     seen: dict[str, Tensor] = {graph.input: example}
@@ -46,6 +47,15 @@ def run_once(graph: Graph, example: Tensor, kept: Collection[str]) -> Captured:
         for name in ended:
             del values[name]
     return Captured(graph, example, seen)
+
+
+def layer_nodes(graph: Graph) -> list[tuple[Node, Layer]]:
+    """The graph's layers, each with its node.
+
+    >>> [(node.name, layer.name) for node, layer in layer_nodes(graph)]
+    [('linear', 'fc1'), ('linear_1', 'fc2')]
+    """
+    return [(node, node.layer) for node in graph.nodes if node.layer is not None]
 
 
 def overwrites(node: Node) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +41,7 @@ def channels_last(model: nn.Module, batch: Tensor) -> Call:
     convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
     if batch.ndim != 4 or not convolutions:
         raise EngineError("the network has no 2-d convolution of images, so there is no layout to change")
-    converted: Any = copy.deepcopy(model)
-    converted.to(memory_format=torch.channels_last)
+    converted = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return partial(converted, batch.contiguous(memory_format=torch.channels_last))
 
 
@@ -157,7 +155,7 @@ def _ours(program: Program) -> EngineBuilder:
 
 
 def _prove(
-    engine: EngineBuilder, model: nn.Module, batch: Tensor, expected: Any, tolerance: float
+    engine: EngineBuilder, model: nn.Module, batch: Tensor, expected: object, tolerance: float
 ) -> tuple[Call, float]:
     """The engine's call, which has run once, and how far its answer is from the network's."""
     with quiet():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +13,15 @@ from zeroskip.concepts import Kernel, Machine, Packed, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, capture, forward
-from zeroskip.run.captured import Captured, run_once
+from zeroskip.run.captured import Captured, layer_nodes, run_once
 from zeroskip.run.change_watch import watch
 from zeroskip.run.convolution.tiles.operations import Operation, operations
 from zeroskip.run.convolution.tiles.tiling import values_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import ALL
+from zeroskip.run.measurement import Measurement
 from zeroskip.run.output_difference import TOLERANCE, agree, difference, leaves, share
-from zeroskip.run.program import Measurement, Program
+from zeroskip.run.program import Program
 from zeroskip.run.schedule import schedule
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
 from zeroskip.run.select.network_selection import Selection, Target, select_network
@@ -156,9 +156,8 @@ def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target
     candidates = kernels if pytorch.KERNEL in kernels else (pytorch.KERNEL, *kernels)
     timed = partial(time_kernels, machine=target.machine, precision=target.precision, kernels=candidates)
     return {
-        node.name: timed(node.layer, node.relu, captured.values[node.inputs[0]])
-        for node in captured.graph.nodes
-        if node.layer is not None
+        node.name: timed(layer, node.relu, captured.values[node.inputs[0]])
+        for node, layer in layer_nodes(captured.graph)
     }
 
 
@@ -189,7 +188,7 @@ def _verify(selection: Selection, model: nn.Module, example: Tensor, tolerance: 
     return error
 
 
-def _expected(graph: Graph, model: nn.Module, more: Tensor, count: int) -> Any:
+def _expected(graph: Graph, model: nn.Module, more: Tensor, count: int) -> object:
     """What the network answers for the first `count` examples of `more`, which are `more`'s first half twice."""
     try:
         return forward(model, more[:count].clone())

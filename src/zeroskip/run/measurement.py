@@ -9,6 +9,9 @@ from typing import Any
 from zeroskip.concepts import Choice
 from zeroskip.errors import EngineError
 
+Json = Mapping[str, Any]
+"""An object of JSON, as it was read."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -23,7 +26,7 @@ class Measurement:
     error: float = 0.0
 
 
-def to_json(measurement: Measurement) -> dict[str, Any]:
+def to_json(measurement: Measurement) -> Json:
     """The measurement as JSON.
 
     >>> from_json(to_json(Measurement((), "fp32", 1, 64, 1e-3, 2e-3))).batch
@@ -32,7 +35,7 @@ def to_json(measurement: Measurement) -> dict[str, Any]:
     return asdict(measurement)
 
 
-def from_json(stored: Mapping[str, Any]) -> Measurement:
+def from_json(stored: Json) -> Measurement:
     """The measurement of a file; raises whatever Python says of what makes no sense."""
     return Measurement(
         choices=tuple(map(_choice, stored["choices"])),
@@ -45,7 +48,7 @@ def from_json(stored: Mapping[str, Any]) -> Measurement:
     )
 
 
-def _choice(stored: Mapping[str, Any]) -> Choice:
+def _choice(stored: Json) -> Choice:
     choice = Choice(
         layer=str(stored["layer"]),
         op=str(stored["op"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
@@ -12,7 +11,7 @@ from torch import Tensor
 TOLERANCE = 1e-3
 
 
-def leaves(value: Any) -> list[Tensor]:
+def leaves(value: object) -> list[Tensor]:
     """The tensors in what a network returns: a tensor, or tuples, lists and dicts of them.
 
     >>> len(leaves((torch.zeros(1), {"a": torch.zeros(1)})))
@@ -26,7 +25,7 @@ def leaves(value: Any) -> list[Tensor]:
     return [leaf for part in parts for leaf in leaves(part)]
 
 
-def difference(value: Any, expected: Any) -> float:
+def difference(value: object, expected: object) -> float:
     """Largest absolute difference between two returned values, where `expected` is finite.
 
     Infinite where shapes or numbers of tensors differ, or `value` is not finite where `expected` is.
@@ -42,7 +41,7 @@ def difference(value: Any, expected: Any) -> float:
     return largest if largest == largest else float("inf")
 
 
-def share(value: Any, expected: Any) -> float:
+def share(value: object, expected: object) -> float:
     """`difference` as share of the largest finite expected value; 0 where both are nothing but zeros.
 
     >>> share(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
@@ -52,7 +51,7 @@ def share(value: Any, expected: Any) -> float:
     return gap / most if most else (0.0 if not gap else float("inf"))
 
 
-def largest(value: Any) -> float:
+def largest(value: object) -> float:
     """The largest finite magnitude in what a network returns; 0 where there is none.
 
     >>> largest(torch.tensor([1.0, -3.0, float("nan")]))
@@ -62,7 +61,7 @@ def largest(value: Any) -> float:
     return max((float(leaf.max()) for leaf in finite if leaf.numel()), default=0.0)
 
 
-def agree(value: Any, expected: Any, *, tolerance: float = TOLERANCE) -> bool:
+def agree(value: object, expected: object, *, tolerance: float = TOLERANCE) -> bool:
     """Whether two returned values are the same up to rounding, `tolerance` being a share of the largest.
 
     >>> agree(torch.tensor([1.0]), torch.tensor([1.0000001]))

@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -23,16 +22,17 @@ from zeroskip import files
 from zeroskip.concepts import Choice, Kernel, Machine, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
-from zeroskip.graph import Graph, Node
+from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
+from zeroskip.run.captured import layer_nodes
 from zeroskip.run.compiled_network import CompiledNetwork, scratch_bytes, through
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.kernels import BY_NAME
-from zeroskip.run.measurement import Measurement
+from zeroskip.run.measurement import Json, Measurement
 from zeroskip.run.origin import Origin
 from zeroskip.run.program import Program
 from zeroskip.run.schedule import schedule
@@ -109,7 +109,7 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         ) from None
 
 
-def _plan(origin: Origin) -> dict[str, Any]:
+def _plan(origin: Origin) -> Json:
     return {
         "kernels": {node: kernel.name for node, kernel in origin.kernels.items()},
         "tiles": {name: origin.tiles[name].name for name in sorted(origin.tiles)},
@@ -118,7 +118,7 @@ def _plan(origin: Origin) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     with safe_open(path, "pt") as stored:
         header = json.loads((stored.metadata() or {}).get(KEY, "{}"))
         # Copies, since the file behind them may change while the program runs.
@@ -128,9 +128,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return header, tensors
 
 
-def _origin(plan: dict[str, Any], graph: Graph, dtype: torch.dtype, chain: Sequence[Operation]) -> Origin:
+def _origin(plan: Json, graph: Graph, dtype: torch.dtype, chain: Sequence[Operation]) -> Origin:
     there = {name for operation in chain for name in operation.names}
-    off_tiles = [node.name for node in _layers(graph) if node.name not in there]
+    off_tiles = [node.name for node, _ in layer_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
     kinds = {operation.name: operation.kind for operation in chain if operation.layer is not None}
     tiles = {name: BY_NAME[plan["tiles"][name]] for name in kinds}
@@ -141,10 +141,6 @@ def _origin(plan: dict[str, Any], graph: Graph, dtype: torch.dtype, chain: Seque
             raise EngineError(f'"{kernel.name}" does not compute {name}')
     precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
     return Origin(graph, dtype, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
-
-
-def _layers(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if node.layer is not None]
 
 
 @dataclass(frozen=True)
@@ -161,9 +157,9 @@ def _replacements(origin: Origin, chain: Sequence[Operation], machine: Machine) 
 
     EngineError where a layer elsewhere has such a kernel.
     """
-    for node in _layers(origin.graph):
+    for node, layer in layer_nodes(origin.graph):
         kernel = origin.kernels.get(node.name)
-        why = None if kernel is None else kernel.accepts(node.layer, machine, origin.precision)
+        why = None if kernel is None else kernel.accepts(layer, machine, origin.precision)
         if kernel is not None and why is not None:
             raise EngineError(f'{node.name} was compiled for "{kernel.name}", which {why}')
     layers = {operation.name: operation.layer for operation in chain if operation.layer is not None}
@@ -186,14 +182,14 @@ def _compiled(origin: Origin, chain: Sequence[Operation], machine: Machine, thre
     if origin.tiles:
         final = on_tiles(final, chain, origin.tiles, machine, images=origin.images, threads=threads)
     functions = {
-        node.name: origin.kernels[node.name].build(node.layer, machine, origin.precision, node.relu)
-        for node in _layers(final)
+        node.name: origin.kernels[node.name].build(layer, machine, origin.precision, node.relu)
+        for node, layer in layer_nodes(final)
     }
     run = schedule(final, functions)
     return CompiledNetwork(run, origin, machine, scratch_bytes(final, threads), through(final))
 
 
-def _measurement(stored: dict[str, Any], replacements: Sequence[_Replacement]) -> Measurement:
+def _measurement(stored: Json, replacements: Sequence[_Replacement]) -> Measurement:
     """What the file says, with the kernels that run here."""
     measurement = measurements.from_json(stored)
     _count(measurement.threads, MOST_THREADS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from zeroskip.run.program import Program
@@ -27,5 +25,5 @@ class _Running(nn.Module):
         self.model = model  # for evaluate functions that ask for parameters() or their device
         self._program = program
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor) -> object:
         return self._program(x)

@@ -52,7 +52,7 @@ def _is_compiled(node: Node) -> bool:
 
 
 def _sequence(group: Sequence[Node]) -> Node:
-    function: Any = sequence([node.function for node in group if isinstance(node.function, CompiledLinear)])
+    function = sequence([node.function for node in group if isinstance(node.function, CompiledLinear)])
     return Node(group[-1].name, "sequence", group[0].inputs, function)
 
 

@@ -26,8 +26,8 @@ PATIENCE = 3  # programs in a row that are compiled for a single call
 
 
 def zeroskip(
-    graph: fx.GraphModule, inputs: Sequence[Any], *, options: Mapping[str, Any] | None = None
-) -> Callable[..., Sequence[Any]]:
+    graph: fx.GraphModule, inputs: Sequence[object], *, options: Mapping[str, Any] | None = None
+) -> Callable[..., Sequence[Tensor]]:
     """The backend of `fast = torch.compile(model, backend="zeroskip")`; `options` are keywords of `run.compile`.
 
     Each graph is compiled at its first call, which takes seconds, and again at the first call after a weight was
@@ -44,14 +44,18 @@ def zeroskip(
     """
     if not any(_is_weight(node) for node in _placeholders(graph)):
         return graph.forward
-    places = _places(graph)
-    if places is None:
+    signature = _signature_of(graph)
+    if signature is None:
         return _left(graph, MIXED)
-    return _Lazy(graph, places, {"threads": torch.get_num_threads(), **(options or {})})
+    return _LazyProgram(graph, signature, {"threads": torch.get_num_threads(), **(options or {})})
+
+
+_Inputs = Sequence[Any]
+"""What a graph is called with: weights, a tensor, numbers."""
 
 
 @dataclass(frozen=True)
-class _Places:
+class _Signature:
     """Which of a graph's inputs are what, by position: weights, the tensor, and sizes of it (position -> axis)."""
 
     names: tuple[str, ...]
@@ -63,36 +67,39 @@ class _Places:
 class _Bound(nn.Module):
     """A graph with its weights bound: a network of one input."""
 
-    def __init__(self, graph: fx.GraphModule, places: _Places, given: Sequence[Any]) -> None:
+    def __init__(self, graph: fx.GraphModule, signature: _Signature, given: _Inputs) -> None:
         super().__init__()
-        self.graph, self._places, self._names = graph, places, dict[int, str]()
-        for place in places.weights:
-            short = _short(places.names[place])
-            name = self._names[place] = places.names[place] if hasattr(self, short) else short
+        self.graph, self._signature, self._names = graph, signature, dict[int, str]()
+        for position in signature.weights:
+            short = _short(signature.names[position])
+            name = self._names[position] = signature.names[position] if hasattr(self, short) else short
             register = (
-                self.register_parameter if isinstance(given[place], nn.Parameter) else self.register_buffer
+                self.register_parameter if isinstance(given[position], nn.Parameter) else self.register_buffer
             )
-            register(name, given[place])
+            register(name, given[position])
 
-    def forward(self, x: Tensor) -> Any:
-        places = self._places
-        found: dict[int, Any] = {place: getattr(self, name) for place, name in self._names.items()}
-        found |= {place: x.shape[axis] for place, axis in places.sizes.items()}
-        return self.graph(*({**found, places.x: x}[place] for place in range(len(places.names))))
+    def forward(self, x: Tensor) -> object:
+        signature = self._signature
+        arguments = {position: getattr(self, name) for position, name in self._names.items()}
+        arguments |= {
+            signature.x: x,
+            **{position: x.shape[axis] for position, axis in signature.sizes.items()},
+        }
+        return self.graph(*(arguments[position] for position in range(len(signature.names))))
 
 
-class _Lazy:
+class _LazyProgram:
     """A graph that becomes a program when it is first called, and again when its weights have changed."""
 
-    def __init__(self, graph: fx.GraphModule, places: _Places, options: Mapping[str, Any]) -> None:
-        self._graph, self._places, self._options = graph, places, options
+    def __init__(self, graph: fx.GraphModule, signature: _Signature, options: Mapping[str, Any]) -> None:
+        self._graph, self._signature, self._options = graph, signature, options
         self._lock, self._is_left, self._in_a_row = Lock(), False, 0
         self._program: Program | None = None
         self._weights: list[Tensor] = []
         self._layouts: list[torch.memory_format | None] = []
 
-    def __call__(self, *given: Any) -> Sequence[Any]:
-        x = given[self._places.x]
+    def __call__(self, *given: Any) -> Sequence[Tensor]:
+        x = given[self._signature.x]
         with self._lock:  # two threads would compile twice
             program = self._current(given) if x.numel() else None  # of an empty batch nothing can be learnt
         if program is not None and program.refusal(x) is not None:
@@ -100,11 +107,11 @@ class _Lazy:
             program = None
         if program is None:
             return self._graph(*given)
-        return [_laid(y, layout) for y, layout in zip(program(x), self._layouts, strict=True)]
+        return [_in_layout(y, layout) for y, layout in zip(program(x), self._layouts, strict=True)]
 
-    def _current(self, given: Sequence[Any]) -> Program | None:
+    def _current(self, given: _Inputs) -> Program | None:
         """The program of the weights as they are now; None where the graph is left to PyTorch."""
-        weights = [given[place] for place in self._places.weights]
+        weights = [given[position] for position in self._signature.weights]
         program, same = self._program, all(map(operator.is_, weights, self._weights))
         if self._is_left:
             return None
@@ -121,21 +128,24 @@ class _Lazy:
             _left(self._graph, reason)
         return self._program
 
-    def _compiled(self, given: Sequence[Any]) -> tuple[Program | None, str | None]:
+    def _compiled(self, given: _Inputs) -> tuple[Program | None, str | None]:
         """A program, or the reason why there is none."""
         if self._in_a_row > PATIENCE:
             return None, "its weights change at every call, and compiling takes longer than running it."
-        obstacle, self._layouts = _tried(self._graph, given)
+        obstacle, self._layouts = _trial_run(self._graph, given)
         if obstacle is not None:
             return None, obstacle
-        bound, example = _Bound(self._graph, self._places, given), given[self._places.x].detach().clone()
+        bound, example = (
+            _Bound(self._graph, self._signature, given),
+            given[self._signature.x].detach().clone(),
+        )
         try:
             return compile(bound, example, **self._options), None
         except ZeroskipError as fact:
             return None, str(fact)
 
 
-def _left(graph: fx.GraphModule, reason: str) -> Callable[..., Sequence[Any]]:
+def _left(graph: fx.GraphModule, reason: str) -> Callable[..., Sequence[Tensor]]:
     warnings.warn(f"zeroskip leaves a graph to PyTorch: {reason}", stacklevel=3)
     return graph.forward
 
@@ -149,20 +159,24 @@ def _is_weight(node: fx.Node) -> bool:
     return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
 
 
-def _places(graph: fx.GraphModule) -> _Places | None:
+def _signature_of(graph: fx.GraphModule) -> _Signature | None:
     """None where the graph does not take weights and one tensor."""
     nodes = _placeholders(graph)
-    weights = tuple(place for place, node in enumerate(nodes) if _is_weight(node))
+    weights = tuple(position for position, node in enumerate(nodes) if _is_weight(node))
     shown: list[Any] = [node.meta.get("example_value") for node in nodes]
-    tensors = [place for place, each in enumerate(shown) if isinstance(each, Tensor) and place not in weights]
+    tensors = [
+        position
+        for position, each in enumerate(shown)
+        if isinstance(each, Tensor) and position not in weights
+    ]
     if len(tensors) != 1:
         return None
     axes = {str(size): axis for axis, size in reversed(list(enumerate(shown[tensors[0]].shape)))}
-    rest = [place for place in range(len(nodes)) if place not in (*weights, *tensors)]
-    if any(str(shown[place]) not in axes for place in rest):
+    rest = [position for position in range(len(nodes)) if position not in (*weights, *tensors)]
+    if any(str(shown[position]) not in axes for position in rest):
         return None
-    sizes = {place: axes[str(shown[place])] for place in rest}
-    return _Places(tuple(node.name for node in nodes), weights, tensors[0], sizes)
+    sizes = {position: axes[str(shown[position])] for position in rest}
+    return _Signature(tuple(node.name for node in nodes), weights, tensors[0], sizes)
 
 
 def _short(name: str) -> str:
@@ -171,9 +185,7 @@ def _short(name: str) -> str:
     return "_".join(parts[1:]).rstrip("_") if len(parts) > 1 else name
 
 
-def _tried(
-    graph: fx.GraphModule, given: Sequence[Any]
-) -> tuple[str | None, list[torch.memory_format | None]]:
+def _trial_run(graph: fx.GraphModule, given: _Inputs) -> tuple[str | None, list[torch.memory_format | None]]:
     """None, or why a program could not stand for the graph; and how its outputs lie in memory."""
     if torch.is_autocast_enabled("cpu"):
         return "it runs under torch.autocast, whose types a program does not follow.", []
@@ -205,5 +217,5 @@ def _layout(y: Tensor) -> torch.memory_format | None:
     return torch.channels_last if pixelwise else None
 
 
-def _laid(y: Tensor, layout: torch.memory_format | None) -> Tensor:
+def _in_layout(y: Tensor, layout: torch.memory_format | None) -> Tensor:
     return y if layout is None else y.contiguous(memory_format=layout)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from torch import Tensor
 
-from zeroskip.concepts import Choice, Kernel, Machine, Precision
+from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
 from zeroskip.graph import Graph, Node
-from zeroskip.run.captured import Captured
+from zeroskip.run.captured import Captured, layer_nodes
 from zeroskip.run.compiled_network import CompiledNetwork, scratch_bytes, through
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
@@ -87,30 +87,34 @@ def select_network(
         graph,
         example.dtype,
         target.precision,
-        kernels={node.name: timings[node.name].kernels[combination[node.name]] for node in _layers(final)},
+        kernels={
+            node.name: timings[node.name].kernels[combination[node.name]] for node, _ in layer_nodes(final)
+        },
         tiles={} if way is None else way.kernels,
         images=1 if way is None else way.images,
     )
     compiled = CompiledNetwork(
         runs[best], origin, target.machine, scratch_bytes(final, target.threads), through(final)
     )
-    rounded = schedule(graph, {node.name: _reference(node, choices, timings) for node in _layers(graph)})
+    references = {
+        node.name: partial(_reference, timings[node.name], choices[node.name].kernel, layer, node.relu)
+        for node, layer in layer_nodes(graph)
+    }
+    rounded = schedule(graph, references)
     return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"])
-
-
-def _layers(graph: Graph) -> list[Node]:
-    return [node for node in graph.nodes if node.layer is not None]
 
 
 def _scheduled(graph: Graph, timings: Timings, combination: Combination) -> Runner:
     """The network by these kernels; what is on tiles needs none."""
-    functions = {node.name: timings[node.name].built[combination[node.name]] for node in _layers(graph)}
+    functions = {
+        node.name: timings[node.name].built[combination[node.name]] for node, _ in layer_nodes(graph)
+    }
     return schedule(graph, functions)
 
 
-def _reference(node: Node, choices: Mapping[str, Choice], timings: Timings) -> Callable[[Tensor], Tensor]:
-    kernel = timings[node.name].kernels.get(choices[node.name].kernel, pytorch.KERNEL)
-    return lambda x: kernel.reference(node.layer, x, node.relu)
+def _reference(timing: LayerTiming, name: str, layer: Layer, relu: bool, x: Tensor) -> Tensor:
+    """The layer in PyTorch, rounded as the kernel of that name rounds."""
+    return timing.kernels.get(name, pytorch.KERNEL).reference(layer, x, relu)
 
 
 def _timed(runs: Mapping[str, Runner], example: Tensor) -> dict[str, float]:
@@ -207,7 +211,7 @@ def _choices_on_tiles(
     Their seconds are for the whole batch, as those of other layers.
     """
     chosen, selected = {}, ways[-1]
-    node_of = {node.name: node for node in _layers(captured.graph)}
+    node_of = {node.name: node for node, _ in layer_nodes(captured.graph)}
     for name, kernel in selected.kernels.items():
         node = node_of[next(each for each in selected.nodes[name] if each in node_of)]
         seconds = dict(choices[node.name].seconds)

@@ -1,0 +1,75 @@
+"""Running a captured network once: the values that layers read, also where others overwrite them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.graph import Graph, Node, capture
+from zeroskip.run.captured import layer_nodes, overwrites, run_once
+from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.convolution.tiles.tiling import values_of
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 3, 3), nn.MaxPool2d(2), nn.Conv2d(3, 2, 3), nn.Flatten(), nn.Linear(2, 4)
+    ).eval()
+
+
+def test_inputs_of_layers_are_kept_besides_what_was_asked_for_and_nothing_else() -> None:
+    model, x = convolutional(), torch.randn(2, 1, 8, 8)
+    graph = capture(model, x)
+    captured = run_once(graph, x, [])
+    assert set(captured.values) == {graph.input, *(node.inputs[0] for node, _ in layer_nodes(graph))}
+    chain = operations(graph)
+    captured = run_once(graph, x, values_of(chain))
+    assert {name for each in chain for name in (each.name, *each.inputs)} <= set(captured.values)
+    with torch.no_grad():
+        torch.testing.assert_close(captured.values["max_pool2d"], model[:2](x))
+
+
+def test_every_node_runs_once() -> None:
+    counts: list[str] = []
+
+    def counted(name: str) -> Node:
+        return Node(name, "aten.neg.default", ("x",), lambda x: counts.append(name) or -x)
+
+    graph = Graph("x", (counted("a"), counted("b")), ("a", "b"), list, None)
+    run_once(graph, torch.ones(1), ["a"])
+    assert counts == ["a", "b"]
+
+
+class Overwriting(nn.Module):
+    """A layer reads the input, then a sum is written over it, and another layer reads that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        x.add_(1)
+        return self.second(x) + y.relu_()
+
+
+def test_values_are_as_the_layer_found_them_and_the_example_stays_as_it_was() -> None:
+    model, x = Overwriting().eval(), torch.randn(3, 4)
+    before = x.clone()
+    graph = capture(model, x.clone())
+    assert any(map(overwrites, graph.nodes))
+    with torch.no_grad():
+        captured = run_once(graph, x, [node.name for node, _ in layer_nodes(graph)])
+        (first, _), (second, _) = layer_nodes(graph)
+        assert torch.equal(x, before)
+        assert torch.equal(captured.example, before)
+        torch.testing.assert_close(captured.values[second.inputs[0]], before + 1)
+        torch.testing.assert_close(captured.values[first.name], model.first(before).relu())
+
+
+def test_only_names_with_a_final_underscore_overwrite() -> None:
+    node = Node("y", "aten.relu_.default", ("x",), torch.relu_)
+    assert overwrites(node)
+    names = ("aten.relu.default", "aten.add.Tensor", "tiles", "getitem")
+    assert not any(overwrites(Node("y", op, ("x",), torch.relu)) for op in names)
+    assert not overwrites(Node("y", "aten.zero_.default", (), torch.zeros))
