@@ -12,8 +12,9 @@ import pytest
 from zeroskip.emit import compile_function, detect, llvm
 from zeroskip.emit.code_cache import cached, tidy
 from zeroskip.emit.llvm import POINTER, Function
-from zeroskip.run.convolution.tiles import convolution_job
-from zeroskip.run.convolution.tiles.convolution_job import Job, Map
+from zeroskip.run.convolution.tiles import baked_steps
+from zeroskip.run.convolution.tiles.convolution_job import Job, Map, RowWeights
+from zeroskip.run.convolution.tiles.epilogue import Epilogue
 from zeroskip.run.convolution.tiles.layout import fresh
 
 MACHINE = detect()
@@ -52,11 +53,12 @@ def doubling() -> str:
 
 
 def job(weight: np.ndarray) -> Job:
-    layout = fresh(weight.shape[1], 4, 4, images=1, lanes=16)
+    layout = fresh((weight.shape[1], 4, 4), images=1, lanes=16)
     x = Map(layout, 4096, range(weight.shape[1]))
     y = Map(replace(layout, channels=len(weight)), 1 << 16, range(len(weight)))
     bias, offsets = np.zeros(len(weight), np.float32), np.arange(weight.shape[1]) * layout.vector_bytes
-    return Job("conv", weight, bias, offsets, 1, 1, x, y, None, True, None)
+    weights = RowWeights(weight, bias, offsets)
+    return Job("conv", weights, 1, x, y, residual=None, epilogue=Epilogue(relu=True))
 
 
 def test_what_is_asked_for_twice_is_made_once(folder: Path) -> None:
@@ -86,35 +88,37 @@ def test_a_function_compiled_again_does_not_ask_llvm_to_optimise(
     assert x.tolist() == [3.0]
 
 
-@pytest.mark.parametrize("most", [None, 6.0])
+@pytest.mark.parametrize("bound", [None, 6.0])
 def test_a_convolution_is_baked_once_and_comes_back_to_the_last_bit(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, most: float | None
+    folder: Path, monkeypatch: pytest.MonkeyPatch, bound: float | None
 ) -> None:
     weight = np.random.default_rng(0).normal(size=(40, 9)).astype(np.float32) * (np.arange(9) % 3 == 0)
-    one = replace(job(weight), most=most)
-    first = convolution_job._baked(one, MACHINE)
-    direct = convolution_job._bake(one, MACHINE)
-    monkeypatch.setattr(convolution_job, "bake", lambda *_, **__: pytest.fail("it was baked again"))
-    again = convolution_job._baked(one, MACHINE)
+    bounded = replace(job(weight), epilogue=Epilogue(relu=True, bound=bound))
+    first = baked_steps._baked(bounded, MACHINE)
+    direct = baked_steps._bake(bounded, MACHINE)
+    monkeypatch.setattr(baked_steps, "bake", lambda *_, **__: pytest.fail("it was baked again"))
+    again = baked_steps._baked(bounded, MACHINE)
     for each in (first, again):
         assert each.code == direct.code
         assert np.array_equal(each.weights, direct.weights)
         assert np.array_equal(each.chunks, direct.chunks)
 
 
-@pytest.mark.parametrize("change", ["weight", "bias", "offsets", "relu", "most", "residual"])
+@pytest.mark.parametrize("change", ["weight", "bias", "offsets", "taps", "relu", "bound", "residual"])
 def test_jobs_that_differ_in_one_thing_do_not_share_code(folder: Path, change: str) -> None:
     plain = job(np.ones((4, 3), np.float32))
+    weights, epilogue = plain.weights, plain.epilogue
     other = {
-        "weight": {"weight": np.full((4, 3), 2, np.float32)},
-        "bias": {"bias": np.ones(4, np.float32)},
-        "offsets": {"offsets": plain.offsets[::-1]},
-        "relu": {"relu": False},
-        "most": {"most": 6.0},
-        "residual": {"residual": plain.y},
+        "weight": replace(plain, weights=replace(weights, weight=np.full((4, 3), 2, np.float32))),
+        "bias": replace(plain, weights=replace(weights, bias=np.ones(4, np.float32))),
+        "offsets": replace(plain, weights=replace(weights, offsets=weights.offsets[::-1])),
+        "taps": replace(plain, weights=replace(weights, taps=3)),
+        "relu": replace(plain, epilogue=replace(epilogue, relu=False)),
+        "bound": replace(plain, epilogue=replace(epilogue, bound=6.0)),
+        "residual": replace(plain, epilogue=replace(epilogue, residual=True), residual=plain.y),
     }
-    convolution_job._baked(plain, MACHINE)
-    convolution_job._baked(replace(plain, **other[change]), MACHINE)  # type: ignore[arg-type]
+    baked_steps._baked(plain, MACHINE)
+    baked_steps._baked(other[change], MACHINE)
     assert len(list(folder.iterdir())) == 2
 
 

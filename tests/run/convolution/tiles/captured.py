@@ -10,6 +10,7 @@ from interpreted import RUNS_AVX512
 from run.drawn import HERE
 from torch import Tensor, nn
 
+from zeroskip.concepts import Machine
 from zeroskip.graph import Graph, capture
 from zeroskip.run.convolution.tiles.lowering import Lowered, lower
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
@@ -28,7 +29,7 @@ def chain_of(model: nn.Module, x: Tensor) -> list[Operation]:
     return operations(capture(model, x))
 
 
-def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST) -> Lowered:
+def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST, machine: Machine = HERE) -> Lowered:
     """All operations of the graph, with everything that leaves them."""
     chain = operations(graph)
     shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
@@ -40,7 +41,7 @@ def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST) -> Lowered:
     leaving = {one.name: shapes[one.name] for one in chain if one.name in read}
     outside = {name: shapes[name] for one in chain for name in one.inputs if name not in made}
     methods = {operation.name: method for operation in chain}
-    return lower(Subgraph(tuple(chain), outside, leaving), HERE, images=images, methods=methods)
+    return lower(Subgraph(tuple(chain), outside, leaving), machine, images=images, methods=methods)
 
 
 def values_of(graph: Graph, x: Tensor) -> dict[str, Tensor]:
