@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeVar
 from zeroskip.simulate.accelerator import Bytes
 from zeroskip.simulate.energy import DRAM
 
-Key = TypeVar("Key")
-Number = TypeVar("Number", int, float)
+KeyT = TypeVar("KeyT")
+NumberT = TypeVar("NumberT", int, float)
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,8 @@ def undecided(estimates: Iterable[Estimate]) -> list[Undecided]:
     return pairs
 
 
-def _summed(parts: Iterable[Mapping[Key, Number]]) -> dict[Key, Number]:
-    sums: dict[Key, Number] = {}
+def _summed(parts: Iterable[Mapping[KeyT, NumberT]]) -> dict[KeyT, NumberT]:
+    sums: dict[KeyT, NumberT] = {}
     for part in parts:
         for key, value in part.items():
             sums[key] = sums[key] + value if key in sums else value

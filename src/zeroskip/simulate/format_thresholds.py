@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from zeroskip.codecs import gaps, runlength
 from zeroskip.simulate import formats
@@ -30,18 +30,14 @@ _MANY = 4096
 class FormatSizes:
     """The weights or the inputs of a layer: their sparsity, and way to store them -> bits.
 
-    >>> FormatSizes("fc1", "weights", 0.5, {"dense": 1024}).to_json()["bits"]
-    {'dense': 1024}
+    >>> FormatSizes("fc1", "weights", 0.5, {"dense": 1024, "bitmask": 576}).bits["bitmask"]
+    576
     """
 
     layer: str
     operand: str
     sparsity: float
     bits: dict[str, int]
-
-    def to_json(self) -> dict[str, object]:
-        """As a dict."""
-        return asdict(self)
 
 
 def format_sizes(works: Sequence[Workload], *, bits: int = 16) -> list[FormatSizes]:

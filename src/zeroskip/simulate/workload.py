@@ -19,7 +19,8 @@ from zeroskip.concepts import Layer, Trace
 from zeroskip.errors import ModelError
 from zeroskip.simulate.lane_counts import filter_counts, folded
 
-Pair = tuple[int, int]
+PerAxis = tuple[int, int]
+"""Of rows, and of columns."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class Geometry:
     16
     """
 
-    stride: Pair = (1, 1)
-    padding: Pair | str = (0, 0)
-    dilation: Pair = (1, 1)
+    stride: PerAxis = (1, 1)
+    padding: PerAxis | str = (0, 0)
+    dilation: PerAxis = (1, 1)
     groups: int = 1
 
 
@@ -59,9 +60,9 @@ class Workload:
     input: Tensor
     output: Tensor
     examples: int
-    stride: Pair = (1, 1)
+    stride: PerAxis = (1, 1)
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
-    dilation: Pair = (1, 1)
+    dilation: PerAxis = (1, 1)
     outside: str = ""
 
     @property
@@ -263,7 +264,7 @@ def patches(source: Tensor, work: Workload, *, numbers: int = 1 << 24) -> Iterat
             yield rows.reshape(-1, shape[3], kh * kw, shape[6])
 
 
-def _sides(padding: Pair | str, kernel: tuple[int, ...], dilation: Pair) -> tuple[int, int, int, int]:
+def _sides(padding: PerAxis | str, kernel: tuple[int, ...], dilation: PerAxis) -> tuple[int, int, int, int]:
     """Rows of zeros above and below, columns left and right."""
     if isinstance(padding, tuple):
         return padding[0], padding[0], padding[1], padding[1]

@@ -12,7 +12,7 @@ from zeroskip.simulate.accelerator import Accelerator, divided, size
 from zeroskip.simulate.lane_counts import Schedule, tiles
 from zeroskip.simulate.workload import Workload, windows
 
-Order = Callable[[Tensor, int, int], Tensor]
+FilterOrder = Callable[[Tensor, int, int], Tensor]
 """(weight mask (groups, outputs, k), chunk, lanes) -> the filter of each place, see `_units`."""
 
 
@@ -46,7 +46,7 @@ def repaired(work: Workload, chip: Accelerator) -> Schedule:
     return _units(work, chip, _by_chunk)
 
 
-def _units(work: Workload, chip: Accelerator, order: Order) -> Schedule:
+def _units(work: Workload, chip: Accelerator, order: FilterOrder) -> Schedule:
     """Units of work are (cluster-load of filters, position), dealt to the clusters.
 
     An order is (chunks, groups, loads, filters of a lane, lanes): the filter at each place, and one more than there
