@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from zeroskip.bench import Result
-from zeroskip.bench import rows as rows_of
+from zeroskip.bench import RaceReport, RaceResult, RaceRow, race_report
+from zeroskip.concepts import CodedNetwork, MapSizes, NetworkZeros, ShapeRow
 from zeroskip.report.activation_page import activations_markdown
 
-LAYER = {
-    "network": "Net", "data": "pictures", "examples": 1000, "layer": "conv1", "op": "conv2d", "channels": 3,
-    "height": 8, "width": 9, "filters": 16, "kernel": [3, 5], "padding": [1, 1], "stride": [2, 1], "groups": 1,
-    "before": 0.25, "after": 0.5,
-}  # fmt: skip
-CODED = {
-    "Net": {
-        "inputs": "100 pictures",
-        "layers": {
-            "conv1": {
-                "elements": 1000, "zeros": 500, "bound": 9000.0,
-                "bits": {"run-length": 10_000, "bitmask": 9_100, "gaps": 9_900, "csr": 16_000},
-            }
-        },
-        "traffic": {},
-    }
-}  # fmt: skip
+LAYER = ShapeRow("conv1", "conv2d", 3, 8, 9, 16, (3, 5), (1, 1), (2, 1), 1, before=0.25, after=0.5)
+NETWORKS = [NetworkZeros("Net", "pictures", 1000, (LAYER,))]
+BITS = {"run-length": 10_000, "bitmask": 9_100, "gaps": 9_900, "csr": 16_000}
+CODED = {"Net": CodedNetwork("100 pictures", {"conv1": MapSizes(1000, 500, 9000.0, BITS)})}
 
 
-def rows(case: str, seconds: dict[tuple[str, str], float], **how: Any) -> list[dict[str, Any]]:
-    common = {"case": case, "batch": 1, "cold": False, "input_sparsity": 0.9, **how}
+def rows(case: str, seconds: dict[tuple[str, str], float], *, cold: bool = False) -> list[RaceRow]:
     return [
-        {**common, "engine": name, "precision": width, "seconds": took}
-        for (name, width), took in seconds.items()
+        RaceRow(
+            case, 0.0, 1, 1, precision, engine, took, None, None, took, took, 0.0, "fp32", cold, "free", 0.9
+        )
+        for (engine, precision), took in seconds.items()
     ]
 
 
@@ -41,21 +29,22 @@ DENSE = {("torch eager", "fp32"): 4e-5, ("ONNX Runtime", "fp32"): 3e-5, ("torch 
 OURS = {("zeroskip", "fp32"): 1e-5, ("zeroskip", "bf16 weights"): 8e-6}
 FASTER = {("zeroskip", "fp32"): 5e-6, ("zeroskip", "bf16 weights"): 5e-6, ("zeroskip", "fp16"): 4e-6}
 SCATTER = {("zeroskip scatter", "fp32"): 6e-6, ("zeroskip scatter", "bf16 weights"): 1e-5}
-RACE = {
-    "machine": "a machine", "runs": 3, "rounds": 9, "date": "2026-01-02", "versions": {"torch": "2"},
-    "rows": [
+RACE = RaceReport(
+    "a machine", {"torch": "2"}, "2026-01-02", 1.0, 3, 9,
+    (
         *rows("slow", {**DENSE, **OURS, ("im2col and GEMM", "fp32"): 8e-5}),
         *rows("fast", {**DENSE, **FASTER, ("im2col and GEMM", "fp32"): 8e-5}),
         *rows("far", {**DENSE, **OURS, **SCATTER}, cold=True),
         *rows("ffn", {**DENSE, **OURS}, cold=True),
         *rows("Net/conv1", {**DENSE, **OURS}),
         *rows("Net/conv2", {**DENSE, ("zeroskip", "fp32"): 4e-5}),
-    ],
-}  # fmt: skip
+    ),
+    missing=(),
+)  # fmt: skip
 
 
 def page() -> list[str]:
-    return activations_markdown([LAYER], CODED, RACE).splitlines()
+    return activations_markdown(NETWORKS, CODED, RACE).splitlines()
 
 
 def test_a_layer_is_listed_with_its_shape_and_its_zeros() -> None:
@@ -94,15 +83,15 @@ def test_layers_of_a_trained_network_are_summed_up_in_one_line() -> None:
 
 
 def test_the_order_of_rows_among_each_other_does_not_matter() -> None:
-    mixed = sorted(RACE["rows"], key=lambda row: row["seconds"])
-    lines = activations_markdown([LAYER], CODED, {**RACE, "rows": mixed}).splitlines()
+    mixed = tuple(sorted(RACE.rows, key=lambda row: row.seconds))
+    lines = activations_markdown(NETWORKS, CODED, replace(RACE, rows=mixed)).splitlines()
     assert sorted(lines) == sorted(page())
 
 
 def test_a_case_that_an_engine_failed_is_left_out_and_the_rest_stays() -> None:
-    fewer = [row for row in RACE["rows"] if (row["case"], row["engine"]) != ("slow", "im2col and GEMM")]
-    fewer = [row for row in fewer if (row["case"], row["engine"]) != ("Net/conv1", "zeroskip")]
-    lines = activations_markdown([LAYER], CODED, {**RACE, "rows": fewer}).splitlines()
+    failed = {("slow", "im2col and GEMM"), ("Net/conv1", "zeroskip")}
+    fewer = tuple(row for row in RACE.rows if (row.case, row.engine) not in failed)
+    lines = activations_markdown(NETWORKS, CODED, replace(RACE, rows=fewer)).splitlines()
     assert not [one for one in lines if one.startswith("| slow |")]
     assert "| **mean** |  |  |  |  |  |  | **16.00** | **6.00** | **5.00** |" in lines
     assert "| Net | 1 | 1 |" in "\n".join(lines)
@@ -118,9 +107,8 @@ def test_docs_activations_md_holds_every_figure_of_the_stored_race() -> None:
     root = Path(__file__).parents[2]
     (path,) = (root / "benchmarks" / "results").glob("activations-*.json")
     stored = json.loads(path.read_text())
-    results = [Result.from_json(one) for one in stored["cases"]]
-    about = {"machine": stored["machine"], "runs": 3, "rounds": 9, "versions": {}, "date": results[0].date}
-    race = {**about, "rows": [row for result in results for row in rows_of(result)]}
+    results = [RaceResult.from_json(case) for case in stored["cases"]]
+    race = race_report(results, stored["machine"], 0.0)
     found = activations_markdown([], {}, race).splitlines()
     missing = {line for line in found if line.startswith("| ")} - set(
         (root / "docs" / "ACTIVATIONS.md").read_text().splitlines()

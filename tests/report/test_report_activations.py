@@ -1,11 +1,8 @@
-"""Tables and pictures of the zeros between layers show the numbers that were counted, also after JSON."""
+"""Tables and pictures of the zeros between layers show the numbers that were counted."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +10,7 @@ from rich.console import Console
 from torch import nn
 
 from zeroskip import measure, report
+from zeroskip.concepts import ShapeRow
 from zeroskip.report import activation_tables
 
 
@@ -25,25 +23,22 @@ def network() -> nn.Sequential:
 
 def counted(
     model: nn.Module, *, value: float = 0.0, by: tuple[str, ...] = ("position", "class", "example")
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows and zeros as they come back from a JSON file."""
+) -> tuple[list[ShapeRow], dict[str, measure.Zeros]]:
     torch.manual_seed(1)
     images = torch.randn(6, 2, 8, 5)
     images[:, 0, :, 0] = value
-    found = measure.activations(model, [(images, torch.tensor([0, 2, 2, 0, 0, 2]))], by=by)
-    rows = [asdict(row) for row in measure.table(model, images, found)]
-    return json.loads(json.dumps([rows, {name: asdict(one) for name, one in found.items()}]))
+    zeros = measure.activations(model, [(images, torch.tensor([0, 2, 2, 0, 0, 2]))], by=by)
+    return measure.table(model, images, zeros), zeros
 
 
 def test_a_table_has_c_hxw_k_rxs_padding_stride_and_the_zeros_of_input_and_output() -> None:
     rows, zeros = counted(network())
     grid = report.activation_table(rows)
     assert grid.columns[:8] == ("layer", "C", "HxW", "K", "RxS", "padding", "stride", "groups")
-    output = zeros["0"]["after"]
-    share = f"{100 * output['zeros'] / output['elements']:.1f} %"
+    share = f"{100 * zeros['0'].output:.1f} %"
     assert grid.rows[0] == ("0", "2", "8x5", "4", "3x1", "1x0", "2", "1", "10.0 %", share)
     assert grid.rows[1][:8] == ("3", "48", "1x1", "3", "1x1", "0", "1", "1")
-    total = (0.1 * 80 + rows[1]["before"] * 48) / 128  # zeros of all inputs, by their sizes
+    total = (0.1 * 80 + rows[1].before * 48) / 128  # zeros of all inputs, by their sizes
     assert grid.rows[2][-2] == f"{100 * total:.1f} %"
     assert grid.marks == {2: "total"}
 
@@ -68,8 +63,8 @@ def test_channels_are_sorted_and_of_1000_features_256_are_shown() -> None:
     model = nn.Linear(1000, 2)
     images = torch.ones(4, 1000)
     images[0, ::2] = 0
-    zeros = {"fc": asdict(measure.activations(model, [images])[""])}
-    (plot,) = activation_tables._channels({name: one["before"] for name, one in zeros.items()})
+    zeros = measure.activations(model, [images])
+    (plot,) = activation_tables._channels({"fc": zeros[""].before})
     shown = list(plot.figure.data[0].y)
     assert len(shown) == 256
     assert shown == sorted(shown, reverse=True)
@@ -81,8 +76,8 @@ def test_classes_are_compared_with_the_mean_of_the_classes() -> None:
     (section,) = [one for one in report.activation_sections(rows, zeros) if one.title == "By class"]
     data = section.plots[0].figure.data[0]
     assert list(data.x) == ["0", "2"]
-    shares = zeros["3"]["before"]["by_class"]
-    assert data.z[1][0] == pytest.approx((shares["0"] - shares["2"]) / 2, abs=1e-6)
+    shares = zeros["3"].before.by_class
+    assert data.z[1][0] == pytest.approx((shares[0] - shares[2]) / 2, abs=1e-6)
 
 
 def test_the_distribution_over_examples_sums_to_one_and_its_bar_ends_at_the_extremes() -> None:
@@ -90,9 +85,10 @@ def test_the_distribution_over_examples_sums_to_one_and_its_bar_ends_at_the_extr
     (section,) = [one for one in report.activation_sections(rows, zeros) if one.title == "By example"]
     bars, heat = (plot.figure.data[0] for plot in section.plots)
     assert heat.z.sum(1) == pytest.approx([1, 1])
-    spread = zeros["3"]["before"]["by_example"]
-    assert bars.x[1] + bars.error_x.array[1] == pytest.approx(spread["highest"])
-    assert bars.x[1] - bars.error_x.arrayminus[1] == pytest.approx(spread["lowest"])
+    spread = zeros["3"].before.by_example
+    assert spread is not None
+    assert bars.x[1] + bars.error_x.array[1] == pytest.approx(spread.highest)
+    assert bars.x[1] - bars.error_x.arrayminus[1] == pytest.approx(spread.lowest)
 
 
 def test_of_60_layers_20_are_drawn_evenly_spaced() -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import torch
 from torch import nn
 
 from zeroskip import measure, report, simulate
+from zeroskip.exploration import SweepRow
 from zeroskip.report import simulation_page as page
 from zeroskip.simulate import chips, format_thresholds
 
@@ -24,24 +23,20 @@ def works() -> list[simulate.Workload]:
 
 
 @pytest.fixture(scope="module")
-def told(works: list[simulate.Workload]) -> list[dict[str, Any]]:
-    """As they come back from a JSON file."""
-    three = (chips.DENSE, chips.SCNN, chips.EYERISS)
-    return json.loads(json.dumps([simulate.estimate(works, chip).to_json() for chip in three]))
+def estimates(works: list[simulate.Workload]) -> list[simulate.Estimate]:
+    return [simulate.estimate(works, chip) for chip in (chips.DENSE, chips.SCNN, chips.EYERISS)]
 
 
-def test_the_bars_of_a_layer_sum_to_its_cycles_and_to_its_energy(told: list[dict[str, Any]]) -> None:
-    for one in told:
-        cycles, energy, _ = page._machine(one, np.inf).plots
-        for place, layer in enumerate(one["layers"]):
-            assert sum(bar.x[place] for bar in cycles.figure.data) == pytest.approx(layer["cycles"])
-            joules = sum(layer["picojoules"].values()) * 1e-6
-            assert sum(bar.x[place] for bar in energy.figure.data) == pytest.approx(joules)
+def test_the_bars_of_a_layer_sum_to_its_cycles_and_to_its_energy(estimates: list[simulate.Estimate]) -> None:
+    for estimate in estimates:
+        cycles, energy, _ = page._chip(estimate, np.inf).plots
+        for place, layer in enumerate(estimate.layers):
+            assert sum(bar.x[place] for bar in cycles.figure.data) == pytest.approx(layer.cycles)
+            assert sum(bar.x[place] for bar in energy.figure.data) == pytest.approx(1e6 * layer.joules)
 
 
-def test_marks_stay_under_the_roof_of_multipliers_and_dram(told: list[dict[str, Any]]) -> None:
-    (dense, *_) = told
-    marks, roof = page._machine(dense, chips.DENSE.dram_bytes_per_cycle).plots[2].figure.data
+def test_marks_stay_under_the_roof_of_multipliers_and_dram(estimates: list[simulate.Estimate]) -> None:
+    marks, roof = page._chip(estimates[0], chips.DENSE.dram_bytes_per_cycle).plots[2].figure.data
     for x, y in zip(marks.x, marks.y, strict=True):
         assert y <= min(1024, 32 * x) * (1 + 1e-9)
     assert max(roof.y) <= 1024
@@ -49,13 +44,13 @@ def test_marks_stay_under_the_roof_of_multipliers_and_dram(told: list[dict[str, 
 
 
 def test_what_would_be_left_without_idle_slots_is_done_and_gated_macs_over_the_multipliers(
-    told: list[dict[str, Any]],
+    estimates: list[simulate.Estimate],
 ) -> None:
-    (row,) = page.ideal_table(told[1:2]).rows  # SCNN skips: 1,024 multipliers
-    total = told[1]["total"]
-    assert row[1] == f"{total['macs'] / 1024:,.0f}"
-    assert row[4] == f"{total['done'] / 1024:,.0f}"
-    assert float(row[5][:-1]) == pytest.approx(total["macs"] / total["done"], rel=0.005)
+    (row,) = page.ideal_table(estimates[1:2]).rows  # SCNN skips: 1,024 multipliers
+    total = estimates[1].total
+    assert row[1] == f"{total.macs / 1024:,.0f}"
+    assert row[4] == f"{total.done / 1024:,.0f}"
+    assert float(row[5][:-1]) == pytest.approx(total.macs / total.done, rel=0.005)
 
 
 def test_formats_cross_over_where_their_expected_bits_meet_those_of_storing_all() -> None:
@@ -78,7 +73,7 @@ def test_random_masks_on_either_side_of_the_cross_over_are_smaller_and_larger(na
 def test_the_format_table_marks_the_smallest_and_says_where_none_pays(
     works: list[simulate.Workload],
 ) -> None:
-    grid = page.format_table([sizes.to_json() for sizes in simulate.format_sizes(works)], simulate.cross_overs())
+    grid = page.format_table(simulate.format_sizes(works), simulate.cross_overs())
     assert grid.rows[0][:4] == ("0", "weights", "0.0 %", "100.0 %")
     assert (grid.rows[0][-1], grid.marks[0]) == ("dense", "loss")
     assert grid.rows[3][:2] == ("3", "inputs")  # behind the ReLU: half zeros
@@ -86,13 +81,13 @@ def test_the_format_table_marks_the_smallest_and_says_where_none_pays(
     assert grid.rows[-1][:5] == ("cross-over", "", "", "-", "6.2 %")
 
 
-def test_one_page_holds_all_machines_and_asks_nobody_for_anything(
-    told: list[dict[str, Any]], works: list[simulate.Workload], tmp_path: Path
+def test_one_page_holds_all_chips_and_asks_nobody_for_anything(
+    estimates: list[simulate.Estimate], works: list[simulate.Workload], tmp_path: Path
 ) -> None:
     path = report.simulation_html(
         tmp_path / "page.html",
-        told,
-        formats=[sizes.to_json() for sizes in simulate.format_sizes(works)],
+        estimates,
+        formats=simulate.format_sizes(works),
         cross_overs=simulate.cross_overs(),
     )
     text = path.read_text()
@@ -103,15 +98,15 @@ def test_one_page_holds_all_machines_and_asks_nobody_for_anything(
 
 def test_a_sweep_has_a_line_for_each_choice_of_the_other_numbers(tmp_path: Path) -> None:
     rows = [
-        {
-            "numbers": {"lanes": lanes, "tile.queue": queue},
-            "cycles": 1000 // lanes + 10 // queue,
-            "seconds": 1e-6,
-            "utilisation": 0.5,
-            "roof": "compute",
-            "dram_bytes": 2048,
-            "joules": 3e-6,
-        }
+        SweepRow(
+            {"lanes": lanes, "tile.queue": queue},
+            1000 // lanes + 10 // queue,
+            1e-6,
+            3e-6,
+            "compute",
+            0.5,
+            2048,
+        )
         for lanes in (32, 16)
         for queue in (1, 8)
     ]

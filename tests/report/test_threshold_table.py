@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from zeroskip.prune import ActivationPruning, Judged, LayerMacs
 from zeroskip.report import threshold_table
 
 
 def test_each_layer_and_all_of_them_tell_what_thresholds_remove_of_products_with_an_input() -> None:
-    before = {"fc1": {"macs": 1000.0, "nonzero": 400.0}, "fc2": {"macs": 100.0, "nonzero": 0.0}}
-    after = {"fc1": {"macs": 1000.0, "nonzero": 100.0}, "fc2": {"macs": 100.0, "nonzero": 0.0}}
-    grid = threshold_table(
-        {
-            "before": {"error": 0.02, "layers": before},
-            "after": {"error": 0.025, "layers": after},
-            "thresholds": {"fc1": 0.5},
-        }
-    )
+    before = Judged({}, 0.02, {"fc1": LayerMacs(1000.0, 400.0), "fc2": LayerMacs(100.0, 0.0)})
+    after = Judged({"fc1": 0.5}, 0.025, {"fc1": LayerMacs(1000.0, 100.0), "fc2": LayerMacs(100.0, 0.0)})
+    grid = threshold_table(ActivationPruning(before, after, max_error=0.03, history=(after,)))
     assert grid.rows == (
         ("fc1", "0.5", "1,000", "400", "100", "75.0 %"),
         ("fc2", "0", "100", "0", "0", "0.0 %"),

@@ -64,11 +64,11 @@ def compare_plans(
     with progress_bars() as progress:
         comparison = exploration.compare_plans(
             study, max_error_rises=rises, seeds=seeds, folder=out, jobs=jobs, progress=progress
-        ).to_json()
+        )
     if markdown is not None:
         command = " ".join(["zeroskip", *sys.argv[1:]])
         files.write(markdown, plans_markdown(comparison, f"{date.today()}, {detect().title}, `{command}`"))
-    show(comparison, plans_table(comparison), as_json=as_json)
+    show(comparison.to_json(), plans_table(comparison), as_json=as_json)
     if not as_json and markdown is not None:
         say(f"wrote {markdown}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.concepts import Progress
-    from zeroskip.measure import Zeros
+    from zeroskip.measure import Count, Sums, Zeros
     from zeroskip.task_api import Task
 
 BY = ("position", "class", "example")
@@ -79,13 +79,11 @@ def _activations(model: nn.Module, task: Task, out: Path | None, progress: Progr
     from zeroskip import measure as measuring
     from zeroskip import report, task_api
 
-    found = _zeros(model, task, out, progress)
-    rows = [asdict(row) for row in measuring.table(model, task_api.batch(task)[:1], found)]
-    zeros = {name: asdict(one) for name, one in found.items()}
+    zeros = _zeros(model, task, out, progress)
+    rows = measuring.table(model, task_api.batch(task)[:1], zeros)
     title = f"{task_api.name(task)}: zeros between the layers"
-    show(
-        {"layers": rows, "zeros": _small(zeros)}, report.activation_table(rows, title=title), as_json=as_json
-    )
+    figures = {"layers": [asdict(row) for row in rows], "zeros": _counts(zeros)}
+    show(figures, report.activation_table(rows, title=title), as_json=as_json)
     if out is not None:
         page = report.activations_html(out / "activations.html", title, rows, zeros)
         if not as_json:
@@ -102,7 +100,7 @@ def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -
     owner = {"task": task_api.identity(task), "weights": run_folder.fingerprint(model.state_dict())}
     path = run_folder.claim(out, owner) / "activations.safetensors"
 
-    def keep(done: int, sums: dict[str, Any]) -> None:
+    def keep(done: int, sums: Sums) -> None:
         if done % EVERY == 0:
             run_folder.save_tensors(path, sums)
 
@@ -112,9 +110,13 @@ def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -
     return measuring.activations(model, examples, by=by, resume=resume, on_batch=keep, progress=progress)
 
 
-def _small(zeros: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Without the maps, which belong into pictures."""
+def _counts(zeros: Mapping[str, Zeros]) -> dict[str, dict[str, dict[str, int]]]:
+    """Layer -> "before", "after" -> counts; without the maps, which belong into pictures."""
     return {
-        name: {side: {key: one[side][key] for key in ("zeros", "elements", "nonfinite")} for side in one}
-        for name, one in zeros.items()
+        name: {side: _plain(count) for side, count in (("before", layer.before), ("after", layer.after))}
+        for name, layer in zeros.items()
     }
+
+
+def _plain(count: Count) -> dict[str, int]:
+    return {"zeros": count.zeros, "elements": count.elements, "nonfinite": count.nonfinite}

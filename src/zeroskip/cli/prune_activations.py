@@ -83,7 +83,7 @@ def prune_activations(
         "test_error_before": before,
         "test_error_after": after,
     }
-    show(figures, report.threshold_table(figures), as_json=as_json)
+    show(figures, report.threshold_table(found), as_json=as_json)
     if not as_json:
         say(f"test error {report.show_error(before)} -> {report.show_error(after)}")
         if found.note:

@@ -99,15 +99,17 @@ def _side_by_side(
             if len(chosen) == 1:
                 raise
             refused.append(str(fact))
-    values = [estimate.to_json() for estimate in estimates]
-    grid = report.machine_table(values) if len(values) > 1 else report.layer_cost_table(values[0])
+    alone = len(estimates) == 1
+    grid = report.layer_cost_table(estimates[0]) if alone else report.chip_table(estimates)
     if outputs.csv is not None:
         files.write(outputs.csv, _csv(estimates))
     if outputs.page is not None:
         bandwidths = {chip.name: chip.dram_bytes_per_cycle for chip in chosen}
-        sizes = [size.to_json() for size in simulating.format_sizes(works)]
-        limits = simulating.cross_overs()
-        report.simulation_html(outputs.page, values, formats=sizes, cross_overs=limits, bandwidths=bandwidths)
+        sizes, limits = simulating.format_sizes(works), simulating.cross_overs()
+        report.simulation_html(
+            outputs.page, estimates, formats=sizes, cross_overs=limits, bandwidths=bandwidths
+        )
+    values = [estimate.to_json() for estimate in estimates]
     show({"estimates": values, "refused": refused}, grid, as_json=outputs.as_json)
     if not outputs.as_json:
         written = [f"wrote {path}" for path in (outputs.csv, outputs.page) if path]
@@ -123,10 +125,9 @@ def _sweep(works: list[Workload], asked: ChipSweep, jobs: int, outputs: _Outputs
     with progress_bars() as progress:
         points = folder / "points" if folder else None
         outcome = exploration.sweep_chip(works, asked, folder=points, jobs=jobs, progress=progress)
-    rows = [row.to_json() for row in outcome.rows]
     if folder is not None:
-        report.sweep_html(folder / "sweep.html", outcome.chip, rows)
-    show(outcome.to_json(), report.sweep_table(outcome.chip, rows), as_json=outputs.as_json)
+        report.sweep_html(folder / "sweep.html", outcome.chip, outcome.rows)
+    show(outcome.to_json(), report.sweep_table(outcome.chip, outcome.rows), as_json=outputs.as_json)
     if not outputs.as_json:
         for line in [*outcome.refused, *([f"wrote {folder / 'sweep.html'}"] if folder else [])]:
             say(line)

@@ -9,6 +9,12 @@ whose True is kept; a *score* says how much a weight matters, higher is kept. `w
 biases and batch norm. An error (of a network) is 0..1, lower is better.
 """
 
+from zeroskip.concepts.activations import (
+    CodedNetwork,
+    MapSizes,
+    NetworkZeros,
+    ShapeRow,
+)
 from zeroskip.concepts.engine import Choice, Kernel, Machine, Precision, Timing
 from zeroskip.concepts.network import (
     Edits,
@@ -24,28 +30,53 @@ from zeroskip.concepts.network import (
     weight_sparsity,
 )
 from zeroskip.concepts.packed import Packed, PackedTensor
+from zeroskip.concepts.plan_comparison import ChipLayers, PlanComparison, PlannedNetwork, PlanPair
 from zeroskip.concepts.recipe import Point, Recipe, Round, Sparse
 from zeroskip.concepts.record import LayerSummary, Record, Summary
+from zeroskip.concepts.reproduction import (
+    Curve,
+    FrontierPoint,
+    MeasuredNetwork,
+    PaperFigures,
+    PaperOrigin,
+    PaperRow,
+    PrunedFrontier,
+)
 
 __all__ = [
+    "ChipLayers",
     "Choice",
+    "CodedNetwork",
+    "Curve",
     "Edits",
+    "FrontierPoint",
     "Histogram",
     "Kernel",
     "Layer",
     "LayerProfile",
     "LayerSummary",
     "Machine",
+    "MapSizes",
     "Masks",
+    "MeasuredNetwork",
+    "NetworkZeros",
     "Packed",
     "PackedTensor",
+    "PaperFigures",
+    "PaperOrigin",
+    "PaperRow",
+    "PlanComparison",
+    "PlanPair",
+    "PlannedNetwork",
     "Point",
     "Precision",
     "Profile",
     "Progress",
+    "PrunedFrontier",
     "Recipe",
     "Record",
     "Round",
+    "ShapeRow",
     "Sparse",
     "Summary",
     "Timing",

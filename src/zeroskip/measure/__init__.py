@@ -6,14 +6,13 @@ from zeroskip.measure.cost import Cost, cost
 from zeroskip.measure.map_compression import Compressed, Traffic, compression, traffic
 from zeroskip.measure.profile import histogram, profile
 from zeroskip.measure.sensitivity import sensitivity
-from zeroskip.measure.shape_table import Row, table
+from zeroskip.measure.shape_table import table
 from zeroskip.measure.zero_sums import Count, Spread, Sums
 
 __all__ = [
     "Compressed",
     "Cost",
     "Count",
-    "Row",
     "Spread",
     "Sums",
     "Traffic",

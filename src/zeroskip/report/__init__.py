@@ -38,7 +38,7 @@ from zeroskip.report.run_tables import (
     timing_table,
 )
 from zeroskip.report.simulation_page import simulation_html, sweep_html
-from zeroskip.report.simulation_tables import layer_cost_table, machine_table, sweep_table
+from zeroskip.report.simulation_tables import chip_table, layer_cost_table, sweep_table
 from zeroskip.report.threshold_table import threshold_table
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "activation_table",
     "activations_html",
     "activations_markdown",
+    "chip_table",
     "choice_table",
     "comparison_table",
     "history_table",
@@ -54,7 +55,6 @@ __all__ = [
     "layer_cost_table",
     "layer_table",
     "ledger_table",
-    "machine_table",
     "profile_table",
     "reproduction_html",
     "reproduction_markdown",

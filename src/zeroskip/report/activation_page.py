@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from math import exp, log
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
+from zeroskip.concepts import CodedNetwork, NetworkZeros
 from zeroskip.report.activation_tables import activation_table
+from zeroskip.report.markdown import table
 from zeroskip.report.number_format import show_count, show_seconds, show_share
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
+if TYPE_CHECKING:
+    from zeroskip.bench import RaceReport, RaceRow
+
+Key = TypeVar("Key", bound=Hashable)
+Seconds = Mapping[tuple[str, str], float]
+"""(engine, precision) -> seconds."""
 
 HEAD = """# Zeros in activations
 
@@ -63,66 +69,57 @@ FORMS = ("run-length", "bitmask", "gaps", "csr")
 DENSE = ("torch eager", "ONNX Runtime", "OpenVINO")
 
 
-def activations_markdown(layers: Rows, coded: Mapping[str, Any], race: Mapping[str, Any]) -> str:
-    """The page.
+def activations_markdown(
+    networks: Sequence[NetworkZeros], coded: Mapping[str, CodedNetwork], race: RaceReport
+) -> str:
+    """The page; coded: network -> the sizes of its maps.
 
-    layers  what `reproduce.measure_trained` found;  coded: network -> findings about its coded maps
-    race    what `zeroskip bench --activations --json` prints
-
-    >>> activations_markdown([], {}, race).splitlines()[0]
+    >>> from zeroskip.bench import race_report
+    >>> activations_markdown([], {}, race_report([], "a machine", 1.0)).splitlines()[0]
     '# Zeros in activations'
     """
-    rows = race["rows"]
-    alone = [row for row in rows if "/" not in row["case"] and not row["cold"]]
-    parts = [HEAD, ZEROS, *_zeros(layers), BYTES, *_bytes(coded)]
-    parts.append(SPEED.format(**{**race, "versions": _versions(race["versions"])}))
-    for batch, some in _grouped(alone, "batch").items():
-        parts.append(f"\n### Single convolutions, batch {batch}, random zeros\n\n" + _convolutions(some))
-    cold = [row for row in rows if row["cold"]]
-    far = {row["case"] for row in cold if row["engine"] == _SCATTER}
-    parts.append(FAR + _far([row for row in cold if row["case"] in far]) if far else "")
-    parts.append(LINEAR + _linear([row for row in cold if row["case"] not in far]))
-    parts += [RECORDED, *_recorded([row for row in rows if "/" in row["case"]])]
+    alone = [row for row in race.rows if "/" not in row.case and not row.cold]
+    parts = [HEAD, ZEROS, *map(_zeros, networks), BYTES, *map(_bytes, coded, coded.values())]
+    versions = ", ".join(f"{name} {text}" for name, text in sorted(race.versions.items()))
+    parts.append(
+        SPEED.format(
+            machine=race.machine, runs=race.runs, rounds=race.rounds, date=race.date, versions=versions
+        )
+    )
+    for batch, rows in _grouped(alone, lambda row: row.batch).items():
+        parts.append(f"\n### Single convolutions, batch {batch}, random zeros\n\n" + _convolutions(rows))
+    cold = [row for row in race.rows if row.cold]
+    far = {row.case for row in cold if row.engine == _SCATTER}
+    parts.append(FAR + _far([row for row in cold if row.case in far]) if far else "")
+    parts.append(LINEAR + _linear([row for row in cold if row.case not in far]))
+    parts += [RECORDED, *_recorded([row for row in race.rows if "/" in row.case])]
     return "".join(parts)
 
 
-def _zeros(layers: Rows) -> list[str]:
-    parts = []
-    for network, group in _grouped(layers, "network").items():
-        first, grid = group[0], activation_table(group)
-        title = f"\n**{network}** ({first['data']}, {show_count(first['examples'])} examples)\n\n"
-        parts.append(title + table(grid.columns, grid.rows))
-    return parts
+def _zeros(network: NetworkZeros) -> str:
+    grid = activation_table(network.rows)
+    title = f"\n**{network.network}** ({network.data}, {show_count(network.examples)} examples)\n\n"
+    return title + table(grid.columns, grid.rows)
 
 
-def _bytes(coded: Mapping[str, Any]) -> list[str]:
-    columns = ("layer", "zeros", *(f"{form}" for form in FORMS), "run-length above the limit")
-    parts = []
-    for network, found in coded.items():
-        cells = []
-        for name, one in found["layers"].items():
-            dense = 16 * one["elements"]
-            ratios = (f"{dense / one['bits'][form]:.2f}x" for form in FORMS)
-            above = f"{100 * (one['bits']['run-length'] / one['bound'] - 1):.1f} %"
-            cells.append((name, show_share(one["zeros"] / one["elements"]), *ratios, above))
-        parts.append(f"\n**{network}** ({found['inputs']})\n\n" + table(columns, cells))
-    return parts
+def _bytes(name: str, network: CodedNetwork) -> str:
+    columns = ("layer", "zeros", *FORMS, "run-length above the limit")
+    cells = []
+    for layer, sizes in network.layers.items():
+        ratios = (f"{16 * sizes.elements / sizes.bits[form]:.2f}x" for form in FORMS)
+        above = f"{100 * (sizes.bits['run-length'] / sizes.bound - 1):.1f} %"
+        cells.append((layer, show_share(sizes.zeros / sizes.elements), *ratios, above))
+    return f"\n**{name}** ({network.inputs})\n\n" + table(columns, cells)
 
 
-def _convolutions(rows: Rows) -> str:
+def _convolutions(rows: Sequence[RaceRow]) -> str:
     columns = (
-        "layer",
-        "zeros",
-        "im2col and GEMM",
-        "best dense fp32",
-        "best dense bf16",
-        "ours",
-        _NARROW,
+        *("layer", "zeros", "im2col and GEMM", "best dense fp32", "best dense bf16", "ours", _NARROW),
         *_OVER,
     )
     cells, ratios = [], []
-    for case, some in _grouped(rows, "case").items():
-        seconds = _seconds(some)
+    for case, of_case in _grouped(rows, lambda row: row.case).items():
+        seconds = _seconds(of_case)
         if not _is_complete(seconds, ("im2col and GEMM", "fp32"), ("torch eager", "bf16"), _BF16):
             continue
         ours, narrow, base = seconds["zeroskip", "fp32"], _narrow(seconds), seconds["im2col and GEMM", "fp32"]
@@ -130,8 +127,8 @@ def _convolutions(rows: Rows) -> str:
         ratios.append((base / ours, best[0][1] / ours, min(took for _, took in best) / narrow[1]))
         *theirs, half = (f"{show_seconds(took)} ({name})" for name, took in (*best, narrow))
         times = (show_seconds(base), *theirs, show_seconds(ours), half)
-        told = (f"{ratio:.2f}" for ratio in ratios[-1])
-        cells.append((case, show_share(some[0]["input_sparsity"]), *times, *told))
+        gains = (f"{ratio:.2f}" for ratio in ratios[-1])
+        cells.append((case, show_share(of_case[0].input_sparsity), *times, *gains))
     for name, take in (("lowest", min), ("mean", mean), ("highest", max)):
         folded = (f"**{take(column):.2f}**" for column in zip(*ratios, strict=True))
         cells.append((f"**{name}**", *[""] * (len(columns) - len(_OVER) - 1), *folded))
@@ -143,7 +140,7 @@ _NARROW = "ours, 16 bits"
 _OVER = ("over im2col", "over dense fp32", "16 bits over any dense")
 
 
-def _narrow(seconds: Mapping[tuple[str, str], float]) -> tuple[str, float]:
+def _narrow(seconds: Seconds) -> tuple[str, float]:
     """The faster one of our own 16-bit forms, and its seconds: fp16 races where the CPU computes in it."""
     forms = {
         word: seconds["zeroskip", word] for word in ("bf16 weights", "fp16") if ("zeroskip", word) in seconds
@@ -152,19 +149,19 @@ def _narrow(seconds: Mapping[tuple[str, str], float]) -> tuple[str, float]:
     return fastest, forms[fastest]
 
 
-def _far(rows: Rows) -> str:
+def _far(rows: Sequence[RaceRow]) -> str:
     cells = []
-    for case, some in _grouped(rows, "case").items():
-        seconds = _seconds(some)
-        scatter = [(_SCATTER, how) for how in ("fp32", _BF16[1])]
+    for case, of_case in _grouped(rows, lambda row: row.case).items():
+        seconds = _seconds(of_case)
+        scatter = [(_SCATTER, precision) for precision in ("fp32", _BF16[1])]
         if not _is_complete(seconds, ("torch eager", "bf16"), _BF16, *scatter):
             continue
-        told = [case, show_share(some[0]["input_sparsity"])]
-        for how, peers in (("fp32", ("fp32",)), (_BF16[1], ("fp32", "bf16"))):
-            best = min(_best(seconds, precision)[1] for precision in peers)
-            ours = [seconds[name, how] for name in ("zeroskip", _SCATTER)]
-            told += [*map(show_seconds, (best, *ours)), f"{best / min(ours):.2f}"]
-        cells.append(told)
+        line = [case, show_share(of_case[0].input_sparsity)]
+        for own, theirs in (("fp32", ("fp32",)), (_BF16[1], ("fp32", "bf16"))):
+            best = min(_best(seconds, precision)[1] for precision in theirs)
+            ours = [seconds[name, own] for name in ("zeroskip", _SCATTER)]
+            line += [*map(show_seconds, (best, *ours)), f"{best / min(ours):.2f}"]
+        cells.append(line)
     return table(_FAR, cells)
 
 
@@ -175,11 +172,11 @@ _FAR = (
 )
 
 
-def _linear(rows: Rows) -> str:
+def _linear(rows: Sequence[RaceRow]) -> str:
     columns = ("zeros in the input", *DENSE, "best bf16", "ours", _NARROW, *_OVER[1:])
     cells = []
-    for sparsity, some in _grouped(rows, "input_sparsity").items():
-        seconds = _seconds(some)
+    for sparsity, of_sparsity in _grouped(rows, lambda row: row.input_sparsity).items():
+        seconds = _seconds(of_sparsity)
         if not _is_complete(seconds, ("torch eager", "bf16"), _BF16):
             continue
         ours, (_, narrow) = seconds["zeroskip", "fp32"], _narrow(seconds)
@@ -190,78 +187,51 @@ def _linear(rows: Rows) -> str:
     return table(columns, cells)
 
 
-def _recorded(rows: Rows) -> list[str]:
+def _recorded(rows: Sequence[RaceRow]) -> list[str]:
     columns = (
-        "network",
-        "batch",
-        "layers",
-        "faster than PyTorch",
-        "lowest",
-        "geometric mean",
-        "highest",
-        *_PEERS,
+        *("network", "batch", "layers", "faster than PyTorch", "lowest", "geometric mean", "highest"),
+        *("faster than any", "geometric mean"),
     )
     cells = []
-    named = [{**row, "network": (row["case"].split("/")[0], row["batch"])} for row in rows]
-    for (network, batch), some in _grouped(named, "network").items():
+    networks = _grouped(rows, lambda row: (row.case.split("/")[0], row.batch))
+    for (network, batch), of_network in networks.items():
         over, best = [], []
-        for engines in _grouped(some, "case").values():
-            seconds = _seconds(engines)
+        for of_case in _grouped(of_network, lambda row: row.case).values():
+            seconds = _seconds(of_case)
             if not _is_complete(seconds):
                 continue
             over.append(seconds["torch eager", "fp32"] / seconds["zeroskip", "fp32"])
             best.append(_best(seconds, "fp32")[1] / seconds["zeroskip", "fp32"])
         gains = f"{sum(ratio > 1.03 for ratio in over)} (by over 3 %)"
         figures = (f"{value:.2f}" for value in (min(over), _geometric(over), max(over)))
-        peers = str(sum(ratio > 1 for ratio in best)), f"{_geometric(best):.2f}"
-        cells.append((network, str(batch), str(len(over)), gains, *figures, *peers))
+        any_engine = str(sum(ratio > 1 for ratio in best)), f"{_geometric(best):.2f}"
+        cells.append((network, str(batch), str(len(over)), gains, *figures, *any_engine))
     return ["\n" + table(columns, cells)] if cells else []
 
 
-_PEERS = ("faster than any", "geometric mean")
-
-
-def _best(seconds: Mapping[tuple[str, str], float], precision: str) -> tuple[str, float]:
+def _best(seconds: Seconds, precision: str) -> tuple[str, float]:
     """The fastest dense engine of a precision and its seconds; im2col is no modern one."""
     peers = {name: took for (name, width), took in seconds.items() if name in DENSE and width == precision}
     fastest = min(peers, key=peers.__getitem__)
     return fastest, peers[fastest]
 
 
-def _is_complete(seconds: Mapping[tuple[str, str], float], *others: tuple[str, str]) -> bool:
+def _is_complete(seconds: Seconds, *others: tuple[str, str]) -> bool:
     """Whether a case can stand in a table: an engine that fails is named on the terminal, with the reason."""
-    return all(one in seconds for one in (("zeroskip", "fp32"), ("torch eager", "fp32"), *others))
+    return all(engine in seconds for engine in (("zeroskip", "fp32"), ("torch eager", "fp32"), *others))
 
 
 def _geometric(values: Sequence[float]) -> float:
     return exp(mean(map(log, values)))
 
 
-def _grouped(rows: Rows, key: str) -> dict[Any, list[Row]]:
-    """The rows with each value of `key`, in the order in which they came."""
-    groups: dict[Any, list[Row]] = {}
+def _grouped(rows: Sequence[RaceRow], key: Callable[[RaceRow], Key]) -> dict[Key, list[RaceRow]]:
+    """The rows of each key, in the order in which they came."""
+    groups: dict[Key, list[RaceRow]] = {}
     for row in rows:
-        groups.setdefault(row[key], []).append(row)
+        groups.setdefault(key(row), []).append(row)
     return groups
 
 
-def _seconds(rows: Rows) -> dict[tuple[str, str], float]:
-    return {(row["engine"], row["precision"]): row["seconds"] for row in rows}
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {text}" for name, text in sorted(versions.items()))
-
-
-def table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown.
-
-    >>> print(table(["layer"], [["conv1"]]), end="")
-    | layer |
-    |---|
-    | conv1 |
-    """
-    lines = [columns, ["---"] * len(columns), *cells]
-    return "".join(
-        f"|{'|'.join(line)}|\n" if line[0] == "---" else f"| {' | '.join(line)} |\n" for line in lines
-    )
+def _seconds(rows: Sequence[RaceRow]) -> Seconds:
+    return {(row.engine, row.precision): row.seconds for row in rows}

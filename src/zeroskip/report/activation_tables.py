@@ -1,27 +1,26 @@
-"""Where the zeros between the layers are: the table of Shi and Chu 2017, and maps by position, channel, class, example.
-
-A row is what `asdict` makes of a `measure.Row`, a layer's zeros what it makes of a `measure.Zeros`; both may have been
-stored as JSON in between.
-"""
+"""Where the zeros between the layers are: the table of Shi and Chu 2017, and maps by position, channel, class."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from zeroskip import files
+from zeroskip.concepts import ShapeRow
 from zeroskip.report.figures import HUES, SHADES, SHARE, Plot, blank, label, picture
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import show_count, show_share, show_sides
 from zeroskip.report.page import Section, render
 
-Rows = Sequence[Mapping[str, Any]]
-Layers = Mapping[str, Mapping[str, Any]]
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from zeroskip.measure import Count, Zeros
 
 MOST_MAPS = 24
 MOST_BARS = 256
@@ -53,27 +52,22 @@ CAPTIONS = {
 }
 
 
-def activation_table(rows: Rows, *, title: str = "Zeros between the layers") -> Grid:
+def activation_table(rows: Sequence[ShapeRow], *, title: str = "Zeros between the layers") -> Grid:
     """A row per layer: C, H x W, K, R x S, padding, stride, zeros in its input and in its output; then all inputs.
 
-    >>> Console().print(activation_table([asdict(row) for row in measure.table(model, example, zeros)]))
+    >>> from zeroskip import measure
+    >>> zeros = measure.activations(model, [x])
+    >>> [(row[0], *row[-2:]) for row in activation_table(measure.table(model, x, zeros)).rows]
+    [('fc1', '0.0 %', '41.7 %'), ('fc2', '41.7 %', '0.0 %'), ('all inputs', '23.8 %', '')]
     """
     columns = (
-        "layer",
-        "C",
-        "HxW",
-        "K",
-        "RxS",
-        "padding",
-        "stride",
-        "groups",
-        "zeros in input",
-        "zeros in output",
+        *("layer", "C", "HxW", "K", "RxS", "padding", "stride", "groups"),
+        *("zeros in input", "zeros in output"),
     )
     cells = [_cells(row) for row in rows]
-    sizes = [row["channels"] * row["height"] * row["width"] for row in rows]
-    total = _mean([row["before"] for row in rows], sizes)
-    later = _mean([row["before"] for row in rows[1:]], sizes[1:])
+    sizes = [row.channels * row.height * row.width for row in rows]
+    total = _mean([row.before for row in rows], sizes)
+    later = _mean([row.before for row in rows[1:]], sizes[1:])
     note = (
         ""
         if later >= FEW or len(rows) < 2
@@ -83,26 +77,31 @@ def activation_table(rows: Rows, *, title: str = "Zeros between the layers") -> 
     return Grid(title, columns, tuple(cells), note, marks={len(rows): "total"})
 
 
-def activations_html(path: str | Path, title: str, rows: Rows, zeros: Layers) -> Path:
+def activations_html(
+    path: str | Path, title: str, rows: Sequence[ShapeRow], zeros: Mapping[str, Zeros]
+) -> Path:
     """Write one self-contained page: the table, and pictures of all that was counted.
 
     zeros  layer name -> its zeros; what was not counted (position, class, example) has no section
     Raises FileError where the file cannot be written.
 
-    >>> found = measure.activations(model, batches, by=("position", "class", "example"))
-    >>> activations_html("zeros.html", "LeNet-5", rows, {name: asdict(one) for name, one in found.items()})
-    PosixPath('zeros.html')
+    >>> from zeroskip import measure
+    >>> zeros = measure.activations(model, [x], by=("position", "example"))
+    >>> activations_html("zeros.html", "an MLP", measure.table(model, x, zeros), zeros).name
+    'zeros.html'
     """
     return files.write(path, render(title, activation_sections(rows, zeros)))
 
 
-def activation_sections(rows: Rows, zeros: Layers) -> list[Section]:
+def activation_sections(rows: Sequence[ShapeRow], zeros: Mapping[str, Zeros]) -> list[Section]:
     """The sections of that page, for a page that has others too; those without content are left out.
 
-    >>> [section.title for section in activation_sections(rows, zeros)]
-    ['Layer by layer', 'By position', 'By channel']
+    >>> from zeroskip import measure
+    >>> zeros = measure.activations(model, [x], by=("example",))
+    >>> [section.title for section in activation_sections(measure.table(model, x, zeros), zeros)]
+    ['Layer by layer', 'By channel', 'By example']
     """
-    read = {name: layer["before"] for name, layer in zeros.items()}
+    read = {name: layer.before for name, layer in zeros.items()}
     parts = {
         "By position": _positions(read),
         "By channel": _channels(read),
@@ -123,18 +122,18 @@ def activation_sections(rows: Rows, zeros: Layers) -> list[Section]:
     return [part for part in (first, *others) if not part.empty]
 
 
-def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _cells(row: ShapeRow) -> tuple[str, ...]:
     return (
-        row["layer"],
-        show_count(row["channels"]),
-        f"{row['height']}x{row['width']}",
-        show_count(row["filters"]),
-        "x".join(map(str, row["kernel"])),
-        show_sides(row["padding"]),
-        show_sides(row["stride"]),
-        show_count(row["groups"]),
-        show_share(row["before"]),
-        show_share(row["after"]),
+        row.layer,
+        show_count(row.channels),
+        f"{row.height}x{row.width}",
+        show_count(row.filters),
+        "x".join(map(str, row.kernel)),
+        show_sides(row.padding),
+        show_sides(row.stride),
+        show_count(row.groups),
+        show_share(row.before),
+        show_share(row.after),
     )
 
 
@@ -142,28 +141,27 @@ def _mean(shares: Sequence[float], sizes: Sequence[int]) -> float:
     return float(np.average(shares, weights=sizes)) if sizes else 0.0
 
 
-def _nonfinite(zeros: Layers) -> str:
+def _nonfinite(zeros: Mapping[str, Zeros]) -> str:
     """A sentence if there were NaN or Inf, which layers hand on to each other: so the first has it."""
     for name, layer in zeros.items():
-        for side, verb in (("before", "reads"), ("after", "hands on")):
-            if count := layer[side]["nonfinite"]:
-                return (
-                    f'"{name}" {verb} {show_count(count)} values that are NaN or Inf. They count as non-zero.'
-                )
+        for side, verb in ((layer.before, "reads"), (layer.after, "hands on")):
+            if side.nonfinite:
+                count = show_count(side.nonfinite)
+                return f'"{name}" {verb} {count} values that are NaN or Inf. They count as non-zero.'
     return ""
 
 
-def _spaced(read: Layers) -> dict[str, Mapping[str, Any]]:
+def _spaced(read: Mapping[str, Count]) -> dict[str, Count]:
     """At most MOST_MAPS of the layers, evenly spaced."""
     step = -(-len(read) // MOST_MAPS) or 1
     return dict(list(read.items())[::step])
 
 
-def _positions(read: Layers) -> list[Plot]:
-    maps = {name: one for name, one in read.items() if len(one["by_position"]) > 1}
+def _positions(read: Mapping[str, Count]) -> list[Plot]:
+    maps = {name: count for name, count in read.items() if len(count.by_position) > 1}
     plots = []
-    for name, one in _spaced(maps).items():
-        shares = torch.tensor(one["by_position"])
+    for name, count in _spaced(maps).items():
+        shares = torch.tensor(count.by_position)
         low, high = shares.min().item(), shares.max().item()
         figure = picture(shares, "", "", SHADES).update_traces(colorbar_tickformat=".0%")
         figure.update_traces(zmin=low, zmax=max(high, low + LEAST_RANGE))
@@ -172,10 +170,10 @@ def _positions(read: Layers) -> list[Plot]:
     return plots
 
 
-def _channels(read: Layers) -> list[Plot]:
+def _channels(read: Mapping[str, Count]) -> list[Plot]:
     plots = []
-    for (name, one), hue in zip(_spaced(read).items(), cycle(HUES)):
-        ordered = np.sort(one["by_channel"])[::-1]
+    for (name, count), hue in zip(_spaced(read).items(), cycle(HUES)):
+        ordered = np.sort(count.by_channel)[::-1]
         shown = np.linspace(0, len(ordered) - 1, min(len(ordered), MOST_BARS)).astype(int)
         figure = blank(f"{len(ordered)} channels, sorted", "zeros", height=220).update_yaxes(
             range=[0, 1], **SHARE
@@ -185,45 +183,43 @@ def _channels(read: Layers) -> list[Plot]:
     return plots
 
 
-def _classes(read: Layers) -> list[Plot]:
-    shares = [{int(key): value for key, value in one["by_class"].items()} for one in read.values()]
-    labels = sorted({key for one in shares for key in one})
-    if not labels:
+def _classes(read: Mapping[str, Count]) -> list[Plot]:
+    classes = sorted({key for count in read.values() for key in count.by_class})
+    if not classes:
         return []
-    table = torch.tensor([[one.get(key, torch.nan) for key in labels] for one in shares])
+    shares = [[count.by_class.get(key, torch.nan) for key in classes] for count in read.values()]
+    table = torch.tensor(shares)
     table -= table.nanmean(1, keepdim=True)
     most = table.nan_to_num().abs().max().item()
-    figure = _heat(table, read, labels, "class", "points").update_traces(
-        colorscale="RdBu_r", zmin=-most, zmax=most
-    )
-    return [Plot("", figure.update_traces(colorbar_tickformat="+.1%"))]
+    figure = _heat(table, list(read), list(map(str, classes)), "class", "points")
+    figure.update_traces(colorscale="RdBu_r", zmin=-most, zmax=most, colorbar_tickformat="+.1%")
+    return [Plot("", figure)]
 
 
-def _examples(read: Layers) -> list[Plot]:
-    known = {name: one["by_example"] for name, one in read.items() if one["by_example"]}
+def _examples(read: Mapping[str, Count]) -> list[Plot]:
+    known = {name: count.by_example for name, count in read.items() if count.by_example}
     if not known:
         return []
+    spreads = list(known.values())
+    means = np.array([spread.mean for spread in spreads])
+    below = np.abs(means - [spread.lowest for spread in spreads])
+    above = np.abs(means - [spread.highest for spread in spreads])
+    figure = blank("zeros in one example", "", height=110 + 22 * len(known))
+    figure.update_xaxes(range=[0, 1.02], **SHARE)
+    bars = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
     names = [label(name) for name in known]
-    means = np.array([one["mean"] for one in known.values()])
-    ends = {side: np.abs(means - [one[side] for one in known.values()]) for side in ("lowest", "highest")}
-    figure = blank("zeros in one example", "", height=110 + 22 * len(names)).update_xaxes(
-        range=[0, 1.02], **SHARE
-    )
-    bars = {"type": "data", "symmetric": False, "array": ends["highest"], "arrayminus": ends["lowest"]}
     figure.add_scatter(x=means, y=names, error_x=bars, mode="markers", marker_color=HUES[0])
     figure.update_yaxes(type="category", autorange="reversed")
-    counts = torch.tensor([one["histogram"]["counts"] for one in known.values()], dtype=torch.float32)
-    edges = next(iter(known.values()))["histogram"]["edges"]
-    middles = [f"{100 * (low + high) / 2:.1f} %" for low, high in pairwise(edges)]
-    spread = _heat(counts / counts.sum(1, keepdim=True), known, middles, "zeros in one example", "examples")
-    return [Plot("Lowest, mean, highest", figure), Plot("Distribution", spread)]
+    counts = torch.tensor([spread.histogram.counts for spread in spreads], dtype=torch.float32)
+    middles = [f"{100 * (low + high) / 2:.1f} %" for low, high in pairwise(spreads[0].histogram.edges)]
+    shares = counts / counts.sum(1, keepdim=True)
+    distribution = _heat(shares, list(known), middles, "zeros in one example", "examples")
+    return [Plot("Lowest, mean, highest", figure), Plot("Distribution", distribution)]
 
 
-def _heat(values: torch.Tensor, rows: Mapping[str, Any], columns: Sequence[Any], x: str, unit: str) -> Any:
+def _heat(values: torch.Tensor, rows: Sequence[str], columns: Sequence[str], x: str, unit: str) -> go.Figure:
     """One line of a heat map per layer."""
     figure = picture(values, x, "", SHADES, unit)
-    figure.update_traces(
-        x=list(map(str, columns)), y=[label(name) for name in rows], colorbar_tickformat=".0%"
-    )
+    figure.update_traces(x=list(columns), y=[label(name) for name in rows], colorbar_tickformat=".0%")
     figure.update_xaxes(type="category").update_yaxes(type="category")
     return figure.update_layout(height=110 + 22 * len(rows))

@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from math import isqrt, prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
@@ -18,6 +17,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from zeroskip.concepts import LayerProfile, Point, Record
 from zeroskip.report.number_format import LEDGER_PARTS, show_error, show_share
 from zeroskip.report.run_tables import chosen, run_names
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 Pair = tuple[float, float]
 
@@ -268,6 +270,8 @@ def blank(x: str, y: str, *, height: int = 380) -> go.Figure:
     >>> blank("weight", "share of the weights").layout.height
     380
     """
+    import plotly.graph_objects as go
+
     figure = go.Figure(layout={"template": "none", **_STYLE, "height": height})
     return figure.update_xaxes(title_text=x, **_AXIS).update_yaxes(title_text=y, **_AXIS)
 

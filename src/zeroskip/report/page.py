@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
-
 from zeroskip import files
 from zeroskip.concepts import Record
 from zeroskip.errors import RunError
@@ -137,6 +134,9 @@ def render(title: str, sections: Sequence[Section]) -> str:
     >>> render("No runs", [])[:15]
     '<!DOCTYPE html>'
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from plotly.offline import get_plotlyjs
+
     # Plotly's own source goes in once, as it is; everything else is escaped.
     page = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined

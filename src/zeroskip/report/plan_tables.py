@@ -1,25 +1,18 @@
-"""Plans by what a machine gains beside plans by the number of weights: a table, and docs/PLANNING.md.
-
-told  {"task", "of": "cycles" or "joules", "pattern", "layers": {machine: {"run": [...], "refused": [...]}},
-       "pairs": [...]}, a pair for each machine, budget and seed:
-      {"machine", "rise", "seed", and three networks "dense", "weights", "cost": each
-       {"zeros", "validation", "test", "cycles", "joules"}}
+"""Plans by what a chip gains beside plans by the number of weights: a table, and docs/PLANNING.md.
 
 A wider budget may end at the networks of a smaller one. Such a pair is listed and counted once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import groupby
 from statistics import geometric_mean
-from typing import Any
 
-from zeroskip.report.activation_page import table
+from zeroskip.concepts import PlanComparison, PlannedNetwork, PlanPair
 from zeroskip.report.grid import Grid
+from zeroskip.report.markdown import table
 from zeroskip.report.number_format import show_count, show_error, show_share, show_times
-
-Told = Mapping[str, Any]
 
 HEAD = """# Plans by cost and plans by weights
 
@@ -32,122 +25,125 @@ by hand:
 
 """
 COLUMNS = (
-    "machine",
-    "budget",
-    "seed",
-    "plan by",
-    "zeros",
-    "error",
-    "test error",
-    "cycles",
-    "µJ",
-    "than dense",
-    "than weights",
+    *("machine", "budget", "seed", "plan by", "zeros", "error", "test error", "cycles", "µJ"),
+    *("than dense", "than weights"),
 )
 LESS = {"cycles": "fewer cycles", "joules": "less energy"}
 
 
-def plans_table(told: Told) -> Grid:
-    """Two lines for each machine, budget and seed, and the geometric mean of each machine's different pairs.
+def plans_table(comparison: PlanComparison) -> Grid:
+    """Two lines for each chip, budget and seed, and the geometric mean of each chip's different pairs.
 
-    >>> Console().print(plans_table(told))
+    >>> from zeroskip.concepts import ChipLayers
+    >>> dense, sparse = PlannedNetwork(0, 0.02, 0.03, 9000, 9e-6), PlannedNetwork(0.9, 0.02, 0.03, 2000, 4e-6)
+    >>> pair = PlanPair("EIE", 0.01, 0, dense, sparse, PlannedNetwork(0.9, 0.02, 0.03, 1000, 2e-6))
+    >>> plans_table(PlanComparison("digits", "cycles", "free", {"EIE": ChipLayers(("fc1",), ())}, (pair,))).rows[-1]
+    ('EIE, geometric mean', '-', '-', '-', '-', '-', '-', '-', '-', '-', '2x')
     """
     rows: list[tuple[str, ...]] = []
-    marks = {}
-    for machine, some in groupby(told["pairs"], key=lambda pair: pair["machine"]):
-        pairs = list(some)
+    marks, cost = {}, comparison.cost
+    for chip, pairs in _by_chip(comparison).items():
         different = _different(pairs)
         for pair in pairs:
-            rows += [
-                _row(pair, kind, told["of"], again=pair not in different) for kind in ("weights", "cost")
-            ]
-            gain = _gain(pair, told["of"])
+            gain = _gain(pair, cost)
+            rows.append(_row(pair, pair.by_weights, cost, "weights", "-"))
+            cell = show_times(gain) if pair in different else f"({show_times(gain)})"
+            rows.append(_row(pair, pair.by_cost, cost, cost, cell))
             marks[len(rows) - 1] = "win" if gain > 1 else "loss" if gain < 1 else ""
         marks[len(rows)] = "total"
-        mean = show_times(geometric_mean(_gain(pair, told["of"]) for pair in different))
-        rows.append((f"{machine}, geometric mean", *["-"] * (len(COLUMNS) - 2), mean))
-    title = f"{told['task']}: plans by weights and by {told['of']}"
+        mean = show_times(geometric_mean(_gain(pair, cost) for pair in different))
+        rows.append((f"{chip}, geometric mean", *["-"] * (len(COLUMNS) - 2), mean))
+    title = f"{comparison.task}: plans by weights and by {cost}"
     note = (
-        f"Pattern {told['pattern']}. Budget: points that the validation error may rise; error: on validation. "
-        f"Than dense, than weights: times {LESS[told['of']]} than the dense network, than by the plan by weights. "
+        f"Pattern {comparison.pattern}. Budget: points that the validation error may rise; error: on validation. "
+        f"Than dense, than weights: times {LESS[cost]} than the dense network, than by the plan by weights. "
         "In brackets: both networks are those of a smaller budget, and are not counted again."
     )
-    return Grid(title, COLUMNS, tuple(rows), " ".join([note, *_refused(told)]), marks=marks)
+    return Grid(title, COLUMNS, tuple(rows), " ".join([note, *_refused(comparison)]), marks=marks)
 
 
-def plans_markdown(told: Told, origin: str) -> str:
+def plans_markdown(comparison: PlanComparison, origin: str) -> str:
     """The page: how it was made, what came out, and every pair.
 
     origin  date, machine and command
 
-    >>> plans_markdown(told, "2026-01-31, AMD EPYC, `zeroskip prune ...`").splitlines()[0]
+    >>> nothing = PlanComparison("digits", "cycles", "free", {}, ())
+    >>> plans_markdown(nothing, "2026-01-31, a machine, `zeroskip compare-plans ...`").splitlines()[0]
     '# Plans by cost and plans by weights'
     """
-    grid = plans_table(told)
-    verdicts = "".join(f"- {line}\n" for line in _verdicts(told))
+    grid = plans_table(comparison)
+    verdicts = "".join(f"- {line}\n" for line in _verdicts(comparison))
     return f"{HEAD}    {origin}\n\n## {grid.title}\n\n{verdicts}\n{table(grid.columns, grid.rows)}\n{grid.note}\n"
 
 
-def _verdicts(told: Told) -> list[str]:
-    lines = []
-    for machine, some in groupby(told["pairs"], key=lambda pair: pair["machine"]):
-        pairs = _different(list(some))
-        gains = [_gain(pair, told["of"]) for pair in pairs]
+def _by_chip(comparison: PlanComparison) -> dict[str, list[PlanPair]]:
+    return {chip: list(pairs) for chip, pairs in groupby(comparison.pairs, key=lambda pair: pair.chip)}
+
+
+def _verdicts(comparison: PlanComparison) -> list[str]:
+    lines, cost = [], comparison.cost
+    for chip, all_pairs in _by_chip(comparison).items():
+        pairs = _different(all_pairs)
+        gains = [_gain(pair, cost) for pair in pairs]
         won, lost = sum(gain > 1 for gain in gains), sum(gain < 1 for gain in gains)
         spread = f"from {show_times(min(gains))} to {show_times(max(gains))}"
         mean = f"{show_times(geometric_mean(gains))} in the geometric mean"
-        words = f"the plan by {told['of']} needs {LESS[told['of']]} in {won} of {len(gains)} different pairs"
+        words = f"the plan by {cost} needs {LESS[cost]} in {won} of {len(gains)} different pairs"
         shared = sum(_shares(pair, pairs) for pair in pairs)
         also = (
             f" {shared} of these pairs share one network with another budget of their seed." if shared else ""
         )
-        lines.append(f"{machine}: {words}, more in {lost}: {mean}, {spread}.{also}")
-    return [*lines, *_refused(told)]
+        lines.append(f"{chip}: {words}, more in {lost}: {mean}, {spread}.{also}")
+    return [*lines, *_refused(comparison)]
 
 
-def _refused(told: Told) -> list[str]:
-    """What each machine's figures leave out."""
+def _refused(comparison: PlanComparison) -> list[str]:
+    """What each chip's figures leave out."""
     return [
-        f"{machine} cannot run {', '.join(layers['refused'])}: its figures are of {', '.join(layers['run'])} alone."
-        for machine, layers in told["layers"].items()
-        if layers["refused"]
+        f"{chip} cannot run {', '.join(layers.refused)}: its figures are of {', '.join(layers.run)} alone."
+        for chip, layers in comparison.layers.items()
+        if layers.refused
     ]
 
 
-def _different(pairs: Sequence[Told]) -> list[Told]:
+def _different(pairs: Sequence[PlanPair]) -> list[PlanPair]:
     """The pairs but those that repeat another budget's: of the same seed, with the same figures of both networks."""
-    found: list[Told] = []
+    different: list[PlanPair] = []
     for pair in pairs:
-        if not any(_same(pair, one, "weights") and _same(pair, one, "cost") for one in found):
-            found.append(pair)
-    return found
+        repeats = (
+            pair.seed == other.seed and pair.by_weights == other.by_weights and pair.by_cost == other.by_cost
+            for other in different
+        )
+        if not any(repeats):
+            different.append(pair)
+    return different
 
 
-def _shares(pair: Told, pairs: Sequence[Told]) -> bool:
-    others = [one for one in pairs if one is not pair]
-    return any(_same(pair, one, "weights") or _same(pair, one, "cost") for one in others)
+def _shares(pair: PlanPair, pairs: Sequence[PlanPair]) -> bool:
+    """Whether another budget of the seed ended at one of the two networks."""
+    others = [other for other in pairs if other is not pair and other.seed == pair.seed]
+    return any(pair.by_weights == other.by_weights or pair.by_cost == other.by_cost for other in others)
 
 
-def _same(pair: Told, other: Told, kind: str) -> bool:
-    return bool(pair["seed"] == other["seed"] and pair[kind] == other[kind])
-
-
-def _row(pair: Told, kind: str, of: str, *, again: bool) -> tuple[str, ...]:
-    one, gain = pair[kind], show_times(_gain(pair, of))
+def _row(pair: PlanPair, network: PlannedNetwork, cost: str, planned_by: str, gain: str) -> tuple[str, ...]:
     return (
-        pair["machine"],
-        f"{100 * pair['rise']:.3g}",
-        str(pair["seed"]),
-        kind if kind == "weights" else of,
-        show_share(one["zeros"]),
-        show_error(one["validation"]),
-        show_error(one["test"]),
-        show_count(one["cycles"]),
-        f"{1e6 * one['joules']:.3g}",
-        show_times(pair["dense"][of] / one[of]),
-        "-" if kind == "weights" else f"({gain})" if again else gain,
+        pair.chip,
+        f"{100 * pair.max_error_rise:.3g}",
+        str(pair.seed),
+        planned_by,
+        show_share(network.sparsity),
+        show_error(network.validation_error),
+        show_error(network.test_error),
+        show_count(network.cycles),
+        f"{1e6 * network.joules:.3g}",
+        show_times(_cost(pair.dense, cost) / _cost(network, cost)),
+        gain,
     )
 
 
-def _gain(pair: Told, of: str) -> float:
-    return float(pair["weights"][of] / pair["cost"][of])
+def _gain(pair: PlanPair, cost: str) -> float:
+    return _cost(pair.by_weights, cost) / _cost(pair.by_cost, cost)
+
+
+def _cost(network: PlannedNetwork, cost: str) -> float:
+    return network.cycles if cost == "cycles" else network.joules

@@ -6,17 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import plotly.graph_objects as go
 
 from zeroskip import files
 from zeroskip.report.figures import ACCENT, BROKEN, GOOD, GREY, HUES, PALE, Plot, blank, label
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import show_count, show_share, show_times
 from zeroskip.report.page import Section, render
-from zeroskip.report.simulation_tables import Told, layer_cost_table, machine_table, sweep_table
+from zeroskip.report.simulation_tables import chip_table, layer_cost_table, sweep_table
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from zeroskip.exploration import SweepRow
+    from zeroskip.simulate import Estimate, FormatSizes, LayerEstimate
 
 KINDS = {
     "done": GOOD, "gated": PALE, "useless": "#c04f9b", "fragmentation": "#e0862c", "imbalance": ACCENT,
@@ -44,23 +49,24 @@ CAPTIONS = {
 
 def simulation_html(
     path: str | Path,
-    estimates: Sequence[Told],
+    estimates: Sequence[Estimate],
     *,
-    formats: Sequence[Mapping[str, Any]] = (),
+    formats: Sequence[FormatSizes] = (),
     cross_overs: Mapping[str, float] | None = None,
     bandwidths: Mapping[str, float] | None = None,
 ) -> Path:
-    """Write one self-contained page on one network and several machines; FileError where it cannot be written.
+    """Write one self-contained page on one network and several chips; FileError where it cannot be written.
 
-    estimates    what `Estimate.to_json` gives;  bandwidths: machine -> bytes from DRAM a cycle, inf for no limit
-    formats      what `simulate.format_sizes` gives;  cross_overs: what `simulate.cross_overs` gives
+    bandwidths  chip -> bytes from DRAM a cycle, inf for no limit
+    formats     what `simulate.format_sizes` gives;  cross_overs: what `simulate.cross_overs` gives
 
-    >>> simulation_html("eie.html", [estimate.to_json()])
-    PosixPath('eie.html')
+    >>> from zeroskip.simulate import estimate_trace
+    >>> simulation_html("eie.html", [estimate_trace(recorded, chips.EIE)]).name
+    'eie.html'
     """
-    named = f"{len(estimates)} machines" if len(estimates) > 1 else estimates[0]["machine"]
-    parts = [Section("Machines", CAPTIONS["Machines"], [machine_table(estimates), ideal_table(estimates)])]
-    parts += [_machine(one, (bandwidths or {}).get(one["machine"], np.inf)) for one in estimates]
+    named = f"{len(estimates)} machines" if len(estimates) > 1 else estimates[0].chip
+    parts = [Section("Machines", CAPTIONS["Machines"], [chip_table(estimates), ideal_table(estimates)])]
+    parts += [_chip(estimate, (bandwidths or {}).get(estimate.chip, np.inf)) for estimate in estimates]
     parts[1] = replace(parts[1], caption=CAPTIONS["machine"])  # said once, for all that follow
     if formats:
         grid = format_table(formats, cross_overs or {})
@@ -68,83 +74,79 @@ def simulation_html(
     return files.write(path, render(f"{named}: what are the zeros worth on silicon?", parts))
 
 
-def sweep_html(path: str | Path, machine: str, rows: Sequence[Mapping[str, Any]]) -> Path:
+def sweep_html(path: str | Path, chip: str, rows: Sequence[SweepRow]) -> Path:
     """Write the page of a sweep: its table, cycles over the first parameter, energy over cycles.
 
-    rows  {"numbers": {parameter: number}, "cycles", "joules", ...} of each machine, as for `sweep_table`
-
-    >>> sweep_html("sweep.html", "EIE", rows)
-    PosixPath('sweep.html')
+    >>> from zeroskip.exploration import SweepRow
+    >>> sweep_html("sweep.html", "EIE", [SweepRow({"lanes": 32}, 1000, 1e-6, 2e-6, "compute", 0.5, 4096)]).name
+    'sweep.html'
     """
     plots = [Plot("Cycles", _over_first(rows)), Plot("Energy against cycles", _trade_off(rows))]
-    section = Section("Sweep", CAPTIONS["Sweep"], [sweep_table(machine, rows)], plots)
-    return files.write(path, render(f"{machine} with other numbers", [section]))
+    section = Section("Sweep", CAPTIONS["Sweep"], [sweep_table(chip, rows)], plots)
+    return files.write(path, render(f"{chip} with other numbers", [section]))
 
 
-def ideal_table(estimates: Sequence[Told]) -> Grid:
-    """What each machine makes of the zeros, and what it would if no slot were idle.
+def ideal_table(estimates: Sequence[Estimate]) -> Grid:
+    """What each chip makes of the zeros, and what it would if no slot were idle.
 
-    >>> ideal_table([estimate.to_json()]).columns[-1]
-    'speed-up then'
+    >>> from zeroskip.simulate import estimate_trace
+    >>> ideal_table([estimate_trace(recorded, chips.EIE)]).rows
+    (('EIE', '4', '32', '0.117x', '1', '2.61x'),)
     """
     columns = ("machine", "dense cycles", "cycles", "speed-up", "with no slot idle", "speed-up then")
     cells = []
-    for one in estimates:
-        total = one["total"]
-        each = total["slots"] / total["cycles"]
-        dense, ideal = total["macs"] / each, (total["done"] + total["gated"]) / each
-        speed = show_times(dense / total["cycles"])
+    for estimate in estimates:
+        total = estimate.total
+        multipliers = total.slots / total.cycles
+        dense, ideal = total.macs / multipliers, (total.done + total.gated) / multipliers
+        speed = show_times(dense / total.cycles)
         limit = show_times(dense / ideal) if ideal else "-"
         cells.append(
-            (one["machine"], show_count(dense), show_count(total["cycles"]), speed, show_count(ideal), limit)
+            (estimate.chip, show_count(dense), show_count(total.cycles), speed, show_count(ideal), limit)
         )
     return Grid("What if no slot were idle", columns, tuple(cells))
 
 
-def format_table(rows: Sequence[Mapping[str, Any]], cross_overs: Mapping[str, float]) -> Grid:
+def format_table(sizes: Sequence[FormatSizes], cross_overs: Mapping[str, float]) -> Grid:
     """A row for the weights and for the inputs of each layer; in the last row the cross-overs.
 
-    >>> format_table(format_sizes(works), cross_overs()).columns[:3]
-    ('layer', 'operand', 'zeros')
+    >>> from zeroskip.simulate import FormatSizes
+    >>> format_table([FormatSizes("fc1", "weights", 0.5, {"dense": 1024, "bitmask": 576})], {}).rows
+    (('fc1', 'weights', '50.0 %', '100.0 %', '56.2 %', 'bitmask'),)
     """
-    names = list(rows[0]["bits"])
+    names = list(sizes[0].bits)
     cells, marks = [], {}
-    for number, row in enumerate(rows):
-        dense = row["bits"]["dense"]
-        best = min(row["bits"], key=row["bits"].__getitem__)
-        shares = (show_share(row["bits"][name] / dense) for name in names)
-        cells.append((row["layer"], row["operand"], show_share(row["sparsity"]), *shares, best))
+    for number, row in enumerate(sizes):
+        best = min(row.bits, key=row.bits.__getitem__)
+        shares = (show_share(row.bits[name] / row.bits["dense"]) for name in names)
+        cells.append((row.layer, row.operand, show_share(row.sparsity), *shares, best))
         marks[number] = "loss" if best == "dense" else "win"
     if cross_overs:
         known = (show_share(cross_overs[name]) if name in cross_overs else "-" for name in names)
         cells.append(("cross-over", "", "", *known, ""))
-        marks[len(rows)] = "total"
+        marks[len(sizes)] = "total"
     columns = ("layer", "operand", "zeros", *names, "smallest")
     return Grid("Size by format", columns, tuple(cells), prose=("operand", "smallest"), marks=marks)
 
 
-def _machine(one: Told, bandwidth: float) -> Section:
-    layers = one["layers"]
-    each = one["total"]["slots"] / one["total"]["cycles"]
+def _chip(estimate: Estimate, bandwidth: float) -> Section:
+    layers, total = estimate.layers, estimate.total
+    multipliers = total.slots / total.cycles
     # In cycles, so that the length of a bar is the layer's time and its parts are what became of it.
-    kinds = {kind: [(_slots(layer, kind)) / each for layer in layers] for kind in KINDS}
-    events = {event: [layer["picojoules"].get(event, 0) * 1e-6 for layer in layers] for event in _events(one)}
-    names = [layer["name"] for layer in layers]
-    hues = dict(zip(events, cycle(HUES)))
+    kinds = {kind: [_slots(layer, kind) / multipliers for layer in layers] for kind in KINDS}
+    spent = [event for event, picojoules in total.picojoules.items() if picojoules]
+    events = {event: [layer.picojoules.get(event, 0) * 1e-6 for layer in layers] for event in spent}
+    names = [layer.name for layer in layers]
     plots = [
         Plot("Where the cycles go", _stacked(names, kinds, KINDS, "cycles")),
-        Plot("Where the energy goes", _stacked(names, events, hues, "µJ")),
-        Plot("Roofline", _roofline(layers, each, bandwidth)),
+        Plot("Where the energy goes", _stacked(names, events, dict(zip(events, cycle(HUES))), "µJ")),
+        Plot("Roofline", _roofline(layers, multipliers, bandwidth)),
     ]
-    return Section(one["machine"], plots=plots, details=[layer_cost_table(one)])
+    return Section(estimate.chip, plots=plots, details=[layer_cost_table(estimate)])
 
 
-def _slots(layer: Told, kind: str) -> int:
-    return int(layer[kind] if kind in layer else layer["idle"].get(kind, 0))
-
-
-def _events(one: Told) -> list[str]:
-    return [event for event, picojoules in one["total"]["picojoules"].items() if picojoules]
+def _slots(layer: LayerEstimate, kind: str) -> int:
+    return {"done": layer.done, "gated": layer.gated}.get(kind, layer.idle.get(kind, 0))
 
 
 def _stacked(
@@ -159,33 +161,29 @@ def _stacked(
     return figure.update_yaxes(type="category", autorange="reversed")
 
 
-def _roofline(layers: Sequence[Told], each: float, bandwidth: float) -> go.Figure:
+def _roofline(layers: Sequence[LayerEstimate], multipliers: float, bandwidth: float) -> go.Figure:
     """MACs done a cycle over MACs done per byte of DRAM, both axes logarithmic."""
-    marks = [(layer, _dram(layer)) for layer in layers if layer["done"] and _dram(layer)]
-    x = [layer["done"] / moved for layer, moved in marks]
-    y = [layer["done"] / layer["cycles"] for layer, _ in marks]
+    marks = [layer for layer in layers if layer.done and layer.moved("DRAM")]
+    x = [layer.done / layer.moved("DRAM") for layer in marks]
+    y = [layer.done / layer.cycles for layer in marks]
     figure = blank("MACs done per byte of DRAM", "MACs done per cycle")
     figure.update_xaxes(type="log").update_yaxes(type="log")
-    texts = [label(layer["name"]) for layer, _ in marks]
+    texts = [label(layer.name) for layer in marks]
     figure.add_scatter(x=x, y=y, text=texts, mode="markers+text", textposition="top center", name="layers")
     span = np.geomspace(min(x, default=1) / 3, 3 * max(x, default=1), 64)
-    roof = np.minimum(each, bandwidth * span)
+    roof = np.minimum(multipliers, bandwidth * span)
     figure.add_scatter(x=span, y=roof, mode="lines", line_color=GREY, name="roof")
     return figure
 
 
-def _dram(layer: Told) -> int:
-    return sum(count for name, count in layer["bytes"].items() if name.startswith("DRAM "))
-
-
-def _over_first(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+def _over_first(rows: Sequence[SweepRow]) -> go.Figure:
     """A line for each choice of the other parameters."""
-    first, *others = rows[0]["numbers"]
+    first, *others = rows[0].numbers
     figure = blank(first, "cycles").update_yaxes(rangemode="tozero")
     lines: dict[str, list[tuple[float, int]]] = {}
     for row in rows:
-        name = ", ".join(f"{other} {row['numbers'][other]:g}" for other in others)
-        lines.setdefault(name, []).append((row["numbers"][first], row["cycles"]))
+        name = ", ".join(f"{other} {row.numbers[other]:g}" for other in others)
+        lines.setdefault(name, []).append((row.numbers[first], row.cycles))
     for (name, points), hue in zip(lines.items(), cycle(HUES)):
         x, y = zip(*sorted(points), strict=True)
         look = {"mode": "lines+markers", "line_color": hue, "showlegend": bool(name)}
@@ -193,10 +191,8 @@ def _over_first(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
     return figure
 
 
-def _trade_off(rows: Sequence[Mapping[str, Any]]) -> go.Figure:
+def _trade_off(rows: Sequence[SweepRow]) -> go.Figure:
     figure = blank("cycles", "µJ")
-    texts = [
-        label(", ".join(f"{name} {number:g}" for name, number in row["numbers"].items())) for row in rows
-    ]
-    x, y = [row["cycles"] for row in rows], [row["joules"] * 1e6 for row in rows]
+    texts = [label(", ".join(f"{name} {number:g}" for name, number in row.numbers.items())) for row in rows]
+    x, y = [row.cycles for row in rows], [row.joules * 1e6 for row in rows]
     return figure.add_scatter(x=x, y=y, text=texts, mode="markers", marker={"size": 10, "color": ACCENT})

@@ -1,126 +1,111 @@
-"""What machines make of a network's zeros: one line a machine, one line a layer, and where the energy goes."""
+"""What chips make of a network's zeros: one line a chip, one line a layer, and where the energy goes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import show_bytes, show_count, show_seconds, show_share
 
-Told = Mapping[str, Any]
+if TYPE_CHECKING:
+    from zeroskip.exploration import SweepRow
+    from zeroskip.simulate import Estimate, LayerEstimate
 
-MACHINES = (
+CHIPS = (
     "machine", "cycles", "time", "MACs done", "gated", "skipped", "in use", "bound by", "DRAM", "energy",
 )  # fmt: skip
 LAYERS = (
-    "layer",
-    "MACs",
-    "done",
-    "gated",
-    "skipped",
-    "cycles",
-    "in use",
-    "lost most to",
-    "bound by",
-    "DRAM",
-    "energy",
-)
+    "layer", "MACs", "done", "gated", "skipped", "cycles", "in use", "lost most to", "bound by", "DRAM", "energy",
+)  # fmt: skip
 
 
-def machine_table(estimates: Sequence[Told]) -> Grid:
-    """One line for each machine, all its layers together.
+def chip_table(estimates: Sequence[Estimate]) -> Grid:
+    """One line for each chip, all layers together, from estimates of the same network.
 
-    estimates  what `Estimate.to_json` gives, of the same network
-
-    >>> Console().print(machine_table([estimate.to_json()]))
+    >>> from zeroskip.simulate import estimate_trace
+    >>> for row in chip_table([estimate_trace(recorded, chip) for chip in (chips.DENSE, chips.EIE)]).rows:
+    ...     print(*row[:6], sep=" | ")
+    dense array | 11 | 11 ns | 100.0 % | 0.0 % | 0.0 %
+    EIE | 32 | 40 ns | 38.3 % | 0.0 % | 61.7 %
     """
     first = estimates[0]
-    cells = [_machine(one) for one in estimates]
-    about = f"energies: {first['energy']}, DRAM {first['dram']}; for {first['examples']} example"
-    note = f"{about}{'s' if first['examples'] > 1 else ''}. One table of energies serves all: read ratios."
-    refused = [f"{one['machine']}: {reason}" for one in estimates for reason in one["refused"].values()]
-    return Grid(
-        "zeros on silicon", MACHINES, tuple(cells), " ".join([note, *refused[:3]]), prose=("machine",)
-    )
+    cells = [_chip(estimate) for estimate in estimates]
+    about = f"energies: {first.energy}, DRAM {first.dram}; for {first.examples} example"
+    note = f"{about}{'s' if first.examples > 1 else ''}. One table of energies serves all: read ratios."
+    refused = [f"{found.chip}: {reason}" for found in estimates for reason in found.refused.values()]
+    return Grid("zeros on silicon", CHIPS, tuple(cells), " ".join([note, *refused[:3]]), prose=("machine",))
 
 
-def layer_cost_table(estimate: Told) -> Grid:
-    """One line for each layer on one machine, and all of them.
+def layer_cost_table(estimate: Estimate) -> Grid:
+    """One line for each layer on one chip, and all of them.
 
-    >>> Console().print(layer_cost_table(estimate.to_json()))
+    >>> from zeroskip.simulate import estimate_trace
+    >>> [row[:3] for row in layer_cost_table(estimate_trace(recorded, chips.EIE)).rows]
+    [('fc1', '144', '25.0 %'), ('fc2', '96', '58.3 %'), ('total', '240', '38.3 %')]
     """
-    lines = [*estimate["layers"], estimate["total"]]
-    notes = {layer["note"] for layer in estimate["layers"] if layer["note"]}
-    cells = tuple(_layer(line) for line in lines)
-    title = f"{estimate['machine']}, layer by layer"
+    cells = tuple(_layer(line) for line in (*estimate.layers, estimate.total))
+    notes = {layer.note for layer in estimate.layers if layer.note}
+    title = f"{estimate.chip}, layer by layer"
     return Grid(title, LAYERS, cells, " ".join(sorted(notes)), marks={len(cells) - 1: "total"})
 
 
-def sweep_table(machine: str, rows: Sequence[Told]) -> Grid:
-    """One line for each machine of a sweep.
+def sweep_table(chip: str, rows: Sequence[SweepRow]) -> Grid:
+    """One line for each point of a sweep of one chip.
 
-    rows  {"numbers": {parameter: number}, "cycles", "seconds", "utilisation", "roof", "dram_bytes", "joules"}
-
-    >>> Console().print(sweep_table("EIE", rows))
+    >>> from zeroskip.exploration import SweepRow
+    >>> sweep_table("EIE", [SweepRow({"lanes": 32}, 1000, 1e-6, 2e-6, "compute", 0.5, 4096)]).rows
+    (('32', '1,000', '1 µs', '50.0 %', 'compute', '4.1 kB', '2 µJ'),)
     """
-    names = tuple(rows[0]["numbers"])
+    names = tuple(rows[0].numbers)
     columns = (*names, "cycles", "time", "in use", "bound by", "DRAM", "energy")
     cells = tuple(
         (
-            *(f"{row['numbers'][name]:,g}" for name in names),
-            show_count(row["cycles"]),
-            show_seconds(row["seconds"]),
-            show_share(row["utilisation"]),
-            row["roof"],
-            show_bytes(row["dram_bytes"]),
-            _joules(row["joules"]),
+            *(f"{row.numbers[name]:,g}" for name in names),
+            show_count(row.cycles),
+            show_seconds(row.seconds),
+            show_share(row.utilisation),
+            row.roof,
+            show_bytes(row.dram_bytes),
+            _joules(row.joules),
         )
         for row in rows
     )
     note = "How operands lie in DRAM stays as the machine has it, also where its lanes are others."
-    return Grid(f"{machine} with other numbers", columns, cells, note)
+    return Grid(f"{chip} with other numbers", columns, cells, note)
 
 
-def _machine(one: Told) -> tuple[str, ...]:
-    total = one["total"]
+def _chip(estimate: Estimate) -> tuple[str, ...]:
+    total = estimate.total
     return (
-        one["machine"],
-        show_count(total["cycles"]),
-        show_seconds(one["seconds"]),
-        *_kinds(total),
-        show_share(_used(total)),
-        total["roof"],
-        show_bytes(_dram(total)),
-        _joules(one["joules"]),
+        estimate.chip,
+        show_count(total.cycles),
+        show_seconds(estimate.seconds),
+        *_shares(total),
+        show_share(total.utilisation),
+        total.roof,
+        show_bytes(total.moved("DRAM")),
+        _joules(estimate.joules),
     )
 
 
-def _layer(line: Told) -> tuple[str, ...]:
-    most = max(line["idle"], key=line["idle"].__getitem__, default="")
+def _layer(line: LayerEstimate) -> tuple[str, ...]:
+    most = max(line.idle, key=line.idle.__getitem__, default="")
     return (
-        line["name"],
-        show_count(line["macs"]),
-        *_kinds(line),
-        show_count(line["cycles"]),
-        show_share(_used(line)),
-        most if line["idle"].get(most) else "-",
-        line["roof"],
-        show_bytes(_dram(line)),
-        _joules(sum(line["picojoules"].values()) * 1e-12),
+        line.name,
+        show_count(line.macs),
+        *_shares(line),
+        show_count(line.cycles),
+        show_share(line.utilisation),
+        most if line.idle.get(most) else "-",
+        line.roof,
+        show_bytes(line.moved("DRAM")),
+        _joules(line.joules),
     )
 
 
-def _kinds(line: Told) -> tuple[str, ...]:
-    return tuple(show_share(line[kind] / max(line["macs"], 1)) for kind in ("done", "gated", "skipped"))
-
-
-def _used(line: Told) -> float:
-    return float(line["done"] / line["slots"]) if line["slots"] else 0.0
-
-
-def _dram(line: Told) -> int:
-    return sum(count for name, count in line["bytes"].items() if name.startswith("DRAM "))
+def _shares(line: LayerEstimate) -> tuple[str, ...]:
+    return tuple(show_share(macs / max(line.macs, 1)) for macs in (line.done, line.gated, line.skipped))
 
 
 def _joules(value: float) -> str:

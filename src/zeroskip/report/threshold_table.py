@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import show_count, show_error, show_share
+
+if TYPE_CHECKING:
+    from zeroskip.prune import ActivationPruning
 
 COLUMNS = (
     "layer",
@@ -18,37 +20,32 @@ COLUMNS = (
 )
 
 
-def threshold_table(figures: Mapping[str, Any]) -> Grid:
+def threshold_table(pruning: ActivationPruning) -> Grid:
     """One line for each layer, and all of them: what is multiplied for one example, zero weights not counted.
 
-    figures  {"before": {"error": ..., "layers": {layer: {"macs": ..., "nonzero": ...}}}, "after": the same,
-    "thresholds": {layer: theta}}, as `asdict` makes them of a search's outcome
-
-    >>> Console().print(threshold_table(figures))
+    >>> from zeroskip.prune import ActivationPruning, Judged, LayerMacs
+    >>> before = Judged({}, 0.02, {"fc1": LayerMacs(1000.0, 400.0)})
+    >>> after = Judged({"fc1": 0.5}, 0.025, {"fc1": LayerMacs(1000.0, 100.0)})
+    >>> threshold_table(ActivationPruning(before, after, max_error=0.03, history=())).rows[0]
+    ('fc1', '0.5', '1,000', '400', '100', '75.0 %')
     """
-    before, after = figures["before"], figures["after"]
+    before, after = pruning.before, pruning.after
     cells = [
-        _cells(name, figures["thresholds"].get(name, 0.0), one, after["layers"][name])
-        for name, one in before["layers"].items()
+        _cells(
+            name,
+            f"{pruning.thresholds.get(name, 0.0):.3g}",
+            work.macs,
+            work.nonzero,
+            after.layers[name].nonzero,
+        )
+        for name, work in before.layers.items()
     ]
-    whole = [
-        {key: sum(one[key] for one in side["layers"].values()) for key in ("macs", "nonzero")}
-        for side in (before, after)
-    ]
-    cells.append(_cells("all", None, *whole))
-    note = f"validation error {show_error(before['error'])} -> {show_error(after['error'])}"
+    macs = sum(work.macs for work in before.layers.values())
+    cells.append(_cells("all", "", macs, before.nonzero, after.nonzero))
+    note = f"validation error {show_error(before.error)} -> {show_error(after.error)}"
     return Grid("Small activations pruned", COLUMNS, tuple(cells), note, marks={len(cells) - 1: "total"})
 
 
-def _cells(
-    name: str, theta: float | None, before: Mapping[str, float], after: Mapping[str, float]
-) -> tuple[str, ...]:
-    some, left = before["nonzero"], after["nonzero"]
-    return (
-        name,
-        "" if theta is None else f"{theta:.3g}",
-        show_count(round(before["macs"])),
-        show_count(round(some)),
-        show_count(round(left)),
-        show_share(1 - left / some if some else 0.0),
-    )
+def _cells(name: str, theta: str, macs: float, nonzero: float, left: float) -> tuple[str, ...]:
+    removed = show_share(1 - left / nonzero if nonzero else 0.0)
+    return (name, theta, *(show_count(round(number)) for number in (macs, nonzero, left)), removed)

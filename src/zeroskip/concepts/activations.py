@@ -1,0 +1,75 @@
+"""The zeros of activations: what layers read, and how small it gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ShapeRow:
+    """One layer: what it reads is `channels` x `height` x `width`, what it makes has `filters` channels.
+
+    kernel   (r, s); a linear layer is one of 1 x 1 on a map of 1 x 1, and one on several rows has them as positions
+    padding  in pixels, or "same" and "valid" as torch has them
+    before   share of zeros in what the layer reads; after: in what leaves it, after its ReLU and pooling
+    """
+
+    layer: str
+    op: str
+    channels: int
+    height: int
+    width: int
+    filters: int
+    kernel: tuple[int, int]
+    padding: tuple[int, int] | str
+    stride: tuple[int, int]
+    groups: int
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class NetworkZeros:
+    """A trained network on all `examples` of `data`, layer by layer."""
+
+    network: str
+    data: str
+    examples: int
+    rows: tuple[ShapeRow, ...]
+
+
+@dataclass(frozen=True)
+class MapSizes:
+    """The maps that a layer reads: numbers and zeros in them, bits by format, and the fewest bits there can be.
+
+    bound  bits of the entropy of the zeros' places, and 16 for each other number
+    """
+
+    elements: int
+    zeros: int
+    bound: float
+    bits: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CodedNetwork:
+    """Layer -> the sizes of its maps, on `inputs`."""
+
+    inputs: str
+    layers: Mapping[str, MapSizes]
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> CodedNetwork:
+        """From the stored findings on Eyeriss.
+
+        >>> layer = {"examples": 1, "elements": 8, "zeros": 4, "bound": 72.0, "bits": {"bitmask": 72}}
+        >>> CodedNetwork.from_json({"inputs": "a picture", "layers": {"conv1": layer}}).layers["conv1"].bits
+        {'bitmask': 72}
+        """
+        sizes = {
+            name: MapSizes(layer["elements"], layer["zeros"], layer["bound"], layer["bits"])
+            for name, layer in value["layers"].items()
+        }
+        return CodedNetwork(value["inputs"], sizes)
