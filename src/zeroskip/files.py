@@ -73,7 +73,7 @@ def read(path: str | Path) -> bytes:
         raise FileError(f"cannot read {path}: {fact.strerror}. Check the name and its permissions.") from None
 
 
-def write_json(path: str | Path, value: Any) -> Path:
+def write_json(path: str | Path, value: object) -> Path:
     """Write `value` as indented JSON, whole or not at all.
 
     >>> write_json("summary.json", {"task": "digits"})

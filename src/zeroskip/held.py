@@ -64,7 +64,7 @@ def hold_tensor_(module: nn.Module, name: str, holder: Holder) -> None:
 
 def release_tensor_(module: nn.Module, name: str) -> None:
     """Make the held tensor a plain parameter again, the same object as before it was held, with its values of now."""
-    holder = _steps(module)[name][0]
+    holder = held_tensors(module, Holder)[name]
     _own_class_(module)
     parametrize.remove_parametrizations(module, name, leave_parametrized=True)
     for handle in holder.handles:
@@ -73,7 +73,8 @@ def release_tensor_(module: nn.Module, name: str) -> None:
 
 def held_tensors(module: nn.Module, kind: type[Held]) -> dict[str, Held]:
     """Tensor name -> its holder, of the module's own tensors that one of this kind holds."""
-    return {name: steps[0] for name, steps in _steps(module).items() if isinstance(steps[0], kind)}
+    steps = getattr(module, "parametrizations", {}).items()
+    return {name: holders[0] for name, holders in steps if isinstance(holders[0], kind)}
 
 
 def original(module: nn.Module, name: str) -> nn.Parameter:
@@ -100,23 +101,18 @@ def _own_class_(module: nn.Module) -> None:
         module.__class__ = type(shared.__name__, shared.__bases__, dict(vars(shared)))
 
 
-def _steps(module: nn.Module) -> dict[str, Any]:
-    steps: Any = getattr(module, "parametrizations", {})
-    return dict(steps.items())
-
-
 def _behind(name: str) -> str:
     return f"parametrizations.{name}.original"
 
 
 def _save(name: str, module: nn.Module, state: State, prefix: str) -> None:
     if (behind := state.pop(prefix + _behind(name), None)) is not None:
-        state[prefix + name] = _steps(module)[name][0](behind).detach()
+        state[prefix + name] = held_tensors(module, Holder)[name](behind).detach()
 
 
 def _load(name: str, module: nn.Module, state: State, prefix: str, _: Loading) -> None:
     if (plain := state.pop(prefix + name, None)) is not None:
-        state[prefix + _behind(name)] = _steps(module)[name][0].restored(plain)
+        state[prefix + _behind(name)] = held_tensors(module, Holder)[name].restored(plain)
 
 
 def _saving(save: Save, module: nn.Module, state: State, prefix: str, _: object) -> None:

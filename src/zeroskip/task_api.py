@@ -20,7 +20,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -133,7 +133,7 @@ def evaluate(task: Task, model: nn.Module, split: str) -> float:
     return error
 
 
-def train(task: Task, model: nn.Module, **keywords: Any) -> None:
+def train(task: Task, model: nn.Module, **keywords: object) -> None:
     """Call the task's `train` with those keywords that it takes; a warning names the ones it does not.
 
     `resume` and `on_epoch` are left out silently: without them a run resumes between rounds only.

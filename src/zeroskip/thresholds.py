@@ -9,7 +9,6 @@ it. In a state dict it is one more number, `fc2.input_threshold`, stored with th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,9 @@ class Threshold:
         self.lambd = {dtype: _below(theta, dtype) for dtype in types}
         self.handles: list[RemovableHandle] = []
 
-    def __call__(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    def __call__(
+        self, module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         """The layer's arguments, its input thresholded."""
         x = args[0] if args else named["input"]
         return (F.hardshrink(x, self.lambd[x.dtype]), *args[1:]), {}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Window:
+class SquareWindow:
     """What a square convolution looks at for one output."""
 
     side: int
@@ -26,7 +25,7 @@ class Convolution:
     channels: int
     size: int
     outputs: int
-    window: Window
+    window: SquareWindow
     sparsity: float
 
     def network(self) -> nn.Sequential:
@@ -55,38 +54,40 @@ class Convolution:
 # Shi and Chu 2017 (arXiv 1704.07724): shapes and sparsities as in the authors' later benchmark (hclhkbu/gcoospdm,
 # src/perf_compare.py). "C" is AlexNet for CIFAR-10, "I" for ImageNet.
 RECTIFIED = {
-    "LeNet Conv2": Convolution(20, 11, 64, Window(5, 1), 0.95),
-    "AlexNetC Conv3": Convolution(32, 6, 64, Window(5, 2), 0.90),
-    "AlexNetI Conv2": Convolution(96, 26, 256, Window(5, 2, 2), 0.60),
-    "AlexNetI Conv3": Convolution(256, 5, 384, Window(3, 1), 0.70),
-    "AlexNetI Conv4": Convolution(384, 5, 384, Window(3, 1), 0.90),
-    "AlexNetI Conv5": Convolution(384, 5, 256, Window(3, 1), 0.80),
-    "Inception4a.1": Convolution(480, 14, 192, Window(1), 0.90),
-    "Inception4a.2": Convolution(192, 14, 96, Window(1), 0.90),
-    "Inception4e.3": Convolution(160, 14, 320, Window(3, 1), 0.90),
-    "Inception5a.1": Convolution(832, 7, 256, Window(1), 0.95),
-    "Inception5a.2": Convolution(256, 7, 160, Window(1), 0.90),
-    "Inception5b.3": Convolution(192, 7, 384, Window(3, 1), 0.95),
-    "Inception5b.5": Convolution(48, 7, 128, Window(5, 2), 0.95),
+    "LeNet Conv2": Convolution(20, 11, 64, SquareWindow(5, 1), 0.95),
+    "AlexNetC Conv3": Convolution(32, 6, 64, SquareWindow(5, 2), 0.90),
+    "AlexNetI Conv2": Convolution(96, 26, 256, SquareWindow(5, 2, 2), 0.60),
+    "AlexNetI Conv3": Convolution(256, 5, 384, SquareWindow(3, 1), 0.70),
+    "AlexNetI Conv4": Convolution(384, 5, 384, SquareWindow(3, 1), 0.90),
+    "AlexNetI Conv5": Convolution(384, 5, 256, SquareWindow(3, 1), 0.80),
+    "Inception4a.1": Convolution(480, 14, 192, SquareWindow(1), 0.90),
+    "Inception4a.2": Convolution(192, 14, 96, SquareWindow(1), 0.90),
+    "Inception4e.3": Convolution(160, 14, 320, SquareWindow(3, 1), 0.90),
+    "Inception5a.1": Convolution(832, 7, 256, SquareWindow(1), 0.95),
+    "Inception5a.2": Convolution(256, 7, 160, SquareWindow(1), 0.90),
+    "Inception5b.3": Convolution(192, 7, 384, SquareWindow(3, 1), 0.95),
+    "Inception5b.5": Convolution(48, 7, 128, SquareWindow(5, 2), 0.95),
 }
 
 # Where a second listing of the same layers differs.
 RECTIFIED_OTHERWISE = {
-    "LeNet Conv2": Convolution(20, 11, 64, Window(5, 1, 2), 0.95),
-    "Inception4a.2": Convolution(192, 7, 96, Window(1), 0.90),
-    "Inception4e.3": Convolution(160, 7, 320, Window(3, 1), 0.90),
+    "LeNet Conv2": Convolution(20, 11, 64, SquareWindow(5, 1, 2), 0.95),
+    "Inception4a.2": Convolution(192, 7, 96, SquareWindow(1), 0.90),
+    "Inception4e.3": Convolution(160, 7, 320, SquareWindow(3, 1), 0.90),
 }
 
 
 def im2col(model: nn.Module, x: Tensor) -> Callable[[], Tensor]:
     """The convolution and ReLU of `model` as Caffe has them: windows as columns of a matrix, one product an image.
 
-    >>> layer = Convolution(3, 6, 2, Window(3), sparsity=0.5)
+    >>> layer = Convolution(3, 6, 2, SquareWindow(3), sparsity=0.5)
     >>> network, maps = layer.network(), layer.example(4)
     >>> torch.allclose(im2col(network, maps)(), network(maps), atol=1e-6)
     True
     """
-    layer: Any = model.get_submodule("0")
+    layer = model.get_submodule("0")
+    assert isinstance(layer, nn.Conv2d)
+    assert layer.bias is not None
     weight, bias = layer.weight.detach().flatten(1), layer.bias.detach()[:, None]
     with torch.no_grad():
         y = model(x).contiguous()

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,8 @@ from zeroskip.errors import RecipeError, TaskError
 from zeroskip.prune.edits import threshold_edits
 from zeroskip.thresholds import held, hold_, release_
 
+Weighted = nn.Linear | nn.Conv2d
+Inputs = tuple[Tensor, ...]
 Seen = Callable[[str, Tensor], None]
 """Called as seen(layer name, its input)."""
 
@@ -153,7 +154,7 @@ def look(
             f"{task_api.name(task)}: evaluate(model) ran no linear or convolution layer of the model that it was "
             f"given, so there is no work to count. Let it call model(inputs) with at least one example."
         )
-    layers = {name: one.per_example(sum(examples)) for name, one in work.items()}
+    layers = {name: done.per_example(sum(examples)) for name, done in work.items()}
     return Judged({name: theta for name, theta in held(model).items() if name in layers}, error, layers)
 
 
@@ -164,7 +165,7 @@ class _Work:
         self.macs, self.nonzero = 0, 0.0
         self.meets: dict[tuple[int, ...], Tensor] = {}
 
-    def add(self, module: Any, x: Tensor, y: Tensor) -> None:
+    def add(self, module: Weighted, x: Tensor, y: Tensor) -> None:
         shape = tuple(x.shape[-1:] if isinstance(module, nn.Linear) else x.shape[-3:])
         if shape not in self.meets:
             self.meets[shape] = _meets(module, shape)
@@ -178,7 +179,7 @@ class _Work:
         return LayerMacs(self.macs / examples, self.nonzero / examples)
 
 
-def _meets(module: Any, shape: tuple[int, ...]) -> Tensor:
+def _meets(module: Weighted, shape: tuple[int, ...]) -> Tensor:
     """How many weights that are not zero each element of one input, shaped `shape`, is multiplied with."""
     weight = (module.weight.detach() != 0).cpu().double()
     if isinstance(module, nn.Linear):
@@ -195,18 +196,18 @@ def _counting(model: nn.Module, work: dict[str, _Work], seen: Seen | None) -> It
     """Inside, `work` grows with every layer that runs, and the list that comes with every example."""
     examples: list[int] = []
 
-    def at_layer(name: str, module: nn.Module, args: Any, named: dict[str, Tensor], y: Tensor) -> None:
+    def at_layer(name: str, module: Weighted, args: Inputs, named: dict[str, Tensor], y: Tensor) -> None:
         x = args[0] if args else named["input"]
         work.setdefault(name, _Work()).add(module, x, y)
         if seen is not None:
             seen(name, x)
 
-    def at_end(module: nn.Module, args: Any, named: dict[str, Any], y: Any) -> None:
+    def at_end(module: nn.Module, args: Inputs, named: dict[str, Tensor], y: object) -> None:
         examples.append(len(args[0] if args else next(iter(named.values()))))
 
-    layers = [each for each in model.named_modules() if isinstance(each[1], nn.Linear | nn.Conv2d)]
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Weighted)]
     # Names go with the hooks, which a copy that `evaluate` may make of the network keeps.
-    hooks = [one.register_forward_hook(partial(at_layer, name), with_kwargs=True) for name, one in layers]
+    hooks = [m.register_forward_hook(partial(at_layer, name), with_kwargs=True) for name, m in layers]
     hooks.append(model.register_forward_hook(at_end, with_kwargs=True))
     try:
         yield examples

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,8 @@ from zeroskip.thresholds import hold_
 
 _LAYERS = (nn.Linear, nn.Conv2d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+Cuttable = nn.Linear | nn.Conv2d | nn.BatchNorm1d | nn.BatchNorm2d
+Edit = Mapping[str, object]
 _SMOOTH = (nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 
 
@@ -67,26 +68,25 @@ def relu_edits(model: nn.Module) -> Edits:
     return [{"edit": "relu", "layer": name} for name in names if name]
 
 
-def _threshold_(model: nn.Module, edit: dict[str, Any], what: str) -> None:
-    if set(edit) != {"edit", "layer", "value"} or not isinstance(edit["layer"], str):
+def _threshold_(model: nn.Module, edit: Edit, what: str) -> None:
+    name = edit.get("layer")
+    if set(edit) != {"edit", "layer", "value"} or not isinstance(name, str):
         raise RecipeError(
             f'{what}, a threshold, must have "edit", "layer" (a name) and "value", and no more.'
         )
-    hold_(model, {edit["layer"]: edit["value"]})
+    hold_(model, {name: edit["value"]})  # type: ignore[dict-item] # which checks it
 
 
-def _relu_(model: nn.Module, edit: dict[str, Any], what: str) -> None:
+def _relu_(model: nn.Module, edit: Edit, what: str) -> None:
     if set(edit) != {"edit", "layer"} or edit not in relu_edits(model):
         raise RecipeError(
             f"{what} is {str(edit)[:80]!r}, and the network has no such GELU or SiLU to become a ReLU."
         )
-    model.set_submodule(edit["layer"], nn.ReLU())
+    model.set_submodule(str(edit["layer"]), nn.ReLU())
 
 
-def _remove_(model: nn.Module, edit: Any, what: str) -> None:
-    modules: dict[str, Any] = dict(model.named_modules())
-    _check(edit, what, modules)
-    module = modules[edit["layer"]]
+def _remove_(model: nn.Module, edit: Edit, what: str) -> None:
+    module = _cuttable(model, edit, what)
     inputs, outputs = (torch.tensor(edit[key], dtype=torch.long) for key in ("inputs", "outputs"))
     if isinstance(module, _NORMS):
         _cut_norm_(module, inputs)
@@ -94,40 +94,42 @@ def _remove_(model: nn.Module, edit: Any, what: str) -> None:
         _cut_layer_(module, inputs, outputs)
 
 
-def _check(edit: Any, what: str, modules: dict[str, Any]) -> None:
-    """RecipeError unless this is an edit that can be done to one of the modules."""
+def _cuttable(model: nn.Module, edit: Edit, what: str) -> Cuttable:
+    """The module of an edit; RecipeError unless the edit can be done to it."""
     if not isinstance(edit, dict) or edit.get("edit") != "remove":
         raise RecipeError(
             f'{what} is {str(edit)[:80]!r}. Edits are dicts with "edit": "remove", "threshold" or "relu".'
         )
-    if set(edit) != {"edit", "layer", "inputs", "outputs"} or not isinstance(edit["layer"], str):
+    name = edit.get("layer")
+    if set(edit) != {"edit", "layer", "inputs", "outputs"} or not isinstance(name, str):
         raise RecipeError(f'{what} must have "edit", "layer" (a name), "inputs" and "outputs", and no more.')
-    name = edit["layer"]
-    module: Any = modules.get(name)
-    if type(module) not in _LAYERS + _NORMS or "weight" not in module._parameters:
+    module = dict(model.named_modules()).get(name)
+    is_plain = type(module) in _LAYERS + _NORMS
+    if not isinstance(module, Cuttable) or not is_plain or "weight" not in module._parameters:
         raise RecipeError(
             f'{what}: the network has no linear, convolution or batch norm layer "{name}". It was made for another.'
         )
-    if getattr(module, "groups", 1) > 1:
+    if isinstance(module, nn.Conv2d) and module.groups > 1:
         raise RecipeError(f'{what}: layer "{name}" has {module.groups} groups, which have to stay equal.')
     _check_indices(edit["inputs"], _sizes(module)[0], f'{what}: the inputs of "{name}"')
     _check_indices(edit["outputs"], _sizes(module)[1], f'{what}: the outputs of "{name}"')
+    return module
 
 
-def _check_indices(indices: Any, size: int, what: str) -> None:
-    if not isinstance(indices, list) or any(type(each) is not int for each in indices):
+def _check_indices(indices: object, size: int, what: str) -> None:
+    if not isinstance(indices, list) or any(type(index) is not int for index in indices):
         raise RecipeError(f"{what} to remove are no list of integers.")
-    outside = [each for each in indices if not 0 <= each < size]
+    outside = [index for index in indices if not 0 <= index < size]
     if outside:
         raise RecipeError(f"{what} are numbered 0 to {size - 1}; {outside[0]} cannot be removed.")
     if len(set(indices)) < len(indices):
-        twice = next(each for each in indices if indices.count(each) > 1)
+        twice = next(index for index in indices if indices.count(index) > 1)
         raise RecipeError(f"{what}: {twice} is to be removed twice. Name it once.")
     if indices and len(indices) == size:
         raise RecipeError(f"{what} would all go. Leave one, which torch needs.")
 
 
-def _sizes(module: Any) -> tuple[int, int]:
+def _sizes(module: Cuttable) -> tuple[int, int]:
     """Inputs and outputs; a batch norm's channels are its inputs, its outputs cannot be cut apart from them."""
     if isinstance(module, _NORMS):
         return module.num_features, 0
@@ -135,14 +137,14 @@ def _sizes(module: Any) -> tuple[int, int]:
     return into, out
 
 
-def _cut_norm_(module: Any, inputs: Tensor) -> None:
+def _cut_norm_(module: nn.BatchNorm1d | nn.BatchNorm2d, inputs: Tensor) -> None:
     for name in ("weight", "bias", "running_mean", "running_var"):
         if getattr(module, name) is not None:
             _cut_(module, name, 0, inputs)
     module.num_features -= len(inputs)
 
 
-def _cut_layer_(module: Any, inputs: Tensor, outputs: Tensor) -> None:
+def _cut_layer_(module: nn.Linear | nn.Conv2d, inputs: Tensor, outputs: Tensor) -> None:
     _cut_(module, "weight", 0, outputs)
     _cut_(module, "weight", 1, inputs)
     if module.bias is not None:

@@ -14,7 +14,7 @@ from zeroskip.prune import scores
 from zeroskip.prune.masks import check_names, weights
 
 
-def choose(model: nn.Module, one: Round, moments: Mapping[str, Tensor] | None = None) -> Masks:
+def choose(model: nn.Module, round_: Round, moments: Mapping[str, Tensor] | None = None) -> Masks:
     """The masks of a round for the model's weights as they are. Zeros have score 0: they go first, so what
     an earlier round pruned stays pruned.
 
@@ -26,30 +26,32 @@ def choose(model: nn.Module, one: Round, moments: Mapping[str, Tensor] | None = 
     >>> {name: int(mask.sum()) for name, mask in choose(model, Round(sparsity=0.9)).items()}
     {'fc1': 1, 'fc2': 7}
     """
-    found = weights(model)
-    score = vars(scores).get(one.score)
+    layers = weights(model)
+    score = vars(scores).get(round_.score)
     if not callable(score) or score.__module__ != scores.__name__:
-        raise RecipeError(f'there is no score "{one.score}". See zeroskip.prune.scores for those there are.')
-    scored = {name: score(weight, (moments or {}).get(name)) for name, weight in found.items()}
-    if one.quality is not None:
-        if one.pattern != "free" or one.sparsity is not None:
+        raise RecipeError(
+            f'there is no score "{round_.score}". See zeroskip.prune.scores for those there are.'
+        )
+    scored = {name: score(weight, (moments or {}).get(name)) for name, weight in layers.items()}
+    if round_.quality is not None:
+        if round_.pattern != "free" or round_.sparsity is not None:
             raise RecipeError(
                 "a round by quality takes neither pattern nor sparsity: its threshold decides. Give one."
             )
-        check_names(one.quality, found)
+        check_names(round_.quality, layers)
         return {
-            name: (w.abs() >= quality_threshold(w, one.quality[name])) & (w != 0)
-            if name in one.quality
+            name: (w.abs() >= quality_threshold(w, round_.quality[name])) & (w != 0)
+            if name in round_.quality
             else w != 0
-            for name, w in found.items()
+            for name, w in layers.items()
         }
-    patterns = {name: parse(_for_layer(one.pattern, name, "free")) for name in found}
-    if isinstance(one.sparsity, Mapping):
-        check_names(one.sparsity, found)
-        sparsity = dict(one.sparsity)
+    patterns = {name: parse(_for_layer(round_.pattern, name, "free")) for name in layers}
+    if isinstance(round_.sparsity, Mapping):
+        check_names(round_.sparsity, layers)
+        sparsity = dict(round_.sparsity)
     else:
-        sparsity = spread(scored, patterns, one.sparsity or 0.0)
-    masks = {name: found[name] != 0 for name in found}
+        sparsity = spread(scored, patterns, round_.sparsity or 0.0)
+    masks = {name: layers[name] != 0 for name in layers}
     return masks | {name: _keep(name, scored[name], patterns[name], sparsity[name]) for name in sparsity}
 
 

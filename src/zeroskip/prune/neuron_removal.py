@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -180,17 +179,19 @@ def _foldable(stage: Stage, layer: Layer, settled: Tensor) -> Tensor:
 
 
 def _edits(flow: Flow, alive: Tensor) -> Edits:
-    found: Edits = []
+    edits: Edits = []
     for stage in flow.stages:
         inputs = (~alive[stage.sources]).nonzero()[:, 0].tolist()
         outputs = (~alive[stage.outputs]).nonzero()[:, 0].tolist()
         if inputs or outputs:
-            found.append({"edit": "remove", "layer": stage.name, "inputs": inputs, "outputs": outputs})
-    return found
+            edits.append({"edit": "remove", "layer": stage.name, "inputs": inputs, "outputs": outputs})
+    return edits
 
 
-def _fold_(module: Any, stage: Stage, folded: Tensor) -> None:
+def _fold_(module: nn.Module, stage: Stage, folded: Tensor) -> None:
     """Add to the bias what the columns of the `folded` units, (units + 1,) bool, contribute everywhere."""
+    assert isinstance(module, nn.Linear | nn.Conv2d)
+    assert module.bias is not None
     values = torch.where(folded[stage.sources] & stage.arrived.isfinite(), stage.arrived, 0.0)  # (in,)
     weight = module.weight.detach().cpu().double()
     summed = weight.flatten(2).sum(2) if weight.ndim > 2 else weight  # (out, in)
@@ -230,15 +231,11 @@ def _check_same(small: nn.Module, model: nn.Module, example: Tensor) -> None:
         raise ModelError(f"without its dead neurons the network answers otherwise. {_ADVICE}")
 
 
-def _leaves(value: Any) -> list[Tensor]:
+def _leaves(value: object) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value]
-    parts = value.values() if isinstance(value, Mapping) else value
-    return (
-        [leaf for part in parts for leaf in _leaves(part)]
-        if isinstance(value, Mapping | list | tuple)
-        else []
-    )
+    parts = list(value.values()) if isinstance(value, Mapping) else value
+    return [leaf for part in parts for leaf in _leaves(part)] if isinstance(parts, list | tuple) else []
 
 
 def _differ(answer: Tensor, expected: Tensor) -> bool:

@@ -6,14 +6,14 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from zeroskip.concepts import LayerProfile, Profile, Recipe, Round
 from zeroskip.errors import PatternError, RecipeError
 from zeroskip.patterns import Pattern, block_size, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
 
-Cost = Callable[[Mapping[str, float]], float]
+NetworkCost = Callable[[Mapping[str, float]], float]
 """What a network costs whose layers have these sparsities, the others as they are: cycles, joules, bytes, ..."""
 
 
@@ -23,8 +23,8 @@ def plan(
     pattern: str | Mapping[str, str] = "free",
     max_error_rise: float | None = 0.0,
     sparsities: Sequence[float] | None = None,
-    cost: Cost | None = None,
-    train: Mapping[str, Any] | None = None,
+    cost: NetworkCost | None = None,
+    train: Mapping[str, object] | None = None,
 ) -> Recipe:
     """A recipe whose rounds reach `sparsities` of the layers that `pattern` fits, spread by sensitivity.
 
@@ -46,7 +46,7 @@ def plan(
     shapes = {layer.name: layer.weight_shape for layer in profile.layers}
     check(shapes, pattern, max_error_rise)
     named = _fitting(shapes, pattern)
-    _tell_dense(profile.layers, named, pattern)
+    _warn_of_dense(profile.layers, named, pattern)
     fixed = {name: s for name, text in named.items() if (s := parse(text).fixed_sparsity) is not None}
     free = [layer for layer in profile.layers if layer.name in named and layer.name not in fixed]
     if cost is None:
@@ -58,7 +58,7 @@ def plan(
     return Recipe(rounds, max_error_rise, _reasons(profile, shares[-1]))
 
 
-def while_training(sparsity: float, *, train: Mapping[str, Any] | None = None) -> Recipe:
+def while_training(sparsity: float, *, train: Mapping[str, object] | None = None) -> Recipe:
     """One training in whose first 70 % the network loses all of `sparsity`, one threshold of saliency for all layers.
 
     On MNIST it leaves 30x fewer weights where rounds by magnitude leave 5x, at the same error. The task's train
@@ -68,8 +68,7 @@ def while_training(sparsity: float, *, train: Mapping[str, Any] | None = None) -
     'saliency'
     """
     check_sparsity(sparsity, parse("free"))
-    one = Round(sparsity=sparsity, score="saliency", gradual=0.7, train=dict(train or {}))
-    return Recipe((one,))
+    return Recipe((Round(sparsity=sparsity, score="saliency", gradual=0.7, train=dict(train or {})),))
 
 
 def check(
@@ -108,10 +107,12 @@ def _reachable(
             f"{max(sparsities):.2%} of the weights cannot go: one weight per output stays in every layer, which leaves "
             f"{most:.2%}. Ask for less."
         )
-    return list(sparsities or [each for each in geometric(0.7, 16) if each < most] or [most])
+    return list(sparsities or [sparsity for sparsity in geometric(0.7, 16) if sparsity < most] or [most])
 
 
-def _tell_dense(layers: Sequence[LayerProfile], named: Mapping[str, str], pattern: Any) -> None:
+def _warn_of_dense(
+    layers: Sequence[LayerProfile], named: Mapping[str, str], pattern: str | Mapping[str, str]
+) -> None:
     left = [f'"{layer.name}" {layer.weight_shape}' for layer in layers if layer.name not in named]
     if left and isinstance(pattern, str):
         warnings.warn(
@@ -158,7 +159,7 @@ class _Step(NamedTuple):
 
 
 def _by_cost(
-    layers: Sequence[LayerProfile], cost: Cost, sparsities: Sequence[float] | None
+    layers: Sequence[LayerProfile], cost: NetworkCost, sparsities: Sequence[float] | None
 ) -> list[dict[str, float]]:
     """Rounds that each leave 0.7 of the cost that can be saved: those steps first that save most for their damage.
 
@@ -177,22 +178,24 @@ def _by_cost(
     return [_taken(layers, steps, share) for share in geometric(0.7, 16)]
 
 
-def _steps(layer: LayerProfile, curve: list[tuple[float, float]], cost: Cost, dense: float) -> list[_Step]:
+def _steps(
+    layer: LayerProfile, curve: list[tuple[float, float]], cost: NetworkCost, dense: float
+) -> list[_Step]:
     """From dense on, always to the point that saves most for its damage: the convex hull of cost over damage."""
-    points, found = _points(layer, curve, cost, dense), []
+    points, hull = _points(layer, curve, cost, dense), []
     while len(points) > 1:
         (start, before, paid), *ahead = points
         steps = [_Step(layer.name, end - start, hurt - before, paid - left) for end, hurt, left in ahead]
         best = max(range(len(steps)), key=lambda at: steps[at].saved / steps[at].damage)
         if steps[best].saved <= 0:
             break
-        found.append(steps[best])
+        hull.append(steps[best])
         points = ahead[best:]
-    return found
+    return hull
 
 
 def _points(
-    layer: LayerProfile, curve: list[tuple[float, float]], cost: Cost, dense: float
+    layer: LayerProfile, curve: list[tuple[float, float]], cost: NetworkCost, dense: float
 ) -> list[tuple[float, float, float]]:
     """(sparsity, damage squared, cost), eight for each piece of the curve.
 
@@ -202,26 +205,26 @@ def _points(
     places = [min(sparsity, _most(layer)) for sparsity, _ in curve]
     costs = [dense, *(_asked(cost, {layer.name: place}) for place in places[1:])]
     known = [(place, hurt, paid) for place, (_, hurt), paid in zip(places, curve, costs, strict=True)]
-    found = [(0.0, 0.0, dense)]
+    finer = [(0.0, 0.0, dense)]
     for (s0, d0, c0), (s1, d1, c1) in pairwise(known):
         parts = [part / 8 for part in range(1, 9)]
-        found += [(s0 + f * (s1 - s0), (d0 + f * (d1 - d0)) ** 2, c0 + f * (c1 - c0)) for f in parts]
-    return found
+        finer += [(s0 + f * (s1 - s0), (d0 + f * (d1 - d0)) ** 2, c0 + f * (c1 - c0)) for f in parts]
+    return finer
 
 
 def _taken(layers: Sequence[LayerProfile], steps: Sequence[_Step], share: float) -> dict[str, float]:
     """Layer name -> sparsity after steps that save `share` of what all save; the last one in part."""
-    found = dict.fromkeys((layer.name for layer in layers), 0.0)
+    shares = dict.fromkeys((layer.name for layer in layers), 0.0)
     left = share * sum(step.saved for step in steps)
     for step in steps:
-        found[step.layer] += min(1.0, left / step.saved) * step.sparsity
+        shares[step.layer] += min(1.0, left / step.saved) * step.sparsity
         left -= step.saved
         if left <= 0:
             break
-    return found
+    return shares
 
 
-def _asked(cost: Cost, sparsities: Mapping[str, float]) -> float:
+def _asked(cost: NetworkCost, sparsities: Mapping[str, float]) -> float:
     value = cost(sparsities)
     if not 0 <= value < math.inf:  # also catches NaN
         raise RecipeError(f"cost gave {value} for {dict(sparsities)}. It must be a number from 0 up.")

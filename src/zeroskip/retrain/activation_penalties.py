@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,11 +34,16 @@ class ReluOutputs(TorchFunctionMode):
         self.learning = torch.is_grad_enabled()
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
+        self,
+        func: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         """What the function answers, kept where it is a ReLU."""
         result = func(*args, **(kwargs or {}))
         if func.__name__ in _RELUS and torch.is_grad_enabled() == self.learning:
+            assert isinstance(result, Tensor)
             self.outputs.append(result)
         return result
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -33,7 +32,7 @@ class CodebookRecipe:
     bias_bits: int = 6
     start: str = "linear"
     max_error: float = math.inf
-    train: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, object] = field(default_factory=dict)
 
 
 def centroids(
@@ -74,7 +73,7 @@ def centroids(
     return best if best.history[-1].good else replace(sparse, history=best.history)
 
 
-def _gentle(task: task_api.Task) -> dict[str, Any]:
+def _gentle(task: task_api.Task) -> dict[str, object]:
     """A short training at a low rate: the centroids are near their places already."""
     rate = getattr(task, "learning_rate", None)
     slow = {} if rate is None else {"learning_rate": lambda step: float(rate) / 10}

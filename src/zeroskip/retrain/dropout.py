@@ -8,9 +8,8 @@ connections of the layer that the dropout feeds and Cir those that pruning left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,19 +30,19 @@ def rescaled_dropout(model: nn.Module, example: Tensor) -> Iterator[dict[str, fl
     ...     print(now)  # a quarter of fc1's connections is left
     {'0': 0.25}
     """
-    modules: dict[str, Any] = dict(model.named_modules())
-    before = {name: modules[name].p for name in modules if isinstance(modules[name], DROPOUTS)}
+    dropouts = {name: module for name, module in model.named_modules() if isinstance(module, DROPOUTS)}
+    before = {name: dropout.p for name, dropout in dropouts.items()}
     now = {
-        name: before[name] * _share_left([modules[layer] for layer in layers])
+        name: before[name] * _share_left([model.get_submodule(layer) for layer in layers])
         for name, layers in dropout_layers(model, example).items()
     }
     try:
         for name, p in now.items():
-            modules[name].p = p
+            dropouts[name].p = p
         yield now
     finally:
         for name, p in before.items():
-            modules[name].p = p
+            dropouts[name].p = p
 
 
 def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ...]]:
@@ -55,21 +54,27 @@ def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ..
     """
     named = dict(model.named_modules())
     dropouts = {module: name for name, module in named.items() if isinstance(module, DROPOUTS)}
-    layers = {module: name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)}
+    layers: dict[nn.Module, str] = {
+        module: name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)
+    }
     return {name: _fed(model, example, module, layers) for module, name in dropouts.items()}
 
 
-def _fed(model: nn.Module, example: Tensor, dropout: nn.Module, layers: dict[Any, str]) -> tuple[str, ...]:
+def _fed(
+    model: nn.Module, example: Tensor, dropout: nn.Module, layers: Mapping[nn.Module, str]
+) -> tuple[str, ...]:
     """The layers whose input turns to NaN when the dropout's output does. Their own output is made clean again,
     so that those further on are not taken for fed."""
     fed: list[str] = []
     before: list[str] = []
 
-    def mark(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    def mark(module: nn.Module, args: object, output: Tensor) -> Tensor:
         before.extend(ran[-1:])
         return torch.full_like(output, torch.nan)
 
-    def catch(module: nn.Module, args: Any, kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
+    def catch(
+        module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+    ) -> Tensor | None:
         ran.append(layers[module])
         if not (args[0] if args else kwargs["input"]).isnan().any():
             return None
@@ -87,8 +92,9 @@ def _fed(model: nn.Module, example: Tensor, dropout: nn.Module, layers: dict[Any
     return tuple(dict.fromkeys(fed or before))
 
 
-def _share_left(layers: list[Any]) -> float:
+def _share_left(layers: list[nn.Module]) -> float:
     """sqrt(Cir / Cio) over the layers; 1 where there is none."""
-    before = sum(layer.weight.numel() for layer in layers)
-    left = sum(int(torch.count_nonzero(layer.weight)) for layer in layers)
+    weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
+    before = sum(weight.numel() for weight in weights)
+    left = sum(int(torch.count_nonzero(weight)) for weight in weights)
     return math.sqrt(left / before) if before else 1.0

@@ -19,8 +19,8 @@ EVERY = 50
 """Steps between two looks at the masks (Zhu and Gupta 2017 find 100 to 1000 equally good; MNIST runs are short)."""
 
 
-def growing(model: nn.Module, one: Round) -> OnStep:
-    """The `on_step` that prunes a masked `model` during the first `one.gradual` of a training.
+def growing(model: nn.Module, round_: Round) -> OnStep:
+    """The `on_step` that prunes a masked `model` during the first `round_.gradual` of a training.
 
     At step s of n the sparsity is that of the round x (1 - (1 - s / (gradual x n))^3) (Zhu and Gupta 2017,
     equation 1). What is pruned never returns: its score is zero. A training that continues after a stop takes
@@ -39,30 +39,30 @@ def growing(model: nn.Module, one: Round) -> OnStep:
             prune.update_(model, {name: weight != 0 for name, weight in prune.weights(model).items()})
             restored = True
         own.update_(optimizer)
-        last = max(1, min(int(one.gradual * steps), steps - 1))
+        last = max(1, min(int(round_.gradual * steps), steps - 1))
         if 0 < step <= last and (
             step == last or step % EVERY == 0
         ):  # before the first update there are no moments
             grown = 1 - (1 - step / last) ** 3
-            prune.update_(model, prune.choose(model, _scaled(one, grown), own.of(optimizer)))
+            prune.update_(model, prune.choose(model, _scaled(round_, grown), own.of(optimizer)))
 
     return on_step
 
 
-def check_gradual(one: Round) -> None:
+def check_gradual(round_: Round) -> None:
     """RecipeError where the round's sparsity cannot grow from nothing to its value.
 
     >>> check_gradual(Round(sparsity=0.9, gradual=0.7))
     """
-    if not 0 <= one.gradual <= 1:
-        raise RecipeError(f"gradual {one.gradual} is no share of a training. Give a number from 0 to 1.")
-    if one.gradual and one.frozen and one.score == "saliency":
+    if not 0 <= round_.gradual <= 1:
+        raise RecipeError(f"gradual {round_.gradual} is no share of a training. Give a number from 0 to 1.")
+    if round_.gradual and round_.frozen and round_.score == "saliency":
         raise RecipeError(
-            f'"{one.frozen[0]}" is frozen and has no gradients, which the score "saliency" needs. Use "magnitude".'
+            f'"{round_.frozen[0]}" is frozen and has no gradients, which the score "saliency" needs. Use "magnitude".'
         )
-    patterns = [one.pattern] if isinstance(one.pattern, str) else list(one.pattern.values())
+    patterns = [round_.pattern] if isinstance(round_.pattern, str) else list(round_.pattern.values())
     fixed = [text for text in patterns if parse(text).fixed_sparsity is not None]
-    if one.gradual and (fixed or one.quality is not None):
+    if round_.gradual and (fixed or round_.quality is not None):
         what = f'the pattern "{fixed[0]}"' if fixed else "a quality"
         raise RecipeError(f"{what} has no sparsity that could grow. Prune at once, with gradual=0.")
 
@@ -84,11 +84,11 @@ class Moments:
 
     def of(self, optimizer: Optimizer) -> dict[str, Tensor]:
         """Layer name -> a tensor like its weight; without layers that have had no gradient."""
-        kept = {name: optimizer.state.get(one, {}).get("exp_avg_sq") for name, one in self.parameters.items()}
+        kept = {name: optimizer.state.get(p, {}).get("exp_avg_sq") for name, p in self.parameters.items()}
         return self.own | {name: moment for name, moment in kept.items() if moment is not None}
 
 
-def _scaled(one: Round, grown: float) -> Round:
-    if isinstance(one.sparsity, Mapping):
-        return replace(one, sparsity={name: share * grown for name, share in one.sparsity.items()})
-    return replace(one, sparsity=(one.sparsity or 0.0) * grown)
+def _scaled(round_: Round, grown: float) -> Round:
+    if isinstance(round_.sparsity, Mapping):
+        return replace(round_, sparsity={name: share * grown for name, share in round_.sparsity.items()})
+    return replace(round_, sparsity=(round_.sparsity or 0.0) * grown)

@@ -10,7 +10,6 @@ from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +21,13 @@ from zeroskip.patterns import parse
 from zeroskip.retrain.activation_penalties import raising
 from zeroskip.retrain.dropout import rescaled_dropout
 from zeroskip.retrain.gradual import check_gradual, growing
-from zeroskip.retrain.losses import PENALTY, TEACHER, Loss, check, penalized, taught
+from zeroskip.retrain.losses import PENALTY, TEACHER, check, penalized, taught
+from zeroskip.task_api import Loss
 
 BISECTIONS = 2
 """How often the gap between the last good round and the first bad one is halved."""
 
-Weights = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,6 @@ class _Setting:
 
     model: nn.Module
     teacher: nn.Module
-    recipe: Recipe
     task: task_api.Task
     folder: Path | None
     seed: int
@@ -69,16 +68,24 @@ def loop(
     error = task_api.evaluate(task, model, "validation")
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
     budget = float("inf") if recipe.max_error_rise is None else error + recipe.max_error_rise + 1e-9
-    setting = _Setting(model, deepcopy(model).eval(), recipe, task, path, seed, progress, budget)
+    setting = _Setting(
+        model=model,
+        teacher=deepcopy(model).eval(),
+        task=task,
+        folder=path,
+        seed=seed,
+        progress=progress,
+        budget=budget,
+    )
     history = [point(model, "dense", error, good=True)]
     good, done, broken = _plain(model), Round(sparsity=0.0), None
-    for one in recipe.rounds:
-        after, reached = _attempt(setting, good, one, "round", len(history))
+    for round_ in recipe.rounds:
+        after, reached = _attempt(setting, good, round_, "round", len(history))
         history.append(reached)
         if not reached.good:
-            broken = one
+            broken = round_
             break
-        good, done = after, one
+        good, done = after, round_
     for _ in range(BISECTIONS):
         if broken is None:
             break
@@ -128,8 +135,8 @@ def between(good: Round, broken: Round) -> Round:
     return replace(broken, sparsity=_half_way(low or 0.0, high))
 
 
-def _is_fixed(one: Round, name: str) -> bool:
-    text = one.pattern if isinstance(one.pattern, str) else one.pattern.get(name, "free")
+def _is_fixed(round_: Round, name: str) -> bool:
+    text = round_.pattern if isinstance(round_.pattern, str) else round_.pattern.get(name, "free")
     return parse(text).fixed_sparsity is not None
 
 
@@ -137,56 +144,58 @@ def _half_way(low: float, high: float) -> float:
     return 1 - ((1 - low) * (1 - high)) ** 0.5
 
 
-def _attempt(setting: _Setting, start: Weights, one: Round, kind: str, index: int) -> tuple[Weights, Point]:
-    """Prune as `one` says from `start`, retrain, evaluate; or read what an earlier process found."""
+def _attempt(
+    setting: _Setting, start: StateDict, round_: Round, kind: str, index: int
+) -> tuple[StateDict, Point]:
+    """Prune as `round_` says from `start`, retrain, evaluate; or read what an earlier process found."""
     stored = setting.folder / f"{index:03}.json" if setting.folder else None
     if stored is not None and stored.exists():
-        found = run_folder.from_json(Point, files.read_json(stored))
-        return run_folder.load_tensors(stored.with_suffix(".safetensors")), found
+        reached = run_folder.from_json(Point, files.read_json(stored))
+        return run_folder.load_tensors(stored.with_suffix(".safetensors")), reached
     model = setting.model
     thresholds.load_(model, start)
-    prune.hold_(model, _first_masks(model, one))
+    prune.hold_(model, _first_masks(model, round_))
     try:
-        _retrain(setting, one, kind, index)
+        _retrain(setting, round_, kind, index)
     finally:
         prune.release_(model)
-    _check_reached(setting, one)
+    _check_reached(setting, round_)
     error = task_api.probe(setting.task, model)
-    found = point(model, kind, error, good=error <= setting.budget)
+    reached = point(model, kind, error, good=error <= setting.budget)
     weights = _plain(model)
     if stored is not None:
         run_folder.save_tensors(stored.with_suffix(".safetensors"), weights)
-        run_folder.save_json(stored, found)  # last: a point that is there vouches for its weights
-    return weights, found
+        run_folder.save_json(stored, reached)  # last: a point that is there vouches for its weights
+    return weights, reached
 
 
-def _first_masks(model: nn.Module, one: Round) -> Masks:
+def _first_masks(model: nn.Module, round_: Round) -> Masks:
     """What a retraining starts with: all that the round prunes or, where it prunes gradually, nothing new."""
-    return prune.choose(model, Round(sparsity={}) if one.gradual else one)
+    return prune.choose(model, Round(sparsity={}) if round_.gradual else round_)
 
 
-def _check_reached(setting: _Setting, one: Round) -> None:
+def _check_reached(setting: _Setting, round_: Round) -> None:
     """A training that never called `on_step` has pruned nothing, and must not pass for sparse."""
-    if not one.gradual:
+    if not round_.gradual:
         return
-    wanted = prune.choose(setting.model, replace(one, score="magnitude"))
+    wanted = prune.choose(setting.model, replace(round_, score="magnitude"))
     kept = sum(int(torch.count_nonzero(weight)) for weight in prune.weights(setting.model).values())
     held = thresholds.held(setting.model)
     low = any(
-        held.get(name, 0.0) < 0.999 * theta for name, theta in one.thresholds.items()
+        held.get(name, 0.0) < 0.999 * theta for name, theta in round_.thresholds.items()
     )  # held as float32
     if low or kept > sum(int(mask.sum()) for mask in wanted.values()) + len(
         wanted
     ):  # each layer's share is rounded
         raise TaskError(
             f"{task_api.name(setting.task)}: train() did not call on_step(step, steps, optimizer) at each step, which "
-            f"a round with gradual={one.gradual:g} prunes in. Call it after backward, or prune with gradual=0."
+            f"a round with gradual={round_.gradual:g} prunes in. Call it after backward, or prune with gradual=0."
         )
 
 
-def _loss(setting: _Setting, one: Round) -> Loss | None:
+def _loss(setting: _Setting, round_: Round) -> Loss | None:
     """The task's loss with what the round adds to it; None: train() uses its own."""
-    if not one.penalty and not one.teacher:
+    if not round_.penalty and not round_.teacher:
         return None
     loss: Loss | None = getattr(setting.task, "loss", None)
     if loss is None:
@@ -194,18 +203,22 @@ def _loss(setting: _Setting, one: Round) -> Loss | None:
             f"{task_api.name(setting.task)} has no loss(model, inputs, targets) that a penalty or a teacher could be "
             f"added to. Write one and let train() take it as a keyword, or leave penalty and teacher out of the round."
         )
-    loss = taught(loss, setting.teacher, one.teacher) if one.teacher else loss
-    return penalized(loss, one.penalty) if one.penalty else loss
+    loss = taught(loss, setting.teacher, round_.teacher) if round_.teacher else loss
+    return penalized(loss, round_.penalty) if round_.penalty else loss
 
 
-def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
-    keywords: dict[str, Any] = {**one.train, "loss": _loss(setting, one)}
-    if one.gradual:
-        raise_, grow = raising(setting.model, one.thresholds, share=one.gradual), growing(setting.model, one)
+def _retrain(setting: _Setting, round_: Round, kind: str, index: int) -> None:
+    keywords: dict[str, object] = {**round_.train, "loss": _loss(setting, round_)}
+    if round_.gradual:
+        raise_, grow = (
+            raising(setting.model, round_.thresholds, share=round_.gradual),
+            growing(setting.model, round_),
+        )
         keywords["on_step"] = lambda *at: (raise_(*at), grow(*at))
     else:
-        thresholds.hold_(setting.model, one.thresholds)
-    divisor = keywords.pop("learning_rate_divisor", None)
+        thresholds.hold_(setting.model, round_.thresholds)
+    divisor = round_.train.get("learning_rate_divisor")
+    keywords.pop("learning_rate_divisor", None)
     rate = getattr(setting.task, "learning_rate", None)
     if divisor is not None and rate is None:
         warnings.warn(
@@ -216,8 +229,8 @@ def _retrain(setting: _Setting, one: Round, kind: str, index: int) -> None:
         # Constant, as Caffe's step policy is within one retraining; without a divisor the task's own schedule runs.
         keywords["learning_rate"] = lambda step: float(rate) / divisor
     example = task_api.batch(setting.task)[:1]
-    dropout = rescaled_dropout(setting.model, example) if one.rescale_dropout else nullcontext()
-    with dropout, _frozen(setting.model, one.frozen):
+    dropout = rescaled_dropout(setting.model, example) if round_.rescale_dropout else nullcontext()
+    with dropout, _frozen(setting.model, round_.frozen):
         train(
             setting.task,
             setting.model,
@@ -237,7 +250,7 @@ def train(
     seed: int,
     folder: Path | None = None,
     progress: Progress = silent,
-    **keywords: Any,
+    **keywords: object,
 ) -> None:
     """One training that starts from `seed` and, with `folder`, continues after the last finished epoch.
 
@@ -271,7 +284,7 @@ def _frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _plain(model: nn.Module) -> Weights:
+def _plain(model: nn.Module) -> StateDict:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
@@ -300,19 +313,19 @@ def _claim(folder: str | Path | None, model: nn.Module, recipe: Recipe, seed: in
 def _check(recipe: Recipe, model: nn.Module, task: task_api.Task) -> None:
     if not recipe.rounds:
         raise RecipeError("the recipe has no rounds. `prune.plan` makes one, or give Recipe((Round(...),)).")
-    if any(one.gradual for one in recipe.rounds):
+    if any(round_.gradual for round_ in recipe.rounds):
         task_api.check_on_step(task)
-    for one in recipe.rounds:
-        prune.check_names(one.frozen, prune.weights(model))
-        thresholds.check(model, one.thresholds)
-        check(one.penalty, PENALTY, "penalty")
-        check(one.teacher, TEACHER, "teacher")
-        check_gradual(one)
+    for round_ in recipe.rounds:
+        prune.check_names(round_.frozen, prune.weights(model))
+        thresholds.check(model, round_.thresholds)
+        check(round_.penalty, PENALTY, "penalty")
+        check(round_.teacher, TEACHER, "teacher")
+        check_gradual(round_)
     if recipe.max_error_rise is None:
         return
-    if any(one.sparsity is None for one in recipe.rounds):
+    if any(round_.sparsity is None for round_ in recipe.rounds):
         raise RecipeError(
             "rounds given by quality cannot be bisected within a budget. Give sparsities, or max_error_rise=None."
         )
-    if len({isinstance(one.sparsity, Mapping) for one in recipe.rounds}) > 1:
+    if len({isinstance(round_.sparsity, Mapping) for round_ in recipe.rounds}) > 1:
         raise RecipeError("some rounds give one sparsity and some one per layer. Use one form in a recipe.")

@@ -72,7 +72,7 @@ def check(given: Mapping[str, float], known: Mapping[str, tuple[float, float]], 
     for name, value in given.items():
         low, high = known.get(name, (math.inf, -math.inf))
         if not low <= value <= high:
-            rules = [f"{one} from {least:g} to {most:g}" for one, (least, most) in known.items()]
+            rules = [f"{name} from {least:g} to {most:g}" for name, (least, most) in known.items()]
             raise RecipeError(
                 f'the {what} "{name}": {value} cannot be followed. It takes {" and ".join(rules)}.'
             )
