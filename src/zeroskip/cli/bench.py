@@ -116,9 +116,10 @@ def _write(path: Path, race: RaceReport) -> None:
     from zeroskip import papers as reproducing
     from zeroskip.concepts import CodedNetwork
     from zeroskip.data import data_folder
+    from zeroskip.papers.common.trained_activations import measure_trained
 
     with progress_bars() as progress:
-        networks = reproducing.measure_trained(data_folder("weights").parent, progress=progress)
+        networks = measure_trained(data_folder("weights").parent, progress=progress)
     coded = {
         result.network: CodedNetwork.from_json(result.findings)
         for result in reproducing.committed()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ from zeroskip.cli.options import (
 from zeroskip.errors import RecipeError
 
 if TYPE_CHECKING:
-    from zeroskip.papers import Paper, Result
+    from zeroskip.papers import Paper, PaperResult, PaperRow
 
 PAPER = typer.Argument(
     metavar="PAPER",
@@ -36,6 +36,9 @@ PAPER = typer.Argument(
 OUT = typer.Option(
     metavar="RUN",
     help="Train or time what can be measured, in this folder. Default where --data is given: runs/reproduce.",
+)
+KEEP = typer.Option(
+    "--keep", help="With --out, in a source checkout: the findings become those that come with zeroskip."
 )
 HTML = typer.Option(
     metavar="FILE", help="Write the page with the papers' figures. Default with --out: RUN/report-PAPER.html."
@@ -51,6 +54,21 @@ CODEC = typer.Option("--codec", help="eyeriss: only rows about its run-length co
 ANALYTIC = typer.Option("--analytic", help="Only rows that need no training and no timing.")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    paper: str | None
+    networks: list[str]
+    analytic: bool
+    codec: bool
+    results: list[Path]
+    out: Path | None
+    seeds: int
+    keep: bool
+    weights: Path | None
+
+
 @app.command()
 def reproduce(
     paper: Annotated[str | None, PAPER] = None,
@@ -60,6 +78,7 @@ def reproduce(
     results: Annotated[list[Path] | None, RESULTS] = None,
     out: Annotated[Path | None, OUT] = None,
     seeds: Annotated[int, typer.Option(min=1, help="With --out: train with this many seeds.")] = 3,
+    keep: Annotated[bool, KEEP] = False,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the tables as Markdown, failures included.")
     ] = None,
@@ -74,27 +93,24 @@ def reproduce(
     trains anew. LeNet-300-100 takes an hour on a core, LeNet-5 two, digits one minute, a network on ImageNet days.
     What was not measured stays in the table, with the reason.
     """
-    from zeroskip import papers as reproducing
-    from zeroskip import report
+    from zeroskip import papers, report
 
     if data is not None and paper is not None and not (analytic or results):
         out = out or Path("runs/reproduce")
-    _check_words(paper, analytic, out, results, weights, network, codec)
-    papers = [reproducing.named(paper)] if paper else list(reproducing.PAPERS)
+    asked = Asked(paper, network or [], analytic, codec, results or [], out, seeds, keep, weights)
+    _check(asked)
+    chosen = [papers.named(paper)] if paper else list(papers.PAPERS)
     use_data(data)
-    found = [] if analytic else reproducing.committed()
-    found += [one for path in results or [] for one in reproducing.load(path)]
-    found += _measured(papers[0], network or [], out, seeds, weights) if out else []
-    rows = reproducing.rows(papers, analytic=analytic, networks=network or [], results=found)
-    rows = [row for row in rows if not codec or row.table.startswith(reproducing.CODEC_TABLES)]
-    told = [row.to_json() for row in rows]
+    stored = _results(chosen[0], asked)
+    rows = papers.rows(chosen, analytic=analytic, networks=asked.networks, results=stored)
+    rows = [row for row in rows if not codec or row.table.startswith(papers.CODEC_TABLES)]
     page = html or (out / f"report-{paper}.html" if out else None)
-    _write(markdown, page, told, found, {one.name: one.title for one in papers})
+    _write(markdown, page, rows, stored, chosen)
     if as_json:
-        print_json(told)
+        print_json([row.to_json() for row in rows])
         return
-    show(told, *report.reproduction_tables(told), as_json=False)
-    for line in report.reproduction_summary(told):
+    show(rows, *report.reproduction_tables(rows), as_json=False)
+    for line in report.reproduction_summary(rows):
         say(line)
     if analytic:
         say("rows that need training are left out; without --analytic they are there")
@@ -102,59 +118,70 @@ def reproduce(
         say(f"wrote {path}")
 
 
-def _check_words(
-    paper: str | None,
-    analytic: bool,
-    out: Path | None,
-    results: list[Path] | None,
-    weights: Path | None,
-    network: list[str] | None,
-    codec: bool,
-) -> None:
-    if codec and paper != "eyeriss":
+def _check(asked: Asked) -> None:
+    """Raises RecipeError, or RunError, where what is asked for cannot be done."""
+    from zeroskip.papers import results_folder
+
+    if asked.codec and asked.paper != "eyeriss":
         raise RecipeError("--codec is about eyeriss: zeroskip reproduce eyeriss --codec.")
-    if analytic and (out or results):
+    if asked.analytic and (asked.out or asked.results):
         raise RecipeError("--analytic leaves out what --out and --results are for. Give one or the other.")
-    if out and paper is None:
+    if asked.out and asked.paper is None:
         raise RecipeError("--out measures one paper. Name it: zeroskip reproduce han2015 --out RUN.")
-    if weights and paper not in ("han2015", "deep-compression", "eyeriss"):
+    if asked.keep and not asked.out:
+        raise RecipeError("--keep keeps what --out measures. Give both.")
+    if asked.weights and asked.paper not in ("han2015", "deep-compression", "eyeriss"):
         raise RecipeError(
-            f"{paper or 'a table of all papers'} does not start from given --weights. Leave them out."
+            f"{asked.paper or 'a table of all papers'} does not start from given --weights. Leave them out."
         )
-    if weights and len(network or []) != 1:
+    if asked.weights and len(asked.networks) != 1:
         raise RecipeError("--weights are those of one network. Name it with --network.")
+    if asked.keep and asked.paper is not None:
+        results_folder(asked.paper)  # refused before hours of training, not after
+
+
+def _results(paper: Paper, asked: Asked) -> list[PaperResult]:
+    """Stored findings, the last one for a paper and network counting, and those that are measured now."""
+    from zeroskip import papers
+
+    stored = [] if asked.analytic else papers.committed()
+    stored += [result for path in asked.results for result in papers.load(path)]
+    return stored + (_measured(paper, asked, asked.out) if asked.out else [])
+
+
+def _measured(paper: Paper, asked: Asked, out: Path) -> list[PaperResult]:
+    from zeroskip import papers
+    from zeroskip.emit import detect
+
+    results = []
+    for network in papers.measurable(paper, asked.networks):
+        # Findings from other weights would be wrong; with weights the folders of the trainings name whose they are.
+        result = None if asked.weights else papers.stored(out, paper.name, network, asked.seeds)
+        if result is None:
+            with progress_bars() as progress:
+                setup = papers.Setup(out / "trained", asked.seeds, progress, load_weights(asked.weights))
+                findings = paper.measure[network](setup)
+            about = date.today().isoformat(), detect().title, " ".join(["zeroskip", *sys.argv[1:]])
+            result = papers.PaperResult(paper.name, network, *about, asked.seeds, dict(findings))
+            papers.store(out, result)
+        if asked.keep:
+            papers.store(papers.results_folder(paper.name), result)
+        results.append(result)
+    return results
 
 
 def _write(
     markdown: Path | None,
     page: Path | None,
-    told: Sequence[Mapping[str, Any]],
-    found: Sequence[Result],
-    titles: Mapping[str, str],
+    rows: Sequence[PaperRow],
+    results: Sequence[PaperResult],
+    chosen: Sequence[Paper],
 ) -> None:
-    from zeroskip import files, report
+    from zeroskip import files, papers, report
 
+    titles = {paper.name: paper.title for paper in chosen}
     if markdown is not None:
-        files.write(markdown, report.reproduction_markdown(told, titles, [one.origin for one in found]))
+        origins = [result.origin for result in results]
+        files.write(markdown, report.reproduction_markdown(rows, titles, origins))
     if page is not None:
-        report.reproduction_html(page, told, [asdict(one) for one in found], titles)
-
-
-def _measured(paper: Paper, networks: list[str], out: Path, seeds: int, weights: Path | None) -> list[Result]:
-    from zeroskip import papers as reproducing
-    from zeroskip.emit import detect
-
-    results = []
-    for network in reproducing.measurable(paper, networks):
-        # Findings from other weights would be wrong; with weights the folders of the trainings tell whose they are.
-        result = None if weights else reproducing.stored(out, paper.name, network, seeds)
-        if result is None:
-            with progress_bars() as progress:
-                findings = paper.measure[network](
-                    out=out / "trained", seeds=seeds, progress=progress, weights=load_weights(weights)
-                )
-            about = date.today().isoformat(), detect().title, " ".join(["zeroskip", *sys.argv[1:]])
-            result = reproducing.Result(paper.name, network, *about, seeds, dict(findings))
-            reproducing.store(out, result)
-        results.append(result)
-    return results
+        report.reproduction_html(page, rows, papers.measured_networks(rows, results), titles)

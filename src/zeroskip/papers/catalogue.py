@@ -2,196 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 
+import torch
+
+from zeroskip.concepts import (
+    MeasuredNetwork,
+    PaperFigures,
+    PaperRow,
+)
 from zeroskip.errors import FileError, RecipeError
-from zeroskip.papers.cambricon_s import published as published_cambricon
-from zeroskip.papers.cambricon_s import rows as cambricon_s
-from zeroskip.papers.cnvlutin import published as published_cnvlutin
-from zeroskip.papers.cnvlutin import rows as cnvlutin
-from zeroskip.papers.common import accelerators as real
-from zeroskip.papers.common.network_sizes import NETWORKS
-from zeroskip.papers.common.recipes import RECIPES
-from zeroskip.papers.common.results import Result
-from zeroskip.papers.common.row import Row
-from zeroskip.papers.deep_compression import fc_layer_rows, fc_layer_timing
-from zeroskip.papers.deep_compression import published as published_dc
-from zeroskip.papers.deep_compression import rows as deep_compression
-from zeroskip.papers.deep_compression import train as trained_dc
-from zeroskip.papers.eie import published as published_eie
-from zeroskip.papers.eie import rows as eie
-from zeroskip.papers.extensor import measure as sparse
-from zeroskip.papers.extensor import published as published_extensor
-from zeroskip.papers.extensor import rows as extensor
-from zeroskip.papers.eyeriss import chip_rows
-from zeroskip.papers.eyeriss import measure as coded
-from zeroskip.papers.eyeriss import published as published_eyeriss
-from zeroskip.papers.eyeriss import rows as eyeriss
-from zeroskip.papers.eyeriss_v2 import published as published_v2
-from zeroskip.papers.eyeriss_v2 import rows as eyeriss_v2
-from zeroskip.papers.han2015 import published as published_han
-from zeroskip.papers.han2015 import rows as han2015
-from zeroskip.papers.han2015 import train as trained_han
-from zeroskip.papers.minerva import published as published_minerva
-from zeroskip.papers.minerva import rows as minerva
-from zeroskip.papers.minerva import train as trained_minerva
-from zeroskip.papers.scnn import published as published_scnn
-from zeroskip.papers.scnn import rows as scnn
-from zeroskip.papers.shi2017 import measure as timed_shi
-from zeroskip.papers.shi2017 import published as published_shi
-from zeroskip.papers.shi2017 import rows as shi2017
-from zeroskip.papers.sparten import measure as pruned
-from zeroskip.papers.sparten import published as published_sparten
-from zeroskip.papers.sparten import rows as sparten
-
-Findings = Mapping[str, Any]
-TWO = ("alexnet", "vgg16")
-NETWORKS_TRAINED = ("lenet-300-100", "lenet-5")  # unless others are named
-
-
-@dataclass(frozen=True)
-class Paper:
-    """One paper: its rows without training, its rows from a network's findings, and how to get findings.
-
-    networks      those whose measured rows are listed always
-    more          those that have measured rows too, listed when asked for
-    unmeasurable  rows that are listed and never measured
-    measure       network -> how to train or time it: measure(out=folder, seeds=3, progress=...) -> findings
-    """
-
-    name: str
-    title: str
-    networks: tuple[str, ...]
-    more: tuple[str, ...]
-    analytic: Callable[[], list[Row]]
-    measured_rows: Callable[[str, Findings], list[Row]]
-    unmeasurable: Callable[[], list[Row]]
-    measure: Mapping[str, Callable[..., Findings]]
-
-
-def _trained(measure: Callable[..., Findings]) -> dict[str, Callable[..., Findings]]:
-    return {network: partial(measure, network) for network in RECIPES}
-
-
-def _eyeriss() -> list[Row]:
-    return [*eyeriss.analytic(), *chip_rows.analytic()]
-
-
-def _simulated(
-    name: str,
-    title: str,
-    networks: tuple[str, ...],
-    analytic: Callable[[], list[Row]],
-    unmeasurable: Callable[[], list[Row]] = list,
-) -> Paper:
-    """A paper whose rows all follow from published shares of zeros."""
-    return Paper(name, title, networks, (), analytic, lambda network, findings: [], unmeasurable, {})
-
+from zeroskip.papers import (
+    cambricon_s,
+    cnvlutin,
+    deep_compression,
+    eie,
+    extensor,
+    eyeriss,
+    eyeriss_v2,
+    han2015,
+    minerva,
+    scnn,
+    shi2017,
+    sparten,
+)
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.paper import Findings, Paper
+from zeroskip.papers.common.results import PaperResult
+from zeroskip.papers.deep_compression.findings import CodedFindings
+from zeroskip.papers.han2015.findings import HanFindings
 
 PAPERS = (
-    Paper(
-        han2015.PAPER,
-        published_han.TITLE,
-        tuple(NETWORKS),
-        ("digits", "digits-conv"),
-        han2015.analytic,
-        han2015.measured_rows,
-        han2015.unmeasurable,
-        _trained(trained_han.measure_network),
-    ),
-    Paper(
-        deep_compression.PAPER,
-        published_dc.TITLE,
-        (*NETWORKS, fc_layer_rows.NETWORK),
-        ("digits", "digits-conv"),
-        deep_compression.analytic,
-        deep_compression.measured_rows,
-        deep_compression.unmeasurable,
-        _trained(trained_dc.measure_network) | {fc_layer_rows.NETWORK: fc_layer_timing.measure_network},
-    ),
-    Paper(
-        shi2017.PAPER,
-        published_shi.TITLE,
-        (shi2017.NETWORK,),
-        (),
-        list,  # nothing can be told without a clock
-        shi2017.measured_rows,
-        list,
-        {shi2017.NETWORK: timed_shi.measure_network},
-    ),
-    Paper(
-        eyeriss.PAPER,
-        published_eyeriss.TITLE,
-        tuple(eyeriss.NETWORKS),
-        (),
-        _eyeriss,
-        eyeriss.measured_rows,
-        list,  # none
-        {network: partial(coded.measure_network, network) for network in eyeriss.NETWORKS},
-    ),
-    Paper(
-        minerva.PAPER,
-        published_minerva.TITLE,
-        (*minerva.NETWORKS, minerva.MEAN),
-        (),
-        minerva.analytic,
-        minerva.measured_rows,
-        minerva.unmeasurable,
-        {network: partial(trained_minerva.measure_network, network) for network in minerva.NETWORKS}
-        | {minerva.MEAN: trained_minerva.measure_mean},
-    ),
-    Paper(
-        eie.PAPER,
-        published_eie.TITLE,
-        (eie.FC8, *TWO),
-        (),
-        eie.analytic,
-        eie.measured_rows,
-        list,
-        {eie.FC8: real.measure_fc8},
-    ),
-    Paper(
-        eyeriss_v2.PAPER,
-        published_v2.TITLE,
-        (eyeriss_v2.ELEMENT,),
-        (),
-        list,  # its shares of zeros alone would not give its cycles
-        eyeriss_v2.measured_rows,
-        list,
-        {eyeriss_v2.ELEMENT: real.measure_element},
-    ),
-    _simulated(cnvlutin.PAPER, published_cnvlutin.TITLE, TWO, cnvlutin.analytic),
-    _simulated(scnn.PAPER, published_scnn.TITLE, TWO, scnn.analytic, scnn.unmeasurable),
-    _simulated(
-        cambricon_s.PAPER,
-        published_cambricon.TITLE,
-        TWO[:1],
-        cambricon_s.analytic,
-        cambricon_s.unmeasurable,
-    ),
-    Paper(
-        sparten.PAPER,
-        published_sparten.TITLE,
-        (*TWO, *sparten.REAL),
-        (),
-        sparten.analytic,
-        sparten.measured_rows,
-        list,
-        {network: partial(pruned.measure_network, network) for network in sparten.REAL},
-    ),
-    Paper(
-        extensor.PAPER,
-        published_extensor.TITLE,
-        (TWO[0], extensor.MATRICES),
-        (),
-        extensor.analytic,
-        extensor.measured_rows,
-        extensor.unmeasurable,
-        {extensor.MATRICES: sparse.measure_matrices},
-    ),
+    han2015.PAPER,
+    deep_compression.PAPER,
+    shi2017.PAPER,
+    eyeriss.PAPER,
+    minerva.PAPER,
+    eie.PAPER,
+    eyeriss_v2.PAPER,
+    cnvlutin.PAPER,
+    scnn.PAPER,
+    cambricon_s.PAPER,
+    sparten.PAPER,
+    extensor.PAPER,
 )
 
 
@@ -204,7 +59,7 @@ def named(name: str) -> Paper:
     for paper in PAPERS:
         if paper.name == name:
             return paper
-    raise RecipeError(f'there is no paper "{name}". Use one of {", ".join(one.name for one in PAPERS)}.')
+    raise RecipeError(f'there is no paper "{name}". Use one of {", ".join(paper.name for paper in PAPERS)}.')
 
 
 def rows(
@@ -212,8 +67,8 @@ def rows(
     *,
     analytic: bool = False,
     networks: Sequence[str] = (),
-    results: Sequence[Result] = (),
-) -> list[Row]:
+    results: Sequence[PaperResult] = (),
+) -> list[PaperRow]:
     """All rows of `papers`, table by table and line by line.
 
     analytic  only rows that need no training
@@ -221,28 +76,27 @@ def rows(
     results   stored findings, one per paper and network; the last one given counts
     Raises RecipeError for a network no paper has, FileError for findings of another form.
 
-    >>> len(rows(analytic=True, networks=["alexnet"]))
-    91
+    >>> len(rows([named("han2015")], analytic=True, networks=["alexnet"]))
+    41
     """
     check(networks, papers)
-    for one in results:
-        check([one.network], [named(one.paper)])
-    found = {(one.paper, one.network): one.findings for one in results}
+    for result in results:
+        check([result.network], [named(result.paper)])
+    findings = {(result.paper, result.network): result.findings for result in results}
     listed = []
     for paper in papers:
-        own = paper.analytic()
+        own = list(_analytic(paper.analytic))
         if not analytic:
-            stored = [network for network in paper.more if (paper.name, network) in found]
+            stored = [network for network in paper.on_request if (paper.name, network) in findings]
             for network in dict.fromkeys([*paper.networks, *stored, *_known(networks, paper)]):
-                own += _measured(paper, network, found.get((paper.name, network), {}))
+                own += _measured(paper, network, findings.get((paper.name, network), {}))
             own += paper.unmeasurable()
-        listed += _together(own)
+        listed += _grouped(own)
     return [row for row in listed if not networks or row.network in networks]
 
 
 def measurable(paper: Paper, networks: Sequence[str] = ()) -> list[str]:
-    """Those of `networks` that zeroskip can train or time for `paper`; none named: the two LeNets or, where the
-    paper has others, all of those.
+    """Those of `networks` that zeroskip can train or time for `paper`; none named: those it has for this case.
 
     Raises RecipeError where there is none.
 
@@ -250,15 +104,15 @@ def measurable(paper: Paper, networks: Sequence[str] = ()) -> list[str]:
     ['lenet-5', 'alexnet']
     """
     check(networks, [paper])
-    short = [network for network in NETWORKS_TRAINED if network in paper.measure]
-    found = [network for network in networks or short or paper.measure if network in paper.measure]
-    if not found:
+    asked = networks or paper.default or paper.measure
+    able = [network for network in asked if network in paper.measure]
+    if not able:
         known = ", ".join(paper.measure) or "none"
         raise RecipeError(
             f"{paper.name} cannot be measured here on {', '.join(networks) or 'anything'}. Networks that can: "
             f"{known}. Leave out --out, or give stored findings with --results."
         )
-    return found
+    return able
 
 
 def check(networks: Sequence[str], papers: Sequence[Paper]) -> None:
@@ -266,28 +120,86 @@ def check(networks: Sequence[str], papers: Sequence[Paper]) -> None:
 
     >>> check(["lenet-5"], PAPERS)
     """
-    known = dict.fromkeys(network for paper in papers for network in (*paper.networks, *paper.more))
+    known = dict.fromkeys(network for paper in papers for network in (*paper.networks, *paper.on_request))
     for network in networks:
         if network not in known:
             raise RecipeError(f'there is no network "{network}" here. Use one of {", ".join(known)}.')
 
 
-def _measured(paper: Paper, network: str, findings: Findings) -> list[Row]:
+def measured_networks(rows: Sequence[PaperRow], results: Sequence[PaperResult]) -> list[MeasuredNetwork]:
+    """What a page shows of each network that has rows and results: where they come from, and the papers' figures.
+
+    Of several results for one paper and network the last one counts. FileError for findings of another form.
+
+    >>> result = PaperResult("han2015", "lenet-5", "2026-01-31", "M", "", 3, {"figure4": {"kept_by_pixel": [3, 4]}})
+    >>> measured_networks(rows([named("han2015")]), [result])[0].figures.kept_by_pixel
+    (3.0, 4.0)
+    """
+    asked = {(row.paper, row.network): None for row in rows}
+    last = {(result.paper, result.network): result for result in results}
+    shown = {key: last[key] for key in asked if key in last}
+    measured = []
+    for network in dict.fromkeys(key[1] for key in last if key in asked):
+        own = {result.paper: result for result in shown.values() if result.network == network}
+        origins = tuple(result.origin for result in own.values())
+        measured.append(MeasuredNetwork(network, origins, _figures(network, own)))
+    return measured
+
+
+def _figures(network: str, results: Mapping[str, PaperResult]) -> PaperFigures:
+    han, coded = HanFindings(), CodedFindings()
+    if han2015.PAPER.name in results:
+        with _refusing_damage(han2015.PAPER.name, network):
+            han = read(HanFindings, results[han2015.PAPER.name].findings)
+    if deep_compression.PAPER.name in results:
+        with _refusing_damage(deep_compression.PAPER.name, network):
+            coded = read(CodedFindings, results[deep_compression.PAPER.name].findings)
+    return PaperFigures(
+        trade_off=han.figure5,
+        trade_off_dense=han.figure5_dense,
+        sensitivity=han.figure6,
+        histograms=han.figure7,
+        kept_by_pixel=han.figure4.kept_by_pixel if han.figure4 else (),
+        sizes=coded.figure6,
+        widths=coded.figure7,
+        starts=coded.figure8,
+        coded_dense=coded.figures_dense,
+        frontiers=han.frontiers or coded.frontiers,  # both papers train the same ones
+    )
+
+
+@cache  # some take seconds
+def _analytic(make: Callable[[], list[PaperRow]]) -> tuple[PaperRow, ...]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of small products; more threads make them several times slower
     try:
+        return tuple(make())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _measured(paper: Paper, network: str, findings: Findings) -> list[PaperRow]:
+    with _refusing_damage(paper.name, network):
         return paper.measured_rows(network, findings)
+
+
+@contextmanager
+def _refusing_damage(paper: str, network: str) -> Iterator[None]:
+    try:
+        yield
     except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as fact:
         raise FileError(
-            f"the findings of {network} for {paper.name} are damaged ({type(fact).__name__}: {fact}). Delete their "
+            f"the findings of {network} for {paper} are damaged ({type(fact).__name__}: {fact}). Delete their "
             "file and measure again."
         ) from None
 
 
-def _together(some: list[Row]) -> list[Row]:
+def _grouped(rows: list[PaperRow]) -> list[PaperRow]:
     """Table by table and line by line, each where it came first."""
-    tables = list(dict.fromkeys(row.table for row in some))
-    lines = list(dict.fromkeys((row.table, row.row) for row in some))
-    return sorted(some, key=lambda row: (tables.index(row.table), lines.index((row.table, row.row))))
+    tables = list(dict.fromkeys(row.table for row in rows))
+    lines = list(dict.fromkeys((row.table, row.row) for row in rows))
+    return sorted(rows, key=lambda row: (tables.index(row.table), lines.index((row.table, row.row))))
 
 
 def _known(networks: Sequence[str], paper: Paper) -> list[str]:
-    return [network for network in networks if network in (*paper.networks, *paper.more)]
+    return [network for network in networks if network in (*paper.networks, *paper.on_request)]

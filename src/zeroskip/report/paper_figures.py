@@ -1,25 +1,21 @@
-"""The figures of the two papers, drawn from what a training found; no finding, no figure.
-
-Findings are plain JSON objects; their keys stand at the top of reproduce/han2015.py, deep_compression.py and
-frontier.py.
-"""
+"""The figures of the two papers by Han et al., drawn from what a training found; no finding, no figure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import plotly.graph_objects as go
 import torch
 
+from zeroskip.concepts import Curve, PaperFigures, PrunedFrontier
 from zeroskip.report.figures import ACCENT, GREY, HUES, SHARE, Plot, blank, error_format, label, pixels
 from zeroskip.report.number_format import show_error
 
-Findings = Mapping[str, Any]
-Curve = Sequence[tuple[float, float]]
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 KEPT = "weights kept (log, fewer to the right)"
 _WIDE = 10  # errors that differ by more than this factor need a log axis
@@ -33,7 +29,7 @@ _CODERS = {"huffman": ("Huffman codes", "solid"), "arithmetic": ("arithmetic cod
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedErrors:
     """What a paper's table 1 says of a network, None where it says nothing: its dense error (0..1), and
     (times, error) with fewer weights (pruned) and with fewer bytes (stored)."""
 
@@ -42,52 +38,55 @@ class Published:
     stored: tuple[float, float] | None = None
 
 
-def trade_off(found: Findings) -> list[Plot]:
+def trade_off(figures: PaperFigures) -> list[Plot]:
     """Han et al. 2015, figure 5: error against the share of weights kept, by penalty and retraining.
 
-    >>> [line.name for line in trade_off(found)[0].figure.data][-1]
-    'dense, L2 (1.64 %)'
+    >>> measured = PaperFigures(trade_off={"L1": ((0.5, 0.02), (0.1, 0.5))}, trade_off_dense={"L1": 0.0164})
+    >>> [line.name for line in trade_off(measured)[0].figure.data]
+    ['L1, not retrained', 'dense, L1 (1.64 %)']
     """
-    curves = {_NAMES.get(name, name): points for name, points in found.get("figure5", {}).items()}
-    dense = {f"dense, {name}": error for name, error in found.get("figure5_dense", {}).items()}
+    curves = {_NAMES.get(name, name): points for name, points in figures.trade_off.items()}
+    dense = {f"dense, {name}": error for name, error in figures.trade_off_dense.items()}
     return _shares(curves, KEPT, dense)
 
 
-def sensitivity(found: Findings) -> list[Plot]:
+def sensitivity(figures: PaperFigures) -> list[Plot]:
     """Han et al. 2015, figure 6: error with one layer alone pruned, a line per layer.
 
-    >>> len(sensitivity(found)[0].figure.data)
-    3
+    >>> sensitivity(PaperFigures(sensitivity={"fc1": {0.9: 0.06, 0.5: 0.02}}))[0].figure.data[0].x
+    (0.5, 0.9)
     """
-    curves = {name: _by_number(curve) for name, curve in found.get("figure6", {}).items()}
+    curves = {name: _in_order(curve) for name, curve in figures.sensitivity.items()}
     figure = _lines(curves, blank("zeros in this layer alone", "validation error"))
     return [Plot("", figure.update_xaxes(**SHARE))] if curves else []
 
 
-def histograms(found: Findings) -> list[Plot]:
+def histograms(figures: PaperFigures) -> list[Plot]:
     """Han et al. 2015, figure 7: a layer's weights that are not zero, before and after, equally wide.
 
-    >>> [plot.title for plot in histograms(found)]
+    >>> from zeroskip.concepts import Histogram
+    >>> both = {"before": Histogram((-1, 0, 1), (5, 7)), "after": Histogram((-2, 0, 2), (3, 2))}
+    >>> [plot.title for plot in histograms(PaperFigures(histograms=both))]
     ['before', 'after']
     """
-    both = found.get("figure7", {})
-    reach = max((abs(edge) for one in both.values() for edge in one["edges"]), default=0)
+    both = figures.histograms
+    reach = max((abs(edge) for histogram in both.values() for edge in histogram.edges), default=0)
     plots = []
-    for (name, one), hue in zip(both.items(), (GREY, ACCENT), strict=False):
-        edges, counts = np.asarray(one["edges"], float), np.asarray(one["counts"], float)
+    for (name, histogram), hue in zip(both.items(), (GREY, ACCENT), strict=False):
+        edges, counts = np.asarray(histogram.edges, float), np.asarray(histogram.counts, float)
         figure = blank("weight", "weights", height=280).update_xaxes(range=[-reach, reach])
         figure.add_bar(x=(edges[1:] + edges[:-1]) / 2, y=counts, width=np.diff(edges), marker_color=hue)
         plots.append(Plot(name, figure.update_yaxes(tickformat="~s")))
     return plots
 
 
-def mask(found: Findings) -> list[Plot]:
+def mask(figures: PaperFigures) -> list[Plot]:
     """Han et al. 2015, figure 4: connections left per input, as the image and row after row as one line.
 
-    >>> [plot.title for plot in mask(found)]
+    >>> [plot.title for plot in mask(PaperFigures(kept_by_pixel=tuple(range(49))))]
     ['Connections per input pixel', 'The same, row after row']
     """
-    counts = torch.tensor(found.get("figure4", {}).get("kept_by_pixel", []), dtype=torch.float32)
+    counts = torch.tensor(figures.kept_by_pixel, dtype=torch.float32)
     image = pixels(counts)
     if not image:
         return []
@@ -99,76 +98,84 @@ def mask(found: Findings) -> list[Plot]:
     return [*image, Plot("The same, row after row", strip)]
 
 
-def sizes(found: Findings) -> list[Plot]:
+def sizes(figures: PaperFigures) -> list[Plot]:
     """Deep Compression, figure 6: error against the share of the dense size, pruned, shared, and both.
 
-    >>> [line.name for line in sizes(found)[0].figure.data][:3]
-    ['pruned', 'shared', 'both']
+    >>> measured = PaperFigures(sizes={"pruned": ((0.1, 0.016),)}, coded_dense=0.0164)
+    >>> [line.name for line in sizes(measured)[0].figure.data]
+    ['pruned', 'dense (1.64 %)']
     """
     x = "size, share of the dense network's (log, smaller to the right)"
-    return _shares(found.get("figure6", {}), x, _start(found))
+    return _shares(figures.sizes, x, _start(figures))
 
 
-def bits(found: Findings) -> list[Plot]:
+def bits(figures: PaperFigures) -> list[Plot]:
     """Deep Compression, figure 7: error by the width of the codes, with the other kind of layer as it was.
 
-    >>> [line.name for line in bits(found)[0].figure.data][:2]
+    >>> [line.name for line in bits(PaperFigures(widths={"conv": {8: 0.016}, "fc": {2: 0.02}}))[0].figure.data]
     ['conv layers', 'fc layers']
     """
-    curves = {f"{kind} layers": curve for kind, curve in found.get("figure7", {}).items()}
-    return _widths(curves, _start(found))
+    curves = {f"{kind} layers": curve for kind, curve in figures.widths.items()}
+    return _widths(curves, _start(figures))
 
 
-def starts(found: Findings) -> list[Plot]:
+def starts(figures: PaperFigures) -> list[Plot]:
     """Deep Compression, figure 8: error by the width of the codes, for three starts of the centroids.
 
-    >>> [line.name for line in starts(found)[0].figure.data][:3]
-    ['linear', 'density', 'random']
+    >>> [line.name for line in starts(PaperFigures(starts={"linear": {2: 0.03, 3: 0.02}}))[0].figure.data]
+    ['linear']
     """
-    return _widths(found.get("figure8", {}), _start(found))
+    return _widths(figures.starts, _start(figures))
 
 
-def _start(found: Findings) -> dict[str, float]:
+def _start(figures: PaperFigures) -> dict[str, float]:
     """The error of the dense network that the curves start from: theirs is one seed, tables are means."""
-    return {"dense": found["figures_dense"]} if "figures_dense" in found else {}
+    return {} if figures.coded_dense is None else {"dense": figures.coded_dense}
 
 
-def frontier_weights(found: Findings, told: Published) -> list[Plot]:
+def frontier_weights(figures: PaperFigures, published: PublishedErrors) -> list[Plot]:
     """Error against times fewer weights: a line through the means, a faint dot per seed, and the levels.
 
-    >>> frontier_weights(found, Published(0.0164, (12, 0.0159)))[0].figure.data[0].name
-    'pruned while training'
+    >>> from zeroskip.concepts import FrontierPoint
+    >>> point = FrontierPoint(30, 0.015, 4, 0.016, {"huffman": 20, "arithmetic": 16})
+    >>> measured = PaperFigures(frontiers={"frontier": PrunedFrontier(1000, 0.016, 0.0155, (point,))})
+    >>> frontier_weights(measured, PublishedErrors(0.0164, (12, 0.0159)))[0].figure.data[-1].name
+    'published (12x, 1.59 %)'
     """
     figure = blank("times fewer weights (log)", "test error", height=520)
-    for one, images, hue in _frontiers(found):
-        points = sorted(one["points"], key=lambda point: point["times_fewer"])
-        times = [point["times_fewer"] for point in points]
-        seeds = [point.get("errors", []) for point in points]
-        _mean(figure, f"pruned while training{images}", times, [point["error"] for point in points], hue)
-        _seeds(figure, times, seeds, hue)
-    return _against_levels(figure, found, told.dense, told.pruned)
+    for frontier, images, hue in _frontiers(figures):
+        points = sorted(frontier.points, key=lambda point: point.times_fewer)
+        times = [point.times_fewer for point in points]
+        _mean(figure, f"pruned while training{images}", times, [point.error for point in points], hue)
+        _seeds(figure, times, [point.errors for point in points], hue)
+    return _against_levels(figure, figures, published.dense, published.pruned)
 
 
-def frontier_bytes(found: Findings, told: Published) -> list[Plot]:
+def frontier_bytes(figures: PaperFigures, published: PublishedErrors) -> list[Plot]:
     """Error against times fewer bytes of the whole file, a line per coder; the rest as in frontier_weights.
 
-    >>> frontier_bytes(found, Published(0.0164, stored=(40, 0.0158)))[0].figure.data[0].name
-    'Huffman codes'
+    >>> from zeroskip.concepts import FrontierPoint
+    >>> point = FrontierPoint(30, 0.015, 4, 0.016, {"huffman": 20, "arithmetic": 16})
+    >>> measured = PaperFigures(frontiers={"frontier": PrunedFrontier(1000, 0.016, 0.0155, (point,))})
+    >>> frontier_bytes(measured, PublishedErrors())[0].figure.data[0].x
+    (50.0,)
     """
     figure = blank("times fewer bytes, everything in the file counted (log)", "test error", height=520)
-    for one, images, hue in _frontiers(found):
-        points = sorted(one["points"], key=lambda point: point["times_fewer"])
-        errors = [point["error_stored"] for point in points]
+    for frontier, images, hue in _frontiers(figures):
+        points = sorted(frontier.points, key=lambda point: point.times_fewer)
+        errors = [point.error_stored for point in points]
         for coder, (name, dash) in _CODERS.items():
-            times = [one["stored_bytes_dense"] / point["stored_bytes"][coder] for point in points]
+            times = [frontier.stored_bytes_dense / point.stored_bytes[coder] for point in points]
             _mean(figure, f"{name}{images}", times, errors, hue, dash)
-            _seeds(figure, times, [point.get("errors_stored", []) for point in points], hue)
-    return _against_levels(figure, found, told.dense, told.stored)
+            _seeds(figure, times, [point.errors_stored for point in points], hue)
+    return _against_levels(figure, figures, published.dense, published.stored)
 
 
-def _frontiers(found: Findings) -> list[tuple[Any, str, str]]:
+def _frontiers(figures: PaperFigures) -> Iterator[tuple[PrunedFrontier, str, str]]:
     """(the frontier, words for its images, its colour), those that are there."""
-    return [(found[key], images, hue) for key, (images, hue) in _IMAGES.items() if key in found]
+    for name, (images, hue) in _IMAGES.items():
+        if name in figures.frontiers:
+            yield figures.frontiers[name], images, hue
 
 
 def _mean(
@@ -179,24 +186,24 @@ def _mean(
     figure.add_scatter(x=x, y=y, name=name, mode="lines+markers", line=line, marker=marker)
 
 
-def _seeds(figure: go.Figure, x: Sequence[float], each: Sequence[Sequence[float]], hue: str) -> None:
-    """A faint dot per seed: each[i] are the errors at x[i]."""
-    dots = [(place, error) for place, errors in zip(x, each, strict=True) for error in errors]
+def _seeds(figure: go.Figure, x: Sequence[float], errors: Sequence[Sequence[float]], hue: str) -> None:
+    """A faint dot per seed: errors[i] are those at x[i]."""
+    dots = [(place, error) for place, own in zip(x, errors, strict=True) for error in own]
     marker = {"color": hue, "size": 7, "opacity": 0.4}
     figure.add_scatter(**_xy(dots), mode="markers", marker=marker, showlegend=False, name="one seed")
 
 
 def _against_levels(
-    figure: go.Figure, found: Findings, dense: float | None, point: tuple[float, float] | None
+    figure: go.Figure, figures: PaperFigures, dense: float | None, point: tuple[float, float] | None
 ) -> list[Plot]:
     """The figure with the dense errors as horizontal lines and the published network as a star."""
     places = [x for line in figure.data for x in line.x] + ([point[0]] if point else [])
     if not figure.data:
         return []
     ends = [0.8 * min(places), 1.25 * max(places)]  # wide enough for a tick beside a single point
-    for one, images, hue in _frontiers(found):
-        _level(figure, ends, one["error_dense"], f"dense{images}", hue, "dot")
-        _level(figure, ends, one["error_continued"], f"dense continued{images}", hue, "longdashdot")
+    for frontier, images, hue in _frontiers(figures):
+        _level(figure, ends, frontier.error_dense, f"dense{images}", hue, "dot")
+        _level(figure, ends, frontier.error_continued, f"dense continued{images}", hue, "longdashdot")
     if dense is not None:
         _level(figure, ends, dense, "published dense", GREY, "dot")
     if point is not None:
@@ -225,9 +232,9 @@ def _shares(curves: Mapping[str, Curve], x: str, dense: Mapping[str, float]) -> 
     return [Plot("", figure)] if curves else []
 
 
-def _widths(curves: Mapping[str, Mapping[str, float]], dense: Mapping[str, float]) -> list[Plot]:
+def _widths(curves: Mapping[str, Mapping[int, float]], dense: Mapping[str, float]) -> list[Plot]:
     """Error against bits."""
-    by_bits = {name: _by_number(curve) for name, curve in curves.items()}
+    by_bits = {name: _in_order(curve) for name, curve in curves.items()}
     figure = _lines(by_bits, blank("bits of a code", "test error"), dense)
     return [Plot("", figure.update_xaxes(dtick=1))] if curves else []
 
@@ -246,11 +253,11 @@ def _lines(
     return figure.update_yaxes(**error_format(errors), **scale)
 
 
-def _by_number(curve: Mapping[str, float]) -> Curve:
-    """JSON has only texts for keys: {"10": a, "9": b} -> [(9, b), (10, a)]."""
-    return sorted((float(key), error) for key, error in curve.items())
+def _in_order(curve: Mapping[int, float] | Mapping[float, float]) -> Curve:
+    """{10: a, 9: b} -> ((9, b), (10, a))."""
+    return tuple(sorted(curve.items()))
 
 
 def _xy(points: Iterable[Sequence[float]]) -> dict[str, list[float]]:
-    some = list(points)
-    return {"x": [x for x, _ in some], "y": [y for _, y in some]}
+    pairs = list(points)
+    return {"x": [x for x, _ in pairs], "y": [y for _, y in pairs]}

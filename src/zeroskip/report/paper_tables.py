@@ -1,7 +1,4 @@
-"""Published tables beside ours, for a terminal, as Markdown, and as an HTML page with the papers' figures.
-
-A row is what `Row.to_json` gives, a result what `asdict` makes of a `reproduce.Result`.
-"""
+"""Published tables beside ours, for a terminal, as Markdown, and as an HTML page with the papers' figures."""
 
 from __future__ import annotations
 
@@ -9,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from zeroskip import files
-from zeroskip.errors import FileError
+from zeroskip.concepts import MeasuredNetwork, PaperFigures, PaperOrigin, PaperRow
 from zeroskip.report import paper_figures
 from zeroskip.report.captions import CAPTIONS
 from zeroskip.report.grid import Grid
 from zeroskip.report.page import Section, render
-from zeroskip.report.paper_figures import Findings, Published
+from zeroskip.report.paper_figures import PublishedErrors
 
-Rows = Sequence[Mapping[str, Any]]
-Results = Sequence[Mapping[str, Any]]
+PaperRows = Sequence[PaperRow]
 
 _WHOLE = ("weights", "FLOP")
 _MARKS = {True: "win", False: "loss", None: ""}
@@ -35,218 +30,194 @@ rule in the last column. A published figure marked `*` is not printed in the pap
 """
 
 
-def reproduction_tables(rows: Rows) -> list[Grid]:
+def reproduction_tables(rows: PaperRows) -> list[Grid]:
     """One table per table of a paper, in the order of the rows.
 
-    >>> [table.title for table in reproduction_tables(rows)][:1]
-    ['han2015: Energy table, 45 nm CMOS']
+    >>> row = PaperRow("eie", "Table IV", "NT-We", "time", 8.0, 8.1, True, "us", "near")
+    >>> reproduction_tables([row])[0].rows
+    (('NT-We', 'time', '8 us', '8.1 us', '+0.1', 'yes'),)
     """
     columns = ("row", "column", "published", "ours", "difference", "holds")
     tables = []
-    for (paper, title), some in groupby(rows, key=lambda row: (row["paper"], row["table"])):
-        group = list(some)
-        marks = {number: _MARKS[row["holds"]] for number, row in enumerate(group)}
-        cells = tuple(tuple(_cells(row)) for row in group)
+    for (paper, title), group in groupby(rows, key=lambda row: (row.paper, row.table)):
+        own = list(group)
+        marks = {number: _MARKS[row.holds] for number, row in enumerate(own)}
+        cells = tuple(tuple(_cells(row)) for row in own)
         tables.append(Grid(f"{paper}: {title}", columns, cells, prose=("column", "holds"), marks=marks))
     return tables
 
 
-def reproduction_summary(rows: Rows) -> list[str]:
+def reproduction_summary(rows: PaperRows) -> list[str]:
     """One line per paper: how many rows hold, fail, and were not measured.
 
-    >>> reproduction_summary(rows)
-    ['han2015: 149 rows: 148 hold, 1 fails, 0 not measured']
+    >>> reproduction_summary([PaperRow("eie", "Table IV", "NT-We", "time", 8.0, 8.1, True, "us", "near")])
+    ['eie: 1 rows: 1 hold, 0 fail, 0 not measured']
     """
-    return [f"{paper}: {_counts(list(some))}" for paper, some in groupby(rows, key=lambda row: row["paper"])]
+    return [f"{paper}: {_counts(list(own))}" for paper, own in groupby(rows, key=lambda row: row.paper)]
 
 
 def reproduction_markdown(
-    rows: Rows, titles: Mapping[str, str] | None = None, origins: Sequence[str] = ()
+    rows: PaperRows, titles: Mapping[str, str] | None = None, origins: Sequence[PaperOrigin] = ()
 ) -> str:
     """The page: per paper its counts, the rows that fail, and every table.
 
     titles   paper -> its full title
-    origins  where measured findings come from, one line each
+    origins  where measured findings come from
 
-    >>> reproduction_markdown(rows).splitlines()[0]
+    >>> reproduction_markdown([]).splitlines()[0]
     '# Validation'
     """
     parts = [_HEAD]
     if origins:
-        parts.append("Measured:\n\n" + "".join(f"- {origin}\n" for origin in origins))
-    for paper, some in groupby(rows, key=lambda row: row["paper"]):
-        group = list(some)
-        parts.append(f"## {(titles or {}).get(paper, paper)}\n\n{_counts(group)}.\n")
-        parts += [_failures(group)] if any(row["holds"] is False for row in group) else []
-        parts += [_table(title, list(own)) for title, own in groupby(group, key=lambda row: row["table"])]
+        parts.append("Measured:\n\n" + "".join(f"- {origin.line}\n" for origin in origins))
+    for paper, group in groupby(rows, key=lambda row: row.paper):
+        own = list(group)
+        parts.append(f"## {(titles or {}).get(paper, paper)}\n\n{_counts(own)}.\n")
+        parts += [_failures(own)] if any(row.holds is False for row in own) else []
+        parts += [_table(title, list(lines)) for title, lines in groupby(own, key=lambda row: row.table)]
     return "\n".join(parts)
 
 
 def reproduction_html(
-    path: str | Path, rows: Rows, results: Results = (), titles: Mapping[str, str] | None = None
+    path: str | Path,
+    rows: PaperRows,
+    networks: Sequence[MeasuredNetwork] = (),
+    titles: Mapping[str, str] | None = None,
 ) -> Path:
     """Write one self-contained page: per network what holds and the papers' figures, then every table.
 
-    results  findings of a training with their origin; those of a network without rows are left out, and of
-             several for one paper and network the last one counts
     titles   paper -> its full title
-    What a result lacks has no section. Raises FileError where the file cannot be written or findings are damaged.
+    What was not found has no section. Raises FileError where the file cannot be written.
 
-    >>> reproduction_html("report.html", rows, results, {"han2015": "Learning both ..."})
-    PosixPath('report.html')
+    >>> reproduction_html("report.html", []).name
+    'report.html'
     """
-    _check(results)
-    papers = list(dict.fromkeys(row["paper"] for row in rows))
-    asked = {(row["paper"], row["network"]) for row in rows}
-    last = {(one["paper"], one["network"]): one for one in results if (one["paper"], one["network"]) in asked}
-    networks = list(dict.fromkeys(network for _, network in last))
+    papers = dict.fromkeys(row.paper for row in rows)
     sections = []
     for network in networks:
-        some = {paper: last[paper, network] for paper in papers if (paper, network) in last}
-        sections += _network(network, rows, some, f"{network}: " if len(networks) > 1 else "")
+        prefix = f"{network.network}: " if len(networks) > 1 else ""
+        own = [row for row in rows if row.network == network.network]
+        drawn = _figures(network.figures, _published(own))
+        sections += [_summary(network, own), *[replace(one, title=prefix + one.title) for one in drawn]]
     title = " and ".join((titles or {}).get(paper, paper) for paper in papers) or "No rows"
-    return files.write(path, render(title, [*sections, _all_tables(rows, networks)]))
+    tables = _all_tables(rows, [network.network for network in networks])
+    return files.write(path, render(title, [*sections, tables]))
 
 
-def _check(results: Results) -> None:
-    needed = {"paper", "network", "date", "machine", "command", "seeds", "findings"}
-    for one in results:
-        if not needed <= set(one) or not isinstance(one["findings"], Mapping):
-            lacking = ", ".join(sorted(needed - set(one))) or "findings that are an object"
-            raise FileError(f"a result is damaged: it lacks {lacking}. Delete its file and measure again.")
-
-
-def _network(
-    network: str, rows: Rows, results: Mapping[str, Mapping[str, Any]], prefix: str
-) -> list[Section]:
-    own = [row for row in rows if row["network"] == network]
-    found = {paper: one["findings"] for paper, one in results.items()}
-    try:
-        drawn = _figures(found.get("han2015", {}), found.get("deep-compression", {}), _published(own))
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as fact:
-        raise FileError(
-            f"the findings of {network} cannot be drawn ({type(fact).__name__}: {fact}). Delete their file and "
-            "measure again."
-        ) from None
-    return [_summary(network, own, results), *[replace(one, title=prefix + one.title) for one in drawn]]
-
-
-def _figures(han: Findings, deep: Findings, told: Published) -> list[Section]:
-    beyond = (
-        han if any(key.startswith("frontier") for key in han) else deep
-    )  # both papers train the same ones
+def _figures(figures: PaperFigures, published: PublishedErrors) -> list[Section]:
     parts = {
-        "Trade-off": paper_figures.trade_off(han),
-        "Sensitivity": paper_figures.sensitivity(han),
-        "Histogram of weights": paper_figures.histograms(han),
-        "Mask of the first layer": paper_figures.mask(han),
-        "Error against size": paper_figures.sizes(deep),
-        "Error against bits": paper_figures.bits(deep),
-        "Starts of the centroids": paper_figures.starts(deep),
-        "Frontier: weights": paper_figures.frontier_weights(beyond, told),
-        "Frontier: bytes": paper_figures.frontier_bytes(beyond, told),
+        "Trade-off": paper_figures.trade_off(figures),
+        "Sensitivity": paper_figures.sensitivity(figures),
+        "Histogram of weights": paper_figures.histograms(figures),
+        "Mask of the first layer": paper_figures.mask(figures),
+        "Error against size": paper_figures.sizes(figures),
+        "Error against bits": paper_figures.bits(figures),
+        "Starts of the centroids": paper_figures.starts(figures),
+        "Frontier: weights": paper_figures.frontier_weights(figures, published),
+        "Frontier: bytes": paper_figures.frontier_bytes(figures, published),
     }
     return [Section(title, CAPTIONS[title], plots=plots) for title, plots in parts.items() if plots]
 
 
-def _published(rows: Rows) -> Published:
+def _published(rows: PaperRows) -> PublishedErrors:
     """What the papers' table 1 says of the network that the rows are about, by its rows."""
-    told = {
-        (row["row"].rsplit(" ", 1)[-1], row["column"]): row["published"]
+    figures = {
+        (row.row.rsplit(" ", 1)[-1], row.column): row.published
         for row in rows
-        if row["table"] == "Table 1"
+        if row.table == "Table 1" and not isinstance(row.published, str)
     }
 
     def point(name: str, rate: str) -> tuple[float, float] | None:
-        times, error = told.get((name, rate)), told.get((name, "top-1 error"))
+        times, error = figures.get((name, rate)), figures.get((name, "top-1 error"))
         return None if times is None or error is None else (times, error / 100)
 
-    dense = told.get(("ref", "top-1 error"))
+    dense = figures.get(("ref", "top-1 error"))
     pruned, stored = point("pruned", "rate, measured"), point("compressed", "rate, measured")
-    return Published(None if dense is None else dense / 100, pruned, stored)
+    return PublishedErrors(None if dense is None else dense / 100, pruned, stored)
 
 
-def _summary(network: str, rows: Rows, results: Mapping[str, Mapping[str, Any]]) -> Section:
+def _summary(network: MeasuredNetwork, rows: PaperRows) -> Section:
     columns = ("paper", "date", "machine", "seeds", "command")
-    cells = [[paper, *(str(one[key]) for key in columns[1:])] for paper, one in results.items()]
-    origins = Grid(
-        "Where the figures come from", columns, tuple(map(tuple, cells)), prose=("date", "machine", "command")
+    cells = tuple(
+        (origin.paper, origin.date, origin.machine, str(origin.seeds), origin.command)
+        for origin in network.origins
     )
-    return Section(network, verdict=_verdict(rows), grids=[origins, *_failing(rows)])
+    origins = Grid("Where the figures come from", columns, cells, prose=("date", "machine", "command"))
+    return Section(network.network, verdict=_verdict(rows), grids=[origins, *_failing(rows)])
 
 
-def _all_tables(rows: Rows, shown: Sequence[str]) -> Section:
+def _all_tables(rows: PaperRows, shown: Sequence[str]) -> Section:
     """Every table folded away, above them what fails of the networks that have no summary."""
-    others = [row for row in rows if row["network"] not in shown]
+    others = [row for row in rows if row.network not in shown]
     grids, details = _failing(others), reproduction_tables(rows)
     return Section("Every table", CAPTIONS["Every table"], grids, verdict=_verdict(rows), details=details)
 
 
-def _verdict(rows: Rows) -> str:
+def _verdict(rows: PaperRows) -> str:
     return ". ".join(reproduction_summary(rows)) + "."
 
 
-def _failing(rows: Rows) -> list[Grid]:
+def _failing(rows: PaperRows) -> list[Grid]:
     """What fails, a table per paper, each row with its whole address."""
     columns = ("what", "published", "ours", "difference", "known about it")
     grids = []
-    for paper, some in groupby((row for row in rows if row["holds"] is False), key=lambda row: row["paper"]):
+    for paper, failing in groupby((row for row in rows if row.holds is False), key=lambda row: row.paper):
         cells = []
-        for row in some:
+        for row in failing:
             name, column, *numbers, _ = _cells(row)
-            cells.append((f"{row['table']}, {name}, {column}", *numbers, row["reason"]))
+            cells.append((f"{row.table}, {name}, {column}", *numbers, row.reason))
         prose = ("published", "ours", "known about it")  # some are facts in words
         grids.append(Grid(f"{paper}: rows that fail", columns, tuple(cells), prose=prose))
     return grids
 
 
-def _counts(rows: Rows) -> str:
-    found = [row["holds"] for row in rows]
-    fails = found.count(False)
+def _counts(rows: PaperRows) -> str:
+    holds = [row.holds for row in rows]
+    fails = holds.count(False)
     verb = "fails" if fails == 1 else "fail"
-    return f"{len(found)} rows: {found.count(True)} hold, {fails} {verb}, {found.count(None)} not measured"
+    return f"{len(holds)} rows: {holds.count(True)} hold, {fails} {verb}, {holds.count(None)} not measured"
 
 
-def _failures(rows: Rows) -> str:
+def _failures(rows: PaperRows) -> str:
     lines = [
-        f"- {row['table']}, {row['row']}, {row['column']}: published {_number(row, 'published')}, "
-        f"ours {_number(row, 'ours')}" + (f" ({row['reason']})" if row["reason"] else "")
+        f"- {row.table}, {row.row}, {row.column}: published {_number(row.published, row.unit)}, "
+        f"ours {_number(row.ours, row.unit)}" + (f" ({row.reason})" if row.reason else "")
         for row in rows
-        if row["holds"] is False
+        if row.holds is False
     ]
     return "Rows that fail:\n\n" + "\n".join(lines) + "\n"
 
 
-def _table(title: str, rows: Rows) -> str:
+def _table(title: str, rows: PaperRows) -> str:
     head = "| row | column | published | ours | difference | holds | holds if ours is |\n"
     rule = "|---|---|--:|--:|--:|---|---|\n"
     lines = []
     for row in rows:
         name, column, published, *rest = _cells(row)
-        star = " *" if row["trust"].startswith("recomputed") else ""
-        cells = [name, column, published + star, *rest, row["rule"]]
+        star = " *" if row.trust.startswith("recomputed") else ""
+        cells = [name, column, published + star, *rest, row.rule]
         # A bar or the end of a line within a cell would be the end of the cell.
         lines.append("| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |\n")
     return f"### {title}\n\n{head}{rule}{''.join(lines)}"
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
-    holds = {True: "yes", False: "NO", None: "not measured"}[row["holds"]]
-    why = f"{holds}: {row['reason']}" if row["reason"] and row["holds"] is not True else holds
-    return [row["row"], row["column"], _number(row, "published"), _number(row, "ours"), _difference(row), why]
+def _cells(row: PaperRow) -> list[str]:
+    holds = {True: "yes", False: "NO", None: "not measured"}[row.holds]
+    why = f"{holds}: {row.reason}" if row.reason and row.holds is not True else holds
+    published, ours = (_number(value, row.unit) for value in (row.published, row.ours))
+    return [row.row, row.column, published, ours, _difference(row), why]
 
 
-def _difference(row: Mapping[str, Any]) -> str:
-    difference = row["difference"]
+def _difference(row: PaperRow) -> str:
+    difference = row.difference
     if difference is None:
         return "-"
     if abs(difference) < 1e-9:  # what floating point makes of equal numbers
         return "0"
-    return f"{difference:+,.0f}" if row["unit"] in _WHOLE else f"{difference:+.3g}"
+    return f"{difference:+,.0f}" if row.unit in _WHOLE else f"{difference:+.3g}"
 
 
-def _number(row: Mapping[str, Any], key: str) -> str:
-    value, unit = row[key], row["unit"]
+def _number(value: float | str | None, unit: str) -> str:
     if value is None or isinstance(value, str):
         return value or "-"
     number = f"{value:,.0f}" if unit in _WHOLE else f"{value:.4g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+NAME = "cambricon-s"
 TITLE = "Cambricon-S (Zhou et al., MICRO 2018)"
 
 SPEEDUP, ENERGY = "1.71", "1.37"  # over Cambricon-X, means of its networks

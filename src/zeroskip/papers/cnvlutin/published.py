@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+NAME = "cnvlutin"
 TITLE = "Cnvlutin (Albericio et al., ISCA 2016)"
 
 # Times faster than DaDianNao: mean of six networks, the least (GoogLeNet) and the most (CNN-S).

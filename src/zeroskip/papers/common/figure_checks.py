@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-Found = tuple[str, bool] | None
-Curve = Sequence[tuple[float, float]]
+from zeroskip.concepts import Curve, Histogram
+
+Verdict = tuple[str, bool] | None
+"""What was found, in words, and whether it agrees."""
+Width = TypeVar("Width")
+Errors = Mapping[str, Mapping[Width, float]]
+"""Curve -> what it is drawn over (a sparsity, bits) -> error."""
 LOSS = 0.001  # of an error: what still counts as no loss, ten of ten thousand examples
 
 
@@ -33,7 +38,7 @@ def period(counts: Sequence[float]) -> int:
     return max(lags, key=lambda lag: float(np.mean(centred[lag:] * centred[:-lag])))
 
 
-def border(counts: Sequence[float] | None, *, rings: int = 2) -> Found:
+def border(counts: Sequence[float] | None, *, rings: int = 2) -> Verdict:
     """Connections left per pixel of the outer rings of a square image, against the others.
 
     >>> border([0] * 14 + [1, 1] + [0] * 20)
@@ -49,12 +54,12 @@ def border(counts: Sequence[float] | None, *, rings: int = 2) -> Found:
     return f"{100 * share:.2f} % of an inner pixel", share < 0.1
 
 
-def reach(curves: Mapping[str, Curve], order: Sequence[str], dense: float | None) -> Found:
+def reach(curves: Mapping[str, Curve], order: Sequence[str], dense: float | None) -> Verdict:
     """How many times fewer weights each curve reaches without loss; agrees where each reaches further.
 
     order  curve names, the least far first
 
-    >>> reach({"a": [(0.5, 0.1)], "b": [(0.2, 0.1)]}, ["a", "b"], 0.1)
+    >>> reach({"a": ((0.5, 0.1),), "b": ((0.2, 0.1),)}, ["a", "b"], 0.1)
     ('5x > 2x', True)
     """
     if dense is None or not all(name in curves for name in order):
@@ -62,52 +67,40 @@ def reach(curves: Mapping[str, Curve], order: Sequence[str], dense: float | None
     least = [
         min((kept for kept, error in curves[name] if error <= dense + LOSS), default=1.0) for name in order
     ]
-    told = " > ".join(f"{1 / kept:.3g}x" for kept in reversed(least))
-    agrees = all(one > other for one, other in pairwise(least))
-    return told if agrees else told.replace(">", "and"), agrees
+    agrees = all(less > more for less, more in pairwise(least))
+    return (" > " if agrees else " and ").join(f"{1 / kept:.3g}x" for kept in reversed(least)), agrees
 
 
-def better(curves: Mapping[str, Curve], one: str, other: str) -> Found:
-    """Mean errors of two curves over the shares kept that both have; agrees where `one` is lower.
+def better(curves: Mapping[str, Curve], lower: str, higher: str) -> Verdict:
+    """Mean errors of two curves over the shares kept that both have; agrees where that of `lower` is lower.
 
-    >>> better({"L1": [(0.5, 0.02)], "L2": [(0.5, 0.03), (0.1, 0.9)]}, "L1", "L2")
+    >>> better({"L1": ((0.5, 0.02),), "L2": ((0.5, 0.03), (0.1, 0.9))}, "L1", "L2")
     ('L1 2.00 %, L2 3.00 %', True)
     """
-    if one not in curves or other not in curves:
+    if lower not in curves or higher not in curves:
         return None
-    ours, theirs = ({round(kept, 6): error for kept, error in curves[name]} for name in (one, other))
-    both = sorted(set(ours) & set(theirs))
+    pair = [{round(kept, 6): error for kept, error in curves[name]} for name in (lower, higher)]
+    both = sorted(set(pair[0]) & set(pair[1]))
     if not both:
         return None
-    means = [float(np.mean([curve[kept] for kept in both])) for curve in (ours, theirs)]
-    return f"{one} {100 * means[0]:.2f} %, {other} {100 * means[1]:.2f} %", means[0] < means[1]
+    means = [float(np.mean([curve[kept] for kept in both])) for curve in pair]
+    return f"{lower} {100 * means[0]:.2f} %, {higher} {100 * means[1]:.2f} %", means[0] < means[1]
 
 
-def lower(errors: Mapping[str, float] | None, one: str, other: str) -> Found:
-    """Two errors side by side; agrees where `one` is no higher.
-
-    >>> lower({"rule": 0.01, "unchanged": 0.02}, "rule", "unchanged")
-    ('1.00 % and 2.00 %', True)
-    """
-    if not errors:
-        return None
-    return f"{100 * errors[one]:.2f} % and {100 * errors[other]:.2f} %", errors[one] <= errors[other]
-
-
-def most_sensitive(curves: Mapping[str, Mapping[str, float]] | None) -> str | None:
+def most_sensitive(curves: Errors[Width] | None) -> str | None:
     """The layer with the highest mean error when it alone is pruned.
 
-    >>> most_sensitive({"conv1": {"0.9": 0.5}, "fc1": {"0.9": 0.1}})
+    >>> most_sensitive({"conv1": {0.9: 0.5}, "fc1": {0.9: 0.1}})
     'conv1'
     """
     means = _means(curves)
     return max(means, key=means.__getitem__) if means else None
 
 
-def conv_against_fc(curves: Mapping[str, Mapping[str, float]] | None) -> Found:
+def conv_against_fc(curves: Errors[Width] | None) -> Verdict:
     """Mean errors of the layers called conv... and of the others.
 
-    >>> conv_against_fc({"conv1": {"0.9": 0.5}, "fc1": {"0.9": 0.1}})
+    >>> conv_against_fc({"conv1": {0.9: 0.5}, "fc1": {0.9: 0.1}})
     ('conv 50.00 %, fc 10.00 %', True)
     """
     means = _means(curves)
@@ -119,10 +112,10 @@ def conv_against_fc(curves: Mapping[str, Mapping[str, float]] | None) -> Found:
     return f"conv {100 * ours:.2f} %, fc {100 * theirs:.2f} %", ours > theirs
 
 
-def one_peak(histogram: Mapping[str, Any] | None) -> Found:
+def one_peak(histogram: Histogram | None) -> Verdict:
     """Where the highest bin is; agrees where it holds zero or is next to the one that does.
 
-    >>> one_peak({"edges": [-2, -1, 1, 2], "counts": [1, 9, 1]})
+    >>> one_peak(Histogram((-2, -1, 1, 2), (1, 9, 1)))
     ('highest at 0', True)
     """
     if histogram is None:
@@ -132,12 +125,12 @@ def one_peak(histogram: Mapping[str, Any] | None) -> Found:
     return f"highest at {middles[highest]:.3g}", abs(highest - int(np.argmin(np.abs(middles)))) <= 1
 
 
-def two_peaks(histogram: Mapping[str, Any] | None) -> Found:
+def two_peaks(histogram: Histogram | None) -> Verdict:
     """Highest bins left and right of zero; agrees where both are at least twice as high as the bin at zero.
 
     A threshold removes what is around zero, so only a retraining that fills the gap again can disagree.
 
-    >>> two_peaks({"edges": [-3, -1, 1, 3], "counts": [4, 1, 5]})
+    >>> two_peaks(Histogram((-3, -1, 1, 3), (4, 1, 5)))
     ('peaks at -2 and 2', True)
     """
     if histogram is None:
@@ -149,13 +142,12 @@ def two_peaks(histogram: Mapping[str, Any] | None) -> Found:
     return f"peaks at {middles[left]:.3g} and {middles[right]:.3g}", bool(agrees)
 
 
-def wider(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> Found:
+def wider(before: Histogram | None, after: Histogram | None) -> Verdict:
     """The distance from zero within which all but 1 % of the weights lie; agrees where it is larger after.
 
-    To be told of the same weights: removing the small ones makes it larger without any retraining.
+    Meant for the same weights: removing the small ones makes it larger without any retraining.
 
-    >>> one = {"edges": [-1, 0, 1], "counts": [5, 5]}
-    >>> wider(one, {"edges": [-2, 0, 2], "counts": [5, 5]})
+    >>> wider(Histogram((-1, 0, 1), (5, 5)), Histogram((-2, 0, 2), (5, 5)))
     ('2 from 1', True)
     """
     if before is None or after is None:
@@ -164,60 +156,50 @@ def wider(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) -> 
     return f"{ours:.3g} from {theirs:.3g}", ours > theirs
 
 
-def fewest_bits(curves: Mapping[str, Mapping[str, float]] | None, dense: float | None) -> Found:
+def fewest_bits(curves: Errors[int] | None, dense: float | None) -> Verdict:
     """The narrowest codes without loss, conv layers against fc layers; agrees where conv needs more bits.
 
-    >>> fewest_bits({"conv": {"4": 0.01, "2": 0.5}, "fc": {"4": 0.01, "2": 0.01}}, 0.01)
+    >>> fewest_bits({"conv": {4: 0.01, 2: 0.5}, "fc": {4: 0.01, 2: 0.01}}, 0.01)
     ('conv 4, fc 2', True)
     """
     if not curves or dense is None:
         return None
     least = {
-        kind: min((int(bits) for bits, error in curves[kind].items() if error <= dense + LOSS), default=32)
+        kind: min((bits for bits, error in curves[kind].items() if error <= dense + LOSS), default=32)
         for kind in ("conv", "fc")
     }
     return f"conv {least['conv']}, fc {least['fc']}", least["conv"] > least["fc"]
 
 
-def best_start(curves: Mapping[str, Mapping[str, float]] | None, bits: int, *, linear: bool = True) -> Found:
+def best_start(curves: Errors[int], bits: int, *, linear: bool = True) -> Verdict:
     """The starts of the centroids by their errors at this width; agrees where none is below that of "linear".
 
     linear  False: agrees where another start is
 
-    >>> best_start({"linear": {"5": 0.010}, "random": {"5": 0.014}}, 5)
+    >>> best_start({"linear": {5: 0.010}, "random": {5: 0.014}}, 5)
     ('linear 1.00 %, random 1.40 %', True)
     """
-    errors = {name: curve[str(bits)] for name, curve in (curves or {}).items() if str(bits) in curve}
+    errors = {name: curve[bits] for name, curve in curves.items() if bits in curve}
     if "linear" not in errors:
         return None
-    told = ", ".join(f"{name} {100 * errors[name]:.2f} %" for name in sorted(errors, key=errors.__getitem__))
-    return told, (errors["linear"] <= min(errors.values())) is linear
+    listed = ", ".join(
+        f"{name} {100 * errors[name]:.2f} %" for name in sorted(errors, key=errors.__getitem__)
+    )
+    return listed, (errors["linear"] <= min(errors.values())) is linear
 
 
-def removal(dead: Mapping[str, float] | None) -> Found:
-    """How many neurons were removed, and what that changed; agrees where some were, and next to nothing changed.
-
-    >>> removal({"removed": 28, "largest_difference": 1.8e-15})
-    ('28 removed, change 1.8e-15', True)
-    """
-    if dead is None:
-        return None
-    removed, change = dead["removed"], dead["largest_difference"]
-    return f"{removed:g} removed, change {change:.2g}", removed > 0 and change <= 1e-5
-
-
-def _means(curves: Mapping[str, Mapping[str, float]] | None) -> dict[str, float]:
+def _means(curves: Errors[Width] | None) -> dict[str, float]:
     return {name: float(np.mean(list(curve.values()))) for name, curve in (curves or {}).items() if curve}
 
 
-def _bins(histogram: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    edges = np.asarray(histogram["edges"], float)
-    return np.asarray(histogram["counts"], float), (edges[1:] + edges[:-1]) / 2
+def _bins(histogram: Histogram) -> tuple[np.ndarray, np.ndarray]:
+    edges = np.asarray(histogram.edges, float)
+    return np.asarray(histogram.counts, float), (edges[1:] + edges[:-1]) / 2
 
 
-def _extent(histogram: Mapping[str, Any]) -> float:
+def _extent(histogram: Histogram) -> float:
     counts, _ = _bins(histogram)
-    edges = np.asarray(histogram["edges"], float)
+    edges = np.asarray(histogram.edges, float)
     outer = np.maximum(np.abs(edges[1:]), np.abs(edges[:-1]))  # farthest point of each bin from zero
     order = np.argsort(outer)
     within = np.cumsum(counts[order]) >= 0.99 * counts.sum()

@@ -1,99 +1,96 @@
 """Rows beyond the papers: how far zeroskip's own recipe gets on their networks, beside their headline figures.
 
-Findings of one network (reproduce/trained/frontier.py makes them), three times, since what training images go
-through changes dense and pruned networks alike: "frontier_plain" for images as they are, "frontier" for those of
-the task, with noise, and "frontier_shifts" for images with noise that move by up to a pixel.
-
-    error_dense, error_continued  of the dense network, and after as many steps as a pruned one has had
-    points                        [{"times_fewer", "weights_kept", "error", "bits", "error_stored",
-                                  "stored_bytes": {"huffman", "arithmetic"}}]
-    stored_bytes_dense            4 x parameters
+A network has up to three frontiers, since what training images go through changes dense and pruned networks alike; see
+`IMAGES`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
-from zeroskip.papers.common import figure_checks
-from zeroskip.papers.common.network_sizes import title
-from zeroskip.papers.common.row import AT_LEAST, Row, Table, at_most, figure
-from zeroskip.papers.deep_compression import published as deep_compression
-from zeroskip.papers.han2015 import published as han2015
+from zeroskip.concepts import PaperRow, PrunedFrontier
+from zeroskip.papers.common.figure_checks import percent
+from zeroskip.papers.common.network_names import title
+from zeroskip.papers.common.rules import AT_LEAST, OURS, at_most, figure
+from zeroskip.papers.common.tables import Table
 
-OURS = "our own bound; the paper has no such figure"
 RISE = "0.1"  # points: what still counts as no loss, ten of ten thousand images
 IMAGES = {
     "frontier_plain": "",
     "frontier": ", images with noise",
     "frontier_shifts": ", images with noise and moved by up to a pixel",
 }
-
-
-def weights_rows(paper: str, network: str, findings: Mapping[str, Any]) -> list[Row]:
-    """Error against weights, for a network with published figures.
-
-    >>> weights_rows("han2015", "lenet-5", findings)[0].row
-    'dense, trained as long'
-    """
-    rows, error = [], han2015.TABLE1[network].error
-    for key, images in IMAGES.items():
-        found = findings.get(key)
-        if found is None:
-            continue
-        judge = Table(paper, f"Beyond the paper: {title(network)}{images}", network).judge
-        dense = figure_checks.percent(found["error_continued"])
-        rows.append(judge("dense, trained as long", "test error", error, dense, at_most(), unit="%"))
-        for point in found["points"]:
-            name, ours = f"{point['times_fewer']}x fewer weights", point["error"]
-            rows += _errors(judge, name, error, ours, found["error_continued"])
-    return rows
-
-
-def bytes_rows(paper: str, network: str, findings: Mapping[str, Any]) -> list[Row]:
-    """Error against bytes of the whole file, for a network with published figures.
-
-    >>> bytes_rows("deep-compression", "lenet-5", findings)[2].column
-    'times smaller, Huffman codes'
-    """
-    rows, told = [], deep_compression.TABLE1[network]
-    for key, images in IMAGES.items():
-        found = findings.get(key)
-        if found is None:
-            continue
-        judge = Table(paper, f"Beyond the paper: {title(network)}{images}", network).judge
-        for point in found["points"]:
-            name = f"{point['times_fewer']}x fewer weights, {point['bits']} bits"
-            rows += _errors(judge, name, told.error, point["error_stored"], found["error_continued"])
-            for coder, size in point["stored_bytes"].items():
-                times, column = found["stored_bytes_dense"] / size, f"times smaller, {CODERS[coder]}"
-                rows.append(judge(name, column, told.rate, times, AT_LEAST, unit="x"))
-    return rows
-
-
 CODERS = {"huffman": "Huffman codes", "arithmetic": "arithmetic codes"}
 
 
-def rise(
-    judge: Callable[..., Row],
-    name: str,
-    error: float | None,
-    dense: float | None,
-    *,
-    over: str = "our own dense network",
-) -> Row:
+def weights_rows(
+    paper: str, network: str, frontiers: Mapping[str, PrunedFrontier], error: str
+) -> list[PaperRow]:
+    """Error against weights, beside the published dense error.
+
+    >>> point = FrontierPoint(30, 0.0081, 4, 0.0082, {"huffman": 100, "arithmetic": 80})
+    >>> frontier = PrunedFrontier(4000, 0.0079, 0.0078, (point,))
+    >>> rows = weights_rows("han2015", "lenet-5", {"frontier": frontier}, "0.80")
+    >>> [(row.row, row.column, row.holds) for row in rows[1:]]
+    [('30x fewer weights', 'test error', False), ('30x fewer weights', 'rise over dense, trained as long', True)]
+    """
+    rows = []
+    for name in IMAGES:
+        if name not in frontiers:
+            continue
+        frontier, table = frontiers[name], _table(paper, network, name)
+        dense = percent(frontier.error_continued)
+        rows.append(table.judge("dense, trained as long", "test error", figure(error, "%"), dense, at_most()))
+        for point in frontier.points:
+            row = f"{point.times_fewer:g}x fewer weights"
+            rows += _errors(table, row, error, point.error, frontier.error_continued)
+    return rows
+
+
+def bytes_rows(
+    paper: str, network: str, frontiers: Mapping[str, PrunedFrontier], error: str, rate: str
+) -> list[PaperRow]:
+    """Error against bytes of the whole file, beside the published dense error and times smaller.
+
+    >>> point = FrontierPoint(30, 0.0081, 4, 0.0082, {"huffman": 100, "arithmetic": 80})
+    >>> frontier = PrunedFrontier(4000, 0.0079, 0.0078, (point,))
+    >>> rows = bytes_rows("deep-compression", "lenet-5", {"frontier": frontier}, "0.80", "39")
+    >>> [(row.column, row.ours) for row in rows[2:]]
+    [('times smaller, Huffman codes', 40.0), ('times smaller, arithmetic codes', 50.0)]
+    """
+    rows = []
+    for name in IMAGES:
+        if name not in frontiers:
+            continue
+        frontier, table = frontiers[name], _table(paper, network, name)
+        for point in frontier.points:
+            row = f"{point.times_fewer:g}x fewer weights, {point.bits:g} bits"
+            rows += _errors(table, row, error, point.error_stored, frontier.error_continued)
+            for coder, size in point.stored_bytes.items():
+                times, column = frontier.stored_bytes_dense / size, f"times smaller, {CODERS[coder]}"
+                rows.append(table.judge(row, column, figure(rate, "x"), times, AT_LEAST))
+    return rows
+
+
+def rise_row(
+    table: Table, row: str, error: float | None, dense: float | None, over: str = "our own dense network"
+) -> PaperRow:
     """What an error has risen by, against `RISE`: a published error may be met with a loss on one's own network.
 
-    >>> rise(Table("han2015", "Table 1").judge, "LeNet-5 pruned", 0.0079, 0.0070).holds
+    >>> rise_row(Table("han2015", "Table 1"), "LeNet-5 pruned", 0.0079, 0.0070).holds
     True
     """
-    points = None if error is None or dense is None else figure_checks.percent(error - dense)
-    return judge(name, f"rise over {over}", RISE, points, at_most(), unit="points", trust=OURS)
+    points = None if error is None or dense is None else percent(error - dense)
+    return table.judge(row, f"rise over {over}", figure(RISE, "points", OURS), points, at_most())
 
 
-def _errors(judge: Callable[..., Row], name: str, error: str, ours: float, dense: float) -> list[Row]:
+def _table(paper: str, network: str, name: str) -> Table:
+    return Table(paper, f"Beyond the paper: {title(network)}{IMAGES[name]}", network)
+
+
+def _errors(table: Table, row: str, error: str, ours: float, dense: float) -> list[PaperRow]:
     limit = at_most(figure(error).value, f"the paper's dense error, {error} %")
     return [
-        judge(name, "test error", error, figure_checks.percent(ours), limit, unit="%"),
-        rise(judge, name, ours, dense, over="dense, trained as long"),
+        table.judge(row, "test error", figure(error, "%"), percent(ours), limit),
+        rise_row(table, row, ours, dense, over="dense, trained as long"),
     ]

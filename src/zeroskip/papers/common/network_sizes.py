@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import nn
@@ -12,20 +13,16 @@ from zeroskip.graph import layers
 from zeroskip.measure import cost
 from zeroskip.models import VGG16, AlexNetCaffe, LeNet5, LeNet300100
 
-NETWORKS: dict[str, tuple[str, type[nn.Module], tuple[int, ...]]] = {
-    "lenet-300-100": ("LeNet-300-100", LeNet300100, (784,)),
-    "lenet-5": ("LeNet-5", LeNet5, (1, 28, 28)),
-    "alexnet": ("AlexNet", AlexNetCaffe, (3, 227, 227)),
-    "vgg16": ("VGG-16", VGG16, (3, 224, 224)),
+NETWORKS: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
+    "lenet-300-100": (LeNet300100, (784,)),
+    "lenet-5": (LeNet5, (1, 28, 28)),
+    "alexnet": (AlexNetCaffe, (3, 227, 227)),
+    "vgg16": (VGG16, (3, 224, 224)),
 }
 
 
-IMAGENET = "needs training on ImageNet"
-TRAINING = "needs training (--out or --results)"
-
-
 @dataclass(frozen=True)
-class Size:
+class LayerSize:
     """One layer: weights (biases excluded), multiply-accumulates, values it hands on after its pooling."""
 
     name: str
@@ -35,38 +32,20 @@ class Size:
 
 
 @cache  # VGG-16 takes a while, and its sizes never change
-def sizes(network: str) -> tuple[Size, ...]:
+def sizes(network: str) -> tuple[LayerSize, ...]:
     """The layers of a network of `NETWORKS`, in the order of running, without allocating a weight.
 
     >>> sizes("lenet-5")[0]
-    Size(name='conv1', weights=500, macs=288000, outputs=2880)
+    LayerSize(name='conv1', weights=500, macs=288000, outputs=2880)
     """
-    model, example = _meta(network)
-    found, costs = layers(model, example), cost(model, example)
+    model, example = on_meta(network)
+    listed, costs = layers(model, example), cost(model, example)
     # What leaves a layer after its pooling is what the next one reads.
-    shapes = [layer.input_shape for layer in found[1:]] + [found[-1].output_shape]
+    shapes = [layer.input_shape for layer in listed[1:]] + [listed[-1].output_shape]
     return tuple(
-        Size(layer.name, costs[layer.name].weights, costs[layer.name].macs, torch.Size(shape).numel())
-        for layer, shape in zip(found, shapes, strict=True)
+        LayerSize(layer.name, costs[layer.name].weights, costs[layer.name].macs, torch.Size(shape).numel())
+        for layer, shape in zip(listed, shapes, strict=True)
     )
-
-
-def title(network: str) -> str:
-    """What a table calls a network; its own word for those without published figures.
-
-    >>> title("vgg16"), title("digits")
-    ('VGG-16', 'digits')
-    """
-    return NETWORKS[network][0] if network in NETWORKS else network
-
-
-def missing(network: str) -> str:
-    """Why a row of `network` that needs training has no figure.
-
-    >>> missing("vgg16")
-    'needs training on ImageNet'
-    """
-    return IMAGENET if network in ("alexnet", "vgg16") else TRAINING
 
 
 def parameters(network: str) -> int:
@@ -75,10 +54,32 @@ def parameters(network: str) -> int:
     >>> parameters("lenet-300-100")
     266610
     """
-    return sum(one.numel() for one in _meta(network)[0].parameters())
+    return sum(tensor.numel() for tensor in on_meta(network)[0].parameters())
 
 
-def _meta(network: str) -> tuple[nn.Module, torch.Tensor]:
-    _, build, shape = NETWORKS[network]
+def on_meta(network: str) -> tuple[nn.Module, torch.Tensor]:
+    """A network of `NETWORKS` and an example, both without memory.
+
+    >>> on_meta("lenet-5")[1].device
+    device(type='meta')
+    """
+    return without_memory(*NETWORKS[network])
+
+
+def without_memory(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[nn.Module, torch.Tensor]:
+    """A network and an example of that shape on the meta device, for shapes and counts.
+
+    >>> without_memory(lambda: nn.Linear(6, 4), (6,))[0](torch.zeros(1, 6, device="meta")).shape
+    torch.Size([1, 4])
+    """
     with torch.device("meta"):
-        return build(), torch.zeros(1, *shape)
+        model, example = build(), torch.zeros(1, *shape)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            # PyTorch's own way on this device imports its compiler, which takes longer than everything else here.
+            layer.forward = partial(_linear_shape, layer.out_features)  # type: ignore[method-assign]
+    return model, example
+
+
+def _linear_shape(outputs: int, x: torch.Tensor) -> torch.Tensor:
+    return x.new_empty(*x.shape[:-1], outputs)

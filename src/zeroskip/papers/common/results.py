@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from zeroskip import files
+from zeroskip.concepts import PaperOrigin
 from zeroskip.errors import FileError, RunError
+from zeroskip.papers.common.paper import Findings
 
 PAPERS = Path(__file__).parent.parent  # each with a folder of its own
 
 
 @dataclass(frozen=True)
-class Result:
-    """What was found on one network for one paper; `findings` is described in the paper's own file."""
+class PaperResult:
+    """What was found on one network for one paper; findings.py of the paper says what is in `findings`."""
 
     paper: str
     network: str
@@ -23,25 +23,40 @@ class Result:
     machine: str
     command: str
     seeds: int
-    findings: Mapping[str, Any]
+    findings: Findings
 
     @property
-    def origin(self) -> str:
-        """Where the findings come from, in one line."""
-        seeds = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return f"{self.paper}, {self.network}: {self.date}, {self.machine}, {seeds}, `{self.command}`"
+    def origin(self) -> PaperOrigin:
+        """Where the findings come from."""
+        return PaperOrigin(self.paper, self.network, self.date, self.machine, self.command, self.seeds)
 
 
-def store(folder: str | Path, result: Result) -> Path:
+def results_folder(paper: str) -> Path:
+    """Where the findings of a paper lie in a source checkout; RunError where zeroskip is installed otherwise.
+
+    >>> results_folder("deep-compression").relative_to(PAPERS)
+    PosixPath('deep_compression/results')
+    """
+    checkout = PAPERS.parents[2]
+    if not (checkout / "pyproject.toml").is_file() or PAPERS.parents[1].name != "src":
+        raise RunError(
+            f"zeroskip runs from {PAPERS.parent}, which is no source checkout: findings that come with it are not "
+            "replaced there. Give --out RUN without --keep."
+        )
+    return PAPERS / paper.replace("-", "_") / "results"
+
+
+def store(folder: str | Path, result: PaperResult) -> Path:
     """Write `reproduce-PAPER-NETWORK.json` into `folder`, whole or not at all.
 
+    >>> result = PaperResult("han2015", "lenet-5", "2026-01-31", "M", "zeroskip reproduce han2015", 3, {})
     >>> store("runs/han", result)
     PosixPath('runs/han/reproduce-han2015-lenet-5.json')
     """
     return files.write_json(_place(folder, result.paper, result.network), asdict(result))
 
 
-def stored(folder: str | Path, paper: str, network: str, seeds: int) -> Result | None:
+def stored(folder: str | Path, paper: str, network: str, seeds: int) -> PaperResult | None:
     """What `store` left in `folder`, if anything; RunError where it was found with other seeds.
 
     >>> stored("runs/han", "han2015", "lenet-5", 3) is None
@@ -58,40 +73,41 @@ def stored(folder: str | Path, paper: str, network: str, seeds: int) -> Result |
     return result
 
 
-def committed() -> list[Result]:
+def committed() -> list[PaperResult]:
     """The findings that come with zeroskip, each with its date and machine.
 
-    >>> [one.network for one in committed()]
+    >>> [result.network for result in committed()]
     ['lenet-300-100', 'lenet-5', ...]
     """
-    return [_read(one) for one in sorted(PAPERS.glob("*/results/reproduce-*.json"))]
+    return [_read(path) for path in sorted(PAPERS.glob("*/results/reproduce-*.json"))]
 
 
-def load(path: str | Path) -> list[Result]:
+def load(path: str | Path) -> list[PaperResult]:
     """The result in a file, or those of all reproduce-*.json in a folder, by name.
 
     Raises FileError where there is none, or where it has another form.
 
-    >>> [one.network for one in load("runs/reproduce")]
-    ['lenet-300-100', 'lenet-5']
+    >>> path = store("runs/han", PaperResult("han2015", "lenet-5", "2026-01-31", "M", "", 3, {}))
+    >>> [result.network for result in load("runs/han")]
+    ['lenet-5']
     """
     path = Path(path)
-    found = sorted(path.glob("reproduce-*.json")) if path.is_dir() else [path]
-    if not found:
+    files_found = sorted(path.glob("reproduce-*.json")) if path.is_dir() else [path]
+    if not files_found:
         raise FileError(
             f"{path} holds no reproduce-*.json. Run `zeroskip reproduce PAPER --out {path}` first."
         )
-    return [_read(one) for one in found]
+    return [_read(file) for file in files_found]
 
 
 def _place(folder: str | Path, paper: str, network: str) -> Path:
     return Path(folder) / f"reproduce-{paper}-{network}.json"
 
 
-def _read(path: Path) -> Result:
+def _read(path: Path) -> PaperResult:
     value = files.read_json(path)
     try:
-        result = Result(**value)
+        result = PaperResult(**value)
     except TypeError as fact:
         raise FileError(
             f"{path} holds no findings of `zeroskip reproduce`: {fact}. Name another file."

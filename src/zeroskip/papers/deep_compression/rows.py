@@ -1,53 +1,37 @@
-"""Deep Compression: what its storage format makes of the published shares and bits, and what needs training.
-
-Findings of one network, a plain JSON object; every part may be absent. Shares and errors are 0..1, errors
-are those of the test split. Up to "total" they are means over the seeds, the others are those of seed 0.
-
-    error_dense, error           of the network before, and of the one that is stored; top5_dense, top5 likewise
-    stored_bytes_dense           4 x parameters, and
-    stored_bytes                 the file after pruning, sharing and Huffman, everything counted
-    layers                       our layer name -> {"kept": share of weights left, "bits", "bits_huffman",
-                                 "index", "index_huffman": mean bits of a code and of a position, before and
-                                 after Huffman, "stored", "stored_huffman": share of the layer's 32-bit
-                                 weights}; and
-    total                        the same of the whole network
-    figures_dense                error of the dense network that the figures start from
-    figure6                      {"pruned", "shared", "both"}: [[share of the dense size, error], ...]
-    figure7                      {"conv", "fc"}: bits -> error with only these layers' codes that narrow
-    figure8                      {"linear", "density", "random"}: bits -> error after training the centroids
-    table8 (of "fc-layers")      "AlexNet fc6" ... "VGG-16 fc8" -> {"1": [dense, sparse] seconds, "64": ...,
-                                 "kernel": {"1": the one of zeroskip's that ran, "64": ...}}
-"""
+"""Deep Compression: what its storage format makes of the published shares and bits, and what needs training."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
 from zeroskip import codebooks
 from zeroskip.codecs import relative
+from zeroskip.concepts import PaperRow
 from zeroskip.papers.common import figure_checks, frontier_rows
-from zeroskip.papers.common.network_sizes import IMAGENET, NETWORKS, Size, missing, parameters, sizes, title
-from zeroskip.papers.common.row import (
+from zeroskip.papers.common.figure_checks import percent
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.network_names import IMAGENET, TITLES, missing, title
+from zeroskip.papers.common.network_sizes import LayerSize, parameters, sizes
+from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.rules import (
     EQUAL,
     LAST_DIGIT,
     ROUNDS,
-    Row,
     Rule,
-    Table,
     at_least,
     at_most,
-    error_rows,
     figure,
     within,
     within_share,
 )
+from zeroskip.papers.common.tables import Table, error_rows
 from zeroskip.papers.deep_compression import fc_layer_rows, published
+from zeroskip.papers.deep_compression.findings import CodedFindings, CodedShares
+from zeroskip.papers.deep_compression.published import CodedLayer
 
-PAPER = "deep-compression"
 INDEX = "ours is per weight that is left, so the bridges of gaps too long for their bits are in it"
 STORED = within(0.5, "0.5 points, for weights at random positions and shares printed in points")
 STORED_TOTAL = within(0.25, "0.25 points, for weights at random positions and shares printed in points")
@@ -79,58 +63,65 @@ UNEXPLAINED = {
 }
 
 
-def analytic() -> list[Row]:
+def analytic() -> list[PaperRow]:
     """Every row that follows from layer sizes and published shares and bits, in the order of the paper.
 
     >>> [row.row for row in analytic() if row.holds is False and row.column == "P+Q %"]
     ['conv1_1']
     """
     rows = [*_worked_example(), *_text_index(), *_table1()]
-    for network in NETWORKS:
+    for network in TITLES:
         rows += [*_layers(network), *_totals(network)]
     return [*rows, *_table7(), *fc_layer_rows.analytic()]
 
 
-def measured_rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    """Every row of `network` that needs training or timing, from its findings (see the top of this file).
+def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
+    """Every row of `network` that needs training or timing.
 
-    network  one of NETWORKS, "digits" or "digits-conv" (rows of the figures only), or "fc-layers" (table 8)
+    network  one of the four, "digits" or "digits-conv" (rows of the figures only), or "fc-layers" (table 8)
 
     >>> measured_rows("lenet-5", {"error": 0.0074})[1].holds
     True
     """
-    if network == fc_layer_rows.NETWORK:
+    if network == published.FC_LAYERS:
         return fc_layer_rows.measured_rows(findings)
-    rows = [*_errors(network, findings), *_shares(network, findings)] if network in NETWORKS else []
-    beyond = frontier_rows.bytes_rows(PAPER, network, findings) if network in NETWORKS else []
-    return [*rows, *_figures(network, findings), *beyond]
+    measured = read(CodedFindings, findings)
+    if network not in TITLES:
+        return _figures(network, measured)
+    sizes_of, frontiers = published.TABLE1[network], measured.frontiers
+    return [
+        *_errors(network, measured),
+        *_shares(network, measured),
+        *_figures(network, measured),
+        *frontier_rows.bytes_rows(published.NAME, network, frontiers, sizes_of.error, sizes_of.rate),
+    ]
 
 
-def unmeasurable() -> list[Row]:
+def unmeasurable() -> list[PaperRow]:
     """Rows that belong to no network of ours or need a power meter: present, never measured.
 
     >>> unmeasurable()[0].holds is None
     True
     """
-    table = Table(PAPER, "Table 7", "alexnet", "another method, which is no part of zeroskip")
+    table = Table(published.NAME, "Table 7", "alexnet", "another method, which is no part of zeroskip")
     rows = [
-        table.judge(name, "size", size, None, within_share(0.1), unit="MB")
+        table.judge(name, "size", figure(size, "MB"), None, within_share(0.1))
         for name, size in published.TABLE7_OTHERS
     ]
-    table = Table(PAPER, "Table 6", "alexnet", IMAGENET)
+    table = Table(published.NAME, "Table 6", "alexnet", IMAGENET)
     for bits, *rises in published.TABLE6:
         for top, rise in zip(("top-1", "top-5"), rises, strict=True):
             column = f"{top} error, rise"
-            rows.append(table.judge(f"conv/fc bits {bits}", column, rise, None, at_most(), unit="points"))
-    table = Table(PAPER, "Text", fc_layer_rows.NETWORK, "needs a power meter on that machine")
+            rows.append(table.judge(f"conv/fc bits {bits}", column, figure(rise, "points"), None, at_most()))
+    table = Table(published.NAME, "Text", published.FC_LAYERS, "needs a power meter on that machine")
     for machine, times in (("CPU", "7"), ("GPU", "3.3"), ("mobile GPU", "4.2")):
         rows.append(
-            table.judge("fc layers, batch 1", f"less energy, {machine}", times, None, at_least(), unit="x")
+            table.judge("fc layers, batch 1", f"less energy, {machine}", figure(times, "x"), None, at_least())
         )
     return rows
 
 
-def stored(size: Size, told: published.Layer) -> tuple[float, float]:
+def stored(size: LayerSize, printed: CodedLayer) -> tuple[float, float]:
     """Bits of a layer after P+Q and P+Q+H: entries (fillers too) x bits each, and a codebook of floats.
 
     Positions are taken as random; after Huffman with the published average bits of a code and a position.
@@ -138,85 +129,88 @@ def stored(size: Size, told: published.Layer) -> tuple[float, float]:
     >>> [round(bits) for bits in stored(sizes("lenet-5")[0], published.LAYERS["lenet-5"][0])]
     [12482, 11063]
     """
-    kept, code, index = (figure(text).value for text in (told.kept, told.bits, told.index))
+    kept, code, index = (figure(text).value for text in (printed.kept, printed.bits, printed.index))
     bits = relative.expected_bits(size.weights, 1 - kept / 100, int(index), int(code))
     entries = bits / (code + index)
-    after = figure(told.bits_huffman).value + figure(told.index_huffman).value
+    after = figure(printed.bits_huffman).value + figure(printed.index_huffman).value
     codebook = 32 * 2 ** int(code)
     return bits + codebook, entries * after + codebook
 
 
-def _worked_example() -> list[Row]:
+def _worked_example() -> list[PaperRow]:
     weights = torch.linspace(-1, 1, 16)  # the example's 4 x 4 weights in 4 clusters
     centroids = codebooks.codebook(weights, 2)
     bits = 32 * len(centroids) + len(weights) * math.log2(len(centroids))
-    table = Table(PAPER, "Section 3, worked example")
-    return [table.judge("16 weights, 4 clusters", "rate", "3.2", 32 * len(weights) / bits, ROUNDS, unit="x")]
+    table = Table(published.NAME, "Section 3, worked example")
+    return [
+        table.judge("16 weights, 4 clusters", "rate", figure("3.2", "x"), 32 * len(weights) / bits, ROUNDS)
+    ]
 
 
-def _text_index() -> list[Row]:
+def _text_index() -> list[PaperRow]:
     reason = "the paper contradicts itself: its tables say 4 bits (AlexNet) and 5 bits, and their sizes agree"
     rows = []
     for network in ("lenet-5", "alexnet", "vgg16"):
-        judge, ours = Table(PAPER, "Text", network).judge, _fitted_index(network)
-        name, told = f"{title(network)} conv", published.TEXT_INDEX
-        column = "index bits that give the P+Q sizes"
-        rows.append(judge(name, column, told, ours, EQUAL, unit="bits", reason=reason))
+        judge, ours = Table(published.NAME, "Text", network).judge, _fitted_index(network)
+        name, column = f"{title(network)} conv", "index bits that give the P+Q sizes"
+        rows.append(judge(name, column, figure(published.TEXT_INDEX, "bits"), ours, EQUAL, reason))
     return rows
 
 
 def _fitted_index(network: str) -> int:
     """The width of a position with which the model comes nearest to the P+Q column of the conv layers."""
-    conv = [(size, told) for size, told in _both(network) if told.name.startswith("conv")]
+    conv = [(size, printed) for size, printed in _both(network) if printed.name.startswith("conv")]
 
     def distance(width: int) -> float:
-        return sum(abs(_percent(size, told, width) - figure(told.stored).value) for size, told in conv)
+        return sum(
+            abs(_percent(size, printed, width) - figure(printed.stored).value) for size, printed in conv
+        )
 
     return min(range(2, 11), key=distance)
 
 
-def _percent(size: Size, told: published.Layer, width: int) -> float:
-    code = int(figure(told.bits).value)
-    bits = relative.expected_bits(size.weights, 1 - figure(told.kept).value / 100, width, code)
+def _percent(size: LayerSize, printed: CodedLayer, width: int) -> float:
+    code = int(figure(printed.bits).value)
+    bits = relative.expected_bits(size.weights, 1 - figure(printed.kept).value / 100, width, code)
     return 100 * (bits + 32 * 2**code) / (32 * size.weights)
 
 
-def _table1() -> list[Row]:
+def _table1() -> list[PaperRow]:
     rows = []
-    for network, told in published.TABLE1.items():
-        judge, name = Table(PAPER, "Table 1", network).judge, title(network)
-        unit = "KB" if told.unit == 1e3 else "MB"
-        dense, after = 4 * parameters(network) / told.unit, _total(network)[1] / 8 / told.unit
-        own = figure(told.size).value / figure(told.size_after).value
+    for network, printed in published.TABLE1.items():
+        table, name, unit = Table(published.NAME, "Table 1", network), title(network), _unit(printed)
+        dense, after = 4 * parameters(network) / printed.unit, _total(network)[1] / 8 / printed.unit
+        size, size_after, rate = (
+            figure(printed.size, unit),
+            figure(printed.size_after, unit),
+            figure(printed.rate, "x"),
+        )
+        compressed, own = f"{name} compressed", size.value / size_after.value
         rows += [
-            judge(f"{name} ref", "size", told.size, dense, within_share(0.02), unit=unit),
-            judge(
-                f"{name} compressed", "size, from published bits", told.size_after, after, TENTH, unit=unit
-            ),
-            judge(
-                f"{name} compressed", "rate, from published bits", told.rate, dense / after, TENTH, unit="x"
-            ),
-            judge(f"{name} compressed", "rate, from published sizes", told.rate, own, ROUNDS, unit="x"),
+            table.judge(f"{name} ref", "size", size, dense, within_share(0.02)),
+            table.judge(compressed, "size, from published bits", size_after, after, TENTH),
+            table.judge(compressed, "rate, from published bits", rate, dense / after, TENTH),
+            table.judge(compressed, "rate, from published sizes", rate, own, ROUNDS),
         ]
     return rows
 
 
-def _layers(network: str) -> list[Row]:
+def _layers(network: str) -> list[PaperRow]:
     table, rows = _table(network), []
-    for size, told in _both(network):
-        rows.append(table.judge(told.name, "#W", told.weights, size.weights, LAST_DIGIT, unit="weights"))
-        printed = told.stored, told.stored_huffman
-        for column, text, bits in zip((SHARED, HUFFMAN), printed, stored(size, told), strict=True):
-            share = 100 * bits / (32 * size.weights)
-            reason = UNEXPLAINED.get((network, told.name, column), "")
-            rows.append(table.judge(told.name, column, text, share, STORED, unit="%", reason=reason))
-            if column == SHARED and figure(told.kept).value < FEW_LEFT:
-                rows.append(table.judge(told.name, RELATIVE, text, share, RELATIVE_SHARE, unit="%"))
+    for size, layer in _both(network):
+        rows.append(table.judge(layer.name, "#W", figure(layer.weights, "weights"), size.weights, LAST_DIGIT))
+        pair = (SHARED, layer.stored), (HUFFMAN, layer.stored_huffman)
+        for (column, printed), bits in zip(pair, stored(size, layer), strict=True):
+            share, published_share = 100 * bits / (32 * size.weights), figure(printed, "%")
+            reason = UNEXPLAINED.get((network, layer.name, column), "")
+            rows.append(table.judge(layer.name, column, published_share, share, STORED, reason))
+            if column == SHARED and figure(layer.kept).value < FEW_LEFT:
+                rows.append(table.judge(layer.name, RELATIVE, published_share, share, RELATIVE_SHARE))
     return rows
 
 
-def _totals(network: str) -> list[Row]:
-    judge, told, both = _table(network).judge, published.TOTALS[network], _both(network)
+def _totals(network: str) -> list[PaperRow]:
+    judge, printed, both = _table(network).judge, published.TOTALS[network], _both(network)
     whole = sum(size.weights for size in sizes(network))
     left = [size.weights * figure(layer.kept).value / 100 for size, layer in both]
     # Huffman is reckoned per entry, but a mean over weights is what can be compared with the bits of a weight.
@@ -226,72 +220,76 @@ def _totals(network: str) -> list[Row]:
         for key in ("bits", "bits_huffman", "index_huffman")
     )
     shared, huffman = _total(network)
-    rates = published.RATES[network]
+    rates = [figure(rate, "x") for rate in published.RATES[network]]
     reason = "the paper contradicts itself: the mean of its layers is another"
     half = within(0.5, "half a point: the layers' shares are printed in points")
+    coded, position = figure(printed.bits_huffman, "bits"), figure(printed.index_huffman, "bits")
     return [
-        judge("total", "#W", told.weights, whole, LAST_DIGIT, unit="weights"),
-        judge("total", "Weights%", told.kept, 100 * sum(left) / whole, half, unit="%"),
-        judge("total", "weight bits P+Q", told.bits, bits, LAST_DIGIT, unit="bits"),
+        judge("total", "#W", figure(printed.weights, "weights"), whole, LAST_DIGIT),
+        judge("total", "Weights%", figure(printed.kept, "%"), 100 * sum(left) / whole, half),
+        judge("total", "weight bits P+Q", figure(printed.bits, "bits"), bits, LAST_DIGIT),
+        judge("total", "weight bits P+Q+H", coded, bits_huffman, TENTH, reason),
+        judge("total", "index bits P+Q+H", position, index_huffman, TENTH, reason),
+        judge("total", SHARED, figure(printed.stored, "%"), 100 * shared / (32 * whole), STORED_TOTAL),
         judge(
-            "total", "weight bits P+Q+H", told.bits_huffman, bits_huffman, TENTH, unit="bits", reason=reason
+            "total", HUFFMAN, figure(printed.stored_huffman, "%"), 100 * huffman / (32 * whole), STORED_TOTAL
         ),
-        judge(
-            "total", "index bits P+Q+H", told.index_huffman, index_huffman, TENTH, unit="bits", reason=reason
-        ),
-        judge("total", SHARED, told.stored, 100 * shared / (32 * whole), STORED_TOTAL, unit="%"),
-        judge("total", HUFFMAN, told.stored_huffman, 100 * huffman / (32 * whole), STORED_TOTAL, unit="%"),
-        judge("total", "rate P+Q", rates[0], 32 * whole / shared, TENTH, unit="x"),
-        judge("total", "rate P+Q+H", rates[1], 32 * whole / huffman, TENTH, unit="x"),
+        judge("total", "rate P+Q", rates[0], 32 * whole / shared, TENTH),
+        judge("total", "rate P+Q+H", rates[1], 32 * whole / huffman, TENTH),
     ]
 
 
-def _table7() -> list[Row]:
-    table, dense = Table(PAPER, "Table 7", "alexnet"), 4e-6 * parameters("alexnet")
-    kept = sum(size.weights * figure(told.kept).value / 100 for size, told in _both("alexnet"))
+def _table7() -> list[PaperRow]:
+    table, dense = Table(published.NAME, "Table 7", "alexnet"), 4e-6 * parameters("alexnet")
+    kept = sum(size.weights * figure(printed.kept).value / 100 for size, printed in _both("alexnet"))
     models = (32 * kept, *_total("alexnet"))
-    rows = [table.judge("baseline", "size", "240", dense, within_share(0.02), unit="MB")]
+    rows = [table.judge("baseline", "size", figure("240", "MB"), dense, within_share(0.02))]
     for (name, size, rate), bits in zip(published.TABLE7, models, strict=True):
         own = 240 / figure(size).value
         rows += [
-            table.judge(name, "size, from published bits", size, bits / 8e6, TENTH, unit="MB"),
-            table.judge(name, "rate, from published sizes", rate, own, ROUNDS, unit="x"),
+            table.judge(name, "size, from published bits", figure(size, "MB"), bits / 8e6, TENTH),
+            table.judge(name, "rate, from published sizes", figure(rate, "x"), own, ROUNDS),
         ]
     return rows
 
 
-def _errors(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    told, name = published.TABLE1[network], title(network)
-    table, unit = Table(PAPER, "Table 1", network, missing(network)), "KB" if told.unit == 1e3 else "MB"
-    judge = table.judge
-    dense, after = findings.get("stored_bytes_dense"), findings.get("stored_bytes")
-    before = (told.error, findings.get("error_dense")), (told.top5, findings.get("top5_dense"))
-    reached_errors = (told.error_after, findings.get("error")), (told.top5_after, findings.get("top5"))
-    rows = error_rows(table, name, "compressed", before, reached_errors, what="")
-    size = None if after is None else after / told.unit
+def _errors(network: str, measured: CodedFindings) -> list[PaperRow]:
+    printed, name = published.TABLE1[network], title(network)
+    table, compressed = Table(published.NAME, "Table 1", network, missing(network)), f"{name} compressed"
+    dense, after = measured.stored_bytes_dense, measured.stored_bytes
+    before = (printed.error, measured.error_dense), (printed.top5, measured.top5_dense)
+    coded = (printed.error_after, measured.error), (printed.top5_after, measured.top5)
+    size = None if after is None else after / printed.unit
     rate = None if after is None or dense is None else dense / after
-    half = figure(told.rate).digit / 2
-    reached = at_least("the published figure, less half a step of its last digit", half)
+    times = figure(printed.rate, "x")
+    reached = at_least("the published figure, less half a step of its last digit", times.digit / 2)
     return [
-        *rows,
-        frontier_rows.rise(judge, f"{name} compressed", findings.get("error"), findings.get("error_dense")),
-        judge(f"{name} compressed", "size, measured", told.size_after, size, at_most(), unit=unit),
-        judge(f"{name} compressed", "rate, measured", told.rate, rate, reached, unit="x"),
+        *error_rows(table, name, before, coded, word="compressed", step=""),
+        frontier_rows.rise_row(table, compressed, measured.error, measured.error_dense),
+        table.judge(
+            compressed, "size, measured", figure(printed.size_after, _unit(printed)), size, at_most()
+        ),
+        table.judge(compressed, "rate, measured", times, rate, reached),
     ]
 
 
-def _shares(network: str, findings: Mapping[str, Any]) -> list[Row]:
+def _unit(printed: published.CodedSizes) -> str:
+    return "KB" if printed.unit == 1e3 else "MB"
+
+
+def _shares(network: str, measured: CodedFindings) -> list[PaperRow]:
     table, rows = _table(network, missing(network)), []
-    found = [findings.get("layers", {}).get(size.name, {}) for size in sizes(network)]
-    layers = [*zip(published.LAYERS[network], found, strict=True)]
-    for told, ours in [*layers, (published.TOTALS[network], findings.get("total", {}))]:
+    layers = [measured.layers.get(size.name, CodedShares()) for size in sizes(network)]
+    pairs = [
+        *zip(published.LAYERS[network], layers, strict=True),
+        (published.TOTALS[network], measured.total),
+    ]
+    for layer, ours in pairs:
         for column, key, unit in COLUMNS:
-            number = figure_checks.percent(ours.get(key)) if unit == "%" else ours.get(key)
-            printed, reason = getattr(told, key), INDEX if key.startswith("index") else ""
-            judged = table.judge(
-                told.name, column, printed, number, _share_rule(key), unit=unit, reason=reason
-            )
-            rows.append(judged)
+            share: float | None = getattr(ours, key)
+            number, printed = percent(share) if unit == "%" else share, figure(getattr(layer, key), unit)
+            reason = INDEX if key.startswith("index") else ""
+            rows.append(table.judge(layer.name, column, printed, number, _share_rule(key), reason))
     return rows
 
 
@@ -303,20 +301,19 @@ def _share_rule(key: str) -> Rule:
     return at_most()
 
 
-def _figures(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    why, curves = missing(network), findings.get("figure6", {})
-    dense, bits = findings.get("figures_dense"), findings.get("figure7")
-    sizes_table, bits_table = (
-        Table(PAPER, f"Figure {number}: {title(network)}", network, why) for number in (6, 7)
-    )
+def _figures(network: str, measured: CodedFindings) -> list[PaperRow]:
     if network == "vgg16":
         return []  # the figures are AlexNet's
+    dense, why = measured.figures_dense, missing(network)
+    sizes_table, bits_table = (
+        Table(published.NAME, f"Figure {number}: {title(network)}", network, why) for number in (6, 7)
+    )
     rows = [
         sizes_table.fact(
             "smallest size without loss",
             f"both against {alone} alone",
             "33x > 12x (3 % against 8 % of the size)",
-            figure_checks.reach(curves, (alone, "both"), dense),
+            figure_checks.reach(measured.figure6, (alone, "both"), dense),
             "both together get further; no loss is an error at most 0.1 points above the dense network's",
         )
         for alone in ("pruned", "shared")
@@ -327,38 +324,40 @@ def _figures(network: str, findings: Mapping[str, Any]) -> list[Row]:
                 "fewest bits without loss",
                 "conv against fc",
                 "conv 4, fc 2",
-                figure_checks.fewest_bits(bits, dense),
+                figure_checks.fewest_bits(measured.figure7, dense),
                 "conv layers need more bits than fc layers, at an error at most 0.1 points above the dense network's",
             )
         )
-    return [*rows, *_starts(network, findings.get("figure8"))]
+    return [*rows, *_starts(network, measured.figure8)]
 
 
-def _starts(network: str, errors: Mapping[str, Mapping[str, float]] | None) -> list[Row]:
-    table = Table(PAPER, f"Figure 8: {title(network)}", network, missing(network))
-    return [
-        table.fact(
-            f"{bits} bits",
-            "best start of the centroids",
-            "linear" if bits != 3 else "not linear",
-            figure_checks.best_start(errors, bits, linear=bits != 3),
-            "the same start, or one whose error is the same"
-            if bits != 3
-            else "another start, with a lower error than linear",
-        )
-        for bits in range(2, 9)
-    ]
+def _starts(network: str, errors: Mapping[str, Mapping[int, float]]) -> list[PaperRow]:
+    table, column = (
+        Table(published.NAME, f"Figure 8: {title(network)}", network, missing(network)),
+        "best start of the centroids",
+    )
+    linear, other = (
+        "the same start, or one whose error is the same",
+        "another start, with a lower error than linear",
+    )
+    rows = []
+    for bits in range(2, 9):
+        is_linear = bits != 3
+        verdict = figure_checks.best_start(errors, bits, linear=is_linear)
+        claim, rule = ("linear", linear) if is_linear else ("not linear", other)
+        rows.append(table.fact(f"{bits} bits", column, claim, verdict, rule))
+    return rows
 
 
-def _both(network: str) -> list[tuple[Size, published.Layer]]:
+def _both(network: str) -> list[tuple[LayerSize, CodedLayer]]:
     return list(zip(sizes(network), published.LAYERS[network], strict=True))
 
 
 def _total(network: str) -> tuple[float, float]:
     """Bits of the whole network after P+Q and P+Q+H."""
-    pairs = [stored(size, told) for size, told in _both(network)]
+    pairs = [stored(size, printed) for size, printed in _both(network)]
     return sum(shared for shared, _ in pairs), sum(huffman for _, huffman in pairs)
 
 
 def _table(network: str, why: str = "") -> Table:
-    return Table(PAPER, f"{published.TABLES[network]}: {title(network)}", network, why)
+    return Table(published.NAME, f"{published.TABLES[network]}: {title(network)}", network, why)

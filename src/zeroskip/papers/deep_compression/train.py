@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from zeroskip import codebooks, pack, prune, retrain, task_api
-from zeroskip.concepts import Packed, Progress, Recipe, Round, Sparse, silent
-from zeroskip.papers.common import frontier, stages
-from zeroskip.papers.common.recipes import RECIPES, Plan
-from zeroskip.papers.common.stages import Seed
+from zeroskip.concepts import Packed, Recipe, Round, Sparse
+from zeroskip.papers.common import trainings
+from zeroskip.papers.common.frontier_training import TUNING, all_frontiers
+from zeroskip.papers.common.paper import Findings, Setup
+from zeroskip.papers.common.training_plans import PLANS, TrainingPlan
+from zeroskip.papers.common.trainings import Seed
 from zeroskip.papers.han2015.train import iterative, mean
 
 INDEX_BITS = 5  # the width in the paper's tables for both LeNets
@@ -21,43 +22,29 @@ STARTS_BITS = range(2, 9)
 FEWEST_BITS = (8, 6, 5, 4, 3, 2, 1)
 
 
-def measure_network(
-    network: str,
-    *,
-    out: Path,
-    seeds: int = 3,
-    progress: Progress = silent,
-    weights: Mapping[str, Tensor] | None = None,
-) -> dict[str, Any]:
-    """The findings that reproduce/deep_compression.py describes; resumes in `out`, and reads what is there.
+def measure_network(network: str, setup: Setup) -> Findings:
+    """What `CodedFindings` holds; resumes in the folder, and reads what is there.
 
-    Networks are those that `han2015.measure_network` trains: given the same `out`, they are trained once.
-    weights  state dict of a trained network to start from, instead of training one
+    Networks are those that `han2015` trains: given the same folder, they are trained once.
 
-    >>> measure_network("lenet-5", out=Path("runs/han"))["stored_bytes"]
-    38110
+    Tables are means over the seeds, figures are those of seed 0.
     """
-    return findings(replace(RECIPES[network], weights=weights), out / network, seeds, progress)
+    plan = replace(PLANS[network], weights=setup.weights)
+    return of_plan(plan, setup.folder / network, setup)
 
 
-def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
-    """The same for a plan of one's own.
-
-    >>> findings(RECIPES["digits"], Path("runs/digits"), 1)["error"]
-    0.0185
-    """
-    seeds = stages.seeds(plan, out, count, progress)
-    tables = stages.each(seeds, "dc-tables", _tables)
-    figures = {NUMBERS[name]: one for name, one in stages.figures(seeds[0], FIGURES).items()}
+def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
+    """The findings of one network by a plan of one's own, with everything in `out`."""
+    seeds = trainings.seeds(plan, out, setup.seeds, setup.progress)
+    tables = trainings.of_each(seeds, "dc-tables", _tables)
+    figures = {NUMBERS[name]: one for name, one in trainings.figures(seeds[0], FIGURES).items()}
     start = {"figures_dense": tables[0]["error_dense"]}  # figures are those of seed 0
-    return {**mean(tables), **start, **figures, **frontier.all_ways(plan, out, count, progress)}
+    return {**mean(tables), **start, **figures, **all_frontiers(plan, out, setup.seeds, setup.progress)}
 
 
 def _published(seed: Seed) -> Sparse:
     """The paper's network: as many weights left, codes as wide, centroids trained."""
-    return _shared(
-        seed, "published-bits", _pruned(seed), bits=dict(seed.plan.bits), epochs=frontier.TUNING["epochs"]
-    )
+    return _shared(seed, "published-bits", _pruned(seed), bits=dict(seed.plan.bits), epochs=TUNING["epochs"])
 
 
 def _pruned(seed: Seed) -> Sparse:
@@ -65,17 +52,17 @@ def _pruned(seed: Seed) -> Sparse:
 
 
 def _shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:
-    return stages.shared(seed, name, sparse, **{**frontier.TUNING, "bias_bits": 8, "epochs": 1, **keywords})
+    return trainings.shared(seed, name, sparse, **{**TUNING, "bias_bits": 8, "epochs": 1, **keywords})
 
 
 def _tables(seed: Seed) -> dict[str, Any]:
-    dense, small = stages.dense(seed), _published(seed)
+    dense, small = trainings.dense(seed), _published(seed)
     fixed, huffman = (
         pack.encode(small, coder="fixed", index_bits=dict.fromkeys(_weights(small), INDEX_BITS)),
         pack.encode(small, coder="huffman"),
     )
     return {
-        **stages.errors(seed, error_dense=dense, error=small.model),
+        **trainings.errors(seed, error_dense=dense, error=small.model),
         "stored_bytes_dense": dense_bytes(dense),
         "stored_bytes": huffman.stored_bytes,
         **_layers(small, fixed, huffman),
@@ -118,7 +105,7 @@ def _row(small: Sparse, fixed: Packed, huffman: Packed, layers: list[str]) -> di
 
 def _sizes(seed: Seed) -> dict[str, list[list[float]]]:
     """Figure 6: share of the dense size against error, for pruning alone, sharing alone, and both."""
-    dense, sparse = retrain.as_sparse(stages.dense(seed)), _pruned(seed)
+    dense, sparse = retrain.as_sparse(trainings.dense(seed)), _pruned(seed)
     whole = dense_bytes(dense.model)
 
     def point(one: Sparse) -> list[float]:
@@ -144,7 +131,7 @@ def cut(seed: Seed, model: nn.Module, times_fewer: float) -> nn.Module:
     )
     train = {"epochs": seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor}
     recipe = Recipe((Round(sparsity=sparsity, train=train),))
-    return stages.pruned(seed, f"cut-{times_fewer:g}x", model, recipe).model
+    return trainings.pruned(seed, f"cut-{times_fewer:g}x", model, recipe).model
 
 
 def _fewest_bits(seed: Seed) -> dict[str, dict[str, float]]:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zeroskip.concepts import Progress, silent
 from zeroskip.data import data_folder, npz
 from zeroskip.errors import DataError
 from zeroskip.papers.extensor import published
+from zeroskip.papers.extensor.published import SquaredMatrix
 from zeroskip.simulate import Accelerator
 from zeroskip.simulate.chips import EXTENSOR
 from zeroskip.simulate.dataflows.extensor import product
@@ -27,66 +27,63 @@ ELEMENT = 128  # rows and columns of an element's tile, for all matrices
 SUM = 16  # bytes of a sum with its two coordinates
 
 
-def measure_matrices(
-    *, out: Path, seeds: int = 1, progress: Progress = silent, weights: object = None
-) -> dict[str, dict[str, int]]:
-    """{matrix: {"products", "comparisons", "one", "two", "sums", "again", "nanoseconds"}} of A x A on ExTensor.
-
-    There is nothing random, nothing to start from, and nothing is kept in `out`. Raises DataError where a file is
-    absent or damaged.
-
-    >>> measure_matrices(out=Path("runs/extensor"))["wiki-Vote"]["products"]
-    4542805
-    """
+def measure_matrices() -> dict[str, dict[str, int]]:
+    """What extensor/rows.py reads, of A x A on ExTensor. Raises DataError where a file is absent or damaged."""
     folder = data_folder("accelerators")
-    return {one.name: squared(read(folder / f"{one.name}.txt.gz", one), one) for one in published.MATRICES}
+    return {
+        matrix.name: squared(read_matrix(folder / f"{matrix.name}.txt.gz", matrix), matrix)
+        for matrix in published.MATRICES
+    }
 
 
-def read(path: Path, matrix: published.Matrix) -> np.ndarray:
+def read_matrix(path: Path, matrix: SquaredMatrix) -> np.ndarray:
     """Rows and columns (n, 2) of the entries, from 0; DataError where they are not the matrix's.
 
-    >>> read(Path("wiki-Vote.txt.gz"), published.MATRICES[0]).shape
-    (103689, 2)
+    >>> tiny = SquaredMatrix("tiny", 3, 2, 1, (1, 1, 1), *"1234567")
+    >>> _ = Path("tiny.txt").write_text("# from, to\\n1 3\\n2 2")
+    >>> read_matrix(Path("tiny.txt"), tiny).tolist()
+    [[0, 2], [1, 1]]
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # numpy only warns of a file without a number
-            found = np.loadtxt(path, np.int64, comments="#", ndmin=2)
+            entries = np.loadtxt(path, np.int64, comments="#", ndmin=2)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}. Check --data DIR or ZEROSKIP_DATA.") from None
     except (OSError, EOFError, ValueError, UserWarning, zlib.error) as fact:
         raise DataError(npz.damaged(path, fact)) from None
-    npz.check(path, found.shape[1] == 2, f"{found.shape[1]} numbers in a line, not 2")
-    places = np.unique(found, return_inverse=True)[1] if matrix.first is None else found - matrix.first
+    npz.check(path, entries.shape[1] == 2, f"{entries.shape[1]} numbers in a line, not 2")
+    places = np.unique(entries, return_inverse=True)[1] if matrix.first is None else entries - matrix.first
     rows = int(places.max()) + 1
     npz.check(path, places.min() >= 0 and rows <= matrix.rows, f"{rows} rows, not {matrix.rows}")
-    npz.check(path, len(found) == matrix.entries, f"{len(found)} entries, not {matrix.entries}")
+    npz.check(path, len(entries) == matrix.entries, f"{len(entries)} entries, not {matrix.entries}")
     return places.reshape(-1, 2)
 
 
-def squared(places: np.ndarray, matrix: published.Matrix) -> dict[str, int]:
+def squared(places: np.ndarray, matrix: SquaredMatrix) -> dict[str, int]:
     """What A x A takes, in the tiles that the authors chose for it.
 
-    >>> squared(places, published.MATRICES[0])["comparisons"]
-    55682881
+    >>> places, matrix = np.array([[0, 2], [1, 1]]), SquaredMatrix("tiny", 3, 2, 1, (1, 1, 1), *"1234567")
+    >>> squared(places, matrix)["products"]
+    1
     """
-    chip, shape = machine(matrix), (matrix.rows, matrix.rows)
-    found = product(of_places(places, shape, ELEMENT), of_places(places[:, ::-1], shape, ELEMENT), chip)
+    chip, shape = chip_for(matrix), (matrix.rows, matrix.rows)
+    result = product(of_places(places, shape, ELEMENT), of_places(places[:, ::-1], shape, ELEMENT), chip)
     return {
-        "products": found.sums.products,
-        "comparisons": found.scalars.steps,
-        "one": found.moved["DRAM", "W"],
-        "two": found.moved["DRAM", "A"],
-        "sums": found.sums.new * SUM,
-        "again": found.sums.again * SUM * 2,
-        "nanoseconds": roof(chip, found.cycles, found.moved)[0],
+        "products": result.sums.products,
+        "comparisons": result.scalars.steps,
+        "one": result.moved["DRAM", "W"],
+        "two": result.moved["DRAM", "A"],
+        "sums": result.sums.new * SUM,
+        "again": result.sums.again * SUM * 2,
+        "nanoseconds": roof(chip, result.cycles, result.moved)[0],
     }
 
 
-def machine(matrix: published.Matrix) -> Accelerator:
+def chip_for(matrix: SquaredMatrix) -> Accelerator:
     """ExTensor with the tiles for that matrix.
 
-    >>> machine(published.MATRICES[0]).tile["outputs"]
+    >>> chip_for(published.MATRICES[0]).tile["outputs"]
     1536
     """
     sides = zip(("outputs", "inputs", "positions"), matrix.tiles, strict=True)

@@ -6,13 +6,15 @@ from the published traffic, and the buffer's rate from the published latencies: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
-from zeroskip.papers.common.masked_layers import DENSE, EYERISS, at, convolutions, seen
-from zeroskip.papers.common.row import EQUAL, READ, RECOMPUTED, Row, Rule, Table, figure, within, within_share
+from zeroskip.concepts import PaperRow
+from zeroskip.papers.common.masked_layers import DENSE, NonZeros, convolutions, masked
+from zeroskip.papers.common.rules import EQUAL, RECOMPUTED, Figure, Rule, figure, within, within_share
+from zeroskip.papers.common.tables import Table
 from zeroskip.papers.eyeriss import published
-from zeroskip.papers.eyeriss.rows import PAPER, RATIO, RECALLED
+from zeroskip.papers.eyeriss.rows import RATIO, RECALLED
 from zeroskip.simulate import Accelerator, Estimate, LayerEstimate, Workload, chips, estimate
 from zeroskip.simulate.dataflows import eyeriss as dataflow
 from zeroskip.simulate.lane_counts import tiles
@@ -20,7 +22,7 @@ from zeroskip.simulate.lane_counts import tiles
 ALEXNET, VGG16 = "Chip: AlexNet", "Chip: VGG-16 (a fit: passes and buffer rate come from these figures)"
 GATING = "Chip: power of the elements saved by gating, AlexNet"
 EACH, WHOLE, POINTS = within_share(0.1), within_share(0.03), within(5, "5 points")
-THIRD = Rule("from 31 to 34 %", lambda told, ours: 31 <= ours <= 34)
+THIRD = Rule("from 31 to 34 %", lambda published, ours: 31 <= ours <= 34)
 CLOCK = (
     "here the zeros of the padding come on top of the published shares; and clock and control, which no zero gates, "
     "are in the paper's figure and not in ours"
@@ -28,136 +30,113 @@ CLOCK = (
 PADS = ("MAC", "gated MAC", "input pad", "weight pad", "sum pad")
 
 
-def analytic() -> list[Row]:
-    """Every row that the simulator gives from shapes and published shares of zeros.
-
-    >>> [row.row for row in analytic() if row.holds is False]
-    ['CONV3', 'zeros of the picture alone']
-    """
-    return list(_rows())
+def analytic() -> list[PaperRow]:
+    """Every row that the simulator gives from shapes and published shares of zeros."""
+    return [*_alexnet(), *_vgg16(), *_gating()]
 
 
-@cache
-def _rows() -> tuple[Row, ...]:
-    return (*_alexnet(), *_vgg16(), *_gating())
-
-
-def _alexnet() -> list[Row]:
-    names = [one.name for one in published.ALEXNET]
-    inputs = [1 - figure(one.zeros).value / 100 for one in published.ALEXNET]
-    outputs = [1 - figure(one.zeros_written).value / 100 for one in published.ALEXNET]
-    ones, images = [DENSE] * len(names), published.ALEXNET_IMAGES
-    works = at(convolutions("alexnet"), ones, inputs, outputs=outputs, images=images)
+def _alexnet() -> list[PaperRow]:
+    layers = published.ALEXNET
+    shares = NonZeros(
+        weights=[DENSE] * len(layers),
+        inputs=[_non_zeros(layer.zeros) for layer in layers],
+        outputs=[_non_zeros(layer.zeros_written) for layer in layers],
+    )
+    works = masked(convolutions("alexnet"), shares, images=published.ALEXNET_IMAGES)
     coded, plain = estimate(works, chips.EYERISS), estimate(works, replace(chips.EYERISS, formats={}))
-    table = Table(PAPER, ALEXNET, "alexnet")
-    rows = _elements(table, names, works, published.ACTIVE)
-    rows += _latencies(table, names, coded, published.LATENCIES, 1)
-    moved = [
-        (one.moved("DRAM"), two.moved("DRAM")) for one, two in zip(coded.layers, plain.layers, strict=True)
-    ]
-    for layer, (ours, without) in zip(published.ALEXNET, moved, strict=True):
-        column = "traffic to DRAM without / with the code"
-        rows.append(
-            table.judge(layer.name, column, layer.ratio, without / ours, RATIO, unit="x", trust=RECALLED)
-        )
+    table, names = Table(published.NAME, ALEXNET, "alexnet"), [layer.name for layer in layers]
+    rows = _elements(table, names, works, [figure(active) for active in published.ACTIVE])
+    rows += _latencies(table, names, coded, published.LATENCIES)
+    column = "traffic to DRAM without / with the code"
+    for layer, with_code, without in zip(layers, coded.layers, plain.layers, strict=True):
+        ratio, printed = without.moved("DRAM") / with_code.moved("DRAM"), figure(layer.ratio, "x", RECALLED)
+        rows.append(table.judge(layer.name, column, printed, ratio, RATIO))
     rows += _megabytes(table, coded)
     saved = 100 * (1 - coded.total.moved("DRAM") / plain.total.moved("DRAM"))
-    rows.append(
-        table.judge(
-            "total", "traffic to DRAM saved", published.SAVED, saved, THIRD, unit="%", trust=RECOMPUTED
-        )
-    )
-    return rows
+    printed = figure(published.SAVED, "%", RECOMPUTED)
+    return [*rows, table.judge("total", "traffic to DRAM saved", printed, saved, THIRD)]
 
 
-def _megabytes(table: Table, found: Estimate) -> list[Row]:
+def _non_zeros(zeros: str) -> float:
+    return 1 - figure(zeros).value / 100
+
+
+def _megabytes(table: Table, estimated: Estimate) -> list[PaperRow]:
     rows = []
-    for told, layer in zip(published.ALEXNET, found.layers, strict=True):
+    for layer, moved in zip(published.ALEXNET, estimated.layers, strict=True):
         for column, printed, memory in (
-            ("traffic to DRAM", told.dram, "DRAM"),
-            ("traffic to the buffer", told.buffer, "global buffer"),
+            ("traffic to DRAM", layer.dram, "DRAM"),
+            ("traffic to the buffer", layer.buffer, "global buffer"),
         ):
-            ours, reason = layer.moved(memory) / 1e6, _as_conv4(told, layer)
+            megabytes, reason = moved.moved(memory) / 1e6, _as_conv4(layer, moved)
             rows.append(
-                table.judge(told.name, column, printed, ours, EACH, unit="MB", trust=RECALLED, reason=reason)
+                table.judge(layer.name, column, figure(printed, "MB", RECALLED), megabytes, EACH, reason)
             )
     return rows
 
 
-def _as_conv4(told: published.Layer, layer: LayerEstimate) -> str:
+def _as_conv4(layer: published.EyerissLayer, estimated: LayerEstimate) -> str:
     """What the buffer would move, if the layer were cut into passes like CONV4 and CONV5."""
-    channels, own = (
-        told.channels // told.groups,
-        dataflow.PASSES[told.window, told.output, told.channels // told.groups],
-    )
-    one = dataflow.PASSES[3, 13, 192]
-    sums, inputs = layer.bytes["global buffer", "O"], layer.bytes["global buffer", "A"]
-    moved = sums * tiles(channels, one.inputs) / tiles(channels, own.inputs)
-    filters = told.filters // told.groups
-    moved += inputs * tiles(filters, one.outputs) / tiles(filters, own.outputs)
+    channels, filters = layer.channels // layer.groups, layer.filters // layer.groups
+    own, conv4 = dataflow.PASSES[layer.window, layer.output, channels], dataflow.PASSES[3, 13, 192]
+    sums, inputs = estimated.bytes["global buffer", "O"], estimated.bytes["global buffer", "A"]
+    moved = sums * tiles(channels, conv4.inputs) / tiles(channels, own.inputs)
+    moved += inputs * tiles(filters, conv4.outputs) / tiles(filters, own.outputs)
     return (
-        f"table III, as handed down, adds up {own.inputs} channels at a time here and {one.inputs} in CONV4 and CONV5; "
-        f"cut like these it would be {moved / 1e6:.1f} MB, and the latency, which the buffer binds here, would fall to "
-        "what the elements take"
+        f"table III, as handed down, adds up {own.inputs} channels at a time here and {conv4.inputs} in CONV4 and "
+        f"CONV5; cut like these it would be {moved / 1e6:.1f} MB, and the latency, which the buffer binds here, would "
+        "fall to what the elements take"
     )
 
 
-def _vgg16() -> list[Row]:
+def _vgg16() -> list[PaperRow]:
     """One picture at a time, as the chip takes them; latencies are of three."""
-    table, told = Table(PAPER, VGG16, "vgg16"), published.VGG16_CHIP
-    works = at(convolutions("vgg16"), [DENSE] * len(told), [DENSE] * len(told))
-    names, latencies = [one.name for one in told], [one.latency for one in told]
-    found = estimate(works, chips.EYERISS)
-    rows = _elements(table, names, works, [one.active for one in told], RECALLED)
-    return rows + _latencies(table, names, found, latencies, published.VGG16_IMAGES)
+    table, layers = Table(published.NAME, VGG16, "vgg16"), published.VGG16_CHIP
+    works = masked(convolutions("vgg16"), NonZeros([DENSE] * len(layers), [DENSE] * len(layers)))
+    names, active = [layer.name for layer in layers], [figure(layer.active, "", RECALLED) for layer in layers]
+    latencies = [layer.latency for layer in layers]
+    rows = _elements(table, names, works, active)
+    return rows + _latencies(table, names, estimate(works, chips.EYERISS), latencies, published.VGG16_IMAGES)
 
 
 def _elements(
-    table: Table,
-    names: list[str],
-    works: list[Workload],
-    told: tuple[str, ...] | list[str],
-    trust: str = READ,
-) -> list[Row]:
+    table: Table, names: Sequence[str], works: Sequence[Workload], active: Sequence[Figure]
+) -> list[PaperRow]:
     return [
-        table.judge(
-            name, "elements at work", printed, dataflow.active(work, chips.EYERISS), EQUAL, trust=trust
-        )
-        for name, work, printed in zip(names, works, told, strict=True)
+        table.judge(name, "elements at work", printed, dataflow.active(work, chips.EYERISS), EQUAL)
+        for name, work, printed in zip(names, works, active, strict=True)
     ]
 
 
 def _latencies(
-    table: Table, names: list[str], found: Estimate, told: tuple[str, ...] | list[str], times: int
-) -> list[Row]:
-    column, milliseconds = "processing latency", 1e3 * times / chips.EYERISS.hertz
+    table: Table, names: Sequence[str], estimated: Estimate, latencies: Sequence[str], images: int = 1
+) -> list[PaperRow]:
+    column, milliseconds = "processing latency", 1e3 * images / chips.EYERISS.hertz
     rows = [
-        table.judge(name, column, printed, milliseconds * one.cycles, EACH, unit="ms", trust=RECALLED)
-        for name, one, printed in zip(names, found.layers, told, strict=True)
+        table.judge(name, column, figure(printed, "ms", RECALLED), milliseconds * layer.cycles, EACH)
+        for name, layer, printed in zip(names, estimated.layers, latencies, strict=True)
     ]
-    printed = published.LATENCY_TOTALS[table.network]
-    return [*rows, table.judge("total", column, printed, milliseconds * found.cycles, WHOLE, unit="ms")]
+    total = figure(published.LATENCY_TOTALS[table.network], "ms")
+    return [*rows, table.judge("total", column, total, milliseconds * estimated.cycles, WHOLE)]
 
 
-def _gating() -> list[Row]:
+def _gating() -> list[PaperRow]:
     """The paper's sizes count the padding as input; whether its shares of zeros do is not said."""
-    table, some = Table(PAPER, GATING, "alexnet"), convolutions("alexnet")
-    alone, rows = seen("alexnet", EYERISS), []
+    table, network = Table(published.NAME, GATING, "alexnet"), convolutions("alexnet")
+    alone, rows = [_non_zeros(layer.zeros) for layer in published.ALEXNET], []
     with_padding = [
-        min(1.0, share * told.size**2 / layer.input_shape[1] ** 2)
-        for share, told, layer in zip(alone, published.ALEXNET, some, strict=True)
+        min(1.0, share * layer.size**2 / convolution.input_shape[1] ** 2)
+        for share, layer, convolution in zip(alone, published.ALEXNET, network, strict=True)
     ]
     readings = {"zeros of picture and padding together": with_padding, "zeros of the picture alone": alone}
     for row, inputs in readings.items():
-        works = at(some, [DENSE] * len(some), inputs)
-        gated, free = (
-            _elements_energy(works, one) for one in (chips.EYERISS, replace(chips.EYERISS, gates=""))
-        )
-        saved = 100 * (1 - gated / free)
-        rows.append(table.judge(row, "saved", published.GATED, saved, POINTS, unit="%", reason=CLOCK))
+        works = masked(network, NonZeros([DENSE] * len(network), inputs))
+        free = _elements_energy(works, replace(chips.EYERISS, gates=""))
+        saved = 100 * (1 - _elements_energy(works, chips.EYERISS) / free)
+        rows.append(table.judge(row, "saved", figure(published.GATED, "%"), saved, POINTS, CLOCK))
     return rows
 
 
-def _elements_energy(works: list[Workload], machine: Accelerator) -> float:
-    events = estimate(works, machine, energy="sparseloop").total.picojoules
+def _elements_energy(works: Sequence[Workload], chip: Accelerator) -> float:
+    events = estimate(works, chip, energy="sparseloop").total.picojoules
     return sum(events.get(part, 0.0) for part in PADS)

@@ -9,39 +9,24 @@ The traffic of a layer, as the chip's mapping has it (table III), is
 16 bits a value, with strips = ceil(output / rows held) and, since strips share input rows,
 overlap = strips * ((rows held - 1) * stride + window) / size. Maps are random at the published shares of zeros, and
 coded bit by bit.
-
-Findings of one network, a plain JSON object:
-
-    inputs   how many pictures, of which data set
-    layers   layer -> {"examples", "elements", "zeros", "fraction_bits", "bound", "bits": {format: bits}}: input maps
-    traffic  {"dense", "coded"}: bits of all maps and weights, without the code and with it
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import numpy as np
 
 from zeroskip.codecs import arithmetic, runlength
-from zeroskip.papers.common.network_sizes import title
-from zeroskip.papers.common.row import EQUAL, RECOMPUTED, ROUNDS, Row, Table, figure, within, within_share
+from zeroskip.concepts import PaperRow
+from zeroskip.papers.common.figure_checks import Verdict
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.network_names import title
+from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.rules import EQUAL, RECOMPUTED, ROUNDS, figure, within, within_share
+from zeroskip.papers.common.tables import Table
 from zeroskip.papers.eyeriss import published
-
-PAPER = "eyeriss"
-NETWORKS = {"lenet-5": "LeNet-5", "resnet20": "ResNet-20", "squeezenet": "SqueezeNet"}
-"""Network -> its name in `tasks/published.py`."""
-
-CODEC_TABLES = (
-    "Run-length code",
-    "DRAM traffic: AlexNet",
-    "DRAM traffic: VGG-16",
-    "Run-length code on real maps",
-)
-"""What the titles of all tables about the code begin with."""
+from zeroskip.papers.eyeriss.findings import CodedMaps, EyerissFindings
 
 DATA = "needs trained networks and real pictures (--out with --data, or --results)"
 RECALLED = "handed down; the sums of these tables agree with the paper's text"
@@ -61,7 +46,7 @@ RATIO = within(0.12, "0.12: zeros at random places, shares of zeros before pooli
 
 
 @dataclass(frozen=True)
-class Traffic:
+class LayerTraffic:
     """Bits between one layer and DRAM: its maps (input and output) without the code and with it, its weights."""
 
     maps: float
@@ -74,7 +59,7 @@ class Traffic:
         return (self.maps + self.weights) / (self.maps_coded + self.weights)
 
 
-def analytic() -> list[Row]:
+def analytic() -> list[PaperRow]:
     """Every row that follows from published shares of zeros, mappings and totals.
 
     >>> [row.row for row in analytic() if row.holds is False]
@@ -83,7 +68,7 @@ def analytic() -> list[Row]:
     return [*_code(), *_alexnet(), *_totals()]
 
 
-def traffic(layer: published.Layer) -> Traffic:
+def traffic(layer: published.EyerissLayer) -> LayerTraffic:
     """What one layer of AlexNet moves for a batch, on random maps at its published shares of zeros.
 
     >>> round(traffic(published.ALEXNET[1]).ratio, 2)
@@ -99,57 +84,55 @@ def traffic(layer: published.Layer) -> Traffic:
     read_coded = read if is_picture else reads * _coded(source)
     weights = layer.filters * layer.channels // layer.groups * layer.window**2
     reloads = published.ALEXNET_IMAGES // layer.images_held * strips
-    return Traffic(read + BITS * target.size, read_coded + _coded(target), BITS * weights * reloads)
+    return LayerTraffic(read + BITS * target.size, read_coded + _coded(target), BITS * weights * reloads)
 
 
-def measured_rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
+def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
     """How near the code comes to the entropy on the real maps of `network`, layer by layer, and what it saves.
 
-    >>> measured_rows("resnet20", {})[0].holds is None
-    True
+    >>> {row.holds for row in measured_rows("resnet20", {})}
+    {None}
     """
-    table = Table(PAPER, f"Run-length code on real maps: {NETWORKS[network]}", network, DATA)
-    layers = list(findings.get("layers", {}).items())
-    maps = layers[1:]  # the first layer's map is the picture, which is not coded
-    moved = findings.get("traffic")
-    found = None if moved is None else _less(1 - moved["coded"] / moved["dense"])
+    title = f"Run-length code on real maps: {published.MEASURED[network]}"
+    table, measured = Table(published.NAME, title, network, DATA), read(EyerissFindings, findings)
+    maps = list(measured.layers.items())[1:]  # the first layer's map is the picture, which is not coded
+    moved, verdict = measured.traffic, None
+    if moved is not None:
+        saved = 1 - moved.coded / moved.dense
+        verdict = f"{100 * saved:.1f} % less", saved > 0
     claim, rule = f"{published.SAVED} % less on AlexNet", "less than without the code"
     return [
-        *(_layer(table, name, one) for name, one in maps),
-        table.fact("all layers", COLUMN, LIMITS, _span([_above(one) for _, one in maps]), BETWEEN, REAL),
-        table.fact("all layers", "traffic with the code", claim, found, rule, GROWN),
+        *(_layer(table, name, layer) for name, layer in maps),
+        table.fact("all layers", COLUMN, LIMITS, _span([_above(layer) for _, layer in maps]), BETWEEN, REAL),
+        table.fact("all layers", "traffic with the code", claim, verdict, rule, GROWN),
     ]
 
 
-def _layer(table: Table, name: str, one: Mapping[str, Any]) -> Row:
+def _layer(table: Table, name: str, maps: CodedMaps) -> PaperRow:
     """Ours on real maps beside what the format needs for random ones with as many zeros."""
-    zeros, bits = one["zeros"] / one["elements"], one["bits"]["run-length"]
+    zeros, bits = maps.zeros / maps.elements, maps.bits["run-length"]
     fills_up = runlength.WORD_BITS / runlength.PAIRS  # a pair of each map, in the mean
-    random = one["examples"] * (runlength.expected_bits(one["elements"] // one["examples"], zeros) + fills_up)
-    row = f"{name} ({100 * zeros:.1f} % zeros, {BITS * one['elements'] / bits:.2f}x smaller)"
-    told = f"{100 * (random / one['bound'] - 1):.1f}"
-    return table.judge(row, COLUMN, told, _above(one), TWO_POINTS, unit="%", trust=RECOMPUTED, reason=RUNS)
+    random = maps.examples * (runlength.expected_bits(maps.elements // maps.examples, zeros) + fills_up)
+    row = f"{name} ({100 * zeros:.1f} % zeros, {BITS * maps.elements / bits:.2f}x smaller)"
+    expected = figure(f"{100 * (random / maps.bound - 1):.1f}", "%", RECOMPUTED)
+    return table.judge(row, COLUMN, expected, _above(maps), TWO_POINTS, RUNS)
 
 
-def _above(one: Mapping[str, Any]) -> float:
-    return 100 * (one["bits"]["run-length"] / one["bound"] - 1)
+def _above(maps: CodedMaps) -> float:
+    return 100 * (maps.bits["run-length"] / maps.bound - 1)
 
 
-def _span(above: list[float]) -> tuple[str, bool] | None:
+def _span(above: list[float]) -> Verdict:
     if not above:
         return None
-    found = f"{sum(map(_near, above))} of {len(above)} layers; {min(above):.1f} to {max(above):.1f} %"
-    return found, all(map(_near, above))
+    span = f"{sum(map(_near, above))} of {len(above)} layers; {min(above):.1f} to {max(above):.1f} %"
+    return span, all(map(_near, above))
 
 
-def _less(share: float) -> tuple[str, bool]:
-    return f"{100 * share:.1f} % less", share > 0
-
-
-def _code() -> list[Row]:
-    table, bits = Table(PAPER, "Run-length code", "alexnet"), runlength.LONGEST.bit_length() + BITS
+def _code() -> list[PaperRow]:
+    table, bits = Table(published.NAME, "Run-length code", "alexnet"), runlength.LONGEST.bit_length() + BITS
     column = "three runs of 5 bits, levels of 16, an end bit"
-    rows = [table.judge("a word", column, "64", runlength.PAIRS * bits + 1, EQUAL, unit="bits")]
+    rows = [table.judge("a word", column, figure("64", "bits"), runlength.PAIRS * bits + 1, EQUAL)]
     for layer in published.ALEXNET[1:]:  # the picture itself is not coded
         mask = _maps(layer.channels, layer.size, layer.zeros)
         values = int(np.count_nonzero(mask))
@@ -160,48 +143,46 @@ def _code() -> list[Row]:
     return rows
 
 
-def _alexnet() -> list[Row]:
-    table, rows, moved = Table(PAPER, "DRAM traffic: AlexNet", "alexnet"), [], []
+def _alexnet() -> list[PaperRow]:
+    table, rows, moved = Table(published.NAME, "DRAM traffic: AlexNet", "alexnet"), [], []
     for layer in published.ALEXNET:
-        one = traffic(layer)
-        moved.append(one)
-        megabytes = (one.maps_coded + one.weights) / 8e6
-        rows += [
-            table.judge(layer.name, "with the code", layer.dram, megabytes, TENTH, unit="MB", trust=RECALLED),
-            table.judge(
-                layer.name, "without / with the code", layer.ratio, one.ratio, RATIO, unit="x", trust=RECALLED
-            ),
-        ]
+        bits = traffic(layer)
+        moved.append(bits)
+        megabytes, saved = (bits.maps_coded + bits.weights) / 8e6, 100 * (1 - bits.maps_coded / bits.maps)
+        printed, ratio = figure(layer.dram, "MB", RECALLED), figure(layer.ratio, "x", RECALLED)
+        rows.append(table.judge(layer.name, "with the code", printed, megabytes, TENTH))
+        rows.append(table.judge(layer.name, "without / with the code", ratio, bits.ratio, RATIO))
         if layer.name in published.MAPS_SAVED:
-            told, saved = published.MAPS_SAVED[layer.name], 100 * (1 - one.maps_coded / one.maps)
-            rows.append(table.judge(layer.name, "accesses to maps saved", told, saved, TWO_POINTS, unit="%"))
-    whole = Traffic(*(sum(getattr(one, key) for one in moved) for key in ("maps", "maps_coded", "weights")))
-    told, megabytes = published.TOTALS["alexnet"].dram, (whole.maps_coded + whole.weights) / 8e6
-    saved = 100 * (1 - 1 / whole.ratio)
+            printed = figure(published.MAPS_SAVED[layer.name], "%")
+            rows.append(table.judge(layer.name, "accesses to maps saved", printed, saved, TWO_POINTS))
+    whole = LayerTraffic(
+        *(sum(getattr(bits, key) for bits in moved) for key in ("maps", "maps_coded", "weights"))
+    )
+    megabytes, saved = (whole.maps_coded + whole.weights) / 8e6, 100 * (1 - 1 / whole.ratio)
+    total, share = figure(published.TOTALS["alexnet"].dram, "MB"), figure(published.SAVED, "%", RECOMPUTED)
     return [
         *rows,
-        table.judge("total", "with the code", told, megabytes, within_share(0.06), unit="MB"),
-        table.judge(
-            "total", "saved by the code", published.SAVED, saved, TWO_POINTS, unit="%", trust=RECOMPUTED
-        ),
+        table.judge("total", "with the code", total, megabytes, within_share(0.06)),
+        table.judge("total", "saved by the code", share, saved, TWO_POINTS),
     ]
 
 
-def _totals() -> list[Row]:
+def _totals() -> list[PaperRow]:
     rows = []
     layers = {"alexnet": [layer.dram for layer in published.ALEXNET], "vgg16": published.VGG16_DRAM}
-    for network, told in published.TOTALS.items():
-        table = Table(PAPER, f"DRAM traffic: {title(network)}", network)
-        accesses = figure(told.dram).value * 8e6 / BITS
-        macs, pixels = 1e9 * told.macs, told.images * told.pixels
-        parts = [figure(one) for one in layers[network]]
-        half = within(sum(one.digit for one in parts) / 2, "half a digit of each layer")
-        whole = sum(one.value for one in parts)
-        judge = partial(table.judge, "total")
+    for network, printed in published.TOTALS.items():
+        table = Table(published.NAME, f"DRAM traffic: {title(network)}", network)
+        accesses = figure(printed.dram).value * 8e6 / BITS
+        macs, pixels = 1e9 * printed.macs, printed.images * printed.pixels
+        parts = [figure(megabytes) for megabytes in layers[network]]
+        half = within(sum(part.digit for part in parts) / 2, "half a digit of each layer")
+        whole, total = sum(part.value for part in parts), figure(printed.dram, "MB")
         rows += [
-            judge("with the code, sum of the layers", told.dram, whole, half, unit="MB"),
-            judge("accesses per MAC", told.per_mac, accesses / macs, ROUNDS),
-            judge("accesses per input pixel", told.per_pixel, accesses / pixels, ROUNDS),
+            table.judge("total", "with the code, sum of the layers", total, whole, half),
+            table.judge("total", "accesses per MAC", figure(printed.per_mac), accesses / macs, ROUNDS),
+            table.judge(
+                "total", "accesses per input pixel", figure(printed.per_pixel), accesses / pixels, ROUNDS
+            ),
         ]
     return rows
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+NAME = "eyeriss-v2"
+ELEMENT = "mobilenet-element"
 TITLE = "Eyeriss v2 (Chen, Yang, Emer, Sze, JETCAS 2019, arXiv 1807.07928): cycles by Sparseloop's baseline"
 
 # Layer of MobileNet v1 0.5, pruned -> cycles on its real zeros (Wu et al., MICRO 2022, artifact).

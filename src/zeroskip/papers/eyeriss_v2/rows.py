@@ -1,30 +1,28 @@
-"""One element of Eyeriss v2 on the real zeros of a pruned MobileNet: its cycles against those of a baseline, exactly.
-
-Findings of "mobilenet-element", a plain JSON object: {"cycles": layer -> cycles}.
-"""
+"""One element of Eyeriss v2 on the real zeros of a pruned MobileNet: its cycles are those of a baseline."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from zeroskip.papers.common.row import EQUAL, Row, Table
+from zeroskip.concepts import PaperRow
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.rules import EQUAL, figure
+from zeroskip.papers.common.tables import Table
 from zeroskip.papers.eyeriss_v2 import published
+from zeroskip.papers.eyeriss_v2.findings import ElementFindings
 
-PAPER = "eyeriss-v2"
-ELEMENT = "mobilenet-element"
 DATA = "needs the zeros that the baseline counted (--out with --data, or --results)"
 ARTIFACT = "comes with Sparseloop's artifact"
 
 
-def measured_rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
+def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
     """A row for each layer whose zeros are there.
 
     >>> measured_rows("mobilenet-element", {"cycles": {"L07": 1_702_140}})[0].holds
     True
     """
-    table, found = Table(PAPER, "Cycles of one element", network, DATA), findings.get("cycles", {})
+    table = Table(published.NAME, "Cycles of one element", network, DATA)
+    cycles = read(ElementFindings, findings).cycles
     return [
-        table.judge(layer, "cycles", told, found.get(layer), EQUAL, trust=ARTIFACT)
-        for layer, told in published.CYCLES.items()
+        table.judge(layer, "cycles", figure(printed, "", ARTIFACT), cycles.get(layer), EQUAL)
+        for layer, printed in published.CYCLES.items()
     ]

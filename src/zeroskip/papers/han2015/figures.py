@@ -1,39 +1,40 @@
-"""Han et al. 2015: what its figures and its section on the method state, judged on findings (see han2015.py)."""
+"""Han et al. 2015: what its figures and its section on the method state, judged on findings."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from zeroskip.concepts import PaperRow
 from zeroskip.papers.common import figure_checks
-from zeroskip.papers.common.network_sizes import missing, title
-from zeroskip.papers.common.row import EQUAL, Row, Table
+from zeroskip.papers.common.figure_checks import Verdict
+from zeroskip.papers.common.network_names import missing, title
+from zeroskip.papers.common.rules import EQUAL, figure
+from zeroskip.papers.common.tables import Table
+from zeroskip.papers.han2015.findings import DeadNeurons, DropoutErrors, HanFindings
+from zeroskip.papers.han2015.published import NAME
 
-PAPER = "han2015"
 
+def rows(network: str, measured: HanFindings) -> list[PaperRow]:
+    """Every row of `network` about a figure or about section 3.
 
-def rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    """Every row of `network` about a figure or about section 3, from its findings.
-
-    >>> [row.holds for row in rows("digits", {"dropout": {"rule": 0.02, "unchanged": 0.03}})][-2:]
+    >>> errors = DropoutErrors(rule=0.02, unchanged=0.03)
+    >>> [row.holds for row in rows("digits", HanFindings(dropout=errors))][-2:]
     [True, None]
     """
-    found = [] if network == "vgg16" else _trade_off(network, findings)  # the figures are AlexNet's
+    listed = [] if network == "vgg16" else _trade_off(network, measured)  # the figures are AlexNet's
     if network == "lenet-300-100":
-        found = [*_mask(network, findings), *found]
+        listed = [*_mask(network, measured), *listed]
     if network not in ("lenet-300-100", "digits", "vgg16"):
-        found += _sensitivity(network, findings)
+        listed += _sensitivity(network, measured)
     if network != "vgg16":
-        found += _histogram(network, findings)
-    return [*found, *_methods(network, findings)]
+        listed += _histogram(network, measured)
+    return [*listed, *_methods(network, measured)]
 
 
-def _mask(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    pixels = findings.get("figure4", {}).get("kept_by_pixel")
-    table = Table(PAPER, f"Figure 4: {title(network)}", network, missing(network))
+def _mask(network: str, measured: HanFindings) -> list[PaperRow]:
+    pixels = measured.figure4.kept_by_pixel if measured.figure4 else None
+    table = Table(NAME, f"Figure 4: {title(network)}", network, missing(network))
     period = None if pixels is None else figure_checks.period(pixels)
     return [
-        table.judge("mask of fc1", "width of a band", "28", period, EQUAL, unit="pixels"),
+        table.judge("mask of fc1", "width of a band", figure("28", "pixels"), period, EQUAL),
         table.fact(
             "mask of fc1",
             "connections at the border",
@@ -44,9 +45,9 @@ def _mask(network: str, findings: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _sensitivity(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    table = Table(PAPER, f"Figure 6: {title(network)}", network, missing(network))
-    seen = figure_checks.most_sensitive(findings.get("figure6"))
+def _sensitivity(network: str, measured: HanFindings) -> list[PaperRow]:
+    table = Table(NAME, f"Figure 6: {title(network)}", network, missing(network))
+    seen = figure_checks.most_sensitive(measured.figure6)
     return [
         table.fact(
             "layers pruned alone",
@@ -59,15 +60,15 @@ def _sensitivity(network: str, findings: Mapping[str, Any]) -> list[Row]:
             "layers pruned alone",
             "conv against fc",
             "conv is more sensitive",
-            figure_checks.conv_against_fc(findings.get("figure6")),
+            figure_checks.conv_against_fc(measured.figure6),
             "mean error of the conv layers above that of the fc layers",
         ),
     ]
 
 
-def _trade_off(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    table = Table(PAPER, f"Figure 5: {title(network)}", network, missing(network))
-    curves, dense = findings.get("figure5", {}), findings.get("figure5_dense", {}).get("L2")
+def _trade_off(network: str, measured: HanFindings) -> list[PaperRow]:
+    table = Table(NAME, f"Figure 5: {title(network)}", network, missing(network))
+    curves, dense = measured.figure5, measured.figure5_dense.get("L2")
     order = ("L2", "L2 retrained", "L2 iterative")
     return [
         table.fact(
@@ -94,9 +95,9 @@ def _trade_off(network: str, findings: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _histogram(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    table = Table(PAPER, f"Figure 7: {title(network)}", network, missing(network))
-    before, after = (findings.get("figure7", {}).get(key) for key in ("before", "after"))
+def _histogram(network: str, measured: HanFindings) -> list[PaperRow]:
+    table = Table(NAME, f"Figure 7: {title(network)}", network, missing(network))
+    before, after = (measured.figure7.get(key) for key in ("before", "after"))
     whole = figure_checks.wider(before, after)
     cut_alone = f"of all weights it is {whole[0]}, but the cut does that, not retraining" if whole else ""
     return [
@@ -119,7 +120,7 @@ def _histogram(network: str, findings: Mapping[str, Any]) -> list[Row]:
             "fc1 after",
             "spread of the same weights",
             "wider: 0.025 from 0.015",
-            figure_checks.wider(findings.get("figure7_survivors"), after),
+            figure_checks.wider(measured.figure7_survivors, after),
             "the interval that holds all but 1 % of the weights left is wider than that of the same weights before; "
             "that of all weights before is no measure, as without its small ones it is wider anyway",
             reason=cut_alone,
@@ -127,25 +128,48 @@ def _histogram(network: str, findings: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def _methods(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    table = Table(PAPER, f"Section 3: {title(network)}", network, missing(network))
-    dead = findings.get("dead_neurons")
-    nothing = "no neuron was dead, so nothing was removed" if dead and not dead["removed"] else ""
-    removal = table.fact(
+def _methods(network: str, measured: HanFindings) -> list[PaperRow]:
+    table = Table(NAME, f"Section 3: {title(network)}", network, missing(network))
+    dead = measured.dead_neurons
+    nothing = "no neuron was dead, so nothing was removed" if dead and not dead.removed else ""
+    neurons = table.fact(
         "neurons without inputs or outputs",
         "removed",
         "the network's outputs stay as they are",
-        figure_checks.removal(dead),
+        removal(dead),
         "some are removed, and no output changes by more than 0.00001",
         reason=nothing,
     )
     if network in ("alexnet", "vgg16"):
-        return [removal]  # one retraining fewer where each takes days
+        return [neurons]  # one retraining fewer where each takes days
     dropout = table.fact(
         "dropout while retraining",
         "by the rule against unchanged",
         "by the rule is better",
-        figure_checks.lower(findings.get("dropout"), "rule", "unchanged"),
+        rule_is_better(measured.dropout),
         "the error with dropout x sqrt(connections left / connections) is at most that with dropout as before",
     )
-    return [dropout, removal]
+    return [dropout, neurons]
+
+
+def rule_is_better(errors: DropoutErrors | None) -> Verdict:
+    """The two errors; agrees where that by the rule is no higher.
+
+    >>> rule_is_better(DropoutErrors(rule=0.01, unchanged=0.02))
+    ('1.00 % and 2.00 %', True)
+    """
+    if errors is None:
+        return None
+    return f"{100 * errors.rule:.2f} % and {100 * errors.unchanged:.2f} %", errors.rule <= errors.unchanged
+
+
+def removal(dead: DeadNeurons | None) -> Verdict:
+    """How many neurons were removed, and what that changed; agrees where any were, and next to nothing changed.
+
+    >>> removal(DeadNeurons(removed=28, largest_difference=1.8e-15))
+    ('28 removed, change 1.8e-15', True)
+    """
+    if dead is None:
+        return None
+    agrees = dead.removed > 0 and dead.largest_difference <= 1e-5
+    return f"{dead.removed:g} removed, change {dead.largest_difference:.2g}", agrees

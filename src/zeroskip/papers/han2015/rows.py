@@ -1,83 +1,69 @@
-"""Han et al. 2015: what follows from the networks' exact sizes, and what needs training.
-
-Findings of one network, a plain JSON object; every part may be absent. Shares and errors are 0..1, errors
-are those of the test split where nothing else is said. Up to "total" they are means over the seeds, the
-others are those of seed 0.
-
-    error_dense, error_pruned    of the network before and after; top5_dense, top5_pruned likewise
-    weights_kept                 weights left, a count
-    layers                       our layer name -> {"kept", "output", "work"}: shares of weights left, of
-                                 activations that are not zero after pooling, of FLOP left; and
-    total                        the same three of the whole network
-    figure4                      {"kept_by_pixel": 784 counts of the first layer's connections}
-    figure5                      curve -> [[share of weights kept, error], ...]; curves: "L1", "L2" (no
-                                 retraining), "L1 retrained", "L2 retrained", "L2 iterative"
-    figure5_dense                {"L1": error, "L2": error} of the two dense networks that the curves start from
-    figure6                      layer -> {sparsity: validation error with this layer alone pruned}
-    figure7                      {"before": histogram, "after": histogram} of fc1's non-zero weights, each
-                                 {"edges": n + 1 numbers, "counts": n numbers}
-    figure7_survivors            histogram of those weights before that are left after
-    dropout                      {"rule": error, "unchanged": error} with dropout by the rule, and as it was
-    dead_neurons                 {"removed": count, "largest_difference": of the network's outputs}
-"""
+"""Han et al. 2015: what follows from the networks' exact sizes, and what needs training."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from zeroskip.codecs import gaps
-from zeroskip.papers.common import figure_checks, frontier_rows
-from zeroskip.papers.common.network_sizes import IMAGENET, NETWORKS, Size, missing, parameters, sizes, title
-from zeroskip.papers.common.row import (
+from zeroskip.concepts import PaperRow
+from zeroskip.papers.common import frontier_rows
+from zeroskip.papers.common.figure_checks import percent
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.network_names import IMAGENET, TITLES, missing, title
+from zeroskip.papers.common.network_sizes import LayerSize, parameters, sizes
+from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.rules import (
     EQUAL,
     LAST_DIGIT,
     RECOMPUTED,
     ROUNDS,
-    Row,
-    Table,
     at_least,
     at_most,
-    error_rows,
     figure,
     within,
     within_share,
 )
+from zeroskip.papers.common.tables import Table, error_rows
 from zeroskip.papers.han2015 import figures, published
+from zeroskip.papers.han2015.findings import HanFindings, LayerShares
 
-PAPER = "han2015"
 POINT = within(1, "1 point")
 TEN_POINTS = within(10, "10 points; it depends on the training")
 # Every published share is rounded to a point, so what is summed from them may be off by half a point.
 HALF_POINT = 0.5
 
 
-def analytic() -> list[Row]:
+def analytic() -> list[PaperRow]:
     """Every row that follows from layer sizes and published shares, in the order of the paper.
 
     >>> sum(row.holds is False for row in analytic())
     1
     """
     rows = [*_energy(), *_rates()]
-    for network in NETWORKS:
+    for network in TITLES:
         rows += [*_layers(network), *_totals(network)]
     return [*rows, *_zeros(), *_caption(), *_others(), *_index()]
 
 
-def measured_rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    """Every row of `network` that needs training, from its findings (see the top of this file).
+def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
+    """Every row of `network` that needs training.
 
-    network  one of NETWORKS, or "digits", "digits-conv", which have the rows of the figures only
+    network  one of the four, or "digits", "digits-conv", which have the rows of the figures only
 
     >>> measured_rows("lenet-5", {"error_pruned": 0.0074})[1].holds
     True
     """
-    tables = [*_table1(network, findings), *_shares(network, findings)] if network in NETWORKS else []
-    beyond = frontier_rows.weights_rows(PAPER, network, findings) if network in NETWORKS else []
-    return [*tables, *figures.rows(network, findings), *beyond]
+    measured = read(HanFindings, findings)
+    if network not in TITLES:
+        return figures.rows(network, measured)
+    error = published.TABLE1[network].error
+    return [
+        *_table1(network, measured),
+        *_shares(network, measured),
+        *figures.rows(network, measured),
+        *frontier_rows.weights_rows(published.NAME, network, measured.frontiers, error),
+    ]
 
 
-def shares(network: str) -> list[tuple[Size, published.Layer]]:
+def shares(network: str) -> list[tuple[LayerSize, published.HanLayer]]:
     """The exact size of each layer beside its published row.
 
     >>> [size.weights for size, _ in shares("lenet-300-100")]
@@ -95,48 +81,50 @@ def kept_weights(network: str) -> float:
     return sum(size.weights * figure(layer.kept).value / 100 for size, layer in shares(network))
 
 
-def _energy() -> list[Row]:
-    table, unit = Table(PAPER, "Energy table, 45 nm CMOS"), "x"
+def _energy() -> list[PaperRow]:
+    table, unit = Table(published.NAME, "Energy table, 45 nm CMOS"), "x"
     cost = {name: figure(picojoules).value for name, picojoules, _ in published.ENERGY}
     rows = [
-        table.judge(name, "relative to int ADD", times, cost[name] / cost["int ADD"], ROUNDS, unit=unit)
+        table.judge(name, "relative to int ADD", figure(times, unit), cost[name] / cost["int ADD"], ROUNDS)
         for name, _, times in published.ENERGY
     ]
     watts = 1e9 * 20 * cost["DRAM"] * 1e-12  # connections x per second x joules
-    return [*rows, table.judge("1 G connections at 20 Hz", "DRAM power", "12.8", watts, ROUNDS, unit="W")]
+    return [*rows, table.judge("1 G connections at 20 Hz", "DRAM power", figure("12.8", "W"), watts, ROUNDS)]
 
 
-def _rates() -> list[Row]:
-    table = {network: Table(PAPER, "Table 1", network) for network in NETWORKS}
+def _rates() -> list[PaperRow]:
+    table = {network: Table(published.NAME, "Table 1", network) for network in TITLES}
     rows = []
-    for network, told in published.TABLE1.items():
+    for network, printed in published.TABLE1.items():
         name, judge = title(network), table[network].judge
         whole, left = sum(size.weights for size in sizes(network)), kept_weights(network)
         rule = within(HALF_POINT / 100 * whole, "half a point of all weights: shares are printed in points")
         total = parameters(network)
         rows += [
-            judge(f"{name} ref", "parameters", told.parameters, total, LAST_DIGIT, unit="weights"),
-            judge(f"{name} pruned", "parameters", told.parameters_pruned, left, rule, unit="weights"),
-            judge(f"{name} pruned", "rate", told.rate, whole / left, ROUNDS, unit="x"),
+            judge(f"{name} ref", "parameters", figure(printed.parameters, "weights"), total, LAST_DIGIT),
+            judge(f"{name} pruned", "parameters", figure(printed.parameters_pruned, "weights"), left, rule),
+            judge(f"{name} pruned", "rate", figure(printed.rate, "x"), whole / left, ROUNDS),
         ]
     return rows
 
 
-def _layers(network: str) -> list[Row]:
+def _layers(network: str) -> list[PaperRow]:
     table, rows, fed = _table(network), [], 100.0
-    for size, told in shares(network):
-        work = figure(told.kept).value * fed / 100
+    for size, printed in shares(network):
+        work = figure(printed.kept).value * fed / 100
         rows += [
-            table.judge(told.name, "weights", told.weights, size.weights, LAST_DIGIT, unit="weights"),
-            table.judge(told.name, "FLOP", told.flop, 2 * size.macs, LAST_DIGIT, unit="FLOP"),
-            table.judge(told.name, "FLOP%", told.work, work, POINT, unit="%"),
+            table.judge(
+                printed.name, "weights", figure(printed.weights, "weights"), size.weights, LAST_DIGIT
+            ),
+            table.judge(printed.name, "FLOP", figure(printed.flop, "FLOP"), 2 * size.macs, LAST_DIGIT),
+            table.judge(printed.name, "FLOP%", figure(printed.work, "%"), work, POINT),
         ]
-        fed = figure(told.output).value  # a multiplication by a zero input need not be done either
+        fed = figure(printed.output).value  # a multiplication by a zero input need not be done either
     return rows
 
 
-def _totals(network: str) -> list[Row]:
-    judge, told, rows = _table(network).judge, published.TOTALS[network], shares(network)
+def _totals(network: str) -> list[PaperRow]:
+    judge, printed, rows = _table(network).judge, published.TOTALS[network], shares(network)
     weights, macs = (sum(getattr(size, key) for size, _ in rows) for key in ("weights", "macs"))
     outputs = sum(size.outputs for size, _ in rows)
     fed = [100.0, *(figure(layer.output).value for _, layer in rows[:-1])]
@@ -147,109 +135,106 @@ def _totals(network: str) -> list[Row]:
     )
     kept = within(HALF_POINT, "half a point: the layers' shares are printed in points")
     return [
-        judge("total", "weights", told.weights, weights, LAST_DIGIT, unit="weights"),
-        judge("total", "FLOP", told.flop, 2 * macs, LAST_DIGIT, unit="FLOP"),
-        judge("total", "Act%", told.output, left, ROUNDS, unit="%"),
-        judge("total", "Weights%", told.kept, 100 * kept_weights(network) / weights, kept, unit="%"),
-        judge("total", "FLOP%", told.work, work / macs, POINT, unit="%"),
+        judge("total", "weights", figure(printed.weights, "weights"), weights, LAST_DIGIT),
+        judge("total", "FLOP", figure(printed.flop, "FLOP"), 2 * macs, LAST_DIGIT),
+        judge("total", "Act%", figure(printed.output, "%"), left, ROUNDS),
+        judge("total", "Weights%", figure(printed.kept, "%"), 100 * kept_weights(network) / weights, kept),
+        judge("total", "FLOP%", figure(printed.work, "%"), work / macs, POINT),
     ]
 
 
-def _zeros() -> list[Row]:
+def _zeros() -> list[PaperRow]:
     rows = []
     for network, zeros in published.ZEROS.items():
         table, left = _table(network), round(kept_weights(network))
         whole = sum(size.weights for size in sizes(network))
         share = 100 * (1 - left / whole)
-        printed, trust = (published.SIZES[network], published.KEPT[network]), RECOMPUTED
+        size = figure(published.SIZES[network], "weights", RECOMPUTED)
+        kept = figure(published.KEPT[network], "weights", RECOMPUTED)
         rows += [
-            table.judge("total", "weights, exact", printed[0], whole, EQUAL, unit="weights", trust=trust),
-            table.judge(
-                "total", "weights left, exact", printed[1], left, LAST_DIGIT, unit="weights", trust=trust
-            ),
-            table.judge("total", "zeros, by exact sizes", zeros, share, ROUNDS, unit="%", trust=trust),
+            table.judge("total", "weights, exact", size, whole, EQUAL),
+            table.judge("total", "weights left, exact", kept, left, LAST_DIGIT),
+            table.judge("total", "zeros, by exact sizes", figure(zeros, "%", RECOMPUTED), share, ROUNDS),
         ]
     return rows
 
 
-def _caption() -> list[Row]:
+def _caption() -> list[PaperRow]:
     rate = sum(size.weights for size in sizes("vgg16")) / kept_weights("vgg16")
     reason = "the paper contradicts itself: Table 1 and the text say 13x, and so does the sum of the layers"
-    return [_table("vgg16").judge("caption", "rate", "12", rate, ROUNDS, unit="x", reason=reason)]
+    return [_table("vgg16").judge("caption", "rate", figure("12", "x"), rate, ROUNDS, reason=reason)]
 
 
-def _others() -> list[Row]:
-    table, whole = Table(PAPER, "Table 6", "alexnet"), sum(size.weights for size in sizes("alexnet"))
+def _others() -> list[PaperRow]:
+    table, whole = Table(published.NAME, "Table 6", "alexnet"), sum(size.weights for size in sizes("alexnet"))
     rows = [
-        table.judge(name, "rate", rate, whole / figure(left).value, ROUNDS, unit="x")
+        table.judge(name, "rate", figure(rate, "x"), whole / figure(left).value, ROUNDS)
         for name, left, rate, *_ in published.TABLE6
     ]
     return [
-        table.judge("baseline", "parameters", "61.0M", parameters("alexnet"), ROUNDS, unit="weights"),
+        table.judge("baseline", "parameters", figure("61.0M", "weights"), parameters("alexnet"), ROUNDS),
         *rows,
     ]
 
 
-def _index() -> list[Row]:
-    layers = [(size, figure(told.kept).value / 100) for size, told in shares("alexnet")[5:]]
+def _index() -> list[PaperRow]:
+    layers = [(size, figure(printed.kept).value / 100) for size, printed in shares("alexnet")[5:]]
     index = sum(gaps.expected_bits(size.weights, 1 - kept, 5) for size, kept in layers)
     values = sum(32 * size.weights * kept for size, kept in layers)
     rule = within(1, "1 point: ours counts the bridges of gaps longer than 5 bits can tell")
-    table = Table(PAPER, "Sparse storage", "alexnet")
-    return [table.judge("FC layers, 5-bit gaps", "overhead", "15.6", 100 * index / values, rule, unit="%")]
+    table = Table(published.NAME, "Sparse storage", "alexnet")
+    return [table.judge("FC layers, 5-bit gaps", "overhead", figure("15.6", "%"), 100 * index / values, rule)]
 
 
-def _table1(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    told, name = published.TABLE1[network], title(network)
-    table, kept = Table(PAPER, "Table 1", network, missing(network)), findings.get("weights_kept")
-    judge = table.judge
-    before = (told.error, findings.get("error_dense")), (told.top5, findings.get("top5_dense"))
-    after = (told.error_pruned, findings.get("error_pruned")), (told.top5_pruned, findings.get("top5_pruned"))
+def _table1(network: str, measured: HanFindings) -> list[PaperRow]:
+    printed, name, kept = published.TABLE1[network], title(network), measured.weights_kept
+    table = Table(published.NAME, "Table 1", network, missing(network))
+    before = (printed.error, measured.error_dense), (printed.top5, measured.top5_dense)
+    after = (printed.error_pruned, measured.error_pruned), (printed.top5_pruned, measured.top5_pruned)
     whole = sum(size.weights for size in sizes(network))
-    rows = error_rows(table, name, "pruned", before, after, what=" pruning")
-    rate = None if kept is None else whole / kept
-    fewer, times = (figure(printed).digit / 2 for printed in (told.parameters_pruned, told.rate))
-    rounded = at_most(words="the published figure, and half a step of its last digit", slack=fewer)
-    reached = at_least("the published figure, less half a step of its last digit", slack=times)
+    left, rate = figure(printed.parameters_pruned, "weights"), figure(printed.rate, "x")
+    rounded = at_most(words="the published figure, and half a step of its last digit", slack=left.digit / 2)
+    reached = at_least("the published figure, less half a step of its last digit", slack=rate.digit / 2)
+    pruned, ours = f"{name} pruned", None if kept is None else whole / kept
     return [
-        *rows,
-        frontier_rows.rise(
-            judge, f"{name} pruned", findings.get("error_pruned"), findings.get("error_dense")
-        ),
-        judge(f"{name} pruned", "weights left", told.parameters_pruned, kept, rounded, unit="weights"),
-        judge(f"{name} pruned", "rate, measured", told.rate, rate, reached, unit="x"),
+        *error_rows(table, name, before, after, word="pruned", step=" pruning"),
+        frontier_rows.rise_row(table, pruned, measured.error_pruned, measured.error_dense),
+        table.judge(pruned, "weights left", left, kept, rounded),
+        table.judge(pruned, "rate, measured", rate, ours, reached),
     ]
 
 
-def _shares(network: str, findings: Mapping[str, Any]) -> list[Row]:
+def _shares(network: str, measured: HanFindings) -> list[PaperRow]:
     table, rows = _table(network, missing(network)), []
     rule = at_most(words="the published figure, and half a point for its rounding", slack=HALF_POINT)
-    found = [findings.get("layers", {}).get(size.name, {}) for size in sizes(network)]
-    layers = [*zip(published.LAYERS[network], found, strict=True)]
-    for told, ours in [*layers, (published.TOTALS[network], findings.get("total", {}))]:
-        for column, printed, key, judged in (
-            ("Act%, measured", told.output, "output", TEN_POINTS),
-            ("Weights%, measured", told.kept, "kept", rule),
-            ("FLOP%, measured", told.work, "work", rule),
+    layers = [measured.layers.get(size.name, LayerShares()) for size in sizes(network)]
+    pairs = [
+        *zip(published.LAYERS[network], layers, strict=True),
+        (published.TOTALS[network], measured.total),
+    ]
+    for printed, ours in pairs:
+        for column, share, share_ours, judged in (
+            ("Act%, measured", printed.output, ours.output, TEN_POINTS),
+            ("Weights%, measured", printed.kept, ours.kept, rule),
+            ("FLOP%, measured", printed.work, ours.work, rule),
         ):
-            ours_percent = figure_checks.percent(ours.get(key))
-            rows.append(table.judge(told.name, column, printed, ours_percent, judged, unit="%"))
+            rows.append(table.judge(printed.name, column, figure(share, "%"), percent(share_ours), judged))
     return rows
 
 
 def _table(network: str, why: str = "") -> Table:
-    return Table(PAPER, f"{published.TABLES[network]}: {title(network)}", network, why)
+    return Table(published.NAME, f"{published.TABLES[network]}: {title(network)}", network, why)
 
 
-def unmeasurable() -> list[Row]:
+def unmeasurable() -> list[PaperRow]:
     """Rows of table 6 that would need other people's methods on ImageNet: present, never measured.
 
     >>> unmeasurable()[0].holds is None
     True
     """
-    table = Table(PAPER, "Table 6", "alexnet", IMAGENET)
+    table = Table(published.NAME, "Table 6", "alexnet", IMAGENET)
     return [
-        table.judge(name, f"{top} error", error, None, within_share(0), unit="%")
+        table.judge(name, f"{top} error", figure(error, "%"), None, within_share(0))
         for name, _, _, *errors in published.TABLE6
         for top, error in zip(("top-1", "top-5"), errors, strict=True)
         if error

@@ -11,50 +11,38 @@ from typing import Any
 from torch import Tensor, nn
 
 from zeroskip import measure, prune, retrain, task_api
-from zeroskip.concepts import Profile, Progress, Recipe, Round, silent
+from zeroskip.concepts import Profile, Recipe, Round
 from zeroskip.graph import forward
-from zeroskip.papers.common import frontier, stages
-from zeroskip.papers.common.recipes import RECIPES, Plan
-from zeroskip.papers.common.stages import Seed
+from zeroskip.papers.common import trainings
+from zeroskip.papers.common.frontier_training import all_frontiers
+from zeroskip.papers.common.paper import Findings, Setup
+from zeroskip.papers.common.training_plans import PLANS, TrainingPlan
+from zeroskip.papers.common.trainings import Seed
 
 ROUNDS = 4
 L1, L2 = {"l1": 1e-5}, {"l2": 1e-4}
 PENALTIES = {"L1": L1, "L2": L2}
 
 
-def measure_network(
-    network: str,
-    *,
-    out: Path,
-    seeds: int = 3,
-    progress: Progress = silent,
-    weights: Mapping[str, Tensor] | None = None,
-) -> dict[str, Any]:
-    """The findings that reproduce/han2015.py describes; resumes in `out`, and reads what is there.
+def measure_network(network: str, setup: Setup) -> Findings:
+    """What `HanFindings` holds; resumes in the folder, and reads what is there.
 
     Tables are means over the seeds, figures are those of seed 0.
-    weights  state dict of a trained network to start from, instead of training one
-
-    >>> measure_network("lenet-5", out=Path("runs/han"))["error_pruned"]
-    0.0077
     """
-    return findings(replace(RECIPES[network], weights=weights), out / network, seeds, progress)
+    plan = replace(PLANS[network], weights=setup.weights)
+    return of_plan(plan, setup.folder / network, setup)
 
 
-def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
-    """The same for a plan of one's own.
-
-    >>> findings(RECIPES["digits"], Path("runs/digits"), 1)["error_dense"]
-    0.0157
-    """
-    seeds = stages.seeds(plan, out, count, progress)
-    tables = stages.each(seeds, "han-tables", _tables)
-    beside = {name: find for name, find in BESIDE.items() if name.split("_")[0] in plan.figures}
+def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
+    """The findings of one network by a plan of one's own, with everything in `out`."""
+    seeds = trainings.seeds(plan, out, setup.seeds, setup.progress)
+    tables = trainings.of_each(seeds, "han-tables", _tables)
+    judged_by = {name: find for name, find in JUDGED_BY.items() if name.split("_")[0] in plan.figures}
     return {
         **mean(tables),
-        **stages.figures(seeds[0], FIGURES),
-        **{name: stages.each(seeds[:1], name, find)[0] for name, find in beside.items()},
-        **frontier.all_ways(plan, out, count, progress),
+        **trainings.figures(seeds[0], FIGURES),
+        **{name: trainings.of_each(seeds[:1], name, find)[0] for name, find in judged_by.items()},
+        **all_frontiers(plan, out, setup.seeds, setup.progress),
     }
 
 
@@ -65,21 +53,21 @@ def iterative(seed: Seed) -> nn.Module:
     >>> iterative(seed)
     LeNet300100(...)
     """
-    model, plan = stages.dense(seed), seed.plan
-    every = stages.each([seed], "shares", _shares)[0]
+    model, plan = trainings.dense(seed), seed.plan
+    every = trainings.of_each([seed], "shares", _shares)[0]
     for index, shares in enumerate(every, 1):
         for part, frozen in _parts(model, plan.alternate):
             quality = {name: prune.quality(prune.weights(model)[name], shares[name]) for name in part}
             train = {"epochs": 2 * plan.rounds, "learning_rate_divisor": plan.divisor}
             one = Round(quality=quality, frozen=frozen, train=train)
             name = f"iterative-{index}" + ("-fc" if frozen and frozen[0] in _convolutions(model) else "")
-            model = stages.pruned(seed, name, model, Recipe((one,))).model
+            model = trainings.pruned(seed, name, model, Recipe((one,))).model
     return model
 
 
 def _shares(seed: Seed) -> list[dict[str, float]]:
     """Sparsity of each layer after each round, spread by the sensitivity scan of the dense network."""
-    profile = measure.profile(stages.dense(seed), seed.task, progress=seed.progress)
+    profile = measure.profile(trainings.dense(seed), seed.task, progress=seed.progress)
     kept = (1 / seed.plan.published) ** (1 / ROUNDS)
     return [prune.allocate(profile.layers, 1 - kept**index) for index in range(1, ROUNDS + 1)]
 
@@ -98,7 +86,7 @@ def _convolutions(model: nn.Module) -> list[str]:
 
 
 def _tables(seed: Seed) -> dict[str, Any]:
-    dense, model = stages.dense(seed), iterative(seed)
+    dense, model = trainings.dense(seed), iterative(seed)
     profile = measure.profile(model, seed.task, progress=seed.progress)
     left, fed = {}, 1.0
     for layer in profile.layers:
@@ -106,7 +94,7 @@ def _tables(seed: Seed) -> dict[str, Any]:
         left[layer.name] = {"kept": kept, "output": 1 - layer.output_sparsity, "work": kept * fed}
         fed = 1 - layer.output_sparsity
     return {
-        **stages.errors(seed, error_dense=dense, error_pruned=model),
+        **trainings.errors(seed, error_dense=dense, error_pruned=model),
         "weights_kept": sum(int((weight != 0).sum()) for weight in prune.weights(model).values()),
         "layers": left,
         "total": _total(profile, left),
@@ -143,7 +131,7 @@ def _mask_by_pixel(seed: Seed) -> dict[str, Any]:
 
 
 def _sensitivity(seed: Seed) -> dict[str, Any]:
-    profile = measure.profile(stages.dense(seed), seed.task, progress=seed.progress)
+    profile = measure.profile(trainings.dense(seed), seed.task, progress=seed.progress)
     return {
         one.name: {str(share): error for share, error in one.sensitivity.items()} for one in profile.layers
     }
@@ -151,14 +139,14 @@ def _sensitivity(seed: Seed) -> dict[str, Any]:
 
 def _histograms(seed: Seed) -> dict[str, Any]:
     return {
-        "before": asdict(measure.histogram(_first_linear(stages.dense(seed)))),
+        "before": asdict(measure.histogram(_first_linear(trainings.dense(seed)))),
         "after": asdict(measure.histogram(_first_linear(iterative(seed)))),
     }
 
 
 def _survivors(seed: Seed) -> dict[str, Any]:
     """Figure 7 before pruning, of those weights only that are left after it."""
-    before, after = _first_linear(stages.dense(seed)), _first_linear(iterative(seed))
+    before, after = _first_linear(trainings.dense(seed)), _first_linear(iterative(seed))
     return asdict(measure.histogram(before * (after != 0)))
 
 
@@ -180,12 +168,12 @@ def _dropout(seed: Seed) -> dict[str, float]:
     """Errors after one cut to the published size and a retraining, with dropout by the rule, and as it was."""
     task = replace(seed.plan.task, network=seed.plan.dropout)
     own = replace(seed, plan=replace(seed.plan, task=task), folder=seed.folder / "dropout")
-    start = stages.dense(own)
+    start = trainings.dense(own)
     train = {"epochs": 2 * seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor}
     errors = {}
     for name, rescaled in (("rule", True), ("unchanged", False)):
         one = Round(sparsity=1 - 1 / seed.plan.published, rescale_dropout=rescaled, train=train)
-        sparse = stages.pruned(own, name, start, Recipe((one,)))
+        sparse = trainings.pruned(own, name, start, Recipe((one,)))
         errors[name] = task_api.evaluate(own.task, sparse.model, "test")
     return errors
 
@@ -217,7 +205,7 @@ def _dense_of_curves(seed: Seed) -> dict[str, float]:
 
 
 def _start(seed: Seed, name: str, penalty: Mapping[str, float]) -> nn.Module:
-    return stages.dense(seed, f"dense-{name}", loss=_penalized(seed, penalty), weight_decay=0.0)
+    return trainings.dense(seed, f"dense-{name}", loss=_penalized(seed, penalty), weight_decay=0.0)
 
 
 def _penalized(seed: Seed, penalty: Mapping[str, float]) -> Any:
@@ -242,7 +230,7 @@ def _retrained(
     train = {"epochs": seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor, "weight_decay": 0.0}
     for index, cut in enumerate(cuts):
         recipe = Recipe((Round(sparsity=cut, penalty=penalty, train=train),))
-        model = stages.pruned(seed, f"{name}-{index}", model, recipe).model
+        model = trainings.pruned(seed, f"{name}-{index}", model, recipe).model
         errors.append(task_api.evaluate(seed.task, model, "test"))
     return errors
 
@@ -269,5 +257,5 @@ FIGURES = {
     "dead_neurons": _dead,
     "dropout": _dropout,
 }
-# What a figure is judged by, made where the figure is; stored beside it.
-BESIDE = {"figure5_dense": _dense_of_curves, "figure7_survivors": _survivors}
+# What a figure is judged by, made where the figure is and stored with it.
+JUDGED_BY = {"figure5_dense": _dense_of_curves, "figure7_survivors": _survivors}

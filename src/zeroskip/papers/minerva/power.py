@@ -15,11 +15,9 @@ from dataclasses import replace
 import torch
 
 from zeroskip.papers.minerva import published
+from zeroskip.papers.minerva.findings import LayerMacs
 from zeroskip.simulate import Accelerator, Energy, Workload, chips, estimate, of_masks
 from zeroskip.simulate.energy import EIE_2016, HAN_2015
-
-Layers = Mapping[str, Mapping[str, float]]
-"""Layer -> {"macs", and how many of them are left: "nonzero", "kept"}, of one example."""
 
 CLOCK = 0.2046  # of what an element of EIE uses, Han et al. 2016, table II
 PRICES = {
@@ -28,60 +26,64 @@ PRICES = {
         HAN_2015, name="han2015 with a clock", lane_cycle=CLOCK * EIE_2016.lane_cycle
     ),
 }
-MACHINES = {
+GATING = {
     "no gating": replace(chips.MINERVA, gates=""),
     "gating of exact zeros": chips.MINERVA,
 }
 EXAMPLES = 64  # findings hold means over many examples; these meet them to half an input in 64
 
 
-def saved(network: str, layers: Layers) -> dict[str, dict[str, float]]:
+def saved(network: str, layers: Mapping[str, LayerMacs]) -> dict[str, dict[str, float]]:
     """Table of energies -> what is gated without thresholds -> times less power with them.
 
-    >>> saved("minerva-mnist", layers)["memories, MACs and EIE's clock"]
-    {'no gating': 2.02, 'gating of exact zeros': 1.1}
+    >>> times = saved("minerva-webkb", evenly("minerva-webkb", 0.25))["memories, MACs and EIE's clock"]
+    >>> {gated: round(less, 2) for gated, less in times.items()}
+    {'no gating': 1.81, 'gating of exact zeros': 1.81}
     """
-    before, after = (workloads(network, layers, count) for count in ("nonzero", "kept"))
-    found = {}
+    before = workloads(network, {name: (layer.macs, layer.nonzero) for name, layer in layers.items()})
+    after = workloads(network, {name: (layer.macs, layer.kept) for name, layer in layers.items()})
+    times_less = {}
     for name, prices in PRICES.items():
         pruned = watts(after, chips.MINERVA, prices)
-        found[name] = {word: watts(before, chip, prices) / pruned for word, chip in MACHINES.items()}
-    return found
+        times_less[name] = {gated: watts(before, chip, prices) / pruned for gated, chip in GATING.items()}
+    return times_less
 
 
-def evenly(network: str, share: float) -> Layers:
+def evenly(network: str, share: float) -> dict[str, LayerMacs]:
     """Every layer of a network with this share of its MACs left.
 
     >>> evenly("minerva-webkb", 0.25)["fc4"]
-    {'macs': 512, 'nonzero': 512, 'kept': 128.0}
+    LayerMacs(macs=512, nonzero=512, kept=128.0)
     """
-    told = published.TABLE1[network]
-    sizes = zip([told.inputs, *told.widths], told.widths, strict=False)
+    shape = published.TABLE1[network]
+    sizes = zip([shape.inputs, *shape.widths], shape.widths, strict=False)
     macs = {f"fc{place}": inputs * outputs for place, (inputs, outputs) in enumerate(sizes, 1)}
-    return {name: {"macs": count, "nonzero": count, "kept": share * count} for name, count in macs.items()}
+    return {name: LayerMacs(count, count, share * count) for name, count in macs.items()}
 
 
-def workloads(network: str, layers: Layers, count: str) -> list[Workload]:
-    """The layers with dense weights and with as many non-zero inputs as their "nonzero" or "kept" MACs tell.
+def workloads(network: str, macs: Mapping[str, tuple[float, float]]) -> list[Workload]:
+    """The layers with dense weights and so many non-zero inputs, from layer -> (all MACs, those left).
 
-    >>> workloads("minerva-webkb", evenly("minerva-webkb", 0.25), "kept")[0].weight_counts.shape
-    torch.Size([1, 3418, 1, 1])
+    >>> layers = {"fc1": (437_504, 3_200), "fc2": (4_096, 32), "fc3": (4_096, 128), "fc4": (512, 4)}
+    >>> [int(work.input.sum()) for work in workloads("minerva-webkb", layers)]  # of 64 examples
+    [1600, 64, 64, 64]
     """
-    found = []
-    for (name, macs), outputs in zip(layers.items(), published.TABLE1[network].widths, strict=True):
-        inputs = round(macs["macs"] / outputs)
-        left = round(EXAMPLES * macs[count] / outputs)
-        x = (torch.arange(EXAMPLES * inputs) < left).reshape(EXAMPLES, inputs)
-        found.append(of_masks(name, torch.ones(outputs, inputs, dtype=torch.bool), x))
-    return found
+    works = []
+    for (name, (count, left)), outputs in zip(macs.items(), published.TABLE1[network].widths, strict=True):
+        inputs = round(count / outputs)
+        nonzero = round(EXAMPLES * left / outputs)
+        x = (torch.arange(EXAMPLES * inputs) < nonzero).reshape(EXAMPLES, inputs)
+        works.append(of_masks(name, torch.ones(outputs, inputs, dtype=torch.bool), x))
+    return works
 
 
-def watts(works: Sequence[Workload], machine: Accelerator, prices: Energy) -> float:
+def watts(works: Sequence[Workload], chip: Accelerator, prices: Energy) -> float:
     """Power of the chip without DRAM.
 
-    >>> watts(works, machines.MINERVA, HAN_2015)
-    0.0031
+    >>> dense = of_masks("fc", torch.ones(16, 16) != 0, torch.ones(1, 16) != 0)
+    >>> round(watts([dense], chips.MINERVA, HAN_2015), 4)
+    0.1152
     """
-    found = estimate(works, machine, energy=prices)
-    outside = sum(layer.picojoules["DRAM"] for layer in found.layers) * 1e-12
-    return (found.joules - outside) / found.seconds
+    estimated = estimate(works, chip, energy=prices)
+    outside = sum(layer.picojoules["DRAM"] for layer in estimated.layers) * 1e-12
+    return (estimated.joules - outside) / estimated.seconds

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NAME = "minerva"
+MEAN = "minerva-mean"
 TITLE = "Minerva: low-power, highly accurate accelerators (Reagen et al., ISCA 2016)"
 
 
 @dataclass(frozen=True)
-class Network:
+class MinervaNetwork:
     """One row of table 1: the network, the strengths of its L1 and L2, its error and its spread over trainings in %.
 
     parameters  as printed;  weights  the same exactly, from the widths
@@ -27,19 +29,19 @@ class Network:
 
 
 TABLE1 = {
-    "minerva-mnist": Network(
+    "minerva-mnist": MinervaNetwork(
         "handwritten digits", 784, (256, 256, 256, 10), "334K", "334,336", "1e-5", "1e-5", "0.21", "1.4", "0.14"
     ),
-    "minerva-forest": Network(
+    "minerva-forest": MinervaNetwork(
         "cartography", 54, (128, 512, 128, 8), "139K", "139,008", "0", "1e-2", "29.42", "28.87", "2.7"
     ),
-    "minerva-reuters": Network(
+    "minerva-reuters": MinervaNetwork(
         "news", 2837, (128, 64, 512, 52), "430K", "430,720", "1e-5", "1e-3", "13.00", "5.30", "1.0"
     ),
-    "minerva-webkb": Network(
+    "minerva-webkb": MinervaNetwork(
         "web pages", 3418, (128, 32, 128, 4), "446K", "446,208", "1e-6", "1e-2", "14.18", "9.89", "0.71"
     ),
-    "minerva-20ng": Network(
+    "minerva-20ng": MinervaNetwork(
         "newsgroups", 21979, (64, 64, 256, 20), "1.43M", "1,432,256", "1e-4", "1", "17.16", "17.8", "1.4"
     ),
 }  # fmt: skip

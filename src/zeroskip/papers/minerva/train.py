@@ -5,18 +5,19 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from zeroskip import prune, retrain, task_api
-from zeroskip.concepts import Progress, silent
-from zeroskip.papers.common import stages
-from zeroskip.papers.common.recipes import MINERVA, Plan
-from zeroskip.papers.minerva import power
-from zeroskip.papers.minerva.rows import NETWORKS, removed, skipped
+from zeroskip.papers.common import trainings
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.paper import Findings, Setup
+from zeroskip.papers.common.training_plans import MINERVA, TrainingPlan
+from zeroskip.papers.minerva import power, published
+from zeroskip.papers.minerva.findings import LayerMacs, MinervaFindings, NetworkMacs, Thresholds
 from zeroskip.prune import Judged, Noise
 from zeroskip.thresholds import hold_, release_
 
@@ -25,100 +26,86 @@ AHEAD = (16, 8, 4, 2)
 EVALUATIONS = 150
 
 
-def measure_network(
-    network: str,
-    *,
-    out: Path,
-    seeds: int = 5,
-    progress: Progress = silent,
-    weights: Mapping[str, Tensor] | None = None,
-) -> dict[str, Any]:
-    """The findings that reproduce/minerva.py describes; resumes in `out`, and reads what is there.
+def measure_network(network: str, setup: Setup) -> Findings:
+    """What `MinervaFindings` holds; resumes in the folder, and reads what is there.
 
-    The spread of the trainings bounds the error, so `weights`, which would make them equal, are not used.
-
-    >>> measure_network("minerva-webkb", out=Path("runs/minerva"))["thresholds"]
-    {'fc1': 0.21, 'fc2': 0.4, 'fc3': 0.37, 'fc4': 0.66}
+    The spread of the trainings bounds the error, so given weights, which would make them equal, are not used.
     """
-    return findings(MINERVA[network], out / network, seeds, progress)
+    return of_plan(MINERVA[network], setup.folder / network, setup)
 
 
-def measure_mean(
-    *, out: Path, seeds: int = 5, progress: Progress = silent, weights: object = None
-) -> dict[str, Any]:
-    """The means over the five networks, each of which is measured where that has not been done.
-
-    >>> measure_mean(out=Path("runs/minerva"))
-    {'removed': 0.41, 'skipped': 0.94, 'power': {...}, 'retrained': {...}}
-    """
-    each = [measure_network(network, out=out, seeds=seeds, progress=progress) for network in NETWORKS]
-    return means(dict(zip(NETWORKS, each, strict=True)))
+def measure_mean(setup: Setup) -> Findings:
+    """What `MinervaMeans` holds, over the five networks, each of which is measured where that has not been done."""
+    return means(
+        {network: read(MinervaFindings, measure_network(network, setup)) for network in published.TABLE1}
+    )
 
 
-def means(each: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The means over networks, from the findings of each by its name.
-
-    >>> means(each)["removed"]
-    0.41
-    """
-    every, again = list(each.values()), [one["retrained"] for one in each.values()]
-    powers = [power.saved(network, one["layers"]) for network, one in each.items()]
+def means(networks: Mapping[str, MinervaFindings]) -> dict[str, object]:
+    """The means over networks, from the findings of each by its name."""
+    powers = [power.saved(network, findings.layers) for network, findings in networks.items()]
     saved = {
-        prices: {gated: statistics.fmean(one[prices][gated] for one in powers) for gated in power.MACHINES}
+        prices: {gated: statistics.fmean(times[prices][gated] for times in powers) for gated in power.GATING}
         for prices in power.PRICES
     }
-    return {**_mean(every), "power": saved, "retrained": _mean(again)}
+    macs = [findings.macs for findings in networks.values()]
+    again = [(findings.retrained or findings.thresholds).macs for findings in networks.values()]
+    return {**_mean(macs), "power": saved, "retrained": _mean(again)}
 
 
-def findings(plan: Plan, out: Path, count: int, progress: Progress = silent) -> dict[str, Any]:
-    """The same for a plan of one's own.
-
-    >>> findings(Plan(tasks.digits), Path("runs/digits"), 5)["test_pruned"]
-    0.0194
-    """
-    seeds = stages.seeds(plan, out, count, progress)
-    models = [stages.dense(seed) for seed in seeds]
-    errors = stages.each(seeds, "errors", _errors)
-    noise = Noise(tuple(one["validation"] for one in errors), tuple(models))
+def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
+    """The findings of one network by a plan of one's own, with everything in `out`."""
+    seeds = trainings.seeds(plan, out, setup.seeds, setup.progress)
+    models = [trainings.dense(seed) for seed in seeds]
+    errors = trainings.of_each(seeds, "errors", _errors)
+    noise = Noise(tuple(error["validation"] for error in errors), tuple(models))
     middle = seeds[models.index(noise.middle)]
-    pruned = stages.once(out / f"thresholds-{count}.json", partial(_pruned, middle, noise))
-    again = stages.once(out / f"retrained-{count}.json", partial(_retrained, middle, noise))
+    pruned = trainings.once(out / f"thresholds-{setup.seeds}.json", partial(_pruned, middle, noise))
+    again = trainings.once(out / f"retrained-{setup.seeds}.json", partial(_retrained, middle, noise))
     return {
-        "errors": [one["test"] for one in errors],
-        "validation": [one["validation"] for one in errors],
+        "errors": [error["test"] for error in errors],
+        "validation": [error["validation"] for error in errors],
         **pruned,
-        "retrained": min((again or pruned, pruned), key=lambda one: one["macs"]["kept"]),
+        "retrained": again if again and _kept(again) < _kept(pruned) else pruned,
     }
 
 
-def _mean(each: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _kept(findings: Findings) -> float:
+    return read(Thresholds, findings).macs.kept
+
+
+def _mean(counts: Sequence[NetworkMacs]) -> dict[str, float]:
     return {
-        name: statistics.fmean(share(one) or 0.0 for one in each)
-        for name, share in {"removed": removed, "skipped": skipped}.items()
+        "removed": statistics.fmean(count.removed for count in counts),
+        "skipped": statistics.fmean(count.skipped for count in counts),
     }
 
 
-def _errors(seed: stages.Seed) -> dict[str, float]:
-    model = stages.dense(seed)
+def _errors(seed: trainings.Seed) -> dict[str, float]:
+    model = trainings.dense(seed)
     return {split: task_api.evaluate(seed.task, model, split) for split in ("validation", "test")}
 
 
-def _pruned(seed: stages.Seed, noise: Noise) -> dict[str, Any]:
-    found = prune.thresholds(noise.middle, seed.task, max_error_rise=noise.rise, progress=seed.progress)
-    told = _told(seed.task, noise.middle, hold_(deepcopy(noise.middle), found.thresholds))
-    return {**told, "validation_pruned": found.after.error, "removed_validation": found.removed}
+def _pruned(seed: trainings.Seed, noise: Noise) -> dict[str, object]:
+    search = prune.thresholds(noise.middle, seed.task, max_error_rise=noise.rise, progress=seed.progress)
+    thresholded = hold_(deepcopy(noise.middle), search.thresholds)
+    return {
+        **_on_test_split(seed.task, noise.middle, thresholded),
+        "validation_pruned": search.after.error,
+        "removed_validation": search.removed,
+    }
 
 
-def _retrained(seed: stages.Seed, noise: Noise) -> dict[str, Any]:
+def _retrained(seed: trainings.Seed, noise: Noise) -> dict[str, object]:
     """Thresholds that cost several sigma, put in before a second training as long as the first, which wins the error
     back: the highest of `AHEAD` with which it does."""
     limit = noise.mean + noise.sigma + 1e-9
     rise = noise.rise + (max(AHEAD) - 1) * noise.sigma
-    found = prune.thresholds(
+    search = prune.thresholds(
         noise.middle, seed.task, max_error_rise=rise, evaluations=EVALUATIONS, progress=seed.progress
     )
     for ahead in AHEAD:
-        best = _least(found.history, limit + (ahead - 1) * noise.sigma)
+        best = _least(search.history, limit + (ahead - 1) * noise.sigma)
         if best is None:
             continue
         model = hold_(deepcopy(noise.middle), best.thresholds)
@@ -127,51 +114,56 @@ def _retrained(seed: stages.Seed, noise: Noise) -> dict[str, Any]:
         if task_api.probe(seed.task, model) <= limit:
             raised = _raised(seed, model, limit)
             error = task_api.probe(seed.task, raised)
-            return {**_told(seed.task, noise.middle, raised), "ahead": ahead, "validation_pruned": error}
+            tested = _on_test_split(seed.task, noise.middle, raised)
+            return {**tested, "ahead": ahead, "validation_pruned": error}
     return {}
 
 
-def _raised(seed: stages.Seed, model: nn.Module, limit: float) -> nn.Module:
+def _raised(seed: trainings.Seed, model: nn.Module, limit: float) -> nn.Module:
     """The model with what thresholds a new search finds, where these leave less of it within the limit."""
     now = prune.judge(model, seed.task)
     # Without its thresholds the error may be higher, and that is where a search starts.
     without = task_api.probe(seed.task, release_(deepcopy(model)))
     rise, progress = max(limit, without) - now.error, seed.progress
-    found = prune.thresholds(
+    search = prune.thresholds(
         model, seed.task, max_error_rise=rise, evaluations=EVALUATIONS, progress=progress
     )
-    tried = (now, *found.history)
+    tried = (now, *search.history)
     return hold_(release_(model), (_least(tried, limit) or now).thresholds)
 
 
 def _least(tried: Sequence[Judged], limit: float) -> Judged | None:
     """What leaves the least work, of all that stay within the limit and leave every layer some."""
     fitting = [
-        one for one in tried if one.error <= limit and all(layer.nonzero for layer in one.layers.values())
+        judged
+        for judged in tried
+        if judged.error <= limit and all(layer.nonzero for layer in judged.layers.values())
     ]
-    return min(fitting, key=lambda one: one.nonzero, default=None)
+    return min(fitting, key=lambda judged: judged.nonzero, default=None)
 
 
-def _told(task: task_api.Task, model: nn.Module, thresholded: nn.Module) -> dict[str, Any]:
+def _on_test_split(task: task_api.Task, model: nn.Module, thresholded: nn.Module) -> dict[str, object]:
     """What thresholds remove on the test split, and the errors there."""
-    before, after = (prune.judge(one, task, split="test") for one in (model, thresholded))
+    before, after = (prune.judge(network, task, split="test") for network in (model, thresholded))
+    layers = {
+        name: LayerMacs(layer.macs, layer.nonzero, after.layers[name].nonzero)
+        for name, layer in before.layers.items()
+    }
     return {
         "thresholds": after.thresholds,
         "test": before.error,
         "test_pruned": after.error,
-        "macs": _macs(before) | {"kept": after.nonzero},
-        "layers": {
-            name: {"macs": layer.macs, "nonzero": layer.nonzero, "kept": after.layers[name].nonzero}
-            for name, layer in before.layers.items()
-        },
+        "macs": asdict(_macs(before, after.nonzero)),
+        "layers": {name: asdict(layer) for name, layer in layers.items()},
     }
 
 
-def _macs(judged: Judged) -> dict[str, float]:
+def _macs(judged: Judged, kept: float) -> NetworkMacs:
     first, *others = judged.layers.values()
-    return {
-        "all": first.macs + sum(layer.macs for layer in others),
-        "zero_inputs": first.macs - first.nonzero,
-        "zero_activations": sum(layer.macs - layer.nonzero for layer in others),
-        "nonzero": judged.nonzero,
-    }
+    return NetworkMacs(
+        all=first.macs + sum(layer.macs for layer in others),
+        zero_inputs=first.macs - first.nonzero,
+        zero_activations=sum(layer.macs - layer.nonzero for layer in others),
+        nonzero=judged.nonzero,
+        kept=kept,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+NAME = "scnn"
 TITLE = "SCNN (Parashar et al., ISCA 2017, arXiv 1708.04485)"
 
 # Times faster than the dense twin DCNN, network by network.

@@ -6,6 +6,8 @@ place in a primary source. The layers are in `models/convolutions.py`.
 
 from __future__ import annotations
 
+NAME = "shi2017"
+NETWORK = "rectified-layers"
 TITLE = "Speeding up CNNs by exploiting the sparsity of rectifier units (Shi, Chu 2017, arXiv 1704.07724)"
 
 # Of the sparse method over im2col and a matrix product, on one thread, one picture.

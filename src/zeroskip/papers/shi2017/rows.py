@@ -27,7 +27,10 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
     >>> {row.holds for row in measured_rows("rectified-layers", {})}
     {None}
     """
-    table, timed = Table(published.NAME, "Layers after rectifiers", network, TIMING), read(ShiFindings, findings)
+    table, timed = (
+        Table(published.NAME, "Layers after rectifiers", network, TIMING),
+        read(ShiFindings, findings),
+    )
     rows = [_layer(table, name, layer, timed.layers.get(name)) for name, layer in RECTIFIED.items()]
     for name, layer in RECTIFIED_OTHERWISE.items():
         rows.append(_layer(table, f"{name}, listed otherwise", layer, timed.otherwise.get(name)))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from torch import Tensor
 
 from zeroskip import measure, prune
-from zeroskip.concepts import Progress, Round, silent
+from zeroskip.concepts import Round
 from zeroskip.data import data_folder
-from zeroskip.papers.common import accelerators
-from zeroskip.papers.eyeriss_v2.rows import ELEMENT
-from zeroskip.papers.sparten.rows import REAL, WAYS
+from zeroskip.papers.common.paper import Findings, Setup
+from zeroskip.papers.eyeriss_v2.measure import mobilenet
+from zeroskip.papers.eyeriss_v2.published import ELEMENT
+from zeroskip.papers.sparten.findings import BalancedLayer
+from zeroskip.papers.sparten.published import REAL
+from zeroskip.papers.sparten.rows import WAYS
 from zeroskip.simulate import Workload, of_trace
 from zeroskip.tasks import published_networks
 
@@ -25,29 +29,24 @@ PRUNED = {
 }
 
 
-def measure_network(
-    network: str, *, out: Path, seeds: int = 1, progress: Progress = silent, weights: Any = None
-) -> dict[str, Any]:
-    """Findings of one network, as described in `reproduce/sparten.py`, in less than a minute.
+def measure_network(network: str, setup: Setup) -> Findings:
+    """What `SparTenFindings` holds of one network, in less than a minute; nothing is kept.
 
-    weights  its state dict, instead of the published one. There is nothing to repeat with other seeds, and
-             nothing is kept in `out`. Raises DataError or FileError where the data are absent or damaged.
-
-    >>> measure_network("squeezenet", out=Path("runs/sparten"))["layers"]["conv_final"]["filters"]
-    1000
+    Starts from the published weights unless others are given. Raises DataError or FileError where the data are absent
+    or damaged.
     """
-    pruned, (inputs, works) = PRUNED[network], _works(network, weights)
+    inputs, works = _works(network, setup.weights)
     layers = {}
     for number, work in enumerate(works):
-        progress(f"layers of {network}", number, len(works))
-        layers[work.name] = _layer(work)
-    progress(f"layers of {network}", len(works), len(works))
-    return {"inputs": inputs, "pruned": pruned, "layers": layers}
+        setup.progress(f"layers of {network}", number, len(works))
+        layers[work.name] = asdict(balanced_layer(work))
+    setup.progress(f"layers of {network}", len(works), len(works))
+    return {"inputs": inputs, "pruned": PRUNED[network], "layers": layers}
 
 
-def _works(network: str, weights: Any) -> tuple[str, list[Workload]]:
+def _works(network: str, weights: Mapping[str, Tensor] | None) -> tuple[str, list[Workload]]:
     if network == ELEMENT:
-        return "inputs recorded by others", list(accelerators.mobilenet().values())
+        return "inputs recorded by others", list(mobilenet().values())
     folder, name = data_folder("weights").parent, REAL[network]
     model, about = published_networks.trained(name, folder), published_networks.NETWORKS[name]
     if weights is not None:
@@ -58,14 +57,16 @@ def _works(network: str, weights: Any) -> tuple[str, list[Workload]]:
     return f"the first {len(batch)} of {about.data}", of_trace(measure.trace(model, batch))
 
 
-def _layer(work: Workload) -> dict[str, Any]:
+def balanced_layer(work: Workload) -> BalancedLayer:
+    """How a layer's weights are spread over its filters, and what it takes by each way to run it.
+
+    >>> balanced_layer(of_masks("fc", torch.eye(4) != 0, torch.ones(1, 4) != 0)).cycles["dense"]
+    4
+    """
     shares = work.weight.flatten(2).double().mean(2).flatten()  # of each filter
-    ways: dict[str, Callable[[Workload], int]] = {
-        way: count for way, count in WAYS.items() if way != "SCNN" or work.op == "conv2d"
-    }
-    return {
-        "filters": work.weight.shape[1],
-        "kept": round(float(shares.mean()), 4),
-        "spread": round(float(shares.std() / shares.mean()), 4),
-        "cycles": {way: count(work) for way, count in ways.items()},
-    }
+    return BalancedLayer(
+        filters=work.weight.shape[1],
+        kept=round(float(shares.mean()), 4),
+        spread=round(float(shares.std() / shares.mean()), 4),
+        cycles={way: count(work) for way, count in WAYS.items() if way != "SCNN" or work.op == "conv2d"},
+    )

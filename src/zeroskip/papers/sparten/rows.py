@@ -1,12 +1,7 @@
 """SparTen: how much faster than dense, one-sided and SCNN's, and what its balance gains.
 
-From published shares of zeros at random places, and on pruned networks with what they really read. Findings of a
-network of REAL, a plain JSON object:
-
-    inputs   what the network read
-    pruned   how its weights became zero
-    layers   layer -> {"filters", "kept": share of weights left, "spread": of the filters' shares, standard deviation /
-             mean, "cycles": {machine: cycles}}
+From published shares of zeros at random places, and on pruned networks with what they really read. GoogLeNet's share of
+zeros is derived from SCNN's paper.
 """
 
 from __future__ import annotations
@@ -14,24 +9,27 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 
-from zeroskip.papers.common.masked_layers import HAN, OURS, READINGS, cycles, network
-from zeroskip.papers.common.network_sizes import title
-from zeroskip.papers.common.row import Row, Table, at_least, figure, within, within_share
-from zeroskip.papers.scnn import published as published_scnn
-from zeroskip.papers.scnn import rows as scnn
+from zeroskip.concepts import PaperRow
+from zeroskip.papers.common.figure_checks import Verdict
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.masked_layers import cycles
+from zeroskip.papers.common.network_names import title
+from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.rules import OURS, at_least, figure, within, within_share
+from zeroskip.papers.common.tables import Table
+from zeroskip.papers.published_shares import HAN, READINGS, workloads
+from zeroskip.papers.scnn import published as scnn
+from zeroskip.papers.scnn.inception import googlenet_share, modules
 from zeroskip.papers.sparten import published
+from zeroskip.papers.sparten.findings import BalancedLayer, SparTenFindings
 from zeroskip.simulate import Workload, dataflows
 from zeroskip.simulate.chips import SCNN, SPARTEN, SPARTEN_GB_H, SPARTEN_GB_S
 
-PAPER = "sparten"
 NETWORKS = ("alexnet", "vgg16")
-REAL = {"squeezenet": "SqueezeNet", "mobilenet-element": "MobileNet", "resnet20": "ResNet-20"}
 DATA = "needs trained networks and real pictures (--out with --data, or --results)"
 # As many multipliers in the same 32 x 32, with neither operand's zeros skipped.
 TWIN = replace(
@@ -41,7 +39,7 @@ NEAR, WIDE = within_share(0.15), within(0.7, "0.7")
 ZEROS = "the paper's shares of zeros are not published as a table"
 THEIRS = (
     f"by the paper, SCNN is {figure(published.DENSE).value / figure(published.SCNN).value:.2f}x faster than dense; "
-    f"by SCNN's own, {published_scnn.GOOGLENET}x to {published_scnn.SPEEDUPS['vgg16']}x"
+    f"by SCNN's own, {scnn.GOOGLENET}x to {scnn.SPEEDUPS['vgg16']}x"
 )
 SPREAD = 0.4
 GAIN = "1.2"
@@ -65,102 +63,100 @@ WAYS: Mapping[str, Callable[[Workload], int]] = {
     "dense": lambda work: TWIN.dataflow(work, TWIN).cycles,
     "SCNN": lambda work: SCNN.dataflow(work, SCNN).cycles,
 }
-"""Cycles of a layer: SparTen by its balance; of one-sided machines, the zeros of inputs alone are skipped."""
+"""Cycles of a layer: SparTen by its balance; of one-sided chips, the zeros of inputs alone are skipped."""
 
 
-def analytic() -> list[Row]:
-    """Speed-ups with both readings of the inputs, and the gain of balance where filters differ.
-
-    >>> analytic()[-1].table
-    'Balance'
-    """
+def analytic() -> list[PaperRow]:
+    """Speed-ups with both readings of the inputs, and the gain of balance where filters differ."""
     return [*_speedups(), *_balance()]
 
 
-def measured_rows(network: str, findings: Mapping[str, Any]) -> list[Row]:
-    """On pruned weights and real inputs: what balance gains, and the order of the machines.
+def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
+    """On pruned weights and real inputs: what balance gains, and the order of the chips.
 
     >>> [row.holds for row in measured_rows("squeezenet", {})][:1]
     [None]
     """
-    if network not in REAL:
+    if network not in published.REAL:
         return []
-    layers = findings.get("layers", {})
-    told = f": {findings['pruned']}; {findings['inputs']}" if findings else ""
-    table = Table(PAPER, f"On real zeros: {REAL[network]}{told}", network, DATA)
-    fit = {name: one for name, one in layers.items() if one["kept"] < PRUNED and one["filters"] > UNITS}
+    measured = read(SparTenFindings, findings) if findings else SparTenFindings("", "", {})
+    layers = measured.layers
+    source = f": {measured.pruned}; {measured.inputs}" if findings else ""
+    table = Table(published.NAME, f"On real zeros: {published.REAL[network]}{source}", network, DATA)
+    fit = {name: layer for name, layer in layers.items() if layer.kept < PRUNED and layer.filters > UNITS}
     rows = _gains(table, "all layers", layers, FEW if fit != layers else EVEN)
     return rows if fit == layers else rows + _gains(table, f"pruned, over {UNITS} filters", fit, EVEN)
 
 
 def one_sided(work: Workload) -> Workload:
-    """The layer as a machine meets it that skips the zeros of inputs alone.
+    """The layer as a chip meets it that skips the zeros of inputs alone.
 
-    >>> bool(one_sided(work).weight.all())
+    >>> bool(one_sided(of_masks("fc", torch.eye(4) != 0, torch.ones(1, 4) != 0)).weight.all())
     True
     """
     return replace(work, weight=torch.ones_like(work.weight))
 
 
-@cache  # products of masks of all of VGG-16
-def _speedups() -> tuple[Row, ...]:
+def _speedups() -> list[PaperRow]:
     rows = []
     rules = {"dense": WIDE, "one-sided": NEAR, "SCNN": NEAR}
-    share = scnn.googlenet()
-    last = "GoogLeNet's modules"
-    derived = f"at {share:.2f}, the share derived from SCNN's published {published_scnn.GOOGLENET}x on them"
-    judge = Table(PAPER, f"Speed-up, mean of AlexNet, VGG-16 and {last} {derived}").judge
+    share, last = googlenet_share(), "GoogLeNet's modules"
+    derived = f"at {share:.2f}, the share derived from SCNN's published {scnn.GOOGLENET}x on them"
+    table = Table(published.NAME, f"Speed-up, mean of AlexNet, VGG-16 and {last} {derived}")
     for reading in READINGS:
-        works = {title(name): network(name, reading) for name in NETWORKS}
-        works[last] = scnn.modules(share, share)
-        ours = {name: cycles(one, SPARTEN_GB_H) for name, one in works.items()}
+        works = {title(name): workloads(name, reading) for name in NETWORKS}
+        works[last] = list(modules(share, share))
+        ours = {name: cycles(network, SPARTEN_GB_H) for name, network in works.items()}
         for way, rule in rules.items():
-            found = {name: sum(map(WAYS[way], one)) / ours[name] for name, one in works.items()}
-            each = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in found.items())
-            row, mean = f"over {way}", statistics.fmean(found.values())
-            reason = f"{each}; {THEIRS if way == 'SCNN' else ZEROS}"
-            rows.append(judge(row, reading, CLAIMS[way], mean, rule, unit="x", reason=reason))
-    return tuple(rows)
-
-
-@cache
-def _balance() -> tuple[Row, ...]:
-    """GB-S and GB-H against none on AlexNet."""
-    table, rule = Table(PAPER, "Balance", "alexnet"), at_least()
-    works = network("alexnet", HAN, variation=SPREAD)
-    column = f"times faster than without, filters' shares spread by {SPREAD}"
-    total = {way: sum(map(WAYS[way], works)) for way in ("none", *BALANCED)}
-    return tuple(
-        table.judge(way, column, GAIN, total["none"] / total[way], rule, unit="x", trust=OURS)
-        for way in BALANCED
-    )
-
-
-def _gains(table: Table, part: str, layers: Mapping[str, Mapping[str, Any]], reason: str) -> list[Row]:
-    """Rows of some layers together; without findings they have no figures."""
-    row = f"{part} ({len(layers)})" if layers else part
-    counts = [one["cycles"] for one in layers.values()]
-    total = {
-        way: sum(one[way] for one in counts) for way in WAYS if counts and all(way in one for one in counts)
-    }
-    reason = reason.format(_mean_spread(layers))
-    rows = []
-    for way in BALANCED:
-        ours = total["none"] / total[way] if total else None
-        column = f"{way}: times faster than without balance"
-        rows.append(table.judge(row, column, GAIN, ours, at_least(), unit="x", trust=OURS, reason=reason))
-    found = None
-    if total:
-        ordered = all(total[less] <= total[more] for less, more in pairwise(ORDER))
-        found = ", ".join(f"{way} {total[way] / total['GB-H']:.2f}" for way in ORDER), ordered
-    rows.append(table.fact(row, "cycles", " <= ".join(ORDER), found, "in this order"))
-    for way, told in CLAIMS.items():
-        if way in total or not total:
-            times = total[way] / total["GB-H"] if total else 0.0
-            claim, over = f"faster ({told}x on its networks)", (f"{times:.2f}x", times > 1) if total else None
-            rows.append(table.fact(row, f"GB-H over {way}", claim, over, "above 1x"))
+            ratios = {name: sum(map(WAYS[way], network)) / ours[name] for name, network in works.items()}
+            listed = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items())
+            mean, reason = (
+                statistics.fmean(ratios.values()),
+                f"{listed}; {THEIRS if way == 'SCNN' else ZEROS}",
+            )
+            rows.append(table.judge(f"over {way}", reading, figure(CLAIMS[way], "x"), mean, rule, reason))
     return rows
 
 
-def _mean_spread(layers: Mapping[str, Mapping[str, Any]]) -> str:
-    return f"{statistics.fmean(one['spread'] for one in layers.values()):.2f}" if layers else ""
+def _balance() -> list[PaperRow]:
+    """GB-S and GB-H against none on AlexNet."""
+    table, works = Table(published.NAME, "Balance", "alexnet"), workloads("alexnet", HAN, variation=SPREAD)
+    column = f"times faster than without, filters' shares spread by {SPREAD}"
+    total = {way: sum(map(WAYS[way], works)) for way in ("none", *BALANCED)}
+    gain = figure(GAIN, "x", OURS)
+    return [table.judge(way, column, gain, total["none"] / total[way], at_least()) for way in BALANCED]
+
+
+def _gains(table: Table, part: str, layers: Mapping[str, BalancedLayer], reason: str) -> list[PaperRow]:
+    """Rows of layers together; without findings they have no figures."""
+    row, total = f"{part} ({len(layers)})" if layers else part, _total_cycles(layers)
+    reason = reason.format(_mean_spread(layers))
+    rows = []
+    for way in BALANCED:
+        ours, column = (
+            total["none"] / total[way] if total else None,
+            f"{way}: times faster than without balance",
+        )
+        rows.append(table.judge(row, column, figure(GAIN, "x", OURS), ours, at_least(), reason))
+    order: Verdict = None
+    if total:
+        ordered = all(total[less] <= total[more] for less, more in pairwise(ORDER))
+        order = ", ".join(f"{way} {total[way] / total['GB-H']:.2f}" for way in ORDER), ordered
+    rows.append(table.fact(row, "cycles", " <= ".join(ORDER), order, "in this order"))
+    for way, printed in CLAIMS.items():
+        if way in total or not total:
+            times = total[way] / total["GB-H"] if total else 0.0
+            claim, verdict = f"faster ({printed}x on its networks)", (f"{times:.2f}x", times > 1)
+            rows.append(table.fact(row, f"GB-H over {way}", claim, verdict if total else None, "above 1x"))
+    return rows
+
+
+def _total_cycles(layers: Mapping[str, BalancedLayer]) -> dict[str, int]:
+    """Of all layers, by the ways that every one of them can be run."""
+    counts = [layer.cycles for layer in layers.values()]
+    common = [way for way in WAYS if counts and all(way in count for count in counts)]
+    return {way: sum(count[way] for count in counts) for way in common}
+
+
+def _mean_spread(layers: Mapping[str, BalancedLayer]) -> str:
+    return f"{statistics.fmean(layer.spread for layer in layers.values()):.2f}" if layers else ""

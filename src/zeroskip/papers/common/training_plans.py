@@ -28,7 +28,7 @@ FIGURES = (
 
 
 @dataclass(frozen=True)
-class Frontier:
+class FrontierPlan:
     """How zeroskip's own recipe is tried: dense and pruned networks are trained alike.
 
     points      times fewer weights -> bits of the shared values
@@ -37,12 +37,12 @@ class Frontier:
     """
 
     points: Mapping[int, int]
-    retraining: Mapping[str, Any]
-    changes: Mapping[str, Any] = field(default_factory=dict)
+    retraining: Mapping[str, object]
+    changes: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What is trained on one network: the method of the papers, and zeroskip's own.
 
     published   times fewer weights in the papers, and
@@ -54,7 +54,7 @@ class Plan:
     figures     those that are made; the five trade-off curves need networks trained with other penalties
     curve       shares of the weights kept, for trade-off curves
     dropout     makes the network with dropout, for the rule about it
-    frontiers   ways of zeroskip's own, by the names in reproduce/frontier.py; empty: it is left out
+    frontiers   of zeroskip's own recipe, by what the training images go through (`IMAGES` in frontier_rows.py)
     weights     a trained network to start from, instead of training one
     """
 
@@ -67,16 +67,16 @@ class Plan:
     figures: tuple[str, ...] = FIGURES
     curve: tuple[float, ...] = ()
     dropout: Callable[[], nn.Module] | None = None
-    frontiers: Mapping[str, Frontier] = field(default_factory=dict)
+    frontiers: Mapping[str, FrontierPlan] = field(default_factory=dict)
     weights: Mapping[str, Tensor] | None = None
 
 
-_MLP: dict[str, Any] = {"epochs": 100, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 0.03}
-_CONV: dict[str, Any] = {"epochs": 25, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.03}
-_PLAIN: dict[str, Any] = {"input_noise": 0.0, "label_smoothing": 0.0}
-_MOVED: dict[str, Any] = {"shift": 1}
-RECIPES = {
-    "lenet-300-100": Plan(
+_MLP: dict[str, object] = {"epochs": 100, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 0.03}
+_CONV: dict[str, object] = {"epochs": 25, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.03}
+_PLAIN: dict[str, object] = {"input_noise": 0.0, "label_smoothing": 0.0}
+_MOVED: dict[str, object] = {"shift": 1}
+PLANS = {
+    "lenet-300-100": TrainingPlan(
         task=tasks.mnist,
         published=12.0,
         bits={"fc1": 6, "fc2": 6, "fc3": 6},
@@ -84,12 +84,14 @@ RECIPES = {
         curve=(1 / 2, 1 / 3, 1 / 5, 1 / 8, 1 / 12, 1 / 20, 1 / 30),
         dropout=partial(LeNet300100, dropout=0.5),
         frontiers={
-            "frontier": Frontier({30: 4, 60: 4}, _MLP),
-            "frontier_plain": Frontier({30: 6, 60: 4}, {**_MLP, "epochs": 40, "weight_decay": 0.1}, _PLAIN),
-            "frontier_shifts": Frontier({60: 4}, _MLP, _MOVED),
+            "frontier": FrontierPlan({30: 4, 60: 4}, _MLP),
+            "frontier_plain": FrontierPlan(
+                {30: 6, 60: 4}, {**_MLP, "epochs": 40, "weight_decay": 0.1}, _PLAIN
+            ),
+            "frontier_shifts": FrontierPlan({60: 4}, _MLP, _MOVED),
         },
     ),
-    "lenet-5": Plan(
+    "lenet-5": TrainingPlan(
         task=tasks.mnist_conv,
         published=12.0,
         bits={"conv1": 8, "conv2": 8, "fc1": 5, "fc2": 5},
@@ -97,23 +99,23 @@ RECIPES = {
         curve=(1 / 3, 1 / 8, 1 / 12, 1 / 20, 1 / 40),
         dropout=partial(LeNet5, dropout=0.5),
         frontiers={
-            "frontier": Frontier({40: 4, 150: 4}, _CONV),
-            "frontier_plain": Frontier(
+            "frontier": FrontierPlan({40: 4, 150: 4}, _CONV),
+            "frontier_plain": FrontierPlan(
                 {40: 5}, {**_CONV, "epochs": 15, "learning_rate": 2e-3, "weight_decay": 0.1}, _PLAIN
             ),
         },
     ),
-    "digits": Plan(
+    "digits": TrainingPlan(
         task=tasks.digits,
         published=6.0,
         bits={"fc1": 6, "fc2": 6, "fc3": 6},
         rounds=5,
         curve=(1 / 2, 1 / 4, 1 / 8),
         dropout=partial(LeNet300100, 64, dropout=0.5),
-        frontiers={"frontier": Frontier({8: 5}, {"epochs": 30, "weight_decay": 0.03})},
+        frontiers={"frontier": FrontierPlan({8: 5}, {"epochs": 30, "weight_decay": 0.03})},
     ),
     # ImageNet is the user's own; a round is 173 hours on the paper's card, so only what the tables need is made.
-    "alexnet": Plan(
+    "alexnet": TrainingPlan(
         task=tasks.alexnet_caffe,
         published=9.0,
         bits=_widths(AlexNetCaffe),
@@ -122,7 +124,7 @@ RECIPES = {
         alternate=True,
         figures=("figure6", "figure7", "dead_neurons"),
     ),
-    "vgg16": Plan(
+    "vgg16": TrainingPlan(
         task=tasks.vgg16,
         published=13.0,
         bits=_widths(VGG16),
@@ -134,15 +136,15 @@ RECIPES = {
 }
 
 # Sigma and the network in the middle come of trainings alone.
-MINERVA = {task.name: Plan(task) for task in tasks.MINERVA}
+MINERVA = {task.name: TrainingPlan(task) for task in tasks.MINERVA}
 
 
-def gradual(way: Frontier, times_fewer: float) -> Recipe:
+def gradual(frontier: FrontierPlan, times_fewer: float) -> Recipe:
     """One training that prunes by saliency until 1 weight in `times_fewer` is left; 1 prunes nothing.
 
-    >>> gradual(RECIPES["lenet-5"].frontiers["frontier"], 40).rounds[0].sparsity
+    >>> gradual(PLANS["lenet-5"].frontiers["frontier"], 40).rounds[0].sparsity
     0.975
     """
     if times_fewer == 1:
-        return Recipe((Round(sparsity=0.0, train=way.retraining),))
-    return prune.while_training(1 - 1 / times_fewer, train=way.retraining)
+        return Recipe((Round(sparsity=0.0, train=frontier.retraining),))
+    return prune.while_training(1 - 1 / times_fewer, train=frontier.retraining)

@@ -1,0 +1,80 @@
+"""How far zeroskip's own recipe gets: error against weights, and error against bytes, beside a dense network
+that was trained as long on the same images."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zeroskip import pack, task_api
+from zeroskip.concepts import Progress
+from zeroskip.papers.common.training_plans import FrontierPlan, TrainingPlan
+from zeroskip.papers.common.trainings import Seed, continued, dense, of_each, seeds, shared, sparsified
+
+TUNING = {"bias_bits": 5, "epochs": 4, "learning_rate": 5e-4, "weight_decay": 0.0}
+CODERS = ("huffman", "arithmetic")
+
+
+def all_frontiers(plan: TrainingPlan, out: Path, count: int, progress: Progress) -> dict[str, object]:
+    """The findings of each of the plan's frontiers, by its name; those with a changed task next to `out`."""
+    findings: dict[str, object] = {}
+    for name, frontier in plan.frontiers.items():
+        ending = name.removeprefix("frontier").replace("_", "-")  # "frontier_plain" -> "-plain"
+        task = replace(plan.task, **{"name": plan.task.name + ending, **frontier.changes})
+        folder = out.with_name(out.name + ending)
+        findings[name] = of_seeds(seeds(replace(plan, task=task), folder, count, progress), frontier)
+    return findings
+
+
+def of_seeds(seeds: list[Seed], frontier: FrontierPlan) -> object:
+    """Means over the seeds and, in lists, each seed's own figures; errors are those of the test split.
+
+    In JSON what `PrunedFrontier` holds.
+    """
+    return mean(of_each(seeds, "frontier", partial(_of_seed, frontier)))
+
+
+def _of_seed(frontier: FrontierPlan, seed: Seed) -> dict[str, object]:
+    model = dense(seed)
+    return {
+        "stored_bytes_dense": 4 * sum(parameter.numel() for parameter in model.parameters()),
+        "error_dense": task_api.evaluate(seed.task, model, "test"),
+        "error_continued": task_api.evaluate(seed.task, continued(seed, frontier), "test"),
+        "points": [_point(seed, frontier, times, bits) for times, bits in frontier.points.items()],
+    }
+
+
+def _point(seed: Seed, frontier: FrontierPlan, times_fewer: int, bits: int) -> dict[str, object]:
+    sparse = sparsified(seed, frontier, times_fewer)
+    small = shared(seed, f"{times_fewer}x-{bits}-bits", sparse, bits=bits, **TUNING)
+    return {
+        "times_fewer": times_fewer,
+        "weights_kept": sum(int(mask.sum()) for mask in sparse.masks.values()),
+        "error": task_api.evaluate(seed.task, sparse.model, "test"),
+        "bits": bits,
+        "error_stored": task_api.evaluate(seed.task, small.model, "test"),
+        "stored_bytes": {coder: pack.encode(small, coder=coder).stored_bytes for coder in CODERS},
+    }
+
+
+def mean(parts: list[Any]) -> Any:
+    """Means of all numbers in JSON values, position by position; with an error, the list of what it is the mean of.
+
+    >>> mean([{"bits": 4, "error": 0.01}, {"bits": 4, "error": 0.02}])
+    {'bits': 4, 'error': 0.015, 'errors': [0.01, 0.02]}
+    """
+    first = parts[0]
+    if isinstance(first, dict):
+        means = {key: mean([part[key] for part in parts]) for key in first}
+        lists = {
+            f"errors{key.removeprefix('error')}": [part[key] for part in parts]
+            for key in first
+            if key == "error" or key.startswith("error_")
+        }
+        return {**means, **lists}
+    if isinstance(first, list):
+        return [mean(list(same_place)) for same_place in zip(*parts, strict=True)]
+    return first if len(set(parts)) == 1 else statistics.fmean(parts)

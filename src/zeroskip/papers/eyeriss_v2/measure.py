@@ -1,0 +1,32 @@
+"""Layers of a pruned MobileNet on one element of Eyeriss v2; nothing is trained.
+
+The file is in the folder `accelerators` of ZEROSKIP_DATA.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from zeroskip.data import data_folder, npz
+from zeroskip.papers.eyeriss_v2 import published
+from zeroskip.simulate import Workload, chips, dataflows, of_masks
+
+FILE = "eyeriss_v2_pe_mobilenet.npz"
+
+
+def measure_element() -> dict[str, dict[str, int]]:
+    """What `ElementFindings` holds. Raises DataError where the file is absent or damaged."""
+    chip = chips.EYERISS_V2_PE
+    return {"cycles": {name: dataflows.cartesian(work, chip).cycles for name, work in mobilenet().items()}}
+
+
+def mobilenet() -> dict[str, Workload]:
+    """Five layers of a pruned MobileNet with the inputs that the authors of Sparseloop recorded, pixels as examples."""
+    names = {
+        layer: [f"{layer}_{operand}_mask" for operand in ("weight", "input")] for layer in published.CYCLES
+    }
+    arrays = npz.read(data_folder("accelerators") / FILE, [name for pair in names.values() for name in pair])
+    return {
+        layer: of_masks(layer, *(torch.from_numpy(arrays[name]) for name in pair))
+        for layer, pair in names.items()
+    }
