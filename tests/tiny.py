@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,8 +38,7 @@ class Tiny:
     def train(self, model: nn.Module, *, epochs: int = 4, **keywords: Any) -> None:
         self.calls.append({"epochs": epochs, **keywords})
         recipe = training.TrainingRecipe(epochs=epochs, batch_size=50, learning_rate=0.01, loss=self.loss)
-        hooks = {name: keywords.pop(name, None) for name in ("on_step", "resume", "on_epoch")}
-        training.fit(model, training.in_memory(TRAIN), replace(recipe, **keywords), **hooks)
+        training.fit_changed(model, training.in_memory(TRAIN), recipe, keywords)
 
     @property
     def loss(self) -> task_api.Loss:

@@ -33,8 +33,8 @@ def read(path: Path) -> Split:
     numeric, labels, count = arrays["numeric"], arrays["y"], len(np.atleast_1d(arrays["y"]))
     npz.check(path, numeric.shape == (count, NUMERIC), f"numeric is {numeric.shape}, not {(count, NUMERIC)}")
     for name, kinds in (("wilderness", WILDERNESS), ("soil", SOIL), ("y", COVERS)):
-        one = arrays[name]
-        fits = one.shape == (count,) and one.dtype.kind in "iu" and ((one >= 0) & (one < kinds)).all()
+        codes = arrays[name]
+        fits = codes.shape == (count,) and codes.dtype.kind in "iu" and ((codes >= 0) & (codes < kinds)).all()
         npz.check(path, bool(fits), f"{name} is no list of {count} numbers below {kinds}")
     ground = np.eye(WILDERNESS)[arrays["wilderness"]], np.eye(SOIL)[arrays["soil"]]
     inputs = np.hstack([numeric, *ground]).astype(np.float32)  # (count, 54)

@@ -21,18 +21,18 @@ def read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     >>> read(Path("a.npz"), ["y"])
     {'y': array([0, 1, 2])}
     """
-    found = {}
+    arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
             for name in names:
                 with archive.open(f"{name}.npy") as stream:
-                    found[name] = np.lib.format.read_array(stream, allow_pickle=False)
+                    arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
                     stream.read()  # to the end, where the checksum is looked at
     except FileNotFoundError:
         raise DataError(f"there is no file {path}. Check --data DIR or ZEROSKIP_DATA.") from None
     except (OSError, EOFError, ValueError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as fact:
         raise DataError(damaged(path, fact)) from None
-    return found
+    return arrays
 
 
 def check(path: Path, right: bool, fact: str) -> None:

@@ -11,20 +11,7 @@ from zeroskip.models.squeezenet import SqueezeNet10
 from zeroskip.models.vgg import VGG16
 
 __all__ = [
-    "MLP",
-    "VGG16",
-    "AlexNet",
-    "AlexNetCaffe",
-    "AlexNetCifar",
-    "LSTMClassifier",
-    "LeNet5",
-    "LeNet5Sizes",
-    "LeNet300100",
-    "SqueezeNet10",
-    "googlenet",
-    "mobilenet_v1",
-    "mobilenet_v2",
-    "resnet20",
-    "resnet50",
+    "MLP", "VGG16", "AlexNet", "AlexNetCaffe", "AlexNetCifar", "LSTMClassifier", "LeNet5", "LeNet5Sizes",
+    "LeNet300100", "SqueezeNet10", "googlenet", "mobilenet_v1", "mobilenet_v2", "resnet20", "resnet50",
     "resnet56",
-]
+]  # fmt: skip

@@ -29,22 +29,22 @@ class BasicConv2d(nn.Module):
 
 
 class Inception(nn.Module):
-    """Four ways side by side. (batch, channels, h, w) -> (batch, one + three[1] + five[1] + pool, h, w).
+    """Four ways side by side. (batch, channels, h, w) -> (batch, single + three[1] + five[1] + pool, h, w).
 
-    one    channels of the 1x1 convolution
-    three  of the 1x1 and the 3x3 after it
-    five   of the 1x1 and what comes after it: 5x5 in the paper, 3x3 in torchvision and here
-    pool   of the 1x1 after a 3x3 max pool
+    single  channels of the 1x1 convolution
+    three   of the 1x1 and the 3x3 after it
+    five    of the 1x1 and what comes after it: 5x5 in the paper, 3x3 in torchvision and here
+    pool    of the 1x1 after a 3x3 max pool
 
     >>> Inception(192, 64, (96, 128), (16, 32), 32)(torch.zeros(1, 192, 28, 28)).shape
     torch.Size([1, 256, 28, 28])
     """
 
     def __init__(
-        self, channels: int, one: int, three: tuple[int, int], five: tuple[int, int], pool: int
+        self, channels: int, single: int, three: tuple[int, int], five: tuple[int, int], pool: int
     ) -> None:
         super().__init__()
-        self.branch1 = BasicConv2d(channels, one, 1)
+        self.branch1 = BasicConv2d(channels, single, 1)
         self.branch2 = nn.Sequential(BasicConv2d(channels, three[0], 1), BasicConv2d(*three, 3))
         self.branch3 = nn.Sequential(BasicConv2d(channels, five[0], 1), BasicConv2d(*five, 3))
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1, ceil_mode=True), BasicConv2d(channels, pool, 1))

@@ -15,7 +15,8 @@ from zeroskip.prune.training_noise import Noise, noise
 
 __all__ = [
     "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "check", "check_names",
-    "choose", "compact", "dead_counts", "dead_neurons", "hold_", "is_masked", "judge", "left_alone", "magnitude",
-    "noise", "parameters", "plan", "probabilistic", "quality", "quality_threshold", "rebuild", "release_", "relu_edits",
-    "schedules", "scores", "spread", "teal", "threshold_edits", "thresholds", "update_", "weights", "while_training",
+    "choose", "compact", "dead_counts", "dead_neurons", "hold_", "is_masked", "judge", "left_alone",
+    "magnitude", "noise", "parameters", "plan", "probabilistic", "quality", "quality_threshold", "rebuild",
+    "release_", "relu_edits", "schedules", "scores", "spread", "teal", "threshold_edits", "thresholds",
+    "update_", "weights", "while_training",
 ]  # fmt: skip

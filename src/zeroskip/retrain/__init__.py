@@ -8,19 +8,7 @@ from zeroskip.retrain.losses import penalized, taught
 from zeroskip.retrain.relufication import relufied
 
 __all__ = [
-    "CodebookRecipe",
-    "ReluOutputs",
-    "activation_hoyer",
-    "activation_l1",
-    "as_sparse",
-    "centroids",
-    "dropout_layers",
-    "loop",
-    "penalized",
-    "raising",
-    "relufied",
-    "rescaled_dropout",
-    "taught",
-    "train",
+    "CodebookRecipe", "ReluOutputs", "activation_hoyer", "activation_l1", "as_sparse", "centroids",
+    "dropout_layers", "loop", "penalized", "raising", "relufied", "rescaled_dropout", "taught", "train",
     "widths",
-]
+]  # fmt: skip

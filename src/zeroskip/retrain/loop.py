@@ -210,10 +210,8 @@ def _loss(setting: _Setting, round_: Round) -> Loss | None:
 def _retrain(setting: _Setting, round_: Round, kind: str, index: int) -> None:
     keywords: dict[str, object] = {**round_.train, "loss": _loss(setting, round_)}
     if round_.gradual:
-        raise_, grow = (
-            raising(setting.model, round_.thresholds, share=round_.gradual),
-            growing(setting.model, round_),
-        )
+        raise_ = raising(setting.model, round_.thresholds, share=round_.gradual)
+        grow = growing(setting.model, round_)
         keywords["on_step"] = lambda *at: (raise_(*at), grow(*at))
     else:
         thresholds.hold_(setting.model, round_.thresholds)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from zeroskip.concepts import TrainState
 from zeroskip.data import Splits
-from zeroskip.task_api import Loss, OnEpoch, OnStep
+from zeroskip.task_api import Loss
 from zeroskip.tasks import training
 
 
@@ -48,16 +47,8 @@ class Classification:
         """A fresh, untrained network; its initial weights follow torch's seed."""
         return self.network()
 
-    def train(
-        self,
-        model: nn.Module,
-        *,
-        on_step: OnStep | None = None,
-        resume: TrainState | None = None,
-        on_epoch: OnEpoch | None = None,
-        **changes: Any,
-    ) -> None:
-        """Train in place; `changes` of the task's own `training.TrainingRecipe`, such as epochs=5.
+    def train(self, model: nn.Module, **changes: Any) -> None:
+        """Train in place by the task's own `training.TrainingRecipe`, changed: epochs=5; and with hooks of `fit`.
 
         >>> steps = []
         >>> from zeroskip.tasks import digits
@@ -74,7 +65,7 @@ class Classification:
             precision=self.precision,
         )
         data = training.in_memory(self.splits().train, self._augmented)
-        training.fit(model, data, replace(own, **changes), on_step=on_step, resume=resume, on_epoch=on_epoch)
+        training.fit_changed(model, data, own, changes)
 
     def _augmented(self, inputs: Tensor) -> Tensor:
         return training.jittered(

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from zeroskip.concepts import TrainState
 from zeroskip.data import imagenet
 from zeroskip.data.imagenet import Pictures, Preprocess
-from zeroskip.task_api import Loss, OnEpoch, OnStep
+from zeroskip.task_api import Loss
 from zeroskip.tasks import training
 from zeroskip.tasks.training import Rate
 
@@ -60,16 +59,8 @@ class ImageNet:
         """A fresh, untrained network; its initial weights follow torch's seed."""
         return self.network()
 
-    def train(
-        self,
-        model: nn.Module,
-        *,
-        on_step: OnStep | None = None,
-        resume: TrainState | None = None,
-        on_epoch: OnEpoch | None = None,
-        **changes: Any,
-    ) -> None:
-        """Train in place; `changes` of the task's own `training.TrainingRecipe`, such as epochs=5."""
+    def train(self, model: nn.Module, **changes: Any) -> None:
+        """Train in place by the task's own `training.TrainingRecipe`, changed: epochs=5; and with hooks of `fit`."""
         own = training.TrainingRecipe(
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -81,7 +72,7 @@ class ImageNet:
             layout=torch.preserve_format,
         )
         data = from_files(imagenet.load()["train"], self.preprocess)
-        training.fit(model, data, replace(own, **changes), on_step=on_step, resume=resume, on_epoch=on_epoch)
+        training.fit_changed(model, data, own, changes)
 
     @property
     def loss(self) -> Loss:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -202,6 +202,22 @@ def fit(
         if on_epoch is not None:
             on_epoch(epoch + 1, recipe.epochs, _state(model, optimizer, epoch + 1))
     model.eval().cpu().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+
+
+def fit_changed(
+    model: nn.Module, data: TrainingData, recipe: TrainingRecipe, changes: dict[str, Any]
+) -> None:
+    """`fit` with the keywords of a task's `train`: hooks of `fit`, and what is different in the recipe.
+
+    >>> data = in_memory(Split(torch.randn(10, 6), torch.zeros(10, dtype=torch.long)))
+    >>> recipe = TrainingRecipe(epochs=50, batch_size=5, learning_rate=0.1, loss=cross_entropy())
+    >>> fit_changed(model, data, recipe, {"epochs": 1, "on_step": lambda step, steps, optimizer: print(step, steps)})
+    0 2
+    1 2
+    """
+    hooks = {name: changes.get(name) for name in ("on_step", "resume", "on_epoch")}
+    recipe = replace(recipe, **{name: value for name, value in changes.items() if name not in hooks})
+    fit(model, data, recipe, **hooks)
 
 
 @torch.inference_mode()
