@@ -29,7 +29,7 @@ from zeroskip.errors import (
     RunError,
     TaskError,
 )
-from zeroskip.journey import Goal, Setup
+from zeroskip.journey import Goal, RunSetup
 from zeroskip.run.comparison import eager
 
 
@@ -120,7 +120,7 @@ def test_a_trained_network_is_taken_as_it_is(tmp_path: Path) -> None:
     torch.manual_seed(3)
     model, task = Tiny().model(), Tiny()
     Tiny().train(model, epochs=10)
-    record = journey.sparsify(task, tmp_path / "run", setup=Setup(weights=model.state_dict()))
+    record = journey.sparsify(task, tmp_path / "run", setup=RunSetup(weights=model.state_dict()))
     assert torch.equal(record.dense_weights["0"], model[0].weight)
     assert all("learning_rate" not in call for call in task.calls)
     assert len(task.calls) == len(record.history) - 1  # no first training
@@ -130,7 +130,7 @@ def test_nan_weights_are_refused_before_anything_is_measured(tmp_path: Path) -> 
     state = Tiny().model().state_dict()
     state["0.weight"][0, 0] = float("nan")
     with pytest.raises(ModelError, match=r'"0.weight" holds NaN'):
-        journey.sparsify(Tiny(), tmp_path / "run", setup=Setup(weights=state))
+        journey.sparsify(Tiny(), tmp_path / "run", setup=RunSetup(weights=state))
 
 
 def test_a_network_with_nothing_to_prune_is_refused_before_training(tmp_path: Path) -> None:

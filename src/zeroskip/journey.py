@@ -45,7 +45,7 @@ class Goal:
 
 
 @dataclass(frozen=True)
-class Setup:
+class RunSetup:
     """What a run starts from, and with how many threads programs are timed.
 
     weights  state dict of a trained network to start from, instead of training one
@@ -56,7 +56,7 @@ class Setup:
     threads: int = 1
 
 
-DEFAULT_GOAL, DEFAULT_SETUP = Goal(), Setup()
+DEFAULT_GOAL, DEFAULT_SETUP = Goal(), RunSetup()
 
 Compared = Sequence[tuple[run.Program, Timing]]
 """For each batch size: the program compiled for it, and its time among those of the dense engines."""
@@ -66,7 +66,7 @@ def sparsify(
     task: task_api.Task,
     out: str | Path,
     goal: Goal = DEFAULT_GOAL,
-    setup: Setup = DEFAULT_SETUP,
+    setup: RunSetup = DEFAULT_SETUP,
     *,
     progress: Progress = silent,
 ) -> Record:
@@ -103,7 +103,7 @@ def sparsify_seeds(
     out: str | Path,
     seeds: int,
     goal: Goal = DEFAULT_GOAL,
-    setup: Setup = DEFAULT_SETUP,
+    setup: RunSetup = DEFAULT_SETUP,
     *,
     progress: Progress = silent,
 ) -> Record:
@@ -199,7 +199,7 @@ def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | No
     return goal
 
 
-def _command(task: task_api.Task, goal: Goal, setup: Setup) -> dict[str, object]:
+def _command(task: task_api.Task, goal: Goal, setup: RunSetup) -> dict[str, object]:
     """What run.json holds: a folder belongs to one command."""
     return {
         "task": task_api.identity(task),
@@ -210,7 +210,7 @@ def _command(task: task_api.Task, goal: Goal, setup: Setup) -> dict[str, object]
     }
 
 
-def _dense(task: task_api.Task, folder: Path, setup: Setup, progress: Progress) -> nn.Module:
+def _dense(task: task_api.Task, folder: Path, setup: RunSetup, progress: Progress) -> nn.Module:
     stored = folder / "dense.safetensors"
     if stored.exists():
         return task_api.model(task, run_folder.load_tensors(stored))
@@ -348,5 +348,6 @@ def _mean(records: Sequence[Record]) -> Summary:
         for name in (*varying, "weights_kept", "stored_bytes")
     }
     runs = tuple(replace(summary, layers=(), timings=()) for summary in summaries)
-    mean = replace(median, **means, seeds=len(runs), shown=f"seed-{median.seed}", runs=runs)
+    mean = replace(median, seeds=len(runs), shown=f"seed-{median.seed}", runs=runs)
+    mean = replace(mean, **means)  # type: ignore[arg-type]  # names of numbers only
     return replace(mean, verdict=verdict(mean, records[summaries.index(median)].choices))

@@ -33,7 +33,7 @@ from zeroskip import files
 from zeroskip.concepts import Choice, Packed, Point, Profile, Record, Summary, Timing, TrainState
 from zeroskip.errors import FileError, RunError
 
-Noun = TypeVar("Noun")
+_Noun = TypeVar("_Noun")
 
 # The kernels that skip no zeros in runs stored before `Choice.skips`.
 _DENSE_KERNELS = ("dense", "dense_bf16", "channels_last", "depthwise", "depthwise_fp16")
@@ -167,7 +167,7 @@ def finish(folder: Path, summary: Summary) -> None:
             path.unlink(missing_ok=True)
 
 
-def from_json(kind: type[Noun], value: object) -> Noun:
+def from_json(kind: type[_Noun], value: object) -> _Noun:
     """A noun of type `kind` (a dataclass, or tuple, dict, number, text) from its JSON value.
 
     Raises RunError where the value has another form.
@@ -176,7 +176,7 @@ def from_json(kind: type[Noun], value: object) -> Noun:
     (1, 2)
     """
     try:
-        decoded: Noun = _decode(kind, value)
+        decoded: _Noun = _decode(kind, value)
     except (TypeError, ValueError, KeyError, AttributeError) as fact:
         raise RunError(
             f"a file of the RUN folder is damaged: {fact}. Delete the folder and run again."

@@ -58,7 +58,7 @@ def sparsify(
 
     loaded = load_task(task, data, download)
     goal = journey.Goal(pattern, max_error_rise, sparsity, bits)
-    setup = journey.Setup(weights=load_weights(weights), threads=threads)
+    setup = journey.RunSetup(weights=load_weights(weights), threads=threads)
     if (out / "summary.json").exists():
         note(f"{out} is finished; its figures are shown again. Another --out runs anew.")
     with progress_bars() as progress:

@@ -9,12 +9,7 @@ whose True is kept; a *score* says how much a weight matters, higher is kept. `w
 biases and batch norm. An error (of a network) is 0..1, lower is better.
 """
 
-from zeroskip.concepts.activations import (
-    CodedNetwork,
-    MapSizes,
-    NetworkZeros,
-    ShapeRow,
-)
+from zeroskip.concepts.activations import CodedNetwork, MapSizes, NetworkZeros, ShapeRow
 from zeroskip.concepts.engine import Choice, Kernel, Machine, Precision, Timing
 from zeroskip.concepts.network import (
     Edits,
@@ -44,44 +39,9 @@ from zeroskip.concepts.reproduction import (
 )
 
 __all__ = [
-    "ChipLayers",
-    "Choice",
-    "CodedNetwork",
-    "Curve",
-    "Edits",
-    "FrontierPoint",
-    "Histogram",
-    "Kernel",
-    "Layer",
-    "LayerProfile",
-    "LayerSummary",
-    "Machine",
-    "MapSizes",
-    "Masks",
-    "MeasuredNetwork",
-    "NetworkZeros",
-    "Packed",
-    "PackedTensor",
-    "PaperFigures",
-    "PaperOrigin",
-    "PaperRow",
-    "PlanComparison",
-    "PlanPair",
-    "PlannedNetwork",
-    "Point",
-    "Precision",
-    "Profile",
-    "Progress",
-    "PrunedFrontier",
-    "Recipe",
-    "Record",
-    "Round",
-    "ShapeRow",
-    "Sparse",
-    "Summary",
-    "Timing",
-    "Trace",
-    "TrainState",
-    "silent",
-    "weight_sparsity",
-]
+    "ChipLayers", "Choice", "CodedNetwork", "Curve", "Edits", "FrontierPoint", "Histogram", "Kernel", "Layer",
+    "LayerProfile", "LayerSummary", "Machine", "MapSizes", "Masks", "MeasuredNetwork", "NetworkZeros", "Packed",
+    "PackedTensor", "PaperFigures", "PaperOrigin", "PaperRow", "PlanComparison", "PlanPair", "PlannedNetwork",
+    "Point", "Precision", "Profile", "Progress", "PrunedFrontier", "Recipe", "Record", "Round", "ShapeRow",
+    "Sparse", "Summary", "Timing", "Trace", "TrainState", "silent", "weight_sparsity",
+]  # fmt: skip

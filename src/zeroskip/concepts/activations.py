@@ -14,6 +14,11 @@ class ShapeRow:
     kernel   (r, s); a linear layer is one of 1 x 1 on a map of 1 x 1, and one on several rows has them as positions
     padding  in pixels, or "same" and "valid" as torch has them
     before   share of zeros in what the layer reads; after: in what leaves it, after its ReLU and pooling
+
+    >>> from zeroskip import measure
+    >>> row = measure.table(model, x, measure.activations(model, [x]))[1]
+    >>> row.channels, row.filters, row.kernel
+    (8, 4, (1, 1))
     """
 
     layer: str
@@ -32,7 +37,11 @@ class ShapeRow:
 
 @dataclass(frozen=True)
 class NetworkZeros:
-    """A trained network on all `examples` of `data`, layer by layer."""
+    """A trained network on all `examples` of `data`, layer by layer.
+
+    >>> NetworkZeros("LeNet-5", "MNIST", 10000, rows=()).examples
+    10000
+    """
 
     network: str
     data: str
@@ -45,6 +54,10 @@ class MapSizes:
     """The maps that a layer reads: numbers and zeros in them, bits by format, and the fewest bits there can be.
 
     bound  bits of the entropy of the zeros' places, and 16 for each other number
+
+    >>> sizes = MapSizes(elements=1000, zeros=500, bound=9000.0, bits={"bitmask": 9100})
+    >>> 16 * sizes.elements / sizes.bits["bitmask"]  # times smaller
+    1.7582...
     """
 
     elements: int

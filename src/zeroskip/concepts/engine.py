@@ -16,6 +16,9 @@ class Machine:
 
     features      by LLVM's names, e.g. "avx512f"; cache_bytes: the second-level cache of one core
     vector_bytes  width of the widest vector that kernels use: 64 (AVX-512), 32 (AVX2), 16
+
+    >>> machine.title
+    'an example, 2 cores, 512-bit vectors'
     """
 
     name: str
@@ -33,7 +36,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Precision:
-    """The fewest bits that kernels may use; the words are explained at `run.compile`."""
+    """The fewest bits that kernels may use; the words are explained at `run.compile`.
+
+    >>> Precision(weights="int8").arithmetic
+    'fp32'
+    """
 
     arithmetic: str = "fp32"
     weights: str = "fp32"
@@ -53,6 +60,10 @@ class Kernel:
     reference  (layer, input, relu) -> output, in plain PyTorch; what the kernel rounds is rounded here alike
     tolerance  an output's largest distance from the reference, as share of sum |weight x input|
     suits      (layer, input) -> None, or why the kernel is not tried on inputs like this one
+
+    >>> from zeroskip import run
+    >>> sorted({kernel.skips for kernel in run.kernels.ALL})
+    ['both', 'inputs', 'nothing', 'weights']
     """
 
     name: str
@@ -74,6 +85,9 @@ class Choice:
 
     error  largest distance from the layer in fp32, as share of its largest output; 0 if nothing is rounded
     skips  the kernel's `skips`: the zeros that it does not compute; "" in records that do not say so
+
+    >>> record.choices[0].kernel, record.choices[0].skips
+    ('sell', 'weights')
     """
 
     layer: str
@@ -96,6 +110,10 @@ class Timing:
     spread          engine -> (lowest, highest) of the runs' medians
     max_difference  engine -> largest absolute difference of its output from torch eager's
     skipped         engine -> why it could not take part
+
+    >>> timing = record.timings[0]
+    >>> timing.dense_engine, timing.speedup, timing.settled
+    ('torch eager', 2.0, True)
     """
 
     seconds: dict[str, float]

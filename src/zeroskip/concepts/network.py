@@ -44,6 +44,10 @@ class Layer:
     """One weighted operation of a network, with the shapes of one example (no batch axis).
 
     weight  (out, in) for "linear", (out, in / groups, kh, kw) for "conv2d"; bias (out,) or None
+
+    >>> fc1 = Layer("fc1", "linear", model.fc1.weight, model.fc1.bias, (6,), (8,))
+    >>> fc1.weights, fc1.macs
+    (48, 48)
     """
 
     name: str
@@ -76,7 +80,11 @@ Trace = list[tuple[Layer, Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Histogram:
-    """`counts[i]` values lie between `edges[i]` and `edges[i + 1]`."""
+    """`counts[i]` values lie between `edges[i]` and `edges[i + 1]`.
+
+    >>> Histogram(edges=(-1.0, 0.0, 1.0), counts=(3, 5)).counts
+    (3, 5)
+    """
 
     edges: tuple[float, ...]
     counts: tuple[int, ...]
@@ -89,6 +97,9 @@ class LayerProfile:
     input_sparsity_by_channel  one share per input channel (conv2d) or input feature (linear)
     sensitivity                sparsity -> error of the network when only this layer is pruned
     weight_std                 standard deviation of the weights, the unit of Han's quality parameter
+
+    >>> record.profile.layer("fc1").sensitivity[0.9]
+    0.3
     """
 
     name: str

@@ -16,6 +16,10 @@ class PackedTensor:
     codebook        the distinct values, of `codebook_dtype`, torch's name; both empty without codes
     tables          the Huffman codes of the gaps, then those of the values, where they are used
     escapes         how many gaps went on because their field was too narrow
+
+    >>> from zeroskip import pack
+    >>> pack.encode({"fc1.weight": model.fc1.weight.detach()}).tensors[0].nonzeros
+    12
     """
 
     name: str
@@ -37,6 +41,10 @@ class Packed:
     """A network's stored tensors. It holds no code: to run it, load it into the task's own model.
 
     ledger  tensor name -> bytes of its "values", "positions", "codebook", "tables", "header"; "(file)": of no tensor
+
+    >>> from zeroskip import pack
+    >>> pack.encode({"fc1.weight": model.fc1.weight.detach()}).ledger["fc1.weight"]["values"]
+    48
     """
 
     tensors: tuple[PackedTensor, ...]

@@ -55,7 +55,11 @@ class PlanPair:
 
 @dataclass(frozen=True)
 class ChipLayers:
-    """The layers of a network that a chip runs, and those it refuses, which are in no figure."""
+    """The layers of a network that a chip runs, and those it refuses, which are in no figure.
+
+    >>> ChipLayers(run=("fc1", "fc2"), refused=("conv1",)).refused
+    ('conv1',)
+    """
 
     run: tuple[str, ...]
     refused: tuple[str, ...]

@@ -30,6 +30,9 @@ class Round:
               the network that the loop started from (Hinton et al. 2015)
     rescale_dropout  dropout shrinks with the connections it works on (Han et al. 2015, section 3.2)
     train     keywords handed to the task's `train`, and `learning_rate_divisor`
+
+    >>> Round({"fc1": 0.9, "fc2": 0.5}, pattern="4x1").score
+    'magnitude'
     """
 
     sparsity: float | Mapping[str, float] | None = None
@@ -79,6 +82,9 @@ class Point:
     """One point of the trade-off that a loop went through.
 
     kind  "dense", "round", "bisection" or "centroids"; good tells whether the error stayed within the budget
+
+    >>> Point("round", weights_kept=20, weights=80, error=0.06, good=True).sparsity
+    0.75
     """
 
     kind: str
@@ -96,7 +102,12 @@ class Point:
 
 @dataclass(frozen=True)
 class Sparse:
-    """The outcome of pruning: a plain model with its zeros in place, its masks, and the way there."""
+    """The outcome of pruning: a plain model with its zeros in place, its masks, and the way there.
+
+    >>> from zeroskip import retrain
+    >>> retrain.as_sparse(model).masks["fc1"].sum()
+    tensor(12)
+    """
 
     model: nn.Module
     masks: Masks

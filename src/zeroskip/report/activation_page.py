@@ -15,7 +15,7 @@ from zeroskip.report.number_format import show_count, show_seconds, show_share
 if TYPE_CHECKING:
     from zeroskip.bench import RaceReport, RaceRow
 
-Key = TypeVar("Key", bound=Hashable)
+_Key = TypeVar("_Key", bound=Hashable)
 Seconds = Mapping[tuple[str, str], float]
 """(engine, precision) -> seconds."""
 
@@ -225,9 +225,9 @@ def _geometric(values: Sequence[float]) -> float:
     return exp(mean(map(log, values)))
 
 
-def _grouped(rows: Sequence[RaceRow], key: Callable[[RaceRow], Key]) -> dict[Key, list[RaceRow]]:
+def _grouped(rows: Sequence[RaceRow], key: Callable[[RaceRow], _Key]) -> dict[_Key, list[RaceRow]]:
     """The rows of each key, in the order in which they came."""
-    groups: dict[Key, list[RaceRow]] = {}
+    groups: dict[_Key, list[RaceRow]] = {}
     for row in rows:
         groups.setdefault(key(row), []).append(row)
     return groups
