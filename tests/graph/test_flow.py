@@ -43,7 +43,9 @@ def mean(x: Tensor) -> Tensor:
 
 
 def test_units_are_numbered_from_1_in_the_order_of_running_and_arrive_at_every_place_of_a_map() -> None:
-    flow = follow(LeNet5(LeNet5Sizes(side=14, kernel=3, channels=(2, 3, 5), classes=2)), torch.randn(1, 1, 14, 14))
+    flow = follow(
+        LeNet5(LeNet5Sizes(side=14, kernel=3, channels=(2, 3, 5), classes=2)), torch.randn(1, 1, 14, 14)
+    )
     assert flow.units == 2 + 3 + 5 + 2
     assert sources(flow) == {
         "conv1": [0], "conv2": [1, 2], "fc1": [3] * 4 + [4] * 4 + [5] * 4, "fc2": [6, 7, 8, 9, 10]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, capture
-from zeroskip.graph.fold_norms import fold_norm
+from zeroskip.graph.fold_norms import BatchNorm, fold_norm
 
 
 def ops(graph: Graph) -> list[str]:
@@ -24,13 +24,7 @@ def ops(graph: Graph) -> list[str]:
 def matrix(weight: Tensor, *, gamma: Tensor, variance: float = 1.0) -> Tensor | None:
     """The weight of a linear layer after folding a norm with this gamma; None where it was not folded."""
     out = len(weight)
-    norm = {
-        "running_mean": torch.zeros(out),
-        "running_var": torch.full((out,), variance),
-        "weight": gamma,
-        "bias": None,
-        "eps": 0.0,
-    }
+    norm = BatchNorm(torch.zeros(out), torch.full((out,), variance), gamma, beta=None, eps=0.0)
     folded = fold_norm(Layer("a", "linear", weight, None, weight.shape[1:], (out,)), norm)
     return None if folded is None else folded.weight
 

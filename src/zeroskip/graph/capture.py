@@ -1,4 +1,4 @@
-"""A network as a list of operations, taken with torch.export."""
+"""torch.export's program of a network -> Graph."""
 
 from __future__ import annotations
 
@@ -6,71 +6,28 @@ import io
 import logging
 import operator
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, InputSpec
-from torch.fx.experimental.symbolic_shapes import is_concrete_int, statically_known_true
 from torch.nn import functional
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
-from zeroskip.graph.fold_norms import fold_norm
+from zeroskip.graph.fold_norms import batch_norm, fold_norm
 from zeroskip.graph.layers import evaluating, per_example
-from zeroskip.graph.torch_operations import Constants, bind, known_arguments, title
+from zeroskip.graph.nodes import Graph, Node
+from zeroskip.graph.torch_operations import Argument, Constants, bind, known_arguments, title
 
 ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)
 CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv2d.padding)
 DROPOUT = (ATEN.dropout.default, ATEN.feature_dropout.default, ATEN.alpha_dropout.default)
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operation on the values named in `inputs`: the graph's input or earlier nodes.
-
-    op         torch's name, e.g. "aten.max_pool2d.default"; a name like "aten.add_.Tensor" overwrites its first input
-    function   computes the node in plain PyTorch
-    layer      the weighted operation, where it is a linear or conv2d with constant weights
-    relu       the layer's output goes through a ReLU, which is part of this node
-    arguments  what the operation is given besides `inputs`, by the names in torch's schema ("1" for the second of a
-               plain function like getitem), defaults filled in: numbers, constant tensors, lists. A list with
-               values of `inputs` among others has None for them. A layer's weight and bias are here as they are there
-    shape      of one example's value, without the batch axis; None where the first axis is not the batch alone
-    """
-
-    name: str
-    op: str
-    inputs: tuple[str, ...]
-    function: Callable[..., Any]
-    layer: Layer | None = None
-    relu: bool = False
-    arguments: dict[str, Any] = field(default_factory=dict)
-    shape: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Graph:
-    """The operations of a network in an order in which they can run.
-
-    input    name of the value that the network is called with
-    outputs  names of the values that are returned
-    rebuild  list of those values -> what the network itself returns (a tensor, a tuple, a dict, ...)
-    batch    None: any batch size; a number: the network could only be captured for that one
-    shape    of one example of the input, without the batch axis
-    """
-
-    input: str
-    nodes: tuple[Node, ...]
-    outputs: tuple[str, ...]
-    rebuild: Callable[[Sequence[Tensor]], Any]
-    batch: int | None
-    shape: tuple[int, ...] = ()
 
 
 def capture(model: nn.Module, example: Tensor, *, fold: bool = True) -> Graph:
@@ -96,28 +53,12 @@ def capture(model: nn.Module, example: Tensor, *, fold: bool = True) -> Graph:
         return _graph(exported, example if batch else example[:1], batch, fold)
 
 
-def last_uses(graph: Graph) -> list[tuple[str, ...]]:
-    """For each node, the values that nothing needs any more once it has run.
-
-    >>> last_uses(capture(nn.Linear(4, 3), torch.zeros(1, 4)))
-    [('input_1',)]
-    """
-    left = set(graph.outputs)
-    ends: list[tuple[str, ...]] = []
-    for node in reversed(graph.nodes):
-        # A node that nobody reads (its result is dropped by the network) ends itself.
-        ending = {*node.inputs, node.name} - left
-        ends.append(tuple(sorted(ending)))
-        left |= ending
-    return ends[::-1]
-
-
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings and log lines inside: torch's compilers talk about matters that are reported otherwise.
+    """No warnings and log lines inside: torch's compilers report what raises our own errors.
 
     >>> with quiet():
-    ...     torch.export.export(model, (x,))
+    ...     warnings.warn("not shown")
     """
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
@@ -131,12 +72,14 @@ def quiet() -> Iterator[None]:
 
 def _export(model: nn.Module, example: Tensor) -> tuple[torch.export.ExportedProgram, int | None]:
     """The exported network, and the batch size that it is bound to, if it is."""
-    # torch.export takes a size of 1 for a constant, so a single example is shown twice.
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int  # imports sympy, which is slow
+
+    # torch.export takes a size of 1 for a constant, so a single example is doubled.
     several = example if len(example) > 1 else torch.cat([example, example])
     try:
-        anyhow = torch.export.export(model, (several,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
-        if not is_concrete_int(_input(anyhow).meta["val"].shape[0]):
-            return anyhow, None
+        dynamic = torch.export.export(model, (several,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
+        if not is_concrete_int(_input(dynamic).meta["val"].shape[0]):
+            return dynamic, None
     except Exception:  # for whatever reason: what counts is whether the fixed batch works
         pass
     try:
@@ -154,7 +97,7 @@ def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int |
     """Nodes as data. Every operation runs once on `example`, which shows the shapes and folds constants."""
     source, constants = _input(exported), _constants(exported)
     names = {node: str(spec.target) for node, spec in _placeholders(exported)}
-    values: dict[fx.Node, Any] = {source: example.clone()}
+    values: dict[fx.Node, Argument] = {source: example.clone()}
     nodes: list[Node] = []
     _drop_dropout_(exported.graph)
     _drop_pools_(exported.graph)
@@ -167,23 +110,25 @@ def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int |
         if _is_constant(node, constants):
             constants[node] = function()
             continue
-        given = [values[each] for each in inputs]
-        values[node] = function(*given)
-        found = Node(
+        arguments = [values[value] for value in inputs]
+        values[node] = function(*arguments)
+        operation = Node(
             node.name,
             title(node.target),
-            tuple(each.name for each in inputs),
+            tuple(value.name for value in inputs),
             function,
             arguments=known_arguments(function),
             shape=_shape(node, source),
         )
         if _is_layer(node, constants):
-            shapes = [per_example(values[each], len(example)) for each in (node.args[0], node)]
-            layer = _layer(_name(node.args[1], names), node, found.arguments, shapes)
-            found = _joined_(replace(found, layer=layer), node, constants, fold)
-            if found.function is not function:
-                values[node] = found.function(*given)
-        nodes.append(found)
+            shapes = [
+                per_example(cast(Tensor, values[value]), len(example)) for value in (node.args[0], node)
+            ]
+            layer = _layer(_name(node.args[1], names), node, operation.arguments, shapes)
+            operation = _joined_(replace(operation, layer=layer), node, constants, fold)
+            if operation.function is not function:
+                values[node] = operation.function(*arguments)
+        nodes.append(operation)
     returned = exported.call_spec.out_spec
     rebuild = operator.itemgetter(0) if returned.is_leaf() else returned.unflatten
     outputs = tuple(_outputs(exported, values, batch))
@@ -194,7 +139,7 @@ def _input(exported: torch.export.ExportedProgram) -> fx.Node:
     return next(node for node, spec in _placeholders(exported) if spec.kind is InputKind.USER_INPUT)
 
 
-def _constants(exported: torch.export.ExportedProgram) -> dict[fx.Node, Any]:
+def _constants(exported: torch.export.ExportedProgram) -> dict[fx.Node, Argument]:
     stored = {**exported.constants, **exported.state_dict}
     return {
         node: stored[spec.target].detach()
@@ -227,6 +172,8 @@ def _drop_dropout_(graph: fx.Graph) -> None:
 
 def _shape(node: fx.Node, source: fx.Node) -> tuple[int, ...] | None:
     """One example's share of the node's value, as `Node.shape` has it."""
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int, statically_known_true
+
     value, batch = node.meta.get("val"), source.meta["val"].shape[0]
     if not isinstance(value, Tensor) or not value.ndim:
         return None
@@ -239,16 +186,16 @@ def _shape(node: fx.Node, source: fx.Node) -> tuple[int, ...] | None:
 def _is_constant(node: fx.Node, constants: Constants) -> bool:
     """Whether the node depends on parameters and buffers alone. EngineError where it overwrites one."""
     schema = getattr(node.target, "_schema", None)
-    for argument, given in zip(schema.arguments if schema else (), node.args, strict=False):
-        written = argument.alias_info is not None and argument.alias_info.is_write
-        if written and isinstance(given, fx.Node) and given in constants:
+    for slot, argument in zip(schema.arguments if schema else (), node.args, strict=False):
+        written = slot.alias_info is not None and slot.alias_info.is_write
+        if written and isinstance(argument, fx.Node) and argument in constants:
             raise EngineError(
                 f"the network overwrites its own buffer or parameter ({title(node.target)}), so its answers depend on "
                 "the calls before. Take that out of forward in evaluation mode, then compile."
             )
     random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    known = [each in constants for each in node.all_input_nodes]
-    return bool(known) and all(known) and not random
+    fixed = [source in constants for source in node.all_input_nodes]
+    return bool(fixed) and all(fixed) and not random
 
 
 def _is_layer(node: fx.Node, constants: Constants) -> bool:
@@ -256,17 +203,26 @@ def _is_layer(node: fx.Node, constants: Constants) -> bool:
     if node.target is not ATEN.linear.default and node.target not in CONVOLUTIONS:
         return False
     x, *weights = node.args[:3]
-    fixed = all(each is None or each in constants for each in weights)
+    fixed = all(weight is None or weight in constants for weight in weights)
     return fixed and x not in constants and not node.kwargs
 
 
-def _layer(name: str, node: fx.Node, given: dict[str, Any], shapes: Sequence[tuple[int, ...]]) -> Layer:
-    weight, bias = given["weight"], given["bias"]
+def _layer(
+    name: str, node: fx.Node, arguments: Mapping[str, Argument], shapes: Sequence[tuple[int, ...]]
+) -> Layer:
+    weight, bias = cast(Tensor, arguments["weight"]), cast("Tensor | None", arguments["bias"])
+    linear = Layer(name, "linear", weight, bias, shapes[0], shapes[1])
     if node.target is ATEN.linear.default:
-        return Layer(name, "linear", weight, bias, shapes[0], shapes[1])
-    padding = given["padding"] if isinstance(given["padding"], str) else _pair(given["padding"])
-    steps = _pair(given["stride"]), padding, _pair(given["dilation"]), given["groups"]
-    return Layer(name, "conv2d", weight, bias, shapes[0], shapes[1], *steps)
+        return linear
+    padding = arguments["padding"]
+    return replace(
+        linear,
+        op="conv2d",
+        stride=_pair(arguments["stride"]),
+        padding=padding if isinstance(padding, str) else _pair(padding),
+        dilation=_pair(arguments["dilation"]),
+        groups=cast(int, arguments["groups"]),
+    )
 
 
 def _name(weight: fx.Node, names: dict[fx.Node, str]) -> str:
@@ -277,20 +233,23 @@ def _name(weight: fx.Node, names: dict[fx.Node, str]) -> str:
     return "" if name == "weight" else name.removesuffix(".weight")
 
 
-def _pair(values: Sequence[int]) -> tuple[int, int]:
+def _pair(argument: Argument) -> tuple[int, int]:
     # torch writes a size that is the same in both directions once or twice.
-    return values[0], values[-1]
+    sizes = cast("Sequence[int]", argument)
+    return sizes[0], sizes[-1]
 
 
-def _joined_(found: Node, node: fx.Node, constants: Constants, fold: bool) -> Node:
+def _joined_(operation: Node, node: fx.Node, constants: Constants, fold: bool) -> Node:
     """The layer with the batch norms (if `fold`) and then the ReLU after it; those are taken out of the graph."""
-    while fold and (layer := _take_norm_(found.layer, node, constants)) is not None:
-        arguments = {**found.arguments, "weight": layer.weight, "bias": layer.bias}
-        compute: Any = functional.linear if layer.op == "linear" else functional.conv2d
-        found = replace(found, layer=layer, arguments=arguments, function=partial(compute, **arguments))
+    while fold and (layer := _take_norm_(operation.layer, node, constants)) is not None:
+        arguments = {**operation.arguments, "weight": layer.weight, "bias": layer.bias}
+        compute: Callable[..., Tensor] = functional.linear if layer.op == "linear" else functional.conv2d
+        operation = replace(
+            operation, layer=layer, arguments=arguments, function=partial(compute, **arguments)
+        )
     if _take_relu_(node):
-        found = replace(found, relu=True, function=_with_relu(found.function))
-    return found
+        operation = replace(operation, relu=True, function=_with_relu(operation.function))
+    return operation
 
 
 def _take_norm_(layer: Layer | None, node: fx.Node, constants: Constants) -> Layer | None:
@@ -298,10 +257,9 @@ def _take_norm_(layer: Layer | None, node: fx.Node, constants: Constants) -> Lay
     users = list(node.users)
     if layer is None or len(users) != 1 or users[0].target is not ATEN.batch_norm.default:
         return None
-    norm = known_arguments(bind(users[0], constants)[0])
-    fixed = {"weight", "bias", "running_mean", "running_var"} <= set(norm) and not norm["training"]
+    norm = batch_norm(known_arguments(bind(users[0], constants)[0]))
     # Its channels are the second axis, which are the layer's outputs for these numbers of axes only.
-    if not fixed or node.meta["val"].ndim != (2 if layer.op == "linear" else 4):
+    if norm is None or node.meta["val"].ndim != (2 if layer.op == "linear" else 4):
         return None
     folded = fold_norm(layer, norm)
     if folded is not None:
@@ -325,17 +283,19 @@ def _with_relu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _outputs(
-    exported: torch.export.ExportedProgram, values: dict[fx.Node, Any], batch: int | None
+    exported: torch.export.ExportedProgram, values: Mapping[fx.Node, Argument], batch: int | None
 ) -> list[str]:
-    returned = exported.graph.output_node().args[0]
-    if not all(isinstance(each, fx.Node) and isinstance(values.get(each), Tensor) for each in returned):
+    returned = cast("Sequence[fx.Node]", exported.graph.output_node().args[0])
+    known = [values.get(node) for node in returned if isinstance(node, fx.Node)]
+    tensors = [value for value in known if isinstance(value, Tensor)]
+    if len(tensors) < len(returned):
         raise EngineError(
             "the network returns something besides tensors that depend on its input, which a program cannot "
             "give back. Compile a module whose forward returns those tensors only."
         )
-    if batch is not None and any(values[each].shape[:1] != (batch,) for each in returned):
+    if batch is not None and any(tensor.shape[:1] != (batch,) for tensor in tensors):
         raise EngineError(
             f"the network can only be captured for batches of {batch}, and what it returns does not have one entry "
             "for each example, so it cannot be run on others. Let its forward take any batch size."
         )
-    return [each.name for each in returned]
+    return [node.name for node in returned]

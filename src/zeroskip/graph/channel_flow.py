@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from zeroskip.concepts import Layer
-from zeroskip.graph.capture import Graph, Node, capture
+from zeroskip.graph.capture import capture
+from zeroskip.graph.nodes import Graph, Node
 
 # One number in, one number out, by the same rule everywhere.
 POINTWISE = frozenset(

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
-from zeroskip.graph.capture import Graph, Node
+from zeroskip.graph.nodes import Graph, Node
 from zeroskip.graph.torch_operations import Bound, Slot, known_arguments, title
 
 # What works number by number; the variants that overwrite their input ("relu_") may be stored as well.

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, Node
+from zeroskip.graph.fold_norms import batch_norm
+from zeroskip.graph.torch_operations import Argument
 
 MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
 
@@ -176,9 +180,12 @@ def _pool(node: Node, maps: _Maps) -> Operation | None:
     if plain is None or stride[0] != stride[1] or size[0] * size[1] > 49:
         return None
     window = Window(size, stride[0], _pair(arguments["padding"]), _pair(arguments.get("dilation", 1)))
-    divisor = arguments.get("divisor_override")
+    divisor, counted = arguments.get("divisor_override"), arguments.get("count_include_pad", True)
     return replace(
-        plain, window=window, counts_padding=arguments.get("count_include_pad", True), divisor=divisor
+        plain,
+        window=window,
+        counts_padding=bool(counted),
+        divisor=divisor if isinstance(divisor, int) else None,
     )
 
 
@@ -187,7 +194,10 @@ def _global(node: Node, maps: _Maps) -> Operation | None:
     arguments = node.arguments
     if kind_of(node) == "mean":
         axes = arguments.get("dim")
-        if axes is None or sorted(axis % 4 for axis in axes) != [2, 3] or arguments.get("dtype") is not None:
+        places = (
+            [axis % 4 for axis in axes if isinstance(axis, int)] if isinstance(axes, (list, tuple)) else []
+        )
+        if sorted(places) != [2, 3] or arguments.get("dtype") is not None:
             return None
     elif _pair(arguments["output_size"]) != (1, 1):
         return None
@@ -197,33 +207,25 @@ def _global(node: Node, maps: _Maps) -> Operation | None:
 def _pointwise(node: Node, maps: _Maps) -> Operation | None:
     plain = _plain(node, "scale")
     kind, arguments = kind_of(node), node.arguments
-    least, bound = {"relu": (0, None), "relu6": (0, 6)}.get(kind, (None, None))
+    least: Argument = 0 if kind in ("relu", "relu6") else None
+    bound: Argument = 6 if kind == "relu6" else None
     if kind == "hardtanh":
         least, bound = arguments["min_val"], arguments["max_val"]
     elif kind == "clamp":
         least, bound = arguments.get("min"), arguments.get("max")
-    if plain is None or least != 0 or isinstance(bound, Tensor):
+    if plain is None or least != 0 or not isinstance(bound, (int, float, NoneType)):
         return None
     return replace(plain, relu=True, bound=None if bound is None else float(bound))
 
 
 def _norm(node: Node, maps: _Maps) -> Operation | None:
-    plain, arguments = _plain(node, "scale"), node.arguments
-    mean, variance = arguments.get("running_mean"), arguments.get("running_var")
-    if (
-        plain is None
-        or len(node.inputs) != 1
-        or mean is None
-        or variance is None
-        or arguments.get("training")
-    ):
+    plain, norm = _plain(node, "scale"), batch_norm(node.arguments)
+    if plain is None or len(node.inputs) != 1 or norm is None:
         return None
-    scale = (variance.double() + arguments["eps"]).rsqrt()
-    if arguments.get("weight") is not None:
-        scale = scale * arguments["weight"].double()
-    shift = -mean.double() * scale
-    if arguments.get("bias") is not None:
-        shift = shift + arguments["bias"].double()
+    scale = norm.scale
+    shift = -norm.mean.double() * scale
+    if norm.beta is not None:
+        shift = shift + norm.beta.double()
     return replace(plain, factors=(scale.float(), shift.float()))
 
 
@@ -240,9 +242,10 @@ def _concat(node: Node, maps: _Maps) -> Operation | None:
     return plain if whole and node.arguments.get("dim", 0) in (1, -3) else None
 
 
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    values = [value] if isinstance(value, int) else list(value)
-    return values[0], values[-1]
+def _pair(argument: Argument) -> tuple[int, int]:
+    # torch writes a size that is the same in both directions once or twice.
+    sizes = [argument] if isinstance(argument, int) else list(cast("Sequence[int]", argument))
+    return sizes[0], sizes[-1]
 
 
 def _fused(operations: Sequence[Operation], uses: Counter[str], source: str) -> list[Operation]:
