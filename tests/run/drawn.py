@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
+from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import detect
+from zeroskip.run.select import layer_timing, network_selection
 
 HERE = detect()
-PROT_NONE = 0
 
 
 def machines() -> list[Machine]:
@@ -51,10 +51,27 @@ def sparse_(model: nn.Module, sparsity: float = 0.9) -> nn.Module:
     return model.eval()
 
 
+def let_win(monkeypatch: pytest.MonkeyPatch, *, alone: set[str], together: set[str]) -> None:
+    """Timings by which these kernels win layer by layer, and these combinations as whole networks."""
+
+    def timed(winners: set[str]) -> Callable[..., dict[str, list[float]]]:
+        return lambda calls, **_: {name: [0.1 if name in winners else 1.0] for name in calls}
+
+    monkeypatch.setattr(layer_timing, "interleaved", timed(alone))
+    monkeypatch.setattr(network_selection, "interleaved", timed(together))
+
+
 def rounding(layer: Layer, x: Tensor) -> Tensor:
     """How far float32 sums may be from exact ones: a millionth of sum |weight x input| + |bias|."""
     shift = 0 if layer.bias is None else layer.bias.abs().double()
     return 1e-6 * (x.abs().double() @ layer.weight.abs().double().T + shift) + 1e-30
+
+
+def with_zeros(batch: int, inputs: int, sparsity: float, *, seed: int = 0) -> Tensor:
+    """Inputs of a linear layer, each of which is zero with probability `sparsity`."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(batch, inputs, generator=generator)
+    return x * (torch.rand(batch, inputs, generator=generator) >= sparsity)
 
 
 def exact(layer: Layer, x: Tensor, relu: bool) -> Tensor:
@@ -62,21 +79,3 @@ def exact(layer: Layer, x: Tensor, relu: bool) -> Tensor:
     bias = None if layer.bias is None else layer.bias.double()
     y = functional.linear(x.double(), layer.weight.double(), bias)
     return y.relu() if relu else y
-
-
-class Guarded:
-    """Room for floats that ends (or begins) exactly at a page which may not be touched: a stray access ends the
-    process, and with it the tests."""
-
-    def __init__(self, count: int, *, at_end: bool) -> None:
-        page = mmap.PAGESIZE
-        inner = -(-max(4 * count, 1) // page) * page
-        self.memory = mmap.mmap(-1, inner + 2 * page)
-        start = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
-        protect = ctypes.CDLL(None, use_errno=True).mprotect
-        for guard in (start, start + page + inner):
-            assert protect(ctypes.c_void_p(guard), page, PROT_NONE) == 0
-        self.address = start + page + (inner - 4 * count if at_end else 0)
-        self.values = torch.frombuffer(
-            (ctypes.c_float * count).from_address(self.address), dtype=torch.float32
-        )

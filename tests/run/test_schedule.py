@@ -15,11 +15,11 @@ from zeroskip.concepts import Precision
 from zeroskip.graph import Graph, Node, capture
 from zeroskip.run import schedule as module
 from zeroskip.run.linear.zero_weights import sell
-from zeroskip.run.machine_code import Compiled
+from zeroskip.run.linear.compiled_linear import CompiledLinear
 from zeroskip.run.schedule import schedule
 
 
-def compiled(graph: Graph) -> dict[str, Compiled]:
+def compiled(graph: Graph) -> dict[str, CompiledLinear]:
     """Every linear layer of the graph in machine code, zeros or not."""
     return {
         node.name: sell.build(node.layer, HERE, Precision(), node.relu)
@@ -33,7 +33,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     true = module.sequence
 
-    def sequence(layers: Any) -> Compiled:
+    def sequence(layers: Any) -> CompiledLinear:
         sizes.append(len(layers))
         return true(layers)
 

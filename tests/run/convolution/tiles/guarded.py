@@ -5,7 +5,6 @@ All memory that a step may write is filled with NaN first, so that whatever was 
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -13,15 +12,14 @@ from unittest import mock
 
 import numpy as np
 import torch
+from run.guard_pages import PAGE, protect
+from run.guard_pages import guarded_copy as tensor
 from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles import arrangement
 from zeroskip.run.convolution.tiles.lowering import Lowered, lower
 from zeroskip.run.convolution.tiles.operations import Subgraph
-
-PAGE = mmap.PAGESIZE
-NOTHING_ALLOWED = 0
 
 
 class GuardedWorkspace:
@@ -47,14 +45,8 @@ def memory(size: int, guards: Sequence[int] = ()) -> np.ndarray:
     array = np.frombuffer(mapped, np.uint8)
     array.view(np.uint32)[:] = 0x7FC07FC0  # NaN in fp32, and two of them in fp16
     for guard in [*guards, whole]:
-        _protect(array.ctypes.data + guard)
+        protect(array.ctypes.data + guard)
     return array[:size] if guards else array[whole - size : whole]
-
-
-def tensor(values: Tensor) -> Tensor:
-    """A copy that ends where touching memory ends the process."""
-    copy = torch.from_numpy(memory(values.numel() * 4).view(np.float32)).view(values.shape)
-    return copy.copy_(values)
 
 
 def lowered(
@@ -82,9 +74,3 @@ def call(part: Lowered, guards: Sequence[int], inputs: Sequence[Tensor]) -> list
     for before, after in zip(inputs, given, strict=True):
         assert torch.equal(before, after)  # what is given is only read
     return made
-
-
-def _protect(address: int) -> None:
-    protect = ctypes.CDLL(None, use_errno=True).mprotect
-    protect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    assert protect(address, PAGE, NOTHING_ALLOWED) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from run.drawn import Guarded
 from torch import Tensor
 from torch.nn import functional
 
@@ -41,9 +40,3 @@ def exact(layer: Layer, x: Tensor, relu: bool = False) -> Tensor:
     options = layer.stride, layer.padding, layer.dilation
     y = functional.conv2d(x.double(), layer.weight.double(), layer.bias.double(), *options)  # type: ignore[union-attr]
     return y.relu() if relu else y
-
-
-def guarded(values: Tensor, at_end: bool) -> Guarded:
-    room = Guarded(values.numel(), at_end=at_end)
-    room.values.copy_(values.flatten())
-    return room

@@ -9,13 +9,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from run.drawn import HERE, MACHINES
+from run.drawn import HERE, MACHINES, let_win
 from torch import Tensor, nn
 
 from zeroskip import run
 from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.graph import layers
-from zeroskip.run.convolution.zero_inputs import gather_kernels, skipping
+from zeroskip.run.convolution.zero_inputs import gather, kernels
+from zeroskip.run.convolution.zero_inputs.compiled_convolution import CompiledConvolution
 from zeroskip.run.convolution.zero_inputs.density import (
     PIECE,
     PIECES,
@@ -28,6 +29,7 @@ from zeroskip.run.convolution.zero_inputs.density import (
 from zeroskip.run.dense import pytorch
 from zeroskip.run.select.layer_timing import time_kernels
 
+GATHER, NEAR = kernels.GATHER[:2]
 at_every_width = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
 
 
@@ -91,7 +93,7 @@ def test_inputs_denser_than_the_break_even_go_to_pytorch_and_others_do_not() -> 
         asked.append(x)
         return pytorch.reference(layer, x, False)
 
-    function = replace(skipping.build(layer, HERE, False), dense=theirs, most=0.4)
+    function = replace(gather.build(layer, HERE, False), dense=theirs, most=0.4)
     x = torch.rand(2, *layer.input_shape)
     for share, count in ((0.3, 0), (0.5, 1), (1.0, 2)):
         given_one = torch.where(x < share, x, 0.0)
@@ -101,14 +103,14 @@ def test_inputs_denser_than_the_break_even_go_to_pytorch_and_others_do_not() -> 
 
 def test_what_is_built_has_somebody_to_fall_back_on_and_alone_has_nobody() -> None:
     layer = layer_of(nn.Conv2d(8, 16, 3), torch.zeros(1, 8, 6, 6))
-    built = gather_kernels.build(layer, HERE, Precision(), True)
-    assert isinstance(built, skipping.Skipping)
+    built = GATHER.build(layer, HERE, Precision(), True)
+    assert isinstance(built, CompiledConvolution)
     assert built.dense is not None
     assert 0 <= built.most <= 1
     x = torch.randn(3, 8, 6, 6)
     expected = pytorch.reference(layer, x, True)
     torch.testing.assert_close(built(x), expected)
-    assert skipping.build(layer, HERE, True).dense is None
+    assert gather.build(layer, HERE, True).dense is None
 
 
 @pytest.mark.parametrize(
@@ -124,22 +126,17 @@ def test_what_is_built_has_somebody_to_fall_back_on_and_alone_has_nobody() -> No
 )
 def test_a_refusal_says_why(module: nn.Conv2d, changed: dict[str, object], reason: str) -> None:
     layer = replace(layer_of(module, torch.zeros(1, 4, 9, 9)), **changed)  # type: ignore[arg-type]
-    assert reason in (gather_kernels.accepts(layer, HERE, Precision()) or "")
+    assert reason in (kernels.gather_accepts(layer, HERE, Precision()) or "")
 
 
 def test_channels_are_worked_on_few_at_a_time_only_where_all_are_many() -> None:
     few = layer_of(nn.Conv2d(8, 16, 3), torch.zeros(1, 8, 6, 6))
     many = layer_of(nn.Conv2d(128, 64, 3), torch.zeros(1, 128, 6, 6))
-    assert gather_kernels.NEAR.accepts(few, HERE, Precision()) == "its few weights are near without being cut"
-    assert gather_kernels.NEAR.accepts(many, HERE, Precision()) is None
-    assert (
-        gather_kernels.NEAR.accepts(replace(many, groups=2), HERE, Precision())
-        == "2 groups: lists are of all channels"
-    )
+    assert NEAR.accepts(few, HERE, Precision()) == "its few weights are near without being cut"
+    assert NEAR.accepts(many, HERE, Precision()) is None
+    assert NEAR.accepts(replace(many, groups=2), HERE, Precision()) == "2 groups: lists are of all channels"
     x = torch.rand(2, 128, 6, 6) * (torch.rand(2, 128, 6, 6) < 0.2)
-    near, far = (
-        kernel.build(many, HERE, Precision(), True) for kernel in (gather_kernels.NEAR, gather_kernels.KERNEL)
-    )
+    near, far = (kernel.build(many, HERE, Precision(), True) for kernel in (NEAR, GATHER))
     torch.testing.assert_close(near(x), pytorch.reference(many, x, True))
     torch.testing.assert_close(near(x), far(x))
 
@@ -147,9 +144,9 @@ def test_channels_are_worked_on_few_at_a_time_only_where_all_are_many() -> None:
 def test_places_of_32_bits_are_the_most() -> None:
     weight = torch.ones(1).expand(64, 1 << 14, 1, 1)
     wide = Layer("wide", "conv2d", weight, None, (1 << 14, 4, 4096), (64, 4, 4096))
-    assert "32 bits" in (gather_kernels.accepts(wide, HERE, Precision()) or "")
+    assert "32 bits" in (kernels.gather_accepts(wide, HERE, Precision()) or "")
     assert (
-        gather_kernels.accepts(
+        kernels.gather_accepts(
             replace(wide, input_shape=(1 << 14, 4, 8), output_shape=(64, 4, 8)), HERE, Precision()
         )
         is None
@@ -161,17 +158,20 @@ def test_a_race_tries_it_only_where_the_input_has_zeros(sparsity: float, tried: 
     layer = layer_of(nn.Conv2d(8, 16, 3), torch.zeros(1, 8, 6, 6))
     x = torch.rand(2, 8, 6, 6)
     x[x < sparsity] = 0
-    kernels = (pytorch.KERNEL, gather_kernels.KERNEL)
+    kernels = (pytorch.KERNEL, GATHER)
     found = time_kernels(layer, True, x, machine=HERE, precision=Precision(), kernels=kernels)
     assert ("gather" in found.built) == tried
     assert ("too few to skip" in found.choice.refused.get("gather", "")) != tried
 
 
-def test_a_network_whose_inputs_are_nearly_all_zero_runs_on_it_and_strict_leaves_it_out() -> None:
+def test_a_network_whose_inputs_are_nearly_all_zero_runs_on_it_and_strict_leaves_it_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    let_win(monkeypatch, alone={"gather"}, together={"fastest", "joined"})
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU()).eval()
     x = torch.rand(2, 64, 12, 12) * (torch.rand(2, 64, 12, 12) < 0.01)
-    kernels = (pytorch.KERNEL, gather_kernels.KERNEL)
+    kernels = (pytorch.KERNEL, GATHER)
     program = run.compile(model, x, kernels=kernels)
     assert [choice.kernel for choice in program.choices] == ["gather"]
     torch.testing.assert_close(program(x[:1]), model(x[:1]))

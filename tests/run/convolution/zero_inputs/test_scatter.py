@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import pytest
@@ -11,20 +10,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from run.convolution.zero_inputs import pictures
-from run.convolution.zero_inputs.pictures import exact, guarded, images
+from run.convolution.zero_inputs.pictures import exact, images
 from run.drawn import HERE, MACHINES, random_layer
 from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine, Precision
-from zeroskip.run.convolution.zero_inputs import gather_kernels, scatter
-from zeroskip.run.convolution.zero_inputs import scatter_kernels as kernel
-from zeroskip.run.convolution.zero_inputs.shape import shape
-from zeroskip.run.convolution.zero_inputs.skipping import Skipping
+from zeroskip.run.convolution.zero_inputs import kernels, scatter
+from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
+from zeroskip.run.convolution.zero_inputs.scatter_blocking import (
+    ScatterBlocking,
+    cannot_be_scattered,
+    scatter_blocking,
+)
 from zeroskip.run.dense import pytorch
 from zeroskip.run.select.layer_timing import time_kernels
 
 at_every_width = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
-in_both_forms = pytest.mark.parametrize("kind", ["fp32", "bf16"])
+in_both_forms = pytest.mark.parametrize("storage", ["fp32", "bf16"])
 SMALL_CACHE = replace(HERE, cache_bytes=1 << 10)  # every layer here is larger
 
 
@@ -63,14 +65,14 @@ def convolutions(draw: st.DrawFn) -> Layer:
     count=st.integers(0, 3),
     sparsity=st.sampled_from([0, 0.3, 0.8, 0.97, 1]),
     machine=st.sampled_from(MACHINES),
-    kind=st.sampled_from(["fp32", "bf16"]),
+    storage=st.sampled_from(["fp32", "bf16"]),
     relu=st.booleans(),
 )
 def test_every_convolution_of_stride_1_is_exact_up_to_rounding(
-    layer: Layer, count: int, sparsity: float, machine: Machine, kind: str, relu: bool
+    layer: Layer, count: int, sparsity: float, machine: Machine, storage: str, relu: bool
 ) -> None:
     x = images(layer, count, sparsity)
-    assert is_exact(scatter.build(layer, machine, relu, kind=kind)(x), layer, x, relu)
+    assert is_exact(scatter.build(layer, machine, relu, storage=storage)(x), layer, x, relu)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
@@ -85,14 +87,14 @@ def test_padding_may_be_a_word(padding: str, taps: tuple[int, int], dilation: tu
 
 
 @in_both_forms
-def test_the_layers_of_a_large_network_are_exact_with_90_percent_zeros(kind: str) -> None:
+def test_the_layers_of_a_large_network_are_exact_with_90_percent_zeros(storage: str) -> None:
     for layer in (
         layer_of(384, 384, (3, 3), (13, 13), padding=(1, 1)),
         layer_of(192, 384, (3, 3), (7, 7), padding=(1, 1)),
         layer_of(512, 300, (1, 1), (7, 7)),
     ):
         x = images(layer, 1, 0.9)
-        assert is_exact(scatter.build(layer, HERE, True, kind=kind)(x), layer, x, True)
+        assert is_exact(scatter.build(layer, HERE, True, storage=storage)(x), layer, x, True)
 
 
 @at_every_width
@@ -106,22 +108,10 @@ def test_weights_of_channels_that_are_zero_everywhere_are_never_multiplied(machi
 
 
 @in_both_forms
-def test_images_of_zeros_give_the_biases_at_every_pixel(kind: str) -> None:
+def test_images_of_zeros_give_the_biases_at_every_pixel(storage: str) -> None:
     layer = layer_of(33, 20, (3, 3), (5, 7), padding=(1, 1))
-    y = scatter.build(layer, HERE, False, kind=kind)(torch.zeros(2, *layer.input_shape))
+    y = scatter.build(layer, HERE, False, storage=storage)(torch.zeros(2, *layer.input_shape))
     assert torch.equal(y, layer.bias[:, None, None].expand(2, 20, 5, 7))  # type: ignore[index]
-
-
-@at_every_width
-def test_not_a_number_and_infinity_are_no_zeros_and_reach_the_outputs_that_pytorch_gives_them(
-    machine: Machine,
-) -> None:
-    layer = layer_of(24, 40, (3, 3), (9, 9), padding=(1, 1))
-    x = images(layer, 2, 0.9)
-    x[0, 3, 4, 4], x[1, 5, 0, 8], x[1, 6, 7, 2] = torch.nan, torch.inf, -torch.inf
-    y = scatter.build(layer, machine, True)(x)
-    torch.testing.assert_close(y, exact(layer, x, True).float(), equal_nan=True, rtol=1e-4, atol=1e-4)
-    assert int(y.isnan().sum()) == 9 * 40
 
 
 @at_every_width
@@ -129,61 +119,27 @@ def test_bf16_weights_are_rounded_to_the_nearest(machine: Machine) -> None:
     layer = layer_of(24, 40, (3, 3), (6, 6), padding=(1, 1))
     layer.weight.mul_(1.00123)
     x = images(layer, 1, 0.8)
-    y = scatter.build(layer, machine, True, kind="bf16")(x)
+    y = scatter.build(layer, machine, True, storage="bf16")(x)
     assert is_exact(y, replace(layer, weight=layer.weight.bfloat16().float()), x, True)
     assert not is_exact(y, layer, x, True)
 
 
-GUARDED = [
-    layer_of(1, 1, (1, 1), (1, 1)),
-    layer_of(17, 33, (3, 2), (5, 4), padding=(4, 2)),
-    layer_of(20, 70, (5, 5), (9, 9), padding=(1, 1)),
-    layer_of(37, 20, (1, 1), (6, 7)),
-    layer_of(16, 16, (2, 3), (12, 7), dilation=(2, 3)),
-]
-
-
-@cache
-def built(number: int, machine: Machine, kind: str) -> Skipping:
-    return scatter.build(GUARDED[number], machine, False, kind=kind)
-
-
-@in_both_forms
-@pytest.mark.parametrize("at_end", [True, False], ids=["page after", "page before"])
-@pytest.mark.parametrize("sparsity", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("number", range(len(GUARDED)))
-@at_every_width
-def test_no_byte_outside_the_weights_the_tensors_and_the_scratch_is_touched(
-    machine: Machine, number: int, sparsity: float, at_end: bool, kind: str
-) -> None:
-    layer, function = GUARDED[number], built(number, machine, kind)
-    x = images(layer, 3, sparsity).contiguous(memory_format=torch.channels_last)
-    weights = guarded(torch.from_numpy(function.alive[0]).view(torch.float32), at_end)
-    bias = guarded(torch.from_numpy(function.alive[1]), at_end)
-    taken = guarded(x.permute(0, 2, 3, 1), at_end)
-    made = guarded(torch.full((3, *layer.output_shape), torch.nan), at_end)
-    scratch = guarded(torch.full((function.scratch,), torch.nan), at_end)
-    function.run(*(each.address for each in (weights, bias, taken, made, scratch)), 3)
-    outputs, height, width = layer.output_shape
-    assert is_exact(made.values.view(3, height, width, outputs).permute(0, 3, 1, 2), layer, x)
-
-
 def test_the_pieces_of_the_scratch_do_not_overlap_and_have_room_for_what_dense_images_need() -> None:
-    walk = scatter.Walk(shape(layer_of(30, 64, (3, 3), (10, 7), padding=(1, 1))), lanes=16, vectors=2)
-    rooms = scatter.rooms(walk)
-    assert [*rooms.values()] == sorted(rooms.values())
-    assert rooms["values"] - rooms["planes"] >= 16 * 80  # 70 pixels, in whole vectors
-    assert rooms["places"] - rooms["values"] >= 30 * 70 + 16  # and a vector more
-    assert rooms["starts"] - rooms["places"] >= 30 * 70 + 16
-    assert rooms["channels"] - rooms["starts"] >= 2 * 31  # of 64 bits
-    assert rooms["sums"] - rooms["channels"] >= 2 * (30 + walk.ahead)
-    assert rooms["end"] - rooms["sums"] >= 12 * 9 * 32
+    cut = ScatterBlocking(shape_of(layer_of(30, 64, (3, 3), (10, 7), padding=(1, 1))), lanes=16, vectors=2)
+    pieces = scatter.pieces(cut)
+    assert [*pieces.values()] == sorted(pieces.values())
+    assert pieces["values"] - pieces["planes"] >= 16 * 80  # 70 pixels, in whole vectors
+    assert pieces["places"] - pieces["values"] >= 30 * 70 + 16  # and a vector more
+    assert pieces["starts"] - pieces["places"] >= 30 * 70 + 16
+    assert pieces["channels"] - pieces["starts"] >= 2 * 31  # of 64 bits
+    assert pieces["sums"] - pieces["channels"] >= 2 * (30 + cut.ahead)
+    assert pieces["end"] - pieces["sums"] >= 12 * 9 * 32
 
 
 def test_sums_are_as_many_as_inputs_reach_or_outputs_need() -> None:
     def sums(size: tuple[int, int], **options: Any) -> tuple[int, int, tuple[int, int], tuple[int, int]]:
-        walk = scatter.Walk(shape(layer_of(1, 1, (3, 3), size, **options)), lanes=16, vectors=1)
-        return walk.rows, walk.columns, walk.margin, walk.begin
+        cut = ScatterBlocking(shape_of(layer_of(1, 1, (3, 3), size, **options)), lanes=16, vectors=1)
+        return cut.rows, cut.columns, cut.margin, cut.begin
 
     assert sums((7, 5)) == (9, 7, (0, 0), (2, 2))  # no padding: those outside are never looked at
     assert sums((7, 5), padding=(1, 2)) == (9, 7, (0, 0), (1, 0))
@@ -193,14 +149,12 @@ def test_sums_are_as_many_as_inputs_reach_or_outputs_need() -> None:
 
 def test_weights_are_stored_block_by_block_channel_by_channel_tap_by_tap() -> None:
     layer = layer_of(30, 70, (3, 2), (8, 8))
-    for kind, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        walk = scatter.Walk(shape(layer), lanes=16, vectors=3, kind=kind)
-        stored, bias = scatter.weights(layer, walk)
+    for storage, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        cut = ScatterBlocking(shape_of(layer), lanes=16, vectors=3, storage=storage)
+        stored = scatter.weights(layer, cut)
         weights = torch.from_numpy(stored).view(dtype).view(2, 30, 3, 2, 48)
         assert weights[1, 5, 2, 0, 4] == layer.weight[48 + 4, 5, 2, 0]
         assert not weights[1, ..., 22:].any()
-        assert bias[:70].tolist() == layer.bias.tolist()  # type: ignore[union-attr]
-        assert not bias[70:].any()
 
 
 @pytest.mark.parametrize(
@@ -210,50 +164,52 @@ def test_weights_are_stored_block_by_block_channel_by_channel_tap_by_tap() -> No
 def test_20_of_32_registers_hold_weights_and_10_of_16(
     taps: tuple[int, int], outputs: int, wide: int, narrow: int
 ) -> None:
-    sizes = shape(layer_of(2, outputs, taps, (7, 7)))
+    sizes = shape_of(layer_of(2, outputs, taps, (7, 7)))
     found = [
-        scatter.walk(sizes, replace(HERE, vector_bytes=vector_bytes)).vectors for vector_bytes in (64, 32)
+        scatter_blocking(sizes, replace(HERE, vector_bytes=vector_bytes)).vectors for vector_bytes in (64, 32)
     ]
     assert found == [wide, narrow]
 
 
 def test_strides_groups_and_maps_beyond_the_first_level_cache_are_refused_with_the_reason() -> None:
     machine = replace(HERE, vector_bytes=64)
-    assert scatter.misfit(layer_of(2, 64, (3, 3), (15, 15), padding=(1, 1)), machine) is None
-    large = scatter.misfit(layer_of(2, 64, (3, 3), (28, 28), padding=(1, 1)), machine)
+    assert cannot_be_scattered(layer_of(2, 64, (3, 3), (15, 15), padding=(1, 1)), machine) is None
+    large = cannot_be_scattered(layer_of(2, 64, (3, 3), (28, 28), padding=(1, 1)), machine)
     assert large == "115200 bytes of sums for some outputs: 40960 stay near"
-    stride = scatter.misfit(layer_of(2, 3, (3, 3), (9, 9), stride=(1, 2)), machine)
+    stride = cannot_be_scattered(layer_of(2, 3, (3, 3), (9, 9), stride=(1, 2)), machine)
     assert stride == "stride 2: every input reaches outputs through all taps here"
     grouped = replace(layer_of(1, 4, (3, 3), (9, 9)), input_shape=(4, 9, 9), groups=4)
-    assert scatter.misfit(grouped, machine) == "4 groups: every input reaches all outputs here"
+    assert cannot_be_scattered(grouped, machine) == "4 groups: every input reaches all outputs here"
 
 
 def test_the_kernel_accepts_dense_float32_weights_that_the_second_level_cache_cannot_hold() -> None:
     layer, precision = layer_of(64, 64, (3, 3), (7, 7), padding=(1, 1)), Precision()
     small = replace(HERE, cache_bytes=4 * layer.weights)
-    assert kernel.accepts(layer, replace(small, cache_bytes=4 * layer.weights - 1), precision) is None
-    assert kernel.accepts(layer, small, precision) == (
+    assert (
+        kernels.scatter_accepts(layer, replace(small, cache_bytes=4 * layer.weights - 1), precision) is None
+    )
+    assert kernels.scatter_accepts(layer, small, precision) == (
         "147456 bytes of weights stay near: windows gather them faster"
     )
     pruned = replace(layer, weight=layer.weight * (torch.rand(layer.weight.shape) < 0.05))
     reasons = [
-        kernel.accepts(random_layer(3, 4, 0), SMALL_CACHE, precision),
-        kernel.accepts(replace(layer, weight=layer.weight.double()), SMALL_CACHE, precision),
-        kernel.accepts(pruned, SMALL_CACHE, precision),
-        kernel.accepts(layer, SMALL_CACHE, precision, kind="bf16"),
+        kernels.scatter_accepts(random_layer(3, 4, 0), SMALL_CACHE, precision),
+        kernels.scatter_accepts(replace(layer, weight=layer.weight.double()), SMALL_CACHE, precision),
+        kernels.scatter_accepts(pruned, SMALL_CACHE, precision),
+        kernels.scatter_accepts(layer, SMALL_CACHE, precision, storage="bf16"),
     ]
     words = ["not linear", "not float64", "% of its weights are zero", "in bf16, and fp32 was asked for"]
     assert all(word in str(reason) for word, reason in zip(words, reasons, strict=True))
-    assert kernel.accepts(layer, SMALL_CACHE, Precision(weights="bf16"), kind="bf16") is None
+    assert kernels.scatter_accepts(layer, SMALL_CACHE, Precision(weights="bf16"), storage="bf16") is None
 
 
 def test_the_kernels_pass_the_proof_of_a_race_and_dense_inputs_go_to_pytorch() -> None:
     layer = layer_of(32, 40, (3, 3), (7, 7), padding=(1, 1))
-    kernels = pytorch.KERNEL, gather_kernels.KERNEL, *kernel.KERNELS
-    asked = {"machine": SMALL_CACHE, "precision": Precision(weights="bf16"), "kernels": kernels}
+    candidates = pytorch.KERNEL, kernels.GATHER[0], *kernels.SCATTER
+    asked = {"machine": SMALL_CACHE, "precision": Precision(weights="bf16"), "kernels": candidates}
     raced = time_kernels(layer, True, images(layer, 1, 0.9), **asked)
     assert {"scatter", "scatter_bf16"} <= set(raced.choice.seconds)
     few = time_kernels(layer, True, images(layer, 1, 0.2), **asked)
     assert {"scatter", "scatter_bf16"} <= set(few.choice.refused)
     x = images(layer, 2, 0)
-    assert is_exact(kernel.build(layer, HERE, Precision(), True)(x), layer, x, True)
+    assert is_exact(kernels.SCATTER[0].build(layer, HERE, Precision(), True)(x), layer, x, True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -13,10 +12,11 @@ from run.drawn import HERE
 from torch import Tensor
 
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.zero_inputs import scatter, skipping
+from zeroskip.run.convolution.zero_inputs import gather, scatter
+from zeroskip.run.convolution.zero_inputs.compiled_convolution import CompiledConvolution
 
-Build = Callable[..., skipping.Skipping]
-by_both = pytest.mark.parametrize("build", [skipping.build, scatter.build], ids=["gather", "scatter"])
+Build = Callable[..., CompiledConvolution]
+by_both = pytest.mark.parametrize("build", [gather.build, scatter.build], ids=["gather", "scatter"])
 
 
 @by_both
@@ -48,14 +48,3 @@ def test_a_wrong_input_is_refused_before_machine_code_reads_it(build: Build, wro
     function = build(layer_of(6, 8, (3, 3), (7, 5)), HERE, False)
     with pytest.raises(EngineError, match=r"float32 \(batch, 6, 7, 5\)"):
         function(wrong)
-
-
-@by_both
-def test_4_threads_may_run_the_same_layer_at_once(build: Build) -> None:
-    layer = layer_of(32, 70, (3, 3), (12, 12), padding=(1, 1))
-    function = build(layer, HERE, True)
-    inputs = [images(layer, 1 + seed % 3, 0.85, seed=seed) for seed in range(40)]
-    alone = [function(x) for x in inputs]
-    with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(function, inputs))
-    assert all(torch.equal(y, expected) for y, expected in zip(answers, alone, strict=True))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function
+from zeroskip.emit.executable_memory import room
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.zero_inputs.density import break_even, density
 from zeroskip.run.convolution.zero_inputs.scratch import Scratch, scratch_of
@@ -73,7 +74,7 @@ def compiled_convolution(
     layer: Layer, machine: Machine, f: Function, weights: np.ndarray, *, outputs: int, scratch: int
 ) -> CompiledConvolution:
     """The layer computed by the finished function `f`; blocks of `weights` have so many outputs in all."""
-    bias = np.zeros(outputs, np.float32)
+    bias = room(4 * outputs).view(np.float32)
     if layer.bias is not None:
         bias[: len(layer.bias)] = layer.bias.detach().numpy()
     out, height, width = layer.output_shape

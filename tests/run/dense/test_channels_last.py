@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from run.drawn import let_win
 from torch import Tensor, nn
 
 from zeroskip import run
 from zeroskip.concepts import Layer, Precision
 from zeroskip.emit import detect
 from zeroskip.run.dense import channels_last, pytorch
-from zeroskip.run.select import layer_timing, network_selection
 
 
 def conv(**options: int) -> Layer:
@@ -82,21 +82,8 @@ class Viewing(nn.Module):
         return self.last(torch.relu(self.conv(x)).view(len(x), 72))
 
 
-def always_pixelwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timings by which dense layers win alone, and the whole network wins with images pixel by pixel."""
-
-    def seconds(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
-        return {name: [0.1 if name == "dense" else 1.0] for name in calls}
-
-    def together(calls: dict[str, object], **_: object) -> dict[str, list[float]]:
-        return {name: [0.1 if name == "pixelwise" else 1.0] for name in calls}
-
-    monkeypatch.setattr(layer_timing, "interleaved", seconds)
-    monkeypatch.setattr(network_selection, "interleaved", together)
-
-
 def test_a_network_that_can_take_it_is_run_with_it_and_answers_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    always_pixelwise(monkeypatch)
+    let_win(monkeypatch, alone={"dense"}, together={"pixelwise"})
     model = nn.Sequential(
         nn.Conv2d(1, 2, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(18, 3)
     ).eval()
@@ -107,7 +94,7 @@ def test_a_network_that_can_take_it_is_run_with_it_and_answers_alike(monkeypatch
 
 
 def test_a_network_with_a_view_in_the_way_stays_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    always_pixelwise(monkeypatch)
+    let_win(monkeypatch, alone={"dense"}, together={"pixelwise"})
     model, x = Viewing().eval(), torch.randn(5, 1, 8, 8)
     program = run.compile(model, x)
     torch.testing.assert_close(program(x), model(x).detach())
