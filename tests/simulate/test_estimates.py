@@ -15,7 +15,7 @@ from torch import nn
 from zeroskip import measure
 from zeroskip.concepts import Layer
 from zeroskip.errors import AcceleratorError
-from zeroskip.papers.common import masked_layers
+from zeroskip.papers import published_shares
 from zeroskip.simulate import CHIPS, Geometry, chips, cost_on, formats, parameters, random_masks, vary
 from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy
 from zeroskip.simulate.simulation import estimate, estimate_trace
@@ -200,7 +200,7 @@ def test_the_first_of_3_layers_has_its_input_from_dram_and_the_last_its_output_t
 
 
 def test_of_scnn_s_alexnet_conv1_has_its_picture_from_dram():
-    layers = masked_layers.network("alexnet", masked_layers.HAN)
+    layers = published_shares.workloads("alexnet", published_shares.HAN)
     picture = formats.zero_runs(layers[0].input.numpy(), 16)
     assert estimate(layers, chips.SCNN).layers[0].bytes["DRAM", "A"] == -(-picture.bits // 8)
 
