@@ -1,14 +1,34 @@
-"""A network as one function, with what it was made from."""
+"""A network as one function, and what it was made from: with that it can be made again without timing anything."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroskip.concepts import Machine
+import torch
+
+from zeroskip.concepts import Kernel, Machine, Precision
 from zeroskip.graph import Graph
 from zeroskip.run.convolution.tiles.segment import Segment
-from zeroskip.run.origin import Origin
 from zeroskip.run.schedule import Runner
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A network and how each of its layers is computed.
+
+    dtype    of the network's input
+    kernels  node of a layer -> its kernel, unless the layer works on tiles
+    tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. All of them have the
+             same `element`, which is that of the maps
+    images   that are worked on at a time there
+    """
+
+    graph: Graph
+    dtype: torch.dtype
+    precision: Precision
+    kernels: dict[str, Kernel]
+    tiles: dict[str, Kernel]
+    images: int = 1
 
 
 @dataclass(frozen=True)

@@ -26,14 +26,13 @@ from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
 from zeroskip.run.captured import layer_nodes
-from zeroskip.run.compiled_network import CompiledNetwork, scratch_bytes, through
+from zeroskip.run.compiled_network import CompiledNetwork, Origin, scratch_bytes, through
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.measurement import Json, Measurement
-from zeroskip.run.origin import Origin
 from zeroskip.run.program import Program
 from zeroskip.run.schedule import schedule
 

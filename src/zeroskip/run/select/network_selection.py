@@ -12,7 +12,7 @@ from torch import Tensor
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
 from zeroskip.graph import Graph, Node
 from zeroskip.run.captured import Captured, layer_nodes
-from zeroskip.run.compiled_network import CompiledNetwork, scratch_bytes, through
+from zeroskip.run.compiled_network import CompiledNetwork, Origin, scratch_bytes, through
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
 from zeroskip.run.convolution.tiles.operations import Operation
@@ -20,7 +20,6 @@ from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, fastest
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, Element
 from zeroskip.run.linear.compiled_linear import CompiledLinear
-from zeroskip.run.origin import Origin
 from zeroskip.run.output_difference import share
 from zeroskip.run.schedule import Runner, schedule
 from zeroskip.run.select.layer_timing import LayerTiming, works_on_tiles
