@@ -1,17 +1,17 @@
-"""What follows what: which output of which layer arrives at each input column of the layers that read it.
+"""Which output of which layer arrives at each input column of the layers that read it.
 
 Every output channel or feature of a layer that may be cut is a *unit* with a number from 1 up. The network runs
-once, and beside each value runs a tensor of its shape that says which unit every entry comes from, 0 for none.
-Operations that keep the units apart are listed below. Whatever else reads a unit (a residual sum, a softmax) fixes
-the layer that makes it: such a layer keeps all its outputs, and `Flow.fixed` says why.
+once, and each value has a tensor of its shape with the unit that every entry comes from, 0 for none. Operations that
+keep the units apart are listed below. Any other reader of a unit (a residual sum, a softmax) fixes the layer that
+computes it: such a layer keeps all its outputs, and `Flow.fixed` says why.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from zeroskip.concepts import Layer
 from zeroskip.graph.capture import capture
 from zeroskip.graph.nodes import Graph, Node
+from zeroskip.graph.torch_operations import Argument
 
 # One number in, one number out, by the same rule everywhere.
 POINTWISE = frozenset(
@@ -71,7 +72,7 @@ class Flow:
 
 
 def follow(model: nn.Module, example: Tensor) -> Flow:
-    """Which units arrive where when `model`, without masks, sees the first of `example` (batch first).
+    """Which units arrive where when `model`, without masks, runs on the first of `example` (batch first).
 
     Left out of the stages, and in `fixed` with what feeds them, are layers that run twice, share a parameter, have
     groups, or are not exactly an nn.Linear or nn.Conv2d. Raises EngineError where torch.export cannot follow.
@@ -81,7 +82,7 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
     """
     graph = capture(model, example, fold=False)
     walk = _Walk(*_cuttable(model, graph))
-    values: dict[str, Any] = {graph.input: example.clone() if graph.batch else example[:1].clone()}
+    values: dict[str, Argument] = {graph.input: example.clone() if graph.batch else example[:1].clone()}
     units: _Units = {}
     with torch.no_grad():
         for node in graph.nodes:
@@ -93,7 +94,7 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
             elif after is not None:
                 units[node.name] = after
     for stage in walk.stages:
-        if [one.name for one in walk.stages].count(stage.name) > 1:  # layers that run twice are no stages
+        if [other.name for other in walk.stages].count(stage.name) > 1:  # layers that run twice are no stages
             _fix_(walk, [stage.sources], f"{stage.name}, which runs more than once, reads them")
     _fix_(walk, [units.get(name) for name in graph.outputs], "they are the outputs of the network")
     return Flow(tuple(walk.stages), len(walk.owner) - 1, walk.fixed, frozenset(walk.bordered))
@@ -101,7 +102,7 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
 
 @dataclass
 class _Walk:
-    """What is known so far. `norms`: address of a running mean -> name; `owner`: unit -> its layer."""
+    """The state of `follow`. `norms`: address of a running mean -> name; `owner`: unit -> its layer."""
 
     layers: frozenset[str]
     norms: dict[int, str]
@@ -113,25 +114,27 @@ class _Walk:
 
 def _cuttable(model: nn.Module, graph: Graph) -> tuple[frozenset[str], dict[int, str], dict[str, str]]:
     """Layers and batch norms that run once on parameters of their own, and why the other layers do not count."""
-    modules: dict[str, Any] = dict(model.named_modules())
+    modules = dict(model.named_modules())
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     shared = Counter(id(tensor) for _, tensor in named)
     runs = Counter(node.layer.name for node in graph.nodes if node.layer is not None)
     fixed: dict[str, str] = {}
     for layer in [node.layer for node in graph.nodes if node.layer is not None]:
-        module: Any = modules.get(layer.name)
-        plain = type(module) in (nn.Linear, nn.Conv2d)
-        if plain and (runs[layer.name] > 1 or any(shared[id(each)] > 1 for each in module.parameters())):
+        module = modules.get(layer.name)
+        if not isinstance(module, (nn.Linear, nn.Conv2d)) or type(module) not in (nn.Linear, nn.Conv2d):
+            fixed[layer.name] = "it is not a plain nn.Linear or nn.Conv2d"
+        elif runs[layer.name] > 1 or any(shared[id(parameter)] > 1 for parameter in module.parameters()):
             fixed[layer.name] = "it runs more than once, or shares its parameters"
-        elif not plain or not _same(module.weight, layer.weight) or not _same(module.bias, layer.bias):
+        elif not _same(module.weight, layer.weight) or not _same(module.bias, layer.bias):
             fixed[layer.name] = "it is not a plain nn.Linear or nn.Conv2d"
         elif layer.groups > 1:
             fixed[layer.name] = f"its {layer.groups} groups have to stay equal"
     norms = {
         module.running_mean.data_ptr(): name
         for name, module in modules.items()
-        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) and module.running_mean is not None
-        if all(shared[id(each)] == 1 for each in module.state_dict(keep_vars=True).values())
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.running_mean is not None
+        if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d)
+        if all(shared[id(tensor)] == 1 for tensor in module.state_dict(keep_vars=True).values())
     }
     return frozenset(runs) - set(fixed), norms, fixed
 
@@ -143,26 +146,26 @@ def _same(parameter: Tensor | None, captured: Tensor | None) -> bool:
 
 
 def _pass(
-    walk: _Walk, node: Node, inputs: Sequence[Any], seen: Sequence[Tensor | None]
-) -> tuple[Tensor | None, Any]:
+    walk: _Walk, node: Node, inputs: Sequence[Argument], seen: Sequence[Tensor | None]
+) -> tuple[Tensor | None, Argument]:
     """The units in the node's value (None: it has none) and the value itself. Fixes what cannot be followed."""
     kind = node.op.removeprefix("aten.").split(".")[0].rstrip("_")
-    layer = node.layer
-    if layer is not None and layer.name in walk.layers and (kind == "linear" or inputs[0].ndim == 4):
-        stage = _read(walk, layer.name, layer, inputs[0], seen[0])
+    layer, x = node.layer, cast(Tensor, inputs[0] if inputs else None)
+    if layer is not None and layer.name in walk.layers and (kind == "linear" or x.ndim == 4):
+        stage = _read(walk, layer.name, layer, x, seen[0])
         value = node.function(*inputs)
         return _spread(stage.outputs, value, layer.op), value
     if kind == "batch_norm" and seen[0] is not None:
-        with _Called() as called:
+        with _RunningMean() as mean:
             value = node.function(*inputs)
-        if (name := walk.norms.get(called.address)) is not None:
-            _read(walk, name, None, inputs[0], seen[0])
+        if (name := walk.norms.get(mean.address)) is not None:
+            _read(walk, name, None, x, seen[0])
             return seen[0], value
     else:
         value = node.function(*inputs)
     after = _carried(node, kind, inputs, seen, value)
     if kind == "avg_pool2d" and after is not None and seen[0] is not None:
-        walk.bordered |= _meeting_zeros(node.function, inputs[0], seen[0])
+        walk.bordered |= _at_border(node.function, x, seen[0])
     if after is None and kind != "sym_size":  # which reads the size of the batch, and no entry
         reader = (
             node.op if layer is None else f"{layer.name} ({walk.fixed.get(layer.name, 'without a batch')})"
@@ -196,10 +199,10 @@ def _spread(outputs: Tensor, value: Tensor, op: str) -> Tensor:
 
 
 def _carried(
-    node: Node, kind: str, inputs: Sequence[Any], seen: Sequence[Tensor | None], value: Any
+    node: Node, kind: str, inputs: Sequence[Argument], seen: Sequence[Tensor | None], value: Argument
 ) -> Tensor | None:
     """The units after an operation that keeps them apart; None for any other, and where no unit goes in."""
-    if not isinstance(value, Tensor) or all(each is None for each in seen):
+    if not isinstance(value, Tensor) or all(units is None for units in seen):
         return None
     first = seen[0]
     # clamp.Tensor and the like take tensors, which have channels of their own.
@@ -210,21 +213,21 @@ def _carried(
         maps = first.ndim == 4 if kind.endswith("pool2d") else first.ndim > 2
         return _per_channel(kind, node.function, first, value) if maps else None
     if kind in MOVES:
-        moved = [_units_of(x, each) for x, each in zip(inputs, seen, strict=True)]
-        after = node.function(*moved)
+        moved = [_units_of(x, units) for x, units in zip(inputs, seen, strict=True)]
+        after: Tensor = node.function(*moved)
         works = kind not in SIZED or _survives_cut(node.function, moved, after)
         return after if works and after.dtype == torch.long else None
     return None
 
 
-def _units_of(x: Any, units: Tensor | None) -> Any:
+def _units_of(x: Argument, units: Tensor | None) -> Argument:
     """The units in `x`: zeros for a tensor without, and a size (of the batch) as it is."""
     if units is None and isinstance(x, Tensor):
         return torch.zeros(x.shape, dtype=torch.long)
     return x if units is None else units
 
 
-def _per_channel(kind: str, function: Callable[..., Any], units: Tensor, value: Tensor) -> Tensor | None:
+def _per_channel(kind: str, function: Callable[..., Tensor], units: Tensor, value: Tensor) -> Tensor | None:
     """The units of (batch, channels, ...) after a pool, or after a mean or maximum over places only."""
     if value.shape[:2] != units.shape[:2]:
         return None
@@ -240,15 +243,15 @@ def _per_channel(kind: str, function: Callable[..., Any], units: Tensor, value: 
     return spread(_profile(units, 1))
 
 
-def _meeting_zeros(function: Callable[..., Any], x: Tensor, units: Tensor) -> set[int]:
+def _at_border(function: Callable[..., Tensor], x: Tensor, units: Tensor) -> set[int]:
     """The units in x that are not zero, if this average pool counts the zeros of its padding."""
     averages = function(torch.ones_like(x))
     return set() if (averages - 1).abs().max() < 1e-3 else set(units[x.ne(0).cpu()].tolist())
 
 
-def _survives_cut(function: Callable[..., Any], inputs: Sequence[Any], after: Tensor) -> bool:
+def _survives_cut(function: Callable[..., Tensor], inputs: Sequence[Argument], after: Tensor) -> bool:
     """Whether a reshape still does the same once a unit is gone; with a size written out it does not."""
-    units = inputs[0]
+    units = cast(Tensor, inputs[0])
     axes = _axes(units)
     if len(axes) != 1:
         return not axes  # a single unit, which is never cut
@@ -278,12 +281,18 @@ def _fix_(walk: _Walk, seen: Sequence[Tensor | None], reason: str) -> None:
                 walk.fixed.setdefault(walk.owner[unit], reason)
 
 
-class _Called(TorchFunctionMode):
-    """Sees the address of the running mean with which a batch norm is called: that tells whose it is."""
+class _RunningMean(TorchFunctionMode):
+    """Records the address of the running mean with which a batch norm is called: that identifies the module."""
 
     address = 0
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         mean = args[3] if len(args) > 3 else None
         self.address = mean.data_ptr() if isinstance(mean, Tensor) else 0
         return func(*args, **(kwargs or {}))

@@ -1,16 +1,16 @@
 """A captured network as JSON and tensors, and back: nothing in either is code.
 
-An operation is stored by torch's name and must be one of those listed here: they look at their inputs alone, and
-torch checks what they are given.
+An operation is stored by torch's name and must be one of those listed here: they read their inputs alone, and
+torch checks their arguments.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,9 +19,11 @@ from torch.nn import functional
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
 from zeroskip.graph.nodes import Graph, Node
-from zeroskip.graph.torch_operations import Bound, Slot, known_arguments, title
+from zeroskip.graph.torch_operations import Argument, Bound, Slot, TorchType, known_arguments, title
 
-# What works number by number; the variants that overwrite their input ("relu_") may be stored as well.
+Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
+
+# Operations on each number alone; the variants that overwrite their input ("relu_") may be stored as well.
 NUMBERWISE = """
     abs acos add addcdiv addcmul asin atan bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max
     clamp_min clip cos cosh div divide elu eq erf exp exp2 expm1 fill floor floor_divide fmod ge gelu greater gt
@@ -52,16 +54,16 @@ TYPES = (torch.dtype, torch.memory_format, torch.layout)
 LARGEST = 1 << 31  # elements of one example's value; a damaged file may ask for anything
 
 
-def to_json(graph: Graph, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def to_json(graph: Graph, dtype: torch.dtype) -> tuple[dict[str, Json], dict[str, Tensor]]:
     """The network for inputs of `dtype` as JSON, and the tensors that it names.
 
     Raises EngineError for an operation that is not listed, an argument or a returned structure that JSON lacks.
 
     >>> to_json(graph, torch.float32)[0]["outputs"]
-    ['linear_2']
+    ['linear_1']
     """
     tensors: dict[str, Tensor] = {}
-    described = {
+    described: dict[str, Json] = {
         "input": graph.input,
         "shape": list(graph.shape),
         "dtype": _word(dtype),
@@ -73,50 +75,51 @@ def to_json(graph: Graph, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str,
     return described, tensors
 
 
-def from_json(described: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[Graph, torch.dtype]:
+def from_json(described: Json, tensors: Mapping[str, Tensor]) -> tuple[Graph, torch.dtype]:
     """The network of `to_json`, and the type of its input.
 
     Raises EngineError, or whatever Python raises, where they describe no network. Whether shapes and arguments fit
-    each other is not looked at.
+    each other is not checked.
 
     >>> from_json(*to_json(graph, torch.float32))[0].outputs
-    ('linear_2',)
+    ('linear_1',)
     """
-    nodes = tuple(_node(one, tensors) for one in described["nodes"])
-    names = [str(described["input"]), *(node.name for node in nodes)]
-    shape, dtype = _shape(described["shape"]), _named(described["dtype"])
-    outputs, batch = tuple(map(str, described["outputs"])), described["batch"]
+    network = _object(described)
+    nodes = tuple(_node(_object(node), tensors) for node in _list(network["nodes"]))
+    names = [str(network["input"]), *(node.name for node in nodes)]
+    shape, dtype = _shape(network["shape"]), _named(network["dtype"])
+    outputs = tuple(map(str, _list(network["outputs"])))
+    batch = None if network["batch"] is None else _size(network["batch"])
     for position, node in enumerate(nodes, 1):
         _demand(
             bool(node.inputs) and set(node.inputs) <= set(names[:position]), f"{node.name} reads the future"
         )
     _demand(len(set(names)) == len(names), "two values have the same name")
-    _demand(isinstance(dtype, torch.dtype), "the type of the input is unknown")
     _demand(outputs != () and set(outputs) <= set(names), "it returns what it does not compute")
-    _demand(batch is None or _size(batch) > 0, "its batch is empty")
-    return Graph(names[0], nodes, outputs, _rebuild(described["returns"], len(outputs)), batch, shape), dtype
+    _demand(batch != 0, "its batch is empty")
+    if not isinstance(dtype, torch.dtype):
+        raise EngineError("the type of the input is unknown")
+    return Graph(names[0], nodes, outputs, _rebuild(network["returns"], len(outputs)), batch, shape), dtype
 
 
-def _described(node: Node, tensors: dict[str, Tensor]) -> dict[str, Any]:
-    found: dict[str, Any] = {
+def _described(node: Node, tensors: dict[str, Tensor]) -> dict[str, Json]:
+    described: dict[str, Json] = {
         "name": node.name,
         "op": node.op,
         "inputs": list(node.inputs),
         "shape": node.shape,
     }
     if node.layer is not None:
-        return found | {"relu": node.relu, "layer": _described_layer(node.layer, node.name, tensors)}
+        return described | {"relu": node.relu, "layer": _described_layer(node.layer, node.name, tensors)}
     bound = node.function
     if not isinstance(bound, Bound) or _target(node.op) is not bound.target:
         raise EngineError(f'operation "{node.op}" is not among those that a saved program may hold')
-    arguments = [_plain(one, node, tensors) for one in bound.arguments]
-    return found | {
-        "arguments": arguments,
-        "named": {key: _plain(one, node, tensors) for key, one in bound.named.items()},
-    }
+    arguments = [_plain(argument, node, tensors) for argument in bound.arguments]
+    named = {key: _plain(argument, node, tensors) for key, argument in bound.named.items()}
+    return described | {"arguments": arguments, "named": named}
 
 
-def _described_layer(layer: Layer, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _described_layer(layer: Layer, name: str, tensors: dict[str, Tensor]) -> dict[str, Json]:
     tensors[f"{name}.weight"] = layer.weight
     if layer.bias is not None:
         tensors[f"{name}.bias"] = layer.bias
@@ -126,12 +129,12 @@ def _described_layer(layer: Layer, name: str, tensors: dict[str, Tensor]) -> dic
     return {"name": layer.name, "op": layer.op, **shapes, **steps, "groups": layer.groups}
 
 
-def _plain(argument: Any, node: Node, tensors: dict[str, Tensor]) -> Any:
+def _plain(argument: Argument, node: Node, tensors: dict[str, Tensor]) -> Json:
     """An argument as JSON; tensors by name."""
     if argument is None or isinstance(argument, (bool, int, float, str)):
         return argument
     if isinstance(argument, list):
-        return [_plain(one, node, tensors) for one in argument]
+        return [_plain(part, node, tensors) for part in argument]
     if isinstance(argument, Slot):
         return {"input": argument.number}
     if isinstance(argument, Tensor):
@@ -145,126 +148,143 @@ def _plain(argument: Any, node: Node, tensors: dict[str, Tensor]) -> Any:
     raise EngineError(f'operation "{node.op}" is given {argument!r}, which a saved program cannot hold')
 
 
-def _argument(value: Any, tensors: dict[str, Tensor], inputs: int) -> Any:
+def _argument(value: Json, tensors: Mapping[str, Tensor], inputs: int) -> Argument:
     """The inverse of `_plain`."""
     if isinstance(value, list):
-        return [_argument(one, tensors, inputs) for one in value]
-    if not isinstance(value, dict):
+        return [_argument(part, tensors, inputs) for part in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    ((kind, what),) = value.items()
+    ((kind, content),) = _object(value).items()
     if kind == "input":
-        _demand(_size(what) < inputs, "an operation has fewer inputs than it reads")
-        return Slot(what)
-    known: dict[str, Callable[[Any], Any]] = {"tensor": tensors.__getitem__, "torch": _named}
-    return torch.device("cpu") if kind == "device" else known[kind](what)
+        _demand(_size(content) < inputs, "an operation has fewer inputs than it reads")
+        return Slot(_size(content))
+    if kind == "tensor":
+        return tensors[str(content)]
+    _demand(kind in ("torch", "device"), f"{kind} is no kind of argument")
+    return _named(content) if kind == "torch" else torch.device("cpu")
 
 
-def _node(one: dict[str, Any], tensors: dict[str, Tensor]) -> Node:
-    name, op, inputs = str(one["name"]), str(one["op"]), tuple(map(str, one["inputs"]))
-    shape = None if one["shape"] is None else _shape(one["shape"])
-    if "layer" in one:
-        layer = _layer(one["layer"], name, tensors)
-        known = len(inputs) == 1 and isinstance(one["relu"], bool) and op.split(".")[1] == layer.op
-        _demand(known and _target(op) is not None, f"{name} is no layer")
-        given = _arguments(layer)
-        return Node(
-            name, op, inputs, _computes(layer.op, given, one["relu"]), layer, one["relu"], given, shape
-        )
-    arguments = [_argument(each, tensors, len(inputs)) for each in one["arguments"]]
-    named = {str(key): _argument(each, tensors, len(inputs)) for key, each in one["named"].items()}
+def _node(stored: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Node:
+    name, op, inputs = str(stored["name"]), str(stored["op"]), tuple(map(str, _list(stored["inputs"])))
+    shape = None if stored["shape"] is None else _shape(stored["shape"])
     target = _target(op)
-    _demand(target is not None, f'operation "{op}" is not among those that a saved program may hold')
+    if target is None:
+        raise EngineError(f'operation "{op}" is not among those that a saved program may hold')
+    if "layer" in stored:
+        layer, relu = _layer(_object(stored["layer"]), name, tensors), stored["relu"] is True
+        fits = len(inputs) == 1 and isinstance(stored["relu"], bool) and op.split(".")[1] == layer.op
+        _demand(fits, f"{name} is no layer")
+        given = _arguments(layer)
+        function = _computes(layer.op, given, relu)
+        return Node(name, op, inputs, function, layer=layer, relu=relu, arguments=given, shape=shape)
+    arguments = [_argument(value, tensors, len(inputs)) for value in _list(stored["arguments"])]
+    named = {key: _argument(value, tensors, len(inputs)) for key, value in _object(stored["named"]).items()}
     bound = Bound(target, arguments, named)
     return Node(name, op, inputs, bound, arguments=known_arguments(bound), shape=shape)
 
 
-def _layer(one: dict[str, Any], name: str, tensors: dict[str, Tensor]) -> Layer:
-    weight, bias, op = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), one["op"]
+def _layer(stored: Mapping[str, Json], name: str, tensors: Mapping[str, Tensor]) -> Layer:
+    weight, bias, op = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), str(stored["op"])
     _demand(
         weight.ndim == {"linear": 2, "conv2d": 4}[op] and weight.is_floating_point(), f"{name} has no weight"
     )
     fits = bias is None or (bias.shape == weight.shape[:1] and bias.dtype is weight.dtype)
     _demand(fits, f"the bias of {name} does not fit its weight")
-    padding = one["padding"] if one["padding"] in ("same", "valid") else _pair(one["padding"])
-    stride, dilation, groups = _pair(one["stride"]), _pair(one["dilation"]), _size(one["groups"])
+    word = stored["padding"]
+    padding = word if isinstance(word, str) and word in ("same", "valid") else _pair(word)
+    stride, dilation, groups = _pair(stored["stride"]), _pair(stored["dilation"]), _size(stored["groups"])
     _demand(min(*stride, *dilation, groups) > 0, f"{name} has steps of 0")
-    shapes = _shape(one["input_shape"]), _shape(one["output_shape"])
-    return Layer(str(one["name"]), op, weight, bias, *shapes, stride, padding, dilation, groups)
+    shapes = _shape(stored["input_shape"]), _shape(stored["output_shape"])
+    return Layer(str(stored["name"]), op, weight, bias, *shapes, stride, padding, dilation, groups)
 
 
-def _arguments(layer: Layer) -> dict[str, Any]:
-    found: dict[str, Any] = {"weight": layer.weight, "bias": layer.bias}
+def _arguments(layer: Layer) -> dict[str, Argument]:
+    arguments: dict[str, Argument] = {"weight": layer.weight, "bias": layer.bias}
     if layer.op == "conv2d":
-        found |= {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
-    return found
+        arguments |= {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
+    return arguments
 
 
-def _computes(op: str, given: dict[str, Any], relu: bool) -> Callable[[Tensor], Tensor]:
-    operation: Any = functional.linear if op == "linear" else functional.conv2d
-    compute = partial(operation, **given)
+def _computes(op: str, arguments: Mapping[str, Argument], relu: bool) -> Callable[[Tensor], Tensor]:
+    operation: Callable[..., Tensor] = functional.linear if op == "linear" else functional.conv2d
+    compute = partial(operation, **arguments)
     return (lambda x: torch.relu(compute(x))) if relu else compute
 
 
-def _structure(value: Any) -> Any:
+def _structure(value: object) -> Json:
     """What a network returns, made of numbers of its outputs, as JSON."""
     if isinstance(value, int):
         return value
-    if type(value) in (tuple, list):
-        return {type(value).__name__: [_structure(one) for one in value]}
+    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
+        return {type(value).__name__: [_structure(part) for part in value]}
     if type(value) is dict and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _structure(one) for key, one in value.items()}}
+        return {"dict": {key: _structure(part) for key, part in value.items()}}
     raise EngineError(
         f"the network returns a {type(value).__name__}, and a saved program tuples, lists and dicts"
     )
 
 
-def _rebuild(structure: Any, count: int) -> Callable[[Sequence[Tensor]], Any]:
+def _rebuild(structure: Json, count: int) -> Callable[[Sequence[Tensor]], object]:
     """The inverse of `_structure`, for `count` outputs."""
     if isinstance(structure, int):
         _demand(_size(structure) < count, "it returns more than it computes")
         return operator.itemgetter(structure)
-    ((kind, inner),) = structure.items()
+    ((kind, inner),) = _object(structure).items()
     if kind == "dict":
-        named = {str(key): _rebuild(one, count) for key, one in inner.items()}
+        named = {key: _rebuild(part, count) for key, part in _object(inner).items()}
         return lambda values: {key: make(values) for key, make in named.items()}
-    parts, whole = [_rebuild(one, count) for one in inner], {"tuple": tuple, "list": list}[kind]
+    parts, whole = [_rebuild(part, count) for part in _list(inner)], {"tuple": tuple, "list": list}[kind]
     return lambda values: whole(make(values) for make in parts)
 
 
-def _target(op: str) -> Any:
+def _target(op: str) -> Callable[..., Argument] | None:
     """The operation of this name; None where it is not among those that may be stored."""
     parts = op.split(".")
     if parts[0] != "aten" or len(parts) != 3:
         return PLAIN.get(op)
     if parts[1] not in OPERATIONS or parts[2].endswith("out"):
         return None
-    found = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)
-    return found if isinstance(found, torch._ops.OpOverload) and title(found) == op else None
+    target = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)
+    return target if isinstance(target, torch._ops.OpOverload) and title(target) == op else None
 
 
-def _word(kind: Any) -> str:
+def _word(kind: TorchType) -> str:
     return str(kind).removeprefix("torch.")
 
 
-def _named(word: str) -> Any:
-    found = getattr(torch, word)
-    _demand(isinstance(found, TYPES), f"torch has no type {word}")
-    return found
+def _named(word: Json) -> TorchType:
+    named = getattr(torch, str(word))
+    if isinstance(named, TYPES):
+        return named
+    raise EngineError(f"torch has no type {word}")
 
 
-def _size(value: Any) -> int:
-    _demand(type(value) is int and 0 <= value < LARGEST, f"{value!r} is no size")
-    return value
+def _object(value: Json) -> Mapping[str, Json]:
+    if isinstance(value, dict):
+        return value
+    raise EngineError(f"{value!r} is no JSON object")
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    shape = tuple(map(_size, value))
+def _list(value: Json) -> Sequence[Json]:
+    if isinstance(value, (list, tuple)):
+        return value
+    raise EngineError(f"{value!r} is no list")
+
+
+def _size(value: Json) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < LARGEST:
+        return value
+    raise EngineError(f"{value!r} is no size")
+
+
+def _shape(value: Json) -> tuple[int, ...]:
+    shape = tuple(map(_size, _list(value)))
     _demand(math.prod(shape) < LARGEST, f"a value of shape {shape} is larger than any memory")
     return shape
 
 
-def _pair(value: Any) -> tuple[int, int]:
-    first, second = map(_size, value)
+def _pair(value: Json) -> tuple[int, int]:
+    first, second = map(_size, _list(value))
     return first, second
 
 

@@ -1,9 +1,10 @@
-"""The weighted layers of a network and what passes through them, seen by forward hooks."""
+"""The weighted layers of a network and their inputs and outputs, recorded by forward hooks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,19 +22,19 @@ def layers(model: nn.Module, example: Tensor) -> list[Layer]:
     model's memory where they can. `example` has the batch first; the shapes in a Layer are without it.
     Raises ModelError where the network cannot run on `example`.
 
-    >>> [layer.name for layer in layers(lenet, torch.zeros(1, 784))]
-    ['fc1', 'fc2', 'fc3']
+    >>> [(layer.name, layer.macs) for layer in layers(model, x)]
+    [('fc1', 48), ('fc2', 32)]
     """
-    found: list[Layer] = []
-    _visit(model, example, lambda layer, x, y: found.append(layer))
-    return found
+    visited: list[Layer] = []
+    _visit(model, example, lambda layer, x, y: visited.append(layer))
+    return visited
 
 
 def record(model: nn.Module, batch: Tensor) -> Trace:
     """The layers of `layers(model, batch)`, each with a copy of its real input and output.
 
-    >>> [(layer.name, tuple(x.shape)) for layer, x, y in record(lenet, torch.zeros(2, 784))]
-    [('fc1', (2, 784)), ('fc2', (2, 300)), ('fc3', (2, 100))]
+    >>> [(layer.name, tuple(x.shape), tuple(y.shape)) for layer, x, y in record(model, x)]
+    [('fc1', (3, 6), (3, 8)), ('fc2', (3, 8), (3, 4))]
     """
     trace: Trace = []
     # Copies, because later operations of the network may work in place (ReLU, residual sums).
@@ -45,8 +46,9 @@ def record(model: nn.Module, batch: Tensor) -> Trace:
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Evaluation mode and no gradients inside; every module's own training flag comes back afterwards.
 
-    >>> with evaluating(model):
-    ...     model(x)
+    >>> with evaluating(model.train()):
+    ...     model.training, model(x).requires_grad
+    (False, False)
     """
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -76,10 +78,10 @@ def per_example(tensor: Tensor, batch: int) -> tuple[int, ...]:
 
 
 def forward(model: nn.Module, batch: Tensor) -> Any:
-    """What `model` answers in evaluation mode, without gradients. ModelError where it cannot.
+    """What `model` returns in evaluation mode, without gradients. Raises ModelError where it fails.
 
-    >>> forward(lenet, torch.zeros(2, 784)).shape
-    torch.Size([2, 10])
+    >>> forward(model, x).shape
+    torch.Size([3, 4])
     """
     try:
         with evaluating(model):
@@ -93,16 +95,18 @@ def forward(model: nn.Module, batch: Tensor) -> Any:
         ) from fact
 
 
-def _visit(model: nn.Module, batch: Tensor, seen: Callable[[Layer, Tensor, Tensor], None]) -> None:
-    """Run `model` once and call `seen(layer, input, output)` when each weighted module has run first."""
-    waiting: dict[nn.Module, str] = {
+def _visit(model: nn.Module, batch: Tensor, visited: Callable[[Layer, Tensor, Tensor], None]) -> None:
+    """Run `model` once and call `visited(layer, input, output)` when each weighted module has run first."""
+    waiting: dict[nn.Linear | nn.Conv2d, str] = {
         module: name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))
     }
 
-    def hook(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
+    def hook(
+        module: nn.Linear | nn.Conv2d, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
+    ) -> None:
         if module in waiting:
             x = args[0] if args else kwargs["input"]
-            seen(_layer(waiting.pop(module), module, x, output, len(batch)), x, output)
+            visited(_layer(waiting.pop(module), module, x, output, len(batch)), x, output)
 
     handles = [module.register_forward_hook(hook, with_kwargs=True) for module in waiting]
     try:
@@ -112,14 +116,17 @@ def _visit(model: nn.Module, batch: Tensor, seen: Callable[[Layer, Tensor, Tenso
             handle.remove()
 
 
-def _layer(name: str, module: Any, x: Tensor, y: Tensor, batch: int) -> Layer:
+def _layer(name: str, module: nn.Linear | nn.Conv2d, x: Tensor, y: Tensor, batch: int) -> Layer:
     weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
-    shapes = per_example(x, batch), per_example(y, batch)
+    linear = Layer(name, "linear", weight, bias, per_example(x, batch), per_example(y, batch))
     if isinstance(module, nn.Linear):
-        return Layer(name, "linear", weight, bias, *shapes)
-    steps = {name: _plain(getattr(module, name)) for name in ("stride", "padding", "dilation", "groups")}
-    return Layer(name, "conv2d", weight, bias, *shapes, **steps)
+        return linear
+    stride, dilation = _pair(module.stride), _pair(module.dilation)
+    padding = module.padding if isinstance(module.padding, str) else _pair(module.padding)
+    return replace(
+        linear, op="conv2d", stride=stride, padding=padding, dilation=dilation, groups=module.groups
+    )
 
 
-def _plain(value: Any) -> Any:
-    return tuple(value) if isinstance(value, (tuple, list)) else value
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    return sizes[0], sizes[1]  # torch may have made lists of them
