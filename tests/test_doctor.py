@@ -59,9 +59,9 @@ def test_amx_multiplies_bf16_where_there_is_one() -> None:
         support(machine, 'precision="bf16"').arithmetic for machine in (SAPPHIRE_RAPIDS, ZEN5, LAPTOP)
     ]
     assert arithmetic == [
-        "bf16 products by PyTorch, with AMX",
-        "bf16 products by PyTorch, with bf16 instructions",
-        "PyTorch computes bf16 without instructions for it",
+        "bf16 products by PyTorch, which has AMX instructions for them",
+        "bf16 products by PyTorch, which has bf16 instructions for them",
+        "bf16 products by PyTorch, which has no instructions for them",
     ]
 
 

@@ -44,9 +44,7 @@ PRECISIONS = {
     'weights="codes"': Precision(weights="codes"),
 }
 
-CACHE_BYTES = (
-    1 << 20
-)  # of the computers on which layers are shown to kernels: larger caches make some pointless
+CACHE_BYTES = 1 << 20  # of the computers that kernels are asked about: in larger caches scattering never pays
 
 
 @dataclass(frozen=True)
@@ -92,12 +90,13 @@ def examine(machine: Machine) -> Examination:
     'its fp16 code is for AVX512-FP16, which this machine lacks'
     """
     return Examination(
-        machine,
-        {name: bool(features & machine.features) for name, (features, _) in INSTRUCTIONS.items()},
-        {words: _support(precision, machine) for words, precision in PRECISIONS.items()},
-        {name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
-        {"digits": "part of scikit-learn", **{name: _place(find) for name, find in DATA_SETS.items()}},
-        _helpers(),
+        machine=machine,
+        instructions={name: _has(machine, name) for name in INSTRUCTIONS},
+        precisions={words: _support(precision, machine) for words, precision in PRECISIONS.items()},
+        versions={name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
+        data_sets={"digits": "part of scikit-learn"}
+        | {name: _folder(find) for name, find in DATA_SETS.items()},
+        helpers=_helpers(),
     )
 
 
@@ -116,19 +115,17 @@ def show(examination: Examination) -> Grid:
     for words, support in examination.precisions.items():
         ready = f". Kernels: {', '.join(support.kernels)}" if support.kernels else ""
         rows.append((words, support.arithmetic + ready))
-        reasons = dict.fromkeys(support.refused.values())
-        rows += [("", f"not {_names(support.refused, reason)}: {reason}") for reason in reasons]
-    for title, group in (
-        ("version", examination.versions),
-        ("data", examination.data_sets),
-        ("", examination.helpers),
-    ):
-        rows += [(f"{name} ({title})" if title else name, value) for name, value in group.items()]
+        for reason in dict.fromkeys(support.refused.values()):
+            names = [name for name, why in support.refused.items() if why == reason]
+            rows.append(("", f"not {', '.join(names)}: {reason}"))
+    rows += [(f"{name} (version)", number) for name, number in examination.versions.items()]
+    rows += [(f"{name} (data)", folder) for name, folder in examination.data_sets.items()]
+    rows += list(examination.helpers.items())
     return Grid("zeroskip doctor", ("what", "found"), tuple(rows), prose=("found",))
 
 
-def _names(refused: dict[str, str], reason: str) -> str:
-    return ", ".join(name for name, why in refused.items() if why == reason)
+def _has(machine: Machine, instructions: str) -> bool:
+    return bool(INSTRUCTIONS[instructions][0] & machine.features)
 
 
 def _support(precision: Precision, machine: Machine) -> Support:
@@ -167,22 +164,14 @@ def _every_feature() -> frozenset[str]:
 
 def _arithmetic(precision: Precision, machine: Machine) -> str:
     """In which numbers products are computed, and by which instructions."""
-
-    def has(name: str) -> bool:
-        return bool(INSTRUCTIONS[name][0] & machine.features)
-
     bits = 8 * machine.vector_bytes
     if precision.arithmetic == "bf16":
-        tool = "AMX" if "amx-bf16" in machine.features else "bf16 instructions" if has("bf16") else None
-        return (
-            f"bf16 products by PyTorch, with {tool}"
-            if tool
-            else "PyTorch computes bf16 without instructions for it"
-        )
+        words = next((name for name in ("AMX", "bf16") if _has(machine, name)), "no")
+        return f"bf16 products by PyTorch, which has {words} instructions for them"
     if precision.arithmetic == "fp16":
         slow = "fp32, converted from fp16 and back in each operation, which is slow"
         readable = slow if FP16.is_readable(machine) else "none: no kernel of ours can read fp16 here"
-        return f"fp16, {bits // 16} numbers a vector" if has("FP16") else readable
+        return f"fp16, {bits // 16} numbers a vector" if _has(machine, "FP16") else readable
     stored = "" if precision.weights == "fp32" else f"; weights stored as {precision.weights} are converted"
     return f"fp32, {bits // 32} numbers a vector{stored}"
 
@@ -197,7 +186,7 @@ def _examples() -> Iterator[Layer]:
     yield Layer("zeros in blocks", "conv2d", blocks, None, (8, 8, 8), (64, 8, 8))
 
 
-def _place(find: Callable[[], Path]) -> str:
+def _folder(find: Callable[[], Path]) -> str:
     try:
         return str(find())
     except DataError as fact:
