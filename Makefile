@@ -30,17 +30,16 @@ test: setup  ## the test suite without long sweeps; MACHINE=avx2 (or sse) as if 
 test-all: setup  ## with long sweeps
 	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 $(TESTS)
 
-reproduce: setup  ## every table of the papers, measured on the data of ZEROSKIP_DATA: hours
-	$(BIN)/zeroskip reproduce han2015 --out runs/reproduce
-	$(BIN)/zeroskip reproduce deep-compression --out runs/reproduce
-	$(BIN)/zeroskip reproduce deep-compression --network fc-layers --out runs/reproduce
-	$(BIN)/zeroskip reproduce shi2017 --out runs/reproduce
-	$(BIN)/zeroskip reproduce eyeriss --seeds 1 --out runs/reproduce
-	$(BIN)/zeroskip reproduce minerva --seeds 5 --out runs/reproduce
-	$(BIN)/zeroskip reproduce eie --seeds 1 --out runs/reproduce
-	$(BIN)/zeroskip reproduce eyeriss-v2 --seeds 1 --out runs/reproduce
-	$(BIN)/zeroskip reproduce sparten --seeds 1 --out runs/reproduce
-	cp runs/reproduce/reproduce-*.json src/zeroskip/reproduce/measured/
+reproduce: setup  ## every table of the papers, measured on the data of ZEROSKIP_DATA: hours; what is found is kept
+	$(BIN)/zeroskip reproduce han2015 --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce deep-compression --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce deep-compression --network fc-layers --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce shi2017 --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce eyeriss --seeds 1 --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce minerva --seeds 5 --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce eie --seeds 1 --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce eyeriss-v2 --seeds 1 --out runs/reproduce --keep
+	$(BIN)/zeroskip reproduce sparten --seeds 1 --out runs/reproduce --keep
 	$(BIN)/zeroskip reproduce --markdown docs/VALIDATION.md
 
 reproduce-short: setup  ## the same on digits, one seed, two minutes; and the rows that need no training

@@ -18,7 +18,7 @@ def random(shape: tuple[int, ...], sparsity: float, *, seed: int = 0) -> Tensor:
     >>> bool(random((4, 4), 1.0).any())
     False
     """
-    return _drawn(torch.full(shape, 1 - _share(sparsity)), seed)
+    return _drawn(shape, torch.tensor(1 - _share(sparsity), dtype=torch.float32), seed)
 
 
 def over_dispersed(
@@ -39,12 +39,12 @@ def over_dispersed(
             f"variation {variation} of a sparsity of {sparsity} is not from 0 to below {most:.3g}, "
             f"the most that shares from 0 to 1 can have"
         )
-    chance = torch.full(shape, kept)
+    chance = torch.full([1] * len(shape), kept)  # of a slice; the places of one share it
     for axis in axes if variation else ():
         sizes = [1] * len(shape)
         sizes[axis] = shape[axis]
         chance = chance * _beta(kept, variation, shape[axis], generator).reshape(sizes) / kept
-    return _drawn(chance.clamp(max=1), seed + 1)
+    return _drawn(shape, chance.clamp(max=1), seed + 1)
 
 
 def clustered(shape: tuple[int, ...], sparsity: float, *, reach: int = 2, seed: int = 0) -> Tensor:
@@ -77,8 +77,8 @@ def _beta(mean: float, variation: float, size: int, generator: torch.Generator) 
     return first / (first + second)
 
 
-def _drawn(chance: Tensor, seed: int) -> Tensor:
-    return torch.rand(chance.shape, generator=_generator(seed)) < chance
+def _drawn(shape: tuple[int, ...], chance: Tensor, seed: int) -> Tensor:
+    return torch.rand(shape, generator=_generator(seed)) < chance
 
 
 def _generator(seed: int) -> torch.Generator:

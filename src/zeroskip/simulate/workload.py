@@ -118,7 +118,7 @@ def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
     >>> of_layer(*recorded[0]).macs  # three examples of 6 inputs and 8 outputs
     144
     """
-    weight, x, y = ((tensor != 0).cpu() for tensor in (layer.weight, x, y))
+    weight, x, y = (_non_zeros(tensor) for tensor in (layer.weight, x, y))
     examples = len(x)
     if layer.op == "linear":
         x, y = (mask.reshape(-1, 1, mask.shape[-1], 1, 1) for mask in (x, y))
@@ -127,6 +127,10 @@ def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
     x, y = (mask.reshape(mask.shape[0], layer.groups, -1, *mask.shape[2:]) for mask in (x, y))
     sides = _sides(layer.padding, layer.weight.shape[2:], layer.dilation)
     return Workload(layer.name, layer.op, weight, x, y, examples, layer.stride, sides, layer.dilation)
+
+
+def _non_zeros(values: Tensor) -> Tensor:
+    return values.cpu() if values.dtype == torch.bool else (values != 0).cpu()
 
 
 def of_trace(trace: Trace) -> list[Workload]:
