@@ -9,9 +9,15 @@ import sys
 import time
 
 ANSWERS = {"wrong": (1.0, 2.5), "short": (1.0,), "nan": (1.0, float("nan"))}
+DAMAGED = {
+    "list": [1, 2],
+    "silent": {"ok": True},
+    "no-number": {"ok": True, "seconds": "soon"},
+    "no": {"ok": False},
+}
 
 
-def reply(value: dict[str, object], content: bytes = b"") -> None:
+def reply(value: object, content: bytes = b"") -> None:
     sys.stdout.buffer.write(json.dumps(value).encode() + b"\n" + content)
     sys.stdout.buffer.flush()
 
@@ -20,14 +26,25 @@ def main() -> None:
     behaviour = sys.argv[1]
     if behaviour == "absent":
         return reply({"error": "ModuleNotFoundError: No module named 'rival'"})
+    if behaviour == "nameless":
+        return reply({"ok": True, "versions": ["1.0"]})
     reply({"ok": True, "versions": {behaviour: "1.0"}})
     for line in sys.stdin:
         order = json.loads(line)
         if order["do"] == "build":
             reply({"error": "ValueError: cannot compile"} if behaviour == "refuses" else {"ok": True})
+        elif order["do"] == "answer" and behaviour == "truncated":
+            reply({"ok": True, "shape": [1, 2]}, struct.pack("f", 1.0))
+            return None
         elif order["do"] == "answer":
             values = ANSWERS.get(behaviour, (1.0, 2.0))
             reply({"ok": True, "shape": [1, len(values)]}, struct.pack(f"{len(values)}f", *values))
+        elif behaviour in DAMAGED:
+            reply(DAMAGED[behaviour])
+        elif behaviour == "environment":
+            reply({"error": json.dumps({name: os.environ.get(name) for name in order["clock"].split()})})
+        elif behaviour == "repeats":
+            reply({"error": json.dumps(order, sort_keys=True)})
         elif behaviour == "sleeps":
             time.sleep(60)
         elif behaviour == "dies":

@@ -6,9 +6,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from zeroskip.bench import CASES, QUICK, Case, select
+from zeroskip.bench import ACTIVATIONS, CASES, QUICK, Case, select
 from zeroskip.bench.cases import LAYERS
 from zeroskip.bench.seeded_networks import _folded, example, network
 from zeroskip.errors import RecipeError
@@ -112,3 +114,91 @@ def test_folding_batch_norms_leaves_the_answer_and_the_zeros_as_they_were() -> N
 def test_an_unknown_network_is_refused_by_name() -> None:
     with pytest.raises(RecipeError, match="lenet"):
         network(Case("lenet", 0.9))
+
+
+# --- what is selected
+
+
+@settings(max_examples=60)
+@given(
+    networks=st.lists(st.sampled_from(["resnet50", "vgg16", "alexnet_fc6"]), max_size=3),
+    sparsities=st.lists(st.sampled_from([0.8, 0.9, 0.91, 0.95]), max_size=3),
+    threads=st.lists(st.sampled_from([1, 2]), max_size=2),
+)
+def test_what_is_selected_is_in_the_lists_that_are_not_empty_and_in_order(
+    networks: list[str], sparsities: list[float], threads: list[int]
+) -> None:
+    fits = [
+        case
+        for case in CASES
+        if case.network in (networks or [case.network])
+        and case.sparsity in (sparsities or [case.sparsity])
+        and case.threads in (threads or [case.threads])
+    ]
+    if fits:
+        assert select(CASES, networks=networks, sparsities=sparsities, threads=threads) == fits
+    else:
+        with pytest.raises(RecipeError, match="no case has network"):
+            select(CASES, networks=networks, sparsities=sparsities, threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("case", "key"),
+    [
+        (Case("vgg16", 0.9), "vgg16 90 %, batch 1, 1 thread"),
+        (Case("vgg16", 0.9, 16, 2), "vgg16 90 %, batch 16, 2 threads"),
+        (Case("vgg16", 0.9, weights="int8", cold=True), "vgg16 90 %, batch 1, 1 thread, int8 weights, cold"),
+        (Case("vgg16", 0.9, pattern="2:4"), "vgg16 90 %, batch 1, 1 thread, 2:4"),
+        (Case("c", 0.0, input_sparsity=0.95), "c, batch 1, 1 thread, 95 % zeros in the input"),
+    ],
+)
+def test_a_key_says_what_is_not_usual(case: Case, key: str) -> None:
+    assert case.key == key
+
+
+def test_cases_with_sparse_inputs_are_timed_by_the_cpu_s_clock_and_have_dense_weights() -> None:
+    assert len({case.key for case in ACTIVATIONS}) == len(ACTIVATIONS)
+    assert {(case.clock, case.sparsity) for case in ACTIVATIONS} == {("cpu", 0.0)}
+    assert all(0 < case.input_sparsity < 1 for case in ACTIVATIONS)
+
+
+# --- inputs
+
+
+@pytest.mark.parametrize("sparsity", [0.7, 0.95])
+def test_a_sparse_input_has_its_share_of_zeros_and_is_else_positive(sparsity: float) -> None:
+    x = example(Case("ffn_down", 0.0, batch=4, input_sparsity=sparsity))
+    assert x.shape == (4, 11008)
+    assert (x == 0).float().mean().item() == pytest.approx(sparsity, abs=0.01)
+    assert bool((x >= 0).all())
+
+
+def test_an_input_without_zeros_is_normal_and_the_batch_only_adds_to_it() -> None:
+    x = example(Case("alexnet_fc7", 0.9, batch=8))
+    assert x.std().item() == pytest.approx(1, abs=0.02)
+    assert bool((x < 0).any())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("resnet20", (2, 3, 32, 32)), ("mobilenet_v1", (2, 3, 224, 224)), ("3x3_64_64_56", (2, 64, 56, 56)),
+     ("LeNet Conv2", (2, 20, 11, 11)), ("alexnet_fc6", (2, 9216))],
+)  # fmt: skip
+def test_inputs_have_the_shape_that_their_network_reads(name: str, shape: tuple[int, ...]) -> None:
+    assert example(Case(name, 0.9, batch=2)).shape == shape
+
+
+def test_a_layer_keeps_its_map_and_is_rectified() -> None:
+    case = Case("5x5", 0.0)
+    with pytest.raises(RecipeError):
+        network(case)
+    for name, (kernel, inputs, outputs, size) in LAYERS.items():
+        if inputs * outputs * size > 1 << 20:
+            continue  # the larger ones take their time and are no different
+        model = network(Case(name, 0.9))
+        (layer,) = layers(model)
+        assert layer.kernel_size == (kernel, kernel)
+        with torch.no_grad():
+            y = model(torch.ones(1, inputs, size, size))
+        assert y.shape == (1, outputs, size, size)
+        assert bool((y >= 0).all())

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zeroskip.bench import (
     CASES,
@@ -168,3 +170,129 @@ def test_difference_is_a_share_of_the_largest_value(answer: list[float], far: fl
 
 def test_the_full_race_is_3_runs_of_9_rounds() -> None:
     assert (FULL.runs, FULL.rounds) == (3, 9)
+
+
+# --- turns
+
+
+class Turns:
+    """Workers that are none: they write down who did what, and answer at once."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+
+    def start(self, command: list[str], log: Path, **how: object) -> _Fake:
+        self.done.append(("start", command[-1]))
+        return _Fake(command[-1], self.done)
+
+
+class _Fake:
+    alive = True
+
+    def __init__(self, word: str, done: list[tuple[str, str]]) -> None:
+        self.word, self.done = word, done
+
+    def ready(self) -> dict[str, str]:
+        return {self.word: "1"}
+
+    def build(self, folder: Path, case: object) -> None:
+        assert folder.is_dir()
+        self.done.append(("build", self.word))
+
+    def answer(self) -> np.ndarray:
+        return np.ones(3, np.float32)
+
+    def time(self, seconds: float, *, cold: bool, clock: str) -> list[float]:
+        self.done.append((f"time {seconds} {cold} {clock}", self.word))
+        return [1.0, 3.0, 2.0]
+
+    def close(self) -> None:
+        self.done.append(("close", self.word))
+
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+    made = Turns()
+    monkeypatch.setattr("zeroskip.bench.rounds.WorkerProcess", made.start)
+    return made
+
+
+def test_in_every_round_each_engine_has_a_turn_and_another_begins(turns: Turns) -> None:
+    effort = Effort(runs=1, rounds=4, slot=0.5)
+    race([CASE], RaceSetup(PLAIN, FAKES, effort, made("a", "b", "c")))
+    order = [word for what, word in turns.done if what == "time 0.5 False wall"]
+    assert order == ["a", "b", "c", "b", "c", "a", "c", "a", "b", "a", "b", "c"]
+
+
+def test_the_seconds_of_a_run_are_the_median_of_its_rounds_of_the_median_call(turns: Turns) -> None:
+    (result,) = race([CASE], RaceSetup(PLAIN, FAKES, Effort(runs=3, rounds=2, slot=0.0), made("a")))
+    assert result.seconds == {"a fp32": (2.0, 2.0, 2.0)}
+    assert (result.runs, result.rounds) == (3, 2)
+    assert result.versions == {"a": "1", "reference": "1"}
+
+
+def test_every_run_starts_each_engine_anew_and_ends_it(turns: Turns) -> None:
+    race([CASE], RaceSetup(PLAIN, FAKES, Effort(runs=2, rounds=1, slot=0.0), made("a", "b")))
+    for word in ("reference", "a", "b"):
+        assert [what for what, who in turns.done if who == word and what in ("start", "close")] == [
+            "start", "close", "start", "close",
+        ]  # fmt: skip
+
+
+def test_cases_of_one_race_share_the_processes_and_not_the_networks(turns: Turns) -> None:
+    cases = [CASE, replace(CASE, sparsity=0.9)]
+    race(cases, RaceSetup(PLAIN, FAKES, Effort(runs=1, rounds=1, slot=0.0), made("a")))
+    assert turns.done.count(("start", "a")) == 1
+    assert turns.done.count(("build", "a")) == 2
+
+
+def test_a_cold_case_on_the_cpu_s_clock_is_timed_so(turns: Turns) -> None:
+    case = replace(CASE, cold=True, clock="cpu")
+    race([case], RaceSetup(PLAIN, FAKES, Effort(runs=1, rounds=1, slot=0.25), made("a")))
+    assert ("time 0.25 True cpu", "a") in turns.done
+
+
+def test_an_engine_that_is_refused_is_never_started(turns: Turns) -> None:
+    on_two = replace(CASE, threads=2)
+    (result,) = race([on_two], RaceSetup(PLAIN, FAKES, Effort(runs=1, rounds=1, slot=0.0), made("a")))
+    assert turns.done == []
+    assert result.missing == {"a fp32": "the case needs 2 cores, and this machine has 1"}
+    assert result.seconds == {}
+
+
+def test_progress_reaches_all_runs_of_all_cases(turns: Turns) -> None:
+    seen: list[tuple[str, int, int]] = []
+    cases = [CASE, Case("vgg16", 0.9)]
+    setup = RaceSetup(PLAIN, FAKES, Effort(runs=2, rounds=1, slot=0.0), made("a"))
+    race(cases, setup, progress=lambda *step: seen.append(step))
+    assert seen == [("1x1_2048_512_7, vgg16", done, 4) for done in range(5)]
+
+
+# --- answers compared
+
+VALUES = st.lists(st.floats(-100, 100), min_size=1, max_size=9)
+
+
+@given(VALUES)
+def test_an_answer_does_not_differ_from_itself_whatever_its_shape(values: list[float]) -> None:
+    answer = np.array(values)
+    assert difference(answer, answer[None, :, None]) == 0.0
+
+
+@given(VALUES, st.floats(1e-6, 10))
+def test_a_difference_is_the_largest_gap_over_the_largest_value(values: list[float], gap: float) -> None:
+    expected = np.array([*values, 128.0])
+    answer = expected.copy()
+    answer[0] += gap
+    assert difference(answer, expected) == pytest.approx(gap / 128.0, rel=1e-6, abs=1e-12)
+
+
+@given(VALUES, st.sampled_from([np.nan, np.inf, -np.inf]))
+def test_one_value_that_is_no_number_makes_a_difference_infinite(values: list[float], odd: float) -> None:
+    answer = np.array([*values, odd])
+    assert difference(answer, np.ones(len(answer))) == np.inf
+
+
+def test_zeros_that_are_expected_and_given_do_not_differ() -> None:
+    assert difference(np.zeros(4), np.zeros(4)) == 0.0
+    assert difference(np.ones(4), np.zeros(4)) > 1e6
