@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -71,14 +72,12 @@ def compiled_layer(
 
 
 def kernel(name: str) -> Function:
-    """An empty function with the parameters of every kernel for linear layers.
-
-    >>> kernel("sell").name
-    'sell'
-    """
+    """An empty function with the parameters of every kernel for linear layers."""
     return Function(name, PARAMETERS)
 
 
-def compiled(f: Function, machine: Machine) -> Callable[..., None]:
-    """The finished function of `kernel` as machine code."""
+@cache
+def compiled(emit: Callable[..., Function], machine: Machine, *form: str | int) -> Callable[..., None]:
+    """What `emit(machine, *form)` writes, begun with `kernel`, as machine code; the same form is compiled once."""
+    f = emit(machine, *form)
     return compile_function(f.text(machine), f.name, machine, len(PARAMETERS))

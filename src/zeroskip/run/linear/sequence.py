@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function
@@ -19,15 +18,13 @@ def sequence(layers: Sequence[CompiledLinear]) -> CompiledLinear:
     calls = [word for layer in layers for word in (address(layer.run), layer.arguments.address)]
     arguments = argument_block(len(layers), scratch, widest, *calls, alive=layers)
     inputs, outputs = layers[0].inputs, layers[-1].outputs
-    return CompiledLinear(_compiled(machine), arguments, inputs, outputs, machine, scratch, 2 * widest)
+    return CompiledLinear(
+        compiled(emit_sequence, machine), arguments, inputs, outputs, machine, scratch, 2 * widest
+    )
 
 
-def emit_sequence() -> Function:
-    """The function that calls others in turn, passing results through two buffers behind their scratch.
-
-    >>> emit_sequence().name
-    'sequence'
-    """
+def emit_sequence(machine: Machine) -> Function:
+    """The function that calls others in turn, passing results through two buffers behind their scratch."""
     f = kernel("sequence")
     count, scratch, widest = f.fields(ARGUMENTS, [INTEGER] * 3)
     even = f.at("%scratch", scratch)
@@ -45,8 +42,3 @@ def emit_sequence() -> Function:
 
 def _select(f: Function, condition: str, yes: str, no: str) -> str:
     return f.value(f"select i1 {f.value(f'icmp {condition}')}, ptr {yes}, ptr {no}")
-
-
-@cache
-def _compiled(machine: Machine) -> Callable[..., None]:
-    return compiled(emit_sequence(), machine)

@@ -83,12 +83,7 @@ def nibbles(f: Function, v: Vector, numbers: str, place: str) -> list[str]:
 
 
 def permuted(f: Function, values: str, numbers: str) -> str:
-    """Vector of those of 16 floats that 16 numbers (i32, of which the lowest 4 bits count) name; AVX-512 only.
-
-    >>> f = Function("pick", {})
-    >>> permuted(f, "%values", "%numbers")
-    '%v1'
-    """
+    """Vector of those of 16 floats that 16 numbers (i32, of which the lowest 4 bits count) name; AVX-512 only."""
     v = Vector(16)
     return f.call(v, "llvm.x86.avx512.permvar.sf.512", f"{v} {values}", f"{v.of('i32')} {numbers}")
 
@@ -114,9 +109,9 @@ def _permuted(f: Function, v: Vector, table: str, codes: str) -> str:
 def _looked_up(f: Function, v: Vector, table: str, codes: str) -> str:
     wide = v.of("i32")
     low = f.value(f"and {wide} {codes}, {f.splat(wide, '15')}")
-    found = "poison"
+    weights = "poison"
     for lane in range(v.lanes):
         code = f.value(f"extractelement {wide} {low}, i32 {lane}")
         weight = f.load("float", f.at(table, f.value(f"zext i32 {code} to i64")))
-        found = f.value(f"insertelement {v} {found}, float {weight}, i32 {lane}")
-    return found
+        weights = f.value(f"insertelement {v} {weights}, float {weight}, i32 {lane}")
+    return weights

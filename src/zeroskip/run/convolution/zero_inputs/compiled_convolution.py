@@ -16,10 +16,7 @@ from zeroskip.errors import EngineError
 from zeroskip.run.convolution.zero_inputs.density import break_even, density
 from zeroskip.run.convolution.zero_inputs.scratch import Scratch, scratch_of
 
-PARAMETERS = {
-    **dict.fromkeys(("weights", "bias", "x", "y", "scratch"), POINTER),
-    "images": INTEGER,
-}
+PARAMETERS = {**dict.fromkeys(("weights", "bias", "x", "y", "scratch"), POINTER), "images": INTEGER}
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ def density(x: Tensor, machine: Machine) -> float:
         return int(torch.count_nonzero(x)) / max(1, x.numel())
     # An odd step meets all channels, of which there often is a power of two.
     step = -(-pieces // PIECES) | 1
-    found = ctypes.c_int64()
-    _counter(machine)(x.data_ptr(), pieces, step, ctypes.addressof(found))
-    return found.value / (PIECE * -(-pieces // step))
+    nonzeros = ctypes.c_int64()
+    _counter(machine)(x.data_ptr(), pieces, step, ctypes.addressof(nonzeros))
+    return nonzeros.value / (PIECE * -(-pieces // step))
 
 
 @cache

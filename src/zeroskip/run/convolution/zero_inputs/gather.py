@@ -76,11 +76,7 @@ def weights(layer: Layer, cut: GatherBlocking) -> np.ndarray:
 
 
 def pieces(cut: GatherBlocking) -> dict[str, int]:
-    """Where in the scratch each list begins, in floats; "end" is how many there are.
-
-    >>> [*pieces(gather_blocking(shape_of(conv), machine))]
-    ['row values', 'row places', 'row starts', 'values', 'places', 'starts', 'order', 'buckets', 'end']
-    """
+    """Where in the scratch each list begins, in floats; "end" is how many there are."""
     shape = cut.shape
     rows = 0 if shape.pointwise else cut.rows
     row, listed = rows * shape.width * cut.channels, cut.windows * shape.window
@@ -93,11 +89,7 @@ def pieces(cut: GatherBlocking) -> dict[str, int]:
 
 
 def emit(cut: GatherBlocking, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: all lists of a band of the output, then its sums.
-
-    >>> emit(gather_blocking(shape_of(conv), machine), relu=True).name
-    'gather'
-    """
+    """The kernel in LLVM IR: all lists of a band of the output, then its sums."""
     shape = cut.shape
     f = Function("gather", PARAMETERS)
     k = _Body(f, cut, {name: f.at("%scratch", place) for name, place in pieces(cut).items()}, relu)

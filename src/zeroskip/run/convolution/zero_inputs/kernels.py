@@ -17,10 +17,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.run.convolution.zero_inputs import gather, scatter
-from zeroskip.run.convolution.zero_inputs.compiled_convolution import (
-    CompiledConvolution,
-    with_dense_fallback,
-)
+from zeroskip.run.convolution.zero_inputs.compiled_convolution import CompiledConvolution, with_dense_fallback
 from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
 from zeroskip.run.convolution.zero_inputs.gather_blocking import cannot_be_listed, gather_blocking
 from zeroskip.run.convolution.zero_inputs.number_formats import BYTES

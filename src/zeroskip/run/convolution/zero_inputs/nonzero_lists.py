@@ -170,12 +170,7 @@ def emit_order(f: Function, starts: str, order: str, buckets: str, count: str) -
 
 
 def load_number(f: Function, pointer: str, index: str) -> str:
-    """The 32-bit number at `index`, as 64 bits.
-
-    >>> f = Function("f", {})
-    >>> load_number(f, "%starts", "3")
-    '%v3'
-    """
+    """The 32-bit number at `index`, as 64 bits."""
     return f.value(f"sext i32 {f.load('i32', f.at(pointer, index, 'i32'))} to i64")
 
 

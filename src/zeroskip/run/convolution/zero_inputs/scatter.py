@@ -42,11 +42,7 @@ def build(layer: Layer, machine: Machine, relu: bool, *, storage: str = "fp32") 
 
 
 def weights(layer: Layer, cut: ScatterBlocking) -> np.ndarray:
-    """The bytes of weights (blocks, channels, taps down, taps right, outputs), with zeros behind.
-
-    >>> weights(conv, scatter_blocking(shape_of(conv), machine)).nbytes // (2 * 3 * 3 * 16)
-    4
-    """
+    """The bytes of weights (blocks, channels, taps down, taps right, outputs), with zeros behind."""
     shape, outputs = cut.shape, cut.blocks * cut.outputs
     padded = np.zeros((outputs, shape.channels, *shape.taps), np.float32)
     padded[: shape.outputs] = layer.weight.detach().numpy()
@@ -58,11 +54,7 @@ def weights(layer: Layer, cut: ScatterBlocking) -> np.ndarray:
 
 
 def pieces(cut: ScatterBlocking) -> dict[str, int]:
-    """Where in the scratch each list begins, in floats; "end" is how many there are.
-
-    >>> [*pieces(scatter_blocking(shape_of(conv), machine))]
-    ['planes', 'values', 'places', 'starts', 'channels', 'sums', 'end']
-    """
+    """Where in the scratch each list begins, in floats; "end" is how many there are."""
     channels, plane = cut.shape.channels, _plane(cut)
     sizes = {
         **{"planes": cut.lanes * plane, "values": channels * plane, "places": channels * plane},
@@ -97,11 +89,7 @@ class _ChannelLists:
 
 
 def emit(cut: ScatterBlocking, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: the lists of an image, then one block of its outputs after the other.
-
-    >>> emit(scatter_blocking(shape_of(conv), machine), relu=True).name
-    'scatter'
-    """
+    """The kernel in LLVM IR: the lists of an image, then one block of its outputs after the other."""
     shape = cut.shape
     f = Function("scatter", PARAMETERS)
     at = {name: f.at("%scratch", place) for name, place in pieces(cut).items()}
@@ -145,7 +133,7 @@ def _emit_square(f: Function, cut: ScatterBlocking, x: str, left: str, planes: s
     else:
         rows = [f.load(cut.v, source) for source in sources]
     rows += ["zeroinitializer"] * (lanes - count)
-    for channel, row in enumerate(f.transposed(rows)):
+    for channel, row in enumerate(f.transposed(cut.v, rows)):
         f.store(cut.v, row, f.at(planes, channel * _plane(cut)))
 
 
@@ -162,8 +150,8 @@ def _emit_list(f: Function, cut: ScatterBlocking, plane: str, channel: str, list
         f.store(INTEGER, f.add(filled, f.count(v.lanes, mask)), lists.filled)
     f.store(INTEGER, begin, f.at(lists.starts, alive, INTEGER))
     f.store(INTEGER, f.multiply(channel, cut.channel), f.at(lists.channels, alive, INTEGER))
-    found = f.smaller(1, f.subtract(f.load(INTEGER, lists.filled), begin))
-    f.store(INTEGER, f.add(alive, found), lists.alive)
+    has_any = f.smaller(1, f.subtract(f.load(INTEGER, lists.filled), begin))
+    f.store(INTEGER, f.add(alive, has_any), lists.alive)
 
 
 def _places(f: Function, cut: ScatterBlocking, pixel: str) -> str:

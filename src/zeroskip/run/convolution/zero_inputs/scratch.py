@@ -21,21 +21,13 @@ class Scratch:
 
 
 def scratch_of(floats: int) -> Scratch:
-    """Fresh working memory of at least so many floats.
-
-    >>> scratch_of(100).address % 64
-    0
-    """
+    """Fresh working memory of at least so many floats."""
     memory = room(max(4 * floats, HUGE))
     return Scratch(memory.ctypes.data, memory)
 
 
 def scratch_offsets(sizes: Mapping[str, int]) -> dict[str, int]:
-    """Where pieces of so many floats begin, in floats; "end" is how many there are in all.
-
-    >>> scratch_offsets({"values": 20, "places": 4})
-    {'values': 0, 'places': 48, 'end': 80}
-    """
+    """Where pieces of so many floats begin, in floats; "end" is how many there are in all."""
     begin, offsets = 0, {}
     for name, size in sizes.items():
         offsets[name] = begin

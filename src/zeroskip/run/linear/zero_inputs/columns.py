@@ -12,9 +12,7 @@ examples of any layer and 64 of one that the caches hold). Larger batches fall b
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 import torch
@@ -37,17 +35,9 @@ from zeroskip.run.linear.stored_weights import (
     packed_nibbles,
 )
 from zeroskip.run.linear.weight_loads import StoredVectors, two_vectors
+from zeroskip.run.linear.zero_inputs import input_list
 from zeroskip.run.linear.zero_inputs.dense_fallback import DenseFallback
-from zeroskip.run.linear.zero_inputs.input_list import (
-    PAD,
-    InputList,
-    LinearEpilogue,
-    emit_epilogue,
-    emit_input_list,
-    emit_zeros,
-    load_index,
-    refusal,
-)
+from zeroskip.run.linear.zero_inputs.input_list import PAD, InputList, LinearEpilogue
 
 TOGETHER = 4
 # By the number of examples: rows in one sweep, as many as there are registers for their inputs; vectors of sums that
@@ -71,7 +61,7 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
     >>> accepts("fp32", layer, machine, Precision())
     '48 weights are multiplied faster than zeros are found'
     """
-    return refusal(layer) or cannot_be_stored(storage, layer, precision, with_zeros=True)
+    return input_list.refusal(layer) or cannot_be_stored(storage, layer, precision, with_zeros=True)
 
 
 def build(
@@ -96,14 +86,11 @@ def without_fallback(storage: str, layer: Layer, machine: Machine, relu: bool) -
 
     A zero input is skipped, so its product with an infinite or NaN weight is 0 here and NaN in PyTorch, unless
     another of four examples needs the weight.
-
-    >>> without_fallback("fp32", layer, any_machine, True)(x).shape
-    torch.Size([3, 8])
     """
     length = layer.weight.shape[1] + PAD  # of a list: indices for all examples, and values for each
     scratch = TOGETHER * (_whole(storage, layer.weight.shape[0]) + length) + length
     arguments = _rows(storage, layer, machine)
-    return compiled_layer(layer, machine, _compiled(machine, storage, relu), arguments, scratch=scratch)
+    return compiled_layer(layer, machine, compiled(emit, machine, storage, relu), arguments, scratch=scratch)
 
 
 def _whole(storage: str, out: int) -> int:
@@ -145,11 +132,6 @@ def _view(memory: np.ndarray, dtype: type, out: int) -> Tensor:
     return torch.from_numpy(memory[:-1].view(dtype)[:, :out])
 
 
-@cache
-def _compiled(machine: Machine, storage: str, relu: bool) -> Callable[..., None]:
-    return compiled(emit(machine, storage, relu=relu), machine)
-
-
 @dataclass(frozen=True)
 class _Body:
     """The function being written, and the values that its argument block holds.
@@ -173,12 +155,8 @@ class _Body:
         return self.stored.v
 
 
-def emit(machine: Machine, storage: str, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: outputs over the lanes.
-
-    >>> emit(machine, "int8", relu=False).name
-    'columns'
-    """
+def emit(machine: Machine, storage: str, relu: bool) -> Function:
+    """The kernel in LLVM IR: outputs over the lanes."""
     f = kernel("columns")
     out, whole, stride, inputs, numbers, scale, bias, table = f.fields(
         ARGUMENTS, [INTEGER] * 4 + [POINTER] * 4
@@ -204,7 +182,7 @@ def _listed(k: _Body, first: str, examples: int) -> InputList:
     """The list of so many examples from `first` on, behind the sums in scratch."""
     xs = [k.f.at("%x", k.f.multiply(k.f.add(first, each), k.inputs)) for each in range(examples)]
     begin = k.f.at("%scratch", k.f.multiply(k.whole, examples))
-    return emit_input_list(k.f, k.v, begin, k.inputs, xs)
+    return input_list.emit_input_list(k.f, k.v, begin, k.inputs, xs)
 
 
 def _saves_reading(f: Function, listed: InputList) -> str:
@@ -217,14 +195,14 @@ def _compute(k: _Body, first: str, listed: InputList) -> None:
     """The outputs of the examples of a list, from `first` on."""
     f, examples = k.f, len(listed.values)
     sums = [f.at("%scratch", f.multiply(k.whole, each)) for each in range(examples)]
-    emit_zeros(f, k.v, "%scratch", f.multiply(k.whole, examples))
+    input_list.emit_zeros(f, k.v, "%scratch", f.multiply(k.whole, examples))
     with f.loop(0, k.whole, BLOCK[examples]) as start:
         stop = f.smaller(k.whole, f.add(start, BLOCK[examples]))
         with f.loop(0, listed.count, ROWS[examples]) as entry:
             _sweep(k, start, stop, entry, listed, sums)
     for each, total in enumerate(sums):
         y = f.at("%y", f.multiply(f.add(first, each), k.epilogue.out))
-        emit_epilogue(f, k.v, k.epilogue, total, y)
+        input_list.emit_epilogue(f, k.v, k.epilogue, total, y)
 
 
 def _sweep(k: _Body, start: str, stop: str, entry: str, listed: InputList, sums: list[str]) -> None:
@@ -246,7 +224,7 @@ def _sweep(k: _Body, start: str, stop: str, entry: str, listed: InputList, sums:
 
 def _row(k: _Body, listed: InputList, entry: str) -> str:
     """Pointer to the weights of an entry of the list."""
-    return k.f.at(k.stored.numbers, k.f.multiply(load_index(k.f, listed, entry), k.stride), "i8")
+    return k.f.at(k.stored.numbers, k.f.multiply(input_list.load_index(k.f, listed, entry), k.stride), "i8")
 
 
 def _two_vectors(k: _Body, place: str, rows: list[str], inputs: list[list[str]], sums: list[str]) -> None:

@@ -10,8 +10,7 @@ pays by what it does not read. On Zen 5, at 90 % zero inputs, 11008 -> 4096 took
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,17 +21,9 @@ from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.stored_weights import arrays
+from zeroskip.run.linear.zero_inputs import input_list
 from zeroskip.run.linear.zero_inputs.dense_fallback import DenseFallback
-from zeroskip.run.linear.zero_inputs.input_list import (
-    PAD,
-    InputList,
-    LinearEpilogue,
-    emit_epilogue,
-    emit_input_list,
-    emit_zeros,
-    load_index,
-    refusal,
-)
+from zeroskip.run.linear.zero_inputs.input_list import PAD, InputList, LinearEpilogue
 
 LANES = 16
 FLOATS = Vector(LANES)
@@ -51,7 +42,7 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     >>> accepts(layer, machine, Precision())
     '48 weights are multiplied faster than zeros are found'
     """
-    reason = refusal(layer)
+    reason = input_list.refusal(layer)
     if reason is None and machine.vector_bytes != 64:
         reason = "needs the expansion of AVX-512"
     if reason is None and (sparsity := weight_sparsity(layer.weight)) < LEAST:
@@ -73,7 +64,7 @@ def without_fallback(layer: Layer, machine: Machine, relu: bool) -> CompiledLine
     """
     out, inputs = layer.weight.shape
     scratch = _whole(out) + 2 * (inputs + PAD)
-    return compiled_layer(layer, machine, _compiled(machine, relu), _streams(layer), scratch=scratch)
+    return compiled_layer(layer, machine, compiled(emit, machine, relu), _streams(layer), scratch=scratch)
 
 
 def _whole(out: int) -> int:
@@ -110,33 +101,26 @@ def _streamed(columns: np.ndarray) -> np.ndarray:
     return words
 
 
-@cache
-def _compiled(machine: Machine, relu: bool) -> Callable[..., None]:
-    return compiled(emit(machine, relu=relu), machine)
-
-
-def emit(machine: Machine, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: outputs over the lanes.
-
-    >>> emit(machine, relu=False).name
-    'columns_sparse'
-    """
+def emit(machine: Machine, relu: bool) -> Function:
+    """The kernel in LLVM IR: outputs over the lanes."""
     f, v = kernel("columns_sparse"), FLOATS
     out, whole, inputs, begin, words, bias, ones = f.fields(ARGUMENTS, [INTEGER] * 3 + [POINTER] * 4)
     with f.loop(0, "%rows") as example:
         x, y = f.at("%x", f.multiply(example, inputs)), f.at("%y", f.multiply(example, out))
-        listed = emit_input_list(f, v, f.at("%scratch", whole), inputs, [x])
-        emit_zeros(f, v, "%scratch", whole)
+        listed = input_list.emit_input_list(f, v, f.at("%scratch", whole), inputs, [x])
+        input_list.emit_zeros(f, v, "%scratch", whole)
         with f.loop(0, listed.count, ROWS) as entry:
             _sweep(f, whole, entry, listed, begin, words)
-        emit_epilogue(f, v, LinearEpilogue(out, ones, bias, relu), "%scratch", y)
+        input_list.emit_epilogue(f, v, LinearEpilogue(out, ones, bias, relu), "%scratch", y)
     return f
 
 
 def _sweep(f: Function, whole: str, entry: str, listed: InputList, begin: str, words: str) -> None:
     """Add what the inputs from `entry` on send, times their values, to all sums."""
     v, entries = FLOATS, [f.add(entry, each) for each in range(2 * ROWS)]
-    places = [f.load(INTEGER, f.at(begin, load_index(f, listed, each), INTEGER)) for each in entries]
+    places = [
+        f.load(INTEGER, f.at(begin, input_list.load_index(f, listed, each), INTEGER)) for each in entries
+    ]
     factors = [f.splat(v, f.load("float", f.at(listed.values[0], each))) for each in entries[:ROWS]]
     # Streams of about the same length: the next ones are asked for as far on as those in use have come.
     ahead = [f.value(f"sub i64 {places[each + ROWS]}, {places[each]}") for each in range(ROWS)]

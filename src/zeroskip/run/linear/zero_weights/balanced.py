@@ -7,9 +7,7 @@ but reading them takes time. Blocks with fewer weights are filled up with zeros 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -71,13 +69,10 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
 
 
 def build(storage: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
-    """The layer as a function of its float32 input (..., in).
-
-    A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
-    """
+    """The layer as a function of its float32 input (..., in)."""
     most = int(_counts(layer).max())
     rest = layer.weight.shape[1] // BLOCK % _run(most)
-    run = _compiled(machine, storage, most, rest, relu)
+    run = compiled(emit, machine, storage, most, rest, relu)
     return compiled_layer(layer, machine, run, _slices(storage, layer, most))
 
 
@@ -124,17 +119,8 @@ def _place(rows: np.ndarray, step: np.ndarray, steps: int) -> np.ndarray:
     return (rows // LANES * steps + step) * LANES + rows % LANES
 
 
-@cache
-def _compiled(machine: Machine, storage: str, most: int, rest: int, relu: bool) -> Callable[..., None]:
-    return compiled(emit(machine, storage, most, rest, relu=relu), machine)
-
-
-def emit(machine: Machine, storage: str, most: int, rest: int, *, relu: bool) -> Function:
-    """The kernel in LLVM IR, for `most` weights in each block and `rest` blocks behind the last whole run of them.
-
-    >>> emit(machine, "int8", 2, 0, relu=False).name
-    'balanced'
-    """
+def emit(machine: Machine, storage: str, most: int, rest: int, relu: bool) -> Function:
+    """The kernel in LLVM IR, for `most` weights in each block and `rest` blocks behind the last whole run of them."""
     f, v = kernel("balanced"), FLOATS
     out, inputs, slices, steps, picks, numbers, table, scale, bias = f.fields(
         ARGUMENTS, [INTEGER] * 4 + [POINTER] * 5

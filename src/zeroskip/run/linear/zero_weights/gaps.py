@@ -12,8 +12,7 @@ registers for 8 of them. A non-zero costs 5, 3, 2 or 1.6 bytes, which is what co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -22,14 +21,7 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.refusals import without_zeros
-from zeroskip.run.linear.stored_weights import (
-    Nonzeros,
-    arrays,
-    by_steps,
-    cannot_be_stored,
-    kernels,
-    nonzeros,
-)
+from zeroskip.run.linear.stored_weights import Nonzeros, arrays, by_steps, cannot_be_stored, kernels, nonzeros
 from zeroskip.run.linear.weight_loads import AHEAD, StoredVectors, prefetch, prefetch_two
 from zeroskip.run.linear.zero_weights.row_slices import by_length, emit_scatter, emit_two_steps
 
@@ -48,13 +40,11 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
 def build(storage: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
     """The layer as a function of its float32 input (..., in).
 
-    A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
-
     >>> build("int8", layer, any_machine, Precision(weights="int8"), True)(x).shape
     torch.Size([3, 8])
     """
     arguments = _slices(storage, layer, _lanes(machine))
-    return compiled_layer(layer, machine, _compiled(machine, storage, relu), arguments)
+    return compiled_layer(layer, machine, compiled(emit, machine, storage, relu), arguments)
 
 
 def _lanes(machine: Machine) -> int:
@@ -90,26 +80,17 @@ def _ways(stored: Nonzeros) -> np.ndarray:
 
 def _bytes(ways: np.ndarray, place: np.ndarray, steps: int, lanes: int) -> np.ndarray:
     """The ways as bytes (steps x lanes,), with the steps between non-zeros that are far from each other."""
-    found = np.zeros(steps * lanes, np.uint8)
-    found[place] = ways % ON
+    numbers = np.zeros(steps * lanes, np.uint8)
+    numbers[place] = ways % ON
     far = ways >= ON
     count = ways[far] // ON
     back = 1 + np.arange(count.sum()) - np.repeat(offsets(count)[:-1], count)
-    found[np.repeat(place[far], count) - back * lanes] = ON
-    return found
+    numbers[np.repeat(place[far], count) - back * lanes] = ON
+    return numbers
 
 
-@cache
-def _compiled(machine: Machine, storage: str, relu: bool) -> Callable[..., None]:
-    return compiled(emit(machine, storage, relu=relu), machine)
-
-
-def emit(machine: Machine, storage: str, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: rows of the weight over the lanes.
-
-    >>> emit(machine, "int8", relu=False).name
-    'gaps'
-    """
+def emit(machine: Machine, storage: str, relu: bool) -> Function:
+    """The kernel in LLVM IR: rows of the weight over the lanes."""
     v = Vector(_lanes(machine))
     f = kernel("gaps")
     out, inputs, slices, begin, ways, numbers, present, rows, scale, bias, table = f.fields(

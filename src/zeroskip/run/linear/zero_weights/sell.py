@@ -11,9 +11,6 @@ bits wide, which suits layers that stay in the caches; `gaps` and `windows` read
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
@@ -29,12 +26,12 @@ from zeroskip.run.linear.zero_weights.row_slices import emit_scatter
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
     """The layer as a function of its float32 input (..., in).
 
-    A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
-
     >>> build(layer, any_machine, Precision(), True)(x).shape
     torch.Size([3, 8])
     """
-    return compiled_layer(layer, machine, _compiled(machine, relu), _slices(layer, machine.vector_bytes // 4))
+    return compiled_layer(
+        layer, machine, compiled(emit, machine, relu), _slices(layer, machine.vector_bytes // 4)
+    )
 
 
 def _slices(layer: Layer, lanes: int) -> ArgumentBlock:
@@ -62,17 +59,8 @@ def _steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return columns.T.astype(np.uint16), values.T.astype(np.float32)
 
 
-@cache
-def _compiled(machine: Machine, relu: bool) -> Callable[..., None]:
-    return compiled(emit(machine, relu=relu), machine)
-
-
-def emit(machine: Machine, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: rows of the weight over the lanes.
-
-    >>> emit(machine, relu=False).name
-    'sell'
-    """
+def emit(machine: Machine, relu: bool) -> Function:
+    """The kernel in LLVM IR: rows of the weight over the lanes."""
     v = Vector(machine.vector_bytes // 4)
     f = kernel("sell")
     out, inputs, slices, begin, columns, values, rows, bias = f.fields(

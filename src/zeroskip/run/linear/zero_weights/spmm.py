@@ -7,9 +7,6 @@ which are transposed back. The last examples of a batch are repeated where they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
-
 import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
@@ -27,14 +24,12 @@ SUMS = 4
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
     """The layer as a function of its float32 input (..., in).
 
-    A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
-
     >>> build(layer, any_machine, Precision(), True)(x).shape
     torch.Size([3, 8])
     """
     lanes = machine.vector_bytes // 4
     tiles = -(-layer.weight.shape[1] // lanes) + 1  # lanes x lanes: the transposed input, and one for outputs
-    run, scratch = _compiled(machine, relu), tiles * lanes * lanes
+    run, scratch = compiled(emit, machine, relu), tiles * lanes * lanes
     return compiled_layer(layer, machine, run, _rows(layer), scratch=scratch)
 
 
@@ -46,17 +41,8 @@ def _rows(layer: Layer) -> ArgumentBlock:
     return argument_block(*weight.shape, begin, columns.astype(np.uint16), weight[rows, columns], bias)
 
 
-@cache
-def _compiled(machine: Machine, relu: bool) -> Callable[..., None]:
-    return compiled(emit(machine, relu=relu), machine)
-
-
-def emit(machine: Machine, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: examples over the lanes.
-
-    >>> emit(machine, relu=False).name
-    'spmm'
-    """
+def emit(machine: Machine, relu: bool) -> Function:
+    """The kernel in LLVM IR: examples over the lanes."""
     v = Vector(machine.vector_bytes // 4)
     f = kernel("spmm")
     out, inputs, *weights = f.fields(ARGUMENTS, [INTEGER] * 2 + [POINTER] * 4)
@@ -84,7 +70,7 @@ def _transpose_input(f: Function, sources: list[str], column: str, left: str) ->
     v = Vector(len(sources))
     mask = f.below(v.lanes, left)
     square = [f.load_masked(v, mask, f.at(source, column)) for source in sources]
-    for offset, examples in enumerate(f.transposed(square)):
+    for offset, examples in enumerate(f.transposed(v, square)):
         f.store(v, examples, f.at("%scratch", f.multiply(f.add(column, offset), v.lanes)))
 
 
@@ -93,7 +79,7 @@ def _transpose_output(f: Function, tile: str, targets: list[str], row: str, coun
     v = Vector(len(targets))
     mask = f.below(v.lanes, count)
     square = [f.load(v, f.at(tile, offset * v.lanes)) for offset in range(v.lanes)]
-    for target, rows in zip(targets, f.transposed(square), strict=True):
+    for target, rows in zip(targets, f.transposed(v, square), strict=True):
         f.store_masked(v, mask, rows, f.at(target, row))
 
 

@@ -8,8 +8,7 @@ behind it wait: a step is filled by two thirds at 9 % non-zeros, which costs byt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cache
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -18,14 +17,7 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.refusals import without_zeros
-from zeroskip.run.linear.stored_weights import (
-    Nonzeros,
-    arrays,
-    by_steps,
-    cannot_be_stored,
-    kernels,
-    nonzeros,
-)
+from zeroskip.run.linear.stored_weights import Nonzeros, arrays, by_steps, cannot_be_stored, kernels, nonzeros
 from zeroskip.run.linear.weight_loads import StoredVectors, prefetch, prefetch_two
 from zeroskip.run.linear.zero_weights.row_slices import by_length, emit_scatter, emit_two_steps
 
@@ -52,11 +44,8 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
 
 
 def build(storage: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
-    """The layer as a function of its float32 input (..., in).
-
-    A zero weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch.
-    """
-    return compiled_layer(layer, machine, _compiled(machine, storage, relu), _slices(storage, layer))
+    """The layer as a function of its float32 input (..., in)."""
+    return compiled_layer(layer, machine, compiled(emit, machine, storage, relu), _slices(storage, layer))
 
 
 def _slices(storage: str, layer: Layer) -> ArgumentBlock:
@@ -108,17 +97,8 @@ def _windows(
     return [each[each >= 0] for each in table], step[place]
 
 
-@cache
-def _compiled(machine: Machine, storage: str, relu: bool) -> Callable[..., None]:
-    return compiled(emit(machine, storage, relu=relu), machine)
-
-
-def emit(machine: Machine, storage: str, *, relu: bool) -> Function:
-    """The kernel in LLVM IR: rows of the weight over the lanes.
-
-    >>> emit(machine, "int8", relu=False).name
-    'windows'
-    """
+def emit(machine: Machine, storage: str, relu: bool) -> Function:
+    """The kernel in LLVM IR: rows of the weight over the lanes."""
     f, v = kernel("windows"), FLOATS
     out, inputs, slices, begin, windows, picks, numbers, present, rows, scale, bias, table = f.fields(
         ARGUMENTS, [INTEGER] * 3 + [POINTER] * 9
