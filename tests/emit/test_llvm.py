@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, Function, assembly, compile_function, detect, vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector, assembly, compile_function, detect
 from zeroskip.run.linear.zero_weights import sell, spmm
 
 HERE = detect()
 LANES = HERE.vector_bytes // 4
+V = Vector(LANES)
 AVX2 = frozenset({"sse2", "sse4.1", "avx", "avx2", "fma"})
 AVX512 = AVX2 | {"avx512f", "avx512vl", "avx512dq", "avx512bw"}
 
@@ -31,7 +32,7 @@ def floats(*values: float) -> np.ndarray:
 def one_vector(name: str, compute: Callable[[Function, str], str], x: np.ndarray) -> np.ndarray:
     """compute(function, vector of x) of one vector."""
     f, y = Function(name, {"x": POINTER, "y": POINTER}), np.zeros(LANES, np.float32)
-    f.store(vector(LANES), compute(f, f.load(vector(LANES), "%x")), "%y")
+    f.store(V, compute(f, f.load(V, "%x")), "%y")
     run(f, x, y)
     return y
 
@@ -77,7 +78,7 @@ def test_fields_of_8_bytes_hold_numbers_and_addresses() -> None:
 
 def test_multiply_add_rounds_once_where_the_processor_can_and_calls_no_library() -> None:
     x = np.full(LANES, 1 + 2**-12, np.float32)
-    y = one_vector("fused", lambda f, v: f.multiply_add(LANES, v, v, f.splat(LANES, "-2.0")), x)
+    y = one_vector("fused", lambda f, v: f.multiply_add(V, v, v, f.splat(V, "-2.0")), x)
     fused = np.float32((1 + 2**-12) ** 2 - 2)  # x * x alone loses 2**-24
     can = "fma" in HERE.features or HERE.arch in ("aarch64", "arm64")
     assert y.tolist() == [float(fused if can else fused - np.float32(2**-24))] * LANES
@@ -85,7 +86,7 @@ def test_multiply_add_rounds_once_where_the_processor_can_and_calls_no_library()
 
 def test_relu_gives_0_below_0_and_lets_nan_and_infinity_through() -> None:
     x = np.resize(floats(-1, 2, math.nan, -math.inf, math.inf, 0), LANES)
-    y = one_vector("relu", lambda f, value: f.relu(LANES, value), x)
+    y = one_vector("relu", lambda f, value: f.relu(V, value), x)
     np.testing.assert_array_equal(y, np.where(np.isnan(x), x, np.maximum(x, 0)))
 
 
@@ -93,7 +94,7 @@ def test_relu_gives_0_below_0_and_lets_nan_and_infinity_through() -> None:
 def test_masked_loads_and_stores_touch_the_first_count_lanes_only(count: int) -> None:
     f = Function("masked", {"x": POINTER, "y": POINTER, "count": INTEGER})
     mask = f.below(LANES, "%count")
-    f.store_masked(LANES, mask, f.load_masked(LANES, mask, "%x"), "%y")
+    f.store_masked(V, mask, f.load_masked(V, mask, "%x"), "%y")
     x, y = np.arange(1, LANES + 1, dtype=np.float32), np.full(LANES, -1, np.float32)
     run(f, x, y, count)
     assert y.tolist() == [*x[:count], *[-1] * (LANES - count)]
@@ -102,9 +103,10 @@ def test_masked_loads_and_stores_touch_the_first_count_lanes_only(count: int) ->
 @pytest.mark.parametrize("lanes", [2, 4, 8, 16])
 def test_transposed_exchanges_rows_and_columns(lanes: int) -> None:
     f = Function("transpose", {"x": POINTER, "y": POINTER})
-    rows = [f.load(vector(lanes), f.at("%x", row * lanes)) for row in range(lanes)]
-    for row, value in enumerate(f.transposed(rows)):
-        f.store(vector(lanes), value, f.at("%y", row * lanes))
+    v = Vector(lanes)
+    rows = [f.load(v, f.at("%x", row * lanes)) for row in range(lanes)]
+    for row, value in enumerate(f.transposed(v, rows)):
+        f.store(v, value, f.at("%y", row * lanes))
     x = np.random.default_rng(0).random((lanes, lanes), np.float32)
     y = np.zeros_like(x)
     run(f, x, y)

@@ -47,19 +47,6 @@ class Vector:
         return Vector(self.lanes, element)
 
 
-def _typed(v: Vector | int, element: str = "float") -> Vector:
-    return Vector(v, element) if isinstance(v, int) else v
-
-
-def vector(lanes: int, element: str = "float") -> str:
-    """LLVM's name of a vector type.
-
-    >>> vector(16)
-    '<16 x float>'
-    """
-    return f"<{lanes} x {element}>"
-
-
 class Function:
     """One LLVM function, written line by line; values are names such as "%v7".
 
@@ -132,29 +119,24 @@ class Function:
         """The smaller one of two integers."""
         return self.call(INTEGER, "llvm.smin.i64", f"i64 {a}", f"i64 {b}")
 
-    def multiply_add(self, v: Vector | int, a: str, b: str, c: str, *, element: str = "float") -> str:
+    def multiply_add(self, v: Vector, a: str, b: str, c: str) -> str:
         """Vector a x b + c, in one instruction where the processor has it."""
-        v = _typed(v, element)
         return self.call(v, f"llvm.fmuladd.{v.suffix}", f"{v} {a}", f"{v} {b}", f"{v} {c}")
 
-    def relu(self, v: Vector | int, a: str, *, element: str = "float") -> str:
+    def relu(self, v: Vector, a: str) -> str:
         """Vector with 0 in place of what is below 0; NaN stays, as in PyTorch."""
-        v = _typed(v, element)
         negative = self.value(f"fcmp olt {v} {a}, zeroinitializer")
         return self.value(f"select {v.mask} {negative}, {v} zeroinitializer, {v} {a}")
 
-    def converted(self, v: Vector | int, a: str, target: str, last: str | None = None) -> str:
-        """Vector `a` with the element type `target`, rounded to the nearest; as it is where types agree."""
-        if isinstance(v, int):  # lanes, a, source, target
-            v, target = Vector(v, target), last or target
-        if v.element == target:
+    def converted(self, v: Vector, a: str, element: str) -> str:
+        """Vector `a` of type `v` with elements of another type, rounded to the nearest; as it is where types agree."""
+        if v.element == element:
             return a
-        operation = "fptrunc" if target == "half" else "fpext"
-        return self.value(f"{operation} {v} {a} to {v.of(target)}")
+        operation = "fptrunc" if element == "half" else "fpext"
+        return self.value(f"{operation} {v} {a} to {v.of(element)}")
 
-    def splat(self, v: Vector | int, value: str, element: str = "float") -> str:
+    def splat(self, v: Vector, value: str) -> str:
         """Vector that holds `value` in every lane."""
-        v = _typed(v, element)
         single = self.value(f"insertelement {v} poison, {v.element} {value}, i32 0")
         return self.value(f"shufflevector {v} {single}, {v} poison, {v.of('i32')} zeroinitializer")
 
@@ -164,51 +146,44 @@ class Function:
         numbers = ", ".join(f"i64 {lane}" for lane in range(lanes))
         return self.value(f"icmp slt {v} <{numbers}>, {self.splat(v, count)}")
 
-    def load_masked(self, v: Vector | int, mask: str, pointer: str, *, other: str = "zeroinitializer") -> str:
+    def load_masked(self, v: Vector, mask: str, pointer: str, *, other: str = "zeroinitializer") -> str:
         """Numbers at `pointer` where the mask is true, without touching the others; `other`'s elsewhere."""
-        v = _typed(v)
         align = f"i32 {_alignment(v)}"
         return self.call(
             v, f"llvm.masked.load.{v.suffix}.p0", f"ptr {pointer}", align, f"{v.mask} {mask}", f"{v} {other}"
         )
 
-    def store_masked(self, v: Vector | int, mask: str, value: str, pointer: str) -> None:
+    def store_masked(self, v: Vector, mask: str, value: str, pointer: str) -> None:
         """Write the lanes of `value` where the mask is true, without touching the others."""
-        v = _typed(v)
         align = f"i32 {_alignment(v)}"
         self.perform(
             f"llvm.masked.store.{v.suffix}.p0", f"{v} {value}", f"ptr {pointer}", align, f"{v.mask} {mask}"
         )
 
-    def larger(self, v: Vector | int, a: str, b: str, *, element: str = "float") -> str:
+    def larger(self, v: Vector, a: str, b: str) -> str:
         """Vector of the larger of two numbers; NaN where either is NaN, and either of 0 and -0."""
-        v = _typed(v, element)
         name = f"llvm.maximum.{v.suffix}"
         self._declarations.add(f"declare {v} @{name}({v}, {v})")
         return self.value(f"call nsz {v} @{name}({v} {a}, {v} {b})")
 
-    def sum(self, v: Vector | int, a: str) -> str:
+    def sum(self, v: Vector, a: str) -> str:
         """The sum of all lanes, in whatever order is fastest."""
-        v = _typed(v)
         name, element = f"llvm.vector.reduce.fadd.{v.suffix}", v.element
         self._declarations.add(f"declare {element} @{name}({element}, {v})")
         return self.value(f"call reassoc {element} @{name}({element} -0.0, {v} {a})")
 
-    def gather(self, v: Vector | int, mask: str, pointer: str, places: str, other: str) -> str:
+    def gather(self, v: Vector, mask: str, pointer: str, places: str, other: str) -> str:
         """Numbers at the 32-bit places counted from `pointer` where the mask is true, `other`'s elsewhere."""
-        v = _typed(v)
         at, name = self._pointers(v, pointer, places), f"llvm.masked.gather.{v.suffix}.v{v.lanes}p0"
         return self.call(v, name, at, f"i32 {_alignment(v)}", f"{v.mask} {mask}", f"{v} {other}")
 
-    def scatter(self, v: Vector | int, mask: str, value: str, pointer: str, places: str) -> None:
+    def scatter(self, v: Vector, mask: str, value: str, pointer: str, places: str) -> None:
         """Write numbers to the 32-bit places counted from `pointer` where the mask is true."""
-        v = _typed(v)
         at, name = self._pointers(v, pointer, places), f"llvm.masked.scatter.{v.suffix}.v{v.lanes}p0"
         self.perform(name, f"{v} {value}", at, f"i32 {_alignment(v)}", f"{v.mask} {mask}")
 
-    def compressed(self, v: Vector | int, mask: str, a: str, *, element: str = "float") -> str:
+    def compressed(self, v: Vector, mask: str, a: str) -> str:
         """Vector that begins with the lanes of `a` where the mask is true, in their order; the rest is anything."""
-        v = _typed(v, element)
         name = f"llvm.experimental.vector.compress.{v.suffix}"
         return self.call(v, name, f"{v} {a}", f"{v.mask} {mask}", f"{v} poison")
 
@@ -222,19 +197,14 @@ class Function:
         """Ask for the cache line at `pointer`, wherever that is, to be brought into a cache of that level."""
         self.perform("llvm.prefetch.p0", f"ptr {pointer}", "i32 0", f"i32 {4 - level}", "i32 1")
 
-    def part(self, of: Vector | str, a: str, *numbers: int) -> str:
+    def part(self, v: Vector, a: str, start: int, count: int) -> str:
         """The lanes start, start + 1, ... of a vector, `count` of them; those past its end hold anything."""
-        v = of if isinstance(of, Vector) else Vector(numbers[0], a)  # a, element, lanes, start, count
-        a, (start, count) = a if isinstance(of, Vector) else of, numbers[-2:]
-        order = ", ".join(
-            f"i32 {lane}" if lane < v.lanes else "i32 poison" for lane in range(start, start + count)
-        )
-        return self.value(f"shufflevector {v} {a}, {v} poison, {Vector(count, 'i32')} <{order}>")
+        lanes = (f"i32 {lane}" if lane < v.lanes else "i32 poison" for lane in range(start, start + count))
+        return self.value(f"shufflevector {v} {a}, {v} poison, {Vector(count, 'i32')} <{', '.join(lanes)}>")
 
-    def transposed(self, vectors: Sequence[str], *, element: str = "float") -> list[str]:
+    def transposed(self, v: Vector, vectors: Sequence[str]) -> list[str]:
         """As many vectors as each has lanes, seen as a square, with rows and columns exchanged."""
-        rows, lanes, step = list(vectors), len(vectors), 1
-        v = Vector(lanes, element)
+        rows, lanes, step = list(vectors), v.lanes, 1
         while step < lanes:
             # Exchange the off-diagonal quarters of every square of 2 x step rows and lanes.
             for top in (row for row in range(lanes) if not row & step):

@@ -60,7 +60,7 @@ AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma"
 SAPPHIRE_RAPIDS = Machine("Sapphire Rapids", "x86_64", AVX512 | {"avx512fp16"}, 1, 64)
 NEON = Machine("Neoverse", "aarch64", frozenset({"neon", "fullfp16"}), 1, 16)
 
-pytestmark = pytest.mark.skipif(not HALF_MACHINES, reason="this processor cannot read fp16")
+reads_half = pytest.mark.skipif(not HALF_MACHINES, reason="this processor cannot read fp16")
 MACHINES = st.sampled_from(HALF_MACHINES or [interpreted.HERE])
 
 
@@ -92,6 +92,7 @@ def few(examples: int) -> Callable[..., Any]:
     return settings(max_examples=examples, deadline=None, suppress_health_check=unpicky)
 
 
+@reads_half
 @few(25)
 @given(case=cases(), machine=MACHINES, behind=st.booleans())
 def test_25_streamed_convolutions_are_exact_at_every_width(
@@ -100,6 +101,7 @@ def test_25_streamed_convolutions_are_exact_at_every_width(
     assert_exact(case, machine=machine, method="streamed", behind=behind)
 
 
+@reads_half
 @pytest.mark.slow
 @few(700)
 @given(case=cases(), machine=MACHINES, behind=st.booleans())
@@ -119,12 +121,14 @@ def assert_interpreted_is_exact(case: Case, chunk: tuple[int, int, int], behind:
 CHUNKS = st.sampled_from([(20, 256, 400_000), (1, 16, 400_000), (2, 40, 1_000)])
 
 
+@reads_half
 @few(12)
 @given(case=cases(), chunk=CHUNKS, behind=st.booleans())
 def test_12_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
     assert_interpreted_is_exact(case, chunk, behind)
 
 
+@reads_half
 @pytest.mark.slow
 @few(400)
 @given(case=cases(), chunk=CHUNKS, behind=st.booleans())
@@ -132,6 +136,7 @@ def test_400_more_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int
     assert_interpreted_is_exact(case, chunk, behind)
 
 
+@reads_half
 @pytest.mark.parametrize("block", [4, 8])
 def test_blocks_of_output_channels_that_share_their_zeros_are_exact(block: int) -> None:
     case = Case((3, 3), 1, (1, 1), (1, 1), 1, (5, 32), (9, 7), 2, 0.8, True, "relu", "inside", 5)
@@ -196,6 +201,7 @@ def test_interpreted_code_in_fp32_gives_bit_by_bit_what_the_processor_gives(
     assert not torch.equal(ours.double(), exact)  # something was rounded
 
 
+@reads_half
 @pytest.mark.parametrize("chunk", [(20, 256), (2, 40)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_interpreted_code_in_fp16_rounds_after_each_product_and_nowhere_else(
@@ -207,6 +213,7 @@ def test_interpreted_code_in_fp16_rounds_after_each_product_and_nowhere_else(
     np.testing.assert_array_equal(ours.numpy(), rounded_for_each_product(layer, x, other))
 
 
+@reads_half
 @pytest.mark.parametrize(
     "kernel", [kernels.STREAMED_FP16, kernels.BAKED_FP16], ids=lambda kernel: kernel.name
 )
@@ -235,6 +242,7 @@ def test_an_interpreter_that_forgets_one_instruction_is_found_out() -> None:
         interpreted.run(ctypes.addressof(unknown), x, 0, y, 0, 0, 0)
 
 
+@reads_half
 @pytest.mark.parametrize("name", LAYERS)
 def test_streamed_stays_within_its_tolerance_of_the_layer_with_rounded_numbers(name: str) -> None:
     layer, x, _ = drawn(name)
@@ -408,7 +416,8 @@ def test_what_is_accepted_where() -> None:
     assert [each.name for each in kernels.KERNELS[3:]] == ["baked_fp16", "streamed_fp16", "blocks_fp16"]
 
 
-def test_a_whole_number_is_what_it_was_after_the_way_in_and_out() -> None:
+@reads_half
+def test_a_whole_number_read_and_written_is_what_it_was() -> None:
     nodes = [relu("y", "x")]
     x = whole_numbers(2, 5, 13, 9, seed=0, most=COUNTED)
     _, [(ours, exact)] = both(nodes, {"x": x}, HALF_MACHINES[0], element=FP16)

@@ -169,7 +169,7 @@ def _read_whole_code(machine: Machine, squares: _Squares, fill: float) -> Callab
                 pixels = [_row(f, squares, images, row, flags, fill) for row, flags in pairs]
                 pixels = [f.converted(v.of("float"), floats, v.element) for floats in pixels]
                 offset = f.multiply(channel, v.lanes)
-                turned = f.transposed(pixels, element=v.element)
+                turned = f.transposed(v, pixels)
                 for position, value in enumerate(turned[: several * width]):
                     place = f.at("%base", places[position % width], "i8")
                     at = f.at(place, f.add(offset, position // width * v.lanes), v.element)
@@ -204,7 +204,7 @@ def _write_code(machine: Machine, squares: _Squares) -> Callable[..., None]:
                     for place in places
                 ]
                 vectors += ["zeroinitializer"] * (v.lanes - len(vectors))
-                turned = f.transposed(vectors, element=v.element)
+                turned = f.transposed(v, vectors)
                 turned = [f.converted(v, pixels, "float") for pixels in turned]
                 for one in range(several):
                     image = f.at(fields.tensor, f.multiply(f.add(channel, one), fields.area))
