@@ -9,7 +9,7 @@ from typing import Any
 from zeroskip.concepts import Choice
 from zeroskip.errors import EngineError
 
-Json = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 """An object of JSON, as it was read."""
 
 
@@ -26,7 +26,7 @@ class Measurement:
     error: float = 0.0
 
 
-def to_json(measurement: Measurement) -> Json:
+def to_json(measurement: Measurement) -> JsonObject:
     """The measurement as JSON.
 
     >>> from_json(to_json(Measurement((), "fp32", 1, 64, 1e-3, 2e-3))).batch
@@ -35,7 +35,7 @@ def to_json(measurement: Measurement) -> Json:
     return asdict(measurement)
 
 
-def from_json(stored: Json) -> Measurement:
+def from_json(stored: JsonObject) -> Measurement:
     """The measurement of a file; raises whatever Python says of what makes no sense."""
     return Measurement(
         choices=tuple(map(_choice, stored["choices"])),
@@ -48,7 +48,7 @@ def from_json(stored: Json) -> Measurement:
     )
 
 
-def _choice(stored: Json) -> Choice:
+def _choice(stored: JsonObject) -> Choice:
     choice = Choice(
         layer=str(stored["layer"]),
         op=str(stored["op"]),

@@ -32,7 +32,7 @@ from zeroskip.run.convolution.tiles.operations import Operation, operations
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.kernels import BY_NAME
-from zeroskip.run.measurement import Json, Measurement
+from zeroskip.run.measurement import JsonObject, Measurement
 from zeroskip.run.program import Program
 from zeroskip.run.schedule import schedule
 
@@ -108,7 +108,7 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         ) from None
 
 
-def _plan(origin: Origin) -> Json:
+def _plan(origin: Origin) -> JsonObject:
     return {
         "kernels": {node: kernel.name for node, kernel in origin.kernels.items()},
         "tiles": {name: origin.tiles[name].name for name in sorted(origin.tiles)},
@@ -117,7 +117,7 @@ def _plan(origin: Origin) -> Json:
     }
 
 
-def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
+def _read(path: Path) -> tuple[JsonObject, dict[str, Tensor]]:
     with safe_open(path, "pt") as stored:
         header = json.loads((stored.metadata() or {}).get(KEY, "{}"))
         # Copies, since the file behind them may change while the program runs.
@@ -127,7 +127,7 @@ def _read(path: Path) -> tuple[Json, dict[str, Tensor]]:
     return header, tensors
 
 
-def _origin(plan: Json, graph: Graph, dtype: torch.dtype, chain: Sequence[Operation]) -> Origin:
+def _origin(plan: JsonObject, graph: Graph, dtype: torch.dtype, chain: Sequence[Operation]) -> Origin:
     there = {name for operation in chain for name in operation.names}
     off_tiles = [node.name for node, _ in layer_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
@@ -188,7 +188,7 @@ def _compiled(origin: Origin, chain: Sequence[Operation], machine: Machine, thre
     return CompiledNetwork(run, origin, machine, scratch_bytes(final, threads), through(final))
 
 
-def _measurement(stored: Json, replacements: Sequence[_Replacement]) -> Measurement:
+def _measurement(stored: JsonObject, replacements: Sequence[_Replacement]) -> Measurement:
     """What the file says, with the kernels that run here."""
     measurement = measurements.from_json(stored)
     _count(measurement.threads, MOST_THREADS)
