@@ -16,8 +16,12 @@ from tiny import Tiny
 
 from zeroskip import cli, papers, run, tasks
 from zeroskip.bench import Case, Store
+from zeroskip.concepts import PrunedFrontier
+from zeroskip.papers.common.findings import read
 from zeroskip.papers.deep_compression import published
+from zeroskip.papers.deep_compression.findings import CodedFindings
 from zeroskip.run.comparison import eager
+from zeroskip.tasks import built_in
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -28,7 +32,7 @@ RESULTS = [json.loads((ROOT / f"docs/results/{name}.json").read_text()) for name
 def short(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Everything runs in an empty folder, on the tiny task, with one dense engine and two rounds."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tasks, "BUILT_IN", (Tiny("digits"), Tiny("digits-conv"), Tiny("mnist")))
+    monkeypatch.setattr(built_in, "BUILT_IN", (Tiny("digits"), Tiny("digits-conv"), Tiny("mnist")))
     monkeypatch.setattr(tasks, "digits", Tiny("digits"))
     monkeypatch.setattr(
         run, "compare", partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
@@ -135,7 +139,8 @@ def test_the_stored_results_keep_the_promise() -> None:
 def mnist_table() -> str:
     """The README's table of both papers' networks, from the findings that come with zeroskip."""
     networks = ("lenet-300-100", "lenet-5")
-    found = {one.network: one.findings for one in papers.committed() if one.paper == "deep-compression"}
+    results = [result for result in papers.committed() if result.paper == "deep-compression"]
+    found = {result.network: read(CodedFindings, result.findings).frontiers for result in results}
     told = [published.TABLE1[network] for network in networks]
     rows = [("Deep Compression (2016)", [f"{o.error} % -> {o.error_after} %: 12x, {o.rate}x" for o in told])]
     for name, way, place in (
@@ -147,11 +152,11 @@ def mnist_table() -> str:
     return "\n".join(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)
 
 
-def reached(way: dict[str, Any], place: int) -> str:
-    point = way["points"][place]
-    times = way["stored_bytes_dense"] / point["stored_bytes"]["arithmetic"]
-    errors = f"{100 * way['error_continued']:.2f} % -> {100 * point['error_stored']:.2f} %"
-    return f"{errors}: {point['times_fewer']}x, {times:.0f}x"
+def reached(frontier: PrunedFrontier, place: int) -> str:
+    point = frontier.points[place]
+    times = frontier.stored_bytes_dense / point.stored_bytes["arithmetic"]
+    errors = f"{100 * frontier.error_continued:.2f} % -> {100 * point.error_stored:.2f} %"
+    return f"{errors}: {point.times_fewer:g}x, {times:.0f}x"
 
 
 def test_the_mnist_figures_of_the_readme_are_those_that_come_with_zeroskip() -> None:

@@ -12,16 +12,21 @@ from pathlib import Path
 import pytest
 
 from zeroskip.errors import AcceleratorError, DataError, RecipeError
-from zeroskip.papers import Row, committed, named, rows
-from zeroskip.papers.common import accelerators as real
+from zeroskip.papers import PaperRow, Setup, committed, named, published_shares, rows
 from zeroskip.papers.common import masked_layers
+from zeroskip.papers.eie import measure as eie_measure
 from zeroskip.papers.eie import rows as eie
+from zeroskip.papers.eie.published import FC8
 from zeroskip.papers.eyeriss import chip_rows
+from zeroskip.papers.eyeriss_v2 import measure as eyeriss_v2_measure
 from zeroskip.papers.eyeriss_v2 import rows as eyeriss_v2
+from zeroskip.papers.eyeriss_v2.published import ELEMENT
+from zeroskip.papers.scnn import inception
 from zeroskip.papers.scnn import rows as scnn
 from zeroskip.papers.scnn.published import INCEPTION
 from zeroskip.papers.sparten import measure as pruned
 from zeroskip.papers.sparten import rows as sparten
+from zeroskip.papers.sparten.published import REAL
 from zeroskip.simulate import chips, estimate, simulation
 from zeroskip.simulate.energy import prices
 
@@ -31,24 +36,24 @@ FAILING = {
     ("eie", "VGG-6", "random places"),
     ("eie", "VGG-6", eie.COLUMNS[eie.FITTED]),
     ("eie", "VGG-6", eie.TOP),
-    ("cnvlutin", "AlexNet", masked_layers.HAN),
-    ("cnvlutin", "mean", masked_layers.HAN),
+    ("cnvlutin", "AlexNet", published_shares.HAN),
+    ("cnvlutin", "mean", published_shares.HAN),
     ("scnn", "mean of AlexNet, VGG-16 and GoogLeNet's modules at 0.43, which explains their speed-up", "times less"),
     ("scnn", "VGG-16", "more energy for these, mean"),
     ("scnn", "0.1", "times faster"),
     ("scnn", "SCNN", "times faster than skipping zeros of inputs alone"),
     ("cambricon-s", "AlexNet", "weight by weight"),
     ("cambricon-s", "AlexNet", "times smaller in blocks"),
-    ("sparten", "over one-sided", masked_layers.HAN),
-    *(("sparten", "over SCNN", reading) for reading in masked_layers.READINGS),
+    ("sparten", "over one-sided", published_shares.HAN),
+    *(("sparten", "over SCNN", reading) for reading in published_shares.READINGS),
     ("eyeriss", "CONV3", "traffic to the buffer"),
     ("eyeriss", "zeros of the picture alone", "saved"),
 }  # fmt: skip
 
 
 @cache
-def of(paper: str) -> list[Row]:
-    return chip_rows.analytic() if paper == "eyeriss" else named(paper).analytic()
+def of(paper: str) -> list[PaperRow]:
+    return chip_rows.analytic() if paper == "eyeriss" else rows([named(paper)], analytic=True)
 
 
 def ours(paper: str, column: str, **fields: str) -> list[float]:
@@ -71,9 +76,9 @@ def test_what_cannot_be_computed_is_listed_with_a_reason(paper: str) -> None:
 
 
 def test_the_rows_are_the_same_at_every_call_and_no_caller_can_change_them() -> None:
-    first = named("cnvlutin").analytic()
+    first = rows([named("cnvlutin")], analytic=True)
     first.clear()
-    assert len(named("cnvlutin").analytic()) == COUNTS["cnvlutin"]
+    assert len(rows([named("cnvlutin")], analytic=True)) == COUNTS["cnvlutin"]
 
 
 # --- the layers
@@ -82,19 +87,19 @@ def test_the_rows_are_the_same_at_every_call_and_no_caller_can_change_them() -> 
 def test_every_inception_module_hands_on_the_channels_that_the_next_one_reads() -> None:
     for one, following in pairwise(INCEPTION):
         assert one[3] + one[5] + one[7] + one[8] == following[2]
-    assert sum(layer.macs for layer in masked_layers.inception()) == pytest.approx(1.10e9, rel=0.02)
+    assert sum(layer.macs for layer in inception.layers()) == pytest.approx(1.10e9, rel=0.02)
 
 
 def test_inputs_are_sparser_as_eyeriss_met_them_than_by_han_in_all_but_the_first_layers_of_both() -> None:
     for network, count in (("alexnet", 5), ("vgg16", 13)):
-        han, eyeriss = (masked_layers.seen(network, reading) for reading in masked_layers.READINGS)
-        assert len(masked_layers.kept(network)) == len(han) == len(eyeriss) == count
+        han, eyeriss = (published_shares.seen(network, reading) for reading in published_shares.READINGS)
+        assert len(published_shares.kept(network)) == len(han) == len(eyeriss) == count
         assert all(less < more for less, more in zip(eyeriss, han, strict=True))
 
 
 def test_masks_have_the_shares_and_shapes_they_are_made_for() -> None:
-    works = masked_layers.at(
-        masked_layers.convolutions("alexnet")[2:3], [0.25], [0.5], outputs=[0.1], images=2
+    works = masked_layers.masked(
+        masked_layers.convolutions("alexnet")[2:3], masked_layers.NonZeros([0.25], [0.5], [0.1]), images=2
     )
     assert works[0].weight.shape == (1, 384, 256, 3, 3)
     assert works[0].input.shape == (2, 1, 256, 13, 13)
@@ -119,10 +124,10 @@ def test_eie_medians_over_nine_layers_are_8_percent_at_random_and_5_percent_less
 
 def test_eie_takes_9_83_microseconds_for_its_authors_layer_and_without_findings_the_rows_wait() -> None:
     (found,) = [one for one in committed() if one.paper == "eie"]
-    told = eie.measured_rows(eie.FC8, found.findings)
+    told = eie.measured_rows(FC8, found.findings)
     assert [round(float(row.ours or 0), 2) for row in told] == [9.83, 8.84]
     assert [row.holds for row in told] == [True, True]
-    assert [(row.holds, row.reason) for row in eie.measured_rows(eie.FC8, {})] == [(None, eie.DATA)] * 2
+    assert [(row.holds, row.reason) for row in eie.measured_rows(FC8, {})] == [(None, eie.DATA)] * 2
 
 
 # --- Eyeriss and Eyeriss v2
@@ -166,12 +171,12 @@ def test_no_table_of_the_chip_is_shown_among_those_of_the_code() -> None:
 
 def test_an_element_of_eyeriss_v2_takes_exactly_the_cycles_of_the_baseline_in_5_layers() -> None:
     (found,) = [one for one in committed() if one.paper == "eyeriss-v2"]
-    told = eyeriss_v2.measured_rows(eyeriss_v2.ELEMENT, found.findings)
+    told = eyeriss_v2.measured_rows(ELEMENT, found.findings)
     assert [(row.difference, row.holds) for row in told] == [(0, True)] * 5
     waiting = rows([named("eyeriss-v2")])
     assert [(row.holds, row.reason) for row in waiting] == [(None, eyeriss_v2.DATA)] * 5
     one_off = {"cycles": {"L25": 948_573}}
-    assert eyeriss_v2.measured_rows(eyeriss_v2.ELEMENT, one_off)[-1].holds is False
+    assert eyeriss_v2.measured_rows(ELEMENT, one_off)[-1].holds is False
 
 
 # --- SCNN, SparTen, Cambricon-S
@@ -179,7 +184,7 @@ def test_an_element_of_eyeriss_v2_takes_exactly_the_cycles_of_the_baseline_in_5_
 
 def test_scnn_on_dense_modules_is_slower_by_the_ratio_of_two_closed_forms() -> None:
     theirs = mine = 0
-    for layer in masked_layers.inception():
+    for layer in inception.layers():
         outputs, channels, kernel, _ = layer.weight.shape
         tile = (-(-layer.input_shape[1] // 8)) ** 2
         mine += -(-outputs // 8) * channels * -(-tile // 4) * (8 * kernel**2 // 4)
@@ -201,14 +206,16 @@ def test_scnn_s_energies_against_its_twin_are_those_of_its_own_loops_and_memorie
     layer = masked_layers.convolutions("vgg16")[8]
     pointwise = replace(layer, weight=layer.weight[:, :, :1, :1], padding=(0, 0))
     for chip, expected in ((chips.DCNN, twin), (chips.SCNN, mine)):
-        (found,) = estimate(masked_layers.at([pointwise], [1.0], [1.0]), chip).layers
+        (found,) = estimate(
+            masked_layers.masked([pointwise], masked_layers.NonZeros([1.0], [1.0])), chip
+        ).layers
         on_chip = sum(found.picojoules.values()) - found.picojoules["DRAM"] - found.picojoules["outputs"]
         assert on_chip / found.macs == pytest.approx(expected, rel=1e-3)
 
 
 def test_nine_layers_of_vgg16_do_not_fit_scnn_and_these_are_the_first() -> None:
-    assert ours("scnn", f"layers whose maps do not fit, {masked_layers.HAN}") == [9]
-    works = masked_layers.network("vgg16", masked_layers.HAN)
+    assert ours("scnn", f"layers whose maps do not fit, {published_shares.HAN}") == [9]
+    works = published_shares.workloads("vgg16", published_shares.HAN)
     found = [simulation.layer(work, chips.SCNN, prices("han2015", "lpddr4")) for work in works]
     spilled = [one.bytes["DRAM", "A"] + one.bytes["DRAM", "O"] > 0 for one in found]
     assert spilled == [True] * 9 + [False] * 4
@@ -226,9 +233,9 @@ def test_sparten_reaches_4_2_or_5_1_times_dense_by_the_inputs_taken() -> None:
 
 
 def test_googlenet_s_share_is_the_one_with_which_scnn_is_2_19_times_faster_than_its_twin() -> None:
-    share = scnn.googlenet()
+    share = inception.googlenet_share()
     assert share == pytest.approx(0.44, abs=0.01)
-    speed = masked_layers.faster(scnn.modules(share, share), chips.SCNN, chips.DCNN)
+    speed = masked_layers.faster(inception.modules(share, share), chips.SCNN, chips.DCNN)
     assert speed == pytest.approx(2.19, rel=0.01)
     assert f"at {share:.2f}" in scnn.unmeasurable()[0].reason
 
@@ -237,9 +244,11 @@ def test_googlenet_s_share_is_the_one_with_which_scnn_is_2_19_times_faster_than_
 def test_a_ratio_that_no_share_reaches_is_refused_and_not_taken_for_the_nearest_share(
     told: float, words: str
 ) -> None:
-    assert scnn._share_at((0.4, 0.8), [1.0, 0.5], 0.75) == pytest.approx(0.6)
+    ratio = {0.4: 1.0, 0.8: 0.5}.__getitem__
+    assert inception.share_at((0.4, 0.8), ratio, 0.75) == pytest.approx(0.6)
+    assert [inception.share_at((0.4, 0.8), ratio, end) for end in (1.0, 0.5)] == [0.4, 0.8]
     with pytest.raises(AcceleratorError, match=words):
-        scnn._share_at((0.4, 0.8), [1.0, 0.5], told)
+        inception.share_at((0.4, 0.8), ratio, told)
 
 
 def test_every_row_of_sparten_s_means_says_that_googlenet_s_share_follows_from_scnn_s_2_19() -> None:
@@ -258,7 +267,7 @@ def test_on_the_pruned_layers_of_squeezenet_both_balances_gain_over_1_2_times_an
 ):
     found = {one.network: sparten.measured_rows(one.network, one.findings) for one in committed()
              if one.paper == "sparten"}  # fmt: skip
-    assert set(found) == set(sparten.REAL)
+    assert set(found) == set(REAL)
     gains = [row.ours for row in found["squeezenet"] if "without balance" in row.column]
     assert gains == pytest.approx([1.085, 1.122, 1.209, 1.318], abs=0.005)
     failing = {row.reason for some in found.values() for row in some if row.holds is not True}
@@ -276,7 +285,7 @@ def test_on_every_real_network_balance_by_chunk_is_fastest_then_by_filter_none_o
 
 
 def test_without_findings_the_rows_of_real_networks_wait() -> None:
-    for network in sparten.REAL:
+    for network in REAL:
         assert {(row.holds, row.reason) for row in sparten.measured_rows(network, {})} == {
             (None, sparten.DATA)
         }
@@ -301,17 +310,17 @@ def test_papers_of_the_simulator_cannot_be_measured_and_say_so() -> None:
 
     with pytest.raises(RecipeError, match="scnn cannot be measured here"):
         measurable(named("scnn"))
-    assert measurable(named("eie")) == [eie.FC8]
+    assert measurable(named("eie")) == [FC8]
 
 
-@pytest.mark.parametrize("measure", [real.measure_fc8, real.measure_element])
+@pytest.mark.parametrize("measure", [eie_measure.measure_fc8, eyeriss_v2_measure.measure_element])
 def test_without_the_folder_of_real_zeros_measuring_says_what_to_give(
     measure: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert callable(measure)
     monkeypatch.setenv("ZEROSKIP_DATA", str(tmp_path))
     with pytest.raises(DataError, match='no folder "accelerators"'):
-        measure(out=tmp_path)
+        measure()
 
 
 @pytest.mark.real_data
@@ -320,8 +329,8 @@ def test_measuring_gives_the_findings_that_come_with_zeroskip(tmp_path: Path) ->
     if not parent or not (Path(parent) / "accelerators").is_dir():
         pytest.skip("real zeros are absent: set ZEROSKIP_DATA to the folder that holds accelerators/")
     stored = {one.network: one.findings for one in committed() if one.paper in ("eie", "eyeriss-v2")}
-    assert real.measure_fc8(out=tmp_path) == stored[eie.FC8]
-    assert real.measure_element(out=tmp_path) == stored[eyeriss_v2.ELEMENT]
+    assert eie_measure.measure_fc8() == stored[FC8]
+    assert eyeriss_v2_measure.measure_element() == stored[ELEMENT]
 
 
 @pytest.mark.real_data
@@ -336,4 +345,4 @@ def test_counting_pruned_networks_on_sparten_gives_the_findings_that_come_with_z
     if not parent or not all((Path(parent) / name).is_dir() for name in folders):
         pytest.skip(f"real zeros are absent: set ZEROSKIP_DATA to the folder of {', '.join(folders)}")
     (stored,) = [one for one in committed() if (one.paper, one.network) == ("sparten", network)]
-    assert pruned.measure_network(network, out=tmp_path) == stored.findings
+    assert pruned.measure_network(network, Setup(tmp_path, 1)) == stored.findings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ import torch
 from zeroskip.codecs import runlength
 from zeroskip.errors import DataError
 from zeroskip.models import AlexNetCaffe, LeNet5
-from zeroskip.papers import Row, named, rows
+from zeroskip.papers import PaperRow, Setup, named, rows
 from zeroskip.papers.common.network_sizes import sizes
 from zeroskip.papers.eyeriss import measure as coded
 from zeroskip.papers.eyeriss import published
@@ -21,7 +21,7 @@ from zeroskip.papers.eyeriss import rows as eyeriss
 ROWS = eyeriss.analytic()
 
 
-def pick(some: list[Row], column: str) -> dict[str, Row]:
+def pick(some: list[PaperRow], column: str) -> dict[str, PaperRow]:
     return {row.row: row for row in some if row.column == column}
 
 
@@ -81,8 +81,8 @@ def test_the_published_shapes_are_those_of_the_model() -> None:
 
 
 def test_the_tables_of_the_code_are_told_by_their_titles() -> None:
-    listed = [*ROWS, *(row for one in eyeriss.NETWORKS for row in eyeriss.measured_rows(one, FOUND))]
-    assert all(row.table.startswith(eyeriss.CODEC_TABLES) for row in listed)
+    listed = [*ROWS, *(row for one in published.MEASURED for row in eyeriss.measured_rows(one, FOUND))]
+    assert all(row.table.startswith(published.CODEC_TABLES) for row in listed)
 
 
 LAYER = {"examples": 1, "elements": 1000, "zeros": 800, "bits": {"run-length": 4288}, "bound": 3922.0}
@@ -123,7 +123,7 @@ def test_without_a_data_folder_measuring_says_what_to_give(
 ) -> None:
     monkeypatch.setenv("ZEROSKIP_DATA", "")
     with pytest.raises(DataError, match="--data DIR"):
-        coded.measure_network("lenet-5", out=tmp_path)
+        coded.measure_network("lenet-5", Setup(tmp_path, 1))
 
 
 @pytest.mark.real_data
@@ -135,9 +135,8 @@ def test_lenet_5_of_caffe_has_zeros_at_its_input_and_after_fc1_only_and_weights_
     monkeypatch.setenv("ZEROSKIP_DATA", os.fspath(mnist_folder))
     monkeypatch.setattr(coded, "PICTURES", 12)
     steps: list[tuple[int, int]] = []
-    found = coded.measure_network(
-        "lenet-5", out=tmp_path, progress=lambda _, done, of: steps.append((done, of))
-    )
+    setup = Setup(tmp_path, 1, lambda _, done, of: steps.append((done, of)))
+    found = cast(dict[str, Any], coded.measure_network("lenet-5", setup))
     shares = {name: one["zeros"] / one["elements"] for name, one in found["layers"].items()}
     assert shares["conv1"] > 0.7
     assert max(shares["conv2"], shares["fc1"]) < 0.01
@@ -146,5 +145,5 @@ def test_lenet_5_of_caffe_has_zeros_at_its_input_and_after_fc1_only_and_weights_
     assert steps == [(0, 12), (4, 12), (8, 12), (12, 12)]
     assert found["inputs"] == "the first 12 of MNIST, test set"
     zeros = {name: torch.zeros_like(one) for name, one in LeNet5().state_dict().items()}
-    blank = coded.measure_network("lenet-5", out=tmp_path, weights=zeros)
+    blank: Any = coded.measure_network("lenet-5", Setup(tmp_path, 1, weights=zeros))
     assert blank["layers"]["fc2"]["zeros"] == 12 * 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,16 @@ from torch import nn
 
 from zeroskip import run_folder, task_api, tasks
 from zeroskip.errors import FileError, RecipeError
-from zeroskip.papers import Result, Row, committed, measurable, named, rows
-from zeroskip.papers.common.recipes import MINERVA, Plan
+from zeroskip.papers import PaperResult, PaperRow, Setup, committed, measurable, named, rows
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.training_plans import MINERVA, TrainingPlan
 from zeroskip.papers.minerva import power
 from zeroskip.papers.minerva import rows as minerva
 from zeroskip.papers.minerva import train as trained
+from zeroskip.papers.minerva.findings import MinervaFindings, MinervaMeans
 from zeroskip.papers.minerva.published import TABLE1
 
+MACS = {"all": 1000, "zero_inputs": 700, "zero_activations": 100, "nonzero": 200, "kept": 80}
 FOUND = {
     "errors": [0.08, 0.09, 0.10, 0.09, 0.09],  # mean 9 %, sigma 0.707 points
     "validation": [0.07, 0.08, 0.09, 0.08, 0.08],
@@ -29,12 +32,14 @@ FOUND = {
     "validation_pruned": 0.085,
     "test": 0.09,
     "test_pruned": 0.10,
-    "macs": {"all": 1000, "zero_inputs": 700, "zero_activations": 100, "nonzero": 200, "kept": 80},
+    "macs": MACS,
 }
 
 
-def judged(found: dict[str, Any], network: str = "minerva-webkb", *, beyond: bool = False) -> dict[str, Row]:
-    """Row by its column; of the paper's own tables but that of power, or of the one beyond them."""
+def judged(
+    found: dict[str, Any], network: str = "minerva-webkb", *, beyond: bool = False
+) -> dict[str, PaperRow]:
+    """PaperRow by its column; of the paper's own tables but that of power, or of the one beyond them."""
     listed = [row for row in minerva.measured_rows(network, found) if row.table != minerva.POWER]
     return {row.column: row for row in listed if row.table.startswith("Beyond") is beyond}
 
@@ -83,7 +88,7 @@ def test_a_network_trained_again_with_its_thresholds_has_rows_of_its_own() -> No
         "test": 0.09,
         "test_pruned": 0.095,
         "validation_pruned": 0.086,
-        "macs": {"nonzero": 200, "kept": 50},
+        "macs": {**MACS, "kept": 50},
     }
     found = judged({**FOUND, "retrained": again}, beyond=True)
     assert [row.holds for row in found.values()] == [True, True, True]
@@ -98,7 +103,7 @@ def test_an_error_passes_up_to_the_published_one_and_its_sigma() -> None:
 
 
 def test_the_mean_of_the_five_is_judged_against_30_and_75_percent() -> None:
-    means = {"removed": 0.29, "skipped": 0.8, "retrained": {"removed": 0.31}}
+    means = {"removed": 0.29, "skipped": 0.8, "retrained": {"removed": 0.31, "skipped": 0.9}}
     found = judged(means, minerva.MEAN)
     assert [row.holds for row in found.values()] == [False, True]
     assert "our own bound" in found["MACs with a non-zero input removed"].trust
@@ -106,7 +111,7 @@ def test_the_mean_of_the_five_is_judged_against_30_and_75_percent() -> None:
 
 
 def test_damaged_findings_are_refused_and_all_six_can_be_measured() -> None:
-    result = Result("minerva", "minerva-webkb", "2026-01-31", "M", "c", 5, {**FOUND, "macs": {}})
+    result = PaperResult("minerva", "minerva-webkb", "2026-01-31", "M", "c", 5, {**FOUND, "macs": {}})
     with pytest.raises(FileError, match="findings of minerva-webkb for minerva are damaged"):
         rows([named("minerva")], results=[result])
     assert measurable(named("minerva")) == [*TABLE1, "minerva-mean"]
@@ -121,8 +126,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def found(out: Path) -> dict[str, Any]:
-    return trained.findings(Plan(Tiny()), out / "tiny", 3)
+def found(out: Path) -> Any:
+    return trained.of_plan(TrainingPlan(Tiny()), out / "tiny", Setup(out, 3))
 
 
 def test_three_trainings_and_thresholds_within_one_sigma_of_their_mean(found: dict[str, Any]) -> None:
@@ -166,28 +171,36 @@ def test_found_once_it_is_read_back_and_fits_into_json(
 
     task = Tiny()
     monkeypatch.setattr(task, "train", fail, raising=False)
-    assert trained.findings(Plan(task), out / "tiny", 3) == found == json.loads(json.dumps(found))
+    assert (
+        trained.of_plan(TrainingPlan(task), out / "tiny", Setup(out, 3))
+        == found
+        == json.loads(json.dumps(found))
+    )
 
 
-def test_the_mean_is_over_the_five_networks(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    macs = {"all": 1000, "nonzero": 200}
-    each = {
-        network: {
-            "macs": {**macs, "kept": 200 - 20 * index},
-            "layers": power.evenly(network, 0.1 * (index + 1)),
-            "retrained": {"macs": {**macs, "kept": 50}},
-        }
-        for index, network in enumerate(minerva.NETWORKS)
-    }
-    monkeypatch.setattr(trained, "measure_network", lambda network, **_: each[network])
-    found = trained.measure_mean(out=out)
-    assert found.pop("retrained") == pytest.approx({"removed": 0.75, "skipped": 0.95})
-    powers = [power.saved(network, one["layers"]) for network, one in each.items()]  # type: ignore[arg-type]
-    for prices, ratios in found.pop("power").items():
-        assert ratios["no gating"] == pytest.approx(
-            statistics.fmean(one[prices]["no gating"] for one in powers)
+def test_the_mean_is_over_the_five_networks() -> None:
+    networks = {
+        network: read(
+            MinervaFindings,
+            {
+                **FOUND,
+                "macs": {**MACS, "kept": 200 - 20 * index},
+                "layers": {
+                    name: asdict(layer) for name, layer in power.evenly(network, 0.1 * (index + 1)).items()
+                },
+                "retrained": {**FOUND, "macs": {**MACS, "kept": 50}},
+            },
         )
-    assert found == pytest.approx({"removed": 0.2, "skipped": 0.84})
+        for index, network in enumerate(TABLE1)
+    }
+    means = read(MinervaMeans, trained.means(networks))
+    assert (means.removed, means.skipped) == pytest.approx((0.2, 0.84))
+    assert (means.retrained.removed, means.retrained.skipped) == pytest.approx((0.75, 0.95))
+    powers = [power.saved(network, found.layers) for network, found in networks.items()]
+    for prices, ratios in means.power.items():
+        assert ratios["no gating"] == pytest.approx(
+            statistics.fmean(saved[prices]["no gating"] for saved in powers)
+        )
 
 
 def test_findings_that_come_with_zeroskip_remove_30_percent_in_the_mean_of_five_data_sets() -> None:
@@ -196,8 +209,8 @@ def test_findings_that_come_with_zeroskip_remove_30_percent_in_the_mean_of_five_
         pytest.skip("no findings of Minerva come with this version")
     assert {one.network for one in mine} == {*TABLE1, "minerva-mean"}
     assert all(one.seeds == 5 for one in mine)
-    each = [minerva.removed(one.findings) or 0.0 for one in mine if one.network != "minerva-mean"]
-    mean = next(one.findings["removed"] for one in mine if one.network == "minerva-mean")
+    each = [read(MinervaFindings, one.findings).macs.removed for one in mine if one.network != "minerva-mean"]
+    mean = next(read(MinervaMeans, one.findings).removed for one in mine if one.network == "minerva-mean")
     assert mean == pytest.approx(statistics.fmean(each))
     assert mean >= 0.30
 
@@ -213,4 +226,4 @@ def test_a_second_training_wins_back_what_thresholds_cost_within_the_same_bound(
 
 
 def test_a_plan_needs_a_task_and_nothing_else() -> None:
-    assert replace(Plan(Tiny()), rounds=1).bits == {}
+    assert replace(TrainingPlan(Tiny()), rounds=1).bits == {}

@@ -8,9 +8,10 @@ import pytest
 
 from zeroskip.codecs import relative
 from zeroskip.errors import FileError, RecipeError
-from zeroskip.papers import Result, Row, measurable, named, rows
-from zeroskip.papers.common.network_sizes import IMAGENET, TRAINING, sizes
-from zeroskip.papers.common.row import RECOMPUTED, figure
+from zeroskip.papers import PaperResult, PaperRow, measurable, named, rows
+from zeroskip.papers.common.network_names import IMAGENET, TRAINING
+from zeroskip.papers.common.network_sizes import sizes
+from zeroskip.papers.common.rules import RECOMPUTED, figure
 from zeroskip.papers.deep_compression import published
 from zeroskip.papers.deep_compression import rows as deep_compression
 from zeroskip.papers.han2015 import rows as han2015
@@ -32,7 +33,7 @@ FAILING = {
 }
 
 
-def pick(some: list[Row], column: str, **fields: str) -> list[Row]:
+def pick(some: list[PaperRow], column: str, **fields: str) -> list[PaperRow]:
     found = [row for row in some if row.column == column]
     return [row for row in found if all(getattr(row, key) == value for key, value in fields.items())]
 
@@ -222,8 +223,8 @@ def test_findings_fill_the_measured_rows_of_han_and_are_judged() -> None:
     assert len(facts) == 3 + 2 + 3 + 2
 
 
-def judged(found: dict[str, Any], network: str = "lenet-5") -> dict[str, Row]:
-    """Row by its column, of han2015."""
+def judged(found: dict[str, Any], network: str = "lenet-5") -> dict[str, PaperRow]:
+    """PaperRow by its column, of han2015."""
     return {row.column: row for row in han2015.measured_rows(network, found)}
 
 
@@ -328,9 +329,9 @@ def test_a_row_of_table_8_says_where_a_dense_kernel_ran() -> None:
     assert told["i7-5930K, batch 64"].endswith("time, measured (a dense kernel ran)")
 
 
-def result(**changes: Any) -> Result:
+def result(**changes: Any) -> PaperResult:
     fields = {"paper": "han2015", "network": "lenet-5", "date": "2026-01-31", "machine": "M", "command": "c"}
-    return Result(**{**fields, "seeds": 3, "findings": FOUND_HAN, **changes})
+    return PaperResult(**{**fields, "seeds": 3, "findings": FOUND_HAN, **changes})
 
 
 def test_stored_results_are_merged_into_the_rows_of_their_paper_and_network() -> None:

@@ -42,12 +42,12 @@ def nothing_committed(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.
 
 
 @pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def trained(monkeypatch: pytest.MonkeyPatch) -> list[reproduce.Setup]:
     """han2015 can be measured on lenet-5, by a function that notes how it was called."""
-    calls: list[dict[str, Any]] = []
+    calls: list[reproduce.Setup] = []
 
-    def measure(**options: Any) -> dict[str, Any]:
-        calls.append(options)
+    def measure(setup: reproduce.Setup) -> dict[str, Any]:
+        calls.append(setup)
         return {"error_dense": 0.007, "error_pruned": 0.0074}
 
     monkeypatch.setattr(reproduce, "PAPERS", _with(measure))
@@ -56,7 +56,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def _with(measure: Callable[..., Any]) -> tuple[reproduce.Paper, ...]:
-    return tuple(replace(one, measure={"lenet-5": measure}) for one in reproduce.PAPERS)
+    return tuple(replace(one, measure={"lenet-5": measure}, default=()) for one in reproduce.PAPERS)
 
 
 def test_analytic_rows_of_all_papers_are_shown_and_it_is_said(call: Call) -> None:
@@ -71,13 +71,15 @@ def test_analytic_rows_of_all_papers_are_shown_and_it_is_said(call: Call) -> Non
 
 
 def test_findings_that_come_with_zeroskip_are_shown_unless_others_are_given(
-    call: Call, trained: list[dict[str, Any]], nothing_committed: Path, tmp_path: Path
+    call: Call, trained: list[reproduce.Setup], nothing_committed: Path, tmp_path: Path
 ) -> None:
     def error(*words: object) -> float:
         told = json.loads(call("han2015", "--json", *words)[1])
         return next(row["ours"] for row in told if row["row"] == "LeNet-5 pruned" and row["unit"] == "%")
 
-    kept = reproduce.Result("han2015", "lenet-5", "2026-01-01", "a machine", "", 1, {"error_pruned": 0.0079})
+    kept = reproduce.PaperResult(
+        "han2015", "lenet-5", "2026-01-01", "a machine", "", 1, {"error_pruned": 0.0079}
+    )
     reproduce.store(nothing_committed / "han2015" / "results", kept)
     assert error() == pytest.approx(0.79)
     assert not trained
@@ -86,14 +88,14 @@ def test_findings_that_come_with_zeroskip_are_shown_unless_others_are_given(
 
 
 def test_data_alone_trains_in_runs_and_weights_are_handed_on(
-    call: Call, trained: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: Call, trained: list[reproduce.Setup], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ZEROSKIP_DATA", "")
     file = run_folder.save_tensors(tmp_path / "w.safetensors", {"fc.bias": torch.ones(2)})
     words = ("han2015", "--network", "lenet-5", "--data", tmp_path, "--weights", file, "--seeds", 1)
     assert call(*words)[0] == 0
-    assert trained[0]["weights"]["fc.bias"].tolist() == [1, 1]
+    assert (trained[0].weights or {})["fc.bias"].tolist() == [1, 1]
     assert (tmp_path / "runs" / "reproduce" / "report-han2015.html").exists()
 
 
@@ -130,7 +132,7 @@ def test_markdown_is_written_with_failures_and_the_titles_of_the_papers(call: Ca
 
 
 def test_out_trains_stores_and_is_not_trained_again(
-    call: Call, trained: list[dict[str, Any]], tmp_path: Path
+    call: Call, trained: list[reproduce.Setup], tmp_path: Path
 ) -> None:
     words = (
         "han2015",
@@ -148,7 +150,7 @@ def test_out_trains_stores_and_is_not_trained_again(
     told = json.loads(out)
     assert status == 0
     assert [row["ours"] for row in told if row["column"] == "top-1 error"][:2] == [0.7, 0.74]
-    assert [(one["out"].name, one["seeds"]) for one in trained] == [("trained", 2)]
+    assert [(setup.folder.name, setup.seeds) for setup in trained] == [("trained", 2)]
     assert json.loads(call(*words)[1]) == told
     assert len(trained) == 1
     stored = json.loads((tmp_path / "reproduce-han2015-lenet-5.json").read_text())
@@ -161,7 +163,7 @@ def test_out_trains_stores_and_is_not_trained_again(
 
 
 def test_out_writes_the_page_beside_the_findings_and_html_writes_it_anywhere(
-    call: Call, trained: list[dict[str, Any]], tmp_path: Path
+    call: Call, trained: list[reproduce.Setup], tmp_path: Path
 ) -> None:
     run, other = tmp_path / "run", tmp_path / "pages" / "han.html"
     status, out, _ = call("han2015", "--network", "lenet-5", "--out", run)
@@ -204,7 +206,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_what_cannot_be_done_is_one_sentence_and_exit_status_1(
-    case: str, call: Call, trained: list[dict[str, Any]], tmp_path: Path
+    case: str, call: Call, trained: list[reproduce.Setup], tmp_path: Path
 ) -> None:
     words, sentence = BAD[case]
     status, out, err = call(*[word.replace("{new}", str(tmp_path / "new")) for word in words])

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from zeroskip.errors import FileError, RunError
-from zeroskip.papers import Result, load, store, stored
+from zeroskip.papers import PaperResult, load, store, stored
 
-RESULT = Result("han2015", "lenet-5", "2026-01-31", "Xeon", "zeroskip reproduce han2015", 3, {"error": 0.01})
+RESULT = PaperResult(
+    "han2015", "lenet-5", "2026-01-31", "Xeon", "zeroskip reproduce han2015", 3, {"error": 0.01}
+)
 
 
 def test_what_is_stored_is_what_is_loaded_from_the_file_and_from_its_folder(tmp_path: Path) -> None:
@@ -51,6 +53,6 @@ def test_findings_that_are_no_object_a_folder_without_files_and_an_absent_file(t
 
 
 def test_where_findings_come_from_fits_one_line() -> None:
-    line = RESULT.origin
+    line = RESULT.origin.line
     assert line == "han2015, lenet-5: 2026-01-31, Xeon, 3 seeds, `zeroskip reproduce han2015`"
-    assert ", 1 seed, " in replace(RESULT, seeds=1).origin
+    assert ", 1 seed, " in replace(RESULT, seeds=1).origin.line

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from zeroskip.models.convolutions import RECTIFIED, RECTIFIED_OTHERWISE
+from zeroskip.papers import Setup
 from zeroskip.papers.shi2017 import measure as timing
 from zeroskip.papers.shi2017 import rows as shi2017
+from zeroskip.papers.shi2017.published import NETWORK
 
 
 def findings(skipping: float = 1e-5) -> dict[str, Any]:
@@ -18,7 +20,7 @@ def findings(skipping: float = 1e-5) -> dict[str, Any]:
 
 
 def test_13_layers_3_other_readings_and_lowest_mean_highest_have_rows() -> None:
-    rows = shi2017.measured_rows(shi2017.NETWORK, findings())
+    rows = shi2017.measured_rows(NETWORK, findings())
     assert len(rows) == 13 + 3 + 3
     assert rows[0].ours == "4.00x; 2.00x PyTorch's best"
     assert [(row.row.split()[0], row.published, row.ours, row.holds) for row in rows[-3:]] == [
@@ -29,14 +31,12 @@ def test_13_layers_3_other_readings_and_lowest_mean_highest_have_rows() -> None:
 
 
 def test_a_layer_that_is_not_faster_does_not_hold() -> None:
-    rows = shi2017.measured_rows(shi2017.NETWORK, findings(skipping=5e-5))
+    rows = shi2017.measured_rows(NETWORK, findings(skipping=5e-5))
     assert all(row.holds is False for row in rows)
 
 
 def test_without_timing_every_row_stays_with_the_reason_and_no_mean_of_some_layers_is_told() -> None:
-    rows = shi2017.measured_rows(
-        shi2017.NETWORK, {"layers": {"LeNet Conv2": findings()["layers"]["LeNet Conv2"]}}
-    )
+    rows = shi2017.measured_rows(NETWORK, {"layers": {"LeNet Conv2": findings()["layers"]["LeNet Conv2"]}})
     assert [row.holds for row in rows].count(None) == 18
     assert all("needs timing" in row.reason for row in rows if row.holds is None)
 
@@ -50,7 +50,7 @@ def test_a_layer_is_timed_three_ways_once_and_then_read_back(
     one = {"Inception5a.2": RECTIFIED["Inception5a.2"]}
     monkeypatch.setattr(timing, "RECTIFIED", one)
     monkeypatch.setattr(timing, "RECTIFIED_OTHERWISE", {})
-    found = timing.measure_network(out=tmp_path)
+    found = timing.measure_layers(Setup(tmp_path, 1))
     assert set(found["layers"]["Inception5a.2"]) == {"im2col", "dense", "skipping"}
     assert all(seconds > 0 for seconds in found["layers"]["Inception5a.2"].values())
-    assert timing.measure_network(out=tmp_path) == found
+    assert timing.measure_layers(Setup(tmp_path, 1)) == found

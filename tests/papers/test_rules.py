@@ -8,19 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroskip.papers.common.row import (
+from zeroskip.papers.common.rules import (
     AT_LEAST,
     EQUAL,
     LAST_DIGIT,
     ROUNDS,
     Figure,
-    Table,
+    Rule,
     at_least,
     at_most,
     figure,
     within,
     within_share,
 )
+from zeroskip.papers.common.tables import Table
 
 TABLE = Table("paper", "Table 1", "lenet-5", "needs training")
 
@@ -68,14 +69,14 @@ def test_what_rounds_to_a_figure_is_within_a_step_of_its_last_digit(told: float,
         (LAST_DIGIT, 11.0, 11.1),
     ],
 )
-def test_a_rule_holds_up_to_its_limit_and_not_beyond(rule: object, good: float, bad: float) -> None:
+def test_a_rule_holds_up_to_its_limit_and_not_beyond(rule: Rule, good: float, bad: float) -> None:
     told = Figure(10.0, 1.0)
-    assert rule.holds(told, good)  # type: ignore[attr-defined]
-    assert not rule.holds(told, bad)  # type: ignore[attr-defined]
+    assert rule.holds(told, good)
+    assert not rule.holds(told, bad)
 
 
 def test_the_json_of_a_row_has_these_13_keys_in_this_order() -> None:
-    told = TABLE.judge("fc1", "size", "27", 26.5, at_most(), unit="KB").to_json()
+    told = TABLE.judge("fc1", "size", figure("27", "KB"), 26.5, at_most()).to_json()
     keys = "paper table row column published ours difference holds unit rule trust network reason"
     assert " ".join(told) == keys
     assert json.loads(json.dumps(told)) == told
@@ -83,7 +84,7 @@ def test_the_json_of_a_row_has_these_13_keys_in_this_order() -> None:
 
 
 def test_a_row_that_was_not_measured_is_null_and_says_why() -> None:
-    number = TABLE.judge("fc1", "size", "27", None, at_most())
+    number = TABLE.judge("fc1", "size", figure("27"), None, at_most())
     fact = TABLE.fact("conv1", "rank", "first", None, "the same")
     for row in (number, fact):
         assert (row.ours, row.holds, row.difference, row.reason) == (None, None, None, "needs training")
@@ -97,7 +98,7 @@ def test_a_row_of_words_has_no_difference_and_a_verdict() -> None:
 
 def test_a_row_that_holds_keeps_no_reason_and_one_that_fails_the_known_one() -> None:
     held, failed = (
-        TABLE.judge("fc1", "size", "27", ours, at_most(), reason="known") for ours in (26.0, 28.0)
+        TABLE.judge("fc1", "size", figure("27"), ours, at_most(), "known") for ours in (26.0, 28.0)
     )
     assert (held.reason, failed.reason) == ("", "known")
     assert TABLE.fact("conv1", "rank", "first", ("first", True), "the same", reason="known").reason == ""

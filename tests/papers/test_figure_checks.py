@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from zeroskip.concepts import Curve, Histogram
 from zeroskip.papers.common import figure_checks
+from zeroskip.papers.han2015.figures import removal, rule_is_better
+from zeroskip.papers.han2015.findings import DeadNeurons, DropoutErrors
 
 
 def image(inner: float, outer: float) -> list[float]:
@@ -26,7 +29,7 @@ def test_a_border_that_keeps_less_than_a_tenth_is_pruned() -> None:
     assert figure_checks.border(None) is None
 
 
-CURVES = {"once": [(0.5, 0.01), (0.1, 0.05)], "often": [(0.1, 0.0105), (0.05, 0.5)]}
+CURVES: dict[str, Curve] = {"once": ((0.5, 0.01), (0.1, 0.05)), "often": ((0.1, 0.0105), (0.05, 0.5))}
 
 
 def test_how_far_a_curve_reaches_without_loss() -> None:
@@ -37,28 +40,29 @@ def test_how_far_a_curve_reaches_without_loss() -> None:
 
 
 def test_a_curve_that_always_loses_reaches_1x() -> None:
-    assert figure_checks.reach({**CURVES, "bad": [(0.9, 1.0)]}, ("bad", "once"), 0.01) == ("2x > 1x", True)
+    assert figure_checks.reach({**CURVES, "bad": ((0.9, 1.0),)}, ("bad", "once"), 0.01) == ("2x > 1x", True)
 
 
 def test_two_curves_are_compared_where_both_have_points() -> None:
-    one, other = [(0.5, 0.01), (0.1, 0.03)], [(0.5, 0.02), (0.1, 0.04), (0.01, 0.0)]
+    one: Curve = ((0.5, 0.01), (0.1, 0.03))
+    other: Curve = ((0.5, 0.02), (0.1, 0.04), (0.01, 0.0))
     assert figure_checks.better({"a": one, "b": other}, "a", "b") == ("a 2.00 %, b 3.00 %", True)
     assert figure_checks.better({"a": one, "b": other}, "b", "a") == ("b 3.00 %, a 2.00 %", False)
-    assert figure_checks.better({"a": one, "b": [(0.3, 0.1)]}, "a", "b") is None
+    assert figure_checks.better({"a": one, "b": ((0.3, 0.1),)}, "a", "b") is None
     assert figure_checks.better({"a": one}, "a", "b") is None
 
 
 def test_the_layer_that_minds_most_is_the_one_with_the_highest_mean_error() -> None:
-    curves = {"conv1": {"0.5": 0.0, "0.9": 0.9}, "fc1": {"0.5": 0.4, "0.9": 0.4}}
+    curves = {"conv1": {0.5: 0.0, 0.9: 0.9}, "fc1": {0.5: 0.4, 0.9: 0.4}}
     assert figure_checks.most_sensitive(curves) == "conv1"
     assert figure_checks.conv_against_fc(curves) == ("conv 45.00 %, fc 40.00 %", True)
     assert figure_checks.most_sensitive(None) is None
-    assert figure_checks.conv_against_fc({"fc1": {"0.5": 0.4}}) is None
+    assert figure_checks.conv_against_fc({"fc1": {0.5: 0.4}}) is None
 
 
-def histogram(values: np.ndarray) -> dict[str, list[float]]:
+def histogram(values: np.ndarray) -> Histogram:
     counts, edges = np.histogram(values, bins=61, range=(-3, 3))
-    return {"edges": edges.tolist(), "counts": counts.tolist()}
+    return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
 
 
 def test_a_bell_has_one_peak_at_zero_and_a_pruned_bell_two_beside_it() -> None:
@@ -87,7 +91,7 @@ def test_no_histogram_no_fact() -> None:
 
 
 def test_conv_layers_need_more_bits_than_fc_layers() -> None:
-    bits = {"conv": {"8": 0.01, "4": 0.01, "2": 0.5}, "fc": {"8": 0.01, "4": 0.01, "2": 0.01}}
+    bits = {"conv": {8: 0.01, 4: 0.01, 2: 0.5}, "fc": {8: 0.01, 4: 0.01, 2: 0.01}}
     assert figure_checks.fewest_bits(bits, 0.01) == ("conv 4, fc 2", True)
     assert figure_checks.fewest_bits({"conv": bits["fc"], "fc": bits["conv"]}, 0.01) == (
         "conv 2, fc 4",
@@ -97,36 +101,28 @@ def test_conv_layers_need_more_bits_than_fc_layers() -> None:
 
 
 def test_the_best_start_of_centroids_and_a_tie() -> None:
-    errors = {"linear": {"2": 0.02, "3": 0.02}, "random": {"2": 0.03, "3": 0.01}}
+    errors = {"linear": {2: 0.02, 3: 0.02}, "random": {2: 0.03, 3: 0.01}}
     assert figure_checks.best_start(errors, 2) == ("linear 2.00 %, random 3.00 %", True)
     assert figure_checks.best_start(errors, 3) == ("random 1.00 %, linear 2.00 %", False)
-    assert figure_checks.best_start({"linear": {"2": 0.02}, "random": {"2": 0.02}}, 2)[1]  # type: ignore[index]
+    assert figure_checks.best_start({"linear": {2: 0.02}, "random": {2: 0.02}}, 2)[1]  # type: ignore[index]
     assert figure_checks.best_start(errors, 4) is None
 
 
 def test_a_paper_that_says_not_linear_is_met_only_by_an_error_below_that_of_linear() -> None:
-    errors = {"linear": {"2": 0.02, "3": 0.02, "4": 0.01}, "random": {"2": 0.03, "3": 0.01, "4": 0.01}}
+    errors = {"linear": {2: 0.02, 3: 0.02, 4: 0.01}, "random": {2: 0.03, 3: 0.01, 4: 0.01}}
     held = [figure_checks.best_start(errors, bits, linear=False) for bits in (2, 3, 4)]
     assert [one and one[1] for one in held] == [False, True, False]
 
 
 def test_a_removal_counts_neurons_and_agrees_up_to_a_change_of_0_00001() -> None:
-    assert figure_checks.removal({"removed": 28, "largest_difference": 1e-5}) == (
-        "28 removed, change 1e-05",
-        True,
-    )
-    assert figure_checks.removal({"removed": 28, "largest_difference": 2e-5}) == (
-        "28 removed, change 2e-05",
-        False,
-    )
-    assert figure_checks.removal({"removed": 0, "largest_difference": 0.0}) == ("0 removed, change 0", False)
-    assert figure_checks.removal(None) is None
+    assert removal(DeadNeurons(28, 1e-5)) == ("28 removed, change 1e-05", True)
+    assert removal(DeadNeurons(28, 2e-5)) == ("28 removed, change 2e-05", False)
+    assert removal(DeadNeurons(0, 0.0)) == ("0 removed, change 0", False)
+    assert removal(None) is None
 
 
-def test_errors_side_by_side() -> None:
-    assert figure_checks.lower({"rule": 0.01, "unchanged": 0.01}, "rule", "unchanged") == (
-        "1.00 % and 1.00 %",
-        True,
-    )
-    assert figure_checks.lower(None, "rule", "unchanged") is None
+def test_dropout_by_the_rule_agrees_up_to_the_error_with_dropout_unchanged() -> None:
+    assert rule_is_better(DropoutErrors(0.01, 0.01)) == ("1.00 % and 1.00 %", True)
+    assert rule_is_better(DropoutErrors(0.0101, 0.01)) == ("1.01 % and 1.00 %", False)
+    assert rule_is_better(None) is None
     assert figure_checks.percent(None) is None

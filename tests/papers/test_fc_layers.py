@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zeroskip.concepts import Timing
-from zeroskip.papers import named
+from zeroskip.papers import Setup, named
 from zeroskip.papers.deep_compression import fc_layer_rows as rows
 from zeroskip.papers.deep_compression import fc_layer_timing
 from zeroskip.run import kernels
@@ -39,8 +39,8 @@ def test_each_layer_is_timed_once_and_its_ratio_becomes_a_row(
 
     monkeypatch.setattr(fc_layer_timing, "timed", pretend)
     measure = named("deep-compression").measure["fc-layers"]
-    found = measure(out=tmp_path, seeds=1)
-    assert measure(out=tmp_path, seeds=1) == found
+    found = measure(Setup(tmp_path, 1))
+    assert measure(Setup(tmp_path, 1)) == found
     assert timed == list(fc_layer_timing.shapes().values())
     measured = {row.column: row.ours for row in rows.measured_rows(found) if row.row == "VGG-16 fc6"}
     assert measured["i7-5930K, batch 1: dense / sparse time, measured"] == pytest.approx(4.0)

@@ -11,20 +11,24 @@ import pytest
 
 from zeroskip import papers, prune, run_folder, task_api
 from zeroskip.concepts import silent
-from zeroskip.papers.common import frontier_rows, stages
-from zeroskip.papers.common.recipes import RECIPES, Frontier, gradual
+from zeroskip.papers import Setup
+from zeroskip.papers.common import frontier_rows, trainings
+from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.training_plans import PLANS, FrontierPlan, gradual
 from zeroskip.papers.deep_compression import rows as deep_compression
 from zeroskip.papers.deep_compression import train as trained_dc
+from zeroskip.papers.deep_compression.findings import CodedFindings
 from zeroskip.papers.han2015 import rows as han2015
 from zeroskip.papers.han2015 import train as trained_han
+from zeroskip.papers.han2015.findings import HanFindings
 
-LONG = RECIPES["digits"]
+LONG = PLANS["digits"]
 SHORT = replace(
     LONG,
     task=replace(LONG.task, epochs=3),
     frontiers={
-        "frontier": Frontier({8: 5}, {"epochs": 3}),
-        "frontier_shifts": Frontier({16: 3}, {"epochs": 3}, {"shift": 1}),
+        "frontier": FrontierPlan({8: 5}, {"epochs": 3}),
+        "frontier_shifts": FrontierPlan({16: 3}, {"epochs": 3}, {"shift": 1}),
     },
     rounds=1,
     curve=(1 / 2, 1 / 4),
@@ -37,19 +41,19 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def han(out: Path) -> dict[str, Any]:
-    return trained_han.findings(SHORT, out, 2)
+def han(out: Path) -> Any:
+    return trained_han.of_plan(SHORT, out, Setup(out, 2))
 
 
 @pytest.fixture(scope="module")
-def dc(out: Path, han: dict[str, Any]) -> dict[str, Any]:
-    return trained_dc.findings(SHORT, out, 2)
+def dc(out: Path, han: dict[str, Any]) -> Any:
+    return trained_dc.of_plan(SHORT, out, Setup(out, 2))
 
 
 def test_the_published_method_keeps_1_weight_in_6_by_quality_thresholds(
     out: Path, han: dict[str, Any]
 ) -> None:
-    seed = stages.seeds(SHORT, out, 1, silent)[0]
+    seed = trainings.seeds(SHORT, out, 1, silent)[0]
     kept = {
         name: int((weight != 0).sum()) for name, weight in prune.weights(trained_han.iterative(seed)).items()
     }
@@ -80,11 +84,11 @@ def test_five_curves_have_a_point_for_each_share_kept(han: dict[str, Any]) -> No
 def test_curves_come_with_the_errors_of_the_very_networks_they_start_from(
     out: Path, han: dict[str, Any], dc: dict[str, Any]
 ) -> None:
-    seed = stages.seeds(SHORT, out, 1, silent)[0]
+    seed = trainings.seeds(SHORT, out, 1, silent)[0]
     for name in ("L1", "L2"):
         model = task_api.model(seed.task, run_folder.load_tensors(seed.folder / f"dense-{name}.safetensors"))
         assert han["figure5_dense"][name] == task_api.evaluate(seed.task, model, "test")
-    assert dc["figures_dense"] == task_api.evaluate(seed.task, stages.dense(seed), "test")
+    assert dc["figures_dense"] == task_api.evaluate(seed.task, trainings.dense(seed), "test")
 
 
 def test_the_survivors_of_figure_7_are_as_many_as_are_left_and_none_is_small(han: dict[str, Any]) -> None:
@@ -97,7 +101,7 @@ def test_the_survivors_of_figure_7_are_as_many_as_are_left_and_none_is_small(han
 
 def test_what_a_plan_makes_no_figure_of_is_not_trained_for_it(tmp_path: Path) -> None:
     plan = replace(SHORT, figures=("figure7",), frontiers={})
-    found = trained_han.findings(plan, tmp_path / "digits", 1)
+    found = trained_han.of_plan(plan, tmp_path / "digits", Setup(tmp_path, 1))
     assert "figure7_survivors" in found
     assert "figure5_dense" not in found
     assert not list(tmp_path.glob("**/dense-L*"))
@@ -145,13 +149,15 @@ def test_everything_found_fits_into_json_and_into_rows(han: dict[str, Any], dc: 
     for rows in (han2015.measured_rows("digits", han), deep_compression.measured_rows("digits", dc)):
         assert rows
         assert all(row.ours is not None for row in rows)
-    beyond = frontier_rows.weights_rows("han2015", "lenet-300-100", han)
+    beyond = frontier_rows.weights_rows("han2015", "lenet-300-100", read(HanFindings, han).frontiers, "1.64")
     assert [row.row for row in beyond][:2] == ["dense, trained as long", "8x fewer weights"]
     assert {row.table for row in beyond} == {
         "Beyond the paper: LeNet-300-100, images with noise",
         "Beyond the paper: LeNet-300-100, images with noise and moved by up to a pixel",
     }
-    packed = frontier_rows.bytes_rows("deep-compression", "lenet-300-100", dc)
+    packed = frontier_rows.bytes_rows(
+        "deep-compression", "lenet-300-100", read(CodedFindings, dc).frontiers, "1.64", "40"
+    )
     times = [row.ours for row in packed if row.column == "times smaller, Huffman codes"]
     assert times[0] == pytest.approx(202_440 / dc["frontier"]["points"][0]["stored_bytes"]["huffman"])
 
@@ -163,14 +169,14 @@ def test_found_once_it_is_read_and_not_trained_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr("zeroskip.task_api.train", never)
-    assert trained_han.findings(SHORT, out, 2) == han
+    assert trained_han.of_plan(SHORT, out, Setup(out, 2)) == han
 
 
 def test_the_dense_network_beside_a_pruned_one_has_had_as_many_steps() -> None:
-    for plan in RECIPES.values():
-        for way in plan.frontiers.values():
-            (dense,), (pruned,) = gradual(way, 1).rounds, gradual(way, 40).rounds
-            assert dense.train == pruned.train == way.retraining
+    for plan in PLANS.values():
+        for frontier in plan.frontiers.values():
+            (dense,), (pruned,) = gradual(frontier, 1).rounds, gradual(frontier, 40).rounds
+            assert dense.train == pruned.train == frontier.retraining
             assert dense.sparsity == 0
             assert pruned.sparsity == 0.975
 
@@ -182,4 +188,4 @@ def test_each_way_trains_its_own_dense_network_on_its_own_images(out: Path, han:
 
 def test_every_network_with_a_recipe_can_be_measured_for_both_papers() -> None:
     for paper in ("han2015", "deep-compression"):
-        assert set(RECIPES) <= set(papers.named(paper).measure)
+        assert set(PLANS) | {"fc-layers"} == set(papers.named(paper).measure) | {"fc-layers"}

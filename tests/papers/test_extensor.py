@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from zeroskip.errors import DataError
-from zeroskip.papers import Row, committed, named, rows
+from zeroskip.papers import PaperRow, committed, named, rows
 from zeroskip.papers.extensor import measure, published
 from zeroskip.papers.extensor import rows as extensor
 
@@ -20,9 +20,9 @@ NAMES = [one.name for one in published.MATRICES]
 MISSING = {("p2p-Gnutella31", "A to the right, from DRAM"), ("email-Enron", "time")}
 
 
-def stored() -> list[Row]:
+def stored() -> list[PaperRow]:
     (found,) = [one for one in committed() if one.paper == "extensor"]
-    return extensor.measured_rows(extensor.MATRICES, found.findings)
+    return extensor.measured_rows(published.NETWORK, found.findings)
 
 
 def test_all_19_rows_without_findings_hold() -> None:
@@ -38,7 +38,7 @@ def test_12_rows_are_never_measured_and_each_says_why() -> None:
 
 
 def test_without_findings_the_matrices_wait_and_say_for_what() -> None:
-    waiting = rows([PAPER], networks=[extensor.MATRICES])
+    waiting = rows([PAPER], networks=[published.NETWORK])
     assert len(waiting) == 4 * 7
     assert {row.reason for row in waiting} == {extensor.DATA}
 
@@ -101,9 +101,9 @@ def test_expected_comparisons_are_the_mean_over_all_pairs_of_lists_of_4_places(
 # --- matrices
 
 
-def tiny(rows: int, first: int | None, entries: int = 2) -> published.Matrix:
-    figures = dict.fromkeys(("products", "comparisons", "one", "two", "sums", "again", "nanoseconds"), "1")
-    return published.Matrix("tiny", rows, entries, first, (1, 1, 2), **figures)
+def tiny(rows: int, first: int | None, entries: int = 2) -> published.SquaredMatrix:
+    figures = dict.fromkeys(("products", "comparisons", "left", "right", "sums", "again", "nanoseconds"), "1")
+    return published.SquaredMatrix("tiny", rows, entries, first, (1, 1, 2), **figures)
 
 
 def write(folder: Path, text: str) -> Path:
@@ -114,8 +114,8 @@ def write(folder: Path, text: str) -> Path:
 
 def test_rows_count_from_the_first_or_anew(tmp_path: Path) -> None:
     path = write(tmp_path, "# a comment\n1\t3\n3\t7\n")
-    assert measure.read(path, tiny(7, 1)).tolist() == [[0, 2], [2, 6]]
-    assert measure.read(path, tiny(3, None)).tolist() == [[0, 1], [1, 2]]
+    assert measure.read_matrix(path, tiny(7, 1)).tolist() == [[0, 2], [2, 6]]
+    assert measure.read_matrix(path, tiny(3, None)).tolist() == [[0, 1], [1, 2]]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_rows_count_from_the_first_or_anew(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_not_the_matrix_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        measure.read(write(tmp_path, text), tiny(7, 1))
+        measure.read_matrix(write(tmp_path, text), tiny(7, 1))
 
 
 def test_bytes_that_are_no_gzip_stream_are_refused(tmp_path: Path) -> None:
@@ -142,14 +142,14 @@ def test_bytes_that_are_no_gzip_stream_are_refused(tmp_path: Path) -> None:
     packed[12] ^= 0xFF
     path.write_bytes(packed)
     with pytest.raises(DataError, match="is damaged"):
-        measure.read(path, tiny(7, 1))
+        measure.read_matrix(path, tiny(7, 1))
 
 
 def test_a_matrix_that_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "accelerators").mkdir()
     monkeypatch.setenv("ZEROSKIP_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"there is no file .*wiki-Vote.txt.gz"):
-        measure.measure_matrices(out=tmp_path)
+        measure.measure_matrices()
 
 
 def test_a_random_matrix_of_300_rows_times_itself_has_the_products_and_sums_of_numpy() -> None:
@@ -170,4 +170,4 @@ def test_measuring_wiki_vote_gives_the_findings_that_come_with_zeroskip() -> Non
         )
     (found,) = [one for one in committed() if one.paper == "extensor"]
     matrix = published.MATRICES[0]
-    assert measure.squared(measure.read(path, matrix), matrix) == found.findings[NAMES[0]]
+    assert measure.squared(measure.read_matrix(path, matrix), matrix) == found.findings[NAMES[0]]

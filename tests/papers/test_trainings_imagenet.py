@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from zeroskip import prune, run_folder
 from zeroskip.concepts import silent
-from zeroskip.papers.common import stages
-from zeroskip.papers.common.recipes import RECIPES
+from zeroskip.papers import Setup
+from zeroskip.papers.common import trainings
+from zeroskip.papers.common.training_plans import PLANS
 from zeroskip.papers.deep_compression import train as trained_dc
 from zeroskip.papers.han2015 import rows
 from zeroskip.papers.han2015 import train as trained_han
@@ -53,10 +54,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("ZEROSKIP_DATA", str(pictures))
     torch.manual_seed(0)
-    task = replace(RECIPES["alexnet"].task, network=Small, batch_size=4)
+    task = replace(PLANS["alexnet"].task, network=Small, batch_size=4)
     weights = Small().state_dict()
     return replace(
-        RECIPES["alexnet"],
+        PLANS["alexnet"],
         task=task,
         rounds=1,
         bits=dict.fromkeys(("conv1", "fc6", "fc7"), 4),
@@ -68,9 +69,9 @@ def plan(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_convolutions_and_linear_layers_are_pruned_in_turn_from_the_given_weights(
     plan: Any, tmp_path: Path
 ) -> None:
-    found = trained_han.findings(plan, tmp_path / "alexnet", 1)
-    seed = stages.seeds(plan, tmp_path / "alexnet", 1, silent)[0]
-    dense = prune.weights(stages.dense(seed))
+    found: Any = trained_han.of_plan(plan, tmp_path / "alexnet", Setup(tmp_path, 1))
+    seed = trainings.seeds(plan, tmp_path / "alexnet", 1, silent)[0]
+    dense = prune.weights(trainings.dense(seed))
     assert all(torch.equal(dense[name], plan.weights[f"{name}.weight"]) for name in dense)
     folders = sorted(one.name for one in seed.folder.iterdir() if one.is_dir())
     assert folders == sorted(
@@ -86,7 +87,7 @@ def test_convolutions_and_linear_layers_are_pruned_in_turn_from_the_given_weight
 
 @pytest.mark.filterwarnings("ignore:.*one set of 8 pictures:UserWarning")
 def test_frozen_layers_keep_their_weights_while_the_others_retrain(plan: Any, tmp_path: Path) -> None:
-    seed = stages.seeds(plan, tmp_path / "alexnet", 1, silent)[0]
+    seed = trainings.seeds(plan, tmp_path / "alexnet", 1, silent)[0]
     trained_han.iterative(seed)
     conv = plan.weights["conv1.weight"]
     after_fc = run_folder.load_tensors(seed.folder / "iterative-1-fc" / "rounds" / "001.safetensors")
@@ -98,7 +99,7 @@ def test_frozen_layers_keep_their_weights_while_the_others_retrain(plan: Any, tm
 
 @pytest.mark.filterwarnings("ignore:.*one set of 8 pictures:UserWarning")
 def test_deep_compression_stores_it_with_8_and_5_bits(plan: Any, tmp_path: Path) -> None:
-    found = trained_dc.findings(plan, tmp_path / "alexnet", 1)
+    found: Any = trained_dc.of_plan(plan, tmp_path / "alexnet", Setup(tmp_path, 1))
     assert found["stored_bytes"] < found["stored_bytes_dense"] / 15
-    assert set(RECIPES["alexnet"].bits.values()) == {8, 5}
-    assert len(RECIPES["vgg16"].bits) == 16
+    assert set(PLANS["alexnet"].bits.values()) == {8, 5}
+    assert len(PLANS["vgg16"].bits) == 16
