@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,8 @@ from torch import Tensor, nn
 
 from zeroskip import measure, run_folder, thresholds
 from zeroskip.errors import DataError, ModelError
-from zeroskip.measure.zeros import Room, tally
+from zeroskip.measure import activation_zeros
+from zeroskip.measure.tensor_zeros import CountMemory, count_zeros
 
 
 class Branching(nn.Module):
@@ -132,15 +132,15 @@ def loader(*sizes: int, seed: int = 0) -> list[tuple[Tensor, Tensor]]:
     layout=st.sampled_from([torch.contiguous_format, torch.channels_last]),
     seed=st.integers(0, 1000),
 )
-def test_a_tally_is_a_brute_force_count_in_every_type_and_memory_order(shape, kind, layout, seed) -> None:
+def test_a_count_is_a_brute_force_count_in_every_type_and_memory_order(shape, kind, layout, seed) -> None:
     torch.manual_seed(seed)
     maps = torch.randint(-1, 2, shape).to(kind).contiguous(memory_format=layout)
-    found = tally(maps, Room(), maps=True, positions=True)
+    found = count_zeros(maps, CountMemory(), maps=True, positions=True)
     assert np.array_equal(found.by_channel, (maps == 0).sum((0, 2, 3)))
     assert np.array_equal(found.by_example, (maps == 0).sum((1, 2, 3)))
     assert np.array_equal(found.by_position, (maps == 0).sum((0, 1)))
     assert (found.elements, found.nonfinite) == (maps.numel(), 0)
-    rows = tally(maps, Room(), maps=False, positions=True)  # the last axis as the channels
+    rows = count_zeros(maps, CountMemory(), maps=False, positions=True)  # the last axis as the channels
     assert np.array_equal(rows.by_channel, (maps == 0).sum((0, 1, 2)))
     assert np.array_equal(rows.by_example, (maps == 0).sum((1, 2, 3)))
     assert np.array_equal(rows.by_position, (maps == 0).sum((0, 3)))
@@ -150,19 +150,19 @@ def test_a_tally_is_a_brute_force_count_in_every_type_and_memory_order(shape, ki
 def test_minus_zero_is_a_zero_and_nan_inf_and_the_smallest_number_are_none(kind: torch.dtype) -> None:
     tiny = torch.finfo(kind).smallest_normal * torch.finfo(kind).eps  # the smallest above 0
     values = torch.tensor([[0.0, -0.0, math.nan, math.inf, -math.inf, tiny, 1.0]], dtype=kind)
-    found = tally(values, Room(), maps=False)
+    found = count_zeros(values, CountMemory(), maps=False)
     assert found.by_channel.tolist() == [1, 1, 0, 0, 0, 0, 0]
     assert found.nonfinite == 3
 
 
 def test_the_room_for_counts_is_used_again_and_grows_to_what_the_last_batch_needed() -> None:
-    room = Room()
-    first, second = room.zeros(40_000), room.zeros(40_000)  # the second does not fit
+    memory = CountMemory()
+    first, second = memory.zeros(40_000), memory.zeros(40_000)  # the second does not fit
     first += 1
     second += 2
     assert (first.sum(), second.sum()) == (40_000, 80_000)
-    room.clear()
-    again = [room.zeros(40_000), room.zeros(40_000)]
+    memory.clear()
+    again = [memory.zeros(40_000), memory.zeros(40_000)]
     assert not np.concatenate(again).any()
     assert np.shares_memory(again[0].base, again[1].base)
 
@@ -410,9 +410,10 @@ def test_each_map_is_read_once_though_two_layers_and_a_shortcut_take_it(
             return self.left(y) + self.right(y) + y
 
     read: list[Tensor] = []
-    counting = importlib.import_module("zeroskip.measure.activations")  # the module behind the function
     monkeypatch.setattr(
-        counting, "tally", lambda x, *rest, **how: (read.append(x), tally(x, *rest, **how))[1]
+        activation_zeros,
+        "count_zeros",
+        lambda x, *rest, **how: (read.append(x), count_zeros(x, *rest, **how))[1],
     )
     measure.activations(Shared(), [torch.randn(2, 1, 3, 3)])
     assert len(read) == 4  # the input, what leaves the stem, and the two that are added

@@ -1,9 +1,9 @@
-"""Look, do not touch: what a network costs, where its zeros are, how much each layer minds pruning."""
+"""Measurements that leave a network as it is: cost, zeros, sizes of coded maps, sensitivity to pruning."""
 
 from zeroskip.graph import record as trace
-from zeroskip.measure.activations import Zeros, activations, results
-from zeroskip.measure.cost import Cost, cost
-from zeroskip.measure.map_compression import Compressed, Traffic, compression, traffic
+from zeroskip.measure.activation_zeros import Zeros, activations, results
+from zeroskip.measure.cost import LayerCost, cost
+from zeroskip.measure.map_compression import Compressed, LayerTraffic, compression, traffic
 from zeroskip.measure.profile import histogram, profile
 from zeroskip.measure.sensitivity import sensitivity
 from zeroskip.measure.shape_table import table
@@ -11,11 +11,11 @@ from zeroskip.measure.zero_sums import Count, Spread, Sums
 
 __all__ = [
     "Compressed",
-    "Cost",
     "Count",
+    "LayerCost",
+    "LayerTraffic",
     "Spread",
     "Sums",
-    "Traffic",
     "Zeros",
     "activations",
     "compression",

@@ -1,4 +1,4 @@
-"""What each layer costs, dense."""
+"""The cost of each layer, dense: weights, multiply-accumulates, bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from zeroskip.graph import layers
 
 
 @dataclass(frozen=True)
-class Cost:
+class LayerCost:
     """Of one layer and one example: weights (biases excluded), multiply-accumulates, bytes of all parameters."""
 
     weights: int
@@ -18,16 +18,16 @@ class Cost:
     stored_bytes: int
 
 
-def cost(model: nn.Module, example: Tensor) -> dict[str, Cost]:
-    """Layer name -> Cost. A published FLOP count is twice the MACs (Han et al. 2015, tables 2-5).
+def cost(model: nn.Module, example: Tensor) -> dict[str, LayerCost]:
+    """Layer name -> LayerCost. A published FLOP count is twice the MACs (Han et al. 2015, tables 2-5).
 
     example  a batch of inputs, for the shapes only
 
-    >>> cost(LeNet300100(), torch.zeros(1, 784))["fc1"]
-    Cost(weights=235200, macs=235200, stored_bytes=942000)
+    >>> cost(model, x)["fc1"]
+    LayerCost(weights=48, macs=48, stored_bytes=224)
     """
     return {
-        layer.name: Cost(layer.weights, layer.macs, sum(_bytes(one) for one in (layer.weight, layer.bias)))
+        layer.name: LayerCost(layer.weights, layer.macs, _bytes(layer.weight) + _bytes(layer.bias))
         for layer in layers(model, example)
     }
 

@@ -1,22 +1,21 @@
-"""What leaves each layer: its output after the activation function and the pooling that follow it.
+"""The output of each layer after the activation function and the pooling that follow it.
 
-Han et al. 2015 count zeros there, which is what reproduces their tables' totals.
+Han et al. 2015 count zeros there: only these counts reproduce the totals of their tables.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from zeroskip.measure.zeros import Tally
+from zeroskip.measure.tensor_zeros import TensorZeros
 
-# What may stand between a layer and the next without ending its output. Not those that move elements between
-# channels (flatten): the share would be the same, its channels lost. Nor hardshrink, a threshold on what the next
-# layer reads: the zeros that a threshold adds are the difference between an output and the input that follows.
+# Operations between a layer and the next that belong to the layer's output. Not those that move elements between
+# channels (flatten): the share would be the same, its channels lost. Nor hardshrink, a threshold on the input of the
+# next layer: the zeros that it adds are the difference between an output and the input that follows.
 CARRY_ON = frozenset(
     ["relu", "relu_", "relu6", "hardtanh", "leaky_relu", "leaky_relu_", "prelu", "elu", "selu", "celu", "threshold",
      "threshold_", "clamp", "clamp_", "gelu", "silu", "mish", "softplus", "hardswish", "hardsigmoid",
@@ -24,49 +23,52 @@ CARRY_ON = frozenset(
      "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"]
 )  # fmt: skip
 
-Count = Callable[[Tensor, str], Tally]
-"""Counts a tensor that the layer of this name reads or hands on."""
-
 
 class Outputs(TorchFunctionMode):
-    """While active, follows each layer's output through the operations in CARRY_ON and counts what it became.
+    """While active, follows each layer's output through the operations in CARRY_ON and counts its zeros after them.
 
-    A tensor is counted as soon as something else reads it, so that it is not kept alive, and before something
-    else overwrites it. Of several continuations (a branch with pooling, one without) the last one counts.
+    A tensor is counted as soon as another operation reads it, so that it is not kept alive, and before one overwrites
+    it. Of several continuations (a branch with pooling, one without) the last one counts.
+    count  called as count(tensor, layer's name)
     """
 
-    def __init__(self, count: Count) -> None:
+    def __init__(self, count: Callable[[Tensor, str], TensorZeros]) -> None:
         super().__init__()
         self._count = count
         self._layer = WeakTensorKeyDictionary()  # tensor -> name of the layer it left
-        self._left: dict[str, Tensor | Tally] = {}  # layer -> what left it, once or not yet counted
+        self._left: dict[str, Tensor | TensorZeros] = {}  # layer -> its output, or the zeros counted in it
 
-    def starts(self, layer: str, output: Tensor) -> None:
-        """The layer has run; `output` has left it."""
+    def begin(self, layer: str, output: Tensor) -> None:
+        """The layer has run and returned `output`."""
         self._layer[output] = layer
         self._left[layer] = output
 
-    def ends(self, layer: str) -> Tally | None:
-        """The tally of what left the layer since it ran, if it did; it is told once."""
+    def take(self, layer: str) -> TensorZeros | None:
+        """The zeros of the layer's output since it ran; None if it did not, or if they were taken before."""
         self._settle(layer)
-        return self._left.pop(layer, None)  # type: ignore[return-value]  # settled: a Tally
+        zeros = self._left.pop(layer, None)
+        return zeros if isinstance(zeros, TensorZeros) else None
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        given, carries = [*args, *(kwargs or {}).values()], _name(func) in CARRY_ON
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        arguments, carries = [*args, *(kwargs or {}).values()], _name(func) in CARRY_ON
         if not carries and _overwrites(_name(func), kwargs):
-            self._read(given)
+            self._read(arguments)
         result = func(*args, **(kwargs or {}))
-        layer = self._layer.get(given[0]) if carries and isinstance(given[0], Tensor) else None
+        layer = self._layer.get(arguments[0]) if carries and isinstance(arguments[0], Tensor) else None
         if layer is not None and isinstance(result, Tensor):
-            self.starts(layer, result)
+            self.begin(layer, result)
         elif next(_tensors([result]), None) is not None:  # a question such as x.size() reads nothing
-            self._read(given)
+            self._read(arguments)
         return result
 
-    def _read(self, given: Iterable[Any]) -> None:
-        for tensor in _tensors(given):
+    def _read(self, arguments: Iterable[object]) -> None:
+        for tensor in _tensors(arguments):
             layer = self._layer.get(tensor)
             if layer is not None and self._left.get(layer) is tensor:
                 self._settle(layer)
@@ -77,7 +79,7 @@ class Outputs(TorchFunctionMode):
             self._left[layer] = self._count(left, layer)
 
 
-def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
     """The tensors among the values, and in lists and tuples among them."""
     for value in values:
         if isinstance(value, Tensor):
@@ -86,11 +88,11 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _name(func: Callable[..., Any]) -> str:
+def _name(func: Callable[..., object]) -> str:
     return getattr(func, "__name__", "")
 
 
-def _overwrites(name: str, kwargs: Any) -> bool:
-    """Whether the operation may change what it is given: `add_`, `x += y`, `x[i] = y`, `out=`."""
+def _overwrites(name: str, kwargs: Mapping[str, object] | None) -> bool:
+    """Whether the operation may change its arguments: `add_`, `x += y`, `x[i] = y`, `out=`."""
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or name.startswith("__i") or name == "__setitem__" or "out" in (kwargs or {})

@@ -9,7 +9,7 @@ from zeroskip import task_api
 from zeroskip.concepts import Histogram, Layer, LayerProfile, Profile, Progress, silent, weight_sparsity
 from zeroskip.errors import ModelError
 from zeroskip.graph import layers
-from zeroskip.measure.activations import activations
+from zeroskip.measure.activation_zeros import activations
 from zeroskip.measure.cost import cost
 from zeroskip.measure.sensitivity import sensitivity
 
@@ -20,12 +20,13 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
     Decisions are made on these figures, so the error is that of the validation split. The model comes back
     as it was. Raises ModelError where there is nothing to prune or the weights hold NaN.
 
-    >>> profile(model, tasks.digits).layer("fc1").sensitivity[0.9]
-    0.21
+    >>> fc1 = profile(model, task).layer("fc1")
+    >>> fc1.macs, fc1.weight_sparsity
+    (48, 0.75)
     """
     task_api.check_finite(model)
-    found = _unshared(layers(model, task_api.batch(task)[:1]))
-    if not found:
+    pruneable = _unshared(layers(model, task_api.batch(task)[:1]))
+    if not pruneable:
         raise ModelError("the network runs no linear or convolution layer. There is nothing to prune in it.")
     costs = cost(model, task_api.batch(task)[:1])
     zeros = activations(model, task_api.batches(task))
@@ -33,11 +34,11 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
     curves = sensitivity(
         model,
         lambda one: task_api.probe(task, one),
-        names=[layer.name for layer in found],
+        names=[layer.name for layer in pruneable],
         progress=progress,
     )
     measured = []
-    for layer in found:
+    for layer in pruneable:
         spent, seen = costs[layer.name], zeros[layer.name]
         measured.append(
             LayerProfile(
@@ -62,9 +63,9 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
     return Profile(tuple(measured), error)
 
 
-def _unshared(found: list[Layer]) -> list[Layer]:
+def _unshared(all_layers: list[Layer]) -> list[Layer]:
     """Of layers that share a weight, the first."""
-    return list({layer.weight.data_ptr(): layer for layer in reversed(found)}.values())[::-1]
+    return list({layer.weight.data_ptr(): layer for layer in reversed(all_layers)}.values())[::-1]
 
 
 def histogram(weight: Tensor, *, bins: int = 61) -> Histogram:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Layer, ShapeRow
 from zeroskip.graph import layers
-from zeroskip.measure.activations import Zeros
+from zeroskip.measure.activation_zeros import Zeros
 
 
 def table(model: nn.Module, example: Tensor, zeros: Mapping[str, Zeros]) -> list[ShapeRow]:
@@ -16,8 +16,9 @@ def table(model: nn.Module, example: Tensor, zeros: Mapping[str, Zeros]) -> list
 
     example  a batch of inputs, for the shapes only;  zeros: what `activations` found
 
-    >>> table(lenet5, images[:1], activations(lenet5, [images]))[1].channels
-    20
+    >>> from zeroskip import measure
+    >>> [(row.layer, row.channels, row.filters) for row in table(model, x, measure.activations(model, [x]))]
+    [('fc1', 6, 8), ('fc2', 8, 4)]
     """
     return [_row(layer, zeros[layer.name]) for layer in layers(model, example) if layer.name in zeros]
 

@@ -1,4 +1,4 @@
-"""The loops of `zeros`, compiled by numba: they run at the speed of the memory.
+"""The loops that count zeros, compiled by numba.
 
 magnitude  the mask of all bits but the sign
 infinity   the integer that has the bits of infinity: from there on, values are Inf or NaN
@@ -6,35 +6,24 @@ infinity   the integer that has the bits of infinity: from there on, values are 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
 import numpy as np
-from numba import njit
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def _compiled(function: _Function) -> _Function:
-    """The function as machine code, which is kept for the next process where a folder can be written to."""
-    try:
-        return cast(_Function, njit(nogil=True, cache=True)(function))
-    except RuntimeError:  # neither beside this file nor in the user's cache
-        return cast(_Function, njit(nogil=True)(function))
+from zeroskip.emit.numba_loops import compiled
 
 
-@_compiled
+@compiled
 def over_last(
     bits: np.ndarray,
     magnitude: np.unsignedinteger,
     infinity: np.unsignedinteger,
     zeros: np.ndarray,
-    each: np.ndarray,
+    by_example: np.ndarray,
 ) -> int:
-    """Zeros of bits (n, a, b) are added to zeros (a,) and each (n,); how many values of all are not finite.
+    """Add the zeros of bits (n, a, b) to zeros (a,) and by_example (n,); returns how many values are not finite.
 
-    >>> over_last(bits, np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), zeros, each)
-    0
+    >>> bits, zeros, by_example = np.array([[[0, 1], [0, 0]]], np.uint32), np.zeros(2, np.int64), np.zeros(1, np.int64)
+    >>> over_last(bits, np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), zeros, by_example), zeros, by_example
+    (0, array([1, 2]), array([3]))
     """
     count, rows, columns = bits.shape
     nonfinite = 0
@@ -46,23 +35,24 @@ def over_last(
                 zero += value == 0
                 odd += value >= infinity
             zeros[j] += zero
-            each[i] += zero
+            by_example[i] += zero
             nonfinite += odd
     return nonfinite
 
 
-@_compiled
+@compiled
 def over_middle(
     bits: np.ndarray,
     magnitude: np.unsignedinteger,
     infinity: np.unsignedinteger,
     zeros: np.ndarray,
-    each: np.ndarray,
+    by_example: np.ndarray,
 ) -> int:
-    """Zeros of bits (n, a, b) are added to zeros (b,) and each (n,); how many values of all are not finite.
+    """Add the zeros of bits (n, a, b) to zeros (b,) and by_example (n,); returns how many values are not finite.
 
-    >>> over_middle(bits, np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), zeros, each)
-    0
+    >>> bits, zeros, by_example = np.array([[[0, 1], [0, 0]]], np.uint32), np.zeros(2, np.int64), np.zeros(1, np.int64)
+    >>> over_middle(bits, np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), zeros, by_example), zeros, by_example
+    (0, array([2, 1]), array([3]))
     """
     count, rows, columns = bits.shape
     nonfinite = 0
@@ -74,6 +64,6 @@ def over_middle(
                 zeros[k] += value == 0
                 zero += value == 0
                 odd += value >= infinity
-            each[i] += zero
+            by_example[i] += zero
             nonfinite += odd
     return nonfinite

@@ -1,9 +1,9 @@
 """Running sums of zeros: plain tensors under flat names, so that they can be stored between two batches.
 
-batches                   () how many were read
+batches                   () number of batches read
 <layer>.input.zeros       (channels,) int64; and <layer>.output.zeros, of what leaves the layer
              .elements    () of all channels together
-             .nonfinite   () how many are NaN or Inf
+             .nonfinite   () of them NaN or Inf
              .position    (h, w) zeros over all examples and channels
              .class       (classes, 2) zeros and elements of the examples of each class
              .example     (BINS,) examples by their share of zeros
@@ -21,7 +21,7 @@ from torch import Tensor
 from zeroskip.concepts import Histogram
 from zeroskip.errors import DataError, ModelError
 from zeroskip.graph.layers import per_example
-from zeroskip.measure.zeros import Tally
+from zeroskip.measure.tensor_zeros import TensorZeros
 
 BINS = 20
 BY = ("position", "class", "example")
@@ -63,42 +63,46 @@ class Count:
 
 @dataclass(frozen=True)
 class Batch:
-    """What is known of a batch besides its inputs: its number of examples, and their classes (size,) if counted."""
+    """Number of examples of a batch, and their classes (size,) if zeros are counted by class."""
 
     size: int
     classes: Tensor | None = None
 
     def __post_init__(self) -> None:
-        found = self.classes
-        if found is not None and (
-            found.shape != (self.size,) or found.is_floating_point() or found.min() < 0
-        ):
+        classes = self.classes
+        if classes is None:
+            return
+        if classes.shape != (self.size,) or classes.is_floating_point() or classes.min() < 0:
             raise DataError(
                 f"zeros by class need one class number 0, 1, ... for each of the {self.size} examples of a batch, but "
-                f'its targets are {tuple(found.shape)} {found.dtype}. Leave "class" out.'
+                f'its targets are {tuple(classes.shape)} {classes.dtype}. Leave "class" out.'
             )
 
 
-def add_(sums: Sums, side: str, tallies: Sequence[Tally], batch: Batch, by: Collection[str]) -> None:
-    """Add what one batch has of a side, "<layer>.input" or "<layer>.output"; two tallies where the layer ran twice.
+def add_(sums: Sums, side: str, runs: Sequence[TensorZeros], batch: Batch, by: Collection[str]) -> None:
+    """Add the zeros of one batch to those of a side, "<layer>.input" or "<layer>.output"; one entry for each run.
 
     Raises ModelError where maps change their size and `by` has "position", and where an example's part of a tensor
     is unknown and `by` has "class" or "example".
 
-    >>> add_(sums, "conv1.input", [tally(images, Room(), maps=True)], Batch(64), ())
+    >>> from zeroskip.measure.tensor_zeros import CountMemory, count_zeros
+    >>> sums: Sums = {}
+    >>> add_(sums, "fc.input", [count_zeros(torch.eye(3), CountMemory(), maps=False)], Batch(3), ())
+    >>> sums["fc.input.zeros"], sums["fc.input.elements"]
+    (tensor([2, 2, 2]), tensor(9))
     """
-    for one in tallies:
-        _plus_(sums, f"{side}.zeros", torch.tensor(one.by_channel))
-        _plus_(sums, f"{side}.elements", torch.tensor(one.elements))
-        _plus_(sums, f"{side}.nonfinite", torch.tensor(one.nonfinite))
-        if one.by_position is not None:
-            position = torch.tensor(one.by_position)
+    for run in runs:
+        _plus_(sums, f"{side}.zeros", torch.tensor(run.by_channel))
+        _plus_(sums, f"{side}.elements", torch.tensor(run.elements))
+        _plus_(sums, f"{side}.nonfinite", torch.tensor(run.nonfinite))
+        if run.by_position is not None:
+            position = torch.tensor(run.by_position)
             _check_size(sums, side, position)
             _plus_(sums, f"{side}.position", position)
     if "class" not in by and "example" not in by:
         return
-    zeros = torch.stack([_of_examples(one, batch.size) for one in tallies]).sum(0)  # (size,)
-    elements = sum(one.elements for one in tallies) // batch.size
+    zeros = torch.stack([_of_examples(run, batch.size) for run in runs]).sum(0)  # (size,)
+    elements = sum(run.elements for run in runs) // batch.size
     if batch.classes is not None:
         key = f"{side}.class"
         sums[key] = _of_classes(zeros, elements, batch.classes, sums.get(key))
@@ -107,10 +111,11 @@ def add_(sums: Sums, side: str, tallies: Sequence[Tally], batch: Batch, by: Coll
 
 
 def count(sums: Sums, side: str) -> Count:
-    """What `sums` say of "<layer>.input" or "<layer>.output".
+    """The zeros that `sums` hold of "<layer>.input" or "<layer>.output".
 
-    >>> count(sums, "conv2.input").share
-    0.71
+    >>> sums = {"fc.input.zeros": torch.tensor([2, 1]), "fc.input.elements": torch.tensor(6)}
+    >>> count(sums | {"fc.input.nonfinite": torch.tensor(0)}, "fc.input").by_channel
+    (0.6666666666666666, 0.3333333333333333)
     """
     zeros, elements = sums[f"{side}.zeros"], int(sums[f"{side}.elements"])
     position, classes = sums.get(f"{side}.position"), sums.get(f"{side}.class")
@@ -141,9 +146,9 @@ def _check_size(sums: Sums, side: str, more: Tensor) -> None:
         )
 
 
-def _of_examples(one: Tally, size: int) -> Tensor:
+def _of_examples(run: TensorZeros, size: int) -> Tensor:
     """Zeros of each example (size,); the first axis may hold several rows of each."""
-    by_row = torch.tensor(one.by_example)
+    by_row = torch.tensor(run.by_example)
     per_example(by_row, size)  # or ModelError
     return by_row.view(size, -1).sum(1)
 
@@ -160,9 +165,8 @@ def _of_classes(zeros: Tensor, elements: int, classes: Tensor, before: Tensor | 
 
 def _spread_(sums: Sums, side: str, zeros: Tensor, elements: int) -> None:
     shares = zeros.double() / elements
-    bins = (zeros * BINS // elements).clamp_(
-        max=BINS - 1
-    )  # in whole numbers, so that no rounding moves an example
+    # In whole numbers, so that no rounding moves an example.
+    bins = (zeros * BINS // elements).clamp_(max=BINS - 1)
     _plus_(sums, f"{side}.example", torch.bincount(bins, minlength=BINS))
     lowest, highest, total = sums.get(f"{side}.spread", torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
     new = [torch.minimum(lowest, shares.min()), torch.maximum(highest, shares.max()), total + shares.sum()]

@@ -1,4 +1,4 @@
-"""How many zeros enter and leave each layer on real data: one pass over a data set, in constant memory."""
+"""Zeros that enter and leave each layer on real data: one pass over a data set, in constant memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from operator import length_hint
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,8 @@ from zeroskip.concepts import Progress, silent
 from zeroskip.errors import DataError, ModelError
 from zeroskip.graph import evaluating
 from zeroskip.measure.layer_outputs import Outputs
+from zeroskip.measure.tensor_zeros import CountMemory, TensorZeros, count_zeros
 from zeroskip.measure.zero_sums import BY, Batch, Count, Sums, add_, count
-from zeroskip.measure.zeros import Room, Tally, tally
 
 COUNTED = (nn.Linear, nn.Conv2d, nn.RNNBase)
 Batches = Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]]
@@ -30,8 +30,13 @@ Batches = Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]]
 class Zeros:
     """Exact zeros of one layer over a data set.
 
-    before  what the layer reads
-    after   what leaves it for the next: after its activation function and its pooling
+    before  in its input
+    after   in its output after its activation function and its pooling
+
+    >>> from zeroskip import measure
+    >>> zeros = measure.activations(model, [x])["fc2"]
+    >>> zeros.before.zeros, zeros.before.elements, zeros.output
+    (10, 24, 0.0)
     """
 
     before: Count
@@ -60,24 +65,24 @@ def activations(
     """Layer name -> Zeros of every linear, convolution and recurrent layer; in eval mode, without gradients.
 
     batches   inputs, or pairs (inputs, classes), batch axis first; empty ones are passed over
-    by        what to count besides layer and channel, of "position", "class", "example"
+    by        counts besides those by layer and channel, of "position", "class", "example"
     on_batch  called as on_batch(batches done, sums); sums are plain tensors, and `resume=sums` continues the count
               with the batch after, of the same batches in the same order
     A layer that runs twice counts twice; examples are the first axis of every tensor. Raises ModelError where there
     is nothing to count.
 
-    >>> activations(lenet, [images])["fc2"].input
-    0.62
+    >>> {name: (zeros.before.zeros, zeros.after.zeros) for name, zeros in activations(model, [x]).items()}
+    {'fc1': (0, 10), 'fc2': (10, 0)}
     """
     sums = _start(model, by, resume)
-    start, room = int(sums["batches"]), Room()
+    start, memory = int(sums["batches"]), CountMemory()
     with evaluating(model):
         for done, batch in enumerate(islice(batches, start, None), start + 1):
             inputs, classes = _pair(batch)
             if len(inputs):
-                known = _batch(len(inputs), classes, by)
-                for side, tallies in _counted(model, inputs, room, positions="position" in by).items():
-                    add_(sums, side, tallies, known, by)
+                sizes = _batch(len(inputs), classes, by)
+                for side, runs in _counted(model, inputs, memory, positions="position" in by).items():
+                    add_(sums, side, runs, sizes, by)
             sums["batches"] = torch.tensor(done)
             if on_batch is not None:
                 on_batch(done, dict(sums))
@@ -96,12 +101,14 @@ def _pair(batch: Tensor | tuple[Tensor, Tensor] | list[Tensor]) -> tuple[Tensor,
 
 
 def results(model: nn.Module, sums: Sums) -> dict[str, Zeros]:
-    """What the sums of a pass, finished or not, say of each layer of `model`, in the order of its modules.
+    """The zeros that the sums of a pass, finished or not, hold of each layer of `model`, in the order of its modules.
 
     Raises ModelError where nothing was counted.
 
-    >>> results(lenet, runs.load_tensors("sums.safetensors"))["fc2"].input
-    0.62
+    >>> kept = []
+    >>> _ = activations(model, [x, x], on_batch=lambda done, sums: kept.append(sums))
+    >>> results(model, kept[0])["fc2"].before.elements, results(model, kept[1])["fc2"].before.elements
+    (24, 48)
     """
     names = [name for name in _layers(model).values() if f"{name}.input.zeros" in sums]
     if not names:
@@ -126,7 +133,7 @@ def _start(model: nn.Module, by: Collection[str], resume: Sums | None) -> Sums:
     return sums
 
 
-def _batch(size: int, classes: Any, by: Collection[str]) -> Batch:
+def _batch(size: int, classes: object, by: Collection[str]) -> Batch:
     if "class" not in by:
         return Batch(size)
     if not isinstance(classes, Tensor):
@@ -140,30 +147,34 @@ def _layers(model: nn.Module) -> dict[nn.Module, str]:
     return {module: name for name, module in model.named_modules() if isinstance(module, COUNTED)}
 
 
-def _counted(model: nn.Module, inputs: Tensor, room: Room, *, positions: bool) -> dict[str, list[Tally]]:
-    """Side -> what was counted there while `model` ran on `inputs` once; all or nothing where it fails."""
-    room.clear()
+def _counted(
+    model: nn.Module, inputs: Tensor, memory: CountMemory, *, positions: bool
+) -> dict[str, list[TensorZeros]]:
+    """Side -> its zeros in each run of the layer while `model` ran on `inputs` once; all or nothing where it fails."""
+    memory.clear()
     names = _layers(model)
-    found: dict[str, list[Tally]] = {}
-    counter = _Counter({name: module for module, name in names.items()}, room, positions)
+    runs: dict[str, list[TensorZeros]] = {}
+    counter = _Counter({name: module for module, name in names.items()}, memory, positions)
     outputs = Outputs(counter.count)
 
     def ended(name: str) -> None:
-        if (one := outputs.ends(name)) is not None:
-            found.setdefault(f"{name}.output", []).append(one)
+        if (zeros := outputs.take(name)) is not None:
+            runs.setdefault(f"{name}.output", []).append(zeros)
 
-    def ran(module: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+    def ran(module: nn.Module, args: tuple[object, ...], named: dict[str, object], output: object) -> None:
         name, read = names[module], args[0] if args else named["input"]
         with torch._C.DisableTorchFunction():  # our own operations are not the network's
-            found.setdefault(f"{name}.input", []).append(counter.count(_values(read), name))
+            runs.setdefault(f"{name}.input", []).append(counter.count(_values(read), name))
             ended(name)  # a second call of a layer must not hide its first
-            outputs.starts(name, _values(output[0] if isinstance(module, nn.RNNBase) else output))
+            if isinstance(module, nn.RNNBase) and isinstance(output, tuple):  # of outputs and states
+                output = output[0]
+            outputs.begin(name, _values(output))
 
     with _hooked(names, ran), outputs:
         model(inputs)
     for name in names.values():
         ended(name)
-    return found
+    return runs
 
 
 @contextmanager
@@ -180,29 +191,30 @@ def _hooked(modules: Iterable[nn.Module], ran: Callable[..., None]) -> Iterator[
 class _Counter:
     """Counts a tensor once, though it is the output of one layer and the input of others."""
 
-    def __init__(self, modules: dict[str, nn.Module], room: Room, positions: bool) -> None:
-        self._modules, self._room, self._positions = modules, room, positions
-        self._known = WeakTensorKeyDictionary()  # tensor -> (its version, whether it is maps, Tally)
+    def __init__(self, modules: dict[str, nn.Module], memory: CountMemory, positions: bool) -> None:
+        self._modules, self._memory, self._positions = modules, memory, positions
+        self._counted = WeakTensorKeyDictionary()  # tensor -> (its version, whether it is maps), TensorZeros
 
-    def count(self, tensor: Tensor, layer: str) -> Tally:
+    def count(self, tensor: Tensor, layer: str) -> TensorZeros:
         module = self._modules[layer]
         maps = isinstance(module, nn.Conv2d)
         version = None if tensor.is_inference() else tensor._version  # grows with each operation in place
         key = version, maps
-        known = self._known.get(tensor)
-        if known is not None and version is not None and known[0] == key:
-            return known[1]
-        seen = tally(_examples_first(tensor, module), self._room, maps=maps, positions=self._positions)
-        self._known[tensor] = key, seen
-        return seen
+        counted: tuple[object, TensorZeros] | None = self._counted.get(tensor)
+        if counted is not None and version is not None and counted[0] == key:
+            return counted[1]
+        rows = _examples_first(tensor, module)
+        zeros = count_zeros(rows, self._memory, maps=maps, positions=self._positions)
+        self._counted[tensor] = key, zeros
+        return zeros
 
 
-def _values(given: Any) -> Tensor:
-    return given.data if isinstance(given, PackedSequence) else given
+def _values(argument: object) -> Tensor:
+    return argument.data if isinstance(argument, PackedSequence) else cast(Tensor, argument)
 
 
 def _examples_first(tensor: Tensor, module: nn.Module) -> Tensor:
-    """(n, steps, features) for a recurrent layer; packed sequences are one example, unknown whose their steps are."""
+    """(n, steps, features) for a recurrent layer; a packed sequence counts as one example."""
     if not isinstance(module, nn.RNNBase):
         return tensor
     if tensor.ndim == 2:

@@ -1,7 +1,7 @@
-"""How many zeros lie in each channel of each example of one tensor, and at each of its positions.
+"""Zeros of one tensor, by channel, example and position.
 
-A float is looked at as the bits that it is, so that one comparison of integers tells zeros from all others and
-another one tells NaN and Inf. That is 50 times as fast as torch's own count along axes.
+Floats are compared as integers of the same bits: one comparison finds zeros, another NaN and Inf. That is 50 times as
+fast as torch's own count along axes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _BITS: dict[torch.dtype, tuple[torch.dtype, type[np.unsignedinteger]]] = {
     torch.float64: (torch.int64, np.uint64),
 }
 
-LEAST_ROOM = 1 << 16
+LEAST_COUNTS = 1 << 16  # that CountMemory holds
 
 
 @dataclass(frozen=True)
-class Tally:
+class TensorZeros:
     """Zeros of a tensor of n examples, as int64. -0.0 is a zero; NaN and Inf are none.
 
     by_channel   (channels,);  by_example (n,)
@@ -40,18 +40,18 @@ class Tally:
     nonfinite: int
 
 
-class Room:
-    """Memory for tallies, which is there before a network runs, and used again for each batch.
+class CountMemory:
+    """Memory for counts, allocated before a network runs and used again for each batch.
 
-    What is allocated while it runs, and kept, makes holes in the heap that the network's next map does not fit
-    into; new memory for the map costs more time than all the counting.
+    Counts that are allocated while it runs, and kept, make holes in the heap that the network's next map does not fit
+    into; new memory for the map takes longer than all the counting.
     """
 
     def __init__(self) -> None:
-        self._all, self._used = np.empty(LEAST_ROOM, np.int64), 0
+        self._all, self._used = np.empty(LEAST_COUNTS, np.int64), 0
 
     def clear(self) -> None:
-        """All tallies made so far may be overwritten; what did not fit before will fit now."""
+        """Allow all counts made so far to be overwritten; counts that did not fit before will fit now."""
         if self._used > len(self._all):
             self._all = np.empty(self._used, np.int64)
         self._used = 0
@@ -65,35 +65,34 @@ class Room:
         return part
 
 
-def tally(tensor: Tensor, room: Room, *, maps: bool, positions: bool = False) -> Tally:
+def count_zeros(tensor: Tensor, memory: CountMemory, *, maps: bool, positions: bool = False) -> TensorZeros:
     """Count the zeros of `tensor`: (n, channels, h, w) or (channels, h, w) if `maps`, else (n, ..., channels).
 
-    room       where the counts are put
+    memory     of the counts
     positions  count by position too, which reads the tensor once more
 
-    >>> tally(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), Room(), maps=False).by_channel
+    >>> count_zeros(torch.tensor([[0.0, 1.0], [0.0, 0.0]]), CountMemory(), maps=False).by_channel
     array([2, 1])
     """
-    # Not above: the import of numba takes 0.3 seconds, which only those should wait who count.
-    from zeroskip.measure import zero_count_loops
+    from zeroskip.measure import zero_count_loops  # imports numba, which is slow
 
     blocks, outside, shape = _blocks(tensor.detach().cpu(), maps)
     bits = _bits(blocks)
     count, channels = len(blocks), blocks.shape[1 if outside else 2]
-    over_places, over_channels = (zero_count_loops.over_last, zero_count_loops.over_middle)[
-        :: 1 if outside else -1
-    ]
-    by_channel, by_example = room.zeros(channels), room.zeros(count)
+    over_places, over_channels = zero_count_loops.over_last, zero_count_loops.over_middle
+    if not outside:
+        over_places, over_channels = over_channels, over_places
+    by_channel, by_example = memory.zeros(channels), memory.zeros(count)
     nonfinite = int(over_places(*bits, by_channel, by_example))
     if not positions:
-        return Tally(by_channel, by_example, None, tensor.numel(), nonfinite)
-    by_position = room.zeros(math.prod(shape))
+        return TensorZeros(by_channel, by_example, None, tensor.numel(), nonfinite)
+    by_position = memory.zeros(math.prod(shape))
     over_channels(*bits, by_position, np.empty_like(by_example))
-    return Tally(by_channel, by_example, by_position.reshape(shape), tensor.numel(), nonfinite)
+    return TensorZeros(by_channel, by_example, by_position.reshape(shape), tensor.numel(), nonfinite)
 
 
 def _blocks(tensor: Tensor, maps: bool) -> tuple[Tensor, bool, tuple[int, int]]:
-    """(n, channels, places) and True or (n, places, channels) and False, as the memory has it; the places' (h, w)."""
+    """(n, channels, places) and True or (n, places, channels) and False, in memory order; the places' (h, w)."""
     if maps:
         tensor = tensor if tensor.ndim == 4 else tensor[None]  # (n, channels, h, w)
         if tensor.is_contiguous():
