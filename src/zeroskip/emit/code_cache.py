@@ -38,8 +38,11 @@ def cached(
     makers   the source files with what `make` does, whose text is part of the entry's name
     sources  everything else that it depends on, besides the machine
 
-    >>> cached([__file__], [ir.encode()], detect(), lambda: compiled(ir))[1:4]
-    b'ELF'
+    >>> os.environ["ZEROSKIP_CACHE"] = "kept"
+    >>> cached([__file__], [b"pattern"], machine, lambda: b"code")
+    b'code'
+    >>> cached([__file__], [b"pattern"], machine, lambda: b"not asked for")
+    b'code'
     """
     folder = _private()
     if folder is None:
@@ -55,15 +58,20 @@ def cached(
 def tidy(folder: Path, *, most_bytes: int = MOST_BYTES, most_entries: int = MOST_ENTRIES) -> None:
     """Delete the entries that were not used for longest, until no more are left than may be.
 
-    >>> tidy(Path("~/.cache/zeroskip").expanduser())
+    >>> os.environ["ZEROSKIP_CACHE"] = "kept"
+    >>> for pattern in (b"a", b"b"):
+    ...     code = cached([], [pattern], machine, lambda: b"code")
+    >>> tidy(Path("kept"), most_entries=1)
+    >>> len(list(Path("kept").iterdir()))
+    1
     """
     # The folder may have been named by hand and hold other files.
     with os.scandir(folder) as there:
-        found = [(one.stat(), one.path) for one in there if ENTRY.fullmatch(one.name)]
-    size, count = sum(about.st_size for about, _ in found), len(found)
+        entries = [(entry.stat(), entry.path) for entry in there if ENTRY.fullmatch(entry.name)]
+    size, count = sum(about.st_size for about, _ in entries), len(entries)
     if size <= most_bytes and count <= most_entries:
         return
-    for about, path in sorted(found, key=lambda one: one[0].st_mtime_ns):
+    for about, path in sorted(entries, key=lambda entry: entry[0].st_mtime_ns):
         if size <= most_bytes and count <= most_entries:
             return
         Path(path).unlink(missing_ok=True)
@@ -90,10 +98,10 @@ def _private() -> Path | None:
 def _name(sources: Sequence[bytes | memoryview], machine: Machine) -> str:
     made_by = zeroskip.__version__, llvmlite.__version__, llvm.llvm_version_info, llvm.get_process_triple()
     made_for = llvm.get_host_cpu_name(), machine.vector_bytes, sorted(machine.features)
-    sizes = [memoryview(one).nbytes for one in sources]
+    sizes = [memoryview(source).nbytes for source in sources]
     digest = hashlib.sha256(repr((made_by, made_for, sizes)).encode())
-    for one in sources:
-        digest.update(one)
+    for source in sources:
+        digest.update(source)
     return f"{digest.hexdigest()}.code"
 
 

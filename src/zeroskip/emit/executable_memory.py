@@ -45,8 +45,9 @@ def executable(code: bytes) -> Executable:
 
     Raises EngineError where the operating system does not allow it.
 
-    >>> executable(ret().bytes()).address % 64
-    0
+    >>> code = executable(bytes.fromhex("c3"))  # ret
+    >>> code.address % 64, ctypes.string_at(code.address, 1)
+    (0, b'\xc3')
     """
     if not sys.platform.startswith("linux"):
         raise EngineError(

@@ -56,6 +56,14 @@ class Function:
     >>> double = Function("double", {"x": POINTER})
     >>> value = double.load("float", "%x")
     >>> double.store("float", double.value(f"fadd float {value}, {value}"), "%x")
+    >>> print(double.text(machine))
+    define void @double(ptr noalias %x) "prefer-vector-width"="512" {
+    entry:
+      %v1 = load float, ptr %x, align 4
+      %v2 = fadd float %v1, %v1
+      store float %v2, ptr %x, align 4
+      ret void
+    }
     """
 
     def __init__(self, name: str, arguments: Mapping[str, str]) -> None:
@@ -283,7 +291,13 @@ def compile_function(ir: str, name: str, machine: Machine, arguments: int) -> Ca
     It may use the features of `machine` and no others. The call releases Python's lock. What lies behind an
     address is the caller's to keep alive and large enough.
 
-    >>> compile_function(double.text(machine), "double", machine, 1)(array.ctypes.data)
+    >>> import numpy as np
+    >>> from zeroskip.emit import detect
+    >>> double, x = Function("double", {"x": POINTER}), np.array([1.5], np.float32)
+    >>> value = double.load("float", "%x")
+    >>> double.store("float", double.value(f"fadd float {value}, {value}"), "%x")
+    >>> compile_function(double.text(detect()), "double", detect(), 1)(x.ctypes.data), x
+    (0, array([3.], dtype=float32))
     """
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
@@ -297,7 +311,10 @@ def compile_function(ir: str, name: str, machine: Machine, arguments: int) -> Ca
 def assembly(ir: str, machine: Machine, *, triple: str | None = None) -> str:
     """The machine code of `ir` as text, for this kind of processor or the one that `triple` names.
 
-    >>> "vfmadd" in assembly(kernel.text(machine), machine, triple="x86_64-unknown-linux-gnu")
+    >>> square, v = Function("square", {"x": POINTER}), Vector(16)
+    >>> x = square.load(v, "%x")
+    >>> square.store(v, square.value(f"fmul {v} {x}, {x}"), "%x")
+    >>> "vmulps" in assembly(square.text(machine), machine, triple="x86_64-unknown-linux-gnu")
     True
     """
     llvm.initialize_all_targets()

@@ -29,7 +29,7 @@ define ptr @entry(ptr %self, ptr %given, i64 %count) {{
   %fits = icmp eq i64 %count, {count}
   br i1 %fits, label %read, label %misfit
 misfit:
-  %told = call i32 @PyErr_BadArgument()
+  %ignored = call i32 @PyErr_BadArgument()
   ret ptr null
 read:
 {reads}
@@ -48,7 +48,7 @@ run:
 """
 
 
-class Code(int):
+class _CodeAddress(int):
     """The address of machine code, and what owns it: it lives as long as a function that calls it."""
 
     owners: tuple[object, ...]
@@ -70,11 +70,13 @@ def function(address: int, arguments: int, owner: object) -> Callable[..., Any]:
 
     The call releases Python's lock. TypeError for another number of arguments, or for one that is no int.
 
-    >>> function(engine.get_function_address("double"), 1, engine)(array.ctypes.data)
-    0
+    >>> seen = []
+    >>> called = ctypes.CFUNCTYPE(None, ctypes.c_int64)(seen.append)
+    >>> function(ctypes.cast(called, ctypes.c_void_p).value, 1, called)(42), seen
+    (0, [42])
     """
     method, engine = _method(arguments)
-    code = Code(address)
+    code = _CodeAddress(address)
     code.owners = owner, method, engine
     kind = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
     made: Callable[..., Any] = kind(("PyCFunction_NewEx", ctypes.pythonapi))(
@@ -89,7 +91,7 @@ def address(run: Callable[..., Any]) -> int:
     >>> address(function(4096, 1, None))
     4096
     """
-    code: Code = run.__self__  # type: ignore[attr-defined]
+    code: _CodeAddress = run.__self__  # type: ignore[attr-defined]
     return int(code)
 
 
@@ -109,10 +111,10 @@ def _method(arguments: int) -> tuple[_Method, llvm.ExecutionEngine]:
 def _entry(arguments: int) -> str:
     declared = [f"declare {kind.replace(' ', f' @{name}', 1)}" for name, kind in USED.items()]
     reads = [
-        f"  %place{each} = getelementptr ptr, ptr %given, i64 {each}\n"
-        f"  %object{each} = load ptr, ptr %place{each}\n"
-        f"  %value{each} = call ptr @PyLong_AsVoidPtr(ptr %object{each})"
-        for each in range(arguments)
+        f"  %place{number} = getelementptr ptr, ptr %given, i64 {number}\n"
+        f"  %object{number} = load ptr, ptr %place{number}\n"
+        f"  %value{number} = call ptr @PyLong_AsVoidPtr(ptr %object{number})"
+        for number in range(arguments)
     ]
-    values = ", ".join(f"ptr %value{each}" for each in range(arguments))
+    values = ", ".join(f"ptr %value{number}" for number in range(arguments))
     return "\n".join(declared) + ENTRY.format(count=arguments, reads="\n".join(reads), values=values)

@@ -54,7 +54,7 @@ def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = F
     >>> subgraph = Subgraph((relu,), {"x": (3, 8, 8)}, {"y": (3, 8, 8)})
     >>> arrangement = arrange(subgraph, images=1, lanes=16)
     >>> arrangement.maps["y"].layout.grid, arrangement.readings["y"].copied
-    ((1, 4, 4), True)
+    ((1, 8, 2), True)
     """
     new = partial(fresh, images=images, lanes=lanes, element=element)
     chain, outputs = subgraph.operations, subgraph.outputs

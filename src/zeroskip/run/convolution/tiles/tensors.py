@@ -206,11 +206,11 @@ def _write_code(machine: Machine, squares: _Squares) -> Callable[..., None]:
                 vectors += ["zeroinitializer"] * (v.lanes - len(vectors))
                 turned = f.transposed(v, vectors)
                 turned = [f.converted(v, pixels, "float") for pixels in turned]
-                for one in range(several):
-                    image = f.at(fields.tensor, f.multiply(f.add(channel, one), fields.area))
+                for part in range(several):
+                    image = f.at(fields.tensor, f.multiply(f.add(channel, part), fields.area))
                     for row, flags, pixels in zip(rows, held, turned, strict=True):
-                        mask = lanes_of(f, v, f.value(f"shl i64 {flags}, {one * width}"))
-                        f.store_masked(floats, mask, pixels, f.at(f.at(image, row), -one * width))
+                        mask = lanes_of(f, v, f.value(f"shl i64 {flags}, {part * width}"))
+                        f.store_masked(floats, mask, pixels, f.at(f.at(image, row), -part * width))
     return compiled(f, machine)
 
 
