@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from zeroskip import pack, run_folder, tasks
+from zeroskip.tasks import built_in
 
 DIGITS = "digits"
 
@@ -31,7 +32,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training of digits takes 4 epochs: 136 steps."""
     short = replace(tasks.digits, epochs=4)
     monkeypatch.setattr(tasks, "digits", short)
-    monkeypatch.setattr(tasks, "BUILT_IN", (short,))
+    monkeypatch.setattr(built_in, "BUILT_IN", (short,))
 
 
 @pytest.mark.usefixtures("brief")

@@ -1,4 +1,4 @@
-"""Whole files or none: everything zeroskip writes goes to a temporary name first and is renamed."""
+"""Files are written whole or not at all: to a temporary name first, then renamed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What zeroskip asks of a task, and how its optional parts are used when there and missed by name when not.
+"""What zeroskip asks of a task: four functions, and optional parts that are used where a task has them.
 
-Four functions: `model()`, `train(model)` in place, `evaluate(model)` -> a number, lower is better, and `batch()`,
+The four are `model()`, `train(model)` in place, `evaluate(model)` -> a number, lower is better, and `batch()`,
 one batch of inputs. Optional:
 
     evaluate(model, split)    split "validation" | "test"; else decisions are made on the reported set
@@ -79,7 +79,7 @@ def identity(task: Task) -> str:
 
 
 def has_splits(task: Task) -> bool:
-    """Whether `evaluate` tells validation from test.
+    """Whether `evaluate` takes a split, "validation" or "test".
 
     >>> has_splits(task)
     True
@@ -88,7 +88,7 @@ def has_splits(task: Task) -> bool:
 
 
 def split_sizes(task: Task) -> dict[str, int]:
-    """Examples in each split, where the task tells; an empty dict where it does not.
+    """Examples in each split; an empty dict where the task has no `split_sizes()`.
 
     >>> split_sizes(task)
     {'train': 200, 'validation': 100, 'test': 100}
@@ -101,7 +101,7 @@ def split_sizes(task: Task) -> dict[str, int]:
 
 
 def one_example(task: Task) -> float:
-    """What one more wrong answer on the validation split adds to the error; 0 where its size is not told.
+    """The error of one more wrong answer on the validation split; 0 where its size is unknown.
 
     >>> one_example(task)
     0.01
@@ -134,11 +134,11 @@ def evaluate(task: Task, model: nn.Module, split: str) -> float:
 
 
 def train(task: Task, model: nn.Module, **keywords: object) -> None:
-    """Call the task's `train` with those keywords that it takes; a warning names the ones it does not.
+    """Call the task's `train` with the keywords that it takes; a warning names those that it does not take.
 
     `resume` and `on_epoch` are left out silently: without them a run resumes between rounds only.
 
-    >>> train(task, model, epochs=3, weight_decay=None)
+    >>> train(task, model, epochs=3)
     """
     given = {key: value for key, value in keywords.items() if value is not None}
     taken = {key: value for key, value in given.items() if _takes(task.train, key)}
@@ -272,7 +272,7 @@ def _error(task: Task, model: nn.Module, split: str) -> float:
 
 @contextmanager
 def _blaming(task: Task, function: str) -> Iterator[None]:
-    """Failures of the task's own code say so, with the line; ours pass through."""
+    """Turn failures of the task's own code into a TaskError with file and line; errors of zeroskip pass."""
     try:
         yield
     except (ZeroskipError, MemoryError):

@@ -105,10 +105,7 @@ def load_(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def check(model: nn.Module, thresholds: Mapping[str, float]) -> None:
-    """Raises as `hold_` does, and changes nothing.
-
-    >>> check(model, {"fc2": 0.25})
-    """
+    """Raises as `hold_` does, and changes nothing."""
     layers = _layers(model)
     for name, theta in thresholds.items():
         if name not in layers:

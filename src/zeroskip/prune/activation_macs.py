@@ -1,8 +1,7 @@
-"""Small activations pruned: what thresholds on the inputs of layers remove, and what they cost.
+"""Multiply-accumulates that thresholds on the inputs of layers remove, and the error that they cost.
 
-A multiplication whose input or weight is 0 can be skipped. `prune.thresholds` looks for the theta of each layer that
-together leave the fewest others within a budget of error (stage 4 of Minerva, Reagen et al. 2016); `prune.judge`
-tells what given ones do.
+A multiplication whose input or weight is 0 can be skipped. `prune.thresholds` searches the thresholds that leave the
+fewest others within a budget of error (stage 4 of Minerva, Reagen et al. 2016); `prune.judge` measures given ones.
 """
 
 from __future__ import annotations

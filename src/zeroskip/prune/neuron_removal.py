@@ -1,12 +1,12 @@
-"""Neurons that pruning has left without inputs or without outputs, taken out (Han et al. 2015, section 3.5).
+"""Removal of neurons that pruning has left without inputs or without outputs (Han et al. 2015, section 3.5).
 
-A neuron, or channel, without inputs gives the same number whatever the network sees, and that number goes into the
-bias of what follows. One without outputs is read by nobody. Taking one out may leave others without; what is found
-is the end of that. The compact network answers as the pruned one up to rounding.
+A neuron, or channel, without inputs gives a constant, which is added to the biases of the layers that read it. A
+neuron without outputs is read by nobody. Removal is repeated until no other neuron becomes dead. The compact network
+answers as the pruned one up to rounding.
 
-Kept, though dead: the constant that meets a zero padding, since at the border it is not the same, and what is made
-of it, whose mean changes with the size of the input; a constant other than 0 that reaches a layer without bias; the
-last neuron of a layer; and all of the layers in `left_alone`.
+Dead neurons that stay: a constant that meets a zero padding, since it differs at the border, and what is computed
+from it; a constant other than 0 that reaches a layer without bias; the last neuron of a layer; and all neurons of
+the layers in `left_alone`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _ADVICE = (
 
 @dataclass(frozen=True)
 class DeadCount:
-    """What goes from one layer.
+    """What is removed from one layer.
 
     >>> with torch.no_grad():
     ...     _ = model.fc2.weight[:, 3:].zero_()  # nobody reads the last five neurons of fc1
@@ -42,9 +42,9 @@ class DeadCount:
     DeadCount(without_inputs=0, without_outputs=5, weights=30, connections=7)
 
     without_inputs   neurons that gave a constant
-    without_outputs  other neurons: nobody read what they gave
-    weights          weights that go, with these neurons and with the layer's columns for those before it
-    connections      those of the weights that are not zero: pruning had left them, for nothing
+    without_outputs  other neurons, whose outputs nobody read
+    weights          removed weights: of these neurons, and the columns that read removed neurons of other layers
+    connections      how many of these weights were not zero
     """
 
     without_inputs: int

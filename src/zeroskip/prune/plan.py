@@ -1,4 +1,4 @@
-"""From what was measured to a recipe: how much each layer will lose, and why."""
+"""The plan of a pruning: how much each layer loses in each round, from a measured profile."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from zeroskip.patterns import Pattern, block_size, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
 
 NetworkCost = Callable[[Mapping[str, float]], float]
-"""What a network costs whose layers have these sparsities, the others as they are: cycles, joules, bytes, ..."""
+"""Layer name -> sparsity, the others dense; gives the network's cost in cycles, joules, bytes, ..."""
 
 
 def plan(
@@ -28,10 +28,10 @@ def plan(
 ) -> Recipe:
     """A recipe whose rounds reach `sparsities` of the layers that `pattern` fits, spread by sensitivity.
 
-    Every layer is cut to where pruning it alone would raise the error by the same amount, so the layers that
-    mind least lose most (Han et al. 2015, section 4.3). By default each round keeps 0.7 of the one before. A
-    layer that the pattern does not fit stays dense, with a warning. Raises RecipeError or PatternError where
-    the sparsities or the pattern cannot be had.
+    Each layer is cut so far that pruning it alone would raise the error by the same amount: the least sensitive
+    layers lose most (Han et al. 2015, section 4.3). By default each round keeps 0.7 of the one before. A
+    layer that the pattern does not fit stays dense, with a warning. Raises RecipeError or PatternError for
+    sparsities or patterns that cannot be reached.
 
     cost   what a network of given sparsities costs (`simulate.cost_on`): each round then leaves 0.7 of what can be
            saved of it, pruned where it falls most for the rise in error
@@ -94,7 +94,7 @@ def _reachable(
     named: Mapping[str, str],
     sparsities: Sequence[float] | None,
 ) -> list[float]:
-    """The sparsities to go through: those asked for, if they can be had, or as far as weights are left to go."""
+    """The sparsity of each round: those given, or a geometric schedule as far as one weight per output stays."""
     for sparsity in sparsities or ():
         check_sparsity(sparsity, parse("free"))
     if not free:
@@ -150,7 +150,7 @@ def allocate(layers: Sequence[LayerProfile], sparsity: float) -> dict[str, float
 
 
 class _Step(NamedTuple):
-    """A layer loses so many more of its weights: so much cost is saved, for so much damage."""
+    """A rise of one layer's sparsity, its damage to the network and the cost that it saves."""
 
     layer: str
     sparsity: float
@@ -161,9 +161,9 @@ class _Step(NamedTuple):
 def _by_cost(
     layers: Sequence[LayerProfile], cost: NetworkCost, sparsities: Sequence[float] | None
 ) -> list[dict[str, float]]:
-    """Rounds that each leave 0.7 of the cost that can be saved: those steps first that save most for their damage.
+    """Rounds that each leave 0.7 of the cost that can be saved; steps that save most for their damage come first.
 
-    Layers are taken to cost and to mind each for itself, as on machines that compute one after the other.
+    Costs and damages of layers are added up, as on chips that compute one layer after the other.
     """
     if sparsities is not None:
         raise RecipeError("a plan by cost makes its own rounds. Give `sparsities` or `cost`, not both.")
@@ -181,7 +181,7 @@ def _by_cost(
 def _steps(
     layer: LayerProfile, curve: list[tuple[float, float]], cost: NetworkCost, dense: float
 ) -> list[_Step]:
-    """From dense on, always to the point that saves most for its damage: the convex hull of cost over damage."""
+    """The convex hull of cost over damage: each step from dense on goes to where most is saved for its damage."""
     points, hull = _points(layer, curve, cost, dense), []
     while len(points) > 1:
         (start, before, paid), *ahead = points
@@ -199,8 +199,8 @@ def _points(
 ) -> list[tuple[float, float, float]]:
     """(sparsity, damage squared, cost), eight for each piece of the curve.
 
-    Squared, since retraining repairs many small damages better than a large one, so that every layer that costs
-    anything loses its easy weights first.
+    Damage is squared, since retraining repairs many small damages better than a large one: each layer that costs
+    anything then loses its easy weights first.
     """
     places = [min(sparsity, _most(layer)) for sparsity, _ in curve]
     costs = [dense, *(_asked(cost, {layer.name: place}) for place in places[1:])]

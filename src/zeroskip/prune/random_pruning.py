@@ -1,4 +1,4 @@
-"""Pruning by chance, which Han et al. 2015 tried before they settled on thresholds, and found worse."""
+"""Random pruning, which Han et al. 2015 tried and found worse than thresholds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thresholds for a wanted sparsity rather than a budget of error, from inputs alone (TEAL, Liu et al. 2024)."""
+"""Thresholds for a given sparsity of the inputs, instead of a budget of error (TEAL, Liu et al. 2024)."""
 
 from __future__ import annotations
 

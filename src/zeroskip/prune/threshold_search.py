@@ -38,12 +38,11 @@ def thresholds(
     evaluations: int = 400,
     progress: Progress = silent,
 ) -> ActivationPruning:
-    """The thresholds that together leave the fewest products with a non-zero input, while the validation error rises
-    by at most `max_error_rise` over that of `model` as it is. The model stays as it is: `hold_` puts them in. One that
-    holds thresholds, as it has been trained with them, is a start for the search.
+    """Search the thresholds that leave the fewest products with a non-zero input, while the validation error rises by
+    at most `max_error_rise`. `model` is unchanged; thresholds that it holds are one start of the search.
 
-    layers       those that may get one, by default all that run; thresholds held elsewhere stay
-    evaluations  so many sets of thresholds are tried, each in one call of the task's `evaluate`
+    layers       the layers that may get a threshold, by default all that run; thresholds held elsewhere stay
+    evaluations  number of sets of thresholds to try, each in one call of the task's `evaluate`
 
     Raises RecipeError for a rise that is no number from 0 up and for unknown layers, TaskError for an infinite error.
 
@@ -178,12 +177,12 @@ class _Search:
             better = self.climb(lower, (stride, max(1, stride // 2)), without=name)
             better = self.climb(better, (max(1, stride // 2),))
             if self.left(better) < self.left(at):
-                at, waiting = better, [one for one in at if one != name]
+                at, waiting = better, [other for other in at if other != name]
         return at
 
     def annealed(self, at: Levels) -> None:
-        """Spend the evaluations left on changes of a few layers at once, which may first make things a little worse:
-        errors are counts of few examples, and a search that only improves soon stands between two of them."""
+        """Spend the evaluations left on changes of up to three layers at once, which may first be a little worse:
+        errors are counts of few examples, so that a search which only improves stops at the nearest step."""
         draw, names = random.Random(0), list(at)
         for _ in range(100 * self.evaluations):  # most are not worth an evaluation
             left = 1 - len(self.tried) / self.evaluations
@@ -197,15 +196,15 @@ class _Search:
                 at = new
 
     def expected(self, at: Levels) -> float:
-        """Work that is left, if each layer had the inputs of the network without thresholds."""
+        """An estimate of `left` without an evaluation: each layer sees the inputs of the network without thresholds."""
         shares = {name: level / len(self.candidates[name]) for name, level in at.items()}
         return sum(self.before.layers[name].nonzero * (1 - share) for name, share in shares.items())
 
     def verified(self) -> Judged:
         """The best that was tried, looked at once more: the error of a task may differ from call to call."""
-        fitting = [one for one in self.tried.values() if self.fits(one)]
-        for one in sorted(fitting, key=lambda judged: judged.nonzero):
-            again = look(hold_(release_(self.model), one.thresholds), self.task)
+        fitting = [judged for judged in self.tried.values() if self.fits(judged)]
+        for best in sorted(fitting, key=lambda judged: judged.nonzero):
+            again = look(hold_(release_(self.model), best.thresholds), self.task)
             if self.fits(again):
                 return again
         return self.before
@@ -233,7 +232,6 @@ def _percentiles(sizes: Tensor) -> list[float]:
 
 
 def _note(before: Judged) -> str:
-    zeros = [one.macs - one.nonzero for one in list(before.layers.values())[1:]]
-    if any(share for share in zeros):
+    if any(layer.macs > layer.nonzero for layer in list(before.layers.values())[1:]):
         return ""
     return "no layer's input has zeros: without ReLU in the network, thresholds alone make them (as in TEAL)"

@@ -1,4 +1,4 @@
-"""How much a network's error changes from one training to the next: what pruning may cost without being noticed."""
+"""The spread of a network's error over trainings with other seeds: a rise within it is no loss by pruning."""
 
 from __future__ import annotations
 

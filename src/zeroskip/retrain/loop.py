@@ -68,15 +68,8 @@ def loop(
     error = task_api.evaluate(task, model, "validation")
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
     budget = float("inf") if recipe.max_error_rise is None else error + recipe.max_error_rise + 1e-9
-    setting = _Setting(
-        model=model,
-        teacher=deepcopy(model).eval(),
-        task=task,
-        folder=path,
-        seed=seed,
-        progress=progress,
-        budget=budget,
-    )
+    teacher = deepcopy(model).eval()
+    setting = _Setting(model, teacher, task, path, seed=seed, progress=progress, budget=budget)
     history = [point(model, "dense", error, good=True)]
     good, done, broken = _plain(model), Round(sparsity=0.0), None
     for round_ in recipe.rounds:

@@ -105,11 +105,7 @@ class ImageNet:
 
 
 def sgd(parameters: list[nn.Parameter], weight_decay: float) -> Optimizer:
-    """Stochastic gradient descent with momentum; the decay is part of the gradient, as the papers have it.
-
-    >>> sgd([model.fc1.weight], 0.1).defaults["momentum"]
-    0.9
-    """
+    """Stochastic gradient descent with momentum; the decay is part of the gradient, as the papers have it."""
     return SGD(parameters, lr=0.0, momentum=MOMENTUM, weight_decay=weight_decay)
 
 

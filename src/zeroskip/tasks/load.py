@@ -1,4 +1,4 @@
-"""From the word on the command line to a task: a built-in name, or a Python file with four functions."""
+"""Tasks by name: a built-in one, or a Python file with the four functions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import ModuleType
 
 from zeroskip.errors import TaskError
 from zeroskip.task_api import FUNCTIONS, Task
-from zeroskip.tasks.built_in import BUILT_IN
+from zeroskip.tasks import built_in
 
 
 def load(word: str) -> Task:
@@ -20,13 +20,13 @@ def load(word: str) -> Task:
     >>> load("digits").name
     'digits'
     """
-    built_in = {task.name: task for task in BUILT_IN}
-    if word in built_in:
-        return built_in[word]
+    tasks = {task.name: task for task in built_in.BUILT_IN}
+    if word in tasks:
+        return tasks[word]
     path = Path(word)
     if not path.is_file():
         raise TaskError(
-            f'there is no task "{word}". Use one of {", ".join(built_in)}, or the path of a Python file '
+            f'there is no task "{word}". Use one of {", ".join(tasks)}, or the path of a Python file '
             f"with {', '.join(f'{name}()' for name in FUNCTIONS)}."
         )
     return check(run_file(path), word)

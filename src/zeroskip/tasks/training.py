@@ -103,11 +103,7 @@ def cosine(peak: float, steps: int) -> Rate:
 
 
 def adamw(parameters: list[nn.Parameter], weight_decay: float) -> Optimizer:
-    """Adam with decoupled decay: weight *= 1 - learning rate x decay at each step.
-
-    >>> type(adamw([model.fc1.weight], 0.1)).__name__
-    'AdamW'
-    """
+    """Adam with decoupled decay: weight *= 1 - learning rate x decay at each step."""
     return AdamW(parameters, weight_decay=weight_decay, fused=True)
 
 
