@@ -102,11 +102,7 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def new_mixer(estimates: int, contexts: int, squash: np.ndarray, stretch: np.ndarray) -> Mixer:
-    """A predictor that has seen nothing, and trusts what is computed twice as much as what it will count.
-
-    >>> new_mixer(4, 5, *tables()).weight.shape
-    (9,)
-    """
+    """A predictor that has seen nothing, and trusts what is computed twice as much as what it will count."""
     return Mixer(
         np.zeros(estimates, np.int64),
         np.zeros(contexts, np.int64),

@@ -45,10 +45,7 @@ def decode(skips: np.ndarray, codes: np.ndarray, size: int, width: int) -> np.nd
 
 
 def check_fillers(skips: np.ndarray, codes: np.ndarray, full: int) -> None:
-    """PackError unless there are as many gaps, `skips`, as codes, each is 0 ... `full`, and that of a filler `full`.
-
-    >>> check_fillers(np.array([1, 3, 1]), np.array([7, 0, 9]), 3)
-    """
+    """PackError unless there are as many gaps, `skips`, as codes, each is 0 ... `full`, and that of a filler `full`."""
     if skips.shape != codes.shape or skips.ndim != 1 or skips.dtype.kind not in "iu":
         raise PackError(f"gaps {skips.shape} of {skips.dtype} and codes {codes.shape} are no list of entries")
     if len(skips) and not 0 <= skips.min() <= skips.max() <= full:

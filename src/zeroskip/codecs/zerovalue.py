@@ -174,7 +174,7 @@ def _spreader_code(width: int) -> Function:
         spread = f.call(
             v, f"llvm.masked.expandload.{v.suffix}",
             f"ptr {f.at('%kept', f.load(INTEGER, total), v.element)}",
-            f"{v.mask} {flags}", f"{v} zeroinitializer",
+            f"{v.mask} {flags}", f"{v} zeroinitializer"
         )  # fmt: skip
         f.store(v, spread, f.at("%tensor", index, v.element))
         f.store(INTEGER, f.add(f.load(INTEGER, total), f.count(v.lanes, flags)), total)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ POINTWISE = frozenset(
     [
         "relu", "relu6", "leaky_relu", "elu", "celu", "selu", "gelu", "silu", "mish", "sigmoid", "tanh", "hardtanh",
         "hardsigmoid", "hardswish", "softplus", "log_sigmoid", "threshold", "clamp", "clamp_min", "clamp_max",
-        "hardshrink", "abs", "neg", "exp", "sqrt", "square", "alias", "detach",
+        "hardshrink", "abs", "neg", "exp", "sqrt", "square", "alias", "detach"
     ]
 )  # fmt: skip
 # Each channel of (batch, channels, ...) by itself.
@@ -36,7 +36,7 @@ PER_CHANNEL = frozenset(["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "mea
 SIZED = frozenset(["view", "reshape", "_unsafe_view"])
 MOVES = SIZED | {"flatten", "contiguous", "clone", "squeeze", "unsqueeze", "permute", "transpose", "cat"}
 
-_Units = dict[str, Tensor]
+Keywords: TypeAlias = Mapping[str, object] | None
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
     graph = capture(model, example, fold=False)
     walk = _Walk(*_cuttable(model, graph))
     values: dict[str, Argument] = {graph.input: example.clone() if graph.batch else example[:1].clone()}
-    units: _Units = {}
+    units: dict[str, Tensor] = {}
     with torch.no_grad():
         for node in graph.nodes:
             inputs = [values[name] for name in node.inputs]
@@ -287,11 +287,7 @@ class _RunningMean(TorchFunctionMode):
     address = 0
 
     def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Sequence[type],
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
+        self, func: Callable[..., object], types: object, args: Sequence[object] = (), kwargs: Keywords = None
     ) -> object:
         mean = args[3] if len(args) > 3 else None
         self.address = mean.data_ptr() if isinstance(mean, Tensor) else 0

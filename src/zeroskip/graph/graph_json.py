@@ -103,20 +103,20 @@ def from_json(described: Json, tensors: Mapping[str, Tensor]) -> tuple[Graph, to
 
 
 def _described(node: Node, tensors: dict[str, Tensor]) -> dict[str, Json]:
-    described: dict[str, Json] = {
+    stored: dict[str, Json] = {
         "name": node.name,
         "op": node.op,
-        "inputs": list(node.inputs),
+        "inputs": [*node.inputs],
         "shape": node.shape,
     }
     if node.layer is not None:
-        return described | {"relu": node.relu, "layer": _described_layer(node.layer, node.name, tensors)}
+        return stored | {"relu": node.relu, "layer": _described_layer(node.layer, node.name, tensors)}
     bound = node.function
     if not isinstance(bound, Bound) or _target(node.op) is not bound.target:
         raise EngineError(f'operation "{node.op}" is not among those that a saved program may hold')
     arguments = [_plain(argument, node, tensors) for argument in bound.arguments]
     named = {key: _plain(argument, node, tensors) for key, argument in bound.named.items()}
-    return described | {"arguments": arguments, "named": named}
+    return stored | {"arguments": arguments, "named": named}
 
 
 def _described_layer(layer: Layer, name: str, tensors: dict[str, Tensor]) -> dict[str, Json]:

@@ -6,6 +6,7 @@ Han et al. 2015 count zeros there: only these counts reproduce the totals of the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -22,6 +23,8 @@ CARRY_ON = frozenset(
      "sigmoid", "tanh", "batch_norm", "local_response_norm", "dropout", "boolean_dispatch", "max_pool2d",
      "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"]
 )  # fmt: skip
+
+Keywords: TypeAlias = Mapping[str, object] | None
 
 
 class Outputs(TorchFunctionMode):
@@ -50,11 +53,7 @@ class Outputs(TorchFunctionMode):
         return zeros if isinstance(zeros, TensorZeros) else None
 
     def __torch_function__(
-        self,
-        func: Callable[..., object],
-        types: Sequence[type],
-        args: Sequence[object] = (),
-        kwargs: Mapping[str, object] | None = None,
+        self, func: Callable[..., object], types: object, args: Sequence[object] = (), kwargs: Keywords = None
     ) -> object:
         arguments, carries = [*args, *(kwargs or {}).values()], _name(func) in CARRY_ON
         if not carries and _overwrites(_name(func), kwargs):
@@ -92,7 +91,7 @@ def _name(func: Callable[..., object]) -> str:
     return getattr(func, "__name__", "")
 
 
-def _overwrites(name: str, kwargs: Mapping[str, object] | None) -> bool:
+def _overwrites(name: str, kwargs: Keywords) -> bool:
     """Whether the operation may change its arguments: `add_`, `x += y`, `x[i] = y`, `out=`."""
     in_place = name.endswith("_") and not name.endswith("__")
     return in_place or name.startswith("__i") or name == "__setitem__" or "out" in (kwargs or {})

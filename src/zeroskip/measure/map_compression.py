@@ -38,6 +38,10 @@ class Compressed:
 
     fraction_bits  a value was rounded to a multiple of 2^-fraction_bits and saturated at 16 bits
     bits           format of FORMATS -> bits
+
+    >>> sizes = Compressed("conv2", 1, elements=100, zeros=75, fraction_bits=8, bits={"bitmask": 500})
+    >>> sizes.dense_bits, sizes.sparsity, sizes.ratio("bitmask")
+    (1600, 0.75, 3.2)
     """
 
     layer: str
@@ -79,6 +83,9 @@ class LayerTraffic:
     weights  read once, never coded
     read     of the layer's input map
     written  when that map was made; 0 for the network's input and where another layer reads the same map before
+
+    >>> LayerTraffic("conv2", weights=800, read=1600, read_coded=500, written=1600, written_coded=500).coded
+    1800
     """
 
     layer: str

@@ -48,12 +48,7 @@ def over_middle(
     zeros: np.ndarray,
     by_example: np.ndarray,
 ) -> int:
-    """Add the zeros of bits (n, a, b) to zeros (b,) and by_example (n,); returns how many values are not finite.
-
-    >>> bits, zeros, by_example = np.array([[[0, 1], [0, 0]]], np.uint32), np.zeros(2, np.int64), np.zeros(1, np.int64)
-    >>> over_middle(bits, np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), zeros, by_example), zeros, by_example
-    (0, array([2, 1]), array([3]))
-    """
+    """Add the zeros of bits (n, a, b) to zeros (b,) and by_example (n,); returns how many values are not finite."""
     count, rows, columns = bits.shape
     nonfinite = 0
     for i in range(count):

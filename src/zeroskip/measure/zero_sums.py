@@ -30,7 +30,13 @@ Sums = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Spread:
-    """How the share of zeros differs between examples: each share is that of one example."""
+    """Shares of zeros of single examples.
+
+    >>> from zeroskip import measure
+    >>> spread = measure.activations(model, [x], by=["example"])["fc2"].before.by_example
+    >>> spread.lowest, spread.highest
+    (0.375, 0.5)
+    """
 
     lowest: float
     highest: float
@@ -45,6 +51,9 @@ class Count:
     by_channel   shares; of features where there are no maps
     by_position  shares, (h, w); by_class: class -> share. Empty unless asked for, as by_example is None
     nonfinite    how many elements are NaN or Inf; they count as non-zero
+
+    >>> Count(zeros=3, elements=4, nonfinite=0, by_channel=(0.5, 1.0)).share
+    0.75
     """
 
     zeros: int

@@ -65,11 +65,7 @@ def codebook(levels: np.ndarray, dtype: str) -> tuple[str, bytes]:
 
 
 def entries(packed: PackedTensor) -> np.ndarray:
-    """The codebook's entries (levels,) as the bits of the tensor's dtype, unsigned; PackError if not increasing.
-
-    >>> entries(PackedTensor("b", "uint8", (4,), "dense", 3, b"", b"\\xb0", "fixed", "uint8", b"ab"))
-    array([97, 98], dtype=uint8)
-    """
+    """The codebook's entries (levels,) as the bits of the tensor's dtype, unsigned; PackError if not increasing."""
     itemsize, own = (getattr(torch, name).itemsize for name in (packed.codebook_dtype, packed.dtype))
     allowed = {packed.dtype, "float16"} if packed.dtype in _HALVED else {packed.dtype}
     if packed.codebook_dtype not in allowed or not packed.codebook or len(packed.codebook) % itemsize:
@@ -98,10 +94,6 @@ def decode(packed: PackedTensor, count: int, levels: int, lengths: np.ndarray) -
     """The codes (count,) of a tensor that has a codebook; PackError for bytes that `encode` would not write.
 
     lengths  (levels,) of the Huffman code, if there is one
-
-    >>> packed = PackedTensor("b", "uint8", (4,), "dense", 3, b"", b"\\xb0", "fixed", "uint8", b"ab")
-    >>> decode(packed, 4, 2, np.empty(0))
-    array([1, 0, 1, 1], dtype=uint16)
     """
     if packed.values_coding == "huffman":
         return huffman.decode(packed.values, count, lengths)
