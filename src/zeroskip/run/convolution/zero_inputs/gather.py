@@ -15,6 +15,7 @@ import numpy as np
 from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import INTEGER, POINTER, Function
 from zeroskip.emit.executable_memory import room
+from zeroskip.run.convolution.zero_inputs import number_formats
 from zeroskip.run.convolution.zero_inputs.compiled_convolution import (
     PARAMETERS,
     CompiledConvolution,
@@ -30,15 +31,6 @@ from zeroskip.run.convolution.zero_inputs.nonzero_lists import (
     emit_rows,
     emit_windows,
     load_number,
-)
-from zeroskip.run.convolution.zero_inputs.number_formats import (
-    BYTES,
-    FLUSH,
-    LINE,
-    emit_flush,
-    emit_products,
-    stored,
-    summed,
 )
 from zeroskip.run.convolution.zero_inputs.scratch import scratch_offsets
 
@@ -69,7 +61,9 @@ def weights(layer: Layer, cut: GatherBlocking) -> np.ndarray:
     padded = np.zeros((cut.blocks * cut.outputs, cut.parts * cut.channels, *shape.taps), np.float32)
     padded[: shape.outputs, : shape.channels] = layer.weight.detach().numpy()
     apart = padded.reshape(cut.blocks, cut.outputs, cut.parts, cut.channels, *shape.taps)
-    order = stored(cut.storage, np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1)), cut.lanes)
+    order = number_formats.stored(
+        cut.storage, np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1)), cut.lanes
+    )
     memory = room(order.nbytes).view(order.dtype).reshape(order.shape)
     memory[...] = order
     return memory
@@ -176,7 +170,7 @@ class _Pass:
 def _emit_pass(k: _Body, block: str, turn: str, windows: str, y: str) -> None:
     """Add what one part of the channels gives in one group of taps to one block, for all windows of the band."""
     f, cut, at, shape = k.f, k.cut, k.at, k.cut.shape
-    size = cut.weights * BYTES[cut.storage]
+    size = cut.weights * number_formats.BYTES[cut.storage]
     number, first = f.add(f.multiply(block, cut.passes), turn), f.multiply(block, cut.outputs)
     left = f.subtract(shape.outputs, first)
     is_ragged = shape.outputs % cut.outputs
@@ -251,15 +245,15 @@ def _emit_steps(
     if cut.storage != "fp16":
         _emit_loop(f, cut, p, windows, begin, end)
         return
-    wide = summed("fp16", cut.v)
-    with f.loop(begin, end, FLUSH) as first:
+    wide = number_formats.summed("fp16", cut.v)
+    with f.loop(begin, end, number_formats.FLUSH) as first:
         halves = [
             replace(each, sums=[f.slot(wide, "zeroinitializer") for _ in range(cut.vectors // 2)])
             for each in windows
         ]
-        _emit_loop(f, cut, p, halves, first, f.smaller(f.add(first, FLUSH), end))
+        _emit_loop(f, cut, p, halves, first, f.smaller(f.add(first, number_formats.FLUSH), end))
         for window, half in zip(windows, halves, strict=True):
-            emit_flush(f, cut.v, half.sums, window.sums)
+            number_formats.emit_flush(f, cut.v, half.sums, window.sums)
 
 
 def _emit_loop(
@@ -270,13 +264,13 @@ def _emit_loop(
             _prefetch(f, cut, p)
         for window in windows:
             row = f.at(p.weights, load_number(f, window.places, step), "i8")
-            emit_products(f, cut.storage, cut.v, f.at(window.values, step), row, window.sums)
+            number_formats.emit_products(f, cut.storage, cut.v, f.at(window.values, step), row, window.sums)
 
 
 def _prefetch(f: Function, cut: GatherBlocking, p: _Pass) -> None:
     """Ask for a few lines of the weights of the next pass."""
     if cut.ahead:
-        first, floats = f.load(POINTER, p.next), LINE // 4
+        first, floats = f.load(POINTER, p.next), number_formats.LINE // 4
         for line in range(cut.ahead):
             f.prefetch(f.at(first, floats * line), level=2)
         following = f.at(first, floats * cut.ahead)

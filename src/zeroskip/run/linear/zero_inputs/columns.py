@@ -23,17 +23,8 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.emit.executable_memory import room
 from zeroskip.run.argument_block import ArgumentBlock, argument_block
 from zeroskip.run.dense import pytorch
+from zeroskip.run.linear import stored_weights
 from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
-from zeroskip.run.linear.stored_weights import (
-    BITS,
-    TABLE,
-    arrays,
-    cannot_be_stored,
-    distinct_weights,
-    int8_scale,
-    kernels,
-    packed_nibbles,
-)
 from zeroskip.run.linear.weight_loads import StoredVectors, two_vectors
 from zeroskip.run.linear.zero_inputs import input_list
 from zeroskip.run.linear.zero_inputs.dense_fallback import DenseFallback
@@ -61,7 +52,9 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
     >>> accepts("fp32", layer, machine, Precision())
     '48 weights are multiplied faster than zeros are found'
     """
-    return input_list.refusal(layer) or cannot_be_stored(storage, layer, precision, with_zeros=True)
+    return input_list.refusal(layer) or stored_weights.cannot_be_stored(
+        storage, layer, precision, with_zeros=True
+    )
 
 
 def build(
@@ -95,34 +88,36 @@ def without_fallback(storage: str, layer: Layer, machine: Machine, relu: bool) -
 
 def _whole(storage: str, out: int) -> int:
     """Outputs in a stored row, of which the last ones may be nobody's: whole steps of the kernel and cache lines."""
-    step = max(64, 8 * LINE // BITS[storage])
+    step = max(64, 8 * LINE // stored_weights.BITS[storage])
     return -(-out // step) * step
 
 
 def _rows(storage: str, layer: Layer, machine: Machine) -> ArgumentBlock:
     """The weight input by input, and one row of zeros, in the order in which `emit` reads it."""
-    (out, inputs), (_, bias) = layer.weight.shape, arrays(layer)
+    (out, inputs), (_, bias) = layer.weight.shape, stored_weights.arrays(layer)
     whole = _whole(storage, out)
     # One line more: rows of a power of two bytes would all compete for the same few sets of the caches.
-    stride = whole * BITS[storage] // 8 + LINE
+    stride = whole * stored_weights.BITS[storage] // 8 + LINE
     memory = room((inputs + 1) * stride).reshape(inputs + 1, stride)
     weight = layer.weight.detach()
-    scale, table = np.ones(out, np.float32), np.zeros(TABLE, np.float32)
+    scale, table = np.ones(out, np.float32), np.zeros(stored_weights.TABLE, np.float32)
     if storage == "fp32":
         _view(memory, np.float32, out)[:] = weight.T
     if storage == "bf16":
         _view(memory, np.int16, out)[:] = weight.bfloat16().view(torch.int16).T
     if storage == "int8":
-        scales = int8_scale(weight)
+        scales = stored_weights.int8_scale(weight)
         _view(memory, np.int8, out)[:] = (weight / scales[:, None]).round().T
         scale = scales.numpy()
     if storage == "codes":
-        distinct = distinct_weights(weight)
+        distinct = stored_weights.distinct_weights(weight)
         table[: len(distinct)] = distinct.numpy()
         numbers = np.zeros((inputs, whole), np.uint8)
         torch.from_numpy(numbers)[:, :out] = torch.searchsorted(distinct, weight).T
         lanes = machine.vector_bytes // 4
-        memory[:-1, : whole // 2] = packed_nibbles(numbers.reshape(-1, lanes)).reshape(inputs, -1)
+        memory[:-1, : whole // 2] = stored_weights.packed_nibbles(numbers.reshape(-1, lanes)).reshape(
+            inputs, -1
+        )
     parts = out, whole, stride, inputs, memory.ctypes.data, scale, bias, table
     return argument_block(*parts, alive=(memory,))
 
@@ -245,10 +240,10 @@ def _two_vectors(k: _Body, place: str, rows: list[str], inputs: list[list[str]],
 
 def _prefetch(k: _Body, row: str, place: str, outputs: int) -> None:
     """Ask for the weights of so many outputs of a row."""
-    bits = BITS[k.stored.storage]
+    bits = stored_weights.BITS[k.stored.storage]
     begin = k.f.value(f"lshr i64 {k.f.multiply(place, bits)}, 3")
     for offset in range(0, max(1, outputs * bits // 8), LINE):
         k.f.prefetch(k.f.at(row, k.f.add(begin, offset), "i8"), level=2)
 
 
-KERNELS = kernels("columns", accepts, build, skips="inputs")
+KERNELS = stored_weights.kernels("columns", accepts, build, skips="inputs")

@@ -15,25 +15,9 @@ import torch
 from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
+from zeroskip.run.linear import stored_weights, weight_loads
 from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.refusals import without_zeros
-from zeroskip.run.linear.stored_weights import (
-    TABLE,
-    arrays,
-    cannot_be_stored,
-    distinct_weights,
-    kernels,
-    nonzeros,
-    packed_nibbles,
-)
-from zeroskip.run.linear.weight_loads import (
-    StoredVectors,
-    nibbles,
-    permuted,
-    prefetch,
-    prefetch_two,
-    two_vectors,
-)
 
 LANES = 16
 FLOATS = Vector(LANES)
@@ -49,7 +33,7 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
     >>> accepts("fp32", layer, machine, Precision())
     '6 inputs are no whole blocks of 16'
     """
-    reason = without_zeros(layer) or cannot_be_stored(storage, layer, precision)
+    reason = without_zeros(layer) or stored_weights.cannot_be_stored(storage, layer, precision)
     if reason:
         return reason
     if machine.vector_bytes != 64:
@@ -63,8 +47,12 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
         return f"up to {most} weights in {BLOCK} inputs, and 1 to {MOST} can be"
     if zeros > FILLED:
         return f"n:{BLOCK} with n = {most} would store {zeros:.0%} zeros, and {FILLED:.0%} are allowed"
-    if storage == "codes" and zeros and torch.count_nonzero(distinct_weights(layer.weight)) == TABLE:
-        return f"{TABLE} distinct weights leave no code for the zeros of blocks with fewer than {most}"
+    if (
+        storage == "codes"
+        and zeros
+        and torch.count_nonzero(stored_weights.distinct_weights(layer.weight)) == stored_weights.TABLE
+    ):
+        return f"{stored_weights.TABLE} distinct weights leave no code for the zeros of blocks with fewer than {most}"
     return None
 
 
@@ -89,10 +77,10 @@ def _run(most: int) -> int:
 
 def _slices(storage: str, layer: Layer, most: int) -> ArgumentBlock:
     """The weight in slices of 16 rows, in the order in which `emit` reads it: (slices, steps, lanes)."""
-    (out, inputs), (weight, bias) = layer.weight.shape, arrays(layer)
+    (out, inputs), (weight, bias) = layer.weight.shape, stored_weights.arrays(layer)
     slices, blocks = -(-out // LANES), inputs // BLOCK
     steps = blocks * most + blocks * most % 2
-    stored, counts = nonzeros(storage, layer), _counts(layer)
+    stored, counts = stored_weights.nonzeros(storage, layer), _counts(layer)
     block = stored.rows * blocks + stored.columns // BLOCK
     rank = np.arange(len(block)) - offsets(counts.reshape(-1))[block]
     place = _place(stored.rows, stored.columns // BLOCK * most + rank, steps)
@@ -107,10 +95,18 @@ def _slices(storage: str, layer: Layer, most: int) -> ArgumentBlock:
         missing = counts[rows, short] <= rank_of_zero
         picks[_place(rows, short * most + rank_of_zero, steps)[missing]] = free[missing]
     if storage == "codes":
-        numbers = packed_nibbles(numbers.reshape(-1, LANES))
+        numbers = stored_weights.packed_nibbles(numbers.reshape(-1, LANES))
     filled = -out % LANES
     return argument_block(
-        *(out, inputs, slices, steps, packed_nibbles(picks.reshape(-1, LANES)), numbers, stored.table),
+        *(
+            out,
+            inputs,
+            slices,
+            steps,
+            stored_weights.packed_nibbles(picks.reshape(-1, LANES)),
+            numbers,
+            stored.table,
+        ),
         *(np.pad(stored.scale, (0, filled)), np.pad(bias, (0, filled))),
     )
 
@@ -125,7 +121,7 @@ def emit(machine: Machine, storage: str, most: int, rest: int, relu: bool) -> Fu
     out, inputs, slices, steps, picks, numbers, table, scale, bias = f.fields(
         ARGUMENTS, [INTEGER] * 4 + [POINTER] * 5
     )
-    stored = StoredVectors(f, machine, v, storage, numbers, table)
+    stored = weight_loads.StoredVectors(f, machine, v, storage, numbers, table)
     blocks = f.value(f"sdiv i64 {inputs}, {BLOCK}")
     whole = f.add(blocks, -rest)
     with f.loop(0, slices) as number:
@@ -159,7 +155,7 @@ class _Slice:
     sums   slots that products are added to in turn
     """
 
-    stored: StoredVectors
+    stored: weight_loads.StoredVectors
     most: int
     picks: str
     first: str
@@ -174,14 +170,16 @@ def _emit_blocks(part: _Slice, block: str, count: int) -> None:
     inputs = [f.load(v, f.at(part.x, f.multiply(f.add(block, each), BLOCK))) for each in range(count)]
     for step in range(0, count * most, 2):
         here = f.add(place, step * LANES)
-        pairs = zip(nibbles(f, v, part.picks, here), two_vectors(stored, here), strict=True)
+        pairs = zip(
+            weight_loads.nibbles(f, v, part.picks, here), weight_loads.two_vectors(stored, here), strict=True
+        )
         for offset, (pick, values) in enumerate(pairs):
             if step + offset < count * most:
                 total = part.sums[(step + offset) % len(part.sums)]
-                fetched = permuted(f, inputs[(step + offset) // most], pick)
+                fetched = weight_loads.permuted(f, inputs[(step + offset) // most], pick)
                 f.store(v, f.multiply_add(v, values, fetched, f.load(v, total)), total)
-        prefetch(f, part.picks, here, 4, 2 * LANES)
-        prefetch_two(stored, here)
+        weight_loads.prefetch(f, part.picks, here, 4, 2 * LANES)
+        weight_loads.prefetch_two(stored, here)
 
 
-KERNELS = kernels("balanced", accepts, build)
+KERNELS = stored_weights.kernels("balanced", accepts, build)
