@@ -3,7 +3,7 @@
 from zeroskip.graph import record as trace
 from zeroskip.measure.activation_zeros import Zeros, activations, results
 from zeroskip.measure.cost import LayerCost, cost
-from zeroskip.measure.map_compression import Compressed, LayerTraffic, compression, traffic
+from zeroskip.measure.map_compression import Compressed, MapTraffic, compression, traffic
 from zeroskip.measure.profile import histogram, profile
 from zeroskip.measure.sensitivity import sensitivity
 from zeroskip.measure.shape_table import table
@@ -13,7 +13,7 @@ __all__ = [
     "Compressed",
     "Count",
     "LayerCost",
-    "LayerTraffic",
+    "MapTraffic",
     "Spread",
     "Sums",
     "Zeros",

@@ -77,14 +77,14 @@ class Compressed:
 
 
 @dataclass(frozen=True)
-class LayerTraffic:
+class MapTraffic:
     """Bits between the chip and its memory for one layer, all examples: `..._coded` with the code, else 16 a value.
 
     weights  read once, never coded
     read     of the layer's input map
     written  when that map was made; 0 for the network's input and where another layer reads the same map before
 
-    >>> LayerTraffic("conv2", weights=800, read=1600, read_coded=500, written=1600, written_coded=500).coded
+    >>> MapTraffic("conv2", weights=800, read=1600, read_coded=500, written=1600, written_coded=500).coded
     1800
     """
 
@@ -126,7 +126,7 @@ def compression(maps: Iterable[tuple[str, Tensor]]) -> list[Compressed]:
     return list(sums.values())
 
 
-def traffic(trace: Trace, *, form: str = "run-length") -> list[LayerTraffic]:
+def traffic(trace: Trace, *, form: str = "run-length") -> list[MapTraffic]:
     """What crosses the border of the chip, layer by layer, for all examples of a trace, as Eyeriss counts it.
 
     Each layer reads its weights and its input map once, and each map but the network's input is written once and
@@ -147,7 +147,7 @@ def traffic(trace: Trace, *, form: str = "run-length") -> list[LayerTraffic]:
         new = not any(_same(x, other) for other in seen)
         written = (size.dense_bits, coded) if new and not is_input else (0, 0)
         seen += [x] if new else []
-        counted.append(LayerTraffic(layer.name, VALUE_BITS * layer.weights, size.dense_bits, coded, *written))
+        counted.append(MapTraffic(layer.name, VALUE_BITS * layer.weights, size.dense_bits, coded, *written))
     return counted
 
 

@@ -35,7 +35,7 @@ class Spread:
     >>> from zeroskip import measure
     >>> spread = measure.activations(model, [x], by=["example"])["fc2"].before.by_example
     >>> spread.lowest, spread.highest
-    (0.375, 0.5)
+    (0.25, 0.625)
     """
 
     lowest: float

@@ -27,7 +27,7 @@ def measure_network(network: str, setup: Setup) -> Findings:
     model, about = published_networks.trained(name, folder), published_networks.NETWORKS[name]
     if setup.weights is not None:
         model.load_state_dict(setup.weights)
-    moved: list[measure.LayerTraffic] = []
+    moved: list[measure.MapTraffic] = []
 
     def maps() -> Iterator[tuple[str, Tensor]]:
         parts = (part for inputs, _ in about.batches(folder) for part in inputs.split(AT_ONCE))
