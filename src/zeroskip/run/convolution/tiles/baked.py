@@ -116,7 +116,10 @@ def bake(weights: RowWeights, epilogue: Epilogue, blocking: Blocking, element: E
     channels = max(1, inputs // taps)
     block = -(-channels // blocks) * taps  # whole channels, about equally many in each block
     blocks = max(1, -(-inputs // block))
-    shape = _Shape(-(-out // count), groups, block, blocks, -(-count // groups), epilogue, element)
+    shape = _Shape(
+        sums=-(-out // count), groups=groups, rows=block, blocks=blocks, chunks=-(-count // groups),
+        epilogue=epilogue, element=element,
+    )  # fmt: skip
     values, reads, starts = _weighted(weights, shape)
     middle = _middles(weights.offsets, block, blocks)
     near = weights.offsets - np.repeat(middle, block)[:inputs]

@@ -19,21 +19,16 @@ def check(chain: Sequence[Operation], shapes: Mapping[str, Shape]) -> None:
     zeroskip.errors.EngineError: y is no scale of its inputs
     """
     for operation in chain:
+        shape, kind = operation.shape, operation.kind
         # A mean may come without the axes that it is over.
-        announced = shapes[operation.name] in (
-            operation.shape,
-            operation.shape[:1] if operation.kind == "mean" else operation.shape,
-        )
-        if (
-            not announced
-            or not _fits(operation, [shapes[name] for name in operation.inputs])
-            or not _has_weights(operation)
-        ):
-            raise EngineError(f"{operation.name} is no {operation.kind} of its inputs")
+        announced = shapes[operation.name] in (shape, shape[:1] if kind == "mean" else shape)
+        fits = announced and _fits(operation, [shapes[name] for name in operation.inputs])
+        if not fits or not _has_weights(operation):
+            raise EngineError(f"{operation.name} is no {kind} of its inputs")
 
 
 def _fits(operation: Operation, inputs: Sequence[Shape]) -> bool:
-    first, (channels, height, width) = inputs[0], operation.shape
+    first, (channels, height, width), window = inputs[0], operation.shape, operation.window
     if first is None or len(first) != 3 or min(first) < 1:
         return False
     if operation.kind == "concat":
@@ -42,17 +37,15 @@ def _fits(operation: Operation, inputs: Sequence[Shape]) -> bool:
         return sizes == [(height, width)] * len(inputs) and total == channels
     if operation.kind == "mean":
         return (channels, height, width) == (first[0], 1, 1)
-    if operation.window is None:
+    if window is None:
         return all(shape == operation.shape for shape in inputs)
-    sides = all(
-        _reaches(operation.window, axis, first[axis + 1], operation.shape[axis + 1]) for axis in (0, 1)
-    )
+    sides = _reaches(window, 0, first[1], height) and _reaches(window, 1, first[2], width)
     same = channels == first[0] if operation.layer is None else _passes(operation, first[0])
     return sides and same and all(shape == operation.shape for shape in inputs[1:])
 
 
 def _reaches(window: Window, axis: int, size: int, made: int) -> bool:
-    """Whether a window that moves over `size` pixels stands at `made` places; a last operation may hang over."""
+    """Whether a window that moves over `size` pixels stands at `made` places; the last may hang over."""
     length, padding, step = window.size[axis], window.padding[axis], window.dilation[axis]
     if min(length, step, window.stride) < 1 or padding < 0:
         return False
@@ -63,15 +56,9 @@ def _reaches(window: Window, axis: int, size: int, made: int) -> bool:
 def _passes(operation: Operation, channels: int) -> bool:
     """Whether the layer takes that many channels and makes as many as the operation."""
     assert operation.layer is not None
-    out, inputs = operation.layer.weight.shape[:2]
-    return (
-        out == operation.shape[0]
-        and inputs * operation.layer.groups == channels
-        and out % operation.layer.groups == 0
-    )
+    (out, inputs), groups = operation.layer.weight.shape[:2], operation.layer.groups
+    return out == operation.shape[0] and inputs * groups == channels and out % groups == 0
 
 
 def _has_weights(operation: Operation) -> bool:
-    return operation.factors is None or all(
-        factor.shape == operation.shape[:1] for factor in operation.factors
-    )
+    return all(factor.shape == operation.shape[:1] for factor in operation.factors or ())

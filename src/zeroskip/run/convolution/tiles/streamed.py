@@ -62,9 +62,8 @@ def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
     code = _streamed_code(machine, sums, 8 * rows.itemsize, job.epilogue)
     corners = _corners(job, sums.rectangle, least=int(weights.offsets.min(initial=0)))
     bias = weights.bias.astype(layout.element.dtype)
-    return Step(
-        "streamed", job.node, code, argument_block(*corners, len(order), begin, order, rows, values, bias)
-    )
+    made = argument_block(*corners, len(order), begin, order, rows, values, bias)
+    return Step("streamed", job.node, code, made)
 
 
 def block_height(weight: np.ndarray) -> int:
