@@ -17,9 +17,14 @@ def sequence(layers: Sequence[CompiledLinear]) -> CompiledLinear:
     scratch = max(layer.scratch for layer in layers)
     calls = [word for layer in layers for word in (address(layer.run), layer.arguments.address)]
     arguments = argument_block(len(layers), scratch, widest, *calls, alive=layers)
-    inputs, outputs = layers[0].inputs, layers[-1].outputs
     return CompiledLinear(
-        compiled(emit_sequence, machine), arguments, inputs, outputs, machine, scratch, 2 * widest
+        run=compiled(emit_sequence, machine),
+        arguments=arguments,
+        inputs=layers[0].inputs,
+        outputs=layers[-1].outputs,
+        machine=machine,
+        scratch=scratch,
+        scratch_per_row=2 * widest,
     )
 
 
