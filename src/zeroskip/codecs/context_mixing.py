@@ -52,7 +52,7 @@ class Mixer(NamedTuple):
 
 
 class Neighbours(NamedTuple):
-    """Which columns touch. Where there is none, `near` says `columns`, and `around` the column itself."""
+    """Adjacent columns. Where there is none, `near` holds `columns`, and `around` the column itself."""
 
     tile: int  # columns per image or kernel
     near: np.ndarray  # (6, columns) int32: left, above, above left, above right, two left, two above
@@ -102,7 +102,7 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
 
 
 def new_mixer(estimates: int, contexts: int, squash: np.ndarray, stretch: np.ndarray) -> Mixer:
-    """A predictor that has seen nothing, and trusts what is computed twice as much as what it will count."""
+    """A predictor before the first bit; computed estimates have twice the weight of counted ones."""
     return Mixer(
         np.zeros(estimates, np.int64),
         np.zeros(contexts, np.int64),
@@ -197,7 +197,7 @@ def _code_bit(coder: Coder, probability: Integer, bit: int) -> int:
         high = middle
     else:
         low = middle + 1
-    while low >> WINDOW - 8 == high >> WINDOW - 8:  # whatever follows, this byte stays
+    while low >> WINDOW - 8 == high >> WINDOW - 8:  # this byte is final
         if state[READING]:
             ahead = state[AT] + WINDOW // 8
             coming = data[ahead] if ahead < len(data) else 0
@@ -228,7 +228,7 @@ def _code_mixed(coder: Coder, mixer: Mixer, prior: Integer, bit: int) -> tuple[i
             logit[c] = _logit(mixer, mixer.estimate[c]) - base
         else:
             probability, slot = mixer.probability[c - estimates], mixer.slot[c - estimates]
-            if mixer.seen[c - estimates, slot] == 0:  # what is new behaves like the rest, until it is known
+            if mixer.seen[c - estimates, slot] == 0:  # a new slot starts with the prior
                 probability[slot] = prior
             logit[c] = _logit(mixer, probability[slot] >> 6) - base
         total += weight[c] * logit[c]

@@ -3,11 +3,11 @@
 Codes are 2 to 16 bits wide and follow each other without holes, highest bit first. With ESCAPE = 2^width - 1:
 
     0 ... ESCAPE - 1   skip that many positions; the next one is a non-zero
-    ESCAPE             skip ESCAPE positions; no non-zero here, the gap goes on
+    ESCAPE             skip ESCAPE positions; no non-zero here, the gap continues in the next code
 
 Deep Compression (Han, Mao and Dally 2016, section 2) bridges a long gap with a stored weight of value zero. Our
-values are exact and up to 8 bytes each, so an escape without a value is smaller, and a weight that is kept
-and exactly zero stays distinguishable from a bridge. Zeros after the last non-zero cost nothing.
+values are exact and up to 8 bytes each, so an escape without a value is smaller, and a kept weight that is
+exactly zero differs from a bridge. Zeros after the last non-zero cost nothing.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ max(12, 4 + bits of a fixed-width code of the symbols that occur), so that a tab
               codes    one after the other, highest bit first; left-over bits are zero
     table     Elias gamma codes, for the symbols one by one: 1 as long as the used symbol before (the first: as
               a fixed-width code of the alphabet); 2, 3 one bit longer, shorter; 2d + 1, 2d + 2 d bits longer,
-              shorter (d > 1); 4 symbols that do not occur, another gamma code tells how many, all that there are
-              in a row; left-over bits are zero
+              shorter (d > 1); 4 symbols that do not occur, another gamma code is their number, all that there
+              are in a row; left-over bits are zero
 
 A fixed-width code of n symbols has as many bits as n - 1 has, at least 1. The alphabet is not in the table: gaps of w
 bits have 2^w symbols, codes of values as many as the codebook has entries.
@@ -192,7 +192,7 @@ def _ordered(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(lengths) > MAX_ALPHABET or widest > _limit(len(order)):
         raise PackError(f"{len(lengths):,} symbols with Huffman codes of up to {widest} bits are too many")
     unused_bits = widest - lengths[order].astype(np.int64)
-    ends = np.cumsum(1 << unused_bits)  # each symbol owns a range of the numbers of `widest` bits
+    ends = np.cumsum(1 << unused_bits)  # each symbol has a range of the numbers of `widest` bits
     if len(order) and ends[-1] != 1 << widest and not (len(order) == 1 and widest == 1):
         raise PackError("the lengths of its Huffman codes are those of no complete code")
     return order, (ends - (1 << unused_bits)) >> unused_bits
@@ -244,7 +244,7 @@ def _difference(number: int) -> int:
 
 
 def _gamma(data: bytes | memoryview, at: int) -> tuple[int, int]:
-    """The number that begins at bit `at`, and the bit after it; looks at no more than six bytes."""
+    """The number that begins at bit `at`, and the bit after it; reads at most six bytes."""
     six = int.from_bytes(bytes(data[at // 8 : at // 8 + 6]).ljust(6, b"\0"), "big")
     ahead = six << at % 8 & (1 << 48) - 1  # the bits from `at` on
     zeros = 48 - ahead.bit_length()

@@ -85,7 +85,7 @@ def expected_bits(size: int, sparsity: float, width: int, code_bits: int) -> flo
 
 
 def _step(width: int) -> int:
-    """Positions that a filler goes on."""
+    """Positions that a filler skips."""
     if not 1 <= width <= 16:
         raise PackError(f"gaps of a relative index are 1 to 16 bits wide, not {width}")
     return 2**width

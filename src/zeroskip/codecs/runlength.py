@@ -5,7 +5,7 @@ make a word of 64 bits, highest bit first:
 
     63..59 run   58..43 level   42..38 run   37..22 level   21..17 run   16..1 level   0 end of the code
 
-The end bit is 1 in the last word and 0 in all others. The level after 31 zeros is the next value whatever it is,
+The end bit is 1 in the last word and 0 in all others. The level after 31 zeros is the next value, even a zero,
 so of a longer run every 32nd zero is a level. Choices that the paper leaves open: the zeros after the last non-zero
 are coded as well, the last of them as a level; pairs that fill up the last word are 0; no values take no word. The
 number of values is not in the code. The chip knows it from the layer's shape, and `decode` takes it as an argument,
@@ -63,7 +63,7 @@ def decode(words: np.ndarray, count: int, dtype: type[np.integer] = np.int16) ->
     array([ 0,  0, 12,  0,  0,  0,  0, 53,  0,  0, 22], dtype=int16)
     """
     _check_words(words, count, dtype)
-    values = np.zeros(count + 1, dtype)  # one more: whatever leads beyond the last value is written there
+    values = np.zeros(count + 1, dtype)  # one more: levels beyond the last value are written there
     words, found = np.ascontiguousarray(words), np.zeros(2, np.int64)
     _reader()(words.ctypes.data, values.ctypes.data, found.ctypes.data, len(words), count)
     _check_pairs(words, count, *found.tolist())

@@ -30,7 +30,7 @@ def encode(tensor: Tensor, *, machine: Machine | None = None) -> tuple[Tensor, T
     """The flags (ceil(size / 8),) uint8 and the kept elements (non-zeros,) of a tensor of any shape.
 
     Elements have 8, 16 or 32 bits (float32, float16, bfloat16, int8, ...); PackError for others.
-    The kept ones lie in memory for as many as there are in all: clone() those that are to be stored.
+    The kept ones are a view of memory for all elements: clone() those that are to be stored.
     machine  whose instructions to use, by default this one's
 
     >>> encode(torch.tensor([0.0, 2.0, -0.0]))

@@ -80,7 +80,7 @@ def _export(model: nn.Module, example: Tensor) -> tuple[torch.export.ExportedPro
         dynamic = torch.export.export(model, (several,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
         if not is_concrete_int(_input(dynamic).meta["val"].shape[0]):
             return dynamic, None
-    except Exception:  # for whatever reason: what counts is whether the fixed batch works
+    except Exception:  # of any kind: the fixed batch may still work
         pass
     try:
         return torch.export.export(model, (example,)), len(example)

@@ -3,7 +3,7 @@
 Every output channel or feature of a layer that may be cut is a *unit* with a number from 1 up. The network runs
 once, and each value has a tensor of its shape with the unit that every entry comes from, 0 for none. Operations that
 keep the units apart are listed below. Any other reader of a unit (a residual sum, a softmax) fixes the layer that
-computes it: such a layer keeps all its outputs, and `Flow.fixed` says why.
+computes it: such a layer keeps all its outputs, and `Flow.fixed` has the reason.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _per_channel(kind: str, function: Callable[..., Tensor], units: Tensor, valu
     def spread(channels: Tensor) -> Tensor:
         return channels.reshape(-1, *[1] * (value.ndim - 2)).expand(value.shape).contiguous()
 
-    if kind in ("mean", "amax"):  # over which axes, the values of a tensor that holds channel numbers tell
+    if kind in ("mean", "amax"):  # the operation on channel numbers shows over which axes
         numbers = torch.arange(units.shape[1]).double()
         probe = function(numbers.reshape(-1, *[1] * (units.ndim - 2)).expand(units.shape).contiguous())
         if not torch.allclose(probe, spread(numbers)):

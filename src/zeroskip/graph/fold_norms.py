@@ -72,7 +72,7 @@ def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
     """weight (out, ...) times scale (out,), with zeros exactly where one of the two is zero."""
     scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
     product = weight.double() * scale
-    # A product too small for the weight's type would be rounded to a zero that nobody pruned.
+    # A product too small for the weight's type would be rounded to zero, as if it were pruned.
     smallest = torch.finfo(weight.dtype).tiny
     product = torch.where(product != 0, product.abs().clamp_min(smallest).copysign(product), product)
     return product.to(weight.dtype) + 0.0  # -0.0 + 0.0 is +0.0

@@ -71,7 +71,7 @@ def last_uses(graph: Graph) -> list[tuple[str, ...]]:
     needed = set(graph.outputs)
     ends: list[tuple[str, ...]] = []
     for node in reversed(graph.nodes):
-        # A node that nobody reads (its result is dropped by the network) ends itself.
+        # A node without readers (the network drops its result) ends itself.
         ending = {*node.inputs, node.name} - needed
         ends.append(tuple(sorted(ending)))
         needed |= ending

@@ -86,7 +86,7 @@ def write(packed: PackedTensor) -> list[bytes]:
 
 
 def read(name: str, reader: Reader) -> tuple[PackedTensor, Lengths]:
-    """The tensor that follows its name in the file, and what its tables say; PackError with the bare fact.
+    """The tensor that follows its name in the file, and the lengths of its Huffman codes; PackError with the bare fact.
 
     >>> read("b", Reader(bytes.fromhex("01 01 02 00 02 61 62")))[0].values
     b'ab'
@@ -131,10 +131,10 @@ def read_name(reader: Reader) -> str:
 
 
 def read_tables(packed: PackedTensor, data: bytes | memoryview, levels: int) -> tuple[Lengths, int]:
-    """What the tables say that `data` begins with, and how many of its bytes they are.
+    """The lengths of the Huffman codes whose tables `data` begins with, and the bytes of these tables.
 
-    `levels` is the number of entries of the codebook. PackError, too, for Huffman codes of nothing: nobody writes
-    them, and a few bytes of them would stand for a table of 65,536 symbols.
+    `levels` is the number of entries of the codebook. PackError, too, for Huffman codes of no symbols: none
+    are written, and a few bytes would stand for a table of 65,536 symbols.
     """
     gap_lengths = value_lengths = np.zeros(0, np.uint8)
     gaps = packed.nonzeros + packed.escapes if packed.coding.startswith("huffman") else None

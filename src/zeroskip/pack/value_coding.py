@@ -13,7 +13,7 @@ from zeroskip.pack.varint import varint
 CODINGS = ("exact", "fixed", "huffman", "arithmetic")  # the order is part of the file format
 MAX_LEVELS = 1 << 16
 _HALVED = ("float32", "float64")  # dtypes whose codebook may be stored as float16
-_SAMPLE = 1 << 18  # elements that are looked at first: most tensors have no codebook
+_SAMPLE = 1 << 18  # elements that are sorted first: most tensors have no codebook
 
 
 def distinct(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
