@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from zeroskip.concepts import Precision
 from zeroskip.graph import Graph, Node, capture
 from zeroskip.run import schedule as module
-from zeroskip.run.linear.zero_weights import sell
 from zeroskip.run.linear.compiled_linear import CompiledLinear
+from zeroskip.run.linear.zero_weights import sell
 from zeroskip.run.schedule import schedule
 
 
