@@ -65,6 +65,11 @@ class RaceRow:
     speedup  its seconds over ours: above 1 we are faster; None where we have no figure. Ours is our fp32 for an fp32
              engine, our 16-bit program for one of fewer bits if there is any, and with 8-bit weights where the case
              asks for them; `against` is the precision of ours
+
+    >>> seconds = {"zeroskip fp32": (2.0, 1.0, 3.0)}
+    >>> result = RaceResult(Case("vgg16", 0.9), seconds, {"zeroskip fp32": 0.0}, {}, {}, 3, 9, "2026-01-31")
+    >>> (rows(result)[0].seconds_low, rows(result)[0].seconds)
+    (1.0, 2.0)
     """
 
     case: str

@@ -93,15 +93,16 @@ class Reply:
         if not isinstance(value, dict) or not ("error" in value or value.get("ok") is True):
             raise ValueError(f"{value!r:.100} is no reply")
         kinds = {"versions": dict, "seconds": list, "shape": list, "error": str}
-        for name, kind in kinds.items():
-            if name in value and not isinstance(value[name], kind):
-                raise ValueError(f"{name} = {value[name]!r:.100} is no {kind.__name__}")
-        return Reply(**{name: value[name] for name in kinds if name in value})
+        values = {name: value[name] for name in kinds if name in value}
+        for name, content in values.items():
+            if not isinstance(content, kinds[name]):
+                raise ValueError(f"{name} = {content!r:.100} is no {kinds[name].__name__}")
+        return Reply(**values)
 
 
 @dataclass(frozen=True)
 class WorkerJob:
-    """What a call is made of: where input and model lie, the case by the names of `Case`, and how many threads."""
+    """What a call is made of: where input and model lie, the case by the names of `Case`, and threads."""
 
     folder: Path
     case: Mapping[str, object]
@@ -162,9 +163,6 @@ def timed(call: EngineCall, seconds: float, *, cold: bool = False, clock: str = 
     """Seconds of a call, at least twice, for about `seconds`, after one that does not count.
 
     Calls that are too short for the clock are counted several at a time, unless caches are to be `cold`.
-
-    >>> len(timed(lambda: None, 0.0))
-    2
     """
     call()
     now = CLOCKS[clock]
