@@ -1,7 +1,4 @@
-"""The argument block of a compiled kernel: numbers, and arrays behind addresses, that its code reads from memory.
-
-Code gets the block's address only, so a kernel has one signature however many arrays it reads.
-"""
+"""The argument block of a compiled kernel: numbers, and arrays behind addresses, that its code reads from memory."""
 
 from __future__ import annotations
 

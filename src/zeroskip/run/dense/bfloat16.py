@@ -13,11 +13,7 @@ from zeroskip.run.dense import pytorch
 
 
 def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
-    """The layer in float32, of weight, bias and input rounded to bfloat16.
-
-    >>> reference(layer, x, False).shape
-    torch.Size([3, 8])
-    """
+    """The layer in float32, of weight, bias and input rounded to bfloat16."""
     return pytorch.reference(_converted(layer.weight.dtype, layer), x.bfloat16().to(x.dtype), relu)
 
 

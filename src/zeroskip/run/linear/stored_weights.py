@@ -108,24 +108,14 @@ def distinct_weights(weight: Tensor) -> Tensor:
 
 
 def arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
-    """Weight (out, in) and bias (out,) of a linear layer; the bias is zero where it has none.
-
-    >>> [array.shape for array in arrays(layer)]
-    [(8, 6), (8,)]
-    """
+    """Weight (out, in) and bias (out,) of a linear layer; the bias is zero where it has none."""
     weight = layer.weight.detach().numpy()
     bias = np.zeros(len(weight), np.float32) if layer.bias is None else layer.bias.detach().numpy()
     return weight, bias
 
 
 def by_steps(storage: str, stored: Nonzeros, place: np.ndarray, steps: int, lanes: int) -> list[np.ndarray]:
-    """The stored weights, each at its place in (steps, lanes), as `stored_vectors` reads them, and for codes a bit
-    for each place, which says whether a weight is there.
-
-    >>> stored = nonzeros("fp32", replace(layer, weight=torch.tensor([[3.0, 4.0]])))
-    >>> by_steps("fp32", stored, np.array([0, 5]), 2, 4)[0]
-    array([3., 0., 0., 0., 0., 4., 0., 0.], dtype=float32)
-    """
+    """The stored weights, each at its place in (steps, lanes), and for codes a bit that says where a weight is."""
     numbers = np.zeros(steps * lanes, stored.numbers.dtype)
     numbers[place] = stored.numbers
     if storage != "codes":

@@ -117,11 +117,7 @@ def _build(
 
 
 def reference(layer: Layer, x: Tensor, relu: bool, *, storage: str) -> Tensor:
-    """The layer in float32, of weights rounded to bf16, or of weights and input rounded to fp16.
-
-    >>> reference(conv, torch.zeros(2, *conv.input_shape), True, storage="bf16").shape
-    torch.Size([2, 4, 8, 8])
-    """
+    """The layer in float32, of weights rounded to bf16, or of weights and input rounded to fp16."""
     x = x.half().to(x.dtype) if storage == "fp16" else x
     return pytorch.reference(replace(layer, weight=rounded(storage, layer.weight)), x, relu)
 
