@@ -121,8 +121,8 @@ def evaluate(task: Task, model: nn.Module, split: str) -> float:
 
     Raises TaskError where the task returns no finite number.
 
-    >>> train(task, model)
-    >>> evaluate(task, model, "test") < 0.5
+    >>> train(task, dense)
+    >>> evaluate(task, dense, "test") < 0.5
     True
     """
     error = _error(task, model, split)
@@ -138,7 +138,7 @@ def train(task: Task, model: nn.Module, **keywords: object) -> None:
 
     `resume` and `on_epoch` are left out silently: without them a run resumes between rounds only.
 
-    >>> train(task, model, epochs=3)
+    >>> train(task, dense, epochs=3)
     """
     given = {key: value for key, value in keywords.items() if value is not None}
     taken = {key: value for key, value in given.items() if _takes(task.train, key)}
@@ -219,8 +219,7 @@ def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
 
     Raises TaskError where `model()` returns no `nn.Module`, ModelError where the weights do not fit it.
 
-    >>> from zeroskip import task_api
-    >>> list(task_api.model(task).state_dict())
+    >>> list(model(task).state_dict())
     ['fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias']
     """
     with _blaming(task, "model()"):

@@ -36,7 +36,11 @@ class LeNet300100(nn.Module):
 
 @dataclass(frozen=True)
 class LeNet5Sizes:
-    """Of LeNet-5, by default for MNIST; `channels` are those of conv1, conv2 and fc1."""
+    """Of LeNet-5, by default for MNIST; `channels` are those of conv1, conv2 and fc1.
+
+    >>> LeNet5Sizes(side=8, kernel=3, padding=1).final_side
+    2
+    """
 
     side: int = 28
     kernel: int = 5

@@ -26,6 +26,9 @@ class CodebookRecipe:
     max_error  where k-means and training are both worse than this on validation, nothing is shared
     train      keywords for the task's train, by default 4 epochs at a tenth of its learning rate without decay;
                epochs=0 leaves it at k-means
+
+    >>> centroids(as_sparse(model), CodebookRecipe(bits=1, train={"epochs": 0}), task).history[-1].kind
+    'centroids'
     """
 
     bits: int | Mapping[str, int] = 5

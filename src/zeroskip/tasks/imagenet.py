@@ -44,6 +44,10 @@ class ImageNet:
 
     learning_rate  the rate that the first training starts from; retraining divides it
     schedule       that rate and the number of steps -> step -> rate
+
+    >>> from zeroskip.tasks import squeezenet
+    >>> squeezenet.name, squeezenet.preprocess.crop, squeezenet.epochs
+    ('squeezenet', 227, 68)
     """
 
     name: str
