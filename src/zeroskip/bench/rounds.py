@@ -87,12 +87,12 @@ def race(cases: Sequence[Case], setup: RaceSetup, *, progress: Progress = silent
             if reason is not None:
                 notes[case].drop_(engine, reason)
     names = ", ".join(dict.fromkeys(case.network for case in cases))
-    for run in range(effort.runs):
-        with _Stage(environments, effort, cases[0].threads) as stage:
+    for number in range(effort.runs):
+        with _Run(environments, effort, cases[0].threads) as run:
             for place, case in enumerate(cases):
-                progress(names, run * len(cases) + place, effort.runs * len(cases))
-                _measure_(case, notes[case], stage)
-            versions.update(stage.versions)
+                progress(names, number * len(cases) + place, effort.runs * len(cases))
+                _measure_(case, notes[case], run)
+            versions.update(run.versions)
     progress(names, effort.runs * len(cases), effort.runs * len(cases))
     return [_result(case, notes[case], versions, effort) for case in cases]
 
@@ -110,7 +110,7 @@ def _result(case: Case, notes: _Notes, versions: Mapping[str, str], effort: Effo
     )
 
 
-class _Stage:
+class _Run:
     """The processes of one run: started when first needed, or when the last one died, and ended with it."""
 
     def __init__(self, environments: Environments, effort: Effort, threads: int) -> None:
@@ -119,7 +119,7 @@ class _Stage:
         self._workers: dict[str, WorkerProcess] = {}
         self._stack = ExitStack()
 
-    def __enter__(self) -> _Stage:
+    def __enter__(self) -> _Run:
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="zeroskip-bench-")))
         return self
 
@@ -146,18 +146,18 @@ class _Stage:
         return self._workers[word]
 
 
-def _measure_(case: Case, notes: _Notes, stage: _Stage) -> None:
+def _measure_(case: Case, notes: _Notes, run: _Run) -> None:
     """One run of one case: every engine built, compared, timed in turns; what is found goes to `notes`."""
-    folder = stage.folder / "case"
+    folder = run.folder / "case"
     folder.mkdir()
     try:
-        racing = _field_(case, notes, stage)
+        racing = _correct_engines_(case, notes, run)
         measured: dict[str, list[float]] = {engine.label: [] for engine in racing}
-        for number in range(stage.effort.rounds):
+        for number in range(run.effort.rounds):
             first = number % max(1, len(racing))
             for engine in racing[first:] + racing[:first]:
                 if engine.label not in notes.missing:
-                    _turn_(engine, case, measured[engine.label], notes, stage)
+                    _turn_(engine, case, measured[engine.label], notes, run)
         for engine in racing:
             if engine.label not in notes.missing:
                 notes.seconds.setdefault(engine.label, []).append(median(measured[engine.label]))
@@ -165,30 +165,30 @@ def _measure_(case: Case, notes: _Notes, stage: _Stage) -> None:
         shutil.rmtree(folder)
 
 
-def _field_(case: Case, notes: _Notes, stage: _Stage) -> list[Entrant]:
+def _correct_engines_(case: Case, notes: _Notes, run: _Run) -> list[Entrant]:
     """The engines that are ready and compute what they should."""
-    willing = [engine for engine in notes.entrants if engine.label not in notes.missing]
-    if not willing:
+    entrants_left = [engine for engine in notes.entrants if engine.label not in notes.missing]
+    if not entrants_left:
         return []
     try:
-        expected = _answer(stage, "reference", case, stage.folder / "case")
+        expected = _answer(run, "reference", case, run.folder / "case")
     except EngineError as fact:
-        for engine in willing:
+        for engine in entrants_left:
             notes.drop_(engine, f"the network itself cannot be made: {fact}")
         return []
-    return [engine for engine in willing if _joins_(engine, case, expected, notes, stage)]
+    return [engine for engine in entrants_left if _is_correct_(engine, case, expected, notes, run)]
 
 
-def _answer(stage: _Stage, word: str, case: Case, folder: Path) -> np.ndarray:
-    worker = stage.worker(word)
+def _answer(run: _Run, word: str, case: Case, folder: Path) -> np.ndarray:
+    worker = run.worker(word)
     worker.build(folder, case.to_json())
     return worker.answer()
 
 
-def _joins_(engine: Entrant, case: Case, expected: np.ndarray, notes: _Notes, stage: _Stage) -> bool:
-    """Whether the engine computes the network of the case; if not, why is noted."""
+def _is_correct_(engine: Entrant, case: Case, expected: np.ndarray, notes: _Notes, run: _Run) -> bool:
+    """Whether the engine computes the network of the case; the reason goes to `notes` where it does not."""
     try:
-        answer = _answer(stage, engine.word, case, stage.folder / "case")
+        answer = _answer(run, engine.word, case, run.folder / "case")
     except EngineError as fact:
         notes.drop_(engine, fact)
         return False
@@ -203,9 +203,9 @@ def _joins_(engine: Entrant, case: Case, expected: np.ndarray, notes: _Notes, st
     return engine.label not in notes.missing
 
 
-def _turn_(engine: Entrant, case: Case, measured: list[float], notes: _Notes, stage: _Stage) -> None:
+def _turn_(engine: Entrant, case: Case, measured: list[float], notes: _Notes, run: _Run) -> None:
     try:
-        times = stage.worker(engine.word).time(stage.effort.slot, cold=case.cold, clock=case.clock)
+        times = run.worker(engine.word).time(run.effort.slot, cold=case.cold, clock=case.clock)
         measured.append(median(times))
     except EngineError as fact:
         notes.drop_(engine, fact)

@@ -48,12 +48,12 @@ def filter_counts(weight: Tensor, filters: int) -> Tensor:
     tensor([4, 1])
     """
     flags, outputs = weight.numpy().view(np.uint8), weight.shape[1]
-    found = np.zeros((len(flags), tiles(outputs, filters), *flags.shape[2:]), np.int64)
-    for group in range(found.shape[1]):
+    counts = np.zeros((len(flags), tiles(outputs, filters), *flags.shape[2:]), np.int64)
+    for group in range(counts.shape[1]):
         members = flags[:, group * filters : (group + 1) * filters]
         for first in range(0, members.shape[1], 255):  # so many fit 8 bits, which is 8 times as fast
-            found[:, group] += members[:, first : first + 255].sum(1, dtype=np.uint8)
-    return torch.from_numpy(found)
+            counts[:, group] += members[:, first : first + 255].sum(1, dtype=np.uint8)
+    return torch.from_numpy(counts)
 
 
 def blocks(mask: Tensor, size: int) -> Tensor:

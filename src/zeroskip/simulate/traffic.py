@@ -40,7 +40,7 @@ def moved(
     """
     often = fetches(work, chip, sizes)
     whole = {name: -(-one.bits // 8) for name, one in sizes.items()}
-    found = {("DRAM", name): whole[name] * often[name] for name in sizes}
+    passing = {("DRAM", name): whole[name] * often[name] for name in sizes}
     taken = kinds.done + useless
     uses = {
         "A": taken + kinds.gated,
@@ -50,11 +50,11 @@ def moved(
     for memory in chip.memories:
         for name, filters in memory.held.items():
             passes = tiles(work.weight.shape[1], chip.tile[filters]) if filters else 1
-            found[memory.name, name] = whole[name] * passes
+            passing[memory.name, name] = whole[name] * passes
         for name, shared in memory.reuse.items():
             index = sizes[name].bits / sizes[name].value_bits if name != "O" and sizes[name].value_bits else 1
-            found[memory.name, name] = math.ceil(uses[name] / shared * chip.bits[name] / 8 * index)
-    return found
+            passing[memory.name, name] = math.ceil(uses[name] / shared * chip.bits[name] / 8 * index)
+    return passing
 
 
 def fetches(work: Workload, chip: Accelerator, sizes: Mapping[str, Stored]) -> dict[str, int]:

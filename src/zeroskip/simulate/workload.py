@@ -233,9 +233,7 @@ def _visits(length: int, outputs: int, kernel: int, before: int, stride: int, di
     """1 where a kernel place meets a row at some output: float (kernel, length)."""
     place = torch.arange(kernel)[:, None] * dilation + torch.arange(outputs) * stride - before
     inside = (place >= 0) & (place < length)
-    found = torch.zeros(kernel, length)
-    found.scatter_add_(1, place.clamp(0, length - 1), inside.float())
-    return found
+    return torch.zeros(kernel, length).scatter_add_(1, place.clamp(0, length - 1), inside.float())
 
 
 def windows(work: Workload, *, numbers: int = 1 << 24) -> Iterator[Tensor]:

@@ -217,8 +217,8 @@ def _moved(weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, steps: i
 
 def _bits(one: TiledMatrix, bits: int) -> np.ndarray:
     """Bits of each tile, 0 where there is none: (tile rows, tile columns)."""
-    found = one.nonzeros * (COORDINATE_BITS + bits) + np.diff(one.first) * ROW_BITS + TILE_BITS
-    return np.append(found, 0)[one.tile]
+    size = one.nonzeros * (COORDINATE_BITS + bits) + np.diff(one.first) * ROW_BITS + TILE_BITS
+    return np.append(size, 0)[one.tile]
 
 
 def _compared(one: np.ndarray, two: np.ndarray, side: int) -> int:
@@ -237,8 +237,7 @@ def _counts(one: np.ndarray, two: np.ndarray, sides: tuple[int, int, int]) -> np
         np.add.reduceat(there.astype(np.int64), np.arange(0, len(there), side))
         for there, side in ((one, up), (two, across))
     )
-    found = np.add.reduceat(wide[:, None] * high, np.arange(0, one.shape[1], deep), axis=2)
-    return found.transpose(0, 2, 1)
+    return np.add.reduceat(wide[:, None] * high, np.arange(0, one.shape[1], deep), axis=2).transpose(0, 2, 1)
 
 
 def _pairs(one: np.ndarray, two: np.ndarray, *sizes: np.ndarray) -> int:

@@ -111,7 +111,7 @@ def traffic(work: Workload, chip: Accelerator, stored: Mapping[str, Stored]) -> 
     sizes = {operand: one.bits / 8 for operand, one in stored.items()}
     plain = {"A": work.input.numel(), "O": work.output.numel()}
     word = {operand: bits / 8 for operand, bits in chip.bits.items()}
-    found = {
+    moved = {
         ("DRAM", "A"): sizes["A"] * read * tiles(outputs, one.filters),
         ("DRAM", "W"): sizes["W"] * tiles(examples, one.images) * strips,
         ("DRAM", "O"): sizes["O"],
@@ -121,7 +121,7 @@ def traffic(work: Workload, chip: Accelerator, stored: Mapping[str, Stored]) -> 
         ("weight pad", "W"): taken * word["W"],
         ("sum pad", "O"): 2 * taken * word["O"],
     }
-    return {key: round(value) for key, value in found.items()}
+    return {key: round(value) for key, value in moved.items()}
 
 
 def _fit(kernel: int, strip: int, chip: Accelerator) -> int:

@@ -26,11 +26,11 @@ def bricks(work: Workload, chip: Accelerator) -> Schedule:
     if channels < brick or "A" not in chip.skips:
         each = groups * work.positions * rounds * work.inputs // channels
         return Schedule(each * tiles(channels, chip.lanes), each * channels, skips="")
-    found = lane_counts.blocks(padded(work).movedim(2, -1), brick).movedim(
+    counts = lane_counts.blocks(padded(work).movedim(2, -1), brick).movedim(
         -1, 2
     )  # (n, g, bricks, rows, columns)
     cycles = busy = 0
-    for seen in patches(found.clamp(min=size(chip, "empty")), work):
+    for seen in patches(counts.clamp(min=size(chip, "empty")), work):
         cycles += int(lane_counts.dealt(seen.flatten(2), chip.lanes).sum())
         busy += int(seen.sum())
     return Schedule(cycles * rounds, busy * rounds)
@@ -44,8 +44,8 @@ def selected(work: Workload, chip: Accelerator) -> Schedule:
     >>> selected(of_masks("fc", torch.ones(16, 64) != 0, torch.ones(1, 64) != 0), chips.CAMBRICON_X).cycles
     4
     """
-    found = lane_counts.blocks(work.weight.flatten(2), max(work.inputs, 1)).flatten()  # (groups x outputs,)
-    costs = (-(-found // chip.width)).clamp(min=tiles(work.inputs, size(chip, "window")))
+    counts = lane_counts.blocks(work.weight.flatten(2), max(work.inputs, 1)).flatten()  # (groups x outputs,)
+    costs = (-(-counts // chip.width)).clamp(min=tiles(work.inputs, size(chip, "window")))
     return Schedule(
         int(lane_counts.dealt(costs, chip.lanes)) * work.positions, int(costs.sum()) * work.positions
     )
@@ -65,8 +65,8 @@ def shared(work: Workload, chip: Accelerator) -> Schedule:
     filled = lane_counts.blocks(torch.ones(work.weight.shape[1]) != 0, chip.lanes)  # outputs of each block
     least, cycles, busy = tiles(work.inputs, size(chip, "window")), 0, 0
     for seen in windows(work):
-        found = lane_counts.matches(weight, seen.flatten(2).transpose(0, 1))  # (g, blocks, p)
-        costs = (found / chip.width).ceil().clamp(min=least)
+        counts = lane_counts.matches(weight, seen.flatten(2).transpose(0, 1))  # (g, blocks, p)
+        costs = (counts / chip.width).ceil().clamp(min=least)
         costs = costs.sum(-1, dtype=torch.float64).long()  # (g, blocks)
         cycles += int(costs.sum())
         busy += int((costs * filled).sum())

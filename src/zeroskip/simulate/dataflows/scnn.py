@@ -42,20 +42,20 @@ def _inputs(work: Workload, chip: Accelerator) -> Tensor:
     rows, columns = work.input.shape[3:]
     up = _places(rows, work.padding[0], work.stride[0], size(chip, "rows"))  # (rows, tiles x phases)
     across = _places(columns, work.padding[2], work.stride[1], size(chip, "columns"))
-    found = lane_counts.folded(work.input, up, across)  # (n, g, c, tiles x phases of both axes)
-    cut = found.unflatten(3, (-1, work.stride[0])).unflatten(-1, (-1, work.stride[1]))
+    counts = lane_counts.folded(work.input, up, across)  # (n, g, c, tiles x phases of both axes)
+    cut = counts.unflatten(3, (-1, work.stride[0])).unflatten(-1, (-1, work.stride[1]))
     return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3).long()
 
 
 def _weights(work: Workload, chip: Accelerator) -> Tensor:
     """Non-zero weights of each group of filters: (groups, groups of filters, channels x phases), int64."""
-    found = lane_counts.filter_counts(work.weight, chip.tile.get("filters", max(work.weight.shape[1], 1)))
+    counts = lane_counts.filter_counts(work.weight, chip.tile.get("filters", max(work.weight.shape[1], 1)))
     for axis in (0, 1):
         stride = work.stride[axis]
         phase = torch.arange(work.weight.shape[3 + axis]) * work.dilation[axis] % stride
-        summed = torch.zeros(*found.shape[: 3 + axis], stride, *found.shape[4 + axis :], dtype=torch.int64)
-        found = summed.index_add_(3 + axis, phase, found)
-    return found.flatten(2)
+        summed = torch.zeros(*counts.shape[: 3 + axis], stride, *counts.shape[4 + axis :], dtype=torch.int64)
+        counts = summed.index_add_(3 + axis, phase, counts)
+    return counts.flatten(2)
 
 
 def _places(length: int, before: int, stride: int, lanes: int) -> Tensor:

@@ -76,9 +76,9 @@ def packed(mask: np.ndarray, side: int) -> np.ndarray:
     whole = whole.reshape(*rows, strips, side)
     if side % 8:
         whole = np.concatenate([whole, np.zeros((*rows, strips, -side % 8), bool)], axis=-1)
-    found = np.zeros((*rows, strips, 8 * tiles(side, 64)), np.uint8)
-    found[..., :octets] = np.packbits(whole.reshape(-1), bitorder="little").reshape(*rows, strips, octets)
-    return found.view("<u8")
+    bits = np.zeros((*rows, strips, 8 * tiles(side, 64)), np.uint8)
+    bits[..., :octets] = np.packbits(whole.reshape(-1), bitorder="little").reshape(*rows, strips, octets)
+    return bits.view("<u8")
 
 
 def _tiled(

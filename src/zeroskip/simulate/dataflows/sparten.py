@@ -97,24 +97,26 @@ def _as_they_are(weight: Tensor, chunk: int, lanes: int) -> Tensor:
 
 def _by_filter(weight: Tensor, chunk: int, lanes: int) -> Tensor:
     """Pairs by the non-zeros of whole filters, the same for every chunk."""
-    found = lane_counts.blocks(weight, max(weight.shape[2], 1))[None, ..., 0]  # (1, g, m)
-    return _pairs(found, lanes).expand(tiles(weight.shape[2], chunk), -1, -1, -1, -1)
+    nonzeros = lane_counts.blocks(weight, max(weight.shape[2], 1))[None, ..., 0]  # (1, g, m)
+    return _pairs(nonzeros, lanes).expand(tiles(weight.shape[2], chunk), -1, -1, -1, -1)
 
 
 def _by_chunk(weight: Tensor, chunk: int, lanes: int) -> Tensor:
     """The filters of each load of `_by_filter`, paired by their non-zeros in each chunk."""
     members = _by_filter(weight, chunk, lanes).flatten(3)  # (chunks, g, loads, 2 lanes)
-    found = lane_counts.blocks(weight, chunk).movedim(2, 0)  # (chunks, g, m)
-    found = torch.nn.functional.pad(found, (0, 1), value=-1)  # no filter is even sparser than an empty one
-    sizes = found[:, :, None].expand(-1, -1, members.shape[2], -1).gather(3, members)
+    nonzeros = lane_counts.blocks(weight, chunk).movedim(2, 0)  # (chunks, g, m)
+    nonzeros = torch.nn.functional.pad(
+        nonzeros, (0, 1), value=-1
+    )  # no filter is even sparser than an empty one
+    sizes = nonzeros[:, :, None].expand(-1, -1, members.shape[2], -1).gather(3, members)
     ranked = members.gather(3, sizes.argsort(dim=3, descending=True, stable=True))
     return torch.stack([ranked[..., :lanes], ranked[..., lanes:].flip(-1)], dim=3)
 
 
-def _pairs(found: Tensor, lanes: int) -> Tensor:
-    """Densest with sparsest: found (chunks, g, m) -> (chunks, g, loads, 2, lanes)."""
-    outputs = found.shape[2]
-    ranked = found.argsort(dim=2, descending=True, stable=True)
+def _pairs(nonzeros: Tensor, lanes: int) -> Tensor:
+    """Densest with sparsest: nonzeros (chunks, g, m) -> (chunks, g, loads, 2, lanes)."""
+    outputs = nonzeros.shape[2]
+    ranked = nonzeros.argsort(dim=2, descending=True, stable=True)
     filled = torch.nn.functional.pad(ranked, (0, -outputs % (2 * lanes)), value=outputs)
     half = filled.shape[2] // 2
     pairs = torch.stack([filled[..., :half], filled[..., half:].flip(-1)], dim=-1)  # (chunks, g, half, 2)
