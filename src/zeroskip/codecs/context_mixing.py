@@ -104,14 +104,14 @@ def tables() -> tuple[np.ndarray, np.ndarray]:
 def new_mixer(estimates: int, contexts: int, squash: np.ndarray, stretch: np.ndarray) -> Mixer:
     """A predictor before the first bit; computed estimates have twice the weight of counted ones."""
     return Mixer(
-        np.zeros(estimates, np.int64),
-        np.zeros(contexts, np.int64),
-        np.zeros((contexts, SLOTS), np.int32),
-        np.zeros((contexts, SLOTS), np.int32),
-        np.zeros(estimates + contexts, np.int64),
-        np.array([30_000] * estimates + [15_000] * contexts, np.int64),
-        squash,
-        stretch,
+        estimate=np.zeros(estimates, np.int64),
+        slot=np.zeros(contexts, np.int64),
+        probability=np.zeros((contexts, SLOTS), np.int32),
+        seen=np.zeros((contexts, SLOTS), np.int32),
+        logit=np.zeros(estimates + contexts, np.int64),
+        weight=np.array([30_000] * estimates + [15_000] * contexts, np.int64),
+        squash=squash,
+        stretch=stretch,
     )
 
 

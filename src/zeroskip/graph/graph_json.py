@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TypeAlias
 
@@ -195,7 +196,8 @@ def _layer(stored: Mapping[str, Json], name: str, tensors: Mapping[str, Tensor])
     stride, dilation, groups = _pair(stored["stride"]), _pair(stored["dilation"]), _size(stored["groups"])
     _demand(min(*stride, *dilation, groups) > 0, f"{name} has steps of 0")
     shapes = _shape(stored["input_shape"]), _shape(stored["output_shape"])
-    return Layer(str(stored["name"]), op, weight, bias, *shapes, stride, padding, dilation, groups)
+    linear = Layer(str(stored["name"]), op, weight, bias, *shapes)
+    return replace(linear, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
 def _arguments(layer: Layer) -> dict[str, Argument]:
