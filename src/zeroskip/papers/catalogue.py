@@ -13,7 +13,7 @@ from zeroskip.concepts import (
     PaperFigures,
     PaperRow,
 )
-from zeroskip.errors import FileError, RecipeError
+from zeroskip.errors import FileError, RecipeError, ZeroskipError
 from zeroskip.papers import (
     cambricon_s,
     cnvlutin,
@@ -187,7 +187,7 @@ def _measured(paper: Paper, network: str, findings: Findings) -> list[PaperRow]:
 def _refusing_damage(paper: str, network: str) -> Iterator[None]:
     try:
         yield
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as fact:
+    except (ValueError, LookupError, ArithmeticError, ZeroskipError) as fact:
         raise FileError(
             f"the findings of {network} for {paper} are damaged ({type(fact).__name__}: {fact}). Delete their "
             "file and measure again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -14,8 +15,8 @@ Noun = TypeVar("Noun")
 def read(kind: type[Noun], value: object) -> Noun:
     """`value` as a dataclass, tuple, mapping, number or text of that type, checked part by part.
 
-    A number may be whole where a float is asked for. What a dataclass does not know of is left out, and what it has
-    a default for may be absent. Raises ValueError with the place of what has another form.
+    A number is finite, and may be whole where a float is asked for. What a dataclass does not know of is left out, and
+    what it has a default for may be absent. Raises ValueError with the place of what has another form.
 
     >>> read(tuple[float, ...], [1, 2.5])
     (1.0, 2.5)
@@ -41,8 +42,9 @@ def _decode(kind: typing.Any, value: object, where: str) -> typing.Any:
     if origin is tuple:
         return _tuple(inner, value, where)
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    if kind is object or type(value) is kind:
+        if math.isfinite(value):
+            return float(value)
+    elif kind is object or type(value) is kind:
         return value
     raise _wrong(value, where, {float: "a number", int: "a whole number", str: "a text"}[kind])
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from zeroskip.graph import layers
 from zeroskip.measure import cost
@@ -72,14 +75,29 @@ def without_memory(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> tu
     >>> without_memory(lambda: nn.Linear(6, 4), (6,))[0](torch.zeros(1, 6, device="meta")).shape
     torch.Size([1, 4])
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Shapes():
         model, example = build(), torch.zeros(1, *shape)
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear):
-            # PyTorch's own way on this device imports its compiler, which takes longer than everything else here.
-            layer.forward = partial(_linear_shape, layer.out_features)  # type: ignore[method-assign]
+    forward = model.forward
+
+    def shapes_only(x: torch.Tensor) -> torch.Tensor:
+        with _Shapes():
+            output: torch.Tensor = forward(x)
+        return output
+
+    model.forward = shapes_only
     return model, example
 
 
-def _linear_shape(outputs: int, x: torch.Tensor) -> torch.Tensor:
-    return x.new_empty(*x.shape[:-1], outputs)
+class _Shapes(TorchFunctionMode):
+    """Some functions run in Python on this device, by way of PyTorch's compiler: its import takes over a second."""
+
+    def __torch_function__(
+        self, function: Callable[..., object], types: object, arguments: Any = (), keywords: Any = None
+    ) -> object:
+        if function is nn.init.normal_:
+            return keywords["tensor"] if keywords else arguments[0]
+        if function in (F.relu, F.local_response_norm, F.dropout):
+            return torch.empty_like(arguments[0])
+        if function is F.linear:
+            return arguments[0].new_empty(*arguments[0].shape[:-1], len(arguments[1]))
+        return function(*arguments, **(keywords or {}))

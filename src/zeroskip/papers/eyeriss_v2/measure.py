@@ -22,11 +22,7 @@ def measure_element() -> dict[str, dict[str, int]]:
 
 def mobilenet() -> dict[str, Workload]:
     """Five layers of a pruned MobileNet with the inputs that the authors of Sparseloop recorded, pixels as examples."""
-    names = {
-        layer: [f"{layer}_{operand}_mask" for operand in ("weight", "input")] for layer in published.CYCLES
-    }
+    names = {layer: (f"{layer}_weight_mask", f"{layer}_input_mask") for layer in published.CYCLES}
     arrays = npz.read(data_folder("accelerators") / FILE, [name for pair in names.values() for name in pair])
-    return {
-        layer: of_masks(layer, *(torch.from_numpy(arrays[name]) for name in pair))
-        for layer, pair in names.items()
-    }
+    masks = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {layer: of_masks(layer, masks[weight], masks[x]) for layer, (weight, x) in names.items()}

@@ -64,12 +64,16 @@ def evenly(network: str, share: float) -> dict[str, LayerMacs]:
 def workloads(network: str, macs: Mapping[str, tuple[float, float]]) -> list[Workload]:
     """The layers with dense weights and so many non-zero inputs, from layer -> (all MACs, those left).
 
+    ValueError where so many cannot be left.
+
     >>> layers = {"fc1": (437_504, 3_200), "fc2": (4_096, 32), "fc3": (4_096, 128), "fc4": (512, 4)}
     >>> [int(work.input.sum()) for work in workloads("minerva-webkb", layers)]  # of 64 examples
     [1600, 64, 64, 64]
     """
     works = []
     for (name, (count, left)), outputs in zip(macs.items(), published.TABLE1[network].widths, strict=True):
+        if not 0 <= left <= count or count < outputs:
+            raise ValueError(f"{name} cannot have {left:g} of {count:g} MACs left")
         inputs = round(count / outputs)
         nonzero = round(EXAMPLES * left / outputs)
         x = (torch.arange(EXAMPLES * inputs) < nonzero).reshape(EXAMPLES, inputs)
