@@ -28,11 +28,12 @@ class Segment:
         self.lowered, self._idle = lowered, list[np.ndarray]()
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._share = threads
+        self._inputs, self._outputs = tuple(lowered.inputs.values()), tuple(lowered.outputs.values())
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         given = [tensor.contiguous() for tensor in inputs]
         count, images = len(given[0]), self.lowered.images
-        for tensor, shape in zip(given, self.lowered.inputs.values(), strict=True):
+        for tensor, shape in zip(given, self._inputs, strict=True):
             # Machine code trusts its arguments: a wrong size would make it read foreign memory.
             if tensor.shape != (count, *shape) or tensor.dtype is not torch.float32:
                 raise EngineError(
@@ -41,7 +42,7 @@ class Segment:
         missing = -count % images
         if missing:
             given = [torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) for tensor in given]
-        made = [torch.empty(count + missing, *shape) for shape in self.lowered.outputs.values()]
+        made = [torch.empty(count + missing, *shape) for shape in self._outputs]
         groups = range((count + missing) // images)
         if self._threads is None or len(groups) < 2:
             self._run([*given, *made], groups)
