@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from zeroskip import measure, tasks
@@ -38,6 +42,18 @@ def test_grouped_and_strided_convolutions_are_counted_as_brute_force_does() -> N
     assert macs == outputs * 2 * 9  # each output sees 8 / 4 inputs at 9 taps
 
 
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "unbiased"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_bytes_are_those_of_weights_and_biases_in_their_own_type(dtype: torch.dtype, bias: bool) -> None:
+    layer = nn.Linear(5, 3, bias=bias, dtype=dtype)
+    stored = sum(parameter.numel() * parameter.element_size() for parameter in layer.parameters())
+    assert measure.cost(layer, torch.zeros(1, 5, dtype=dtype)) == {"": measure.LayerCost(15, 15, stored)}
+
+
+def test_a_linear_layer_on_7_rows_multiplies_7_times_with_each_weight() -> None:
+    assert measure.cost(nn.Linear(5, 3), torch.zeros(2, 7, 5))[""].macs == 7 * 15
+
+
 def test_sensitivity_is_the_error_of_a_hand_pruned_copy(mlp: nn.Sequential) -> None:
     x = torch.randn(16, 6)
     truth = mlp(x).detach()
@@ -52,6 +68,29 @@ def test_sensitivity_is_the_error_of_a_hand_pruned_copy(mlp: nn.Sequential) -> N
         count = round(0.75 * weight.numel())
         weight.flatten()[weight.abs().flatten().argsort()[:count]] = 0
         assert curves[str(index)][0.75] == pytest.approx(error(copied))
+
+
+def test_sensitivity_prunes_the_named_layers_one_at_a_time_and_reports_progress(mlp: nn.Sequential) -> None:
+    pruned: list[list[int]] = []
+    steps: list[tuple[str, int, int]] = []
+
+    def zeros(model: nn.Module) -> float:
+        pruned.append([int((model[index].weight == 0).sum()) for index in (0, 2, 4)])
+        return 0.0
+
+    curves = measure.sensitivity(
+        mlp, zeros, names=["4", "0"], at=[0, 1], progress=lambda *step: steps.append(step)
+    )
+    last, first = mlp[4].weight.numel(), mlp[0].weight.numel()
+    assert curves == {"4": {0.0: 0.0, 1.0: 0.0}, "0": {0.0: 0.0, 1.0: 0.0}}
+    assert pruned == [[0, 0, 0], [0, 0, last], [0, 0, 0], [first, 0, 0]]
+    assert steps == [("sensitivity", done, 2) for done in (0, 1, 2)]
+
+
+def test_sensitivity_refuses_a_layer_whose_weight_is_computed() -> None:
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
+    with pytest.raises(ModelError, match="computes its weight"):
+        measure.sensitivity(nn.Sequential(layer), lambda _: 0.0)
 
 
 def test_sensitivity_returns_the_model_exactly_even_when_evaluation_fails(mlp: nn.Sequential) -> None:
@@ -79,6 +118,40 @@ def test_a_histogram_counts_every_weight_that_is_not_zero() -> None:
     assert sum(found.counts) == 2000
     assert found.edges[0] == pytest.approx(-found.edges[-1])
     assert sum(measure.histogram(torch.zeros(3, 3)).counts) == 0
+
+
+@given(st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=50), st.integers(1, 9))
+def test_a_bin_counts_the_weights_between_its_edges(values: list[float], bins: int) -> None:
+    weight = torch.tensor(values)
+    histogram = measure.histogram(weight, bins=bins)
+    nonzeros = weight[weight != 0].double()
+    assert len(histogram.counts) == len(histogram.edges) - 1 == bins
+    for count, low, high in zip(histogram.counts, histogram.edges, histogram.edges[1:], strict=False):
+        inside = int(((nonzeros > low) & (nonzeros < high)).sum())
+        touching = int(((nonzeros >= low) & (nonzeros <= high)).sum())
+        assert inside <= count <= touching
+
+
+def test_layers_that_share_a_weight_are_profiled_once_as_the_first() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.fc2 = nn.Linear(64, 64), nn.Linear(64, 64)
+            self.fc2.weight, self.out = self.fc1.weight, nn.Linear(64, 10)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(self.fc2(torch.relu(self.fc1(x.flatten(1)))))
+
+    profile = measure.profile(Shared(), tasks.digits)
+    assert [layer.name for layer in profile.layers] == ["fc1", "out"]
+
+
+@pytest.mark.parametrize("package", ["codecs", "pack", "graph", "measure"])
+def test_importing_the_package_waits_for_neither_numba_nor_the_exporter(package: str) -> None:
+    slow = ("numba", "sympy", "torch._dynamo", "torch.fx.experimental.symbolic_shapes")
+    code = f"import sys, zeroskip.{package}; print([name for name in {slow} if name in sys.modules])"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == "[]"
 
 
 def test_a_profile_holds_all_measurements_of_a_task() -> None:

@@ -59,9 +59,6 @@ def read(
 
     Nothing outside of the bytes is read, whatever they are: behind their end all bits read as zero, or as
     repetitions of the last ones. The ends show whether the stream was complete.
-
-    >>> read(bytes.fromhex("58"), [0] * 4, 0, 3, np.array([1, 1, 514, 770], np.uint32))[0]
-    array([0, 2, 3], dtype=uint16)
     """
     buffer, table = np.frombuffer(data + bytes(8), np.uint8), np.ascontiguousarray(table, np.uint32)
     ends, symbols = np.array(starts, np.int64), np.empty(count, np.uint16)

@@ -107,11 +107,7 @@ def bits(symbols: np.ndarray, lengths: np.ndarray) -> int:
 
 
 def bits_of_counts(counts: np.ndarray, lengths: np.ndarray) -> int:
-    """`bits` of any symbols that occur `counts` (alphabet,) times.
-
-    >>> bits_of_counts(np.array([1, 0, 1, 1]), np.array([1, 0, 2, 2]))
-    5
-    """
+    """`bits` of any symbols that occur `counts` (alphabet,) times."""
     return int(counts @ lengths.astype(np.int64)) + _head_bits(int(counts.sum()), lengths)
 
 

@@ -72,9 +72,6 @@ def decode(packed: PackedTensor, size: int, lengths: np.ndarray) -> np.ndarray |
     """Which of `size` elements the values belong to; raises PackError where the bytes do not fit.
 
     lengths  (2^width,) of the Huffman code of the gaps, if there is one
-
-    >>> decode(PackedTensor("b", "uint8", (6,), "gaps2", 2, b"p", b"ab", escapes=1), 6, np.empty(0))
-    array([1, 5])
     """
     data, coding, nonzeros = packed.positions, packed.coding, packed.nonzeros
     if coding == "dense":
@@ -95,11 +92,7 @@ def decode(packed: PackedTensor, size: int, lengths: np.ndarray) -> np.ndarray |
 
 
 def joint(data: bytes, shape: tuple[int, ...], levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mask (shape) and the codes (nonzeros,) of an arithmetic code; raises PackError as its codec does.
-
-    >>> joint(arithmetic.encode(np.eye(9, dtype=bool), np.zeros(9, int), 4), (9, 9), 4)[1].tolist()
-    [0, 0, 0, 0, 0, 0, 0, 0, 0]
-    """
+    """The mask (shape) and the codes (nonzeros,) of an arithmetic code; raises PackError as its codec does."""
     size = math.prod(shape)
     if size > MOST_PER_BYTE * len(data):
         raise PackError(f"{len(data):,} bytes of arithmetic codes are too few for {size:,} elements")
