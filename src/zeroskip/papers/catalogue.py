@@ -77,7 +77,7 @@ def rows(
     Raises RecipeError for a network no paper has, FileError for findings of another form.
 
     >>> len(rows([named("han2015")], analytic=True, networks=["alexnet"]))
-    41
+    44
     """
     check(networks, papers)
     for result in results:

@@ -28,6 +28,7 @@ def weights_rows(
 ) -> list[PaperRow]:
     """Error against weights, beside the published dense error.
 
+    >>> from zeroskip.concepts import FrontierPoint
     >>> point = FrontierPoint(30, 0.0081, 4, 0.0082, {"huffman": 100, "arithmetic": 80})
     >>> frontier = PrunedFrontier(4000, 0.0079, 0.0078, (point,))
     >>> rows = weights_rows("han2015", "lenet-5", {"frontier": frontier}, "0.80")
@@ -52,6 +53,7 @@ def bytes_rows(
 ) -> list[PaperRow]:
     """Error against bytes of the whole file, beside the published dense error and times smaller.
 
+    >>> from zeroskip.concepts import FrontierPoint
     >>> point = FrontierPoint(30, 0.0081, 4, 0.0082, {"huffman": 100, "arithmetic": 80})
     >>> frontier = PrunedFrontier(4000, 0.0079, 0.0078, (point,))
     >>> rows = bytes_rows("deep-compression", "lenet-5", {"frontier": frontier}, "0.80", "39")

@@ -94,8 +94,8 @@ class _Shapes(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., object], types: object, arguments: Any = (), keywords: Any = None
     ) -> object:
-        if function is nn.init.normal_:
-            return keywords["tensor"] if keywords else arguments[0]
+        if function in (nn.init.normal_, torch.Tensor.normal_):
+            return arguments[0] if arguments else keywords["tensor"]
         if function in (F.relu, F.local_response_norm, F.dropout):
             return torch.empty_like(arguments[0])
         if function is F.linear:

@@ -27,7 +27,7 @@ class Table:
     ) -> PaperRow:
         """A row of numbers; `reason` is given where it fails.
 
-        >>> Table("han2015", "Table 4").judge("fc1", "weights", figure("38M"), 37_748_736, LAST_DIGIT).holds
+        >>> Table("han2015", "Table 1").judge("LeNet-5", "error", figure("0.80", "%"), 0.74, at_most()).holds
         True
         """
         holds = None if ours is None else rule.holds(published, ours)

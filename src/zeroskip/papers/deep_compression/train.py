@@ -121,11 +121,7 @@ def _sizes(seed: Seed) -> dict[str, list[list[float]]]:
 
 
 def cut(seed: Seed, model: nn.Module, times_fewer: float) -> nn.Module:
-    """`model` with the smallest of its weights gone, so that `times_fewer` are left, and retrained for a round.
-
-    >>> cut(seed, model, 2)
-    LeNet300100(...)
-    """
+    """`model` with the smallest of its weights gone, so that `times_fewer` are left, and retrained for a round."""
     sparsity = 1 - sum(int((w != 0).sum()) for w in prune.weights(model).values()) / times_fewer / sum(
         w.numel() for w in prune.weights(model).values()
     )
@@ -165,11 +161,7 @@ def _error(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> float:
 
 
 def dense_bytes(model: nn.Module) -> int:
-    """4 x all parameters: what the dense network takes.
-
-    >>> dense_bytes(LeNet300100())
-    1066440
-    """
+    """4 x all parameters: what the dense network takes."""
     return 4 * sum(parameter.numel() for parameter in model.parameters())
 
 

@@ -49,9 +49,6 @@ def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
 def iterative(seed: Seed) -> nn.Module:
     """The paper's method: thresholds of quality x standard deviation from the sensitivity scan, survivors
     retrained at a tenth of the learning rate, again and again until `plan.published` times fewer are left.
-
-    >>> iterative(seed)
-    LeNet300100(...)
     """
     model, plan = trainings.dense(seed), seed.plan
     every = trainings.of_each([seed], "shares", _shares)[0]
