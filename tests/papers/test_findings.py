@@ -61,16 +61,16 @@ def test_what_has_a_default_may_be_absent_and_none_where_none_is_meant() -> None
     ],
 )
 def test_the_place_of_what_has_another_form_is_named(damage: dict[str, object], sentence: str) -> None:
-    with pytest.raises(ValueError, match=sentence):
+    with pytest.raises(FileError, match=sentence):
         read(Layer, {**LAYER, **damage})
 
 
 def test_a_missing_key_an_object_that_is_none_and_a_key_that_is_no_number_are_named() -> None:
-    with pytest.raises(ValueError, match='the object lacks "name"'):
+    with pytest.raises(FileError, match='the object lacks "name"'):
         read(Layer, {"share": 1.0})
-    with pytest.raises(ValueError, match=r"it is \[1\], not an object"):
+    with pytest.raises(FileError, match=r"it is \[1\], not an object"):
         read(Layer, [1])
-    with pytest.raises(ValueError, match=r'a key of \["by_bits"\] is "wide", not a number'):
+    with pytest.raises(FileError, match=r'a key of \["by_bits"\] is "wide", not a number'):
         read(Network, {"layers": {}, "by_bits": {"wide": 1}})
 
 

@@ -12,7 +12,7 @@ import pytest
 from zeroskip.papers import PaperRow, committed
 from zeroskip.papers.common.findings import read
 from zeroskip.papers.minerva import power, rows
-from zeroskip.papers.minerva.findings import LayerMacs, MinervaFindings, NetworkMacs
+from zeroskip.papers.minerva.findings import MinervaFindings, MinervaLayer, NetworkMacs
 from zeroskip.papers.minerva.published import TABLE1
 from zeroskip.simulate import chips, estimate
 from zeroskip.simulate.workload import count_macs
@@ -25,10 +25,10 @@ DONE = 8 * 10 / 64 * sqrt(64 / 8) + 0.9 / 4
 ALWAYS = 8 * 10 / 64 * sqrt(32 / 8) / 16
 CLOCK = 0.2046 * 9.157 / 0.8  # 20.46 % of 9.157 mW at 800 MHz
 LAYERS = {  # WebKB's widths: 3418, 128, 32, 128, 4
-    "fc1": LayerMacs(437_504, nonzero=128 * 300, kept=128 * 100),
-    "fc2": LayerMacs(4_096, nonzero=32 * 64, kept=32 * 32),
-    "fc3": LayerMacs(4_096, nonzero=128 * 16, kept=128 * 16),
-    "fc4": LayerMacs(512, nonzero=4 * 100.25, kept=4 * 50.5),
+    "fc1": MinervaLayer(437_504, nonzero=128 * 300, kept=128 * 100),
+    "fc2": MinervaLayer(4_096, nonzero=32 * 64, kept=32 * 32),
+    "fc3": MinervaLayer(4_096, nonzero=128 * 16, kept=128 * 16),
+    "fc4": MinervaLayer(512, nonzero=4 * 100.25, kept=4 * 50.5),
 }
 ALL = sum(layer.macs for layer in LAYERS.values())
 NONZERO = sum(layer.nonzero for layer in LAYERS.values())

@@ -62,6 +62,9 @@ class FrontierPoint:
 
     errors, errors_stored  those of each seed, of which `error` and `error_stored` are the means
     stored_bytes           of the whole file, by coder: "huffman", "arithmetic"
+
+    >>> FrontierPoint(30, 0.0079, 4, 0.0080, {"huffman": 44_000, "arithmetic": 41_000}).times_fewer
+    30
     """
 
     times_fewer: float
@@ -78,6 +81,10 @@ class PrunedFrontier:
     """Error against size by zeroskip's own recipe, on one kind of images.
 
     error_dense, error_continued  of the dense network, and after as many steps as a pruned one has had
+
+    >>> point = FrontierPoint(30, 0.0079, 4, 0.0080, {"huffman": 44_000, "arithmetic": 41_000})
+    >>> PrunedFrontier(1_724_320, 0.0070, 0.0069, (point,)).points[0].error
+    0.0079
     """
 
     stored_bytes_dense: float
@@ -97,6 +104,9 @@ class PaperFigures:
     sizes, widths, starts       Deep Compression's figures 6 (share of size, error), 7 and 8 (bits -> error)
     coded_dense                 error of the dense network that these three start from
     frontiers                   of zeroskip's own recipe, by what the training images went through
+
+    >>> PaperFigures(trade_off={"L1": ((0.5, 0.02), (0.1, 0.5))}).sizes
+    {}
     """
 
     trade_off: Mapping[str, Curve] = field(default_factory=dict)
@@ -135,7 +145,12 @@ class PaperOrigin:
 
 @dataclass(frozen=True)
 class MeasuredNetwork:
-    """What was found on one network: by which runs, and what its figures are drawn from."""
+    """What was found on one network: by which runs, and what its figures are drawn from.
+
+    >>> origin = PaperOrigin("han2015", "lenet-5", "2026-01-31", "Xeon", "zeroskip reproduce han2015", 3)
+    >>> MeasuredNetwork("lenet-5", (origin,), PaperFigures()).origins[0].seeds
+    3
+    """
 
     network: str
     origins: tuple[PaperOrigin, ...]

@@ -9,6 +9,8 @@ import typing
 from collections.abc import Mapping
 from typing import TypeVar
 
+from zeroskip.errors import FileError
+
 Noun = TypeVar("Noun")
 
 
@@ -16,13 +18,13 @@ def read(kind: type[Noun], value: object) -> Noun:
     """`value` as a dataclass, tuple, mapping, number or text of that type, checked part by part.
 
     A number is finite, and may be whole where a float is asked for. What a dataclass does not know of is left out, and
-    what it has a default for may be absent. Raises ValueError with the place of what has another form.
+    what it has a default for may be absent. Raises FileError with the place of what has another form.
 
     >>> read(tuple[float, ...], [1, 2.5])
     (1.0, 2.5)
     >>> read(dict[str, int], {"conv1": "many"})
     Traceback (most recent call last):
-    ValueError: ["conv1"] is "many", not a whole number
+    zeroskip.errors.FileError: ["conv1"] is "many", not a whole number
     """
     decoded: Noun = _decode(kind, value, "")
     return decoded
@@ -46,7 +48,7 @@ def _decode(kind: typing.Any, value: object, where: str) -> typing.Any:
             return float(value)
     elif kind is object or type(value) is kind:
         return value
-    raise _wrong(value, where, {float: "a number", int: "a whole number", str: "a text"}[kind])
+    raise FileError(_sentence(value, where, {float: "a number", int: "a whole number", str: "a text"}[kind]))
 
 
 def _dataclass(kind: typing.Any, parts: Mapping[str, object], where: str) -> object:
@@ -55,16 +57,16 @@ def _dataclass(kind: typing.Any, parts: Mapping[str, object], where: str) -> obj
         if field.name in parts:
             values[field.name] = _decode(types_of[field.name], parts[field.name], f'{where}["{field.name}"]')
         elif field.default is field.default_factory is dataclasses.MISSING:
-            raise ValueError(f'{where or "the object"} lacks "{field.name}"')
+            raise FileError(f'{where or "the object"} lacks "{field.name}"')
     return kind(**values)
 
 
 def _tuple(inner: tuple[typing.Any, ...], value: object, where: str) -> tuple[object, ...]:
     if not isinstance(value, list | tuple):
-        raise _wrong(value, where, "a list")
+        raise FileError(_sentence(value, where, "a list"))
     kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
     if len(kinds) != len(value):
-        raise _wrong(value, where, f"a list of {len(kinds)}")
+        raise FileError(_sentence(value, where, f"a list of {len(kinds)}"))
     return tuple(_decode(kinds[place], part, f"{where}[{place}]") for place, part in enumerate(value))
 
 
@@ -73,15 +75,15 @@ def _key(kind: type, key: str, where: str) -> object:
     try:
         return kind(key)
     except ValueError:
-        raise _wrong(key, f"a key of {where or 'the object'}", "a number") from None
+        raise FileError(_sentence(key, f"a key of {where or 'the object'}", "a number")) from None
 
 
 def _object(value: object, where: str) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
-        raise _wrong(value, where, "an object")
+        raise FileError(_sentence(value, where, "an object"))
     return value
 
 
-def _wrong(value: object, where: str, wanted: str) -> ValueError:
+def _sentence(value: object, where: str, wanted: str) -> str:
     shown = f'"{value}"' if isinstance(value, str) else str(value)
-    return ValueError(f"{where or 'it'} is {shown[:40]}, not {wanted}")
+    return f"{where or 'it'} is {shown[:40]}, not {wanted}"

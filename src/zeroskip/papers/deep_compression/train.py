@@ -108,13 +108,13 @@ def _sizes(seed: Seed) -> dict[str, list[list[float]]]:
     dense, sparse = retrain.as_sparse(trainings.dense(seed)), _pruned(seed)
     whole = dense_bytes(dense.model)
 
-    def point(one: Sparse) -> list[float]:
-        size = pack.encode(one, coder="fixed").stored_bytes
-        return [size / whole, task_api.evaluate(seed.task, one.model, "test")]
+    def point(small: Sparse) -> list[float]:
+        size = pack.encode(small, coder="fixed").stored_bytes
+        return [size / whole, task_api.evaluate(seed.task, small.model, "test")]
 
     further = [retrain.as_sparse(cut(seed, sparse.model, times)) for times in (2, 4)]
     return {
-        "pruned": [point(one) for one in (sparse, *further)],
+        "pruned": [point(small) for small in (sparse, *further)],
         "shared": [point(_shared(seed, f"dense-{bits}-bits", dense, bits=bits)) for bits in FEWEST_BITS],
         "both": [point(_shared(seed, f"pruned-{bits}-bits", sparse, bits=bits)) for bits in FEWEST_BITS],
     }

@@ -100,15 +100,15 @@ def _tables(seed: Seed) -> dict[str, Any]:
 
 def _total(profile: Profile, left: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Shares of the whole network: weights by weights, FLOP by FLOP, activations by what leaves each layer."""
-    outputs = {one.name: _outputs(profile, index) for index, one in enumerate(profile.layers)}
+    outputs = {layer.name: _outputs(profile, index) for index, layer in enumerate(profile.layers)}
 
     def weighted(key: str, sizes: Mapping[str, int]) -> float:
         return sum(left[name][key] * size for name, size in sizes.items()) / sum(sizes.values())
 
     return {
-        "kept": weighted("kept", {one.name: one.weights for one in profile.layers}),
+        "kept": weighted("kept", {layer.name: layer.weights for layer in profile.layers}),
         "output": weighted("output", outputs),
-        "work": weighted("work", {one.name: one.macs for one in profile.layers}),
+        "work": weighted("work", {layer.name: layer.macs for layer in profile.layers}),
     }
 
 
@@ -232,17 +232,17 @@ def _retrained(
     return errors
 
 
-def mean(each: list[dict[str, Any]]) -> dict[str, Any]:
+def mean(seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """Means over the seeds, key by key.
 
-    >>> mean([{"error": 0.01}, {"error": 0.03}])
-    {'error': 0.02}
+    >>> mean([{"error": 0.01, "total": {"kept": 0.5}}, {"error": 0.03, "total": {"kept": 0.25}}])
+    {'error': 0.02, 'total': {'kept': 0.375}}
     """
     return {
-        key: mean([one[key] for one in each])
+        key: mean([seed[key] for seed in seeds])
         if isinstance(value, dict)
-        else statistics.fmean(one[key] for one in each)
-        for key, value in each[0].items()
+        else statistics.fmean(seed[key] for seed in seeds)
+        for key, value in seeds[0].items()
     }
 
 

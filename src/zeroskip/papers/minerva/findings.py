@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
-class LayerMacs:
+class MinervaLayer:
     """MACs of a layer for one example: all, those whose input is not zero, and those left with thresholds."""
 
     macs: float
@@ -56,7 +56,7 @@ class Thresholds:
     test_pruned: float
     validation_pruned: float
     macs: NetworkMacs
-    layers: Mapping[str, LayerMacs] = field(default_factory=dict)
+    layers: Mapping[str, MinervaLayer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class MinervaFindings:
     test_pruned: float
     validation_pruned: float
     macs: NetworkMacs
-    layers: Mapping[str, LayerMacs] = field(default_factory=dict)
+    layers: Mapping[str, MinervaLayer] = field(default_factory=dict)
     retrained: Thresholds | None = None
 
     @property

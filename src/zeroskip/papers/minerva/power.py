@@ -14,8 +14,9 @@ from dataclasses import replace
 
 import torch
 
+from zeroskip.errors import ModelError
 from zeroskip.papers.minerva import published
-from zeroskip.papers.minerva.findings import LayerMacs
+from zeroskip.papers.minerva.findings import MinervaLayer
 from zeroskip.simulate import Accelerator, Energy, Workload, chips, estimate, of_masks
 from zeroskip.simulate.energy import EIE_2016, HAN_2015
 
@@ -33,7 +34,7 @@ GATING = {
 EXAMPLES = 64  # findings hold means over many examples; these meet them to half an input in 64
 
 
-def saved(network: str, layers: Mapping[str, LayerMacs]) -> dict[str, dict[str, float]]:
+def saved(network: str, layers: Mapping[str, MinervaLayer]) -> dict[str, dict[str, float]]:
     """Table of energies -> what is gated without thresholds -> times less power with them.
 
     >>> times = saved("minerva-webkb", evenly("minerva-webkb", 0.25))["memories, MACs and EIE's clock"]
@@ -49,22 +50,22 @@ def saved(network: str, layers: Mapping[str, LayerMacs]) -> dict[str, dict[str, 
     return times_less
 
 
-def evenly(network: str, share: float) -> dict[str, LayerMacs]:
+def evenly(network: str, share: float) -> dict[str, MinervaLayer]:
     """Every layer of a network with this share of its MACs left.
 
     >>> evenly("minerva-webkb", 0.25)["fc4"]
-    LayerMacs(macs=512, nonzero=512, kept=128.0)
+    MinervaLayer(macs=512, nonzero=512, kept=128.0)
     """
     shape = published.TABLE1[network]
     sizes = zip([shape.inputs, *shape.widths], shape.widths, strict=False)
     macs = {f"fc{place}": inputs * outputs for place, (inputs, outputs) in enumerate(sizes, 1)}
-    return {name: LayerMacs(count, count, share * count) for name, count in macs.items()}
+    return {name: MinervaLayer(count, count, share * count) for name, count in macs.items()}
 
 
 def workloads(network: str, macs: Mapping[str, tuple[float, float]]) -> list[Workload]:
     """The layers with dense weights and so many non-zero inputs, from layer -> (all MACs, those left).
 
-    ValueError where so many cannot be left.
+    ModelError where so many cannot be left.
 
     >>> layers = {"fc1": (437_504, 3_200), "fc2": (4_096, 32), "fc3": (4_096, 128), "fc4": (512, 4)}
     >>> [int(work.input.sum()) for work in workloads("minerva-webkb", layers)]  # of 64 examples
@@ -73,7 +74,9 @@ def workloads(network: str, macs: Mapping[str, tuple[float, float]]) -> list[Wor
     works = []
     for (name, (count, left)), outputs in zip(macs.items(), published.TABLE1[network].widths, strict=True):
         if not 0 <= left <= count or count < outputs:
-            raise ValueError(f"{name} cannot have {left:g} of {count:g} MACs left")
+            raise ModelError(
+                f"{name} cannot have {left:g} of {count:g} MACs left. Measure the network again."
+            )
         inputs = round(count / outputs)
         nonzero = round(EXAMPLES * left / outputs)
         x = (torch.arange(EXAMPLES * inputs) < nonzero).reshape(EXAMPLES, inputs)

@@ -17,7 +17,7 @@ from zeroskip.papers.common.findings import read
 from zeroskip.papers.common.paper import Findings, Setup
 from zeroskip.papers.common.training_plans import MINERVA, TrainingPlan
 from zeroskip.papers.minerva import power, published
-from zeroskip.papers.minerva.findings import LayerMacs, MinervaFindings, NetworkMacs, Thresholds
+from zeroskip.papers.minerva.findings import MinervaFindings, MinervaLayer, NetworkMacs, Thresholds
 from zeroskip.prune import Judged, Noise
 from zeroskip.thresholds import hold_, release_
 
@@ -146,7 +146,7 @@ def _on_test_split(task: task_api.Task, model: nn.Module, thresholded: nn.Module
     """What thresholds remove on the test split, and the errors there."""
     before, after = (prune.judge(network, task, split="test") for network in (model, thresholded))
     layers = {
-        name: LayerMacs(layer.macs, layer.nonzero, after.layers[name].nonzero)
+        name: MinervaLayer(layer.macs, layer.nonzero, after.layers[name].nonzero)
         for name, layer in before.layers.items()
     }
     return {

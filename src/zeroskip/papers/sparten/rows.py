@@ -7,7 +7,7 @@ zeros is derived from SCNN's paper.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -16,7 +16,6 @@ import torch
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.figure_checks import Verdict
 from zeroskip.papers.common.findings import read
-from zeroskip.papers.common.masked_layers import cycles
 from zeroskip.papers.common.network_names import title
 from zeroskip.papers.common.paper import Findings
 from zeroskip.papers.common.rules import OURS, at_least, figure, within, within_share
@@ -103,12 +102,11 @@ def _speedups() -> list[PaperRow]:
     share, last = googlenet_share(), "GoogLeNet's modules"
     derived = f"at {share:.2f}, the share derived from SCNN's published {scnn.GOOGLENET}x on them"
     table = Table(published.NAME, f"Speed-up, mean of AlexNet, VGG-16 and {last} {derived}")
+    counts = {last: _counts(modules(share, share))}  # in either reading
     for reading in READINGS:
-        works = {title(name): workloads(name, reading) for name in NETWORKS}
-        works[last] = list(modules(share, share))
-        ours = {name: cycles(network, SPARTEN_GB_H) for name, network in works.items()}
+        networks = {title(name): _counts(workloads(name, reading)) for name in NETWORKS} | counts
         for way, rule in rules.items():
-            ratios = {name: sum(map(WAYS[way], network)) / ours[name] for name, network in works.items()}
+            ratios = {name: own[way] / own["GB-H"] for name, own in networks.items()}
             listed = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items())
             mean, reason = (
                 statistics.fmean(ratios.values()),
@@ -116,6 +114,11 @@ def _speedups() -> list[PaperRow]:
             )
             rows.append(table.judge(f"over {way}", reading, figure(CLAIMS[way], "x"), mean, rule, reason))
     return rows
+
+
+def _counts(works: Sequence[Workload]) -> dict[str, int]:
+    """Cycles of a network by the ways that the paper compares."""
+    return {way: sum(map(WAYS[way], works)) for way in ("GB-H", *CLAIMS)}
 
 
 def _balance() -> list[PaperRow]:
