@@ -56,15 +56,7 @@ def cached(
 
 
 def tidy(folder: Path, *, most_bytes: int = MOST_BYTES, most_entries: int = MOST_ENTRIES) -> None:
-    """Delete the entries that were not used for longest, until no more are left than may be.
-
-    >>> os.environ["ZEROSKIP_CACHE"] = "kept"
-    >>> for pattern in (b"a", b"b"):
-    ...     code = cached([], [pattern], machine, lambda: b"code")
-    >>> tidy(Path("kept"), most_entries=1)
-    >>> len(list(Path("kept").iterdir()))
-    1
-    """
+    """Delete the entries that were not used for longest, until no more are left than may be."""
     # The folder may have been named by hand and hold other files.
     with os.scandir(folder) as there:
         entries = [(entry.stat(), entry.path) for entry in there if ENTRY.fullmatch(entry.name)]

@@ -15,11 +15,7 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """The function as machine code, kept for the next process where a folder can be written to.
-
-    >>> compiled(lambda n: n + 1)(2)
-    3
-    """
+    """The function as machine code, kept for the next process where a folder can be written to."""
     try:
         return cast(Callable[P, R], njit(nogil=True, cache=True)(function))
     except RuntimeError:  # neither beside the function's file nor in the user's cache

@@ -86,11 +86,7 @@ def function(address: int, arguments: int, owner: object) -> Callable[..., Any]:
 
 
 def address(run: Callable[..., Any]) -> int:
-    """Where the code of such a function begins.
-
-    >>> address(function(4096, 1, None))
-    4096
-    """
+    """Where the code of such a function begins."""
     code: _CodeAddress = run.__self__  # type: ignore[attr-defined]
     return int(code)
 

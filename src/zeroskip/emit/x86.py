@@ -77,11 +77,7 @@ def load(register: Ints, base: Ints, offset: Ints) -> Code:
 
 
 def store(register: Ints, base: Ints, offset: Ints) -> Code:
-    """vmovups [base + offset], zmm.
-
-    >>> store(0, RDI, 64).bytes().hex()
-    '62f17c48114701'
-    """
+    """vmovups [base + offset], zmm."""
     return _memory(Evex(0x11), register, 0, base, offset)
 
 
@@ -124,11 +120,7 @@ def greater(register: Ints, least: Ints, *, size: int = 4) -> Code:
 
 
 def smaller(register: Ints, bound: Ints, *, size: int = 4) -> Code:
-    """vminps register{k1}{z}, bound, register, or vminph.
-
-    >>> smaller(0, 29).bytes().hex()
-    '62f114c15dc0'
-    """
+    """vminps register{k1}{z}, bound, register, or vminph."""
     return _registers(Evex(0x5D, map=5 if size == 2 else 1, masked=True), register, bound, register)
 
 
@@ -180,11 +172,7 @@ def move(register: int, other: int) -> Code:
 
 
 def add_register(register: int, other: int) -> Code:
-    """add register, other.
-
-    >>> add_register(R10, RDI).bytes().hex()
-    '4901fa'
-    """
+    """add register, other."""
     return _fixed([_rex(other, register), 0x01, 0xC0 | (other & 7) << 3 | register & 7])
 
 
@@ -238,11 +226,7 @@ def push(register: int) -> Code:
 
 
 def pop(register: int) -> Code:
-    """pop register.
-
-    >>> pop(R12).bytes().hex()
-    '415c'
-    """
+    """pop register."""
     return _fixed([*([0x41] if register > 7 else []), 0x58 | register & 7])
 
 

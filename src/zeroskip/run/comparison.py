@@ -24,20 +24,12 @@ EngineBuilder = Callable[[nn.Module, Tensor], Call]
 
 
 def eager(model: nn.Module, batch: Tensor) -> Call:
-    """The network as it is.
-
-    >>> eager(model, x)().shape
-    torch.Size([3, 4])
-    """
+    """The network as it is."""
     return partial(model, batch)
 
 
 def channels_last(model: nn.Module, batch: Tensor) -> Call:
-    """A copy of the network with images stored pixel by pixel, which is faster for many convolutions.
-
-    >>> channels_last(nn.Conv2d(1, 2, 3), torch.zeros(5, 1, 8, 8))().shape
-    torch.Size([5, 2, 6, 6])
-    """
+    """A copy of the network with images stored pixel by pixel, which is faster for many convolutions."""
     convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
     if batch.ndim != 4 or not convolutions:
         raise EngineError("the network has no 2-d convolution of images, so there is no layout to change")
@@ -56,11 +48,7 @@ def compiled(model: nn.Module, batch: Tensor) -> Call:
 
 
 def all_dense(model: nn.Module, batch: Tensor) -> Call:
-    """A zeroskip program in which no kernel skips a zero: what a program gains by being compiled.
-
-    >>> all_dense(model, x)().shape
-    torch.Size([3, 4])
-    """
+    """A zeroskip program in which no kernel skips a zero: what a program gains by being compiled."""
     kernels = (pytorch.KERNEL, pixelwise.KERNEL)
     return partial(compile(model, batch, threads=torch.get_num_threads(), kernels=kernels), batch)
 

@@ -47,21 +47,13 @@ class CompiledNetwork:
 
 
 def scratch_bytes(graph: Graph, threads: int) -> int:
-    """Working memory that one call of a network on tiles needs.
-
-    >>> scratch_bytes(graph, 1)  # nothing works on tiles
-    0
-    """
+    """Working memory that one call of a network on tiles needs."""
     segments = [node.function for node in graph.nodes if isinstance(node.function, Segment)]
     return threads * sum(segment.lowered.bytes for segment in segments)
 
 
 def through(graph: Graph) -> tuple[str, ...]:
-    """The operations that are neither layers nor on tiles, by torch's names.
-
-    >>> through(graph)
-    ()
-    """
+    """The operations that are neither layers nor on tiles, by torch's names."""
     others = [
         node.op for node in graph.nodes if node.layer is None and not isinstance(node.function, Segment)
     ]

@@ -62,9 +62,5 @@ def largest(value: object) -> float:
 
 
 def agree(value: object, expected: object, *, tolerance: float = TOLERANCE) -> bool:
-    """Whether two returned values are the same up to rounding, `tolerance` being a share of the largest.
-
-    >>> agree(torch.tensor([1.0]), torch.tensor([1.0000001]))
-    True
-    """
+    """Whether two returned values are the same up to rounding, `tolerance` being a share of the largest."""
     return difference(value, expected) <= tolerance * largest(expected) + 1e-6

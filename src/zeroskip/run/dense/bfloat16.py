@@ -18,22 +18,14 @@ def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
 
 
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
-    """None, or why the layer is not computed in bfloat16.
-
-    >>> accepts(layer, machine, Precision())
-    'fp32 arithmetic was asked for'
-    """
+    """None, or why the layer is not computed in bfloat16."""
     if precision.arithmetic != "bf16":
         return f"{precision.arithmetic} arithmetic was asked for"
     return pytorch.accepts(layer, machine, precision)
 
 
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
-    """The layer as a function of its input, which is rounded to bfloat16; the output has the input's type.
-
-    >>> build(layer, machine, Precision("bf16"), True)(x).dtype
-    torch.float32
-    """
+    """The layer as a function of its input, which is rounded to bfloat16; the output has the input's type."""
     operation = pytorch.build(_converted(torch.bfloat16, layer), machine, precision, relu)
     return lambda x: operation(x.bfloat16()).to(x.dtype)
 

@@ -32,11 +32,7 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
 
 
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
-    """The layer as a function of its input.
-
-    >>> build(layer, machine, Precision(), True)(x).shape
-    torch.Size([3, 8])
-    """
+    """The layer as a function of its input."""
     operation = _operation(layer)
     # In place: the layer's output is new, and nobody else has it yet.
     return (lambda x: operation(x).relu_()) if relu else operation

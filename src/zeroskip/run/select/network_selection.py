@@ -266,11 +266,7 @@ def _combinations(timings: Timings) -> dict[str, Combination]:
 
 
 def off_tiles(combinations: Mapping[str, Combination]) -> Combination:
-    """Of the combinations that differ, the one for layers off tiles: there is no other layout to pay for.
-
-    >>> off_tiles({"dense": {"fc": "dense"}, "fastest": {"fc": "sell"}})
-    {'fc': 'sell'}
-    """
+    """Of the combinations that differ, the one for layers off tiles: there is no other layout to pay for."""
     return combinations.get("joined", combinations.get("fastest", combinations["dense"]))
 
 

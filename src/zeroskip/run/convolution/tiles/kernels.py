@@ -78,11 +78,7 @@ def depthwise_accepts(layer: Layer, machine: Machine, precision: Precision) -> s
 
 
 def fp16_refusal(layer: Layer, machine: Machine, precision: Precision) -> str | None:
-    """None, or why a convolution is not computed in fp16 on this machine.
-
-    >>> fp16_refusal(Layer("c", "conv2d", torch.ones(1, 1, 1, 1), None, (1, 4, 4), (1, 4, 4)), machine, Precision())
-    'fp32 arithmetic was asked for'
-    """
+    """None, or why a convolution is not computed in fp16 on this machine."""
     if precision.arithmetic != FP16.name:
         return f"{precision.arithmetic} arithmetic was asked for"
     if not FP16.is_readable(machine):
@@ -150,9 +146,5 @@ KERNELS = (BAKED, STREAMED, BLOCKS, BAKED_FP16, STREAMED_FP16, BLOCKS_FP16)
 
 
 def depthwise_in(element: Element) -> Kernel:
-    """The only kernel of depthwise convolutions among neighbours that compute in `element`.
-
-    >>> depthwise_in(FP16).name
-    'depthwise_fp16'
-    """
+    """The only kernel of depthwise convolutions among neighbours that compute in `element`."""
     return DEPTHWISE_FP16 if element is FP16 else DEPTHWISE

@@ -101,11 +101,7 @@ Shapes = Mapping[str, tuple[int, ...] | None]
 
 
 def kind_of(node: Node) -> str:
-    """The operation's plain name.
-
-    >>> kind_of(Node("y", "aten.relu_.default", ("x",), torch.relu))
-    'relu'
-    """
+    """The operation's plain name."""
     return node.op.removeprefix("aten.").split(".")[0].rstrip("_")
 
 

@@ -83,11 +83,7 @@ def relayout(source: Map, transfer: Transfer, machine: Machine) -> Step:
 
 
 def everywhere(layout: Layout) -> np.ndarray:
-    """(count, 3) slot, y and x of every place, those of the ring last.
-
-    >>> everywhere(Layout(3, 8, 8, 1, grid=(1, 4, 4), tile=(2, 2), ring=(1, 1, 1, 1))).shape
-    (16, 3)
-    """
+    """(count, 3) slot, y and x of every place, those of the ring last."""
     return np.concatenate([layout.inside(), layout.around()])
 
 

@@ -66,15 +66,7 @@ def seconds_by_node(chain: Chain, base: int, clock: Callable[[], float]) -> Mapp
 
 
 def function(name: str) -> Function:
-    """An empty step, to be written.
-
-    >>> f = function("nothing")
-    >>> print(f.text(machine))
-    define void @nothing(ptr noalias %plan, ptr noalias %base) "prefer-vector-width"="512" {
-    entry:
-      ret void
-    }
-    """
+    """An empty step, to be written."""
     return Function(name, ARGUMENTS)
 
 

@@ -51,10 +51,6 @@ def fastest_on_tiles(
     """The network with all operations of `chain` on tiles, each convolution with the fastest of its `candidates`.
 
     None where a convolution has none. All kernels have the same element. `images` examples are worked on at a time.
-
-    >>> captured = Captured(graph, x, {})  # without convolutions
-    >>> fastest_on_tiles(captured, operations(graph), {}, machine, images=1, threads=1) is None
-    True
     """
     usable = {each.name: tuple(candidates.get(each.name, ())) for each in chain if each.layer is not None}
     if not any(each.kind == "conv" for each in chain) or not all(usable.values()):
@@ -90,11 +86,7 @@ def on_tiles(
 
 
 def values_of(chain: Sequence[Operation]) -> set[str]:
-    """The names of the values that the operations read and make.
-
-    >>> sorted(values_of([Operation("y", "scale", ("x",), (1, 1, 2), names=("y",), relu=True)]))
-    ['x', 'y']
-    """
+    """The names of the values that the operations read and make."""
     return {name for operation in chain for name in (operation.name, *operation.inputs)}
 
 
@@ -177,12 +169,7 @@ def _with_segments(
 
 
 def alone(layer: Layer, relu: bool, kernel: Kernel, machine: Machine) -> Callable[[Tensor], Tensor]:
-    """A single convolution on tiles, as a function of images (batch, *input_shape).
-
-    >>> from zeroskip.run.convolution.tiles.kernels import STREAMED
-    >>> alone(conv, True, STREAMED, any_machine)(torch.zeros(5, *conv.input_shape)).shape == (5, *conv.output_shape)
-    True
-    """
+    """A single convolution on tiles, as a function of images (batch, *input_shape)."""
     graph = graph_of(layer, relu)
     (part,) = _lowered(_stages(graph, operations(graph)), {"y": kernel}, machine, 1)
     segment = Segment(part, 1)

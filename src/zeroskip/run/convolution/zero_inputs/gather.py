@@ -38,11 +38,7 @@ from zeroskip.run.convolution.zero_inputs.scratch import scratch_offsets
 def build(
     layer: Layer, machine: Machine, relu: bool, *, near: bool = False, storage: str = "fp32"
 ) -> CompiledConvolution:
-    """The layer with the zeros of its input skipped, however few; `near` and `storage` as in `gather_blocking`.
-
-    >>> build(conv, any_machine, True)(torch.zeros(2, *conv.input_shape)).shape
-    torch.Size([2, 4, 8, 8])
-    """
+    """The layer with the zeros of its input skipped, however few; `near` and `storage` as in `gather_blocking`."""
     cut = gather_blocking(shape_of(layer), machine, near=near, storage=storage)
     f, scratch = emit(cut, relu=relu), pieces(cut)["end"]
     outputs = cut.blocks * cut.outputs
@@ -53,9 +49,6 @@ def weights(layer: Layer, cut: GatherBlocking) -> np.ndarray:
     """Weights (blocks, parts, taps down, taps right, channels, outputs), with zeros behind.
 
     The outputs of weights are as `number_formats.stored` leaves them.
-
-    >>> weights(conv, gather_blocking(shape_of(conv), machine)).shape
-    (1, 1, 3, 3, 2, 16)
     """
     shape = cut.shape
     padded = np.zeros((cut.blocks * cut.outputs, cut.parts * cut.channels, *shape.taps), np.float32)

@@ -111,9 +111,6 @@ def gather_blocking(
 
     Near weights are read faster, but sums are read and written again for each part: that pays where a window
     finds some ten non-zeros in a part.
-
-    >>> gather_blocking(shape_of(conv), machine).windows
-    384
     """
     lanes = machine.vector_bytes // 4
     needed = -(-sizes.outputs // lanes)

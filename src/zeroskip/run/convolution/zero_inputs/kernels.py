@@ -40,11 +40,7 @@ SUFFIX = {
 def gather_accepts(
     layer: Layer, machine: Machine, precision: Precision, *, near: bool = False, storage: str = "fp32"
 ) -> str | None:
-    """None, or why the windows of the layer do not fetch the weights of their non-zeros.
-
-    >>> gather_accepts(layer, machine, Precision())
-    'computes convolutions, not linear'
-    """
+    """None, or why the windows of the layer do not fetch the weights of their non-zeros."""
     reason = _unasked(storage, machine, precision) or _refusal(layer) or cannot_be_listed(layer, machine)
     if reason is None and near and not _is_cut(layer, machine, storage):
         reason = "its few weights are near without being cut"

@@ -24,9 +24,6 @@ def stored(storage: str, weights: np.ndarray, lanes: int) -> np.ndarray:
     """Float32 weights (..., outputs), whole vectors and for 16 bits pairs of them, as machine code reads them.
 
     Of two vectors of bf16 the first one lies in the lower halves of `lanes` words, the second one in the upper ones.
-
-    >>> stored("bf16", np.ones((9, 64), np.float32), 16).shape
-    (9, 32)
     """
     if storage == "fp32":
         return weights
@@ -38,11 +35,7 @@ def stored(storage: str, weights: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def listed(f: Function, storage: str, v: Vector, values: str) -> str:
-    """Inputs as a list holds them, 32 bits each: themselves, or twice the same fp16.
-
-    >>> listed(Function("f", {}), "fp32", Vector(16), "%v1")
-    '%v1'
-    """
+    """Inputs as a list holds them, 32 bits each: themselves, or twice the same fp16."""
     if storage != "fp16":
         return values
     halves, words = f.converted(v, values, "half"), v.of("i32")

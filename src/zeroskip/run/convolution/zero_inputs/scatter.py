@@ -30,11 +30,7 @@ from zeroskip.run.convolution.zero_inputs.scratch import scratch_offsets
 
 
 def build(layer: Layer, machine: Machine, relu: bool, *, storage: str = "fp32") -> CompiledConvolution:
-    """The layer with the zeros of its input skipped, however few; without groups, and of stride 1.
-
-    >>> build(conv, any_machine, True)(torch.zeros(2, *conv.input_shape)).shape
-    torch.Size([2, 4, 8, 8])
-    """
+    """The layer with the zeros of its input skipped, however few; without groups, and of stride 1."""
     cut = scatter_blocking(shape_of(layer), machine, storage=storage)
     f, scratch = emit(cut, relu=relu), pieces(cut)["end"]
     outputs = cut.blocks * cut.outputs

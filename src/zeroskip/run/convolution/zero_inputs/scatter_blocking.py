@@ -106,22 +106,14 @@ class ScatterBlocking:
 
 
 def scatter_blocking(sizes: ConvolutionShape, machine: Machine, *, storage: str = "fp32") -> ScatterBlocking:
-    """Blocks so wide that a channel's weights fill two thirds of the registers.
-
-    >>> scatter_blocking(shape_of(conv), machine).vectors
-    1
-    """
+    """Blocks so wide that a channel's weights fill two thirds of the registers."""
     lanes, held = machine.vector_bytes // 4, HELD if machine.vector_bytes == 64 else HELD // 2
     vectors = min(held // (sizes.taps[0] * sizes.taps[1]), WIDEST, -(-sizes.outputs // lanes))
     return ScatterBlocking(sizes, lanes, max(1, vectors), storage)
 
 
 def cannot_be_scattered(layer: Layer, machine: Machine) -> str | None:
-    """None, or why the non-zeros of the layer cannot be sent to its outputs, or its sums are too many to be near.
-
-    >>> cannot_be_scattered(replace(conv, groups=2), machine)
-    '2 groups: every input reaches all outputs here'
-    """
+    """None, or why the non-zeros of the layer cannot be sent to its outputs, or its sums are too many to be near."""
     if layer.groups > 1:
         return f"{layer.groups} groups: every input reaches all outputs here"
     if max(layer.stride) > 1:

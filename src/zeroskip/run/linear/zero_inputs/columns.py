@@ -47,11 +47,7 @@ DENSEST = 0.3
 
 
 def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) -> str | None:
-    """None, or why the layer cannot be stored so, or has nothing to gain; any machine will do.
-
-    >>> accepts("fp32", layer, machine, Precision())
-    '48 weights are multiplied faster than zeros are found'
-    """
+    """None, or why the layer cannot be stored so, or has nothing to gain; any machine will do."""
     return input_list.refusal(layer) or stored_weights.cannot_be_stored(
         storage, layer, precision, with_zeros=True
     )
@@ -64,9 +60,6 @@ def build(
 
     PyTorch computes large batches that have too few zeros, if the layer is beyond the caches and nothing is
     rounded; all else takes no longer here without zeros.
-
-    >>> build("int8", layer, any_machine, Precision(weights="int8"), True)(x).shape
-    torch.Size([3, 8])
     """
     skipping = without_fallback(storage, layer, machine, relu)
     if storage != "fp32" or 4 * layer.weight.numel() < CACHED:

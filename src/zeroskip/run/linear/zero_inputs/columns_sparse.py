@@ -37,11 +37,7 @@ BLOCK = 256  # inputs that are stored at a time, to need little memory beside th
 
 
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
-    """None, or why skipping zeros on both sides gains nothing for this layer and machine.
-
-    >>> accepts(layer, machine, Precision())
-    '48 weights are multiplied faster than zeros are found'
-    """
+    """None, or why skipping zeros on both sides gains nothing for this layer and machine."""
     reason = input_list.refusal(layer)
     if reason is None and machine.vector_bytes != 64:
         reason = "needs the expansion of AVX-512"

@@ -38,11 +38,7 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
 
 
 def build(storage: str, layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
-    """The layer as a function of its float32 input (..., in).
-
-    >>> build("int8", layer, any_machine, Precision(weights="int8"), True)(x).shape
-    torch.Size([3, 8])
-    """
+    """The layer as a function of its float32 input (..., in)."""
     arguments = _slices(storage, layer, _lanes(machine))
     return compiled_layer(layer, machine, compiled(emit, machine, storage, relu), arguments)
 

@@ -22,11 +22,7 @@ SUMS = 4
 
 
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
-    """The layer as a function of its float32 input (..., in).
-
-    >>> build(layer, any_machine, Precision(), True)(x).shape
-    torch.Size([3, 8])
-    """
+    """The layer as a function of its float32 input (..., in)."""
     lanes = machine.vector_bytes // 4
     tiles = -(-layer.weight.shape[1] // lanes) + 1  # lanes x lanes: the transposed input, and one for outputs
     run, scratch = compiled(emit, machine, relu), tiles * lanes * lanes
