@@ -51,11 +51,7 @@ def nearest(values: Tensor, centroids: Tensor) -> Tensor:
 
 
 def share(weight: Tensor, bits: int, *, start: str = "linear") -> Tensor:
-    """`weight` with each non-zero replaced by its centroid; zeros stay. Raises as `codebook` does.
-
-    >>> share(torch.tensor([0.0, -1.0, -0.9, 0.5, 0.7]), 1)
-    tensor([ 0.0000, -0.9500, -0.9500,  0.6000,  0.6000])
-    """
+    """`weight` with each non-zero replaced by its centroid; zeros stay. Raises as `codebook` does."""
     survivors = weight[weight != 0]
     centroids = codebook(survivors, bits, start=start)
     return weight.masked_scatter(weight != 0, centroids[nearest(survivors, centroids)])
@@ -119,11 +115,7 @@ def hold_(model: nn.Module, bits: Mapping[str, int], *, start: str = "linear") -
 
 
 def release_(model: nn.Module) -> nn.Module:
-    """Make the model plain again, its shared values in place, rounded to float16 where that can hold them.
-
-    >>> release_(hold_(model, {"fc1.weight": 5})).fc1
-    Linear(in_features=6, out_features=8, bias=True)
-    """
+    """Make the model plain again, its shared values in place, rounded to float16 where that can hold them."""
     for module in model.modules():
         for tensor in held_tensors(module, Shared):
             centroids = original(module, tensor)

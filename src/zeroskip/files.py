@@ -12,11 +12,7 @@ from zeroskip.errors import FileError
 
 
 def folder(path: str | Path) -> Path:
-    """`path` as an existing folder, made where absent.
-
-    >>> folder("runs/demo")
-    PosixPath('runs/demo')
-    """
+    """`path` as an existing folder, made where absent."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -32,9 +28,6 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
 
     Text is stored as UTF-8. Raises FileError (disk full, no permission) and then leaves nothing new behind.
     through  wait until it is on the disk itself, so that it survives a power cut and not only a killed process
-
-    >>> write("note.txt", "done")
-    PosixPath('note.txt')
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -74,11 +67,7 @@ def read(path: str | Path) -> bytes:
 
 
 def write_json(path: str | Path, value: object) -> Path:
-    """Write `value` as indented JSON, whole or not at all.
-
-    >>> write_json("summary.json", {"task": "digits"})
-    PosixPath('summary.json')
-    """
+    """Write `value` as indented JSON, whole or not at all."""
     return write(path, json.dumps(value, indent=2) + "\n")
 
 

@@ -91,11 +91,7 @@ def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
 
 
 def block_scores(score: Tensor, pattern: Pattern) -> Tensor:
-    """Sum of the scores in each block: (out, in, kh, kw) -> that many blocks along each axis.
-
-    >>> block_scores(torch.ones(4, 2), parse("4x1")).flatten().tolist()
-    [4.0, 4.0]
-    """
+    """Sum of the scores in each block: (out, in, kh, kw) -> that many blocks along each axis."""
     block = _block(score, pattern)
     split = [size for axis, side in zip(_four(score), block, strict=True) for size in (axis // side, side)]
     return score.reshape(split).sum(dim=(1, 3, 5, 7))
@@ -111,10 +107,7 @@ def block_size(shape: tuple[int, ...], pattern: Pattern) -> int:
 
 
 def check_sparsity(sparsity: float, pattern: Pattern) -> None:
-    """PatternError unless `sparsity` is 0..1 and one that `pattern` allows.
-
-    >>> check_sparsity(0.5, parse("2:4"))
-    """
+    """PatternError unless `sparsity` is 0..1 and one that `pattern` allows."""
     if not 0 <= sparsity <= 1:  # also catches NaN
         raise PatternError(f"sparsity {sparsity} is not a share from 0 to 1. 0.9 means 90 % zeros")
     fixed = pattern.fixed_sparsity

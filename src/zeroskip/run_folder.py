@@ -68,11 +68,7 @@ def claim(folder: str | Path, command: Mapping[str, object]) -> Path:
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, through: bool = True) -> Path:
-    """Write named tensors as safetensors, whole or not at all.
-
-    >>> save_tensors("dense.safetensors", model.state_dict()).name
-    'dense.safetensors'
-    """
+    """Write named tensors as safetensors, whole or not at all."""
     # Tied tensors share storage, which safetensors refuses: a copy each is always right.
     copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     return files.write(path, safetensors.torch.save(copies), through=through)
@@ -108,11 +104,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def unfinished(folder: Path, stage: str) -> TrainState | None:
-    """The training state that `keep_unfinished` left for this stage, if any.
-
-    >>> unfinished(Path("runs/demo"), "dense") is None
-    True
-    """
+    """The training state that `keep_unfinished` left for this stage, if any."""
     path = folder / "unfinished.safetensors"
     if not path.exists():
         return None
@@ -171,9 +163,6 @@ def from_json(kind: type[_Noun], value: object) -> _Noun:
     """A noun of type `kind` (a dataclass, or tuple, dict, number, text) from its JSON value.
 
     Raises RunError where the value has another form.
-
-    >>> from_json(tuple[int, ...], [1, 2])
-    (1, 2)
     """
     try:
         decoded: _Noun = _decode(kind, value)

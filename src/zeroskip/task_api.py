@@ -79,11 +79,7 @@ def identity(task: Task) -> str:
 
 
 def has_splits(task: Task) -> bool:
-    """Whether `evaluate` takes a split, "validation" or "test".
-
-    >>> has_splits(task)
-    True
-    """
+    """Whether `evaluate` takes a split, "validation" or "test"."""
     return _takes(task.evaluate, "split")
 
 
@@ -137,8 +133,6 @@ def train(task: Task, model: nn.Module, **keywords: object) -> None:
     """Call the task's `train` with the keywords that it takes; a warning names those that it does not take.
 
     `resume` and `on_epoch` are left out silently: without them a run resumes between rounds only.
-
-    >>> train(task, dense, epochs=3)
     """
     given = {key: value for key, value in keywords.items() if value is not None}
     taken = {key: value for key, value in given.items() if _takes(task.train, key)}
@@ -153,33 +147,20 @@ def train(task: Task, model: nn.Module, **keywords: object) -> None:
 
 
 def seed_all(seed: int) -> None:
-    """Start the random numbers of Python, numpy and torch, whichever a task draws from.
-
-    >>> seed_all(0)
-    >>> float(torch.rand(1))
-    0.496...
-    """
+    """Start the random numbers of Python, numpy and torch, whichever a task draws from."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
 
 
 def batches(task: Task) -> Iterator[Tensor]:
-    """Batches of inputs over the task's data set, or its one `batch()`.
-
-    >>> next(batches(task)).shape
-    torch.Size([100, 6])
-    """
+    """Batches of inputs over the task's data set, or its one `batch()`."""
     for one in examples(task):
         yield one if isinstance(one, Tensor) else one[0]
 
 
 def examples(task: Task) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
-    """Pairs (inputs, targets) over the task's data set, or its one `batch()` of inputs.
-
-    >>> next(examples(task))[1].shape
-    torch.Size([100])
-    """
+    """Pairs (inputs, targets) over the task's data set, or its one `batch()` of inputs."""
     if not hasattr(task, "batches"):
         yield batch(task)
         return
@@ -188,11 +169,7 @@ def examples(task: Task) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
 
 
 def has_classes(task: Task) -> bool:
-    """Whether `examples` come with the number of a class each.
-
-    >>> has_classes(task)
-    True
-    """
+    """Whether `examples` come with the number of a class each."""
     first = next(examples(task), None)
     if not isinstance(first, tuple) or not isinstance(first[1], Tensor):
         return False
@@ -200,11 +177,7 @@ def has_classes(task: Task) -> bool:
 
 
 def batch(task: Task) -> Tensor:
-    """The task's batch, checked: a tensor with a batch axis that holds at least one example.
-
-    >>> batch(task).shape
-    torch.Size([8, 6])
-    """
+    """The task's batch, checked: a tensor with a batch axis that holds at least one example."""
     with _blaming(task, "batch()"):
         inputs = task.batch()
     if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not len(inputs):

@@ -59,11 +59,7 @@ def hold_(model: nn.Module, thresholds: Mapping[str, float]) -> nn.Module:
 
 
 def held(model: nn.Module) -> dict[str, float]:
-    """Layer name -> theta, of the layers that have a threshold.
-
-    >>> held(model)
-    {}
-    """
+    """Layer name -> theta, of the layers that have a threshold."""
     return {name: hook.theta for name, layer in _layers(model).items() if (hook := _held(layer)) is not None}
 
 
@@ -77,11 +73,7 @@ def release_(model: nn.Module) -> nn.Module:
 
 
 def stored(state: Mapping[str, Tensor]) -> dict[str, float]:
-    """The thresholds in a state dict, by layer name.
-
-    >>> stored(hold_(model, {"fc2": 0.25}).state_dict())
-    {'fc2': 0.25}
-    """
+    """The thresholds in a state dict, by layer name."""
     keys = [key for key in state if key == KEY or key.endswith(f".{KEY}")]
     wrong = next((key for key in keys if state[key].numel() != 1), None)
     if wrong is not None:

@@ -64,7 +64,9 @@ def _by_zeros(timing: Timing) -> str:
     without = timing.seconds.get("zeroskip, all dense")
     if without is None:
         return ""
-    return f" ({_ratio(without / timing.sparse_seconds, 'faster', 'SLOWER')} than itself without skipping zeros)"
+    return (
+        f" ({_ratio(without / timing.sparse_seconds, 'faster', 'SLOWER')} than itself without skipping zeros)"
+    )
 
 
 def _ratio(value: float, better: str, worse: str) -> str:

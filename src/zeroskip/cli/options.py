@@ -53,11 +53,7 @@ RISE = typer.Option(
 
 
 def load_task(word: str, data: Path | None, download: bool = False) -> Task:
-    """The task called `word`, its data found in `data`, and fetched first where asked for and absent.
-
-    >>> load_task("digits", None).name
-    'digits'
-    """
+    """The task called `word`, its data found in `data`, and fetched first where asked for and absent."""
     from zeroskip.data import mnist
     from zeroskip.tasks import load
 
@@ -83,20 +79,13 @@ def check_plan(
 
 
 def use_data(data: Path | None) -> None:
-    """Look for data sets in this folder, if one was named.
-
-    >>> use_data(None)
-    """
+    """Look for data sets in this folder, if one was named."""
     if data is not None:
         os.environ["ZEROSKIP_DATA"] = str(data)
 
 
 def load_weights(path: Path | None) -> dict[str, Tensor] | None:
-    """The tensors in a safetensors file, if one was named.
-
-    >>> load_weights(None) is None
-    True
-    """
+    """The tensors in a safetensors file, if one was named."""
     from zeroskip import run_folder
 
     return None if path is None else run_folder.load_tensors(path)
@@ -111,11 +100,7 @@ def trained(task: Task, weights: Path | None, progress: Progress) -> nn.Module:
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """One bar per stage on stderr, with time left; nothing where stderr is no terminal.
-
-    >>> with progress_bars() as progress:
-    ...     progress("training", 1, 10)
-    """
+    """One bar per stage on stderr, with time left; nothing where stderr is no terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -157,26 +142,15 @@ def show(figures: object, *tables: RenderableType, as_json: bool) -> None:
 
 
 def print_json(figures: object) -> None:
-    """Print for programs that read it.
-
-    >>> print_json([])
-    []
-    """
+    """Print for programs that read it."""
     print(json.dumps(figures, indent=2))
 
 
 def say(text: str) -> None:
-    """Print a sentence.
-
-    >>> say("wrote model.zs")
-    wrote model.zs
-    """
+    """Print a sentence."""
     Console(soft_wrap=True).print(text, markup=False, highlight=False)
 
 
 def note(text: str) -> None:
-    """Print a sentence that is no result, to stderr.
-
-    >>> note("fetching MNIST")
-    """
+    """Print a sentence that is no result, to stderr."""
     Console(stderr=True, soft_wrap=True).print(f"note: {text}", markup=False, highlight=False)

@@ -46,11 +46,7 @@ class PaperRow:
         return self.ours - self.published
 
     def to_json(self) -> dict[str, str | float | bool | None]:
-        """All fields, with the difference after `ours`.
-
-        >>> list(PaperRow("eie", "Table IV", "NT-We", "time", 8.0, 8.1, True, "us", "near").to_json())[4:8]
-        ['published', 'ours', 'difference', 'holds']
-        """
+        """All fields, with the difference after `ours`."""
         fields = dict(vars(self))
         first = {key: fields.pop(key) for key in ("paper", "table", "row", "column", "published", "ours")}
         return {**first, "difference": self.difference, **fields}

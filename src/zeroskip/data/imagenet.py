@@ -91,12 +91,7 @@ def load(folder: str | Path | None = None) -> dict[str, Pictures]:
 
 
 def find(folder: str | Path | None = None) -> Path:
-    """The folder of ImageNet in `folder` (or ZEROSKIP_DATA), or that folder itself; else DataError.
-
-    >>> _ = Path("data/imagenet/train").mkdir(parents=True)
-    >>> find("data")
-    PosixPath('data/imagenet')
-    """
+    """The folder of ImageNet in `folder` (or ZEROSKIP_DATA), or that folder itself; else DataError."""
     parent = folder or os.environ.get("ZEROSKIP_DATA")
     if not parent:
         raise DataError(f"ImageNet is not part of the package. Name its folder with --data DIR: {LAYOUT}.")

@@ -36,18 +36,11 @@ def read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def check(path: Path, right: bool, fact: str) -> None:
-    """DataError with `fact` unless it is `right`.
-
-    >>> check(Path("forest_covertype.npz"), 54 > 0, "no columns")
-    """
+    """DataError with `fact` unless it is `right`."""
     if not right:
         raise DataError(damaged(path, fact))
 
 
 def damaged(path: Path, fact: object) -> str:
-    """What is said of a file that does not hold what it should.
-
-    >>> damaged(Path("a.npz"), "7 labels for 8 rows")
-    'a.npz is damaged: 7 labels for 8 rows. Fetch it again.'
-    """
+    """What is said of a file that does not hold what it should."""
     return f"{path} is damaged: {fact}. Fetch it again."

@@ -29,11 +29,7 @@ class Convolution:
     sparsity: float
 
     def network(self) -> nn.Sequential:
-        """The convolution and the ReLU behind it, with torch's random weights.
-
-        >>> RECTIFIED["Inception4a.2"].network()(torch.zeros(1, 192, 14, 14)).shape
-        torch.Size([1, 96, 14, 14])
-        """
+        """The convolution and the ReLU behind it, with torch's random weights."""
         window = self.window
         layer = nn.Conv2d(self.channels, self.outputs, window.side, window.stride, window.padding)
         return nn.Sequential(layer, nn.ReLU())

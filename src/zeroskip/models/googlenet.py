@@ -12,11 +12,7 @@ from zeroskip.models.resnet import he_
 
 
 class BasicConv2d(nn.Module):
-    """A convolution that keeps the size (stride 1), batch norm, ReLU. (batch, channels, h, w) -> (batch, out, h, w).
-
-    >>> BasicConv2d(64, 192, 3)(torch.zeros(1, 64, 56, 56)).shape
-    torch.Size([1, 192, 56, 56])
-    """
+    """A convolution that keeps the size (stride 1), batch norm, ReLU. (batch, channels, h, w) -> (batch, out, h, w)."""
 
     def __init__(self, channels: int, out: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
@@ -35,9 +31,6 @@ class Inception(nn.Module):
     three   of the 1x1 and the 3x3 after it
     five    of the 1x1 and what comes after it: 5x5 in the paper, 3x3 in torchvision and here
     pool    of the 1x1 after a 3x3 max pool
-
-    >>> Inception(192, 64, (96, 128), (16, 32), 32)(torch.zeros(1, 192, 28, 28)).shape
-    torch.Size([1, 256, 28, 28])
     """
 
     def __init__(

@@ -30,9 +30,6 @@ class InvertedResidual(nn.Module):
     """A 1x1 convolution that expands, a depthwise 3x3, a 1x1 that narrows without ReLU, and a shortcut if one fits.
 
     (batch, channels, h, w) -> (batch, out, h / stride, w / stride)
-
-    >>> InvertedResidual(16, 24, 2, 6)(torch.zeros(1, 16, 112, 112)).shape
-    torch.Size([1, 24, 56, 56])
     """
 
     def __init__(self, channels: int, out: int, stride: int, expansion: int) -> None:

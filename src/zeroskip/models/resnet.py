@@ -17,9 +17,6 @@ class Padding(nn.Module):
     """Option A: every second pixel, and zero channels in equal parts before and after; it has no weights.
 
     (batch, channels, h, w) -> (batch, channels + 2 * extra, h / 2, w / 2).
-
-    >>> Padding(8)(torch.zeros(1, 16, 32, 32)).shape
-    torch.Size([1, 32, 16, 16])
     """
 
     def __init__(self, extra: int) -> None:
@@ -35,9 +32,6 @@ class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut. (batch, channels, h, w) -> (batch, width, h / stride, w / stride).
 
     option  the shortcut where sizes differ: "B" a 1x1 convolution with batch norm, "A" `Padding`
-
-    >>> BasicBlock(16, 32, 2)(torch.zeros(1, 16, 32, 32)).shape
-    torch.Size([1, 32, 16, 16])
     """
 
     widening = 1
@@ -61,9 +55,6 @@ class Bottleneck(nn.Module):
 
     (batch, channels, h, w) -> (batch, 4 * width, h / stride, w / stride). As in torchvision the 3x3 has the
     stride, which the paper gives to the 1x1 before it.
-
-    >>> Bottleneck(256, 128, 2)(torch.zeros(1, 256, 56, 56)).shape
-    torch.Size([1, 512, 28, 28])
     """
 
     widening = 4

@@ -14,9 +14,6 @@ class Fire(nn.Module):
     """A 1x1 convolution that squeezes, then a 1x1 and a 3x3 side by side that expand.
 
     (batch, channels, h, w) -> (batch, 2 * expand, h, w), the 1x1 half first.
-
-    >>> Fire(96, 16, 64)(torch.zeros(1, 96, 55, 55)).shape
-    torch.Size([1, 128, 55, 55])
     """
 
     def __init__(self, channels: int, squeeze: int, expand: int) -> None:

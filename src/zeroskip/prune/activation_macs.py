@@ -139,9 +139,6 @@ def look(
     """`judge` of the model as it is, whatever its thresholds let through; an error that is no number is infinite.
 
     seen  called with each input that a layer gets
-
-    >>> look(model, task).layers["fc2"].macs
-    32.0
     """
     work: dict[str, _Work] = {}
     with _counting(model, work, seen) as examples:

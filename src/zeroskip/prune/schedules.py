@@ -6,11 +6,7 @@ from zeroskip.errors import RecipeError
 
 
 def one_shot(final: float) -> tuple[float, ...]:
-    """Everything in one round.
-
-    >>> one_shot(0.9)
-    (0.9,)
-    """
+    """Everything in one round."""
     return (_share(final),)
 
 

@@ -59,11 +59,7 @@ class Plot:
 
 
 def layers(record: Record) -> list[Plot]:
-    """Weights of every layer before and after, and the zeros in its input and output.
-
-    >>> [plot.title for plot in layers(record)]
-    ['Weights', 'Zeros in activations']
-    """
+    """Weights of every layer before and after, and the zeros in its input and output."""
     shown = [layer for layer in record.profile.layers if layer.name in record.sparse_weights]
     if not shown:
         return []
@@ -108,11 +104,7 @@ def sensitivity(record: Record) -> list[Plot]:
 
 
 def trade_off(record: Record) -> list[Plot]:
-    """Validation error against the share of weights kept, for every point the pruning went through.
-
-    >>> trade_off(record)[0].figure.data[0].name
-    'path'
-    """
+    """Validation error against the share of weights kept, for every point the pruning went through."""
     history = record.history
     if not history:
         return []
@@ -144,9 +136,6 @@ def histograms(record: Record) -> list[Plot]:
     """Distribution of every layer's weights before and after; the zeros are left out after.
 
     At most MOST_HISTOGRAMS layers, those with the most weights, in the order of the network.
-
-    >>> [plot.title for plot in histograms(record)]
-    ['fc1', 'fc2']
     """
     both = [name for name in record.dense_weights if name in record.sparse_weights]
     largest = sorted(both, key=lambda name: -record.dense_weights[name].numel())[:MOST_HISTOGRAMS]
@@ -170,9 +159,6 @@ def first_layer(record: Record) -> list[Plot]:
     """The first layer's mask as a picture, and for a square image the connections left per pixel.
 
     A convolution shows its kernels instead, one filter per row, removed weights left blank.
-
-    >>> [plot.title for plot in first_layer(record)]
-    ['Mask of fc1']
     """
     first = record.profile.layers[0] if record.profile.layers else None
     if first is None or first.name not in record.sparse_weights:
@@ -202,11 +188,7 @@ def _pixels(kept: Tensor, first: LayerProfile) -> list[Plot]:
 
 
 def pixels(counts: Tensor) -> list[Plot]:
-    """Connections left at each input (inputs,) as the square image they belong to; no square, no figure.
-
-    >>> [plot.title for plot in pixels(torch.ones(784))]
-    ['Connections per input pixel']
-    """
+    """Connections left at each input (inputs,) as the square image they belong to; no square, no figure."""
     side = isqrt(counts.numel())
     if side * side != counts.numel() or side < 2:
         return []
@@ -220,9 +202,6 @@ def ledger(record: Record) -> list[Plot]:
     """Bytes of every stored tensor: values, positions, codebook, tables and header, stacked.
 
     Beyond MOST_TENSORS tensors the smallest are summed in one row.
-
-    >>> len(ledger(record)[0].figure.data)
-    5
     """
     sizes = {name: sum(parts.values()) for name, parts in record.ledger.items()}
     largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_TENSORS]
@@ -239,11 +218,7 @@ def ledger(record: Record) -> list[Plot]:
 
 
 def comparison(records: Sequence[Record]) -> list[Plot]:
-    """Test error against weights and against stored bytes: an open mark is dense, a full one sparse.
-
-    >>> [plot.title for plot in comparison([record])]
-    ['Error against weights', 'Error against stored bytes']
-    """
+    """Test error against weights and against stored bytes: an open mark is dense, a full one sparse."""
     runs = dict(zip(run_names(records), (record.summary for record in records), strict=True))
     weights = {name: (run.weights, run.weights_kept) for name, run in runs.items()}
     stored = {name: (run.stored_bytes_dense, run.stored_bytes) for name, run in runs.items()}
@@ -265,11 +240,7 @@ def _sizes(title: str, sizes: Mapping[str, Pair], errors: Mapping[str, Pair]) ->
 
 
 def blank(x: str, y: str, *, height: int = 380) -> go.Figure:
-    """A figure without data in the style of the page; x and y are the titles of its axes, height is in pixels.
-
-    >>> blank("weight", "share of the weights").layout.height
-    380
-    """
+    """A figure without data in the style of the page; x and y are the titles of its axes, height is in pixels."""
     import plotly.graph_objects as go
 
     figure = go.Figure(layout={"template": "none", **_STYLE, "height": height})
@@ -288,11 +259,7 @@ def _across(names: Sequence[str], series: Sequence[tuple[str, Any, Any]], unit: 
 
 
 def picture(values: Tensor, x: str, y: str, colours: Any, unit: str = "") -> go.Figure:
-    """A matrix (rows, columns) as a heat map, row 0 on top; a large one is averaged down to what a screen shows.
-
-    >>> picture(torch.ones(28, 2000), "input", "output neuron", SHADES).data[0].z.shape
-    (28, 1200)
-    """
+    """A matrix (rows, columns) as a heat map, row 0 on top; a large one is averaged down to what a screen shows."""
     rows, columns = min(values.shape[0], 600), min(values.shape[1], 1200)
     small = adaptive_avg_pool2d(values[None], (rows, columns))[0]
     figure = blank(x, y, height=420)

@@ -57,11 +57,7 @@ def html(path: str | Path, *records: Record) -> Path:
 
 
 def one_run(record: Record) -> list[Section]:
-    """The sections of one run's page; those without content are left out.
-
-    >>> [section.title for section in one_run(record)][:2]
-    ['Verdict', 'Time on this machine']
-    """
+    """The sections of one run's page; those without content are left out."""
     seeds = [run_tables.seeds_table(record)] if len(record.summary.runs) > 1 else []
     parts = [
         _verdict("Verdict", record, [run_tables.summary_table(record), *seeds]),
@@ -92,11 +88,7 @@ def one_run(record: Record) -> list[Section]:
 
 
 def several_runs(records: Sequence[Record]) -> list[Section]:
-    """The sections of a comparison: all runs in one table and two figures, then each run's own verdict.
-
-    >>> [section.title for section in several_runs([record, record])]
-    ['Comparison', 'runs/demo', 'runs/demo']
-    """
+    """The sections of a comparison: all runs in one table and two figures, then each run's own verdict."""
     first = Section(
         "Comparison",
         CAPTIONS["Comparison"],
@@ -129,11 +121,7 @@ def _verdict(title: str, record: Record, grids: Sequence[Grid]) -> Section:
 
 
 def render(title: str, sections: Sequence[Section]) -> str:
-    """The text of a whole page.
-
-    >>> render("No runs", [])[:15]
-    '<!DOCTYPE html>'
-    """
+    """The text of a whole page."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from plotly.offline import get_plotlyjs
 

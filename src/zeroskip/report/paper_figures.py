@@ -62,13 +62,7 @@ def sensitivity(figures: PaperFigures) -> list[Plot]:
 
 
 def histograms(figures: PaperFigures) -> list[Plot]:
-    """Han et al. 2015, figure 7: a layer's weights that are not zero, before and after, equally wide.
-
-    >>> from zeroskip.concepts import Histogram
-    >>> both = {"before": Histogram((-1, 0, 1), (5, 7)), "after": Histogram((-2, 0, 2), (3, 2))}
-    >>> [plot.title for plot in histograms(PaperFigures(histograms=both))]
-    ['before', 'after']
-    """
+    """Han et al. 2015, figure 7: a layer's weights that are not zero, before and after, equally wide."""
     both = figures.histograms
     reach = max((abs(edge) for histogram in both.values() for edge in histogram.edges), default=0)
     plots = []
@@ -81,11 +75,7 @@ def histograms(figures: PaperFigures) -> list[Plot]:
 
 
 def mask(figures: PaperFigures) -> list[Plot]:
-    """Han et al. 2015, figure 4: connections left per input, as the image and row after row as one line.
-
-    >>> [plot.title for plot in mask(PaperFigures(kept_by_pixel=tuple(range(49))))]
-    ['Connections per input pixel', 'The same, row after row']
-    """
+    """Han et al. 2015, figure 4: connections left per input, as the image and row after row as one line."""
     counts = torch.tensor(figures.kept_by_pixel, dtype=torch.float32)
     image = pixels(counts)
     if not image:
@@ -99,32 +89,19 @@ def mask(figures: PaperFigures) -> list[Plot]:
 
 
 def sizes(figures: PaperFigures) -> list[Plot]:
-    """Deep Compression, figure 6: error against the share of the dense size, pruned, shared, and both.
-
-    >>> measured = PaperFigures(sizes={"pruned": ((0.1, 0.016),)}, coded_dense=0.0164)
-    >>> [line.name for line in sizes(measured)[0].figure.data]
-    ['pruned', 'dense (1.64 %)']
-    """
+    """Deep Compression, figure 6: error against the share of the dense size, pruned, shared, and both."""
     x = "size, share of the dense network's (log, smaller to the right)"
     return _shares(figures.sizes, x, _start(figures))
 
 
 def bits(figures: PaperFigures) -> list[Plot]:
-    """Deep Compression, figure 7: error by the width of the codes, with the other kind of layer as it was.
-
-    >>> [line.name for line in bits(PaperFigures(widths={"conv": {8: 0.016}, "fc": {2: 0.02}}))[0].figure.data]
-    ['conv layers', 'fc layers']
-    """
+    """Deep Compression, figure 7: error by the width of the codes, with the other kind of layer as it was."""
     curves = {f"{kind} layers": curve for kind, curve in figures.widths.items()}
     return _widths(curves, _start(figures))
 
 
 def starts(figures: PaperFigures) -> list[Plot]:
-    """Deep Compression, figure 8: error by the width of the codes, for three starts of the centroids.
-
-    >>> [line.name for line in starts(PaperFigures(starts={"linear": {2: 0.03, 3: 0.02}}))[0].figure.data]
-    ['linear']
-    """
+    """Deep Compression, figure 8: error by the width of the codes, for three starts of the centroids."""
     return _widths(figures.starts, _start(figures))
 
 
@@ -152,14 +129,7 @@ def frontier_weights(figures: PaperFigures, published: PublishedErrors) -> list[
 
 
 def frontier_bytes(figures: PaperFigures, published: PublishedErrors) -> list[Plot]:
-    """Error against times fewer bytes of the whole file, a line per coder; the rest as in frontier_weights.
-
-    >>> from zeroskip.concepts import FrontierPoint
-    >>> point = FrontierPoint(30, 0.015, 4, 0.016, {"huffman": 20, "arithmetic": 16})
-    >>> measured = PaperFigures(frontiers={"frontier": PrunedFrontier(1000, 0.016, 0.0155, (point,))})
-    >>> frontier_bytes(measured, PublishedErrors())[0].figure.data[0].x
-    (50.0,)
-    """
+    """Error against times fewer bytes of the whole file, a line per coder; the rest as in frontier_weights."""
     figure = blank("times fewer bytes, everything in the file counted (log)", "test error", height=520)
     for frontier, images, hue in _frontiers(figures):
         points = sorted(frontier.points, key=lambda point: point.times_fewer)

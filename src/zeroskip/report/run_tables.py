@@ -62,11 +62,7 @@ def summary_table(record: Record) -> Grid:
 
 
 def comparable(timings: Sequence[Timing]) -> list[Timing]:
-    """The timings that zeroskip and a dense engine took part in.
-
-    >>> [timing.batch for timing in comparable(record.timings)]
-    [1, 3]
-    """
+    """The timings that zeroskip and a dense engine took part in."""
     return [timing for timing in timings if OURS in timing.seconds and len(timing.seconds) > 1]
 
 
@@ -212,11 +208,7 @@ def history_table(history: Sequence[Point]) -> Grid:
 
 
 def chosen(history: Sequence[Point]) -> int | None:
-    """The place of the last good point, which is the network that was kept; None where no point is good.
-
-    >>> chosen(record.history)
-    1
-    """
+    """The place of the last good point, which is the network that was kept; None where no point is good."""
     return max((number for number, point in enumerate(history) if point.good), default=None)
 
 
@@ -288,11 +280,7 @@ def comparison_table(records: Sequence[Record]) -> Grid:
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
-    """The last part of each run's folder, or the whole folder where two runs share the last part.
-
-    >>> run_names([record])
-    ['demo']
-    """
+    """The last part of each run's folder, or the whole folder where two runs share the last part."""
     short = [Path(record.folder).name or record.folder for record in records]
     return short if len(set(short)) == len(short) else [record.folder for record in records]
 
@@ -324,21 +312,13 @@ def _interval(ends: Sequence[float]) -> str:
 
 
 def mark(dense_seconds: float, sparse_seconds: float) -> str:
-    """The Grid's mark of a comparison: "win", "loss", or nothing where both are as fast.
-
-    >>> mark(1e-6, 2e-6)
-    'loss'
-    """
+    """The Grid's mark of a comparison: "win", "loss", or nothing where both are as fast."""
     speed = show_speed(dense_seconds, sparse_seconds)
     return "" if speed == "as fast" else "loss" if sparse_seconds > dense_seconds else "win"
 
 
 def outcome(timing: Timing) -> str:
-    """The mark of zeroskip beside the fastest dense engine: nothing where their spreads overlap.
-
-    >>> outcome(record.timings[0])
-    'win'
-    """
+    """The mark of zeroskip beside the fastest dense engine: nothing where their spreads overlap."""
     return mark(timing.dense_seconds, timing.sparse_seconds) if timing.settled else ""
 
 

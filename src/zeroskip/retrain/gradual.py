@@ -50,10 +50,7 @@ def growing(model: nn.Module, round_: Round) -> OnStep:
 
 
 def check_gradual(round_: Round) -> None:
-    """RecipeError where the round's sparsity cannot grow from nothing to its value.
-
-    >>> check_gradual(Round(sparsity=0.9, gradual=0.7))
-    """
+    """RecipeError where the round's sparsity cannot grow from nothing to its value."""
     if not 0 <= round_.gradual <= 1:
         raise RecipeError(f"gradual {round_.gradual} is no share of a training. Give a number from 0 to 1.")
     if round_.gradual and round_.frozen and round_.score == "saliency":

@@ -280,11 +280,7 @@ def _plain(model: nn.Module) -> StateDict:
 
 
 def point(model: nn.Module, kind: str, error: float, *, good: bool) -> Point:
-    """Where `model` stands on the trade-off of weights against error.
-
-    >>> point(model, "round", 0.03, good=True).layers_kept
-    {'fc1': 12, 'fc2': 32}
-    """
+    """Where `model` stands on the trade-off of weights against error."""
     weights = prune.weights(model)
     kept = {name: int(torch.count_nonzero(weight)) for name, weight in weights.items()}
     return Point(kind, sum(kept.values()), sum(w.numel() for w in weights.values()), error, good, kept)

@@ -65,10 +65,7 @@ def taught(loss: Loss, teacher: nn.Module, how: Mapping[str, float]) -> Loss:
 
 
 def check(given: Mapping[str, float], known: Mapping[str, tuple[float, float]], what: str) -> None:
-    """RecipeError unless the names in `given` are known and their values lie between the least and the most.
-
-    >>> check({"l1": 1e-5}, PENALTY, "penalty")
-    """
+    """RecipeError unless the names in `given` are known and their values lie between the least and the most."""
     for name, value in given.items():
         low, high = known.get(name, (math.inf, -math.inf))
         if not low <= value <= high:

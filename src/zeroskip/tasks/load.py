@@ -44,12 +44,7 @@ def check(module: ModuleType, word: str) -> Task:
 
 
 def run_file(path: Path) -> ModuleType:
-    """A user's Python file as a module. TaskError where it is none, or fails when it is run.
-
-    >>> _ = Path("answer.py").write_text("ANSWER = 42")
-    >>> run_file(Path("answer.py")).ANSWER
-    42
-    """
+    """A user's Python file as a module. TaskError where it is none, or fails when it is run."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise TaskError(f"{path} is not a Python file. A task is a .py file; see examples/.")
