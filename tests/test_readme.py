@@ -17,9 +17,8 @@ from tiny import Tiny
 from zeroskip import cli, papers, run, tasks
 from zeroskip.bench import Case, Store
 from zeroskip.concepts import PrunedFrontier
-from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.frontier_rows import read_frontiers
 from zeroskip.papers.deep_compression import published
-from zeroskip.papers.deep_compression.findings import CodedFindings
 from zeroskip.run.comparison import eager
 from zeroskip.tasks import built_in
 
@@ -63,10 +62,9 @@ def test_every_zeroskip_command_of_the_readme_runs(command: str, monkeypatch: py
 def test_the_step_commands_it_names_are_all_there_are_beside_sparsify() -> None:
     named = re.search(r"Each step alone: `zeroskip ([\s\S]*?); all take", README)
     assert named is not None
-    words = set(re.findall(r"[a-z]+", named.group(1)))
-    assert words == {command.name or command.callback.__name__ for command in cli.app.registered_commands} - {  # type: ignore[union-attr]
-        "sparsify"
-    }
+    words = set(re.findall(r"[a-z-]+", named.group(1)))
+    known = [command.name or command.callback.__name__ for command in cli.app.registered_commands]  # type: ignore[union-attr]
+    assert words == {name.replace("_", "-") for name in known} - {"sparsify"}
 
 
 def test_the_python_lines_of_the_readme_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +138,7 @@ def mnist_table() -> str:
     """The README's table of both papers' networks, from the findings that come with zeroskip."""
     networks = ("lenet-300-100", "lenet-5")
     results = [result for result in papers.committed() if result.paper == "deep-compression"]
-    found = {result.network: read(CodedFindings, result.findings).frontiers for result in results}
+    found = {result.network: read_frontiers(result.findings) for result in results}
     told = [published.TABLE1[network] for network in networks]
     rows = [("Deep Compression (2016)", [f"{o.error} % -> {o.error_after} %: 12x, {o.rate}x" for o in told])]
     for name, way, place in (
