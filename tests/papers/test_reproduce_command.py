@@ -184,7 +184,46 @@ def test_without_out_and_html_no_page_is_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_findings_are_kept_with_the_paper_where_that_is_asked(
+    call: Call,
+    trained: list[reproduce.Setup],
+    nothing_committed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = nothing_committed / "han2015" / "results"
+    monkeypatch.setattr(reproduce, "results_folder", lambda paper: nothing_committed / paper / "results")
+    words = ("han2015", "--network", "lenet-5", "--out", tmp_path)
+    assert call(*words)[0] == 0
+    assert not folder.exists()
+    assert call(*words, "--keep")[0] == 0  # trained before, kept now
+    name = "reproduce-han2015-lenet-5.json"
+    assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert len(trained) == 1
+
+
+def test_findings_are_not_kept_in_an_installed_package_and_nothing_is_trained_before_that_is_said(
+    call: Call, trained: list[reproduce.Setup], tmp_path: Path
+) -> None:
+    status, out, err = call("han2015", "--network", "lenet-5", "--out", tmp_path / "run", "--keep")
+    assert (status, out, trained) == (1, "", [])
+    assert "which is no source checkout" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_codec_leaves_the_rows_about_the_code(call: Call) -> None:
+    rows = json.loads(call("eyeriss", "--codec", "--analytic", "--json")[1])
+    assert len(rows) == 25
+    assert all(row["table"].startswith(reproduce.CODEC_TABLES) for row in rows)
+
+
 BAD = {
+    "the code of another paper": (["eie", "--codec"], "--codec is about eyeriss"),
+    "keeping what was not measured": (["han2015", "--keep"], "--keep keeps what --out measures"),
+    "weights for a paper of chips": (
+        ["eie", "--network", "eie-fc8", "--weights", "{new}", "--out", "{new}"],
+        "eie does not start from given --weights",
+    ),
     "an unknown paper": (
         ["lecun1989"],
         'there is no paper "lecun1989". Use one of han2015, deep-compression, ',

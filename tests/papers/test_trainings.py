@@ -13,14 +13,11 @@ from zeroskip import papers, prune, run_folder, task_api
 from zeroskip.concepts import silent
 from zeroskip.papers import Setup
 from zeroskip.papers.common import frontier_rows, trainings
-from zeroskip.papers.common.findings import read
 from zeroskip.papers.common.training_plans import PLANS, FrontierPlan, gradual
 from zeroskip.papers.deep_compression import rows as deep_compression
 from zeroskip.papers.deep_compression import train as trained_dc
-from zeroskip.papers.deep_compression.findings import CodedFindings
 from zeroskip.papers.han2015 import rows as han2015
 from zeroskip.papers.han2015 import train as trained_han
-from zeroskip.papers.han2015.findings import HanFindings
 
 LONG = PLANS["digits"]
 SHORT = replace(
@@ -149,14 +146,14 @@ def test_everything_found_fits_into_json_and_into_rows(han: dict[str, Any], dc: 
     for rows in (han2015.measured_rows("digits", han), deep_compression.measured_rows("digits", dc)):
         assert rows
         assert all(row.ours is not None for row in rows)
-    beyond = frontier_rows.weights_rows("han2015", "lenet-300-100", read(HanFindings, han).frontiers, "1.64")
+    beyond = frontier_rows.weights_rows("han2015", "lenet-300-100", frontier_rows.read_frontiers(han), "1.64")
     assert [row.row for row in beyond][:2] == ["dense, trained as long", "8x fewer weights"]
     assert {row.table for row in beyond} == {
         "Beyond the paper: LeNet-300-100, images with noise",
         "Beyond the paper: LeNet-300-100, images with noise and moved by up to a pixel",
     }
     packed = frontier_rows.bytes_rows(
-        "deep-compression", "lenet-300-100", read(CodedFindings, dc).frontiers, "1.64", "40"
+        "deep-compression", "lenet-300-100", frontier_rows.read_frontiers(dc), "1.64", "40"
     )
     times = [row.ours for row in packed if row.column == "times smaller, Huffman codes"]
     assert times[0] == pytest.approx(202_440 / dc["frontier"]["points"][0]["stored_bytes"]["huffman"])

@@ -29,6 +29,7 @@ from zeroskip.papers import (
     sparten,
 )
 from zeroskip.papers.common.findings import read
+from zeroskip.papers.common.frontier_rows import read_frontiers
 from zeroskip.papers.common.paper import Findings, Paper
 from zeroskip.papers.common.results import PaperResult
 from zeroskip.papers.deep_compression.findings import CodedFindings
@@ -147,13 +148,13 @@ def measured_networks(rows: Sequence[PaperRow], results: Sequence[PaperResult]) 
 
 
 def _figures(network: str, results: Mapping[str, PaperResult]) -> PaperFigures:
-    han, coded = HanFindings(), CodedFindings()
-    if han2015.PAPER.name in results:
-        with _refusing_damage(han2015.PAPER.name, network):
-            han = read(HanFindings, results[han2015.PAPER.name].findings)
-    if deep_compression.PAPER.name in results:
-        with _refusing_damage(deep_compression.PAPER.name, network):
-            coded = read(CodedFindings, results[deep_compression.PAPER.name].findings)
+    findings = {paper: result.findings for paper, result in results.items()}
+    with _refusing_damage(" and ".join(findings), network):
+        han = read(HanFindings, findings.get(han2015.PAPER.name, {}))
+        coded = read(CodedFindings, findings.get(deep_compression.PAPER.name, {}))
+        frontiers = [
+            read_frontiers(findings.get(paper.name, {})) for paper in (han2015.PAPER, deep_compression.PAPER)
+        ]
     return PaperFigures(
         trade_off=han.figure5,
         trade_off_dense=han.figure5_dense,
@@ -164,7 +165,7 @@ def _figures(network: str, results: Mapping[str, PaperResult]) -> PaperFigures:
         widths=coded.figure7,
         starts=coded.figure8,
         coded_dense=coded.figures_dense,
-        frontiers=han.frontiers or coded.frontiers,  # both papers train the same ones
+        frontiers=frontiers[0] or frontiers[1],  # both papers train the same ones
     )
 
 

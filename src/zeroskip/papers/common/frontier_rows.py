@@ -7,10 +7,13 @@ A network has up to three frontiers, since what training images go through chang
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from zeroskip.concepts import PaperRow, PrunedFrontier
 from zeroskip.papers.common.figure_checks import percent
+from zeroskip.papers.common.findings import read
 from zeroskip.papers.common.network_names import title
+from zeroskip.papers.common.paper import Findings
 from zeroskip.papers.common.rules import AT_LEAST, OURS, at_most, figure
 from zeroskip.papers.common.tables import Table
 
@@ -21,6 +24,25 @@ IMAGES = {
     "frontier_shifts": ", images with noise and moved by up to a pixel",
 }
 CODERS = {"huffman": "Huffman codes", "arithmetic": "arithmetic codes"}
+
+
+@dataclass(frozen=True)
+class Frontiers:
+    """Those of one network, in the findings of both papers under these names."""
+
+    frontier_plain: PrunedFrontier | None = None
+    frontier: PrunedFrontier | None = None
+    frontier_shifts: PrunedFrontier | None = None
+
+
+def read_frontiers(findings: Findings) -> dict[str, PrunedFrontier]:
+    """Those that are there, by name in the order of `IMAGES`.
+
+    >>> read_frontiers({"error": 0.01})
+    {}
+    """
+    frontiers: dict[str, PrunedFrontier | None] = vars(read(Frontiers, findings))
+    return {name: frontier for name, frontier in frontiers.items() if frontier is not None}
 
 
 def weights_rows(

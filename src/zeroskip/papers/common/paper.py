@@ -31,24 +31,6 @@ class Setup:
     weights: Mapping[str, Tensor] | None = None
 
 
-def no_rows() -> list[PaperRow]:
-    """Of a paper without such rows.
-
-    >>> no_rows()
-    []
-    """
-    return []
-
-
-def none_measured(network: str, findings: Findings) -> list[PaperRow]:
-    """Of a paper whose rows all follow from published shares of zeros.
-
-    >>> none_measured("alexnet", {})
-    []
-    """
-    return []
-
-
 @dataclass(frozen=True)
 class Paper:
     """One paper. Its functions import what they need when they are called, so that the others cost nothing.
@@ -69,8 +51,8 @@ class Paper:
     title: str
     networks: tuple[str, ...]
     on_request: tuple[str, ...] = ()
-    analytic: Callable[[], list[PaperRow]] = no_rows
-    measured_rows: Callable[[str, Findings], list[PaperRow]] = none_measured
-    unmeasurable: Callable[[], list[PaperRow]] = no_rows
+    analytic: Callable[[], list[PaperRow]] = list
+    measured_rows: Callable[[str, Findings], list[PaperRow]] = lambda network, findings: []
+    unmeasurable: Callable[[], list[PaperRow]] = list
     measure: Mapping[str, Callable[[Setup], Findings]] = field(default_factory=dict)
     default: tuple[str, ...] = ()

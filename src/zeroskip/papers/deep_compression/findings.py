@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from zeroskip.concepts import Curve, PrunedFrontier
+from zeroskip.concepts import Curve
 from zeroskip.papers.common.findings import read
 
 
@@ -25,7 +25,9 @@ class CodedShares:
 
 @dataclass(frozen=True)
 class CodedFindings:
-    """One network; every part may be absent. Up to `total` means over the seeds, the rest of seed 0.
+    """One network, whose findings hold `Frontiers` too; every part may be absent.
+
+    Up to `total` means over the seeds, the rest of seed 0.
 
     error_dense, error          of the network before, and of the one that is stored; top5_dense, top5 likewise
     stored_bytes                of the file after pruning, sharing and Huffman, everything counted
@@ -34,7 +36,6 @@ class CodedFindings:
     figure6                     "pruned", "shared", "both" -> (share of the dense size, error)
     figure7                     "conv", "fc" -> bits -> error with only these layers' codes that narrow
     figure8                     "linear", "density", "random" -> bits -> error after training the centroids
-    frontier...                 see common/frontier_rows.py
     """
 
     error_dense: float | None = None
@@ -49,23 +50,6 @@ class CodedFindings:
     figure6: Mapping[str, Curve] = field(default_factory=dict)
     figure7: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
     figure8: Mapping[str, Mapping[int, float]] = field(default_factory=dict)
-    frontier: PrunedFrontier | None = None
-    frontier_plain: PrunedFrontier | None = None
-    frontier_shifts: PrunedFrontier | None = None
-
-    @property
-    def frontiers(self) -> dict[str, PrunedFrontier]:
-        """Those that are there, by what training images went through.
-
-        >>> CodedFindings().frontiers
-        {}
-        """
-        by_images = {
-            "frontier_plain": self.frontier_plain,
-            "frontier": self.frontier,
-            "frontier_shifts": self.frontier_shifts,
-        }
-        return {name: frontier for name, frontier in by_images.items() if frontier is not None}
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
     measured = read(CodedFindings, findings)
     if network not in TITLES:
         return _figures(network, measured)
-    sizes_of, frontiers = published.TABLE1[network], measured.frontiers
+    sizes_of, frontiers = published.TABLE1[network], frontier_rows.read_frontiers(findings)
     return [
         *_errors(network, measured),
         *_shares(network, measured),

@@ -73,7 +73,7 @@ def _weights(sparse: Sparse) -> list[str]:
     return [f"{name}.weight" for name in sparse.masks]
 
 
-def _layers(small: Sparse, fixed: Packed, huffman: Packed) -> dict[str, Any]:
+def _layers(small: Sparse, fixed: Packed, huffman: Packed) -> dict[str, object]:
     """Bits of a code and of a position, and shares of the dense size, by layer and of all weights together."""
     names = {name: [name] for name in small.masks}
     rows = {

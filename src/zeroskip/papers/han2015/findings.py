@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from zeroskip.concepts import Curve, Histogram, PrunedFrontier
+from zeroskip.concepts import Curve, Histogram
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,9 @@ class DeadNeurons:
 
 @dataclass(frozen=True)
 class HanFindings:
-    """One network; every part may be absent. Up to `total` means over the seeds, the rest of seed 0.
+    """One network, whose findings hold `Frontiers` too; every part may be absent.
+
+    Up to `total` means over the seeds, the rest of seed 0.
 
     error_dense, error_pruned  before and after; top5_dense, top5_pruned likewise
     layers                     our layer name -> shares
@@ -52,7 +54,6 @@ class HanFindings:
     figure6                    layer -> sparsity -> validation error with this layer alone pruned
     figure7                    "before", "after" -> fc1's non-zero weights;  figure7_survivors: of those before that
                                are left after
-    frontier...                see common/frontier_rows.py
     """
 
     error_dense: float | None = None
@@ -70,20 +71,3 @@ class HanFindings:
     figure7_survivors: Histogram | None = None
     dropout: DropoutErrors | None = None
     dead_neurons: DeadNeurons | None = None
-    frontier: PrunedFrontier | None = None
-    frontier_plain: PrunedFrontier | None = None
-    frontier_shifts: PrunedFrontier | None = None
-
-    @property
-    def frontiers(self) -> dict[str, PrunedFrontier]:
-        """Those that are there, by what training images went through.
-
-        >>> HanFindings().frontiers
-        {}
-        """
-        by_images = {
-            "frontier_plain": self.frontier_plain,
-            "frontier": self.frontier,
-            "frontier_shifts": self.frontier_shifts,
-        }
-        return {name: frontier for name, frontier in by_images.items() if frontier is not None}

@@ -54,12 +54,12 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
     measured = read(HanFindings, findings)
     if network not in TITLES:
         return figures.rows(network, measured)
-    error = published.TABLE1[network].error
+    error, frontiers = published.TABLE1[network].error, frontier_rows.read_frontiers(findings)
     return [
         *_table1(network, measured),
         *_shares(network, measured),
         *figures.rows(network, measured),
-        *frontier_rows.weights_rows(published.NAME, network, measured.frontiers, error),
+        *frontier_rows.weights_rows(published.NAME, network, frontiers, error),
     ]
 
 

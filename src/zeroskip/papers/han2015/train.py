@@ -122,26 +122,26 @@ def _outputs(profile: Profile, index: int) -> int:
     return size
 
 
-def _mask_by_pixel(seed: Seed) -> dict[str, Any]:
+def _mask_by_pixel(seed: Seed) -> dict[str, object]:
     weight = next(iter(prune.weights(iterative(seed)).values()))
     return {"kept_by_pixel": (weight != 0).sum(0).flatten().tolist()}
 
 
-def _sensitivity(seed: Seed) -> dict[str, Any]:
+def _sensitivity(seed: Seed) -> dict[str, object]:
     profile = measure.profile(trainings.dense(seed), seed.task, progress=seed.progress)
     return {
         one.name: {str(share): error for share, error in one.sensitivity.items()} for one in profile.layers
     }
 
 
-def _histograms(seed: Seed) -> dict[str, Any]:
+def _histograms(seed: Seed) -> dict[str, object]:
     return {
         "before": asdict(measure.histogram(_first_linear(trainings.dense(seed)))),
         "after": asdict(measure.histogram(_first_linear(iterative(seed)))),
     }
 
 
-def _survivors(seed: Seed) -> dict[str, Any]:
+def _survivors(seed: Seed) -> dict[str, object]:
     """Figure 7 before pruning, of those weights only that are left after it."""
     before, after = _first_linear(trainings.dense(seed)), _first_linear(iterative(seed))
     return asdict(measure.histogram(before * (after != 0)))
@@ -151,7 +151,7 @@ def _first_linear(model: nn.Module) -> Tensor:
     return next(weight for weight in prune.weights(model).values() if weight.ndim == 2)
 
 
-def _dead(seed: Seed) -> dict[str, Any]:
+def _dead(seed: Seed) -> dict[str, object]:
     model, example = iterative(seed).double(), task_api.batch(seed.task).double()
     small, _ = prune.compact(model, example)
     removed = sum(
@@ -175,9 +175,9 @@ def _dropout(seed: Seed) -> dict[str, float]:
     return errors
 
 
-def _trade_off(seed: Seed) -> dict[str, Any]:
+def _trade_off(seed: Seed) -> dict[str, object]:
     """The five curves of figure 5: [[share of the weights kept, error], ...] each."""
-    curves: dict[str, list[list[float]]] = {}
+    curves: dict[str, object] = {}
     for name, penalty in PENALTIES.items():
         start = _start(seed, name, penalty)
         layers = measure.profile(start, seed.task, progress=seed.progress).layers
