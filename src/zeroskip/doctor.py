@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,7 +23,7 @@ DATA_SETS: dict[str, Callable[[], Path]] = {
     "imagenet": imagenet.find,
 }
 
-# Instructions -> LLVM's names of features that have them, and what they are used for.
+# Instructions -> LLVM's names of features that have them, and what uses them.
 INSTRUCTIONS: dict[str, tuple[frozenset[str], str]] = {
     "AVX2": (frozenset({"avx2"}), "vectors of 256 bits"),
     "AVX-512": (frozenset({"avx512f"}), "vectors of 512 bits; baked, windows, columns_sparse"),
@@ -34,7 +34,7 @@ INSTRUCTIONS: dict[str, tuple[frozenset[str], str]] = {
     "NEON": (frozenset({"neon"}), "vectors of 128 bits"),
 }
 
-# What is given to `run.compile` -> the same as a noun.
+# Keyword of `run.compile` -> what it asks for.
 PRECISIONS = {
     'precision="fp32"': Precision(),
     'precision="bf16"': Precision("bf16"),
@@ -44,17 +44,16 @@ PRECISIONS = {
     'weights="codes"': Precision(weights="codes"),
 }
 
+NO_COMPILER = "absent: torch.compile is left out of comparisons. Install one, e.g. with apt-get install g++"
+NO_ONEDNN = "absent: dense convolutions are slower. Install PyTorch from pypi.org"
 CACHE_BYTES = 1 << 20  # of the computers that kernels are asked about: in larger caches scattering never pays
+# What a computer with AVX-512 has besides INSTRUCTIONS.
+AVX512_COMPUTER = {"avx2", "fma", "f16c", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512vbmi2"}
 
 
 @dataclass(frozen=True)
 class Support:
-    """What one precision means on a computer.
-
-    arithmetic  in which numbers products are computed, and with what
-    kernels     those of this precision that the computer can run
-    refused     the others -> why it cannot
-    """
+    """One precision on a computer: how it computes products, kernels that it can run, and the others -> why not."""
 
     arithmetic: str
     kernels: tuple[str, ...]
@@ -65,7 +64,7 @@ class Support:
 class Examination:
     """A computer, and the software and data around it; the keys are words for people.
 
-    data_sets, helpers  name -> where it is, or what to do to have it
+    data_sets, helpers  name -> where it is, or how to get it
     """
 
     machine: Machine
@@ -76,7 +75,7 @@ class Examination:
     helpers: dict[str, str]
 
     def to_json(self) -> dict[str, object]:
-        """The same, made of what JSON knows."""
+        """The examination as JSON, with features as a sorted list."""
         return asdict(self) | {"machine": asdict(self.machine) | {"features": sorted(self.machine.features)}}
 
 
@@ -89,14 +88,20 @@ def examine(machine: Machine) -> Examination:
     >>> examination.precisions['precision="fp16"'].refused["baked_fp16"]
     'its fp16 code is for AVX512-FP16, which this machine lacks'
     """
+    compiler, onednn = shutil.which("g++") or shutil.which("c++"), torch.backends.mkldnn.is_available()
     return Examination(
         machine=machine,
         instructions={name: _has(machine, name) for name in INSTRUCTIONS},
         precisions={words: _support(precision, machine) for words, precision in PRECISIONS.items()},
         versions={name: version(name) for name in ("zeroskip", "torch", "numpy", "llvmlite")},
-        data_sets={"digits": "part of scikit-learn"}
-        | {name: _folder(find) for name, find in DATA_SETS.items()},
-        helpers=_helpers(),
+        data_sets={
+            "digits": "part of scikit-learn",
+            **{name: _folder(find) for name, find in DATA_SETS.items()},
+        },
+        helpers={
+            "C++ compiler": compiler or NO_COMPILER,
+            "oneDNN in PyTorch": "there" if onednn else NO_ONEDNN,
+        },
     )
 
 
@@ -104,10 +109,8 @@ def show(examination: Examination) -> Grid:
     """The examination as one table."""
     machine = examination.machine
     rows = [("machine", f"{machine.title} ({machine.arch})")]
-    rows += [
-        (name, f"yes: {INSTRUCTIONS[name][1]}" if present else "no")
-        for name, present in examination.instructions.items()
-    ]
+    for name, present in examination.instructions.items():
+        rows.append((name, f"yes: {INSTRUCTIONS[name][1]}" if present else "no"))
     for words, support in examination.precisions.items():
         ready = f". Kernels: {', '.join(support.kernels)}" if support.kernels else ""
         rows.append((words, support.arithmetic + ready))
@@ -126,15 +129,12 @@ def _has(machine: Machine, instructions: str) -> bool:
 
 def _support(precision: Precision, machine: Machine) -> Support:
     """The kernels that compute or store as `precision` says, by layers that each of them is for."""
-    like = replace(machine, cache_bytes=CACHE_BYTES)
-    able = replace(like, arch="x86_64", features=_every_feature(), vector_bytes=64)
-    mine = [kernel for kernel in kernels.ALL if _is_for(kernel, precision)]
-    refused = {kernel.name: _refusal(kernel, precision, like, able) for kernel in mine}
-    return Support(
-        _arithmetic(precision, machine),
-        tuple(name for name, why in refused.items() if why is None),
-        {name: why for name, why in refused.items() if why is not None},
-    )
+    machine = replace(machine, cache_bytes=CACHE_BYTES)
+    of_precision = [kernel for kernel in kernels.ALL if _is_for(kernel, precision)]
+    refusals = {kernel.name: _refusal(kernel, precision, machine) for kernel in of_precision}
+    ready = tuple(name for name, why in refusals.items() if why is None)
+    refused = {name: why for name, why in refusals.items() if why is not None}
+    return Support(_arithmetic(precision, machine), ready, refused)
 
 
 def _is_for(kernel: Kernel, precision: Precision) -> bool:
@@ -143,19 +143,13 @@ def _is_for(kernel: Kernel, precision: Precision) -> bool:
     return kernel.element == "fp32" and kernel.weights == precision.weights
 
 
-def _refusal(kernel: Kernel, precision: Precision, machine: Machine, able: Machine) -> str | None:
-    """None, or why this machine cannot run a kernel, said of a layer that a machine with everything could."""
-    reasons = [
-        kernel.accepts(layer, machine, precision)
-        for layer in _examples()
-        if kernel.accepts(layer, able, precision) is None
-    ]
+def _refusal(kernel: Kernel, precision: Precision, machine: Machine) -> str | None:
+    """None, or why this machine cannot run a kernel, said of a layer that a machine with all features could."""
+    features = AVX512_COMPUTER.union(*(features for features, _ in INSTRUCTIONS.values()))
+    complete = replace(machine, arch="x86_64", features=frozenset(features), vector_bytes=64)
+    possible = [layer for layer in _examples() if kernel.accepts(layer, complete, precision) is None]
+    reasons = [kernel.accepts(layer, machine, precision) for layer in possible]
     return None if None in reasons else next(iter(reasons), "no example of a layer suits it")
-
-
-def _every_feature() -> frozenset[str]:
-    usual = {"avx2", "fma", "f16c", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi", "avx512vbmi2"}
-    return frozenset(usual).union(*(features for features, _ in INSTRUCTIONS.values()))
 
 
 def _arithmetic(precision: Precision, machine: Machine) -> str:
@@ -172,28 +166,21 @@ def _arithmetic(precision: Precision, machine: Machine) -> str:
     return f"fp32, {bits // 32} numbers a vector{stored}"
 
 
-def _examples() -> Iterator[Layer]:
+@cache
+def _examples() -> tuple[Layer, ...]:
     """Layers of which each kernel computes at least one."""
     regular, large = torch.zeros(1024, 1024), torch.ones(256, 256, 3, 3)
     regular[:, ::16] = 1
-    yield Layer("regular zeros", "linear", regular, None, (1024,), (1024,))
-    yield Layer("dense and large", "conv2d", large, None, (256, 14, 14), (256, 12, 12))
     blocks = torch.eye(8).repeat_interleave(8, 0).reshape(64, 8, 1, 1)
-    yield Layer("zeros in blocks", "conv2d", blocks, None, (8, 8, 8), (64, 8, 8))
+    return (
+        Layer("regular zeros", "linear", regular, None, (1024,), (1024,)),
+        Layer("dense and large", "conv2d", large, None, (256, 14, 14), (256, 12, 12)),
+        Layer("zeros in blocks", "conv2d", blocks, None, (8, 8, 8), (64, 8, 8)),
+    )
 
 
 def _folder(find: Callable[[], Path]) -> str:
     try:
         return str(find())
-    except DataError as fact:
-        return str(fact)
-
-
-def _helpers() -> dict[str, str]:
-    missing = "absent: torch.compile is left out of comparisons. Install one, e.g. with apt-get install g++"
-    return {
-        "C++ compiler": shutil.which("g++") or shutil.which("c++") or missing,
-        "oneDNN in PyTorch": "there"
-        if torch.backends.mkldnn.is_available()
-        else "absent: dense convolutions are slower. Install PyTorch from pypi.org",
-    }
+    except DataError as error:
+        return str(error)

@@ -21,7 +21,7 @@ from torch import Tensor
 from zeroskip.emit import executable_memory
 from zeroskip.run import argument_block as blocks
 from zeroskip.run.argument_block import ArgumentBlock
-from zeroskip.run.convolution.zero_inputs import scratch
+from zeroskip.run.convolution.zero_inputs import compiled_convolution
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
@@ -73,7 +73,7 @@ def all_memory_guarded(*, at_end: bool = True) -> Iterator[None]:
 
     replaced = {executable_memory.room: room, blocks.argument_block: argument_block}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scratch, "HUGE", 1)
+        patch.setattr(compiled_convolution, "HUGE", 1)
         for name in ("room", "argument_block"):
             for module in [one for key, one in sys.modules.items() if key.startswith("zeroskip.run")]:
                 if getattr(module, name, None) in replaced:

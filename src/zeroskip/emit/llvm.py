@@ -143,6 +143,13 @@ class Function:
         operation = "fptrunc" if element == "half" else "fpext"
         return self.value(f"{operation} {v} {a} to {v.of(element)}")
 
+    def from_bf16(self, v: Vector, a: str) -> str:
+        """Vector of the floats whose upper halves, as 16-bit integers, are `a`."""
+        words = v.of("i32")
+        wide = self.value(f"zext {v.of('i16')} {a} to {words}")
+        upper = self.value(f"shl {words} {wide}, {self.splat(words, '16')}")
+        return self.value(f"bitcast {words} {upper} to {v}")
+
     def splat(self, v: Vector, value: str) -> str:
         """Vector that holds `value` in every lane."""
         single = self.value(f"insertelement {v} poison, {v.element} {value}, i32 0")

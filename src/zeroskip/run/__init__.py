@@ -2,8 +2,7 @@
 
 from zeroskip.run.comparison import compare
 from zeroskip.run.compiler import check, compile
-from zeroskip.run.program import Program
+from zeroskip.run.program import Program, as_module
 from zeroskip.run.program_file import load, save
-from zeroskip.run.program_module import as_module
 
 __all__ = ["Program", "as_module", "check", "compare", "compile", "load", "save"]

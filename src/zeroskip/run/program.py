@@ -1,4 +1,4 @@
-"""A compiled network."""
+"""A compiled network, called with batches, and as a module for functions that take networks."""
 
 from __future__ import annotations
 
@@ -115,3 +115,25 @@ def _plain(x: Tensor) -> Tensor:
     x = x.detach() if x.requires_grad else x
     x = x if x.is_contiguous() else x.contiguous()
     return x.resolve_neg() if x.is_neg() else x
+
+
+def as_module(program: Program, model: nn.Module) -> nn.Module:
+    """A module that runs `program` where `model` would run, so that a task's `evaluate` can take it.
+
+    It has the model's parameters and answers to `eval()`; training it is of no use.
+
+    >>> module = as_module(run.compile(model, x), model)
+    >>> module(x).shape, len(list(module.parameters()))
+    (torch.Size([3, 4]), 4)
+    """
+    return _Running(program, model)
+
+
+class _Running(nn.Module):
+    def __init__(self, program: Program, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model  # for evaluate functions that ask for parameters() or their device
+        self._program = program
+
+    def forward(self, x: Tensor) -> object:
+        return self._program(x)

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.graph import Graph, Node, last_uses
-from zeroskip.run.linear.compiled_linear import CompiledLinear
-from zeroskip.run.linear.sequence import sequence
+from zeroskip.run.linear.compiled_linear import CompiledLinear, sequence
 
 Runner = Callable[[Tensor], Sequence[Tensor]]
 """The input of a network -> its output tensors, in the order of `Graph.outputs`."""

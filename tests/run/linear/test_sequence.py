@@ -12,7 +12,7 @@ from run.guard_pages import all_memory_guarded, by_side, guarded_copy
 
 from zeroskip.concepts import Precision
 from zeroskip.run.dense import pytorch
-from zeroskip.run.linear.sequence import sequence
+from zeroskip.run.linear.compiled_linear import sequence
 from zeroskip.run.linear.zero_weights import sell, spmm
 
 SIZES = [20, 50, 7, 130, 3]

@@ -92,9 +92,7 @@ def _as_floats(stored: StoredVectors, raw: str) -> str:
     """Vector of the float32 that stored numbers mean."""
     f, v = stored.f, stored.v
     if stored.storage == "bf16":
-        wide = f.value(f"zext {v.of('i16')} {raw} to {v.of('i32')}")
-        upper = f.value(f"shl {v.of('i32')} {wide}, {f.splat(v.of('i32'), '16')}")
-        return f.value(f"bitcast {v.of('i32')} {upper} to {v}")
+        return f.from_bf16(v, raw)
     if stored.storage == "int8":
         return f.value(f"sitofp {v.of('i8')} {raw} to {v}")
     return raw

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -13,9 +12,9 @@ import numpy as np
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, x86
 from zeroskip.emit.code_cache import cached
-from zeroskip.emit.executable_memory import Executable, executable
+from zeroskip.emit.executable_memory import executable
 from zeroskip.errors import EngineError
-from zeroskip.run.argument_block import ArgumentBlock, argument_block
+from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles import baked as maker
 from zeroskip.run.convolution.tiles.baked import TABLE_ROW, Baked, Blocking, bake
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
@@ -28,19 +27,6 @@ ROWS = 256
 
 MAKERS = maker.__file__, x86.__file__
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """Where the code and the weights of all jobs lie."""
-
-    code: Executable
-    weights: ArgumentBlock
-
-    @property
-    def first_weight(self) -> int:
-        """Address of the first weight."""
-        return ctypes.c_int64.from_address(self.weights.address).value
 
 
 def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
@@ -57,13 +43,13 @@ def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
     layers = [_baked(job, machine) for job in jobs]
     # The code fetches some lines beyond the end of its own weights.
     weights = [*[baked.weights for baked in layers], np.zeros(4096 // element.bytes, element.dtype)]
-    memory = _Memory(
-        executable(b"".join(baked.code for baked in layers)), argument_block(np.concatenate(weights))
-    )
-    steps, at = [], np.array([memory.code.address, memory.first_weight])
+    code = executable(b"".join(baked.code for baked in layers))
+    block = argument_block(np.concatenate(weights))
+    first_weight = ctypes.c_int64.from_address(block.address).value
+    steps, at = [], np.array([code.address, first_weight])
     for job, baked in zip(jobs, layers, strict=True):
         chunks = baked.chunks + np.append(at, [0, 0])
-        steps.append(_step(job, chunks, memory, machine))
+        steps.append(_step(job, chunks, (code, block), machine))
         at += len(baked.code), baked.weights.nbytes
     return steps
 
@@ -100,10 +86,10 @@ def _unpacked(data: bytes, dtype: np.dtype) -> Baked:
     return Baked(data[at_code:], np.frombuffer(data, dtype, weights, HEADER.size), table)
 
 
-def _step(job: Job, chunks: np.ndarray, memory: _Memory, machine: Machine) -> Step:
+def _step(job: Job, chunks: np.ndarray, alive: tuple[object, ...], machine: Machine) -> Step:
     rows = table(job)
     numbers = len(rows), band(job, machine), len(chunks), job.x.first, job.y.first, job.added.first
-    block = argument_block(*numbers, rows, chunks, alive=(memory,))
+    block = argument_block(*numbers, rows, chunks, alive=alive)
     return Step("baked", job.node, _driver(machine), block)
 
 

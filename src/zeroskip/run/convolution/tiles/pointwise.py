@@ -14,15 +14,7 @@ from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.epilogue import Epilogue, finished
 from zeroskip.run.convolution.tiles.layout import Layout, Map
 from zeroskip.run.convolution.tiles.operations import Operation, Window
-from zeroskip.run.convolution.tiles.steps import (
-    Step,
-    arguments,
-    at_offset,
-    compiled,
-    function,
-    kept,
-    mask_at,
-)
+from zeroskip.run.convolution.tiles.steps import Step, arguments, at_offset, compiled, function, kept, mask_at
 from zeroskip.run.convolution.tiles.tensors import TensorSlot
 
 

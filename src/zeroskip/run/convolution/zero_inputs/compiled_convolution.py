@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,12 +11,12 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import HUGE, room
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.zero_inputs.density import break_even, density
-from zeroskip.run.convolution.zero_inputs.scratch import Scratch, scratch_of
 
 PARAMETERS = {**dict.fromkeys(("weights", "bias", "x", "y", "scratch"), POINTER), "images": INTEGER}
+VECTOR = 16  # floats: whole vectors are written, so each piece of the scratch has one more behind it
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class CompiledConvolution:
     machine: Machine
     dense: Callable[[Tensor], Tensor] | None = None
     most: float = 1.0
-    spare: list[Scratch] = field(default_factory=list)
+    spare: list[Tensor] = field(default_factory=list)
 
     def __call__(self, x: Tensor) -> Tensor:
         shape = x.shape
@@ -61,8 +61,9 @@ class CompiledConvolution:
         try:
             scratch = self.spare.pop()  # nobody else's: several threads may run the same layer
         except IndexError:
-            scratch = scratch_of(self.scratch)
-        self.run(*self.fixed, x.data_ptr(), y.data_ptr(), scratch.address, images)
+            # On large pages: lists spread over small ones cost a third more time.
+            scratch = torch.from_numpy(room(max(4 * self.scratch, HUGE)))
+        self.run(*self.fixed, x.data_ptr(), y.data_ptr(), scratch.data_ptr(), images)
         self.spare.append(scratch)
         return y
 
@@ -94,3 +95,12 @@ def with_dense_fallback(
     """The same with `dense` for inputs so dense that it is faster; where that begins is measured here."""
     most = break_even(skipping, dense, (1, *skipping.takes))
     return replace(skipping, dense=dense, most=most)
+
+
+def scratch_offsets(sizes: Mapping[str, int]) -> dict[str, int]:
+    """Where pieces of so many floats begin, in floats; "end" is how many there are in all."""
+    begin, offsets = 0, {}
+    for name, size in sizes.items():
+        offsets[name] = begin
+        begin += -(-size // VECTOR) * VECTOR + VECTOR
+    return offsets | {"end": begin}

@@ -39,15 +39,9 @@ def shape_of(layer: Layer) -> ConvolutionShape:
     >>> shape_of(conv).taps
     (3, 3)
     """
-    (channels, height, width), (outputs, out_height, out_width) = layer.input_shape, layer.output_shape
     taps = layer.weight.shape[2], layer.weight.shape[3]
     return ConvolutionShape(
-        channels=channels,
-        height=height,
-        width=width,
-        outputs=outputs,
-        out_height=out_height,
-        out_width=out_width,
+        *(*layer.input_shape, *layer.output_shape),
         taps=taps,
         stride=layer.stride,
         before=_before(layer, taps),

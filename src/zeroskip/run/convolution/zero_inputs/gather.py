@@ -20,6 +20,7 @@ from zeroskip.run.convolution.zero_inputs.compiled_convolution import (
     PARAMETERS,
     CompiledConvolution,
     compiled_convolution,
+    scratch_offsets,
 )
 from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
 from zeroskip.run.convolution.zero_inputs.gather_blocking import GatherBlocking, gather_blocking
@@ -32,7 +33,6 @@ from zeroskip.run.convolution.zero_inputs.nonzero_lists import (
     emit_windows,
     load_number,
 )
-from zeroskip.run.convolution.zero_inputs.scratch import scratch_offsets
 
 
 def build(

@@ -22,11 +22,11 @@ from zeroskip.run.convolution.zero_inputs.compiled_convolution import (
     PARAMETERS,
     CompiledConvolution,
     compiled_convolution,
+    scratch_offsets,
 )
 from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
 from zeroskip.run.convolution.zero_inputs.number_formats import BYTES, LINE
 from zeroskip.run.convolution.zero_inputs.scatter_blocking import ScatterBlocking, scatter_blocking
-from zeroskip.run.convolution.zero_inputs.scratch import scratch_offsets
 
 
 def build(layer: Layer, machine: Machine, relu: bool, *, storage: str = "fp32") -> CompiledConvolution:
@@ -206,14 +206,11 @@ def _emit_channel(
 
 
 def _weight(f: Function, cut: ScatterBlocking, row: str, number: int) -> str:
-    """A vector of weights as floats; bf16 is the upper half of one."""
-    v, words, first = cut.v, cut.v.of("i32"), cut.lanes * number
+    """A vector of weights as floats."""
+    v, first = cut.v, cut.lanes * number
     if cut.storage == "fp32":
         return f.load(v, f.at(row, first))
-    halves = f.load(v.of("i16"), f.at(row, first, "i16"))
-    bits = f.value(f"zext {v.of('i16')} {halves} to {words}")
-    bits = f.value(f"shl {words} {bits}, {f.splat(words, '16')}")
-    return f.value(f"bitcast {words} {bits} to {v}")
+    return f.from_bf16(v, f.load(v.of("i16"), f.at(row, first, "i16")))
 
 
 def _nonzero(

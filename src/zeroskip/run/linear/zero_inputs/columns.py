@@ -19,15 +19,20 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.emit import INTEGER, Function, Vector
 from zeroskip.emit.executable_memory import room
 from zeroskip.run.argument_block import ArgumentBlock, argument_block
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear import stored_weights
-from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.compiled_linear import (
+    CompiledLinear,
+    DenseFallback,
+    compiled,
+    compiled_layer,
+    kernel,
+)
 from zeroskip.run.linear.weight_loads import StoredVectors, two_vectors
 from zeroskip.run.linear.zero_inputs import input_list
-from zeroskip.run.linear.zero_inputs.dense_fallback import DenseFallback
 from zeroskip.run.linear.zero_inputs.input_list import PAD, InputList, LinearEpilogue
 
 TOGETHER = 4
@@ -145,10 +150,7 @@ class _Body:
 
 def emit(machine: Machine, storage: str, relu: bool) -> Function:
     """The kernel in LLVM IR: outputs over the lanes."""
-    f = kernel("columns")
-    out, whole, stride, inputs, numbers, scale, bias, table = f.fields(
-        ARGUMENTS, [INTEGER] * 4 + [POINTER] * 4
-    )
+    f, (out, whole, stride, inputs, numbers, scale, bias, table) = kernel("columns", 4, 4)
     stored = StoredVectors(f, machine, Vector(machine.vector_bytes // 4), storage, numbers, table)
     k = _Body(stored, whole, stride, inputs, LinearEpilogue(out, scale, bias, relu))
     with f.loop(0, "%rows", TOGETHER) as first:

@@ -19,10 +19,15 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.emit.executable_memory import room
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.dense import pytorch
-from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.compiled_linear import (
+    CompiledLinear,
+    DenseFallback,
+    compiled,
+    compiled_layer,
+    kernel,
+)
 from zeroskip.run.linear.stored_weights import arrays
 from zeroskip.run.linear.zero_inputs import input_list
-from zeroskip.run.linear.zero_inputs.dense_fallback import DenseFallback
 from zeroskip.run.linear.zero_inputs.input_list import PAD, InputList, LinearEpilogue
 
 LANES = 16
@@ -99,8 +104,8 @@ def _streamed(columns: np.ndarray) -> np.ndarray:
 
 def emit(machine: Machine, relu: bool) -> Function:
     """The kernel in LLVM IR: outputs over the lanes."""
-    f, v = kernel("columns_sparse"), FLOATS
-    out, whole, inputs, begin, words, bias, ones = f.fields(ARGUMENTS, [INTEGER] * 3 + [POINTER] * 4)
+    f, (out, whole, inputs, begin, words, bias, ones) = kernel("columns_sparse", 3, 4)
+    v = FLOATS
     with f.loop(0, "%rows") as example:
         x, y = f.at("%x", f.multiply(example, inputs)), f.at("%y", f.multiply(example, out))
         listed = input_list.emit_input_list(f, v, f.at("%scratch", whole), inputs, [x])

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from zeroskip.concepts import Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.emit import Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.linear import stored_weights, weight_loads
-from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.compiled_linear import CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.refusals import without_zeros
 
 LANES = 16
@@ -117,10 +117,8 @@ def _place(rows: np.ndarray, step: np.ndarray, steps: int) -> np.ndarray:
 
 def emit(machine: Machine, storage: str, most: int, rest: int, relu: bool) -> Function:
     """The kernel in LLVM IR, for `most` weights in each block and `rest` blocks behind the last whole run of them."""
-    f, v = kernel("balanced"), FLOATS
-    out, inputs, slices, steps, picks, numbers, table, scale, bias = f.fields(
-        ARGUMENTS, [INTEGER] * 4 + [POINTER] * 5
-    )
+    f, (out, inputs, slices, steps, picks, numbers, table, scale, bias) = kernel("balanced", 4, 5)
+    v = FLOATS
     stored = weight_loads.StoredVectors(f, machine, v, storage, numbers, table)
     blocks = f.value(f"sdiv i64 {inputs}, {BLOCK}")
     whole = f.add(blocks, -rest)

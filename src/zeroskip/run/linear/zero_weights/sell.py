@@ -14,10 +14,10 @@ from __future__ import annotations
 import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.emit import INTEGER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.dense.pytorch import reference
-from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.compiled_linear import CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.refusals import accepts_16_bit_columns
 from zeroskip.run.linear.stored_weights import arrays
 from zeroskip.run.linear.zero_weights.row_slices import emit_scatter
@@ -25,9 +25,8 @@ from zeroskip.run.linear.zero_weights.row_slices import emit_scatter
 
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> CompiledLinear:
     """The layer as a function of its float32 input (..., in)."""
-    return compiled_layer(
-        layer, machine, compiled(emit, machine, relu), _slices(layer, machine.vector_bytes // 4)
-    )
+    arguments = _slices(layer, machine.vector_bytes // 4)
+    return compiled_layer(layer, machine, compiled(emit, machine, relu), arguments)
 
 
 def _slices(layer: Layer, lanes: int) -> ArgumentBlock:
@@ -58,10 +57,7 @@ def _steps(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def emit(machine: Machine, relu: bool) -> Function:
     """The kernel in LLVM IR: rows of the weight over the lanes."""
     v = Vector(machine.vector_bytes // 4)
-    f = kernel("sell")
-    out, inputs, slices, begin, columns, values, rows, bias = f.fields(
-        ARGUMENTS, [INTEGER] * 3 + [POINTER] * 5
-    )
+    f, (out, inputs, slices, begin, columns, values, rows, bias) = kernel("sell", 3, 5)
     with f.loop(0, slices) as number:
         first, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (number, f.add(number, 1)))
         lane = f.multiply(number, v.lanes)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.emit import INTEGER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.dense.pytorch import reference
-from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.compiled_linear import CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.refusals import accepts_16_bit_columns
 from zeroskip.run.linear.stored_weights import arrays
 
@@ -40,8 +40,7 @@ def _rows(layer: Layer) -> ArgumentBlock:
 def emit(machine: Machine, relu: bool) -> Function:
     """The kernel in LLVM IR: examples over the lanes."""
     v = Vector(machine.vector_bytes // 4)
-    f = kernel("spmm")
-    out, inputs, *weights = f.fields(ARGUMENTS, [INTEGER] * 2 + [POINTER] * 4)
+    f, (out, inputs, *weights) = kernel("spmm", 2, 4)
     whole = f.value(f"and i64 {f.add(inputs, v.lanes - 1)}, {-v.lanes}")
     tile = f.at("%scratch", f.multiply(whole, v.lanes))
     last = f.add("%rows", -1)

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from zeroskip.concepts import Layer, Machine, Precision
-from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.emit import INTEGER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
-from zeroskip.run.linear.compiled_linear import ARGUMENTS, CompiledLinear, compiled, compiled_layer, kernel
+from zeroskip.run.linear.compiled_linear import CompiledLinear, compiled, compiled_layer, kernel
 from zeroskip.run.linear.refusals import without_zeros
 from zeroskip.run.linear.stored_weights import Nonzeros, arrays, by_steps, cannot_be_stored, kernels, nonzeros
 from zeroskip.run.linear.weight_loads import StoredVectors, prefetch, prefetch_two
@@ -99,10 +99,9 @@ def _windows(
 
 def emit(machine: Machine, storage: str, relu: bool) -> Function:
     """The kernel in LLVM IR: rows of the weight over the lanes."""
-    f, v = kernel("windows"), FLOATS
-    out, inputs, slices, begin, windows, picks, numbers, present, rows, scale, bias, table = f.fields(
-        ARGUMENTS, [INTEGER] * 3 + [POINTER] * 9
-    )
+    f, fields = kernel("windows", 3, 9)
+    out, inputs, slices, begin, windows, picks, numbers, present, rows, scale, bias, table = fields
+    v = FLOATS
     stored = StoredVectors(f, machine, v, storage, numbers, table, present=present)
     whole = f.value(f"and i64 %rows, {-TOGETHER}")
     with f.loop(0, slices) as number:
