@@ -127,9 +127,7 @@ def release_(model: nn.Module) -> nn.Module:
 
 
 def _check_single(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    holders = [
-        module for module in model.modules() if any(p is parameter for p in module._parameters.values())
-    ]
+    holders = [m for m in model.modules() if any(p is parameter for p in m._parameters.values())]
     if len(holders) > 1:
         raise ModelError(
             f'"{name}" is used by {len(holders)} layers, which cannot share a codebook. Leave it out of bits.'
@@ -140,13 +138,9 @@ def _first(ordered: Tensor, count: int, start: str) -> Tensor:
     if start == "linear":
         return torch.linspace(float(ordered[0]), float(ordered[-1]), count, dtype=ordered.dtype)
     if start == "density":
-        return ordered[_middles(len(ordered), count)]
+        middles = (torch.arange(count) + 0.5) * len(ordered) / count  # of as many equal parts
+        return ordered[middles.long()]
     return ordered[torch.randperm(len(ordered))[:count].sort().values]
-
-
-def _middles(size: int, count: int) -> Tensor:
-    """Where `count` equal parts of `size` sorted values have their middles."""
-    return ((torch.arange(count) + 0.5) * size / count).long()
 
 
 def _lloyd(ordered: Tensor, centroids: Tensor, iterations: int) -> Tensor:
@@ -161,5 +155,4 @@ def _lloyd(ordered: Tensor, centroids: Tensor, iterations: int) -> Tensor:
         if torch.equal(moved, centroids):
             break
         centroids = moved
-    used = nearest(ordered, centroids).unique()
-    return centroids[used]
+    return centroids[nearest(ordered, centroids).unique()]

@@ -1,19 +1,7 @@
 """Every error that zeroskip raises on purpose.
 
-    ZeroskipError
-    ├── TaskError       the task is unknown, or its file lacks one of the four functions
-    ├── DataError       a data set is absent or damaged
-    ├── ModelError      the network cannot be worked on: nothing to prune, NaN weights, wrong shapes
-    ├── PatternError    a sparsity pattern that cannot be read, or does not fit a layer
-    ├── RecipeError     a sparsity outside 0..1, an unknown layer or score, a recipe that cannot be followed
-    ├── PackError       a .zs file that is truncated, altered or foreign, or a tensor that cannot be stored
-    ├── FileError       a file or folder that cannot be read or written
-    ├── RunError        a RUN folder that belongs to another command, or is damaged
-    ├── AcceleratorError  an accelerator whose description contradicts itself, or that cannot run a layer
-    └── EngineError     the compiled program cannot be built, or was called wrongly
-
-A message has three parts: what was given, why it cannot work, what to do. The command line prints
-it as it is, without a traceback, and exits with status 1.
+A message has three parts: what was given, why it cannot work, what to do. The command line prints it as it is,
+without a traceback, and exits with status 1.
 """
 
 from __future__ import annotations

@@ -17,9 +17,7 @@ def folder(path: str | Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as fact:
-        raise FileError(
-            f"cannot make the folder {path}: {fact.strerror}. Choose a folder you may write to."
-        ) from None
+        raise FileError(f"cannot make the folder {path}: {fact.strerror}. Choose another place.") from None
     return path
 
 
@@ -29,8 +27,7 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
     Text is stored as UTF-8. Raises FileError (disk full, no permission) and then leaves nothing new behind.
     through  wait until it is on the disk itself, so that it survives a power cut and not only a killed process
     """
-    path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    path, data = Path(path), content.encode() if isinstance(content, str) else content
     folder(path.parent)
     temporary = None
     try:
@@ -49,7 +46,7 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
         if not isinstance(fact, OSError):
             raise
         raise FileError(
-            f"cannot write {path}: {fact.strerror}. Free some space or choose another place."
+            f"cannot write {path}: {fact.strerror}. Free some space or write elsewhere."
         ) from None
     return path
 

@@ -179,14 +179,14 @@ def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | No
     """The goal with its budget filled in, or an error, before an hour of training and before a folder is made."""
     if goal.sparsity is not None and goal.max_error_rise is not None:
         raise RecipeError(
-            "give a sparsity or max_error_rise, not both: one says how far to go, the other how bad."
+            "give a sparsity or max_error_rise, not both: how far to go, or how bad it may get."
         )
     if goal.max_error_rise is None:
         goal = replace(goal, max_error_rise=task_api.one_example(task))
     if goal.sparsity is not None:
         if goal.pattern != "free":
             raise RecipeError(
-                f'a sparsity goes with the pattern "free", not "{goal.pattern}". Leave one of them out.'
+                f'a sparsity goes with the pattern "free", not "{goal.pattern}". Leave one out.'
             )
         prune.while_training(goal.sparsity)
         task_api.check_on_step(task)

@@ -132,9 +132,7 @@ def _best(scores: Tensor, count: int) -> Tensor:
 
 def _four(score: Tensor) -> tuple[int, int, int, int]:
     if score.ndim not in (2, 4):
-        raise PatternError(
-            f"a weight of shape {tuple(score.shape)} is neither (out, in) nor (out, in, kh, kw)"
-        )
+        raise PatternError(f"a weight of shape {tuple(score.shape)} is not (out, in) or (out, in, kh, kw)")
     return (*score.shape, 1, 1)[:4]
 
 

@@ -134,8 +134,9 @@ def save_json(path: str | Path, value: Any) -> Path:
     >>> from_json(Point, files.read_json(save_json("point.json", Point("round", 3, 6, 0.1, good=True)))).sparsity
     0.5
     """
-    is_list = isinstance(value, list | tuple)
-    return files.write_json(path, _plain(value) if is_list else dataclasses.asdict(value))
+    return files.write_json(
+        path, _plain(value) if isinstance(value, list | tuple) else dataclasses.asdict(value)
+    )
 
 
 def save_findings(
@@ -167,9 +168,7 @@ def from_json(kind: type[_Noun], value: object) -> _Noun:
     try:
         decoded: _Noun = _decode(kind, value)
     except (TypeError, ValueError, KeyError, AttributeError) as fact:
-        raise RunError(
-            f"a file of the RUN folder is damaged: {fact}. Delete the folder and run again."
-        ) from None
+        raise RunError(f"a file of the RUN folder is damaged: {fact}. Delete it and run again.") from None
     return decoded
 
 
@@ -182,11 +181,13 @@ def load(folder: str | Path) -> Record:
     """
     path = Path(folder)
     if not (path / "summary.json").exists():
-        state = (
-            "not finished: run the same command again" if (path / "run.json").exists() else "not a RUN folder"
-        )
+        is_begun = (path / "run.json").exists()
+        state = "not finished: run the same command again" if is_begun else "not a RUN folder"
         raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
-    summary = _summary(files.read_json(path / "summary.json"))
+    values = files.read_json(path / "summary.json")
+    if isinstance(values, dict):
+        values.pop("spread", None)  # repeats that of the first timing
+    summary = from_json(Summary, values)
     shown = path / summary.shown  # with several seeds: the median one
     engine = files.read_json(shown / "engine.json")
     if not isinstance(engine, dict) or not {"choices", "timings", "ledger"} <= set(engine):
@@ -207,14 +208,8 @@ def load(folder: str | Path) -> Record:
     )
 
 
-def _plain(nouns: Sequence[Any]) -> list[dict[str, Any]]:
+def _plain(nouns: Sequence[Any]) -> list[object]:
     return [dataclasses.asdict(noun) for noun in nouns]
-
-
-def _summary(value: object) -> Summary:
-    if isinstance(value, dict):
-        value.pop("spread", None)  # repeats that of the first timing
-    return from_json(Summary, value)
 
 
 def _choice(value: object) -> object:

@@ -24,18 +24,17 @@ def verdict(summary: Summary, choices: Sequence[Choice]) -> str:
     )
     if summary.selected_on != "validation":
         figures += " (chosen on the same set it is reported on)"
-    speeds = _sentence("; ".join(map(_speed, summary.timings)) + _credit(summary, choices))
+    speeds = "; ".join(map(_speed, summary.timings)) + _credit(summary, choices)
+    speeds, ship_dense = speeds[:1].upper() + speeds[1:], "Ship the dense network"
     if summary.weights_kept == summary.weights:
-        return f"Ship the dense network: no weight could go within the allowed error. {speeds}."
+        return f"{ship_dense}: no weight could go within the allowed error. {speeds}."
     if summary.error_run > summary.error_dense + _allowed(summary):
-        return f"Ship the dense network: the sparse one makes more errors. It has {figures}. {speeds}."
+        return f"{ship_dense}: the sparse one makes more errors. It has {figures}. {speeds}."
     if any(timing.settled and timing.speedup > 1 for timing in summary.timings):
         return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
     if size > 1:
         return f"Ship {file} for its size, but run it dense: {figures}. {speeds}."
-    return (
-        f"Ship the dense network: the sparse one is neither smaller nor faster. It has {figures}. {speeds}."
-    )
+    return f"{ship_dense}: the sparse one is neither smaller nor faster. It has {figures}. {speeds}."
 
 
 def _credit(summary: Summary, choices: Sequence[Choice]) -> str:
@@ -64,9 +63,8 @@ def _by_zeros(timing: Timing) -> str:
     without = timing.seconds.get("zeroskip, all dense")
     if without is None:
         return ""
-    return (
-        f" ({_ratio(without / timing.sparse_seconds, 'faster', 'SLOWER')} than itself without skipping zeros)"
-    )
+    speedup = _ratio(without / timing.sparse_seconds, "faster", "SLOWER")
+    return f" ({speedup} than itself without skipping zeros)"
 
 
 def _ratio(value: float, better: str, worse: str) -> str:
@@ -75,7 +73,3 @@ def _ratio(value: float, better: str, worse: str) -> str:
 
 def _error(value: float) -> str:
     return f"{value:.2%}" if 0 <= value <= 1 else f"{value:.4g}"
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -5,20 +5,20 @@ from __future__ import annotations
 from rich.console import Console
 
 from zeroskip.report import Grid
-from zeroskip.report.markdown import table
+from zeroskip.report.grid import markdown_table
 from zeroskip.report.run_tables import mark
 
 COLUMNS, ROWS = ("layer", "weights"), (("fc1", "19,200"), ("fc2", "1,000"), ("all", "20,200"))
 
 
 def test_a_markdown_table_has_a_line_for_the_columns_a_rule_and_a_line_for_each_row() -> None:
-    lines = table(COLUMNS, ROWS).splitlines()
+    lines = markdown_table(COLUMNS, ROWS).splitlines()
     assert lines[:2] == ["| layer | weights |", "|---|---|"]
     assert [line.strip("| ").split(" | ") for line in lines[2:]] == [list(row) for row in ROWS]
 
 
 def test_without_rows_there_are_still_the_columns() -> None:
-    assert table(COLUMNS, []) == "| layer | weights |\n|---|---|\n"
+    assert markdown_table(COLUMNS, []) == "| layer | weights |\n|---|---|\n"
 
 
 def test_marks_colour_the_last_cell_and_a_total_is_bold() -> None:

@@ -9,7 +9,12 @@ rows and zeros of `measure`     -> activations_html       -> zeros.html
 from __future__ import annotations
 
 from zeroskip.report.activation_page import activations_markdown
-from zeroskip.report.activation_tables import activation_sections, activation_table, activations_html
+from zeroskip.report.activation_tables import (
+    activation_sections,
+    activation_table,
+    activations_html,
+    threshold_table,
+)
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import (
     show_bytes,
@@ -39,7 +44,6 @@ from zeroskip.report.run_tables import (
 )
 from zeroskip.report.simulation_page import simulation_html, sweep_html
 from zeroskip.report.simulation_tables import chip_table, layer_cost_table, sweep_table
-from zeroskip.report.threshold_table import threshold_table
 
 __all__ = [
     "Grid", "activation_sections", "activation_table", "activations_html", "activations_markdown", "chip_table",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from zeroskip.concepts import CodedNetwork, NetworkZeros
 from zeroskip.report.activation_tables import activation_table
-from zeroskip.report.markdown import table
+from zeroskip.report.grid import markdown_table
 from zeroskip.report.number_format import show_count, show_seconds, show_share
 
 if TYPE_CHECKING:
@@ -81,11 +81,7 @@ def activations_markdown(
     alone = [row for row in race.rows if "/" not in row.case and not row.cold]
     parts = [HEAD, ZEROS, *map(_zeros, networks), BYTES, *map(_bytes, coded, coded.values())]
     versions = ", ".join(f"{name} {text}" for name, text in sorted(race.versions.items()))
-    parts.append(
-        SPEED.format(
-            machine=race.machine, runs=race.runs, rounds=race.rounds, date=race.date, versions=versions
-        )
-    )
+    parts.append(SPEED.format_map({**vars(race), "versions": versions}))
     for batch, rows in _grouped(alone, lambda row: row.batch).items():
         parts.append(f"\n### Single convolutions, batch {batch}, random zeros\n\n" + _convolutions(rows))
     cold = [row for row in race.rows if row.cold]
@@ -99,7 +95,7 @@ def activations_markdown(
 def _zeros(network: NetworkZeros) -> str:
     grid = activation_table(network.rows)
     title = f"\n**{network.network}** ({network.data}, {show_count(network.examples)} examples)\n\n"
-    return title + table(grid.columns, grid.rows)
+    return title + markdown_table(grid.columns, grid.rows)
 
 
 def _bytes(name: str, network: CodedNetwork) -> str:
@@ -109,14 +105,12 @@ def _bytes(name: str, network: CodedNetwork) -> str:
         ratios = (f"{16 * sizes.elements / sizes.bits[form]:.2f}x" for form in FORMS)
         above = f"{100 * (sizes.bits['run-length'] / sizes.bound - 1):.1f} %"
         cells.append((layer, show_share(sizes.zeros / sizes.elements), *ratios, above))
-    return f"\n**{name}** ({network.inputs})\n\n" + table(columns, cells)
+    return f"\n**{name}** ({network.inputs})\n\n" + markdown_table(columns, cells)
 
 
 def _convolutions(rows: Sequence[RaceRow]) -> str:
-    columns = (
-        *("layer", "zeros", "im2col and GEMM", "best dense fp32", "best dense bf16", "ours", _NARROW),
-        *_OVER,
-    )
+    dense = ("im2col and GEMM", "best dense fp32", "best dense bf16")
+    columns = ("layer", "zeros", *dense, "ours", _NARROW, *_OVER)
     cells, ratios = [], []
     for case, of_case in _grouped(rows, lambda row: row.case).items():
         seconds = _seconds(of_case)
@@ -132,7 +126,7 @@ def _convolutions(rows: Sequence[RaceRow]) -> str:
     for name, take in (("lowest", min), ("mean", mean), ("highest", max)):
         folded = (f"**{take(column):.2f}**" for column in zip(*ratios, strict=True))
         cells.append((f"**{name}**", *[""] * (len(columns) - len(_OVER) - 1), *folded))
-    return table(columns, cells)
+    return markdown_table(columns, cells)
 
 
 _BF16 = ("zeroskip", "bf16 weights")
@@ -142,11 +136,9 @@ _OVER = ("over im2col", "over dense fp32", "16 bits over any dense")
 
 def _narrow(seconds: Seconds) -> tuple[str, float]:
     """The faster one of our own 16-bit forms, and its seconds: fp16 races where the CPU computes in it."""
-    forms = {
-        word: seconds["zeroskip", word] for word in ("bf16 weights", "fp16") if ("zeroskip", word) in seconds
-    }
-    fastest = min(forms, key=forms.__getitem__)
-    return fastest, forms[fastest]
+    forms = [form for form in (_BF16[1], "fp16") if ("zeroskip", form) in seconds]
+    fastest = min(forms, key=lambda form: seconds["zeroskip", form])
+    return fastest, seconds["zeroskip", fastest]
 
 
 def _far(rows: Sequence[RaceRow]) -> str:
@@ -162,7 +154,7 @@ def _far(rows: Sequence[RaceRow]) -> str:
             ours = [seconds[name, own] for name in ("zeroskip", _SCATTER)]
             line += [*map(show_seconds, (best, *ours)), f"{best / min(ours):.2f}"]
         cells.append(line)
-    return table(_FAR, cells)
+    return markdown_table(_FAR, cells)
 
 
 _SCATTER = "zeroskip scatter"
@@ -184,14 +176,12 @@ def _linear(rows: Sequence[RaceRow]) -> str:
         theirs = (show_seconds(seconds[name, "fp32"]) if (name, "fp32") in seconds else "-" for name in DENSE)
         times = (*theirs, *map(show_seconds, (best[1], ours, narrow)))
         cells.append((show_share(sparsity), *times, f"{best[0] / ours:.2f}", f"{min(best) / narrow:.2f}"))
-    return table(columns, cells)
+    return markdown_table(columns, cells)
 
 
 def _recorded(rows: Sequence[RaceRow]) -> list[str]:
-    columns = (
-        *("network", "batch", "layers", "faster than PyTorch", "lowest", "geometric mean", "highest"),
-        *("faster than any", "geometric mean"),
-    )
+    over_torch = ("faster than PyTorch", "lowest", "geometric mean", "highest")
+    columns = ("network", "batch", "layers", *over_torch, "faster than any", "geometric mean")
     cells = []
     networks = _grouped(rows, lambda row: (row.case.split("/")[0], row.batch))
     for (network, batch), of_network in networks.items():
@@ -206,7 +196,7 @@ def _recorded(rows: Sequence[RaceRow]) -> list[str]:
         figures = (f"{value:.2f}" for value in (min(over), _geometric(over), max(over)))
         any_engine = str(sum(ratio > 1 for ratio in best)), f"{_geometric(best):.2f}"
         cells.append((network, str(batch), str(len(over)), gains, *figures, *any_engine))
-    return ["\n" + table(columns, cells)] if cells else []
+    return ["\n" + markdown_table(columns, cells)] if cells else []
 
 
 def _best(seconds: Seconds, precision: str) -> tuple[str, float]:

@@ -14,13 +14,14 @@ from zeroskip import files
 from zeroskip.concepts import ShapeRow
 from zeroskip.report.figures import HUES, SHADES, SHARE, Plot, blank, label, picture
 from zeroskip.report.grid import Grid
-from zeroskip.report.number_format import show_count, show_share, show_sides
+from zeroskip.report.number_format import show_count, show_error, show_share, show_sides
 from zeroskip.report.page import Section, render
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from zeroskip.measure import Count, Zeros
+    from zeroskip.prune import ActivationPruning
 
 MOST_MAPS = 24
 MOST_BARS = 256
@@ -60,21 +61,47 @@ def activation_table(rows: Sequence[ShapeRow], *, title: str = "Zeros between th
     >>> [(row[0], *row[-2:]) for row in activation_table(measure.table(model, x, zeros)).rows]
     [('fc1', '0.0 %', '41.7 %'), ('fc2', '41.7 %', '0.0 %'), ('all inputs', '23.8 %', '')]
     """
-    columns = (
-        *("layer", "C", "HxW", "K", "RxS", "padding", "stride", "groups"),
-        *("zeros in input", "zeros in output"),
-    )
+    shape = ("layer", "C", "HxW", "K", "RxS", "padding", "stride", "groups")
     cells = [_cells(row) for row in rows]
     sizes = [row.channels * row.height * row.width for row in rows]
     total = _mean([row.before for row in rows], sizes)
     later = _mean([row.before for row in rows[1:]], sizes[1:])
-    note = (
-        ""
-        if later >= FEW or len(rows) < 2
-        else "Hardly a zero behind the first layer: there seems to be no ReLU."
-    )
+    few = later < FEW and len(rows) > 1
+    note = "Hardly a zero behind the first layer: there seems to be no ReLU." if few else ""
     cells.append(("all inputs", *[""] * 7, show_share(total), ""))
+    columns = (*shape, "zeros in input", "zeros in output")
     return Grid(title, columns, tuple(cells), note, marks={len(rows): "total"})
+
+
+def threshold_table(pruning: ActivationPruning) -> Grid:
+    """One line for each layer, and all of them: what is multiplied for one example, zero weights not counted.
+
+    >>> from zeroskip.prune import ActivationPruning, Judged, LayerMacs
+    >>> before = Judged({}, 0.02, {"fc1": LayerMacs(1000.0, 400.0)})
+    >>> after = Judged({"fc1": 0.5}, 0.025, {"fc1": LayerMacs(1000.0, 100.0)})
+    >>> threshold_table(ActivationPruning(before, after, max_error=0.03, history=())).rows[0]
+    ('fc1', '0.5', '1,000', '400', '100', '75.0 %')
+    """
+    before, after = pruning.before, pruning.after
+    rows = [
+        (
+            name,
+            f"{pruning.thresholds.get(name, 0.0):.3g}",
+            work.macs,
+            work.nonzero,
+            after.layers[name].nonzero,
+        )
+        for name, work in before.layers.items()
+    ]
+    rows.append(("all", "", sum(work.macs for work in before.layers.values()), before.nonzero, after.nonzero))
+    cells = []
+    for name, theta, *macs in rows:
+        removed = show_share(1 - macs[2] / macs[1] if macs[1] else 0.0)
+        cells.append((name, theta, *(show_count(round(number)) for number in macs), removed))
+    note = f"validation error {show_error(before.error)} -> {show_error(after.error)}"
+    macs_columns = ("MACs", "of them with non-zero input", "after thresholds", "removed of these")
+    columns = ("layer", "threshold", *macs_columns)
+    return Grid("Small activations pruned", columns, tuple(cells), note, marks={len(cells) - 1: "total"})
 
 
 def activations_html(
@@ -108,18 +135,12 @@ def activation_sections(rows: Sequence[ShapeRow], zeros: Mapping[str, Zeros]) ->
         "By class": _classes(read),
         "By example": _examples(read),
     }
-    warning = _nonfinite(zeros)
-    first = Section(
-        "Layer by layer",
-        CAPTIONS["Layer by layer"],
-        [activation_table(rows)],
-        verdict=warning,
-        mood="loss" if warning else "",
-    )
-    others = [
-        Section(name, CAPTIONS[name].format(most=MOST_MAPS), plots=plots) for name, plots in parts.items()
-    ]
-    return [part for part in (first, *others) if not part.empty]
+    warning, title = _nonfinite(zeros), "Layer by layer"
+    mood = "loss" if warning else ""
+    sections = [Section(title, CAPTIONS[title], [activation_table(rows)], verdict=warning, mood=mood)]
+    for title, plots in parts.items():
+        sections.append(Section(title, CAPTIONS[title].format(most=MOST_MAPS), plots=plots))
+    return [section for section in sections if not section.empty]
 
 
 def _cells(row: ShapeRow) -> tuple[str, ...]:
@@ -175,9 +196,8 @@ def _channels(read: Mapping[str, Count]) -> list[Plot]:
     for (name, count), hue in zip(_spaced(read).items(), cycle(HUES)):
         ordered = np.sort(count.by_channel)[::-1]
         shown = np.linspace(0, len(ordered) - 1, min(len(ordered), MOST_BARS)).astype(int)
-        figure = blank(f"{len(ordered)} channels, sorted", "zeros", height=220).update_yaxes(
-            range=[0, 1], **SHARE
-        )
+        figure = blank(f"{len(ordered)} channels, sorted", "zeros", height=220)
+        figure.update_yaxes(range=[0, 1], **SHARE)
         figure.add_bar(x=shown, y=ordered[shown], marker_color=hue).update_layout(bargap=0)
         plots.append(Plot(name, figure))
     return plots

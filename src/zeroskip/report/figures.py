@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from zeroskip.concepts import LayerProfile, Point, Record
+from zeroskip.concepts import Point, Record
 from zeroskip.report.number_format import LEDGER_PARTS, show_error, show_share
 from zeroskip.report.run_tables import chosen, run_names
 
@@ -67,16 +67,15 @@ def layers(record: Record) -> list[Plot]:
     before = np.array([layer.weights for layer in shown])
     kept = np.array([int(torch.count_nonzero(record.sparse_weights[name])) for name in names])
     hues = [_hues(record)[name] for name in names]
-    weights = _across(names, [("before", before, PALE), ("kept", kept, hues)], "weights (log)")
+    weights = bars(names, [("before", before, PALE), ("kept", kept, hues)], "weights (log)")
     text = [f"{show_share(share)} kept" for share in kept / before]
     weights.update_traces(text=text, insidetextfont_color="white", selector={"name": "kept"})
     # On top of each other: the eye compares the two ends. From 1 on, where a log axis has its natural start.
     weights.update_layout(barmode="overlay")
     weights.update_xaxes(type="log", dtick=1, range=[0, 1.02 * np.log10(before.max())])
     inputs, outputs = [layer.input_sparsity for layer in shown], [layer.output_sparsity for layer in shown]
-    zeros = _across(
-        names, [("input", inputs, ACCENT), ("output", outputs, PALE)], "zeros, share of all values"
-    )
+    shares = [("input", inputs, ACCENT), ("output", outputs, PALE)]
+    zeros = bars(names, shares, "zeros, share of all values")
     zeros.update_xaxes(range=[0, 1.02], dtick=0.2, **SHARE)
     return [Plot("Weights", weights), Plot("Zeros in activations", zeros)]
 
@@ -97,9 +96,8 @@ def sensitivity(record: Record) -> list[Plot]:
         look = {"mode": "lines+markers", "line_color": _hues(record)[layer.name]}
         figure.add_scatter(x=sparsities, y=errors, name=label(layer.name), **look)
     level, title = record.profile.error, f"nothing pruned ({show_error(record.profile.error)})"
-    figure.add_scatter(
-        x=[0, 1], y=[level, level], mode="lines", line={"dash": "dot", "color": GREY}, name=title
-    )
+    line = {"dash": "dot", "color": GREY}
+    figure.add_scatter(x=[0, 1], y=[level, level], mode="lines", line=line, name=title)
     return [Plot("", figure)] if probed else []
 
 
@@ -169,22 +167,17 @@ def first_layer(record: Record) -> list[Plot]:
     kept = (weight != 0).float()  # (out, in)
     mask = picture(kept, "input", "output neuron", SHADES)
     mask.update_traces(showscale=False)
-    return [Plot(f"Mask of {first.name}", mask), *_pixels(kept, first)]
+    image = pixels(kept.sum(0)) if prod(first.input_shape) == kept.shape[1] else []
+    return [Plot(f"Mask of {first.name}", mask), *image]
 
 
 def _kernels(weight: Tensor) -> go.Figure:
     rows = weight.flatten(1)  # (out, in kh kw)
     largest = rows.abs().max().item()
     kept = torch.where(rows == 0, torch.nan, rows)
-    figure = picture(
-        kept, "weight of the filter: input channel, kernel row, kernel column", "filter", "RdBu_r", "weight"
-    )
+    columns = "weight of the filter: input channel, kernel row, kernel column"
+    figure = picture(kept, columns, "filter", "RdBu_r", "weight")
     return figure.update_traces(zmin=-largest, zmax=largest)
-
-
-def _pixels(kept: Tensor, first: LayerProfile) -> list[Plot]:
-    side = isqrt(prod(first.input_shape))
-    return pixels(kept.sum(0)) if side * side == kept.shape[1] else []
 
 
 def pixels(counts: Tensor) -> list[Plot]:
@@ -206,14 +199,13 @@ def ledger(record: Record) -> list[Plot]:
     sizes = {name: sum(parts.values()) for name, parts in record.ledger.items()}
     largest = sorted(sizes, key=lambda name: -sizes[name])[:MOST_TENSORS]
     rest = [name for name in sizes if name not in largest]
-    groups = {name: [name] for name in sizes if name in largest} | (
-        {f"{len(rest)} others": rest} if rest else {}
-    )
+    groups = {name: [name] for name in sizes if name in largest}
+    groups |= {f"{len(rest)} others": rest} if rest else {}
     series = []
     for kind, hue in zip(LEDGER_PARTS, (ACCENT, "#e0862c", GOOD, "#c04f9b", PALE), strict=True):
         counts = [sum(record.ledger[name].get(kind, 0) for name in names) for names in groups.values()]
         series.append((kind, np.array(counts), hue))
-    figure = _across(list(groups), series, "bytes")
+    figure = bars(list(groups), series, "bytes")
     return [Plot("", figure.update_layout(barmode="stack"))] if groups else []
 
 
@@ -247,13 +239,16 @@ def blank(x: str, y: str, *, height: int = 380) -> go.Figure:
     return figure.update_xaxes(title_text=x, **_AXIS).update_yaxes(title_text=y, **_AXIS)
 
 
-def _across(names: Sequence[str], series: Sequence[tuple[str, Any, Any]], unit: str) -> go.Figure:
-    """Horizontal bars, one row per name from the top, one series per (title, values, colour)."""
-    figure = blank(unit, "", height=110 + 34 * len(names))
+def bars(
+    names: Sequence[str], series: Sequence[tuple[str, Any, Any]], unit: str, *, height: int = 0
+) -> go.Figure:
+    """Horizontal bars, one row per name from the top, one series per (title, values, colour).
+
+    height  in pixels, by default 34 for each row
+    """
+    figure, rows = blank(unit, "", height=height or 110 + 34 * len(names)), [label(name) for name in names]
     for title, values, hue in series:
-        figure.add_bar(
-            y=[label(name) for name in names], x=values, name=title, orientation="h", marker_color=hue
-        )
+        figure.add_bar(y=rows, x=values, name=title, orientation="h", marker_color=hue)
     # "0" and "2" are the names of layers in an nn.Sequential, not numbers.
     return figure.update_yaxes(type="category", autorange="reversed")
 

@@ -1,8 +1,8 @@
-"""A table as data, so that the terminal and the HTML page show the same cells."""
+"""A table as data, so that the terminal, the HTML page and Markdown show the same cells."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich import box
@@ -51,3 +51,15 @@ class Grid:
             cells = [*map(Text, row[:-1]), Text(row[-1], _STYLES.get(mark, ""))]
             table.add_row(*cells, style="bold" if mark == "total" else None)
         return table
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, for the generated pages of docs/.
+
+    >>> print(markdown_table(["layer"], [["conv1"]]), end="")
+    | layer |
+    |---|
+    | conv1 |
+    """
+    head, *lines = (f"| {' | '.join(cells)} |\n" for cells in (columns, *rows))
+    return "".join([head, "|" + "---|" * len(columns) + "\n", *lines])

@@ -10,7 +10,8 @@ from pathlib import Path
 from zeroskip import files
 from zeroskip.concepts import Record
 from zeroskip.errors import RunError
-from zeroskip.report import figures, run_tables
+from zeroskip.report import figures
+from zeroskip.report import run_tables as tables
 from zeroskip.report.captions import CAPTIONS
 from zeroskip.report.figures import Plot
 from zeroskip.report.grid import Grid
@@ -58,64 +59,41 @@ def html(path: str | Path, *records: Record) -> Path:
 
 def one_run(record: Record) -> list[Section]:
     """The sections of one run's page; those without content are left out."""
-    seeds = [run_tables.seeds_table(record)] if len(record.summary.runs) > 1 else []
+    seeds = [tables.seeds_table(record)] if len(record.summary.runs) > 1 else []
+    times = [tables.timing_table(timing) for timing in record.timings]
+    choices, history = tables.choice_table(record.choices), tables.history_table(record.history)
     parts = [
-        _verdict("Verdict", record, [run_tables.summary_table(record), *seeds]),
-        _section(
-            "Time on this machine", grids=[run_tables.timing_table(timing) for timing in record.timings]
-        ),
-        _section(
-            "Layer by layer",
-            grids=[run_tables.layer_table(record)],
-            details=[run_tables.choice_table(record.choices)],
-        ),
-        _section(
-            "Where the zeros are", figures.layers(record), details=[run_tables.profile_table(record.profile)]
-        ),
+        _verdict("Verdict", record, [tables.summary_table(record), *seeds]),
+        _section("Time on this machine", grids=times),
+        _section("Layer by layer", grids=[tables.layer_table(record)], detail=choices),
+        _section("Where the zeros are", figures.layers(record), detail=tables.profile_table(record.profile)),
         _section("How much each layer minds", figures.sensitivity(record)),
-        _section(
-            "Error against weights kept",
-            figures.trade_off(record),
-            details=[run_tables.history_table(record.history)],
-        ),
+        _section("Error against weights kept", figures.trade_off(record), detail=history),
         _section("Weights before and after", figures.histograms(record)),
         _section("What the first layer keeps", figures.first_layer(record)),
-        _section(
-            "Where the bytes go", figures.ledger(record), details=[run_tables.ledger_table(record.ledger)]
-        ),
+        _section("Where the bytes go", figures.ledger(record), detail=tables.ledger_table(record.ledger)),
     ]
     return [part for part in parts if not part.empty]
 
 
 def several_runs(records: Sequence[Record]) -> list[Section]:
     """The sections of a comparison: all runs in one table and two figures, then each run's own verdict."""
-    first = Section(
-        "Comparison",
-        CAPTIONS["Comparison"],
-        [run_tables.comparison_table(records)],
-        figures.comparison(records),
-        linked=True,
-    )
-    names = run_tables.run_names(records)
-    return [
-        first,
-        *(
-            _verdict(name, record, [run_tables.summary_table(record)])
-            for name, record in zip(names, records, strict=True)
-        ),
-    ]
+    grids, plots = [tables.comparison_table(records)], figures.comparison(records)
+    first = Section("Comparison", CAPTIONS["Comparison"], grids, plots, linked=True)
+    named = zip(tables.run_names(records), records, strict=True)
+    return [first, *(_verdict(name, record, [tables.summary_table(record)]) for name, record in named)]
 
 
 def _section(
-    title: str, plots: Sequence[Plot] = (), *, grids: Sequence[Grid] = (), details: Sequence[Grid] = ()
+    title: str, plots: Sequence[Plot] = (), *, grids: Sequence[Grid] = (), detail: Grid | None = None
 ) -> Section:
-    return Section(title, CAPTIONS[title], grids, plots, [grid for grid in details if grid.rows])
+    return Section(title, CAPTIONS[title], grids, plots, [detail] if detail and detail.rows else [])
 
 
 def _verdict(title: str, record: Record, grids: Sequence[Grid]) -> Section:
     splits = ", ".join(f"{name} {show_count(count)}" for name, count in record.summary.splits.items())
     caption = f"Examples: {splits}." if splits else ""
-    marks = {run_tables.outcome(timing) for timing in run_tables.comparable(record.timings)}
+    marks = {tables.outcome(timing) for timing in tables.comparable(record.timings)}
     mood = marks.pop() if len(marks) == 1 else ""
     return Section(title, caption, grids, verdict=record.summary.verdict, mood=mood)
 
@@ -126,9 +104,8 @@ def render(title: str, sections: Sequence[Section]) -> str:
     from plotly.offline import get_plotlyjs
 
     # Plotly's own source goes in once, as it is; everything else is escaped.
-    page = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
+    loader = FileSystemLoader(Path(__file__).parent)
+    page = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
     plots = [json.loads(plot.figure.to_json()) for section in sections for plot in section.plots]
     given = {"title": title, "sections": sections, "plots": plots, "plotly": get_plotlyjs()}
     return page.get_template("template.html.j2").render(given)

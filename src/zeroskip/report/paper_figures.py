@@ -149,7 +149,7 @@ def _frontiers(figures: PaperFigures) -> Iterator[tuple[PrunedFrontier, str, str
 
 
 def _mean(
-    figure: go.Figure, name: str, x: Sequence[float], y: Sequence[float], hue: str, dash: str = "solid"
+    figure: go.Figure, name: str, x: list[float], y: list[float], hue: str, dash: str = "solid"
 ) -> None:
     marker = {"size": 9, "symbol": "circle" if dash == "solid" else "diamond"}
     line = {"color": hue, "dash": dash}
@@ -181,15 +181,12 @@ def _against_levels(
         name = f"published ({point[0]:g}x, {show_error(point[1])})"
         figure.add_scatter(x=[point[0]], y=[point[1]], mode="markers", marker=star, name=name)
     ticks = [value * 10**power for power in range(5) for value in (1, 1.5, 2, 3, 4, 5, 6, 8)]
-    figure.update_xaxes(
-        type="log", range=np.log10(ends), tickvals=ticks, ticktext=[f"{one:g}x" for one in ticks]
-    )
+    texts = [f"{tick:g}x" for tick in ticks]
+    figure.update_xaxes(type="log", range=np.log10(ends), tickvals=ticks, ticktext=texts)
     return [Plot("", figure.update_yaxes(**error_format([y for line in figure.data for y in line.y])))]
 
 
-def _level(
-    figure: go.Figure, ends: Sequence[float], error: float, name: str, hue: str, dash: str = "dot"
-) -> None:
+def _level(figure: go.Figure, ends: list[float], error: float, name: str, hue: str, dash: str) -> None:
     line = {"color": hue, "dash": dash, "width": 1.5}
     name = f"{name} ({show_error(error)})"
     figure.add_scatter(x=ends, y=[error, error], mode="lines", line=line, name=name)

@@ -10,8 +10,7 @@ from itertools import groupby
 from statistics import geometric_mean
 
 from zeroskip.concepts import PlanComparison, PlannedNetwork, PlanPair
-from zeroskip.report.grid import Grid
-from zeroskip.report.markdown import table
+from zeroskip.report.grid import Grid, markdown_table
 from zeroskip.report.number_format import show_count, show_error, show_share, show_times
 
 HEAD = """# Plans by cost and plans by weights
@@ -73,7 +72,8 @@ def plans_markdown(comparison: PlanComparison, origin: str) -> str:
     """
     grid = plans_table(comparison)
     verdicts = "".join(f"- {line}\n" for line in _verdicts(comparison))
-    return f"{HEAD}    {origin}\n\n## {grid.title}\n\n{verdicts}\n{table(grid.columns, grid.rows)}\n{grid.note}\n"
+    pairs = markdown_table(grid.columns, grid.rows)
+    return f"{HEAD}    {origin}\n\n## {grid.title}\n\n{verdicts}\n{pairs}\n{grid.note}\n"
 
 
 def _by_chip(comparison: PlanComparison) -> dict[str, list[PlanPair]]:
@@ -90,10 +90,8 @@ def _verdicts(comparison: PlanComparison) -> list[str]:
         mean = f"{show_times(geometric_mean(gains))} in the geometric mean"
         words = f"the plan by {cost} needs {LESS[cost]} in {won} of {len(gains)} different pairs"
         shared = sum(_shares(pair, pairs) for pair in pairs)
-        also = (
-            f" {shared} of these pairs share one network with another budget of their seed." if shared else ""
-        )
-        lines.append(f"{chip}: {words}, more in {lost}: {mean}, {spread}.{also}")
+        also = f" {shared} of these pairs share one network with another budget of their seed."
+        lines.append(f"{chip}: {words}, more in {lost}: {mean}, {spread}.{also if shared else ''}")
     return [*lines, *_refused(comparison)]
 
 

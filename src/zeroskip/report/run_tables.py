@@ -45,18 +45,15 @@ def summary_table(record: Record) -> Grid:
         ("weights", show_count(figures.weights), show_count(figures.weights_kept), f"{fewer} fewer"),
         ("stored bytes", bytes_dense, bytes_sparse, f"{smaller} smaller"),
     ]
-    times = comparable(record.timings)
-    marks = {len(cells) + place: outcome(timing) for place, timing in enumerate(times)}
-    cells += [
-        (
-            f"time per call, batch {timing.batch}",
-            show_seconds(timing.dense_seconds),
-            show_seconds(timing.sparse_seconds),
-            show_speed(timing.dense_seconds, timing.sparse_seconds, than=timing.dense_engine)
-            + ("" if timing.settled else "; spreads overlap"),
+    marks = {}
+    for timing in comparable(record.timings):
+        dense, sparse = timing.dense_seconds, timing.sparse_seconds
+        speed = show_speed(dense, sparse, than=timing.dense_engine)
+        speed += "" if timing.settled else "; spreads overlap"
+        marks[len(cells)] = outcome(timing)
+        cells.append(
+            (f"time per call, batch {timing.batch}", show_seconds(dense), show_seconds(sparse), speed)
         )
-        for timing in times
-    ]
     columns = ("", "dense", "sparse", "ratio")
     return Grid(figures.task, columns, tuple(cells), conditions(figures), prose=("ratio",), marks=marks)
 
@@ -79,7 +76,7 @@ def conditions(summary: Summary) -> str:
 
 
 def _threads(count: int) -> str:
-    return f"{count} thread" if count == 1 else f"{count} threads"
+    return "1 thread" if count == 1 else f"{count} threads"
 
 
 def layer_table(record: Record) -> Grid:
@@ -134,7 +131,7 @@ def timing_table(timing: Timing) -> Grid:
         (
             name,
             show_seconds(timing.seconds[name]),
-            _interval(timing.spread[name]) if name in timing.spread else "-",
+            " to ".join(map(show_seconds, timing.spread[name])) if name in timing.spread else "-",
             _known(_difference, timing.max_difference.get(name)),
             _against_ours(timing, name),
         )
@@ -269,14 +266,10 @@ def comparison_table(records: Sequence[Record]) -> Grid:
             show_speed(run.dense_seconds, run.sparse_seconds),
         )
         rows.append((name, *cells))
-    columns = (
-        *("run", "error dense", "error sparse", "weights kept", "stored bytes", "batch", "time"),
-        "against dense",
-    )
-    note = (
-        "In brackets: times fewer, times smaller. Against dense: the fastest dense engine of the same race."
-    )
-    return Grid("Runs", columns, tuple(rows), note, marks=marks)
+    figures = ("error dense", "error sparse", "weights kept", "stored bytes", "batch", "time")
+    note = "In brackets: times fewer, times smaller. "
+    note += "Against dense: the fastest dense engine of the same race."
+    return Grid("Runs", ("run", *figures, "against dense"), tuple(rows), note, marks=marks)
 
 
 def run_names(records: Sequence[Record]) -> list[str]:
@@ -305,10 +298,6 @@ def _difference(largest: float) -> str:
 
 def _second(pair: tuple[str, float]) -> float:
     return pair[1]
-
-
-def _interval(ends: Sequence[float]) -> str:
-    return f"{show_seconds(ends[0])} to {show_seconds(ends[1])}"
 
 
 def mark(dense_seconds: float, sparse_seconds: float) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from zeroskip import files
-from zeroskip.report.figures import ACCENT, BROKEN, GOOD, GREY, HUES, PALE, Plot, blank, label
+from zeroskip.report.figures import ACCENT, BROKEN, GOOD, GREY, HUES, PALE, Plot, bars, blank, label
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import show_count, show_share, show_times
 from zeroskip.report.page import Section, render
@@ -99,11 +99,9 @@ def ideal_table(estimates: Sequence[Estimate]) -> Grid:
         total = estimate.total
         multipliers = total.slots / total.cycles
         dense, ideal = total.macs / multipliers, (total.done + total.gated) / multipliers
-        speed = show_times(dense / total.cycles)
-        limit = show_times(dense / ideal) if ideal else "-"
-        cells.append(
-            (estimate.chip, show_count(dense), show_count(total.cycles), speed, show_count(ideal), limit)
-        )
+        speed, limit = show_times(dense / total.cycles), show_times(dense / ideal) if ideal else "-"
+        numbers = show_count(dense), show_count(total.cycles), speed, show_count(ideal), limit
+        cells.append((estimate.chip, *numbers))
     return Grid("What if no slot were idle", columns, tuple(cells))
 
 
@@ -153,12 +151,8 @@ def _stacked(
     names: Sequence[str], series: Mapping[str, Sequence[float]], hues: Mapping[str, str], unit: str
 ) -> go.Figure:
     """Horizontal bars, one row per layer from the top; what is zero everywhere is left out."""
-    figure = blank(unit, "", height=120 + 30 * len(names)).update_layout(barmode="stack")
-    for title, values in series.items():
-        if any(values):
-            rows = [label(name) for name in names]
-            figure.add_bar(y=rows, x=list(values), name=title, orientation="h", marker_color=hues[title])
-    return figure.update_yaxes(type="category", autorange="reversed")
+    shown = [(title, list(values), hues[title]) for title, values in series.items() if any(values)]
+    return bars(names, shown, unit, height=120 + 30 * len(names)).update_layout(barmode="stack")
 
 
 def _roofline(layers: Sequence[LayerEstimate], multipliers: float, bandwidth: float) -> go.Figure:
