@@ -8,11 +8,7 @@ from functools import cache
 
 import torch
 
-from zeroskip.concepts import (
-    MeasuredNetwork,
-    PaperFigures,
-    PaperRow,
-)
+from zeroskip.concepts import MeasuredNetwork, PaperFigures, PaperRow
 from zeroskip.errors import FileError, RecipeError, ZeroskipError
 from zeroskip.papers import (
     cambricon_s,

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-TITLES = {
-    "lenet-300-100": "LeNet-300-100",
-    "lenet-5": "LeNet-5",
-    "alexnet": "AlexNet",
-    "vgg16": "VGG-16",
-}
+TITLES = {"lenet-300-100": "LeNet-300-100", "lenet-5": "LeNet-5", "alexnet": "AlexNet", "vgg16": "VGG-16"}
 """The four networks of Han et al. 2015 and of Deep Compression."""
 
 # Those that can be trained; the two first are unless others are named.

@@ -27,10 +27,7 @@ PRICES = {
         HAN_2015, name="han2015 with a clock", lane_cycle=CLOCK * EIE_2016.lane_cycle
     ),
 }
-GATING = {
-    "no gating": replace(chips.MINERVA, gates=""),
-    "gating of exact zeros": chips.MINERVA,
-}
+GATING = {"no gating": replace(chips.MINERVA, gates=""), "gating of exact zeros": chips.MINERVA}
 EXAMPLES = 64  # findings hold means over many examples; these meet them to half an input in 64
 
 
