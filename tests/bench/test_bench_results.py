@@ -83,7 +83,7 @@ def raced(monkeypatch: pytest.MonkeyPatch, result: Make) -> list[Case]:
         seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,), "zeroskip fp32": (1.0,)}
         return [result(seconds, case, OpenVINO_bf16="this CPU lacks it") for case in cases]
 
-    monkeypatch.setattr("zeroskip.bench.resume.race", race)
+    monkeypatch.setattr("zeroskip.bench.rounds.race", race)
     return asked
 
 

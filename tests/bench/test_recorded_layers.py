@@ -9,7 +9,6 @@ import torch
 
 from zeroskip import measure
 from zeroskip.bench import Case, recorded_layers
-from zeroskip.bench.cases import is_recorded
 from zeroskip.bench.seeded_networks import example, network
 from zeroskip.errors import DataError
 from zeroskip.tasks import published_networks
@@ -29,7 +28,7 @@ def test_without_trained_networks_the_reason_is_a_data_error(monkeypatch: pytest
 
 @pytest.mark.real_data
 def test_every_convolution_behind_a_relu_is_a_case_with_the_zeros_that_it_reads(cases: list[Case]) -> None:
-    assert all(is_recorded(case) and case.clock == "cpu" for case in cases)
+    assert all(case.is_recorded and case.clock == "cpu" for case in cases)
     assert sum(case.network.startswith("ResNet-20/") for case in cases) == 18  # all but the first
     for case in cases[::10]:
         zeros = (example(case) == 0).float().mean().item()

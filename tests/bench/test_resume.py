@@ -35,7 +35,7 @@ class Races:
 @pytest.fixture
 def races(monkeypatch: pytest.MonkeyPatch, result: Make) -> Races:
     made = Races(result)
-    monkeypatch.setattr("zeroskip.bench.resume.race", made)
+    monkeypatch.setattr("zeroskip.bench.rounds.race", made)
     return made
 
 
@@ -74,11 +74,11 @@ def test_a_race_that_breaks_off_keeps_what_it_finished(
 ) -> None:
     store = Store(tmp_path / "results.json", "plain")
     breaking = Races(result, fails_at=NETWORK)
-    monkeypatch.setattr("zeroskip.bench.resume.race", breaking)
+    monkeypatch.setattr("zeroskip.bench.rounds.race", breaking)
     with pytest.raises(EngineError):
         race_rest([LAYER, OTHER, NETWORK], SETUP, store)
     again = Races(result)
-    monkeypatch.setattr("zeroskip.bench.resume.race", again)
+    monkeypatch.setattr("zeroskip.bench.rounds.race", again)
     assert len(race_rest([LAYER, OTHER, NETWORK], SETUP, store)) == 3
     assert again.groups == [[NETWORK]]
 

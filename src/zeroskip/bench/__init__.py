@@ -7,10 +7,8 @@ worker.py            one engine in its process; needs neither zeroskip nor torch
 zeroskip_engines.py  our own engines, as a worker times them
 engines.py           who races, and why an engine cannot
 worker_process.py    the parent's end of a worker
-results.py           what was measured, as rows and on disk
-rounds.py            rounds in turns, answers compared, medians over fresh processes
-resume.py            finished cases from the store, the others raced
-outcome.py           what a race comes to
+results.py           what was measured: results, rows, ratios, and finished cases on disk
+rounds.py            rounds in turns, answers compared, medians over fresh processes; a race that goes on
 """
 
 from __future__ import annotations
@@ -18,10 +16,19 @@ from __future__ import annotations
 from zeroskip.bench import recorded_layers
 from zeroskip.bench.cases import ACTIVATIONS, CASES, QUICK, Case, select
 from zeroskip.bench.engines import ENTRANTS, Entrant, Environments, entrants
-from zeroskip.bench.outcome import Missing, RaceReport, Ratios, race_report, ratios, worst_first
-from zeroskip.bench.results import RaceResult, RaceRow, Store, rows
-from zeroskip.bench.resume import race_rest
-from zeroskip.bench.rounds import FULL, SHORT, Effort, RaceSetup, race
+from zeroskip.bench.results import (
+    Missing,
+    RaceReport,
+    RaceResult,
+    RaceRow,
+    Ratios,
+    Store,
+    race_report,
+    ratios,
+    rows,
+    worst_first,
+)
+from zeroskip.bench.rounds import FULL, SHORT, Effort, RaceSetup, race, race_rest
 
 __all__ = [
     "ACTIVATIONS",

@@ -36,19 +36,23 @@ class Case:
     clock: str = "wall"
 
     @property
+    def is_recorded(self) -> bool:
+        """Whether it is a layer of a trained network, "ResNet-20/layer1.0.conv2", on the inputs that it really has."""
+        return "/" in self.network
+
+    @property
     def key(self) -> str:
-        """A name of its own for this case."""
+        """The case in words; no two cases have the same."""
         weights = f"{self.weights} weights" if self.weights != "fp32" else ""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         inputs = f"{100 * self.input_sparsity:g} % zeros in the input" if self.input_sparsity else ""
         remarks = weights, "cold" if self.cold else "", self.pattern.replace("free", ""), inputs
         dense = self.input_sparsity and not self.sparsity
         name = self.network if dense else f"{self.network} {100 * self.sparsity:g} %"
-        words = name, f"batch {self.batch}", threads, *remarks
-        return ", ".join(filter(None, words))
+        return ", ".join(filter(None, (name, f"batch {self.batch}", threads, *remarks)))
 
     def to_json(self) -> dict[str, object]:
-        """As a dict; `from_json` turns it back."""
+        """What `from_json` reads."""
         return asdict(self)
 
     @staticmethod
@@ -127,15 +131,6 @@ ACTIVATIONS = (
         for sparsity in (0.70, 0.85, 0.90, 0.95)
     ),
 )
-
-
-def is_recorded(case: Case) -> bool:
-    """Whether a case is a layer of a trained network, "ResNet-20/layer1.0.conv2", on what it really sees.
-
-    >>> is_recorded(CASES[0])
-    False
-    """
-    return "/" in case.network
 
 
 def select(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroskip.bench import worker
-from zeroskip.bench.cases import FAR, LAYERS, LINEAR, Case, is_recorded
+from zeroskip.bench.cases import FAR, LAYERS, LINEAR, Case
 from zeroskip.concepts import Machine
 from zeroskip.models.convolutions import RECTIFIED
 
@@ -64,18 +64,18 @@ class Environments:
         return [str(self.python(word).absolute()), str(Path(worker.__file__)), word, str(threads)]
 
 
-def _linear(case: Case) -> bool:
-    return case.network in LINEAR and not case.input_sparsity
-
-
 def _weights(case: Case) -> bool:
     """Whether the zeros are in the weights; those in inputs are raced with fewer engines, of which none sees them."""
     return not case.input_sparsity
 
 
+def _linear(case: Case) -> bool:
+    return _weights(case) and case.network in LINEAR
+
+
 def _skips(case: Case) -> bool:
     """Whether zeros drawn in the input are to be skipped by a kernel that has nothing to fall back on."""
-    return not _weights(case) and not is_recorded(case)
+    return not _weights(case) and not case.is_recorded
 
 
 def _far(case: Case) -> bool:
@@ -90,9 +90,9 @@ ENTRANTS = (
     Entrant("OpenVINO", "fp32", "openvino-f32", 1e-3),
     Entrant("DeepSparse", "fp32", "deepsparse", 1e-3, _weights),
     Entrant("im2col and GEMM", "fp32", "im2col-fp32", 1e-3, lambda case: case.network in RECTIFIED),
-    Entrant("torch eager", "bf16", "torch-bf16", 0.03, lambda case: not is_recorded(case)),
+    Entrant("torch eager", "bf16", "torch-bf16", 0.03, lambda case: not case.is_recorded),
     Entrant("torch.compile", "bf16", "compile-bf16", 0.03, _weights),
-    Entrant("OpenVINO", "bf16", "openvino-bf16", 0.03, lambda case: not is_recorded(case)),
+    Entrant("OpenVINO", "bf16", "openvino-bf16", 0.03, lambda case: not case.is_recorded),
     Entrant("OpenVINO", "int8", "openvino-int8", 0.1, _weights),
     Entrant("torch dynamic", "int8", "torch-int8", 0.1, _linear),
     Entrant("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
@@ -102,21 +102,15 @@ ENTRANTS = (
     Entrant(OURS, "fp16", "zeroskip-skipping-fp16", 0.03, lambda case: _skips(case) and not case.cold),
     Entrant(f"{OURS} scatter", "fp32", "zeroskip-scatter", 1e-3, _far),
     Entrant(f"{OURS} scatter", "bf16 weights", "zeroskip-scatter-bf16", 0.03, _far),
-    Entrant(OURS, "fp32", "zeroskip-chosen", 1e-3, is_recorded),
+    Entrant(OURS, "fp32", "zeroskip-chosen", 1e-3, lambda case: case.is_recorded),
     Entrant(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
-    Entrant(
-        OURS,
-        "fp16",
-        "zeroskip-fp16",
-        0.03,
-        lambda case: _weights(case) and not _linear(case),
-    ),
+    Entrant(OURS, "fp16", "zeroskip-fp16", 0.03, lambda case: _weights(case) and not _linear(case)),
     Entrant(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
 )
 
 
 def entrants(case: Case, engines: Sequence[Entrant] = ENTRANTS) -> list[Entrant]:
-    """Those of the engines that take part in a case, if nothing keeps them from it.
+    """Those of the engines that take part in a case, unless there is a `refusal`.
 
     >>> [entrant.label for entrant in entrants(Case("ffn_down", 0.0, input_sparsity=0.9))][-3:]
     ['zeroskip fp32', 'zeroskip bf16 weights', 'zeroskip fp16']
@@ -125,7 +119,7 @@ def entrants(case: Case, engines: Sequence[Entrant] = ENTRANTS) -> list[Entrant]
 
 
 def refusal(engine: Entrant, case: Case, machine: Machine, environments: Environments) -> str | None:
-    """Why an engine cannot take part on this machine; None where nothing is known against it.
+    """Why an engine cannot take part on this machine; None where it can.
 
     >>> refusal(ENTRANTS[4], Case("vgg16", 0.9), machine, Environments(Path(".bench")))
     '.bench/deepsparse/bin/python is absent: `make bench` makes the environment that it needs'
@@ -136,14 +130,10 @@ def refusal(engine: Entrant, case: Case, machine: Machine, environments: Environ
         return "OpenVINO computes in bf16 where the CPU has avx512bf16 or amx-bf16, and this one has neither"
     if engine.precision == "fp16" and "avx512fp16" not in machine.features:
         return "zeroskip gains by fp16 where the CPU computes in it (avx512fp16), and this one does not"
-    if engine.name == "torch.compile" and not _compiler():
+    compilers = os.environ.get("CXX", "g++"), "clang++"
+    if engine.name == "torch.compile" and not any(map(shutil.which, compilers)):
         return "no C++ compiler was found, which it needs"
-    if not environments.python(engine.word).exists():
-        return (
-            f"{environments.python(engine.word)} is absent: `make bench` makes the environment that it needs"
-        )
-    return None
-
-
-def _compiler() -> str | None:
-    return shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    python = environments.python(engine.word)
+    return (
+        None if python.exists() else f"{python} is absent: `make bench` makes the environment that it needs"
+    )

@@ -32,7 +32,7 @@ def cases() -> list[Case]:
 
 def network(case: Case) -> nn.Sequential:
     """The layer, and a ReLU behind it."""
-    layer, _ = _named(case)
+    layer, _ = _layer_and_input(case)
     bias = layer.bias is not None
     outputs, inputs, height, width = layer.weight.shape
     steps = layer.stride, layer.padding, layer.dilation
@@ -43,10 +43,10 @@ def network(case: Case) -> nn.Sequential:
 
 def example(case: Case) -> Tensor:
     """What the layer reads when its network sees the first pictures of its data."""
-    return _named(case)[1]
+    return _layer_and_input(case)[1]
 
 
-def _named(case: Case) -> tuple[Layer, Tensor]:
+def _layer_and_input(case: Case) -> tuple[Layer, Tensor]:
     network, name = case.network.split("/")
     return _layers(network, case.batch)[name]
 
@@ -55,10 +55,10 @@ def _named(case: Case) -> tuple[Layer, Tensor]:
 def _layers(network: str, batch: int) -> dict[str, tuple[Layer, Tensor]]:
     """Layer name -> the layer and its input."""
     folder = data_folder("weights").parent
-    found: list[Tensor] = []
+    pictures: list[Tensor] = []
     for inputs, _ in published_networks.NETWORKS[network].batches(folder):
-        found.append(inputs)
-        if sum(map(len, found)) >= batch:
+        pictures.append(inputs)
+        if sum(map(len, pictures)) >= batch:
             break
-    trace = record(published_networks.trained(network, folder), torch.cat(found)[:batch])
+    trace = record(published_networks.trained(network, folder), torch.cat(pictures)[:batch])
     return {layer.name: (layer, x) for layer, x, _ in trace}

@@ -1,11 +1,11 @@
-"""What was measured: as a noun, as rows, and on disk, one entry for each finished case."""
+"""What was measured: the result of a case, its rows, a race's report and ratios; on disk, the finished cases."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
+from statistics import geometric_mean, median
 
 from zeroskip.bench.cases import Case
 from zeroskip.bench.engines import ENTRANTS, OURS, Entrant
@@ -29,10 +29,9 @@ class RaceResult:
     difference  engine -> largest difference of its answer from torch eager's in fp32, as share of the largest value
     missing     engine -> why it has no figure
 
-    >>> seconds = {"torch eager fp32": (3.0, 2.0, 4.0), "zeroskip fp32": (1.0, 1.0, 1.0)}
-    >>> result = RaceResult(Case("vgg16", 0.9), seconds, dict.fromkeys(seconds, 0.0), {}, {}, 3, 9, "2026-01-31")
-    >>> [row.speedup for row in rows(result)]
-    [3.0, 1.0]
+    >>> seconds = {"torch eager fp32": (3.0, 2.0, 4.0)}
+    >>> RaceResult(Case("vgg16", 0.9), seconds, {"torch eager fp32": 0.0}, {}, {}, 3, 9, "2026-01-31").to_json()["case"]
+    {'network': 'vgg16', 'sparsity': 0.9, 'batch': 1, ...}
     """
 
     case: Case
@@ -45,16 +44,16 @@ class RaceResult:
     date: str
 
     def to_json(self) -> dict[str, object]:
-        """Plain dicts and lists; `from_json` turns them back."""
+        """What `from_json` reads."""
         return asdict(self)
 
     @staticmethod
     def from_json(value: Mapping[str, object]) -> RaceResult:
         """The result that `to_json` wrote; KeyError, TypeError or AttributeError for something else."""
         case: Mapping[str, object] = value["case"]  # type: ignore[assignment]
-        seconds: Mapping[str, Sequence[float]] = value["seconds"]  # type: ignore[assignment]
-        runs = {label: tuple(values) for label, values in seconds.items()}
-        return RaceResult(**{**value, "case": Case.from_json(case), "seconds": runs})  # type: ignore[arg-type]
+        runs: Mapping[str, Sequence[float]] = value["seconds"]  # type: ignore[assignment]
+        seconds = {label: tuple(medians) for label, medians in runs.items()}
+        return RaceResult(**{**value, "case": Case.from_json(case), "seconds": seconds})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class RaceRow:
              asks for them; `against` is the precision of ours
 
     >>> seconds = {"zeroskip fp32": (2.0, 1.0, 3.0)}
-    >>> result = RaceResult(Case("vgg16", 0.9), seconds, {"zeroskip fp32": 0.0}, {}, {}, 3, 9, "2026-01-31")
-    >>> (rows(result)[0].seconds_low, rows(result)[0].seconds)
+    >>> (row,) = rows(RaceResult(Case("vgg16", 0.9), seconds, {"zeroskip fp32": 0.0}, {}, {}, 3, 9, "2026-01-31"))
+    >>> row.seconds_low, row.seconds
     (1.0, 2.0)
     """
 
@@ -89,13 +88,9 @@ class RaceRow:
     pattern: str
     input_sparsity: float
 
-    def to_json(self) -> dict[str, object]:
-        """As a dict, in this order."""
-        return asdict(self)
-
 
 def rows(result: RaceResult) -> list[RaceRow]:
-    """One row for each engine that was measured; FileError for a label that no engine has.
+    """A row for each engine that was measured; FileError for a label that no engine has.
 
     >>> seconds = {"torch eager fp32": (2.1,), "zeroskip fp32": (1.0,)}
     >>> result = RaceResult(Case("vgg16", 0.9), seconds, dict.fromkeys(seconds, 0.0), {}, {}, 1, 9, "2026-01-31")
@@ -108,8 +103,7 @@ def rows(result: RaceResult) -> list[RaceRow]:
 def _row(result: RaceResult, label: str) -> RaceRow:
     engine, case, runs = _entrant(label), result.case, result.seconds[label]
     against = engine.precision if engine.name == OURS else _against(result, engine.precision)
-    ours = result.seconds.get(f"{OURS} {against}")
-    seconds = median(runs)
+    ours, seconds = result.seconds.get(f"{OURS} {against}"), median(runs)
     return RaceRow(
         case=case.network,
         sparsity=case.sparsity,
@@ -146,6 +140,115 @@ def _against(result: RaceResult, precision: str) -> str:
 
 
 @dataclass(frozen=True)
+class Missing:
+    """An engine without a figure in a case, and why.
+
+    >>> Missing("vgg16 90 %, batch 1, 1 thread", "OpenVINO bf16", "this CPU lacks it").engine
+    'OpenVINO bf16'
+    """
+
+    case: str
+    engine: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RaceReport:
+    """All rows of a race, of one machine.
+
+    date      of the last case;  seconds: that the race took
+    versions  library -> version;  runs, rounds: of the case that has fewest
+
+    >>> race_report([], "a machine", 1.0).to_json()
+    {'machine': 'a machine', 'versions': {}, 'date': '', 'seconds': 1.0, 'runs': 0, 'rounds': 0, ...}
+    """
+
+    machine: str
+    versions: Mapping[str, str]
+    date: str
+    seconds: float
+    runs: int
+    rounds: int
+    rows: tuple[RaceRow, ...]
+    missing: tuple[Missing, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """What `zeroskip bench --json` prints."""
+        return asdict(self)
+
+
+def race_report(results: Sequence[RaceResult], machine: str, seconds: float) -> RaceReport:
+    """The rows of all results, in their order; FileError for an engine that is not known.
+
+    >>> race_report([], "a machine", 1.0).rows
+    ()
+    """
+    return RaceReport(
+        machine=machine,
+        versions={name: text for result in results for name, text in result.versions.items()},
+        date=max((result.date for result in results), default=""),
+        seconds=seconds,
+        runs=min((result.runs for result in results), default=0),
+        rounds=min((result.rounds for result in results), default=0),
+        rows=tuple(row for result in results for row in rows(result)),
+        missing=tuple(
+            Missing(result.case.key, label, reason)
+            for result in results
+            for label, reason in result.missing.items()
+        ),
+    )
+
+
+def worst_first(table: Sequence[RaceRow]) -> list[RaceRow]:
+    """The rows by speedup, where we lose most first; those without one last.
+
+    >>> seconds = {"torch eager fp32": (3.0,), "OpenVINO fp32": (0.5,), "zeroskip fp32": (1.0,)}
+    >>> result = RaceResult(Case("vgg16", 0.9), seconds, dict.fromkeys(seconds, 0.0), {}, {}, 1, 9, "2026-01-31")
+    >>> [row.engine for row in worst_first(rows(result))]
+    ['OpenVINO', 'zeroskip', 'torch eager']
+    """
+    return sorted(table, key=lambda row: (row.speedup is None, row.speedup or 0))
+
+
+@dataclass(frozen=True)
+class Ratios:
+    """Its time over ours, of one engine in all cases that both were measured in; below 1 we lose.
+
+    >>> Ratios("DeepSparse fp32", (0.5, 8.0)).losses
+    1
+    """
+
+    engine: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Geometric mean."""
+        return geometric_mean(self.values)
+
+    @property
+    def losses(self) -> int:
+        """Cases in which the engine is faster."""
+        return sum(value < 1 for value in self.values)
+
+
+def ratios(table: Sequence[RaceRow]) -> list[Ratios]:
+    """Of each engine that is not ours, the fastest first.
+
+    >>> seconds = {"torch eager fp32": (3.0,), "OpenVINO fp32": (0.5,), "zeroskip fp32": (1.0,)}
+    >>> result = RaceResult(Case("vgg16", 0.9), seconds, dict.fromkeys(seconds, 0.0), {}, {}, 1, 9, "2026-01-31")
+    >>> ratios(rows(result))
+    [Ratios(engine='OpenVINO fp32', values=(0.5,)), Ratios(engine='torch eager fp32', values=(3.0,))]
+    """
+    values: dict[str, list[float]] = {}
+    for row in table:
+        if row.engine != OURS and row.speedup:
+            values.setdefault(f"{row.engine} {row.precision}", []).append(row.speedup)
+    engines = (Ratios(name, tuple(speedups)) for name, speedups in values.items())
+    return sorted(engines, key=lambda engine: engine.mean)
+
+
+@dataclass(frozen=True)
 class Store:
     """Finished cases in one JSON file, which belongs to one machine. Without a path nothing is kept.
 
@@ -164,9 +267,8 @@ class Store:
         try:
             machine, results = content["machine"], [RaceResult.from_json(case) for case in content["cases"]]
         except (KeyError, TypeError, AttributeError):
-            raise FileError(
-                f"{self.path} holds no results of a bench. Name another file, or delete it."
-            ) from None
+            sentence = f"{self.path} holds no results of a bench. Name another file, or delete it."
+            raise FileError(sentence) from None
         if machine != self.machine:
             raise FileError(
                 f"{self.path} was measured on {machine}, and this is {self.machine}: their seconds cannot stand "

@@ -1,4 +1,4 @@
-"""The race: engines in processes of their own take turns, answers are compared, medians are kept."""
+"""The race: engines in processes of their own take turns, answers are compared, medians kept; and it goes on later."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from zeroskip.bench.cases import Case
 from zeroskip.bench.engines import ENTRANTS, Entrant, Environments, entrants, refusal
-from zeroskip.bench.results import RaceResult
+from zeroskip.bench.results import RaceResult, Store
 from zeroskip.bench.worker_process import WorkerProcess
 from zeroskip.concepts import Machine, Progress, silent
 from zeroskip.errors import EngineError
@@ -57,16 +58,59 @@ class RaceSetup:
 
 @dataclass
 class _Notes:
-    """What is gathered of a case, engine by engine."""
+    """What is gathered of a case, by the labels of its engines."""
 
+    case: Case
     entrants: list[Entrant]
+    missing: dict[str, str]
     seconds: dict[str, list[float]] = field(default_factory=dict)
     difference: dict[str, float] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def racing(self) -> list[Entrant]:
+        """The engines that nothing has kept from the race so far."""
+        return [engine for engine in self.entrants if engine.label not in self.missing]
 
     def drop_(self, engine: Entrant, reason: object) -> None:
         self.missing[engine.label] = str(reason)
         self.seconds.pop(engine.label, None)
+
+
+@dataclass
+class _Run:
+    """The processes of one run: started when first needed, or when the last one died; `stack` ends them."""
+
+    setup: RaceSetup
+    threads: int
+    folder: Path
+    stack: ExitStack
+    versions: dict[str, str] = field(default_factory=dict)
+    workers: dict[str, WorkerProcess] = field(default_factory=dict)
+
+    def worker(self, word: str) -> WorkerProcess:
+        """A living process of this engine, its libraries loaded. EngineError where they cannot be."""
+        if word not in self.workers or not self.workers[word].alive:
+            number = str(self.threads)
+            self.workers[word] = started = WorkerProcess(
+                self.setup.environments.command(word, self.threads),
+                self.folder / f"{word}.log",
+                environment={
+                    **{f"{name}_NUM_THREADS": number for name in ("OMP", "MKL", "OPENBLAS")},
+                    "PYTHONSAFEPATH": "1",  # the folder of worker.py is no place to import from
+                    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no processes besides this one
+                    "NM_DISABLE_ANALYTICS": "1",
+                },
+                limit=self.setup.effort.limit,
+            )
+            self.stack.callback(started.close)
+            self.versions.update(started.ready())
+        return self.workers[word]
+
+    def answer(self, word: str, case: Case) -> np.ndarray:
+        """What an engine computes of a case, which it builds first; EngineError where it cannot."""
+        worker = self.worker(word)
+        worker.build(self.folder / "case", case.to_json())
+        return worker.answer()
 
 
 def race(cases: Sequence[Case], setup: RaceSetup, *, progress: Progress = silent) -> list[RaceResult]:
@@ -78,29 +122,30 @@ def race(cases: Sequence[Case], setup: RaceSetup, *, progress: Progress = silent
     >>> race([], RaceSetup(machine, Environments(Path(".bench")), Effort(runs=0, rounds=0, slot=0.0)))
     []
     """
-    environments, effort = setup.environments, setup.effort
-    notes = {case: _Notes(entrants(case, setup.entrants)) for case in cases}
-    versions: dict[str, str] = {}
-    for case in cases:
-        for engine in notes[case].entrants:
-            reason = refusal(engine, case, setup.machine, environments)
-            if reason is not None:
-                notes[case].drop_(engine, reason)
-    names = ", ".join(dict.fromkeys(case.network for case in cases))
-    for number in range(effort.runs):
-        with _Run(environments, effort, cases[0].threads) as run:
-            for place, case in enumerate(cases):
-                progress(names, number * len(cases) + place, effort.runs * len(cases))
-                _measure_(case, notes[case], run)
+    runs, notes, versions = setup.effort.runs, [_notes(case, setup) for case in cases], dict[str, str]()
+    names, steps = ", ".join(dict.fromkeys(case.network for case in cases)), runs * len(cases)
+    for number in range(runs):
+        with tempfile.TemporaryDirectory(prefix="zeroskip-bench-") as folder, ExitStack() as stack:
+            run = _Run(setup, cases[0].threads, Path(folder), stack)
+            for place, of_case in enumerate(notes):
+                progress(names, number * len(cases) + place, steps)
+                _measure_(of_case, run)
             versions.update(run.versions)
-    progress(names, effort.runs * len(cases), effort.runs * len(cases))
-    return [_result(case, notes[case], versions, effort) for case in cases]
+    progress(names, steps, steps)
+    return [_result(of_case, versions, setup.effort) for of_case in notes]
 
 
-def _result(case: Case, notes: _Notes, versions: Mapping[str, str], effort: Effort) -> RaceResult:
+def _notes(case: Case, setup: RaceSetup) -> _Notes:
+    """Nothing but who cannot take part."""
+    engines = entrants(case, setup.entrants)
+    reasons = {engine.label: refusal(engine, case, setup.machine, setup.environments) for engine in engines}
+    return _Notes(case, engines, {label: reason for label, reason in reasons.items() if reason is not None})
+
+
+def _result(notes: _Notes, versions: Mapping[str, str], effort: Effort) -> RaceResult:
     return RaceResult(
-        case=case,
-        seconds={label: tuple(values) for label, values in notes.seconds.items()},
+        case=notes.case,
+        seconds={label: tuple(medians) for label, medians in notes.seconds.items()},
         difference={label: notes.difference[label] for label in notes.seconds},
         missing=notes.missing,
         versions=dict(sorted(versions.items())),
@@ -110,103 +155,54 @@ def _result(case: Case, notes: _Notes, versions: Mapping[str, str], effort: Effo
     )
 
 
-class _Run:
-    """The processes of one run: started when first needed, or when the last one died, and ended with it."""
-
-    def __init__(self, environments: Environments, effort: Effort, threads: int) -> None:
-        self.effort, self.versions = effort, dict[str, str]()
-        self._environments, self._threads = environments, threads
-        self._workers: dict[str, WorkerProcess] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> _Run:
-        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="zeroskip-bench-")))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stack.close()
-
-    def worker(self, word: str) -> WorkerProcess:
-        """A living process of this engine, its libraries loaded. EngineError where they cannot be."""
-        if word not in self._workers or not self._workers[word].alive:
-            number = str(self._threads)
-            self._workers[word] = started = WorkerProcess(
-                self._environments.command(word, self._threads),
-                self.folder / f"{word}.log",
-                environment={
-                    **{f"{name}_NUM_THREADS": number for name in ("OMP", "MKL", "OPENBLAS")},
-                    "PYTHONSAFEPATH": "1",  # the folder of worker.py is no place to import from
-                    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # no processes besides this one
-                    "NM_DISABLE_ANALYTICS": "1",
-                },
-                limit=self.effort.limit,
-            )
-            self._stack.callback(started.close)
-            self.versions.update(started.ready())
-        return self._workers[word]
-
-
-def _measure_(case: Case, notes: _Notes, run: _Run) -> None:
-    """One run of one case: every engine built, compared, timed in turns; what is found goes to `notes`."""
-    folder = run.folder / "case"
-    folder.mkdir()
+def _measure_(notes: _Notes, run: _Run) -> None:
+    """One run of one case: every engine built, compared, timed in turns; what comes of it goes to `notes`."""
+    (run.folder / "case").mkdir()
     try:
-        racing = _correct_engines_(case, notes, run)
-        measured: dict[str, list[float]] = {engine.label: [] for engine in racing}
-        for number in range(run.effort.rounds):
-            first = number % max(1, len(racing))
-            for engine in racing[first:] + racing[:first]:
+        _compare_(notes, run)
+        measured: dict[str, list[float]] = {engine.label: [] for engine in notes.racing}
+        engines = notes.racing
+        for number in range(run.setup.effort.rounds):
+            first = number % max(1, len(engines))
+            for engine in engines[first:] + engines[:first]:
                 if engine.label not in notes.missing:
-                    _turn_(engine, case, measured[engine.label], notes, run)
-        for engine in racing:
-            if engine.label not in notes.missing:
-                notes.seconds.setdefault(engine.label, []).append(median(measured[engine.label]))
+                    _turn_(engine, measured[engine.label], notes, run)
+        for engine in notes.racing:
+            notes.seconds.setdefault(engine.label, []).append(median(measured[engine.label]))
     finally:
-        shutil.rmtree(folder)
+        shutil.rmtree(run.folder / "case")
 
 
-def _correct_engines_(case: Case, notes: _Notes, run: _Run) -> list[Entrant]:
-    """The engines that are ready and compute what they should."""
-    entrants_left = [engine for engine in notes.entrants if engine.label not in notes.missing]
-    if not entrants_left:
-        return []
+def _compare_(notes: _Notes, run: _Run) -> None:
+    """Drop the engines that do not compute the network of the case."""
+    if not notes.racing:
+        return
     try:
-        expected = _answer(run, "reference", case, run.folder / "case")
+        expected = run.answer("reference", notes.case)
     except EngineError as fact:
-        for engine in entrants_left:
+        for engine in notes.racing:
             notes.drop_(engine, f"the network itself cannot be made: {fact}")
-        return []
-    return [engine for engine in entrants_left if _is_correct_(engine, case, expected, notes, run)]
+        return
+    for engine in notes.racing:
+        try:
+            answer = run.answer(engine.word, notes.case)
+        except EngineError as fact:
+            notes.drop_(engine, fact)
+            continue
+        far = difference(answer, expected)
+        notes.difference[engine.label] = max(far, notes.difference.get(engine.label, 0.0))
+        if not far <= engine.tolerance:
+            notes.drop_(
+                engine,
+                f"its answer differs from torch eager's by {far:.2g} of the largest output, and "
+                f"{engine.precision} explains {engine.tolerance:g}",
+            )
 
 
-def _answer(run: _Run, word: str, case: Case, folder: Path) -> np.ndarray:
-    worker = run.worker(word)
-    worker.build(folder, case.to_json())
-    return worker.answer()
-
-
-def _is_correct_(engine: Entrant, case: Case, expected: np.ndarray, notes: _Notes, run: _Run) -> bool:
-    """Whether the engine computes the network of the case; the reason goes to `notes` where it does not."""
+def _turn_(engine: Entrant, measured: list[float], notes: _Notes, run: _Run) -> None:
+    case, slot = notes.case, run.setup.effort.slot
     try:
-        answer = _answer(run, engine.word, case, run.folder / "case")
-    except EngineError as fact:
-        notes.drop_(engine, fact)
-        return False
-    far = difference(answer, expected)
-    notes.difference[engine.label] = max(far, notes.difference.get(engine.label, 0.0))
-    if not far <= engine.tolerance:
-        notes.drop_(
-            engine,
-            f"its answer differs from torch eager's by {far:.2g} of the largest output, and {engine.precision} "
-            f"explains {engine.tolerance:g}",
-        )
-    return engine.label not in notes.missing
-
-
-def _turn_(engine: Entrant, case: Case, measured: list[float], notes: _Notes, run: _Run) -> None:
-    try:
-        times = run.worker(engine.word).time(run.effort.slot, cold=case.cold, clock=case.clock)
-        measured.append(median(times))
+        measured.append(median(run.worker(engine.word).time(slot, cold=case.cold, clock=case.clock)))
     except EngineError as fact:
         notes.drop_(engine, fact)
 
@@ -222,3 +218,29 @@ def difference(answer: np.ndarray, expected: np.ndarray) -> float:
     gap = np.abs(answer.ravel().astype(np.float64) - expected.ravel()).max(initial=0.0)
     largest = np.abs(expected).max(initial=0.0)
     return float(gap / max(largest, 1e-30)) if np.isfinite(gap) else float("inf")
+
+
+def race_rest(
+    cases: Sequence[Case], setup: RaceSetup, store: Store, *, fresh: bool = False, progress: Progress = silent
+) -> list[RaceResult]:
+    """The results of the cases in their order; what is raced is stored after each network. `fresh`: race all again.
+
+    >>> race_rest([], RaceSetup(machine, Environments(Path(".bench")), SHORT), Store(None, machine.title))
+    []
+    """
+    kept = {} if fresh else {result.case: result for result in store.load() if result.seconds}
+    results = {case: kept[case] for case in cases if case in kept}
+    left = [case for case in cases if case not in results]
+    # Nothing is kept of a quick run before its end, so that all its cases can share their processes.
+    for _, group in groupby(left, _company if store.path else lambda case: ("", case.threads)):
+        raced = race(list(group), setup, progress=progress)
+        store.add(raced)
+        results |= {result.case: result for result in raced}
+        progress("cases", len(results), len(cases))
+    return [results[case] for case in cases]
+
+
+def _company(case: Case) -> tuple[str, int]:
+    """Cases alike in this share their processes: layers whose inputs are sparse are too many to start anew for each."""
+    layer_of = case.network.split("/")[0] if case.is_recorded else "layers"
+    return layer_of if case.input_sparsity else case.network, case.threads

@@ -10,7 +10,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from zeroskip import models, patterns
 from zeroskip.bench import recorded_layers
-from zeroskip.bench.cases import LAYERS, LINEAR, Case, is_recorded
+from zeroskip.bench.cases import LAYERS, LINEAR, Case
 from zeroskip.errors import RecipeError
 from zeroskip.models.convolutions import RECTIFIED
 
@@ -35,7 +35,7 @@ def network(case: Case) -> nn.Module:
     >>> network(Case("1x1_64_256_56", 0.9))
     Sequential(...)
     """
-    if is_recorded(case):
+    if case.is_recorded:
         return recorded_layers.network(case)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
@@ -50,7 +50,7 @@ def example(case: Case) -> Tensor:
     >>> example(Case("alexnet_fc7", 0.9, batch=2)).shape
     torch.Size([2, 4096])
     """
-    if is_recorded(case):
+    if case.is_recorded:
         return recorded_layers.example(case)
     generator = torch.Generator().manual_seed(SEED + 1)
     x = torch.randn(case.batch, *_input_shape(case.network), generator=generator)
@@ -86,9 +86,7 @@ def _input_shape(name: str) -> tuple[int, ...]:
 @torch.no_grad()
 def _draw_(model: nn.Module, case: Case) -> None:
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
-        norm.bias.normal_(
-            std=0.1
-        )  # its statistics stay 0 and 1, with which these weights keep values in bounds
+        norm.bias.normal_(std=0.1)  # its statistics stay 0 and 1: with these weights values keep in bounds
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     for place, layer in enumerate(layers):
         first = place == 0 and case.network in MODELS

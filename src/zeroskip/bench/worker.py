@@ -61,7 +61,7 @@ class Order:
 
     @staticmethod
     def from_json(value: Mapping[str, object]) -> Order:
-        """The order that `to_json` wrote; ValueError for another one."""
+        """ValueError where it is none."""
         if value.get("do") not in ("build", "time", "answer"):
             raise ValueError(f"there is no order {value.get('do')!r}")
         return Order(**value)  # type: ignore[arg-type]
@@ -89,7 +89,7 @@ class Reply:
 
     @staticmethod
     def from_json(value: object) -> Reply:
-        """The reply that `to_json` wrote; ValueError for anything else."""
+        """ValueError where it is none."""
         if not isinstance(value, dict) or not ("error" in value or value.get("ok") is True):
             raise ValueError(f"{value!r:.100} is no reply")
         kinds = {"versions": dict, "seconds": list, "shape": list, "error": str}
@@ -205,10 +205,10 @@ def _failure(fact: Exception) -> Reply:
     return Reply(error=f"{type(fact).__name__}: {lines[0]}"[:300])
 
 
-def _array(value: object) -> np.ndarray:
-    """What an engine returned, a tensor or an array, as float32."""
-    as_float = getattr(value, "float", None)
-    return np.ascontiguousarray(as_float().numpy() if as_float else value, dtype=np.float32)
+def _array(answer: object) -> np.ndarray:
+    """A tensor or an array as float32."""
+    as_float = getattr(answer, "float", None)
+    return np.ascontiguousarray(as_float().numpy() if as_float else answer, dtype=np.float32)
 
 
 def _input(job: WorkerJob) -> np.ndarray:
@@ -225,7 +225,7 @@ def _onnx(job: WorkerJob) -> str:
 
 
 def _network(job: WorkerJob) -> tuple[nn.Module, Tensor]:
-    """The network of the case and its input, as torch has them."""
+    """The network of the case and its input, as torch has them; torch takes the job's number of threads."""
     import torch
 
     from zeroskip.bench import cases, seeded_networks
@@ -347,14 +347,7 @@ def _deepsparse(job: WorkerJob) -> Prepared:
     return Prepared(lambda: engine.run([x], val_inp=False)[0])
 
 
-def _compiled(job: WorkerJob, **options: str) -> Prepared:
-    from zeroskip.bench import zeroskip_engines
-
-    model, x = _network(job)
-    return Prepared(zeroskip_engines.compiled(model, x, job.threads, **options))
-
-
-def _kernel(job: WorkerJob, *, engine: str, **options: str) -> Prepared:
+def _ours(job: WorkerJob, *, engine: str, **options: str) -> Prepared:
     from zeroskip.bench import zeroskip_engines
 
     return Prepared(getattr(zeroskip_engines, engine)(*_network(job), **options))
@@ -381,16 +374,16 @@ BUILDERS: Mapping[str, tuple[Sequence[str], Callable[[WorkerJob], Prepared]]] = 
     "openvino-bf16": (("openvino",), partial(_openvino, precision="bf16")),
     "openvino-int8": (("openvino", "nncf"), partial(_openvino, precision="int8")),
     "deepsparse": (("deepsparse",), _deepsparse),
-    "zeroskip-fp32": (("zeroskip",), partial(_compiled, precision="fp32")),
-    "zeroskip-skipping": (("zeroskip",), partial(_kernel, engine="skipping")),
-    "zeroskip-skipping-bf16": (("zeroskip",), partial(_kernel, engine="skipping", storage="bf16")),
-    "zeroskip-skipping-fp16": (("zeroskip",), partial(_kernel, engine="skipping", storage="fp16")),
-    "zeroskip-scatter": (("zeroskip",), partial(_kernel, engine="scatter", storage="fp32")),
-    "zeroskip-scatter-bf16": (("zeroskip",), partial(_kernel, engine="scatter", storage="bf16")),
-    "zeroskip-chosen": (("zeroskip",), partial(_kernel, engine="chosen")),
+    "zeroskip-fp32": (("zeroskip",), partial(_ours, engine="compiled", precision="fp32")),
+    "zeroskip-skipping": (("zeroskip",), partial(_ours, engine="skipping")),
+    "zeroskip-skipping-bf16": (("zeroskip",), partial(_ours, engine="skipping", storage="bf16")),
+    "zeroskip-skipping-fp16": (("zeroskip",), partial(_ours, engine="skipping", storage="fp16")),
+    "zeroskip-scatter": (("zeroskip",), partial(_ours, engine="scatter", storage="fp32")),
+    "zeroskip-scatter-bf16": (("zeroskip",), partial(_ours, engine="scatter", storage="bf16")),
+    "zeroskip-chosen": (("zeroskip",), partial(_ours, engine="chosen")),
     "zeroskip-tiles": (("zeroskip",), _on_tiles),
-    "zeroskip-fp16": (("zeroskip",), partial(_compiled, precision="fp16")),
-    "zeroskip-int8": (("zeroskip",), partial(_compiled, weights="int8")),
+    "zeroskip-fp16": (("zeroskip",), partial(_ours, engine="compiled", precision="fp16")),
+    "zeroskip-int8": (("zeroskip",), partial(_ours, engine="compiled", weights="int8")),
 }
 
 
