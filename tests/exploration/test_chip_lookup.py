@@ -10,7 +10,7 @@ import pytest
 import zeroskip
 from zeroskip.errors import AcceleratorError, TaskError
 from zeroskip.exploration import find_chips, identity
-from zeroskip.exploration.chip_sweep import one_chip
+from zeroskip.exploration.chip_lookup import one_chip
 from zeroskip.simulate import CHIPS, chips, parameters
 
 OWN = """
@@ -82,25 +82,23 @@ def test_one_chip_is_one(own: str) -> None:
     for words, count in (("scnn,eie", 2), (own, 2)):
         with pytest.raises(AcceleratorError, match=f"names {count}. Name one"):
             one_chip(words)
-    with pytest.raises(AcceleratorError, match="no word names 16"):
-        one_chip(None)
 
 
 def test_an_identity_is_the_numbers_the_file_and_the_version(own: str) -> None:
     published, mine = identity(chips.EIE, "eie"), identity(find_chips(own)[0], own)
-    assert published.numbers == parameters(chips.EIE)
-    assert (published.file, published.version) == ("", zeroskip.__version__)
-    assert len(mine.file) == 64
-    assert mine.numbers["lanes"] == 4
+    assert published["machine"] == {name: str(number) for name, number in parameters(chips.EIE).items()}
+    assert (published["file"], published["version"]) == ("", zeroskip.__version__)
+    assert len(str(mine["file"])) == 64
+    assert mine["machine"]["lanes"] == "4"  # type: ignore[index]
 
 
 def test_an_identity_changes_with_the_text_of_the_file(own: str) -> None:
     before = identity(chips.EIE, own)
     Path(own).write_text(OWN + "# a remark")
-    assert identity(chips.EIE, own).file != before.file
+    assert identity(chips.EIE, own)["file"] != before["file"]
 
 
 def test_an_identity_goes_through_json_although_json_has_no_infinity() -> None:
-    value = identity(chips.EIE, "eie").to_json()
+    value = identity(chips.EIE, "eie")
     assert json.loads(json.dumps(value, allow_nan=False)) == value
     assert value["machine"]["dram_bytes_per_cycle"] == "inf"  # type: ignore[index]

@@ -138,7 +138,7 @@ def train_keywords(learning_rate_divisor: float | None) -> dict[str, float] | No
 
 def _cost_chip(words: str | None, cost: str) -> Accelerator | None:
     """The chip that --cost-on names, looked for before any training."""
-    from zeroskip.exploration.chip_sweep import one_chip
+    from zeroskip.exploration.chip_lookup import one_chip
 
     check_cost(cost)
     if words is None and cost != "cycles":

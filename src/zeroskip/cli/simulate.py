@@ -138,7 +138,7 @@ def _asked_sweep(
 ) -> ChipSweep | None:
     """What --sweep asks for, checked before the network is run; None without it."""
     from zeroskip.exploration import ChipSweep
-    from zeroskip.exploration.chip_sweep import check_parameters
+    from zeroskip.simulate.vary_chip import check_parameters
 
     if not words:
         if jobs > 1:

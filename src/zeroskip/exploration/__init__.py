@@ -7,12 +7,11 @@ plan_comparison.py  plans by what chips gain, and plans by the number of weights
 Each point of a sweep may be computed in a process of its own, which looks chips and tasks up by their words.
 """
 
-from zeroskip.exploration.chip_lookup import ChipIdentity, find_chips, identity
+from zeroskip.exploration.chip_lookup import find_chips, identity
 from zeroskip.exploration.chip_sweep import ChipSweep, SweepOutcome, SweepRow, sweep_chip
 from zeroskip.exploration.plan_comparison import PlanStudy, compare_plans
 
 __all__ = [
-    "ChipIdentity",
     "ChipSweep",
     "PlanStudy",
     "SweepOutcome",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import zeroskip
@@ -15,34 +13,26 @@ from zeroskip.simulate import CHIPS, Accelerator, parameters
 from zeroskip.tasks.load import run_file
 
 
-@dataclass(frozen=True)
-class ChipIdentity:
-    """What results on a chip depend on: its numbers, the user's file that it comes from, zeroskip's version.
+def identity(chip: Accelerator, words: str) -> dict[str, object]:
+    """What results on a chip that `find_chips(words)` found depend on, as points of a sweep have it.
 
-    file  SHA-256 of the file, "" for a published chip
+    machine  its numbers as text, since JSON has no infinity
+    file     SHA-256 of the user's file that it comes from, "" for a published chip;  version: zeroskip's
 
-    >>> identity(find_chips("eie")[0], "eie").to_json()["machine"]["lanes"]
-    '64'
+    >>> identity(find_chips("eie")[0], "eie")
+    {'machine': {'lanes': '64', ...}, 'file': '', 'version': ...}
     """
-
-    numbers: Mapping[str, float]
-    file: str
-    version: str
-
-    def to_json(self) -> dict[str, object]:
-        """As points of a sweep have it; numbers are text, since JSON has no infinity."""
-        numbers = {name: str(number) for name, number in self.numbers.items()}
-        return {"machine": numbers, "file": self.file, "version": self.version}
-
-
-def identity(chip: Accelerator, words: str) -> ChipIdentity:
-    """The identity of a chip that `find_chips(words)` found.
-
-    >>> identity(find_chips("eie")[0], "eie").file
-    ''
-    """
+    numbers = {name: str(number) for name, number in parameters(chip).items()}
     own = hashlib.sha256(files.read(words)).hexdigest() if words.endswith(".py") else ""
-    return ChipIdentity(parameters(chip), own, zeroskip.__version__)
+    return {"machine": numbers, "file": own, "version": zeroskip.__version__}
+
+
+def one_chip(words: str) -> Accelerator:
+    """The chip that the words name; AcceleratorError where they name several."""
+    chips = find_chips(words)
+    if len(chips) > 1:
+        raise AcceleratorError(f"one chip is needed, and {words} names {len(chips)}. Name one, such as eie.")
+    return chips[0]
 
 
 def find_chips(words: str | None) -> list[Accelerator]:

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import cast
 
 from zeroskip.concepts import Progress, silent
 from zeroskip.errors import AcceleratorError
-from zeroskip.exploration.chip_lookup import find_chips, identity
-from zeroskip.simulate import Accelerator, Workload, estimate, parameters, vary
-from zeroskip.sweep import sweep
+from zeroskip.exploration.chip_lookup import identity, one_chip
+from zeroskip.simulate import Workload, estimate, vary
+from zeroskip.simulate.vary_chip import check_parameters
+from zeroskip.sweep import SweepPoint, sweep
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class ChipSweep:
 class SweepRow:
     """The estimate of one point; roof: "compute" or the memory that binds most cycles.
 
-    >>> SweepRow({"lanes": 32}, 1000, 1e-6, 2e-6, "compute", 0.5, 4096).to_json()["cycles"]
-    1000
+    >>> SweepRow({"lanes": 32}, 1000, 1e-6, 2e-6, "compute", 0.5, 4096).numbers
+    {'lanes': 32}
     """
 
     numbers: Mapping[str, float]
@@ -55,10 +56,6 @@ class SweepRow:
     roof: str
     utilisation: float
     dram_bytes: int
-
-    def to_json(self) -> dict[str, object]:
-        """As a dict."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -75,21 +72,8 @@ class SweepOutcome:
 
     def to_json(self) -> dict[str, object]:
         """What `zeroskip simulate --sweep --json` prints."""
-        rows = [row.to_json() for row in self.rows]
-        return {"machine": self.chip, "points": rows, "refused": list(self.refused)}
-
-
-class _Point(TypedDict):
-    """All that decides an estimate: the words, the zeros, the chip as it is described, the version."""
-
-    on: str
-    energy: str
-    dram: str
-    network: str
-    machine: Mapping[str, str]
-    file: str
-    version: str
-    numbers: dict[str, float]
+        points = [asdict(row) for row in self.rows]
+        return {"machine": self.chip, "points": points, "refused": list(self.refused)}
 
 
 def sweep_chip(
@@ -111,10 +95,12 @@ def sweep_chip(
     """
     chip = one_chip(asked.chip)
     check_parameters(chip, asked.values)
-    described = {"network": _digest(workloads), **identity(chip, asked.chip).to_json()}
-    words = {"on": asked.chip, "energy": asked.energy, "dram": asked.dram}
-    points = [cast(_Point, words | described | {"numbers": numbers}) for numbers in asked.points]
-    results = sweep(points, partial(_estimated, workloads), folder=folder, jobs=jobs, progress=progress)
+    # All that decides an estimate: the words, the zeros, the chip as it is described, the version.
+    words: SweepPoint = {"on": asked.chip, "energy": asked.energy, "dram": asked.dram}
+    common = {**words, "network": _digest(workloads), **identity(chip, asked.chip)}
+    points = [common | {"numbers": numbers} for numbers in asked.points]
+    function = partial(_estimated, workloads, asked)
+    results = sweep(points, function, folder=folder, jobs=jobs, progress=progress)
     rows = tuple(SweepRow(**result) for result in results if "refused" not in result)  # type: ignore[arg-type]
     refused = tuple(str(result["refused"]) for result in results if "refused" in result)
     if not rows:
@@ -122,50 +108,26 @@ def sweep_chip(
     return SweepOutcome(chip.name, rows, refused)
 
 
-def one_chip(words: str | None) -> Accelerator:
-    """The chip that the words name; AcceleratorError where they name several.
-
-    >>> one_chip("scnn").name
-    'SCNN'
-    """
-    found = find_chips(words)
-    if words is None or len(found) > 1:
-        raise AcceleratorError(
-            f"one chip is needed, and {words or 'no word'} names {len(found)}. Name one, such as eie."
-        )
-    return found[0]
-
-
-def check_parameters(chip: Accelerator, names: Mapping[str, object]) -> None:
-    """AcceleratorError for a name that is no parameter of the chip, with those that are.
-
-    >>> check_parameters(find_chips("eie")[0], {"lanes": [16]})
-    """
-    known = parameters(chip)
-    for name in names:
-        if name not in known:
-            raise AcceleratorError(f'{chip.name} has no "{name}". It has {", ".join(known)}')
-
-
-def _estimated(workloads: Sequence[Workload], point: _Point) -> dict[str, object]:
+def _estimated(workloads: Sequence[Workload], asked: ChipSweep, point: SweepPoint) -> dict[str, object]:
     """One point; the chip is looked up by its word, since its functions cannot be sent to another process."""
-    numbers = point["numbers"]
+    numbers = cast(Mapping[str, float], point["numbers"])
     try:
-        chip = vary(find_chips(point["on"])[0], numbers)
-        found = estimate(workloads, chip, energy=point["energy"], dram=point["dram"])
+        network = estimate(
+            workloads, vary(one_chip(asked.chip), numbers), energy=asked.energy, dram=asked.dram
+        )
     except AcceleratorError as fact:
         return {"numbers": numbers, "refused": f"{numbers}: {fact}"}
-    total = found.total
+    total = network.total
     row = SweepRow(
         numbers,
-        cycles=found.cycles,
-        seconds=found.seconds,
-        joules=found.joules,
+        cycles=network.cycles,
+        seconds=network.seconds,
+        joules=network.joules,
         roof=total.roof,
         utilisation=total.utilisation,
         dram_bytes=total.moved("DRAM"),
     )
-    return row.to_json()
+    return asdict(row)
 
 
 def _digest(workloads: Sequence[Workload]) -> str:

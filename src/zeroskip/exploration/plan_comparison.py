@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from zeroskip.errors import AcceleratorError
 from zeroskip.exploration.chip_lookup import find_chips, identity
 from zeroskip.prune.plan import NetworkCost
 from zeroskip.simulate import Accelerator
-from zeroskip.sweep import sweep
+from zeroskip.sweep import SweepPoint, sweep
 from zeroskip.task_api import Task
 
 COST_EXAMPLES = 4  # cycles differ by the zeros of an example's activations
@@ -41,18 +42,13 @@ class PlanStudy:
     train: Mapping[str, float] | None = None
 
 
-class _Costs(TypedDict):
-    cycles: int
-    joules: float
-
-
 class _Network(TypedDict):
-    """A network in a stored point; on: chip -> what it costs there."""
+    """A network in a stored point; on: chip -> its "cycles" and "joules" there."""
 
     zeros: float
     validation: float
     test: float
-    on: dict[str, _Costs]
+    on: dict[str, dict[str, float]]
 
 
 class _Result(TypedDict):
@@ -63,20 +59,6 @@ class _Result(TypedDict):
     dense: _Network
     weights: _Network
     cost: dict[str, _Network]
-
-
-class _Point(TypedDict):
-    """All that decides a result."""
-
-    task: str
-    on: str
-    of: str
-    pattern: str
-    train: Mapping[str, float] | None
-    identity: str
-    machines: list[dict[str, object]]
-    rise: float
-    seed: int
 
 
 def compare_plans(
@@ -100,56 +82,45 @@ def compare_plans(
     """
     task, chips = tasks.load(study.task), _chips(study.chips)
     layers = _layers(task, chips)
-    points: list[_Point] = [
-        {
-            "task": study.task,
-            "on": study.chips,
-            "of": study.cost,
-            "pattern": study.pattern,
-            "train": study.train,
-            "identity": task_api.identity(task),
-            "machines": [identity(chip, study.chips).to_json() for chip in chips],
-            "rise": task_api.one_example(task) if rise is None else rise,
-            "seed": seed,
-        }
-        for rise in max_error_rises
-        for seed in range(seeds)
-    ]
-    results = sweep(points, _compared, folder=folder, jobs=jobs, progress=progress)
+    common: SweepPoint = {  # all that decides a result, but the budget and the seed
+        "task": study.task,
+        "on": study.chips,
+        "of": study.cost,
+        "pattern": study.pattern,
+        "train": study.train,
+        "identity": task_api.identity(task),
+        "machines": [identity(chip, study.chips) for chip in chips],
+    }
+    rises = [task_api.one_example(task) if rise is None else rise for rise in max_error_rises]
+    points = [{**common, "rise": rise, "seed": seed} for rise in rises for seed in range(seeds)]
+    results = sweep(points, partial(_compared, study), folder=folder, jobs=jobs, progress=progress)
     pairs = tuple(_pair(result, chip.name) for chip in chips for result in results)
     return PlanComparison(task_api.name(task), study.cost, study.pattern, layers, pairs)
 
 
 def example_trace(model: nn.Module, task: Task) -> Trace:
-    """What a few examples of the task's batch make the layers see: what a cost on a chip is estimated of.
-
-    >>> from zeroskip import tasks
-    >>> [layer.name for layer, _, _ in example_trace(tasks.digits.model(), tasks.digits)]
-    ['fc1', 'fc2', 'fc3']
-    """
+    """What a few examples of the task's batch make the layers see: what a cost on a chip is estimated of."""
     return measure.trace(model, task_api.batch(task)[:COST_EXAMPLES])
 
 
-def _compared(point: _Point) -> _Result:
+def _compared(study: PlanStudy, point: SweepPoint) -> _Result:
     """One seed and budget: the dense network, the one planned by weights, and one planned for each chip."""
-    task, chips, seed = tasks.load(point["task"]), find_chips(point["on"]), point["seed"]
+    task, chips, pattern = tasks.load(study.task), find_chips(study.chips), study.pattern
+    seed, rise = cast(int, point["seed"]), cast(float, point["rise"])
     torch.manual_seed(seed)  # of the first weights; a training sets its own
     dense = task_api.model(task, None)
     retrain.train(task, dense, stage="dense training", seed=seed)
     profile, trace = measure.profile(dense.eval(), task), example_trace(dense, task)
-    pattern = point["pattern"]
 
     def planned(cost: NetworkCost | None) -> _Network:
-        budget, train = point["rise"], point["train"]
-        recipe = prune.plan(profile, cost=cost, pattern=pattern, max_error_rise=budget, train=train)
+        recipe = prune.plan(profile, cost=cost, pattern=pattern, max_error_rise=rise, train=study.train)
         return _network(retrain.loop(deepcopy(dense), recipe, task, seed=seed).model, task, chips)
 
-    by_cost = {
-        chip.name: planned(simulate.cost_on(chip, trace, of=point["of"], pattern=pattern)) for chip in chips
-    }
+    costs = {chip.name: simulate.cost_on(chip, trace, of=study.cost, pattern=pattern) for chip in chips}
+    by_cost = {chip: planned(cost) for chip, cost in costs.items()}
     return {
         "seed": seed,
-        "rise": point["rise"],
+        "rise": rise,
         "dense": _network(dense, task, chips),
         "weights": planned(None),
         "cost": by_cost,
@@ -157,15 +128,15 @@ def _compared(point: _Point) -> _Result:
 
 
 def _chips(words: str) -> list[Accelerator]:
-    """The chips, each of a name of its own, by which results are told apart."""
+    """The chips; AcceleratorError where two share the name by which results are told apart."""
     chips = find_chips(words)
     names = [chip.name for chip in chips]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise AcceleratorError(
-            f'two chips are called "{twice[0]}", and plans are told apart by that name. Name it once, or give each a '
-            'name of its own: dataclasses.replace(chips.SCNN, name="mine").'
-        )
+    for name in names:
+        if names.count(name) > 1:
+            raise AcceleratorError(
+                f'two chips are called "{name}", and plans are told apart by that name. Name it once, or give each a '
+                'name of its own: dataclasses.replace(chips.SCNN, name="mine").'
+            )
     return chips
 
 
@@ -174,8 +145,8 @@ def _layers(task: Task, chips: Sequence[Accelerator]) -> dict[str, ChipLayers]:
     trace = example_trace(task_api.model(task, None).eval(), task)
     estimates = [simulate.estimate_trace(trace, chip) for chip in chips]
     return {
-        estimate.chip: ChipLayers(tuple(layer.name for layer in estimate.layers), tuple(estimate.refused))
-        for estimate in estimates
+        each.chip: ChipLayers(tuple(layer.name for layer in each.layers), tuple(each.refused))
+        for each in estimates
     }
 
 
@@ -187,16 +158,17 @@ def _network(model: nn.Module, task: Task, chips: Sequence[Accelerator]) -> _Net
         "zeros": 1 - kept / sum(weight.numel() for weight in weights),
         "validation": task_api.evaluate(task, model, "validation"),
         "test": task_api.evaluate(task, model, "test"),
-        "on": {found.chip: {"cycles": found.cycles, "joules": found.joules} for found in estimates},
+        "on": {each.chip: {"cycles": each.cycles, "joules": each.joules} for each in estimates},
     }
 
 
 def _pair(result: _Result, chip: str) -> PlanPair:
     """A stored point as one chip sees it."""
+
+    def on_chip(network: _Network) -> PlannedNetwork:
+        costs = network["on"][chip]
+        errors = network["validation"], network["test"]
+        return PlannedNetwork(network["zeros"], *errors, int(costs["cycles"]), costs["joules"])
+
     networks = (result["dense"], result["weights"], result["cost"][chip])
-    return PlanPair(chip, result["rise"], result["seed"], *(_on(network, chip) for network in networks))
-
-
-def _on(network: _Network, chip: str) -> PlannedNetwork:
-    errors = network["validation"], network["test"]
-    return PlannedNetwork(network["zeros"], *errors, **network["on"][chip])
+    return PlanPair(chip, result["rise"], result["seed"], *map(on_chip, networks))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from zeroskip.errors import AcceleratorError
@@ -21,10 +21,8 @@ def vary(chip: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
     >>> vary(chips.EIE, {"lanes": 32, "tile.queue": 4}).tile["queue"]
     4
     """
-    known = parameters(chip)
+    check_parameters(chip, numbers)
     for name, number in numbers.items():
-        if name not in known:
-            raise AcceleratorError(f'{chip.name} has no "{name}". It has {", ".join(known)}')
         if name not in _FRACTIONS and number % 1:  # also catches NaN and infinity
             raise AcceleratorError(f"{chip.name}: {name} = {number} must be a whole number")
     whole = {name: int(number) for name, number in numbers.items() if name not in _FRACTIONS}
@@ -37,6 +35,14 @@ def vary(chip: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
     varied = replace(replace(chip, **fields), tile=tile, memories=memories)  # type: ignore[arg-type]
     check(varied)
     return varied
+
+
+def check_parameters(chip: Accelerator, names: Iterable[str]) -> None:
+    """AcceleratorError for a name that is no parameter of the chip, with those that are."""
+    known = parameters(chip)
+    for name in names:
+        if name not in known:
+            raise AcceleratorError(f'{chip.name} has no "{name}". It has {", ".join(known)}')
 
 
 def parameters(chip: Accelerator) -> dict[str, float]:
