@@ -18,7 +18,6 @@ from zeroskip.cli import (  # noqa: F401  they add their commands to the app, in
     measure,
     pack,
     prune,
-    prune_activations,
     report,
     reproduce,
     run,

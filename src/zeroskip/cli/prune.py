@@ -1,10 +1,12 @@
-"""The command that makes zeros in weights. Its docstring is the --help."""
+"""The commands that make zeros, in weights and in activations. Their docstrings are the --help."""
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.concepts import Progress, Recipe
-    from zeroskip.prune.plan import NetworkCost
     from zeroskip.simulate import Accelerator
     from zeroskip.task_api import Task
 
@@ -48,6 +49,12 @@ COST_ON = typer.Option(
 )
 COST = typer.Option(help="What shall fall on a chip: cycles or joules.")
 OUT = typer.Option(metavar="FILE", help="The sparse weights, as safetensors.")
+THRESHOLD_RISE = typer.Option(
+    metavar="NUMBER",
+    help="How much the validation error may rise, 0.01 = one point; or 1sigma: what five trainings differ by. "
+    "Default: one example of the validation split, where the task tells its size.",
+)
+THRESHOLDS_OUT = typer.Option(metavar="FILE", help="Where weights and thresholds go (safetensors).")
 
 
 @dataclass(frozen=True)
@@ -124,7 +131,7 @@ def check_file(path: Path) -> None:
 
 
 def check_cost(cost: str) -> None:
-    """RecipeError where --cost is none."""
+    """RecipeError for an unknown --cost."""
     from zeroskip.simulate.plan_cost import OF
 
     if cost not in OF:
@@ -161,8 +168,9 @@ def _check(asked: _Asked) -> None:
 
 
 def _recipe(asked: _Asked, model: nn.Module, task: Task, progress: Progress) -> Recipe:
-    from zeroskip import measure, task_api
+    from zeroskip import measure, simulate, task_api
     from zeroskip import prune as pruning
+    from zeroskip.exploration.plan_comparison import example_trace
 
     train = train_keywords(asked.learning_rate_divisor)
     if asked.sparsity is not None and asked.while_training:
@@ -174,15 +182,91 @@ def _recipe(asked: _Asked, model: nn.Module, task: Task, progress: Progress) -> 
             profile, pattern=asked.pattern, max_error_rise=None, sparsities=steps, train=train
         )
     rise = task_api.one_example(task) if asked.max_error_rise is None else asked.max_error_rise
-    price = _price(asked, model, task)
-    return pruning.plan(profile, pattern=asked.pattern, max_error_rise=rise, cost=price, train=train)
+    cost = None
+    if asked.chip is not None:
+        trace = example_trace(model, task)
+        cost = simulate.cost_on(asked.chip, trace, of=asked.cost, pattern=asked.pattern)
+    return pruning.plan(profile, pattern=asked.pattern, max_error_rise=rise, cost=cost, train=train)
 
 
-def _price(asked: _Asked, model: nn.Module, task: Task) -> NetworkCost | None:
-    """What the network costs on the chip, as a function of sparsities, by a few examples."""
-    from zeroskip import simulate
-    from zeroskip.exploration.plan_comparison import example_trace
+class _Budget(NamedTuple):
+    """A rise of the error as a number, or how many sigma it is; neither: the default."""
 
-    if asked.chip is None:
-        return None
-    return simulate.cost_on(asked.chip, example_trace(model, task), of=asked.cost, pattern=asked.pattern)
+    rise: float | None
+    sigmas: float | None
+
+
+@app.command()
+def prune_activations(
+    task: Annotated[str, TASK],
+    out: Annotated[Path, THRESHOLDS_OUT],
+    max_error_rise: Annotated[str | None, THRESHOLD_RISE] = None,
+    weights: Annotated[Path | None, WEIGHTS] = None,
+    data: Annotated[Path | None, DATA] = None,
+    download: Annotated[bool, DOWNLOAD] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Prune small inputs of layers: one threshold a layer, searched for all together, without training.
+
+    The thresholds are stored with the weights, and every other command honours them. Trains the network first unless
+    given --weights; no weight is pruned.
+    """
+    from zeroskip import prune as pruning
+    from zeroskip import report, run_folder, task_api, thresholds
+
+    budget = _budget(max_error_rise)
+    loaded = load_task(task, data, download)
+    check_file(out)
+    with progress_bars() as progress:
+        model, rise = _start(loaded, weights, budget, progress)
+        search = pruning.thresholds(model, loaded, max_error_rise=rise, progress=progress)
+        run_folder.save_tensors(out, thresholds.hold_(model, search.thresholds).state_dict())
+        before = task_api.evaluate(loaded, thresholds.release_(model), "test")
+        after = task_api.evaluate(loaded, thresholds.hold_(model, search.thresholds), "test")
+    figures = {
+        "written": str(out),
+        "max_error_rise": rise,
+        "removed": search.removed,
+        "thresholds": search.thresholds,
+        "before": asdict(search.before),
+        "after": asdict(search.after),
+        "test_error_before": before,
+        "test_error_after": after,
+    }
+    show(figures, report.threshold_table(search), as_json=as_json)
+    if not as_json:
+        say(f"test error {report.show_error(before)} -> {report.show_error(after)}")
+        if search.note:
+            say(search.note)
+        say(f"wrote {out}, thresholds with the weights; next: zeroskip pack, as for any weights")
+
+
+def _budget(word: str | None) -> _Budget:
+    """0.01 -> a rise, 1sigma -> a number of sigma."""
+    if word is None:
+        return _Budget(None, None)
+    match = re.fullmatch(r"([0-9.eE+-]+)\s*(sigma)?", word)
+    try:
+        number = float(match[1]) if match else math.inf
+    except ValueError:
+        number = math.inf
+    if not match or not 0 <= number < math.inf:
+        raise RecipeError(
+            f"--max-error-rise {word} is no number from 0 up. 0.01 allows one point more; or 1sigma."
+        )
+    return _Budget(None, number) if match[2] else _Budget(number, None)
+
+
+def _start(task: Task, weights: Path | None, budget: _Budget, progress: Progress) -> tuple[nn.Module, float]:
+    """The network to prune, and by how much its error may rise."""
+    from zeroskip import prune as pruning
+    from zeroskip import task_api
+
+    if budget.sigmas is None:
+        given = task_api.one_example(task) if budget.rise is None else budget.rise
+        return trained(task, weights, progress), given
+    noise = pruning.noise(task, progress=progress)
+    if weights is not None:
+        return trained(task, weights, progress), budget.sigmas * noise.sigma
+    # The bound is the mean of the trainings and so many sigma; the middle one is near the mean, not on it.
+    return noise.middle, max(0.0, noise.rise + (budget.sigmas - 1) * noise.sigma)
