@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zeroskip.simulate import Geometry, chips, random_masks, slot_audit
 from zeroskip.simulate.dataflows.eyeriss import plan
-from zeroskip.simulate.workload import Workload, count_macs, of_masks, with_weight
+from zeroskip.simulate.workload import Workload, count_macs, of_masks
 
 SMALL = {
     "dense array": (replace(chips.DENSE, lanes=6, width=2, tile={"outputs": 2}), naive.array),
@@ -102,7 +102,7 @@ def linears(draw: st.DrawFn) -> Workload:
 
 def counted(work: Workload, chip: chips.Accelerator) -> tuple[int, ...]:
     schedule = chip.dataflow(work, chip)
-    taken = with_weight(work, chip.stored(work, chip)) if chip.stored else work
+    taken = replace(work, weight=chip.stored(work, chip)) if chip.stored else work
     kinds = slot_audit.kinds(count_macs(taken), chip.skips, chip.gates)
     return (schedule.cycles, schedule.busy, schedule.useless, kinds.done, kinds.skipped)
 

@@ -24,7 +24,7 @@ from zeroskip.simulate import (
     random_masks,
 )
 from zeroskip.simulate.traffic import fetches, moved, stored
-from zeroskip.simulate.workload import count_macs, in_network, padded, patches, windows, with_weight
+from zeroskip.simulate.workload import count_macs, in_network, padded, patches, windows
 
 
 @st.composite
@@ -107,7 +107,7 @@ def test_patches_of_counts_are_the_counts_that_windows_see():
 
 def test_a_chip_that_works_on_more_weights_than_there_are_does_their_macs_too():
     work = of_masks("fc", random_masks.random((8, 16), 0.9), torch.ones(3, 16) != 0)
-    full = with_weight(work, torch.ones_like(work.weight))
+    full = replace(work, weight=torch.ones_like(work.weight))
     assert count_macs(full).both == work.macs > count_macs(work).both
 
 

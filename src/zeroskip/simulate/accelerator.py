@@ -7,7 +7,7 @@ them, or a literal in a file of yours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -110,27 +110,33 @@ def check(chip: Accelerator) -> None:
     Traceback (most recent call last):
     zeroskip.errors.AcceleratorError: EIE: lanes = 0 must be above 0
     """
+    for fault in _faults(chip):
+        raise AcceleratorError(f"{chip.name}: {fault}")
+
+
+def _faults(chip: Accelerator) -> Iterator[str]:
     for name, value in _numbers(chip).items():
         if not value > 0:  # also catches NaN
-            raise AcceleratorError(f"{chip.name}: {name} = {value} must be above 0")
+            yield f"{name} = {value} must be above 0"
     if not 1 <= chip.ramp < math.inf:
-        raise AcceleratorError(f"{chip.name}: ramp = {chip.ramp} must be a number from 1 on")
+        yield f"ramp = {chip.ramp} must be a number from 1 on"
     for name, known in _KINDS.items():
         given = getattr(chip, name)
         if given not in known:
-            listed = ", ".join(f'"{one}"' for one in known)
-            raise AcceleratorError(f"{chip.name}: {name} = {given!r} is none of {listed}")
+            listed = ", ".join(f'"{kind}"' for kind in known)
+            yield f"{name} = {given!r} is none of {listed}"
     if not set(chip.bits) >= {"A", "W", "O"}:
-        raise AcceleratorError(f"{chip.name}: bits = {dict(chip.bits)} must have all of A, W and O")
-    _check_formats(chip)
+        yield f"bits = {dict(chip.bits)} must have all of A, W and O"
+    yield from _format_faults(chip)
     for operand in chip.keeps:
         if not any(operand in memory.operands for memory in chip.memories):
-            raise AcceleratorError(
-                f"{chip.name}: keeps = {chip.keeps!r}, and no memory holds {operand}. Name {operand} in "
-                f"`held` or `reuse` of one, or keep less"
+            yield (
+                f"keeps = {chip.keeps!r}, and no memory holds {operand}. Name {operand} in `held` or `reuse` of one, "
+                "or keep less"
             )
     for memory in chip.memories:
-        _check_memory(chip, memory)
+        for fault in _memory_faults(chip, memory):
+            yield f"memory {memory.name!r}{fault}"
 
 
 def _numbers(chip: Accelerator) -> dict[str, float]:
@@ -146,59 +152,49 @@ def _numbers(chip: Accelerator) -> dict[str, float]:
     return numbers
 
 
-def _check_formats(chip: Accelerator) -> None:
+def _format_faults(chip: Accelerator) -> Iterator[str]:
     for name in ("formats", "shaped"):
         for operand, form in getattr(chip, name).items():
             if operand not in ("A", "W"):
-                raise AcceleratorError(
-                    f"{chip.name}: {name} has {operand!r}, and only A and W have a format; outputs lie as "
-                    f"inputs do, which they become"
+                yield (
+                    f"{name} has {operand!r}, and only A and W have a format; outputs lie as inputs do, which they "
+                    "become"
                 )
             if not callable(form):
-                raise AcceleratorError(f"{chip.name}: {name}[{operand!r}] = {form!r} is no function")
+                yield f"{name}[{operand!r}] = {form!r} is no function"
     for operand in {*chip.formats} & {*chip.shaped}:
-        raise AcceleratorError(
-            f"{chip.name}: {operand} is in formats and in shaped. Give one of the two: for another format of a "
-            f"chip that has a shaped one, give shaped={{}} too"
+        yield (
+            f"{operand} is in formats and in shaped. Give one of the two: for another format of a chip that has a "
+            "shaped one, give shaped={} too"
         )
 
 
-def _check_memory(chip: Accelerator, memory: Memory) -> None:
+def _memory_faults(chip: Accelerator, memory: Memory) -> Iterator[str]:
     """Operands that there are, each once, and room for what all multipliers take in one cycle."""
     for name in ("reuse", "held"):
-        for operand in getattr(memory, name):
+        given = dict(getattr(memory, name))
+        for operand in given:
             if operand not in chip.bits:
-                given = dict(getattr(memory, name))
-                raise AcceleratorError(
-                    f"{chip.name}: memory {memory.name!r}, {name} = {given}: {operand!r} is none of A, W, O"
-                )
+                yield f", {name} = {given}: {operand!r} is none of A, W, O"
     for operand in {*memory.reuse} & {*memory.held}:
-        raise AcceleratorError(
-            f"{chip.name}: memory {memory.name!r} has {operand} in reuse and in held. An operand passes for each so "
-            f"many MACs, or as a whole: give one of the two"
+        yield (
+            f" has {operand} in reuse and in held. An operand passes for each so many MACs, or as a whole: give one "
+            "of the two"
         )
     for operand, filters in memory.held.items():
         if filters not in ("", *chip.tile):
-            raise AcceleratorError(
-                f"{chip.name}: memory {memory.name!r}, held[{operand!r}] = {filters!r} is no size in tile = "
-                f"{dict(chip.tile)}"
-            )
+            yield f", held[{operand!r}] = {filters!r} is no size in tile = {dict(chip.tile)}"
     for operand, macs in memory.reuse.items():
         tile = chip.lanes * chip.width / macs * chip.bits[operand] / 8
         if memory.capacity < tile:
-            raise AcceleratorError(
-                f"{chip.name}: memory {memory.name!r}, capacity = {memory.capacity} bytes, is too small for one "
-                f"tile: {chip.lanes} lanes x {chip.width} take {tile:g} bytes of {operand} at a time. "
-                f"Give it more bytes or a higher reuse[{operand!r}]"
+            yield (
+                f", capacity = {memory.capacity} bytes, is too small for one tile: {chip.lanes} lanes x {chip.width} "
+                f"take {tile:g} bytes of {operand} at a time. Give it more bytes or a higher reuse[{operand!r}]"
             )
 
 
 def size(chip: Accelerator, name: str) -> int:
-    """`tile[name]`, or an AcceleratorError that says that the dataflow needs it.
-
-    >>> size(chips.SPARTEN, "chunk")
-    128
-    """
+    """`tile[name]`, or an AcceleratorError that says that the dataflow needs it."""
     if name not in chip.tile:
         raise AcceleratorError(
             f"{chip.name}: its dataflow {chip.dataflow.__name__} needs tile[{name!r}], and tile = "

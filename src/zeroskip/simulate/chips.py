@@ -112,12 +112,7 @@ DADIANNAO = Accelerator(
 
 # Albericio et al., ISCA 2016: DaDianNao whose 16 input lanes take the non-zeros of bricks of 16 channels, each with 4
 # bits of its place; 256 filters share a lane. An empty brick takes a cycle (assumed: a brick is read per cycle).
-CNVLUTIN = replace(
-    DADIANNAO,
-    name="Cnvlutin",
-    skips="A",
-    formats={"A": formats.bricks},
-)
+CNVLUTIN = replace(DADIANNAO, name="Cnvlutin", skips="A", formats={"A": formats.bricks})
 
 # Parashar et al., ISCA 2017, tables II and III: 8 x 8 elements of 4 x 4 multipliers, 8 filters at a time, 10 KB of
 # inputs and of outputs an element, indices among them, a queue of 500 bytes of weights, DRAM of 50 GB/s at 1 GHz.

@@ -80,11 +80,7 @@ class Activity(NamedTuple):
 
 
 def prices(energy: str | Energy, dram: str) -> Prices:
-    """The table called `energy`, or one of your own, and that DRAM; AcceleratorError for a wrong name or number.
-
-    >>> prices("han2015", "lpddr4").table.mac
-    0.9
-    """
+    """The table called `energy`, or one of your own, and that DRAM; AcceleratorError for a wrong name or number."""
     if isinstance(energy, str) and energy not in TABLES:
         raise AcceleratorError(f'there is no energy table "{energy}". There are {", ".join(TABLES)}')
     table = TABLES[energy] if isinstance(energy, str) else energy

@@ -36,11 +36,7 @@ Format = Callable[[np.ndarray, int], Stored]
 
 
 def dense(mask: np.ndarray, bits: int) -> Stored:
-    """Every value, zero or not.
-
-    >>> dense(np.zeros(10, bool), 16).bits
-    160
-    """
+    """Every value, zero or not."""
     return Stored(mask.size * bits, 0)
 
 
@@ -160,11 +156,7 @@ def two_of_four(mask: np.ndarray, bits: int) -> Stored:
 
 
 def is_two_of_four(mask: np.ndarray) -> bool:
-    """Whether of every four neighbouring inputs at one kernel place at most two have a weight.
-
-    >>> is_two_of_four(np.array([1, 0, 0, 1], bool).reshape(1, 1, 4, 1, 1))
-    True
-    """
+    """Whether of every four neighbouring inputs at one kernel place at most two have a weight."""
     if mask.shape[2] % 4:
         return False
     flags = mask.view(np.uint8)

@@ -33,20 +33,12 @@ class Schedule(NamedTuple):
 
 
 def tiles(size: int, tile: int) -> int:
-    """Number of tiles that cover `size`.
-
-    >>> tiles(10, 4)
-    3
-    """
+    """Number of tiles that cover `size`."""
     return -(-size // tile)
 
 
 def filter_counts(weight: Tensor, filters: int) -> Tensor:
-    """Non-zero weights of each `filters` filters: bool (g, m, ...) -> (g, ceil(m / filters), ...), int64.
-
-    >>> filter_counts(torch.ones(1, 5, 1, 1, 1) != 0, 4).flatten()
-    tensor([4, 1])
-    """
+    """Non-zero weights of each `filters` filters: bool (g, m, ...) -> (g, ceil(m / filters), ...), int64."""
     flags, outputs = weight.numpy().view(np.uint8), weight.shape[1]
     counts = np.zeros((len(flags), tiles(outputs, filters), *flags.shape[2:]), np.int64)
     for group in range(counts.shape[1]):
@@ -88,20 +80,12 @@ def folded(mask: Tensor, up: Tensor, across: Tensor) -> Tensor:
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """Sums of products of counts: (..., u, k) x (..., v, k) -> (..., u, v), exact below 2^53.
-
-    >>> products(torch.tensor([[1, 2]]), torch.tensor([[3, 4]])).tolist()
-    [[11]]
-    """
+    """Sums of products of counts: (..., u, k) x (..., v, k) -> (..., u, v), exact below 2^53."""
     return (a.double() @ b.double().mT).long()
 
 
 def matches(weight: Tensor, window: Tensor) -> Tensor:
-    """Places where both are non-zero: masks (..., m, k) and (..., p, k) -> (..., m, p), float32 and exact.
-
-    >>> matches(torch.ones(1, 3) != 0, torch.ones(2, 3) != 0).tolist()
-    [[3.0, 3.0]]
-    """
+    """Places where both are non-zero: masks (..., m, k) and (..., p, k) -> (..., m, p), float32 and exact."""
     if window.shape[-2] == 1:  # a matrix product of one column would first make floats of all weights
         return blocks(weight & window, max(window.shape[-1], 1)).float()
     return weight.float() @ window.float().mT

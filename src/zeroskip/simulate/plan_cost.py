@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 
-from zeroskip.concepts import Layer, Trace
+from zeroskip.concepts import Trace
 from zeroskip.errors import AcceleratorError
 from zeroskip.patterns import keep
 from zeroskip.simulate.accelerator import Accelerator
 from zeroskip.simulate.energy import Energy, prices
 from zeroskip.simulate.simulation import estimate, layer
-from zeroskip.simulate.workload import Workload, in_network, of_trace, with_weight
+from zeroskip.simulate.workload import in_network, of_trace
 
 OF = ("cycles", "joules")
 
@@ -38,28 +39,24 @@ def cost_on(
     if of not in OF:
         raise AcceleratorError(f'a cost is one of {", ".join(OF)}, not "{of}"')
     works = {work.name: work for work in in_network(of_trace(trace))}
-    layers = {layer.name: layer for layer, _, _ in trace}
+    weights = {layer.name: layer.weight.detach() for layer, _, _ in trace}
     estimated = estimate(list(works.values()), chip, energy=energy, dram=dram)
     priced = prices(energy, dram)
 
     @cache  # a plan asks for one layer after the other
     def alone(name: str, sparsity: float) -> float:
-        work = _pruned(works[name], layers[name], sparsity, pattern)
+        work, weight = works[name], weights[name]
+        mask = keep(weight.abs(), pattern, sparsity) & (weight != 0)
+        work = replace(work, weight=mask.cpu().reshape(work.weight.shape))
         return float(getattr(layer(work, chip, priced), of))
 
     known = {layer.name: float(getattr(layer, of)) for layer in estimated.layers}
 
     def cost(sparsities: Mapping[str, float]) -> float:
-        unknown = set(sparsities) - set(layers)
+        unknown = set(sparsities) - set(weights)
         if unknown:
-            raise AcceleratorError(f"{sorted(unknown)} are no layers of the trace: {', '.join(layers)}")
+            raise AcceleratorError(f"{sorted(unknown)} are no layers of the trace: {', '.join(weights)}")
         changed = {name: alone(name, sparsities[name]) for name in known if name in sparsities}
         return sum((known | changed).values())
 
     return cost
-
-
-def _pruned(work: Workload, layer: Layer, sparsity: float, pattern: str) -> Workload:
-    weight = layer.weight.detach()
-    mask = keep(weight.abs(), pattern, sparsity) & (weight != 0)
-    return with_weight(work, mask.cpu().reshape(work.weight.shape))

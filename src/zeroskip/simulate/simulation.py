@@ -15,7 +15,7 @@ from zeroskip.simulate.accelerator import Accelerator, check
 from zeroskip.simulate.dataflows.dense import perfect
 from zeroskip.simulate.energy import Activity, Energy, Prices, events, prices
 from zeroskip.simulate.estimates import Estimate, LayerEstimate
-from zeroskip.simulate.workload import Workload, count_macs, in_network, of_trace, with_weight
+from zeroskip.simulate.workload import Workload, count_macs, in_network, of_trace
 
 
 def estimate(
@@ -67,17 +67,12 @@ def estimate_trace(
 
 
 def layer(work: Workload, chip: Accelerator, prices: Prices) -> LayerEstimate:
-    """One layer in its place in a network, on a checked chip. What the chip has no way to run is counted as dense.
-
-    >>> work = of_masks("fc", torch.ones(64, 8) != 0, torch.ones(1, 8) != 0)
-    >>> layer(work, chips.EIE, prices("han2015", "lpddr4")).cycles
-    8
-    """
+    """One layer in its place in a network, on a checked chip. What the chip has no way to run is counted as dense."""
     reason = _reason(work, chip)
     if reason:  # the multipliers are there, what knows of zeros is of no use
         chip = replace(chip, dataflow=perfect, skips="", gates="", stored=None, traffic=None)
     schedule = chip.dataflow(work, chip)
-    taken = with_weight(work, chip.stored(work, chip)) if chip.stored else work
+    taken = replace(work, weight=chip.stored(work, chip)) if chip.stored else work
     skips = chip.skips if schedule.skips is None else schedule.skips
     kinds = slot_audit.kinds(count_macs(taken), skips, chip.gates)
     sizes = traffic.stored(work, chip)
@@ -142,7 +137,6 @@ def _cycles(work: Workload, chip: Accelerator) -> int:
 
 def _examples(work: Workload, chosen: list[int]) -> Workload:
     """A layer for some of the examples; a sequence of vectors is several positions of one example."""
-    rows = [
-        mask.unflatten(0, (work.examples, -1))[chosen].flatten(0, 1) for mask in (work.input, work.output)
-    ]
-    return replace(work, input=rows[0], output=rows[1], examples=len(chosen))
+    masks = work.input, work.output
+    x, y = (mask.unflatten(0, (work.examples, -1))[chosen].flatten(0, 1) for mask in masks)
+    return replace(work, input=x, output=y, examples=len(chosen))

@@ -59,11 +59,7 @@ def roof(chip: Accelerator, computing: int, moved: Bytes) -> tuple[int, str]:
 def slots(
     chip: Accelerator, work: Kinds, schedule: Schedule, computing: int, cycles: int
 ) -> Mapping[str, int]:
-    """Slots of each idle kind; with `done` and `gated` they sum to cycles x lanes x width.
-
-    >>> slots(chips.EYERISS_V2_PE, Kinds(3, 0, 7), Schedule(4, 4), 4, 5)["bandwidth"]
-    1
-    """
+    """Slots of each idle kind; with `done` and `gated` they sum to cycles x lanes x width."""
     each = chip.lanes * chip.width
     idle = {
         "useless": schedule.useless,

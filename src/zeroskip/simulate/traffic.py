@@ -13,11 +13,7 @@ from zeroskip.simulate.workload import Workload
 
 
 def stored(work: Workload, chip: Accelerator) -> dict[str, Stored]:
-    """Bits of weights, inputs and outputs as they lie in DRAM.
-
-    >>> stored(of_masks("fc", torch.ones(4, 6) != 0, torch.ones(1, 6) != 0), chips.DENSE)["W"].bits
-    384
-    """
+    """Bits of weights, inputs and outputs as they lie in DRAM."""
     masks = {"W": work.weight, "A": work.input, "O": work.output}
     # Outputs are the inputs of a later layer, so they are stored alike.
     forms = {"W": chip.format("W"), "A": chip.format("A"), "O": chip.format("A")}

@@ -113,11 +113,7 @@ class Macs:
 
 
 def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
-    """The workload of a layer with its real input (examples, *input_shape) and output. NaN is no zero.
-
-    >>> of_layer(*recorded[0]).macs  # three examples of 6 inputs and 8 outputs
-    144
-    """
+    """The workload of a layer with its real input (examples, *input_shape) and output. NaN is no zero."""
     weight, x, y = (_non_zeros(tensor) for tensor in (layer.weight, x, y))
     examples = len(x)
     if layer.op == "linear":
@@ -165,12 +161,7 @@ def in_network(works: Sequence[Workload]) -> list[Workload]:
 
 
 def of_masks(
-    name: str,
-    weight: Tensor,
-    x: Tensor,
-    geometry: Geometry = Geometry(),
-    *,
-    output: Tensor | None = None,
+    name: str, weight: Tensor, x: Tensor, geometry: Geometry = Geometry(), *, output: Tensor | None = None
 ) -> Workload:
     """A layer known by its masks only: weight (out, in) or (out, in / groups, kh, kw), x with the examples first.
 
@@ -193,23 +184,8 @@ def of_masks(
     return of_layer(Layer(name, op, weight, None, tuple(x.shape[1:]), tuple(shape[1:]), **options), x, y)
 
 
-def with_weight(work: Workload, weight: Tensor) -> Workload:
-    """The same layer, where a chip takes other weights for non-zero than those that are.
-
-    >>> work = of_masks("fc", torch.zeros(4, 6) != 0, torch.ones(2, 6) != 0)
-    >>> count_macs(with_weight(work, torch.ones_like(work.weight))).both
-    48
-    """
-    return replace(work, weight=weight)
-
-
 def padded(work: Workload) -> Tensor:
-    """The input mask (examples, groups, inputs, rows, columns) with the zeros of its padding.
-
-    >>> masks = torch.ones(2, 3, 3, 3) != 0, torch.ones(1, 3, 8, 8) != 0
-    >>> padded(of_masks("conv", *masks, Geometry(padding=(1, 1)))).shape
-    torch.Size([1, 1, 3, 10, 10])
-    """
+    """The input mask (examples, groups, inputs, rows, columns) with the zeros of its padding."""
     top, bottom, left, right = work.padding
     return torch.nn.functional.pad(work.input, (left, right, top, bottom))
 
@@ -248,12 +224,7 @@ def windows(work: Workload, *, numbers: int = 1 << 24) -> Iterator[Tensor]:
 
 
 def patches(source: Tensor, work: Workload, *, numbers: int = 1 << 24) -> Iterator[Tensor]:
-    """`windows` of any tensor (examples, groups, channels, padded rows, padded columns).
-
-    >>> masks = torch.ones(2, 3, 3, 3) != 0, torch.ones(1, 3, 8, 8) != 0
-    >>> next(patches(torch.rand(1, 1, 5, 8, 8), of_masks("conv", *masks))).shape
-    torch.Size([36, 1, 9, 5])
-    """
+    """`windows` of any tensor (examples, groups, channels, padded rows, padded columns)."""
     last = source.permute(0, 3, 4, 1, 2).contiguous()  # (n, rows, columns, g, c)
     (up, across), (kh, kw), (tall, wide) = work.stride, work.weight.shape[3:], work.output.shape[3:]
     n, row, column, group, channel = last.stride()

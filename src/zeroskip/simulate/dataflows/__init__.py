@@ -14,11 +14,10 @@ no limit of a memory. Lanes wait for each other where, and only where, those of 
 """
 
 from zeroskip.simulate.dataflows.dense import array, planar, structured
-from zeroskip.simulate.dataflows.eie import columns
 from zeroskip.simulate.dataflows.extensor import joined
 from zeroskip.simulate.dataflows.eyeriss import row_stationary
+from zeroskip.simulate.dataflows.nonzero_products import cartesian, columns
 from zeroskip.simulate.dataflows.operand_selection import bricks, selected, shared
-from zeroskip.simulate.dataflows.scnn import cartesian
 from zeroskip.simulate.dataflows.sparten import chunks, paired, repaired
 
 __all__ = [

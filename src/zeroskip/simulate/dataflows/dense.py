@@ -66,11 +66,7 @@ def planar(work: Workload, chip: Accelerator) -> Schedule:
 
 
 def perfect(work: Workload, chip: Accelerator) -> Schedule:
-    """Every MAC, on lanes that are never idle: what a chip falls back to on layers that it cannot run.
-
-    >>> perfect(of_masks("fc", torch.ones(10, 32) != 0, torch.ones(1, 32) != 0), chips.SCNN).busy
-    20
-    """
+    """Every MAC, on lanes that are never idle: what a chip falls back to on layers that it cannot run."""
     lanes = tiles(work.macs, chip.width)
     return Schedule(tiles(lanes, chip.lanes), lanes, skips="")
 

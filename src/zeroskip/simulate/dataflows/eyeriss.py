@@ -73,9 +73,6 @@ def plan(work: Workload, chip: Accelerator) -> Pass:
     The rule takes the tallest strip, which overlaps the next least, of those that keep nearly as many elements at work
     as any (0.9 is ours), then fills the scratch pads with inputs, and with filters what is left of them. On AlexNet it
     keeps as many elements at work as the chip. On VGG-16 the chip took up to 3.7 times the rule's cycles.
-
-    >>> plan(of_masks("3x3", torch.ones(8, 16, 3, 3) != 0, torch.ones(1, 16, 15, 15) != 0), chips.EYERISS).rows
-    13
     """
     kernel, channels, rows = work.weight.shape[3:], work.weight.shape[2], work.output.shape[3]
     known = PASSES.get((kernel[0], rows, channels))
@@ -95,11 +92,6 @@ def traffic(work: Workload, chip: Accelerator, stored: Mapping[str, Stored]) -> 
     """Bytes of DRAM, global buffer and scratch pads.
 
     Strips overlap, so input rows are read more than once; partial sums go to the buffer and back.
-
-    >>> work = of_masks("3x3", torch.ones(8, 16, 3, 3) != 0, torch.ones(1, 16, 15, 15) != 0)
-    >>> sizes = {"A": Stored(57600, 0), "W": Stored(18432, 0), "O": Stored(21632, 0)}
-    >>> traffic(work, chips.EYERISS, sizes)[("DRAM", "W")]
-    2304
     """
     one, macs = plan(work, chip), count_macs(work)
     taken = macs.input if "A" in chip.gates else macs.total

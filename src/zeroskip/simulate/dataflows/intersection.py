@@ -144,12 +144,7 @@ def tiles(
 
 @compiled
 def ones(bits: np.ndarray, first: np.ndarray, counts: np.ndarray) -> None:
-    """Coordinates of each tile: bits (words, lists), and where the lists of each begin, into counts (tiles,).
-
-    >>> ones(np.array([[0b1011, 0b1]], np.uint64), np.array([0, 1, 2]), counts := np.zeros(2, np.int64))
-    >>> counts.tolist()
-    [3, 1]
-    """
+    """Coordinates of each tile: bits (words, lists), and where the lists of each begin, into counts (tiles,)."""
     for tile in range(len(counts)):
         for word in range(len(bits)):
             for i in range(first[tile], first[tile + 1]):

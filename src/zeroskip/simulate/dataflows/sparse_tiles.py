@@ -49,12 +49,7 @@ def of_places(places: np.ndarray, shape: tuple[int, int], side: int) -> TiledMat
 
 
 def of_rows(bits: np.ndarray, columns: int, side: int) -> TiledMatrix:
-    """A matrix by all its rows as `packed` has them: (rows, strips, words) uint64.
-
-    >>> of_rows(packed(np.eye(4) != 0, 2), 4, 2).tile
-    array([[ 0, -1],
-           [-1,  1]])
-    """
+    """A matrix by all its rows as `packed` has them: (rows, strips, words) uint64."""
     rows, strips, _ = bits.shape
     there = np.zeros((tiles(rows, side) * side, strips), bool)
     there[:rows] = bits.any(-1)

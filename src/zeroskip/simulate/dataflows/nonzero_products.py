@@ -1,7 +1,8 @@
-"""SCNN: all products of the non-zero weights and the non-zero inputs of a channel."""
+"""Every product of a non-zero weight and a non-zero input that they meet: EIE, SCNN, the element of Eyeriss v2."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,6 +11,28 @@ from zeroskip.simulate import lane_counts
 from zeroskip.simulate.accelerator import Accelerator, divided, size
 from zeroskip.simulate.lane_counts import Schedule, tiles
 from zeroskip.simulate.workload import Workload, count_macs
+
+
+def columns(work: Workload, chip: Accelerator) -> Schedule:
+    """Lanes own every `lanes`-th output and take one entry of a broadcast column a cycle (Han et al. 2016).
+
+    Padding entries are entries too, and an empty column takes a cycle. A lane's queue holds `queue` columns. Vectors
+    longer than `inputs` are worked on in parts, which begin with empty queues.
+
+    >>> columns(of_masks("fc", torch.ones(64, 8) != 0, torch.ones(1, 8) != 0), chips.EIE).cycles
+    8
+    """
+    matrix = work.weight.reshape(work.weight.shape[1], -1).numpy()
+    entries = lane_counts.interleaved(matrix, chip.lanes)  # (k, lanes)
+    costs, parts = np.maximum(entries, 1), size(chip, "inputs")
+    cycles, busy, filled = 0, 0, 0
+    for x in work.input.flatten(1).numpy():
+        for first in range(0, len(x), parts):
+            seen = np.flatnonzero(x[first : first + parts]) + first
+            cycles += lane_counts.queued(costs[seen], size(chip, "queue"))
+            busy += int(costs[seen].sum())
+            filled += int(entries[seen].sum())
+    return Schedule(cycles, busy, filled - count_macs(work).both)
 
 
 def cartesian(work: Workload, chip: Accelerator) -> Schedule:
@@ -40,8 +63,8 @@ def cartesian(work: Workload, chip: Accelerator) -> Schedule:
 def _inputs(work: Workload, chip: Accelerator) -> Tensor:
     """Non-zero inputs of each lane: (examples, groups, lanes, channels x phases), int64."""
     rows, columns = work.input.shape[3:]
-    up = _places(rows, work.padding[0], work.stride[0], size(chip, "rows"))  # (rows, tiles x phases)
-    across = _places(columns, work.padding[2], work.stride[1], size(chip, "columns"))
+    up = _tile_and_phase(rows, work.padding[0], work.stride[0], size(chip, "rows"))  # (rows, tiles x phases)
+    across = _tile_and_phase(columns, work.padding[2], work.stride[1], size(chip, "columns"))
     counts = lane_counts.folded(work.input, up, across)  # (n, g, c, tiles x phases of both axes)
     cut = counts.unflatten(3, (-1, work.stride[0])).unflatten(-1, (-1, work.stride[1]))
     return cut.permute(0, 1, 3, 5, 2, 4, 6).flatten(4).flatten(2, 3).long()
@@ -58,7 +81,7 @@ def _weights(work: Workload, chip: Accelerator) -> Tensor:
     return counts.flatten(2)
 
 
-def _places(length: int, before: int, stride: int, lanes: int) -> Tensor:
+def _tile_and_phase(length: int, before: int, stride: int, lanes: int) -> Tensor:
     """Which tile and phase a row belongs to, as 0/1: (length, lanes x stride)."""
     row = torch.arange(length)
     place = row // tiles(length, lanes) * stride + (row + before) % stride
