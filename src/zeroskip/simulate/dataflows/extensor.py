@@ -19,19 +19,6 @@ from zeroskip.simulate.lane_counts import Schedule
 from zeroskip.simulate.workload import Workload, windows
 
 
-class TileSizes(NamedTuple):
-    """Elements; side of an element's tile; rows, rows and places of the buffer's tiles; bits of numbers."""
-
-    lanes: int
-    element: int
-    outputs: int
-    positions: int
-    inputs: int
-    weight_bits: int
-    input_bits: int
-    output_bits: int
-
-
 class Level(NamedTuple):
     """One intersection: pairs that it is asked for, pairs of which both hold a number, comparisons made."""
 
@@ -79,25 +66,20 @@ def joined(work: Workload, chip: Accelerator) -> Schedule:
     >>> joined(of_masks("fc", torch.ones(1, 32) != 0, torch.eye(32)[:1] != 0), chips.EXTENSOR).cycles
     1
     """
-    joined_layer = joins(work, chip)
-    return Schedule(joined_layer.cycles, joined_layer.scalars.steps, moved=joined_layer.moved)
+    layer = joins(work, chip)
+    return Schedule(layer.cycles, layer.scalars.steps, moved=layer.moved)
 
 
 def joins(work: Workload, chip: Accelerator) -> Joins:
-    """What meets what in a layer, at each level.
-
-    >>> joins(of_masks("fc", torch.eye(64) != 0, torch.eye(64)[:1] != 0), chips.EXTENSOR).scalars.met
-    1
-    """
-    sizes = _sizes(chip)
+    """What meets what in a layer, at each level."""
+    side = size(chip, "element")
     weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
-    seen = [packed(block.flatten(2).transpose(0, 1).numpy(), sizes.element) for block in windows(work)]
-    both = packed(weight.numpy(), sizes.element), np.concatenate(seen, axis=1)  # (g, rows, strips, words)
+    seen = [packed(block.flatten(2).transpose(0, 1).numpy(), side) for block in windows(work)]
+    both = packed(weight.numpy(), side), np.concatenate(seen, axis=1)  # (g, rows, strips, words)
     groups: list[Joins] = []
     dealt = 0
     for pair in zip(*both, strict=True):
-        weights, inputs = (of_rows(rows, work.inputs, sizes.element) for rows in pair)
-        groups.append(_product(weights, inputs, sizes, dealt))
+        groups.append(product(*(of_rows(rows, work.inputs, side) for rows in pair), chip, dealt=dealt))
         dealt += groups[-1].elements.met
     buffers, elements, scalars = (
         Level(*map(sum, zip(*(getattr(group, level) for group in groups), strict=True)))
@@ -108,42 +90,27 @@ def joins(work: Workload, chip: Accelerator) -> Joins:
     return Joins(buffers, elements, scalars, sums, np.sum([group.loads for group in groups], axis=0), moved)
 
 
-def product(weights: TiledMatrix, inputs: TiledMatrix, chip: Accelerator) -> Joins:
+def product(weights: TiledMatrix, inputs: TiledMatrix, chip: Accelerator, *, dealt: int = 0) -> Joins:
     """The same of two matrices in tiles of an element, the second one transposed.
 
     Tiles of the buffer go by positions, then places, then outputs: inputs stay while outputs go by, and weights come
     again for other positions; of both only tiles that meet one. Where tiles of further places meet for a tile of
     outputs, the sums that it has so far are read and written once more. An element is sent both its tiles and returns
     their sums; it reads two coordinates for a comparison, and both numbers where they are the same.
+    dealt   pairs of tiles that have gone to the elements before
 
     >>> from zeroskip.simulate.dataflows.sparse_tiles import of_places
     >>> eye = of_places(np.repeat(np.arange(99)[:, None], 2, axis=1), (99, 99), 32)
     >>> product(eye, eye, chips.EXTENSOR).elements[:2]
     (64, 4)
     """
-    sizes = _sizes(chip)
-    if not sizes.element == weights.side == inputs.side:
+    (up, across, deep), side = _sides(chip), size(chip, "element")
+    if not side == weights.side == inputs.side:
         raise AcceleratorError(
-            f"{chip.name}: tile['element'] = {sizes.element} is not the side of the tiles that the matrices are cut "
-            f"into, {weights.side} and {inputs.side}"
+            f"{chip.name}: tile['element'] = {side} is not the side of the tiles that the matrices are cut into, "
+            f"{weights.side} and {inputs.side}"
         )
-    return _product(weights, inputs, sizes, 0)
-
-
-def _sizes(chip: Accelerator) -> TileSizes:
-    sides = {name: size(chip, name) for name in ("element", "outputs", "positions", "inputs")}
-    for name, side in sides.items():
-        if side % sides["element"]:
-            raise AcceleratorError(
-                f"{chip.name}: tile[{name!r}] = {side} does not divide by tile['element'] = {sides['element']}"
-            )
-    return TileSizes(chip.lanes, *sides.values(), *(chip.bits[name] for name in "WAO"))
-
-
-def _product(weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, dealt: int) -> Joins:
-    """`dealt`: how many pairs of tiles have gone to the elements before."""
-    loads, sums = _elements(weights, inputs, sizes, dealt)
-    up, across, deep = _sides(sizes)
+    loads, sums = _elements(weights, inputs, chip, dealt)
     small = weights.there, inputs.there
     large = _any(weights.there, up, deep), _any(inputs.there, across, deep)
     high, wide, long = weights.tile.shape[0], *inputs.tile.shape
@@ -152,73 +119,72 @@ def _product(weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, dealt:
     buffers = Level(large[0].size * len(large[1]), _pairs(*large), steps)
     tiled = _parts(high, up), _parts(wide, across), _parts(long, deep)
     elements = Level(_pairs(*large, *tiled), _pairs(*small), _compared(*small, deep))
-    rows, others = (_parts(one.shape[0], sizes.element) for one in (weights, inputs))
-    asked = _pairs(*small, rows, others, _parts(weights.shape[1], sizes.element))
+    rows, others = (_parts(matrix.shape[0], side) for matrix in (weights, inputs))
+    asked = _pairs(*small, rows, others, _parts(weights.shape[1], side))
     scalars = Level(asked, sums.products, int(loads.sum()))
-    moved = _moved(weights, inputs, sizes, scalars.steps, sums)
-    return Joins(buffers, elements, scalars, sums, loads, moved)
+    return Joins(buffers, elements, scalars, sums, loads, _moved(weights, inputs, chip, scalars.steps, sums))
 
 
 def _elements(
-    weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, dealt: int
+    weights: TiledMatrix, inputs: TiledMatrix, chip: Accelerator, dealt: int
 ) -> tuple[np.ndarray, SumCounts]:
     """Comparisons of each element (lanes,), and what becomes of the products."""
     from zeroskip.simulate.dataflows import intersection  # numba, see there
 
-    up, across, deep = _sides(sizes)
-    counts = _counts(weights.there, inputs.there, (up, across, deep))  # (large n, large k, large m)
+    up, across, deep = sides = _sides(chip)
+    outputs, positions = chip.tile["outputs"], chip.tile["positions"]
+    counts = _counts(weights.there, inputs.there, sides)  # (large n, large k, large m)
     begin = dealt + np.cumsum(counts).reshape(counts.shape) - counts
-    rows = intersection.TileRows(weights.first, weights.row % sizes.outputs, weights.bits)
-    others = intersection.TileRows(inputs.first, inputs.row % sizes.positions, inputs.bits)
-    loads, made, again = np.zeros(sizes.lanes, np.int64), np.zeros(3, np.int64), 0
+    rows = intersection.TileRows(weights.first, weights.row % outputs, weights.bits)
+    others = intersection.TileRows(inputs.first, inputs.row % positions, inputs.bits)
+    loads, made, again = np.zeros(chip.lanes, np.int64), np.zeros(3, np.int64), 0
     for n, m in np.ndindex(counts.shape[0], counts.shape[2]):
-        high = min(sizes.outputs, weights.shape[0] - m * sizes.outputs)
-        there = np.zeros((high, min(sizes.positions, inputs.shape[0] - n * sizes.positions)), bool)
-        sums = intersection.PartialSums(there, np.zeros((up, across), np.int64), sizes.element, made)
+        high = min(outputs, weights.shape[0] - m * outputs)
+        there = np.zeros((high, min(positions, inputs.shape[0] - n * positions)), bool)
+        sums = intersection.PartialSums(there, np.zeros((up, across), np.int64), weights.side, made)
         for k in np.flatnonzero(counts[n, :, m]):
             strip = slice(k * deep, (k + 1) * deep)
-            one, two = (
-                weights.tile[m * up : (m + 1) * up, strip],
-                inputs.tile[n * across : (n + 1) * across, strip],
-            )
-            i, j, place = np.nonzero((one >= 0)[:, None] & (two >= 0))
+            ours = weights.tile[m * up : (m + 1) * up, strip]
+            theirs = inputs.tile[n * across : (n + 1) * across, strip]
+            i, j, place = np.nonzero((ours >= 0)[:, None] & (theirs >= 0))
             again += int(sums.filled.ravel()[np.unique(i * across + j)].sum())
             steps = np.zeros(len(place), np.int64)
-            pairs = np.stack([one[i, place], two[j, place]], axis=1)
+            pairs = np.stack([ours[i, place], theirs[j, place]], axis=1)
             intersection.tiles(pairs, rows, others, sums, steps)
-            lane = (begin[n, k, m] + np.arange(len(steps))) % sizes.lanes
-            loads += np.bincount(lane, steps, sizes.lanes).astype(np.int64)
+            lane = (begin[n, k, m] + np.arange(len(steps))) % chip.lanes
+            loads += np.bincount(lane, steps, chip.lanes).astype(np.int64)
     products, sent, new = made.tolist()
     return loads, SumCounts(products, sent, new, again)
 
 
-def _moved(weights: TiledMatrix, inputs: TiledMatrix, sizes: TileSizes, steps: int, sums: SumCounts) -> Bytes:
+def _moved(
+    weights: TiledMatrix, inputs: TiledMatrix, chip: Accelerator, steps: int, sums: SumCounts
+) -> Bytes:
     """Bytes by memory and operand."""
-    sides, widths = (weights, inputs), (sizes.weight_bits, sizes.input_bits)
-    stored = [_bits(one, bits).sum(0) for one, bits in zip(sides, widths, strict=True)]  # by places, in tiles
+    widths = chip.bits["W"], chip.bits["A"]
+    # By places, in tiles.
+    stored = [_bits(matrix, bits).sum(0) for matrix, bits in zip((weights, inputs), widths, strict=True)]
     # Weights once for each large tile of positions with a partner, inputs once.
-    often = _any(inputs.there, sizes.positions // sizes.element, 1).sum(0), weights.there.any(0)
+    often = _any(inputs.there, _sides(chip)[1], 1).sum(0), weights.there.any(0)
     partners = inputs.there.sum(0), weights.there.sum(0)
-    output = 2 * COORDINATE_BITS + sizes.output_bits
+    output = 2 * COORDINATE_BITS + chip.bits["O"]
+    read = (steps * COORDINATE_BITS + sums.products * width for width in widths)
     bits = {
         "DRAM": (*(stored[i] @ often[i] for i in (0, 1)), output * (sums.new + 2 * sums.again)),
         "buffer": (*(stored[i] @ partners[i] for i in (0, 1)), 2 * output * sums.sent),
-        "element buffers": (
-            *(steps * COORDINATE_BITS + sums.products * width for width in widths),
-            output * sums.sent,
-        ),
+        "element buffers": (*read, output * sums.sent),
     }
     return {
-        (name, operand): int(one) // 8
-        for name in bits
-        for operand, one in zip("WAO", bits[name], strict=True)
+        (memory, operand): int(count) // 8
+        for memory, counts in bits.items()
+        for operand, count in zip("WAO", counts, strict=True)
     }
 
 
-def _bits(one: TiledMatrix, bits: int) -> np.ndarray:
+def _bits(matrix: TiledMatrix, bits: int) -> np.ndarray:
     """Bits of each tile, 0 where there is none: (tile rows, tile columns)."""
-    size = one.nonzeros * (COORDINATE_BITS + bits) + np.diff(one.first) * ROW_BITS + TILE_BITS
-    return np.append(size, 0)[one.tile]
+    stored = matrix.nonzeros * (COORDINATE_BITS + bits) + np.diff(matrix.first) * ROW_BITS + TILE_BITS
+    return np.append(stored, 0)[matrix.tile]
 
 
 def _compared(one: np.ndarray, two: np.ndarray, side: int) -> int:
@@ -253,10 +219,16 @@ def _any(there: np.ndarray, rows: int, columns: int) -> np.ndarray:
 
 
 def _parts(length: int, part: int) -> np.ndarray:
-    """TileSizes of parts; the last may be smaller."""
+    """Lengths of the parts; the last may be smaller."""
     return np.minimum(part, length - np.arange(0, length, part))
 
 
-def _sides(sizes: TileSizes) -> tuple[int, int, int]:
+def _sides(chip: Accelerator) -> tuple[int, int, int]:
     """Sides of the buffer's tiles, in tiles of an element: outputs, positions, places."""
-    return sizes.outputs // sizes.element, sizes.positions // sizes.element, sizes.inputs // sizes.element
+    element = size(chip, "element")
+    for name in ("outputs", "positions", "inputs"):
+        if size(chip, name) % element:
+            raise AcceleratorError(
+                f"{chip.name}: tile[{name!r}] = {chip.tile[name]} does not divide by tile['element'] = {element}"
+            )
+    return chip.tile["outputs"] // element, chip.tile["positions"] // element, chip.tile["inputs"] // element
