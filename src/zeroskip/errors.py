@@ -1,4 +1,7 @@
-"""Every error that zeroskip raises on purpose.
+"""Every error that zeroskip raises on purpose: ZeroskipError, and below it
+
+    TaskError, DataError, ModelError, PatternError, RecipeError
+    PackError, FileError, RunError, EngineError, AcceleratorError
 
 A message has three parts: what was given, why it cannot work, what to do. The command line prints it as it is,
 without a traceback, and exits with status 1.

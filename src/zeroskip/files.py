@@ -45,9 +45,7 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
             Path(temporary).unlink(missing_ok=True)
         if not isinstance(fact, OSError):
             raise
-        raise FileError(
-            f"cannot write {path}: {fact.strerror}. Free some space or write elsewhere."
-        ) from None
+        raise FileError(f"cannot write {path}: {fact.strerror}. Free some space there.") from None
     return path
 
 

@@ -146,7 +146,7 @@ def check_plan(model: nn.Module, pattern: str, max_error_rise: float | None) -> 
     >>> check_plan(model, "channel", 0.01)
     >>> check_plan(model, "7x1", 0.01)
     Traceback (most recent call last):
-    zeroskip.errors.RecipeError: no layer of the network can take the pattern "7x1". Choose another, ...
+    zeroskip.errors.RecipeError: no layer of the network can take the pattern "7x1". Try "free".
     """
     shapes = {name: tuple(weight.shape) for name, weight in prune.weights(model).items()}
     prune.check(shapes, pattern, max_error_rise)
@@ -178,16 +178,12 @@ def compile_and_compare(
 def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | None) -> Goal:
     """The goal with its budget filled in, or an error, before an hour of training and before a folder is made."""
     if goal.sparsity is not None and goal.max_error_rise is not None:
-        raise RecipeError(
-            "give a sparsity or max_error_rise, not both: how far to go, or how bad it may get."
-        )
+        raise RecipeError("give a sparsity or max_error_rise, not both: how far to go or how bad it may get")
     if goal.max_error_rise is None:
         goal = replace(goal, max_error_rise=task_api.one_example(task))
     if goal.sparsity is not None:
         if goal.pattern != "free":
-            raise RecipeError(
-                f'a sparsity goes with the pattern "free", not "{goal.pattern}". Leave one out.'
-            )
+            raise RecipeError(f'a sparsity goes with pattern "free", not "{goal.pattern}". Leave one out.')
         prune.while_training(goal.sparsity)
         task_api.check_on_step(task)
     model = task_api.model(task, None if weights is None else dict(weights))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -64,6 +65,11 @@ def parse(text: str) -> Pattern:
     )
 
 
+def of_layer(pattern: str | Mapping[str, str], name: str) -> Pattern:
+    """The layer's pattern where one is given for all layers, or by layer name ("free" where it is not named)."""
+    return parse(pattern if isinstance(pattern, str) else pattern.get(name, "free"))
+
+
 def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
     """Mask of the best-scored weights: bool, shaped like `score`, True is kept.
 
@@ -83,7 +89,8 @@ def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
     summed = block_scores(score, pattern)  # (blocks out, blocks in, blocks high, blocks wide)
     survivors = summed.numel() - round(sparsity * summed.numel())
     mask = torch.zeros(summed.numel(), dtype=torch.bool, device=score.device)
-    mask[_best(summed.flatten(), survivors)] = True
+    # A stable sort, since topk may pick any of several equal scores and runs must be repeatable.
+    mask[summed.flatten().argsort(descending=True, stable=True)[:survivors]] = True
     mask = mask.reshape(summed.shape)
     for axis, side in enumerate(_block(score, pattern)):
         mask = mask.repeat_interleave(side, dim=axis)
@@ -125,14 +132,9 @@ def _keep_of_each_group(score: Tensor, pattern: Pattern) -> Tensor:
     return mask.scatter_(2, order[:, :, : pattern.kept], True).reshape(score.shape)
 
 
-def _best(scores: Tensor, count: int) -> Tensor:
-    # A stable sort, since topk may pick any of several equal scores and runs must be repeatable.
-    return scores.argsort(descending=True, stable=True)[:count]
-
-
 def _four(score: Tensor) -> tuple[int, int, int, int]:
     if score.ndim not in (2, 4):
-        raise PatternError(f"a weight of shape {tuple(score.shape)} is not (out, in) or (out, in, kh, kw)")
+        raise PatternError(f"a weight {tuple(score.shape)} is neither (out, in) nor (out, in, kh, kw)")
     return (*score.shape, 1, 1)[:4]
 
 

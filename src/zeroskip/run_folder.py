@@ -134,9 +134,8 @@ def save_json(path: str | Path, value: Any) -> Path:
     >>> from_json(Point, files.read_json(save_json("point.json", Point("round", 3, 6, 0.1, good=True)))).sparsity
     0.5
     """
-    return files.write_json(
-        path, _plain(value) if isinstance(value, list | tuple) else dataclasses.asdict(value)
-    )
+    plain = _plain(value) if isinstance(value, list | tuple) else dataclasses.asdict(value)
+    return files.write_json(path, plain)
 
 
 def save_findings(

@@ -45,7 +45,6 @@ def main() -> None:
     try:
         app(prog_name="zeroskip")
     except ZeroskipError as fact:
-        Console(stderr=True).print(
-            f"error: {fact}", style="red", markup=False, highlight=False, soft_wrap=True
-        )
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"error: {fact}", style="red", markup=False, highlight=False)
         sys.exit(1)

@@ -9,19 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from zeroskip.cli.options import (
-    DATA,
-    DOWNLOAD,
-    JSON,
-    TASK,
-    WEIGHTS,
-    app,
-    load_task,
-    progress_bars,
-    say,
-    show,
-    trained,
-)
+from zeroskip.cli import options
+from zeroskip.cli.options import app, load_task, progress_bars, say, show, trained
 from zeroskip.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -31,33 +20,29 @@ if TYPE_CHECKING:
     from zeroskip.measure import Count, Sums, Zeros
     from zeroskip.task_api import Task
 
+ACTIVATIONS = typer.Option(
+    "--activations",
+    help="Count the zeros between the layers instead, over the whole validation split: in what each layer reads, and "
+    "in what leaves it.",
+)
+OUT = typer.Option(
+    metavar="RUN",
+    help="With --activations: folder for activations.html (zeros by position, channel, class and example) and for "
+    "what a killed pass needs to continue.",
+)
 BY = ("position", "class", "example")
 EVERY = 20  # batches after which a pass is stored, to be continued
 
 
 @app.command()
 def measure(
-    task: Annotated[str, TASK],
-    activations: Annotated[
-        bool,
-        typer.Option(
-            "--activations",
-            help="Count the zeros between the layers instead, over the whole validation split: in what each layer "
-            "reads, and in what leaves it.",
-        ),
-    ] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="RUN",
-            help="With --activations: folder for activations.html (zeros by position, channel, class and example) and "
-            "for what a killed pass needs to continue.",
-        ),
-    ] = None,
-    weights: Annotated[Path | None, WEIGHTS] = None,
-    data: Annotated[Path | None, DATA] = None,
-    download: Annotated[bool, DOWNLOAD] = False,
-    as_json: Annotated[bool, JSON] = False,
+    task: Annotated[str, options.TASK],
+    activations: Annotated[bool, ACTIVATIONS] = False,
+    out: Annotated[Path | None, OUT] = None,
+    weights: Annotated[Path | None, options.WEIGHTS] = None,
+    data: Annotated[Path | None, options.DATA] = None,
+    download: Annotated[bool, options.DOWNLOAD] = False,
+    as_json: Annotated[bool, options.JSON] = False,
 ) -> None:
     """Look at a network: cost, zeros and sensitivity of each layer. Trains it first unless given --weights."""
     from zeroskip import measure as measuring
@@ -112,10 +97,7 @@ def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -
 
 def _counts(zeros: Mapping[str, Zeros]) -> dict[str, dict[str, dict[str, int]]]:
     """Layer -> "before", "after" -> counts; without the maps, which belong into pictures."""
-    return {
-        name: {side: _plain(count) for side, count in (("before", layer.before), ("after", layer.after))}
-        for name, layer in zeros.items()
-    }
+    return {name: {"before": _plain(z.before), "after": _plain(z.after)} for name, z in zeros.items()}
 
 
 def _plain(count: Count) -> dict[str, int]:

@@ -101,20 +101,12 @@ def trained(task: Task, weights: Path | None, progress: Progress) -> nn.Module:
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """One bar per stage on stderr, with time left; nothing where stderr is no terminal."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
+    from rich import progress as rich
 
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    columns = rich.TextColumn("{task.description}"), rich.BarColumn(), rich.MofNCompleteColumn()
+    times = rich.TimeElapsedColumn(), rich.TimeRemainingColumn()
     console = Console(stderr=True)
-    with Bars(
-        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, disable=not console.is_terminal
-    ) as bars:
+    with rich.Progress(*columns, *times, console=console, disable=not console.is_terminal) as bars:
         stages: dict[str, TaskID] = {}
 
         def progress(what: str, done: int, total: int) -> None:

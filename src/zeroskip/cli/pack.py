@@ -7,8 +7,20 @@ from typing import Annotated
 
 import typer
 
-from zeroskip.cli.options import DATA, JSON, TASK, app, load_task, print_json, progress_bars, say, show
+from zeroskip.cli.options import DATA, JSON, TASK, app, load_task, progress_bars, say, show
 from zeroskip.errors import RecipeError
+
+BITS = typer.Option(
+    min=1, max=16, help="Let each layer's weights share 2^BITS values; default: stored exactly."
+)
+EPOCHS = typer.Option(
+    min=0, help="With --bits: train the shared values for so long, default 4; 0: k-means alone."
+)
+CODER = typer.Option(help="fixed, huffman, or arithmetic: the smallest file, and the slowest to read.")
+INDEX_BITS = typer.Option(min=2, max=16, help="Width of the gaps; default: the best for each layer.")
+PROTOTXT = typer.Option(
+    metavar="FILE", help="FILE is a .net of Deep Compression's authors; this is its network."
+)
 
 
 @app.command()
@@ -16,24 +28,10 @@ def pack(
     task: Annotated[str, TASK],
     sparse: Annotated[Path, typer.Argument(metavar="SPARSE", help="Weights to store (safetensors).")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The .zs file to write.")],
-    bits: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=16, help="Let each layer's weights share 2^BITS values; default: stored exactly."
-        ),
-    ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="With --bits: train the shared values for so long, default 4; 0: k-means alone."
-        ),
-    ] = None,
-    coder: Annotated[
-        str, typer.Option(help="fixed, huffman, or arithmetic: the smallest file, and the slowest to read.")
-    ] = "huffman",
-    index_bits: Annotated[
-        int | None, typer.Option(min=2, max=16, help="Width of the gaps; default: the best for each layer.")
-    ] = None,
+    bits: Annotated[int | None, BITS] = None,
+    epochs: Annotated[int | None, EPOCHS] = None,
+    coder: Annotated[str, CODER] = "huffman",
+    index_bits: Annotated[int | None, INDEX_BITS] = None,
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
@@ -73,12 +71,7 @@ def pack(
 def unpack(
     packed: Annotated[Path, typer.Argument(metavar="FILE", help="The .zs file to read.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the plain weights go (safetensors).")],
-    prototxt: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="FILE is a .net of Deep Compression's authors; this is its network."
-        ),
-    ] = None,
+    prototxt: Annotated[Path | None, PROTOTXT] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Turn a .zs file back into plain weights, checked, exactly as they were."""
@@ -90,11 +83,8 @@ def unpack(
     else:
         tensors = packing.read_deep_compression(packed, prototxt)
     run_folder.save_tensors(out, tensors)
-    if as_json:
-        print_json(
-            {"written": str(out), "tensors": {name: list(tensor.shape) for name, tensor in tensors.items()}}
-        )
-    else:
-        say(
-            f"wrote {out}: {len(tensors)} tensors, {sum(tensor.numel() for tensor in tensors.values()):,} values"
-        )
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    values = sum(tensor.numel() for tensor in tensors.values())
+    show({"written": str(out), "tensors": shapes}, as_json=as_json)
+    if not as_json:
+        say(f"wrote {out}: {len(tensors)} tensors, {values:,} values")

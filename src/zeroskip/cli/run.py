@@ -10,14 +10,14 @@ import typer
 
 from zeroskip.cli.options import DATA, JSON, TASK, THREADS, app, load_task, progress_bars, say, show
 
+BATCH = typer.Option(min=1, help="Inputs per call; default: 1, and the task's batch.")
+
 
 @app.command()
 def run(
     task: Annotated[str, TASK],
     packed: Annotated[Path, typer.Argument(metavar="FILE", help="The .zs file to run.")],
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Inputs per call; default: 1, and the task's batch.")
-    ] = None,
+    batch: Annotated[int | None, BATCH] = None,
     threads: Annotated[int, THREADS] = 1,
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,

@@ -7,47 +7,30 @@ from typing import Annotated
 
 import typer
 
-from zeroskip.cli.options import (
-    DATA,
-    DOWNLOAD,
-    JSON,
-    PATTERN,
-    RISE,
-    TASK,
-    THREADS,
-    WEIGHTS,
-    app,
-    load_task,
-    load_weights,
-    note,
-    progress_bars,
-    say,
-    show,
+from zeroskip.cli import options
+from zeroskip.cli.options import app, load_task, load_weights, note, progress_bars, say, show
+
+SPARSITY = typer.Option(
+    help="Prune to this share of zeros in the course of one training, whatever the error, instead of rounds within a "
+    "budget: far fewer weights where train() takes on_step and uses Adam."
 )
+BITS = typer.Option(min=1, max=16, help="Let each layer share 2^BITS trained values.")
 
 
 @app.command()
 def sparsify(
-    task: Annotated[str, TASK],
+    task: Annotated[str, options.TASK],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for everything the run leaves behind.")],
     seeds: Annotated[int, typer.Option(min=1, help="Repeat with this many seeds and report means.")] = 1,
-    pattern: Annotated[str, PATTERN] = "free",
-    max_error_rise: Annotated[float | None, RISE] = None,
-    sparsity: Annotated[
-        float | None,
-        typer.Option(
-            help="Prune to this share of zeros in the course of one training, whatever the error, instead of rounds "
-            "within a budget: far fewer weights where train() takes on_step and uses Adam."
-        ),
-    ] = None,
-    bits: Annotated[
-        int | None, typer.Option(min=1, max=16, help="Let each layer share 2^BITS trained values.")
-    ] = None,
-    weights: Annotated[Path | None, WEIGHTS] = None,
-    threads: Annotated[int, THREADS] = 1,
-    data: Annotated[Path | None, DATA] = None,
-    download: Annotated[bool, DOWNLOAD] = False,
-    as_json: Annotated[bool, JSON] = False,
+    pattern: Annotated[str, options.PATTERN] = "free",
+    max_error_rise: Annotated[float | None, options.RISE] = None,
+    sparsity: Annotated[float | None, SPARSITY] = None,
+    bits: Annotated[int | None, BITS] = None,
+    weights: Annotated[Path | None, options.WEIGHTS] = None,
+    threads: Annotated[int, options.THREADS] = 1,
+    data: Annotated[Path | None, options.DATA] = None,
+    download: Annotated[bool, options.DOWNLOAD] = False,
+    as_json: Annotated[bool, options.JSON] = False,
 ) -> None:
     """The whole journey: train, measure, prune, retrain, pack, run. Ends with a table and a verdict.
 

@@ -84,7 +84,7 @@ def _pictures(path: Path) -> Split:
     npz.check(path, len(offsets) == len(labels) + 1, f"{len(offsets) - 1} pictures have {len(labels)} labels")
     ends = offsets.astype(np.int64)
     whole = ends[0] == 0 and ends[-1] == len(content) and (np.diff(ends) > 0).all()
-    npz.check(path, bool(whole), "its pictures do not end where its bytes do")
+    npz.check(path, whole, "its pictures do not end where its bytes do")
     pixels = np.empty((len(labels), SIDE, SIDE, 3), np.uint8)
     for index in range(len(labels)):
         pixels[index] = _decoded(path, index, content[ends[index] : ends[index + 1]].tobytes())
@@ -94,20 +94,18 @@ def _pictures(path: Path) -> Split:
 def _decoded(path: Path, index: int, content: bytes) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(content), formats=("JPEG",)) as picture:
-            size = picture.size  # known before anything is decoded
-            pixels = np.asarray(picture.convert("RGB")) if size == (SIDE, SIDE) else None
+            width, height = picture.size  # known before anything is decoded
+            if (width, height) == (SIDE, SIDE):
+                return np.asarray(picture.convert("RGB"))
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as fact:
         raise DataError(npz.damaged(path, f"picture {index}: {fact}")) from None
-    if pixels is None:
-        what = f"picture {index} has {size[0]}x{size[1]} pixels, not {SIDE}x{SIDE}"
-        raise DataError(npz.damaged(path, what))
-    return pixels
+    raise DataError(npz.damaged(path, f"picture {index} has {width}x{height} pixels, not {SIDE}x{SIDE}"))
 
 
 def _split(path: Path, pixels: np.ndarray, labels: np.ndarray) -> Split:
     npz.check(path, pixels.shape == (labels.size, 3, SIDE, SIDE), f"{pixels.shape} has {labels.size} labels")
     npz.check(path, pixels.dtype == np.uint8, f"its pictures are {pixels.dtype}, not bytes")
     right = labels.ndim == 1 and labels.dtype.kind in "iu" and ((labels >= 0) & (labels < CLASSES)).all()
-    npz.check(path, bool(right), f"its labels are no numbers below {CLASSES}")
+    npz.check(path, right, f"its labels are no numbers below {CLASSES}")
     inputs = normalized(torch.from_numpy(np.ascontiguousarray(pixels)))
     return Split(inputs, torch.from_numpy(labels.astype(np.int64)))

@@ -35,7 +35,7 @@ def read(path: Path) -> Split:
     for name, kinds in (("wilderness", WILDERNESS), ("soil", SOIL), ("y", COVERS)):
         codes = arrays[name]
         fits = codes.shape == (count,) and codes.dtype.kind in "iu" and ((codes >= 0) & (codes < kinds)).all()
-        npz.check(path, bool(fits), f"{name} is no list of {count} numbers below {kinds}")
+        npz.check(path, fits, f"{name} is no list of {count} numbers below {kinds}")
     ground = np.eye(WILDERNESS)[arrays["wilderness"]], np.eye(SOIL)[arrays["soil"]]
     inputs = np.hstack([numeric, *ground]).astype(np.float32)  # (count, 54)
     return Split(torch.from_numpy(inputs), torch.from_numpy(labels.astype(np.int64)))

@@ -143,9 +143,7 @@ def read_picture(path: Path, preprocess: Preprocess, draw: Tensor | None = None)
         with Image.open(path) as file:
             image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as fact:
-        raise DataError(
-            f"{path} is no whole picture: {fact}. Fetch it again, or take it out of the data set."
-        ) from None
+        raise DataError(f"{path} is no whole picture: {fact}. Fetch it again, or take it out.") from None
     image = _middle(image, preprocess) if draw is None else _part(image, preprocess.crop, draw.tolist())
     pixels = np.asarray(image, np.float32)[..., :: 1 if preprocess.order == "RGB" else -1]  # (h, w, 3)
     mean, std = (np.array(three, np.float32) for three in (preprocess.mean, preprocess.std))

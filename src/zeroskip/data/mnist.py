@@ -18,9 +18,7 @@ from zeroskip.data.splits import Split, Splits, data_folder, hold_out
 from zeroskip.errors import DataError
 
 HELD_OUT = 10_000
-FILES = tuple(
-    f"{split}-{what}-ubyte.gz" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
-)
+FILES = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 
 
 def load(folder: str | Path | None = None) -> Splits:
@@ -67,13 +65,12 @@ def download(folder: str | Path) -> Path:
     """
     from sklearn.datasets import fetch_openml
 
+    arrays = {"as_frame": False, "return_X_y": True, "parser": "liac-arff"}  # the parser that needs no pandas
     try:
-        pixels, labels = fetch_openml(
-            "mnist_784", version=1, as_frame=False, return_X_y=True, parser="liac-arff"
-        )  # the parser that needs no pandas
+        pixels, labels = fetch_openml("mnist_784", version=1, **arrays)
     except OSError as fact:
         raise DataError(
-            f"MNIST could not be fetched: {fact}. Check the network, or give --data DIR."
+            f"MNIST could not be fetched: {fact}. Check the network, or give --data DIR"
         ) from None
     path = Path(folder) / "mnist"
     images, classes = pixels.astype(np.uint8).reshape(-1, 28, 28), labels.astype(np.uint8)
@@ -87,9 +84,7 @@ def _read_split(path: Path, name: str) -> Split:
     images = read_idx(path / f"{name}-images-idx3-ubyte.gz")  # (count, 28, 28)
     labels = read_idx(path / f"{name}-labels-idx1-ubyte.gz")  # (count,)
     if images.shape != (len(labels), 28, 28):
-        raise DataError(
-            f"{path}: {name} has images {images.shape} but {len(labels)} labels. Fetch them again."
-        )
+        raise DataError(f"{path}: {name} has images {images.shape}, {len(labels)} labels. Fetch them again.")
     inputs = torch.from_numpy(images.astype(np.float32) / 255).unsqueeze(1)
     return Split(inputs, torch.from_numpy(labels.astype(np.int64)))
 

@@ -35,7 +35,7 @@ def read(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def check(path: Path, right: bool, fact: str) -> None:
+def check(path: Path, right: bool | np.bool_, fact: str) -> None:
     """DataError with `fact` unless it is `right`."""
     if not right:
         raise DataError(damaged(path, fact))

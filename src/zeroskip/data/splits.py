@@ -57,9 +57,8 @@ def hold_out(whole: Split, count: int) -> tuple[Split, Split]:
     from sklearn.model_selection import train_test_split  # a second to import
 
     # sklearn with an integer seed promises the same shuffle on every platform and version.
-    rest, held = train_test_split(
-        np.arange(len(whole)), test_size=count, stratify=whole.targets.numpy(), random_state=0
-    )
+    classes = whole.targets.numpy()
+    rest, held = train_test_split(np.arange(len(whole)), test_size=count, stratify=classes, random_state=0)
     parts = [torch.from_numpy(np.sort(index)) for index in (rest, held)]
     return tuple(Split(whole.inputs[i], whole.targets[i]) for i in parts)  # type: ignore[return-value]
 

@@ -79,10 +79,8 @@ def gain_ratio(documents: Documents, classes: int) -> Tensor:
     counts, labels = documents.counts, documents.labels
     cells = counts.columns * classes + labels[counts.rows]  # a word is at most once in a row
     both = torch.bincount(cells, minlength=counts.width * classes).reshape(-1, classes).double() / len(labels)
-    word, of_class = (
-        both.sum(1, keepdim=True),
-        torch.bincount(labels, minlength=classes).double() / len(labels),
-    )
+    word = both.sum(1, keepdim=True)
+    of_class = torch.bincount(labels, minlength=classes).double() / len(labels)
     gain = torch.zeros_like(both)  # (width, classes)
     for part, one, other in (
         (both, word, of_class),
@@ -128,23 +126,16 @@ def _split(inputs: SparseRows, targets: Tensor) -> Split:
 def _documents(path: Path, part: str, arrays: dict[str, np.ndarray], width: int, classes: int) -> Documents:
     offsets, columns, counts, labels = (arrays[f"{part}_{key}"] for key in KEYS)
     for array in (offsets, columns, counts, labels):
-        npz.check(
-            path, array.ndim == 1 and array.dtype.kind in "iu", f"{part} holds no lists of whole numbers"
-        )
-    offsets, columns = offsets.astype(np.int64), columns.astype(np.int64)
+        is_list = array.ndim == 1 and array.dtype.kind in "iu"
+        npz.check(path, is_list, f"{part} holds no lists of whole numbers")
+    offsets, columns, rows = offsets.astype(np.int64), columns.astype(np.int64), len(offsets) - 1
     npz.check(path, len(labels) > 0, f"{part} holds no documents")
-    npz.check(
-        path, len(offsets) == len(labels) + 1, f"{part} has {len(offsets) - 1} rows, {len(labels)} labels"
-    )
+    npz.check(path, rows == len(labels), f"{part} has {rows} rows, {len(labels)} labels")
     whole = offsets[0] == 0 and offsets[-1] == len(columns) == len(counts) and (np.diff(offsets) >= 0).all()
-    npz.check(path, bool(whole), f"the rows of {part} do not end where its words do")
-    npz.check(
-        path, bool((columns < width).all() and (columns >= 0).all()), f"{part} has words beyond {width}"
-    )
-    npz.check(path, bool((counts > 0).all()), f"{part} counts words that are absent")
-    npz.check(
-        path, bool((labels < classes).all() and (labels >= 0).all()), f"{part} has labels beyond {classes}"
-    )
+    npz.check(path, whole, f"the rows of {part} do not end where its words do")
+    npz.check(path, (columns < width).all() and (columns >= 0).all(), f"{part} has words beyond {width}")
+    npz.check(path, (counts > 0).all(), f"{part} counts words that are absent")
+    npz.check(path, (labels < classes).all() and (labels >= 0).all(), f"{part} has labels beyond {classes}")
     values = torch.from_numpy(counts.astype(np.float32))
     made = SparseRows(torch.from_numpy(offsets), torch.from_numpy(columns), values, width)
     once = len(torch.unique(made.rows * width + made.columns)) == len(columns)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from zeroskip.models.resnet import he_
 
+Widths = tuple[int, int]
+"""Channels of a 1x1 convolution and of what comes after it."""
+
 
 class BasicConv2d(nn.Module):
     """A convolution that keeps the size (stride 1), batch norm, ReLU. (batch, channels, h, w) -> (batch, out, h, w)."""
@@ -33,9 +36,7 @@ class Inception(nn.Module):
     pool    of the 1x1 after a 3x3 max pool
     """
 
-    def __init__(
-        self, channels: int, single: int, three: tuple[int, int], five: tuple[int, int], pool: int
-    ) -> None:
+    def __init__(self, channels: int, single: int, three: Widths, five: Widths, pool: int) -> None:
         super().__init__()
         self.branch1 = BasicConv2d(channels, single, 1)
         self.branch2 = nn.Sequential(BasicConv2d(channels, three[0], 1), BasicConv2d(*three, 3))

@@ -8,20 +8,15 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from zeroskip.models.resnet import he_
+from zeroskip.models.vgg import start_
 
 WIDTHS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 """Version 1 (table 1): channels after the first convolution and after each of the 13 blocks; doubling halves the
 size of the map but for the first."""
 
 STAGES = (
-    (1, 16, 1, 1),
-    (6, 24, 2, 2),
-    (6, 32, 3, 2),
-    (6, 64, 4, 2),
-    (6, 96, 3, 1),
-    (6, 160, 3, 2),
-    (6, 320, 1, 1),
+    *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
+    *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
 )
 """Version 2 (table 2): expansion, channels, number of blocks, stride of the first."""
 
@@ -82,9 +77,9 @@ def mobilenet_v2(*, classes: int = 1000) -> nn.Sequential:
 
 
 def _conv(
-    channels: int, out: int, kernel: int, relu: nn.Module, *, stride: int = 1, groups: int = 1
+    into: int, out: int, kernel: int, relu: nn.Module, *, stride: int = 1, groups: int = 1
 ) -> nn.Sequential:
-    conv = nn.Conv2d(channels, out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    conv = nn.Conv2d(into, out, kernel, stride, kernel // 2, groups=groups, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(out), relu)
 
 
@@ -92,11 +87,4 @@ def _network(features: Sequence[nn.Module], channels: int, classes: int, *, drop
     parts: OrderedDict[str, nn.Module] = OrderedDict(features=nn.Sequential(*features))
     parts["avgpool"], parts["flatten"] = nn.AdaptiveAvgPool2d(1), nn.Flatten()
     parts["classifier"] = nn.Sequential(nn.Dropout(dropout), nn.Linear(channels, classes))
-    return nn.Sequential(parts).apply(_start_)
-
-
-def _start_(module: nn.Module) -> None:
-    he_(module)
-    if isinstance(module, nn.Linear):
-        nn.init.normal_(module.weight, std=0.01)
-        nn.init.zeros_(module.bias)
+    return nn.Sequential(parts).apply(start_)

@@ -34,8 +34,6 @@ class BasicBlock(nn.Module):
     option  the shortcut where sizes differ: "B" a 1x1 convolution with batch norm, "A" `Padding`
     """
 
-    widening = 1
-
     def __init__(self, channels: int, width: int, stride: int, *, option: Option = "B") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride, 1, bias=False)
@@ -56,8 +54,6 @@ class Bottleneck(nn.Module):
     (batch, channels, h, w) -> (batch, 4 * width, h / stride, w / stride). As in torchvision the 3x3 has the
     stride, which the paper gives to the 1x1 before it.
     """
-
-    widening = 4
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -121,14 +117,7 @@ def resnet50(*, classes: int = 1000) -> nn.Sequential:
     """
     stem = OrderedDict(conv1=nn.Conv2d(3, 64, 7, 2, 3, bias=False), bn1=nn.BatchNorm2d(64), relu=nn.ReLU())
     stem["maxpool"] = nn.MaxPool2d(3, 2, 1)
-    return _resnet(
-        stem,
-        Bottleneck,
-        Bottleneck.widening,
-        widths=(64, 128, 256, 512),
-        blocks=(3, 4, 6, 3),
-        classes=classes,
-    )
+    return _resnet(stem, Bottleneck, 4, widths=(64, 128, 256, 512), blocks=(3, 4, 6, 3), classes=classes)
 
 
 def he_(module: nn.Module) -> None:
@@ -140,9 +129,7 @@ def he_(module: nn.Module) -> None:
 def _cifar(blocks: int, classes: int, option: Option) -> nn.Sequential:
     stem = OrderedDict(conv1=nn.Conv2d(3, 16, 3, 1, 1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU())
     block = partial(BasicBlock, option=option)
-    return _resnet(
-        stem, block, BasicBlock.widening, widths=(16, 32, 64), blocks=(blocks,) * 3, classes=classes
-    )
+    return _resnet(stem, block, 1, widths=(16, 32, 64), blocks=(blocks,) * 3, classes=classes)
 
 
 def _resnet(
@@ -154,6 +141,7 @@ def _resnet(
     blocks: tuple[int, ...],
     classes: int,
 ) -> nn.Sequential:
+    """widening  channels that a block makes, for each of its width"""
     parts, channels = OrderedDict(stem), widths[0]
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True), 1):
         stride = 1 if stage == 1 else 2

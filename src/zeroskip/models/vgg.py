@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from zeroskip.models.resnet import he_
+
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Output channels of the 3x3 convolutions; a pool ends each block."""
 
@@ -29,7 +31,7 @@ class VGG16(nn.Module):
             nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(),
             nn.Linear(4096, classes),
         )  # fmt: skip
-        self.apply(_start_)
+        self.apply(start_)
 
     def forward(self, x: Tensor) -> Tensor:
         """Class scores before the softmax."""
@@ -47,9 +49,9 @@ def _features() -> nn.Sequential:
     return nn.Sequential(*steps)
 
 
-def _start_(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+def start_(module: nn.Module) -> None:
+    """Start convolutions as He et al. 2015 have it, linear layers small, biases at 0. For `model.apply`."""
+    he_(module)
     if isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.01)
     if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:

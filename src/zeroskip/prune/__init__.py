@@ -3,11 +3,10 @@
 from zeroskip.prune import schedules, scores
 from zeroskip.prune.activation_macs import ActivationPruning, Judged, LayerMacs, judge
 from zeroskip.prune.edits import rebuild, relu_edits, threshold_edits
-from zeroskip.prune.mask_choice import choose, quality, quality_threshold, spread
+from zeroskip.prune.mask_choice import choose, probabilistic, quality, quality_threshold, spread
 from zeroskip.prune.masks import check_names, hold_, is_masked, parameters, release_, update_, weights
 from zeroskip.prune.neuron_removal import DeadCount, compact, dead_counts, dead_neurons, left_alone
 from zeroskip.prune.plan import allocate, check, plan, while_training
-from zeroskip.prune.random_pruning import probabilistic
 from zeroskip.prune.scores import magnitude
 from zeroskip.prune.teal_thresholds import teal
 from zeroskip.prune.threshold_search import thresholds

@@ -19,6 +19,7 @@ from zeroskip import task_api
 from zeroskip.concepts import Edits
 from zeroskip.errors import RecipeError, TaskError
 from zeroskip.prune.edits import threshold_edits
+from zeroskip.task_api import Task
 from zeroskip.thresholds import held, hold_, release_
 
 Weighted = nn.Linear | nn.Conv2d
@@ -98,7 +99,7 @@ class ActivationPruning:
 
 def judge(
     model: nn.Module,
-    task: task_api.Task,
+    task: Task,
     thresholds: Mapping[str, float] | None = None,
     *,
     split: str = "validation",
@@ -133,9 +134,7 @@ def dead(judged: Judged, before: Judged) -> list[str]:
     return [name for name in alive if name in judged.layers and not judged.layers[name].nonzero]
 
 
-def look(
-    model: nn.Module, task: task_api.Task, *, split: str = "validation", seen: Seen | None = None
-) -> Judged:
+def look(model: nn.Module, task: Task, *, split: str = "validation", seen: Seen | None = None) -> Judged:
     """`judge` of the model as it is, whatever its thresholds let through; an error that is no number is infinite.
 
     seen  called with each input that a layer gets

@@ -62,26 +62,21 @@ def relu_edits(model: nn.Module) -> Edits:
     >>> relu_edits(nn.Sequential(nn.Linear(4, 4), nn.GELU()))
     [{'edit': 'relu', 'layer': '1'}]
     """
-    names = [
-        name for name, module in model.named_modules(remove_duplicate=False) if isinstance(module, _SMOOTH)
-    ]
+    modules = model.named_modules(remove_duplicate=False)
+    names = [name for name, module in modules if isinstance(module, _SMOOTH)]
     return [{"edit": "relu", "layer": name} for name in names if name]
 
 
 def _threshold_(model: nn.Module, edit: Edit, what: str) -> None:
     name = edit.get("layer")
     if set(edit) != {"edit", "layer", "value"} or not isinstance(name, str):
-        raise RecipeError(
-            f'{what}, a threshold, must have "edit", "layer" (a name) and "value", and no more.'
-        )
+        raise RecipeError(f'{what}, a threshold, must have "edit", "layer" (a name) and "value" only.')
     hold_(model, {name: edit["value"]})  # type: ignore[dict-item] # which checks it
 
 
 def _relu_(model: nn.Module, edit: Edit, what: str) -> None:
     if set(edit) != {"edit", "layer"} or edit not in relu_edits(model):
-        raise RecipeError(
-            f"{what} is {str(edit)[:80]!r}, and the network has no such GELU or SiLU to become a ReLU."
-        )
+        raise RecipeError(f"{what} is {str(edit)[:80]!r}: no such GELU or SiLU could become a ReLU.")
     model.set_submodule(str(edit["layer"]), nn.ReLU())
 
 
@@ -97,9 +92,8 @@ def _remove_(model: nn.Module, edit: Edit, what: str) -> None:
 def _cuttable(model: nn.Module, edit: Edit, what: str) -> Cuttable:
     """The module of an edit; RecipeError unless the edit can be done to it."""
     if not isinstance(edit, dict) or edit.get("edit") != "remove":
-        raise RecipeError(
-            f'{what} is {str(edit)[:80]!r}. Edits are dicts with "edit": "remove", "threshold" or "relu".'
-        )
+        kinds = 'dicts with "edit": "remove", "threshold" or "relu"'
+        raise RecipeError(f"{what} is {str(edit)[:80]!r}. Edits are {kinds}.")
     name = edit.get("layer")
     if set(edit) != {"edit", "layer", "inputs", "outputs"} or not isinstance(name, str):
         raise RecipeError(f'{what} must have "edit", "layer" (a name), "inputs" and "outputs", and no more.')
@@ -149,11 +143,10 @@ def _cut_layer_(module: nn.Linear | nn.Conv2d, inputs: Tensor, outputs: Tensor) 
     _cut_(module, "weight", 1, inputs)
     if module.bias is not None:
         _cut_(module, "bias", 0, outputs)
-    into, out = (
-        ("in_features", "out_features") if isinstance(module, nn.Linear) else ("in_channels", "out_channels")
-    )
-    setattr(module, into, getattr(module, into) - len(inputs))
-    setattr(module, out, getattr(module, out) - len(outputs))
+    if isinstance(module, nn.Linear):
+        module.in_features, module.out_features = _sizes(module)
+    else:
+        module.in_channels, module.out_channels = _sizes(module)
 
 
 def _cut_(module: nn.Module, name: str, axis: int, gone: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Which weights stay: the masks of one round."""
+"""Which weights stay: the masks of one round, and a mask drawn at random."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Masks, Round
 from zeroskip.errors import PatternError, RecipeError
-from zeroskip.patterns import Pattern, block_scores, block_size, check_sparsity, keep, parse
+from zeroskip.patterns import Pattern, block_scores, block_size, check_sparsity, keep, of_layer
 from zeroskip.prune import scores
 from zeroskip.prune.masks import check_names, weights
 
@@ -29,23 +29,15 @@ def choose(model: nn.Module, round_: Round, moments: Mapping[str, Tensor] | None
     layers = weights(model)
     score = vars(scores).get(round_.score)
     if not callable(score) or score.__module__ != scores.__name__:
-        raise RecipeError(
-            f'there is no score "{round_.score}". See zeroskip.prune.scores for those there are.'
-        )
+        raise RecipeError(f'there is no score "{round_.score}". zeroskip.prune.scores has those there are.')
     scored = {name: score(weight, (moments or {}).get(name)) for name, weight in layers.items()}
     if round_.quality is not None:
         if round_.pattern != "free" or round_.sparsity is not None:
-            raise RecipeError(
-                "a round by quality takes neither pattern nor sparsity: its threshold decides. Give one."
-            )
+            raise RecipeError("a round by quality takes neither pattern nor sparsity: its threshold decides.")
         check_names(round_.quality, layers)
-        return {
-            name: (w.abs() >= quality_threshold(w, round_.quality[name])) & (w != 0)
-            if name in round_.quality
-            else w != 0
-            for name, w in layers.items()
-        }
-    patterns = {name: parse(_for_layer(round_.pattern, name, "free")) for name in layers}
+        least = {name: quality_threshold(layers[name], q) for name, q in round_.quality.items()}
+        return {name: (w.abs() >= least.get(name, 0.0)) & (w != 0) for name, w in layers.items()}
+    patterns = {name: of_layer(round_.pattern, name) for name in layers}
     if isinstance(round_.sparsity, Mapping):
         check_names(round_.sparsity, layers)
         sparsity = dict(round_.sparsity)
@@ -86,33 +78,52 @@ def quality(weight: Tensor, sparsity: float) -> float:
     return (last + next_one) / 2 / deviation
 
 
-def spread(
-    scored: Mapping[str, Tensor], patterns: Mapping[str, Pattern], sparsity: float
-) -> dict[str, float]:
+def spread(scored: dict[str, Tensor], patterns: dict[str, Pattern], sparsity: float) -> dict[str, float]:
     """One threshold for the whole network: the sparsity that each layer gets when the blocks with the lowest
     mean scores go until `sparsity` of all weights is gone. Patterns that fix their sparsity keep it.
 
     >>> scored = {"a": torch.tensor([[3.0, 4.0]]), "b": torch.tensor([[1.0, 2.0]])}
-    >>> spread(scored, dict.fromkeys(scored, parse("free")), 0.5)
+    >>> spread(scored, dict.fromkeys(scored, Pattern("free")), 0.5)
     {'a': 0.0, 'b': 1.0}
     """
     check_sparsity(sparsity, Pattern("free"))
     fixed = {name: p.fixed_sparsity for name, p in patterns.items() if p.fixed_sparsity is not None}
-    sizes = {
-        name: block_size(tuple(scored[name].shape), patterns[name]) for name in patterns if name not in fixed
-    }
+    free = [name for name in patterns if name not in fixed]
+    sizes = {name: block_size(tuple(scored[name].shape), patterns[name]) for name in free}
     if not sizes:
         return fixed
     means = {name: block_scores(scored[name], patterns[name]).flatten() / sizes[name] for name in sizes}
     every = torch.cat(list(means.values()))
-    lengths = torch.cat(
-        [torch.full_like(mean, sizes[name], dtype=torch.long) for name, mean in means.items()]
-    )
+    lengths = torch.cat([torch.full_like(means[name], sizes[name], dtype=torch.long) for name in means])
     order = every.argsort(stable=True)
     pruned = torch.zeros(len(every), dtype=torch.bool, device=every.device)
     pruned[order] = lengths[order].cumsum(0) <= round(sparsity * int(lengths.sum()))
     parts = pruned.split([len(mean) for mean in means.values()])
     return fixed | {name: part.float().mean().item() for name, part in zip(means, parts, strict=True)}
+
+
+def probabilistic(weight: Tensor, sparsity: float, generator: torch.Generator) -> Tensor:
+    """A mask shaped like `weight` that drops exactly round(sparsity x weights) of them at random, small ones
+    more often: survivors are drawn without replacement, each draw in proportion to |w| (Han et al. 2015,
+    section 3, name the idea; the law is ours). A zero survives only where too few other weights are left.
+
+    Drawn by Gumbel keys log |w| - log(-log u), the largest of which stay: the logarithm of the keys of
+    Efraimidis and Spirakis 2006, so that tiny weights do not overflow. Raises PatternError for a sparsity
+    outside 0..1.
+
+    >>> probabilistic(torch.tensor([0.0, 1.0, 2.0]), 1 / 3, torch.Generator().manual_seed(0))
+    tensor([False,  True,  True])
+    """
+    check_sparsity(sparsity, Pattern("free"))
+    size = weight.detach().abs().double().flatten()
+    u = torch.rand(len(size), generator=generator, device=generator.device, dtype=torch.float64)
+    # u may be exactly 0, whose key is the lowest: only a zero weight may have that one.
+    u = u.clamp(min=torch.finfo(torch.float64).tiny).to(size.device)
+    keys = size.log() - (-u.log()).log()
+    kept = len(size) - round(sparsity * len(size))
+    mask = torch.zeros(len(size), dtype=torch.bool, device=size.device)
+    mask[keys.argsort(descending=True, stable=True)[:kept]] = True
+    return mask.reshape(weight.shape)
 
 
 def _keep(name: str, score: Tensor, pattern: Pattern, sparsity: float) -> Tensor:
@@ -123,7 +134,3 @@ def _keep(name: str, score: Tensor, pattern: Pattern, sparsity: float) -> Tensor
             f'layer "{name}" {tuple(score.shape)} cannot take pattern "{pattern.text}": {fact}. '
             f'Give this layer another pattern, such as {{"{name}": "free"}}, or leave it out of the round.'
         ) from None
-
-
-def _for_layer(value: str | Mapping[str, str], name: str, default: str) -> str:
-    return value if isinstance(value, str) else value.get(name, default)

@@ -50,9 +50,7 @@ def check_names(named: Iterable[str], layers: Mapping[str, Tensor]) -> None:
     """
     unknown = sorted(set(named) - set(layers))
     if unknown:
-        raise RecipeError(
-            f'the network has no layer "{unknown[0]}". It has {", ".join(layers)}. Use one of these names.'
-        )
+        raise RecipeError(f'the network has no layer "{unknown[0]}". It has {", ".join(layers)}. Use these.')
 
 
 class Mask(Holder):

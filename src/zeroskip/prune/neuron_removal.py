@@ -74,8 +74,8 @@ def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
     settled = _settled(flow, _constant(flow))
     alive = _alive(flow, settled)
     edits = _edits(flow, alive)
-    for stage in flow.stages:
-        if stage.layer is not None and stage.layer.bias is not None:
+    for stage, layer in _layers(flow):
+        if layer.bias is not None:
             _fold_(plain.get_submodule(stage.name), stage, settled & ~alive)
     small = rebuild(plain, edits)
     _check_same(small, model, example)
@@ -104,11 +104,7 @@ def dead_counts(model: nn.Module, example: Tensor) -> dict[str, DeadCount]:
     flow = follow(plain_copy(model), example)
     constant = _constant(flow)
     alive = _alive(flow, _settled(flow, constant))
-    return {
-        stage.name: _count(stage, stage.layer, constant, alive)
-        for stage in flow.stages
-        if stage.layer is not None
-    }
+    return {stage.name: _count(stage, layer, constant, alive) for stage, layer in _layers(flow)}
 
 
 def left_alone(model: nn.Module, example: Tensor) -> dict[str, str]:
@@ -120,6 +116,11 @@ def left_alone(model: nn.Module, example: Tensor) -> dict[str, str]:
     return follow(plain_copy(model), example).fixed
 
 
+def _layers(flow: Flow) -> list[tuple[Stage, Layer]]:
+    """The stages that have weights."""
+    return [(stage, stage.layer) for stage in flow.stages if stage.layer is not None]
+
+
 def _connected(layer: Layer) -> Tensor:
     """(out, in) whether any weight between the two is not zero."""
     return layer.weight.ne(0).flatten(2).any(2).cpu() if layer.weight.ndim > 2 else layer.weight.ne(0).cpu()
@@ -129,9 +130,9 @@ def _constant(flow: Flow) -> Tensor:
     """(units + 1,) whether a unit gives the same whatever the network sees: all it is connected to is constant.
     Of layers that are left alone no unit counts, since what reads them may also have changed them in place."""
     constant = torch.zeros(flow.units + 1, dtype=torch.bool)
-    for stage in flow.stages:
-        if stage.layer is not None and stage.name not in flow.fixed:
-            constant[stage.outputs] = ~(_connected(stage.layer) & ~constant[stage.sources]).any(1)
+    for stage, layer in _layers(flow):
+        if stage.name not in flow.fixed:
+            constant[stage.outputs] = ~(_connected(layer) & ~constant[stage.sources]).any(1)
     return constant
 
 
@@ -139,10 +140,9 @@ def _settled(flow: Flow, constant: Tensor) -> Tensor:
     """(units + 1,) which constants are the same at all places of their map, and so for inputs of every size."""
     settled = constant.clone()
     settled[list(flow.bordered)] = False
-    for stage in flow.stages:
-        if stage.layer is not None:
-            uneven = ~settled[stage.sources] | (stage.arrived.ne(0) & _is_padded(stage.layer))  # (in,)
-            settled[stage.outputs] &= ~(_connected(stage.layer) & uneven).any(1)
+    for stage, layer in _layers(flow):
+        uneven = ~settled[stage.sources] | (stage.arrived.ne(0) & _is_padded(layer))  # (in,)
+        settled[stage.outputs] &= ~(_connected(layer) & uneven).any(1)
     return settled
 
 
@@ -152,15 +152,14 @@ def _is_padded(layer: Layer) -> bool:
 
 def _alive(flow: Flow, settled: Tensor) -> Tensor:
     """(units + 1,) which units stay. Starts from all and takes out until nothing changes."""
-    connected = {stage.name: _connected(stage.layer) for stage in flow.stages if stage.layer is not None}
+    connected = {stage.name: _connected(layer) for stage, layer in _layers(flow)}
     alive = torch.ones(flow.units + 1, dtype=torch.bool)
     while True:
         stays = torch.zeros_like(alive)
         stays[0] = True
-        for stage in flow.stages:
-            if stage.layer is not None:
-                read = connected[stage.name][alive[stage.outputs]].any(0)  # (in,) by an output that is there
-                stays[stage.sources[read & ~_foldable(stage, stage.layer, settled)]] = True
+        for stage, layer in _layers(flow):
+            read = connected[stage.name][alive[stage.outputs]].any(0)  # (in,) by an output that is there
+            stays[stage.sources[read & ~_foldable(stage, layer, settled)]] = True
         for stage in flow.stages:
             if stage.name in flow.fixed:
                 stays[stage.outputs] = True
@@ -218,9 +217,7 @@ def _check_same(small: nn.Module, model: nn.Module, example: Tensor) -> None:
         x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
     expected = _leaves(forward(model, x))
     if not expected:
-        raise ModelError(
-            "the network's answer holds no tensor, so nothing tells that a smaller one answers alike."
-        )
+        raise ModelError("the network's answer holds no tensor: a smaller one cannot be compared with it.")
     try:
         answers = _leaves(forward(small, x))
     except ModelError as fact:

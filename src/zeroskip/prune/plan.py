@@ -13,14 +13,22 @@ from zeroskip.errors import PatternError, RecipeError
 from zeroskip.patterns import Pattern, block_size, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
 
+Patterns = str | Mapping[str, str]
+"""One of `zeroskip.patterns` for all layers, or by layer name."""
 NetworkCost = Callable[[Mapping[str, float]], float]
 """Layer name -> sparsity, the others dense; gives the network's cost in cycles, joules, bytes, ..."""
+WeightShapes = Mapping[str, tuple[int, ...]]
+"""Layer name -> shape of its weight."""
+CostPoint = tuple[float, float, float]
+"""(sparsity, damage squared, cost)."""
+DamageCurve = list[tuple[float, float]]
+"""(sparsity, damage 0..1), damage rising strictly so that it can be inverted."""
 
 
 def plan(
     profile: Profile,
     *,
-    pattern: str | Mapping[str, str] = "free",
+    pattern: Patterns = "free",
     max_error_rise: float | None = 0.0,
     sparsities: Sequence[float] | None = None,
     cost: NetworkCost | None = None,
@@ -44,7 +52,7 @@ def plan(
     shapes = {layer.name: layer.weight_shape for layer in profile.layers}
     check(shapes, pattern, max_error_rise)
     named = _fitting(shapes, pattern)
-    _warn_of_dense(profile.layers, named, pattern)
+    _warn_of_dense(shapes, named, pattern)
     fixed = {name: s for name, text in named.items() if (s := parse(text).fixed_sparsity) is not None}
     free = [layer for layer in profile.layers if layer.name in named and layer.name not in fixed]
     if cost is None:
@@ -53,7 +61,8 @@ def plan(
         parts = _by_cost(free, cost, sparsities)
     shares = [{**fixed, **part} for part in parts]
     rounds = tuple(Round(sparsity=share, pattern=named, train=dict(train or {})) for share in shares)
-    return Recipe(rounds, max_error_rise, _reasons(profile, shares[-1]))
+    reasons = {each.name: _reason(each, profile.error, shares[-1].get(each.name)) for each in profile.layers}
+    return Recipe(rounds, max_error_rise, reasons)
 
 
 def while_training(sparsity: float, *, train: Mapping[str, object] | None = None) -> Recipe:
@@ -69,21 +78,15 @@ def while_training(sparsity: float, *, train: Mapping[str, object] | None = None
     return Recipe((Round(sparsity=sparsity, score="saliency", gradual=0.7, train=dict(train or {})),))
 
 
-def check(
-    shapes: Mapping[str, tuple[int, ...]], pattern: str | Mapping[str, str], max_error_rise: float | None
-) -> None:
+def check(shapes: WeightShapes, pattern: Patterns, max_error_rise: float | None) -> None:
     """RecipeError or PatternError where no plan can be made for weights of these shapes, by layer name.
 
     >>> check({"fc1": (300, 784)}, "free", 0.0)
     """
     if max_error_rise is not None and not max_error_rise >= 0:
-        raise RecipeError(
-            f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 allows one point more."
-        )
+        raise RecipeError(f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 is one point.")
     if not _fitting(shapes, pattern):
-        raise RecipeError(
-            f'no layer of the network can take the pattern "{pattern}". Choose another, such as "free".'
-        )
+        raise RecipeError(f'no layer of the network can take the pattern "{pattern}". Try "free".')
 
 
 def _reachable(
@@ -108,10 +111,8 @@ def _reachable(
     return list(sparsities or [sparsity for sparsity in geometric(0.7, 16) if sparsity < most] or [most])
 
 
-def _warn_of_dense(
-    layers: Sequence[LayerProfile], named: Mapping[str, str], pattern: str | Mapping[str, str]
-) -> None:
-    left = [f'"{layer.name}" {layer.weight_shape}' for layer in layers if layer.name not in named]
+def _warn_of_dense(shapes: WeightShapes, named: Mapping[str, str], pattern: Patterns) -> None:
+    left = [f'"{name}" {shape}' for name, shape in shapes.items() if name not in named]
     if left and isinstance(pattern, str):
         warnings.warn(
             f'these layers stay dense, since the pattern "{pattern}" does not fit them: {", ".join(left)}'
@@ -135,9 +136,7 @@ def allocate(layers: Sequence[LayerProfile], sparsity: float) -> dict[str, float
     total = sum(layer.weights for layer in layers)
 
     def shares(tolerance: float) -> dict[str, float]:
-        return {
-            layer.name: min(_sparsity_at(curves[layer.name], tolerance), _most(layer)) for layer in layers
-        }
+        return {one.name: min(_sparsity_at(curves[one.name], tolerance), _most(one)) for one in layers}
 
     low, high = 0.0, 1.0  # in curve units: 0 is nothing lost, 1 is everything
     for _ in range(50):  # halves until the tolerance is known to double precision
@@ -176,9 +175,7 @@ def _by_cost(
     return [_taken(layers, steps, share) for share in geometric(0.7, 16)]
 
 
-def _steps(
-    layer: LayerProfile, curve: list[tuple[float, float]], cost: NetworkCost, dense: float
-) -> list[_Step]:
+def _steps(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: float) -> list[_Step]:
     """The convex hull of cost over damage: each step from dense on goes to where most is saved for its damage."""
     points, hull = _points(layer, curve, cost, dense), []
     while len(points) > 1:
@@ -192,10 +189,8 @@ def _steps(
     return hull
 
 
-def _points(
-    layer: LayerProfile, curve: list[tuple[float, float]], cost: NetworkCost, dense: float
-) -> list[tuple[float, float, float]]:
-    """(sparsity, damage squared, cost), eight for each piece of the curve.
+def _points(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: float) -> list[CostPoint]:
+    """Eight for each piece of the curve.
 
     Damage is squared, since retraining repairs many small damages better than a large one: each layer that costs
     anything then loses its easy weights first.
@@ -229,16 +224,14 @@ def _asked(cost: NetworkCost, sparsities: Mapping[str, float]) -> float:
     return value
 
 
-def _curves(layers: Sequence[LayerProfile]) -> dict[str, list[tuple[float, float]]]:
+def _curves(layers: Sequence[LayerProfile]) -> dict[str, DamageCurve]:
     """Layer name -> its curve, on one scale of damage."""
     seen = [error for layer in layers for error in layer.sensitivity.values() if math.isfinite(error)]
     return {layer.name: _curve(layer, max(seen, default=1.0)) for layer in layers}
 
 
-def _curve(layer: LayerProfile, worst: float) -> list[tuple[float, float]]:
-    """(sparsity, damage 0..1), damage rising strictly so that it can be inverted.
-
-    Damage is mostly the rise in error as a share of the worst seen in any layer. A tenth of it is the
+def _curve(layer: LayerProfile, worst: float) -> DamageCurve:
+    """Damage is mostly the rise in error as a share of the worst seen in any layer. A tenth of it is the
     sparsity itself: where the error does not move at all, layers are cut alike.
     """
     best = min([worst, *layer.sensitivity.values()])
@@ -250,7 +243,7 @@ def _curve(layer: LayerProfile, worst: float) -> list[tuple[float, float]]:
     return [*curve, (1.0, 1.0)]
 
 
-def _sparsity_at(curve: list[tuple[float, float]], damage: float) -> float:
+def _sparsity_at(curve: DamageCurve, damage: float) -> float:
     for (s0, d0), (s1, d1) in pairwise(curve):
         if damage <= d1:
             return s0 + (s1 - s0) * (damage - d0) / (d1 - d0)
@@ -261,7 +254,7 @@ def _most(layer: LayerProfile) -> float:
     return 1 - layer.weight_shape[0] / layer.weights
 
 
-def _fitting(shapes: Mapping[str, tuple[int, ...]], pattern: str | Mapping[str, str]) -> dict[str, str]:
+def _fitting(shapes: WeightShapes, pattern: Patterns) -> dict[str, str]:
     """Layer name -> its pattern, of the layers that the pattern fits."""
     wanted = dict.fromkeys(shapes, pattern) if isinstance(pattern, str) else pattern
     # The channels of the last layer are the network's answers.
@@ -281,17 +274,11 @@ def _fits(shape: tuple[int, ...], pattern: Pattern) -> bool:
     return not pattern.of or shape[1] % pattern.of == 0
 
 
-def _reasons(profile: Profile, shares: Mapping[str, float]) -> dict[str, str]:
-    return {layer.name: _reason(layer, profile.error, shares.get(layer.name)) for layer in profile.layers}
-
-
 def _reason(layer: LayerProfile, error: float, share: float | None) -> str:
     if share is None:
         return f"stays dense: {layer.weight_shape} does not fit the pattern"
     if not layer.sensitivity:
         return f"up to {share:.1%} zeros"
     probe = max(layer.sensitivity)
-    return (
-        f"up to {share:.1%} zeros: alone at {probe:.0%} it takes the error from {error:.4g} "
-        f"to {layer.sensitivity[probe]:.4g}"
-    )
+    rise = f"from {error:.4g} to {layer.sensitivity[probe]:.4g}"
+    return f"up to {share:.1%} zeros: alone at {probe:.0%} it takes the error {rise}"

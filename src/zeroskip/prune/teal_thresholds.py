@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from copy import deepcopy
 
 import torch
@@ -47,7 +47,7 @@ def teal(
 
 def _shares(
     model: nn.Module,
-    batches: Sequence[Tensor],
+    batches: list[Tensor],
     sparsity: float,
     sizes: dict[str, Tensor],
     weights: dict[str, int],
@@ -57,19 +57,15 @@ def _shares(
     exact = _answers(changed, batches)
     shares = dict.fromkeys(sizes, 0.0)
     while (missing := sparsity * total - sum(shares[name] * weights[name] for name in shares)) > 1e-9 * total:
-        step = min(
-            STEP * total, missing
-        )  # in weights, so that each step skips as many, whichever layer it is
+        # In weights, so that each step skips as many, whichever layer it is.
+        step = min(STEP * total, missing)
         grown = {name: min(share + step / weights[name], 1.0) for name, share in shares.items() if share < 1}
-        tries = {name: {**shares, name: share} for name, share in grown.items()}
-        moved = {
-            name: _distance(changed, batches, exact, _thetas(sizes, each)) for name, each in tries.items()
-        }
-        shares = tries[min(moved, key=moved.__getitem__)]
+        tries = [{**shares, name: share} for name, share in grown.items()]
+        shares = min(tries, key=lambda each: _distance(changed, batches, exact, _thetas(sizes, each)))
     return shares
 
 
-def _inputs(model: nn.Module, batches: Sequence[Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
+def _inputs(model: nn.Module, batches: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
     """By linear layer: |x| that it gets, sorted, and how many weights it has."""
     sizes: dict[str, list[Tensor]] = {}
     weights: dict[str, int] = {}
@@ -79,31 +75,26 @@ def _inputs(model: nn.Module, batches: Sequence[Tensor]) -> tuple[dict[str, Tens
                 sizes.setdefault(layer.name, []).append(x.abs().flatten())
                 weights[layer.name] = layer.weights
     if not sizes:
-        raise ModelError(
-            "no linear layer ran, or there was no batch of inputs, so there are no inputs to cut."
-        )
+        raise ModelError("no linear layer ran, or there was no batch of inputs: there is nothing to cut.")
     return {name: torch.cat(each).sort().values for name, each in sizes.items()}, weights
 
 
 def _thetas(sizes: dict[str, Tensor], shares: dict[str, float]) -> dict[str, float]:
     """The thresholds below which these shares of the inputs lie; the largest input always stays."""
-    places = {
-        name: min(round(share * len(sizes[name])), len(sizes[name]) - 1) for name, share in shares.items()
-    }
+    lasts = {name: len(sizes[name]) - 1 for name in shares}
+    places = {name: min(round(shares[name] * len(sizes[name])), last) for name, last in lasts.items()}
     return {name: float(sizes[name][place]) if place else 0.0 for name, place in places.items()}
 
 
-def _answers(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+def _answers(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
     answers = [forward(model, batch) for batch in batches]
     if not all(isinstance(each, Tensor) for each in answers):
-        raise ModelError(
-            "the network's answer is no tensor, so nothing tells how far it moves. Use uniform=True."
-        )
+        raise ModelError("the network's answer is no tensor: how far it moves is unknown. Use uniform=True.")
     return answers
 
 
 def _distance(
-    model: nn.Module, batches: Sequence[Tensor], exact: Sequence[Tensor], thetas: dict[str, float]
+    model: nn.Module, batches: list[Tensor], exact: list[Tensor], thetas: dict[str, float]
 ) -> float:
     """Squared distance of the answers from the exact ones."""
     answers = _answers(hold_(model, thetas), batches)

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -51,15 +52,11 @@ def thresholds(
     (True, True)
     """
     if layers is not None and not layers:
-        raise RecipeError(
-            "layers=[] names none that may get a threshold. Name some, or leave it out for all."
-        )
+        raise RecipeError("layers=[] names none that may get a threshold. Leave it out for all layers.")
     if evaluations < 1:
         raise RecipeError(f"{evaluations} evaluations find nothing. Give 100 or more.")
     if not 0 <= max_error_rise < math.inf:
-        raise RecipeError(
-            f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 allows one point more."
-        )
+        raise RecipeError(f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 is one point.")
     own, plain = held(model), release_(deepcopy(model))
     before, candidates = _candidates(plain, task)
     check_names(layers or (), {name: torch.empty(0) for name in candidates})
@@ -76,36 +73,28 @@ def thresholds(
     # What the model holds elsewhere stays as it is, and is part of everything that is judged.
     search.candidates |= {name: [theta] for name, theta in own.items() if name not in free}
     at = {name: each.index(own.get(name, 0.0)) for name, each in search.candidates.items()}
-    starts = [search.climb(start, (16, *STRIDES)) for start in (at, search.even(), search.none)]
+    none = dict.fromkeys(search.candidates, 0)
+    starts = [search.climb(start, (16, *STRIDES)) for start in (at, search.even(), none)]
     best = min(starts, key=search.left)
     for stride in STRIDES:
         best = search.exchange(best, stride)
     search.annealed(best)
-    return ActivationPruning(
-        before, search.verified(), search.bound, tuple(search.tried.values()), _note(before)
-    )
+    after = search.verified()
+    return ActivationPruning(before, after, search.bound, tuple(search.tried.values()), _note(before))
 
 
+@dataclass
 class _Search:
     """What has been tried so far, and how to try more."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        task: task_api.Task,
-        before: Judged,
-        bound: float,
-        evaluations: int,
-        progress: Progress,
-    ) -> None:
-        self.model, self.task, self.before, self.bound = model, task, before, bound
-        self.evaluations, self.progress = evaluations, progress
-        self.candidates: dict[str, list[float]] = {}
-        self.tried: dict[tuple[float, ...], Judged] = {}
-
-    @property
-    def none(self) -> Levels:
-        return dict.fromkeys(self.candidates, 0)
+    model: nn.Module
+    task: task_api.Task
+    before: Judged
+    bound: float
+    evaluations: int
+    progress: Progress
+    candidates: dict[str, list[float]] = field(default_factory=dict)
+    tried: dict[tuple[float, ...], Judged] = field(default_factory=dict)
 
     def judged(self, at: Levels) -> Judged | None:
         """What the network does at these levels, all together; None when no evaluation is left."""
@@ -163,9 +152,8 @@ class _Search:
         if now is None or then is None or not self.fits(then):
             return 0.0
         # A model with thresholds of its own may be allowed less than the error without any.
-        free = (
-            max(0.0, self.bound - self.before.error) / 100 + 1e-9
-        )  # less is noise, and ranks by what is removed
+        # Less than a hundredth of it is noise, and ranks by what is removed.
+        free = max(0.0, self.bound - self.before.error) / 100 + 1e-9
         return (now.nonzero - then.nonzero) / max(then.error - now.error, free)
 
     def exchange(self, at: Levels, stride: int) -> Levels:

@@ -54,20 +54,13 @@ def noise(task: task_api.Task, *, seeds: int = 5, progress: Progress = silent) -
     (2, 2)
     """
     if seeds < 2:
-        raise RecipeError(
-            f"{seeds} trainings have no standard deviation. Give at least 2 seeds; Minerva has 50."
-        )
+        raise RecipeError(f"{seeds} trainings have no standard deviation. Give 2 seeds or more.")
     models = []
     for seed in range(seeds):
         progress("training for the noise", seed, seeds)
-        models.append(_trained(task, seed))
+        task_api.seed_all(seed)
+        models.append(task_api.model(task))
+        task_api.train(task, models[-1])
+        task_api.check_finite(models[-1].eval())
     progress("training for the noise", seeds, seeds)
     return Noise(tuple(task_api.evaluate(task, model, "validation") for model in models), tuple(models))
-
-
-def _trained(task: task_api.Task, seed: int) -> nn.Module:
-    task_api.seed_all(seed)
-    model = task_api.model(task)
-    task_api.train(task, model)
-    task_api.check_finite(model)
-    return model.eval()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Pair = tuple[float, float]
+Bars = tuple[str, Any, Any]
+"""(title, values, colour or colours)."""
 
 MOST_HISTOGRAMS = 12
 MOST_TENSORS = 24
@@ -31,13 +33,7 @@ PALE, _LINE = "rgba(128,128,128,0.38)", "rgba(128,128,128,0.22)"
 GREY = "rgba(128,128,128,0.8)"
 GOOD, BROKEN, ACCENT = "#2a9d62", "#d1495b", "#3b7dd8"
 HUES = (ACCENT, "#e0862c", GOOD, "#c04f9b", "#8a6fd1", "#1aa3a3", "#b58900", BROKEN, "#7a8794")
-_AXIS = {
-    "gridcolor": _LINE,
-    "linecolor": _LINE,
-    "zeroline": False,
-    "automargin": True,
-    "title": {"font": {"size": 13}},
-}
+_AXIS = {"gridcolor": _LINE, "linecolor": _LINE, "zeroline": False, "automargin": True, "title_font_size": 13}
 SHARE = {"tickformat": ".3~%", "hoverformat": ".2%"}
 SHADES = [[0, "rgba(128,128,128,0.08)"], [1, ACCENT]]
 _STYLE = {
@@ -111,13 +107,9 @@ def trade_off(record: Record) -> list[Plot]:
     figure.update_yaxes(**error_format([point.error for point in history]))
     path = [point for point in history if point.kind != "bisection"]
     figure.add_scatter(**_places(path), mode="lines", line_color=GREY, name="path", showlegend=False)
-    looks = {
-        "dense": ("square", "dense"),
-        "round": ("circle", "round"),
-        "bisection": ("diamond", "bisection"),
-        "centroids": ("star", "shared values"),
-    }
-    for kind, (symbol, name) in looks.items():
+    symbols = {"dense": "square", "round": "circle", "bisection": "diamond", "centroids": "star"}
+    for kind, symbol in symbols.items():
+        name = "shared values" if kind == "centroids" else kind
         for good, colour, outcome in ((True, GOOD, ""), (False, BROKEN, ", over the budget")):
             points = [point for point in history if point.kind == kind and point.good is good]
             if points:
@@ -239,10 +231,8 @@ def blank(x: str, y: str, *, height: int = 380) -> go.Figure:
     return figure.update_xaxes(title_text=x, **_AXIS).update_yaxes(title_text=y, **_AXIS)
 
 
-def bars(
-    names: Sequence[str], series: Sequence[tuple[str, Any, Any]], unit: str, *, height: int = 0
-) -> go.Figure:
-    """Horizontal bars, one row per name from the top, one series per (title, values, colour).
+def bars(names: Sequence[str], series: Sequence[Bars], unit: str, *, height: int = 0) -> go.Figure:
+    """Horizontal bars, one row per name from the top.
 
     height  in pixels, by default 34 for each row
     """

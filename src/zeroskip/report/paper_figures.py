@@ -57,7 +57,7 @@ def sensitivity(figures: PaperFigures) -> list[Plot]:
     (0.5, 0.9)
     """
     curves = {name: _in_order(curve) for name, curve in figures.sensitivity.items()}
-    figure = _lines(curves, blank("zeros in this layer alone", "validation error"))
+    figure = _lines(curves, blank("zeros in this layer alone", "validation error"), {})
     return [Plot("", figure.update_xaxes(**SHARE))] if curves else []
 
 
@@ -123,7 +123,8 @@ def frontier_weights(figures: PaperFigures, published: PublishedErrors) -> list[
     for frontier, images, hue in _frontiers(figures):
         points = sorted(frontier.points, key=lambda point: point.times_fewer)
         times = [point.times_fewer for point in points]
-        _mean(figure, f"pruned while training{images}", times, [point.error for point in points], hue)
+        errors = [point.error for point in points]
+        _mean(figure, f"pruned while training{images}", times, errors, hue, "solid")
         _seeds(figure, times, [point.errors for point in points], hue)
     return _against_levels(figure, figures, published.dense, published.pruned)
 
@@ -148,9 +149,7 @@ def _frontiers(figures: PaperFigures) -> Iterator[tuple[PrunedFrontier, str, str
             yield figures.frontiers[name], images, hue
 
 
-def _mean(
-    figure: go.Figure, name: str, x: list[float], y: list[float], hue: str, dash: str = "solid"
-) -> None:
+def _mean(figure: go.Figure, name: str, x: list[float], y: list[float], hue: str, dash: str) -> None:
     marker = {"size": 9, "symbol": "circle" if dash == "solid" else "diamond"}
     line = {"color": hue, "dash": dash}
     figure.add_scatter(x=x, y=y, name=name, mode="lines+markers", line=line, marker=marker)
@@ -206,14 +205,12 @@ def _widths(curves: Mapping[str, Mapping[int, float]], dense: Mapping[str, float
     return [Plot("", figure.update_xaxes(dtick=1))] if curves else []
 
 
-def _lines(
-    curves: Mapping[str, Curve], figure: go.Figure, dense: Mapping[str, float] | None = None
-) -> go.Figure:
+def _lines(curves: Mapping[str, Curve], figure: go.Figure, dense: Mapping[str, float]) -> go.Figure:
     """A line with marks per curve, each from its own colour; a dotted level per dense error."""
     for (name, points), hue in zip(curves.items(), cycle(HUES)):
         figure.add_scatter(**_xy(points), mode="lines+markers", line_color=hue, name=label(name))
     places = [x for line in figure.data for x in line.x]
-    for (name, error), dash in zip((dense or {}).items() if places else (), cycle(("dot", "dash"))):
+    for (name, error), dash in zip(dense.items() if places else (), cycle(("dot", "dash"))):
         _level(figure, [min(places), max(places)], error, label(name), GREY, dash)
     errors = [y for line in figure.data for y in line.y]
     scale = {"type": "log", "dtick": "D2"} if errors and 0 < _WIDE * min(errors) < max(errors) else {}

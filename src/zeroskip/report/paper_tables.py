@@ -138,10 +138,7 @@ def _published(rows: PaperRows) -> PublishedErrors:
 
 def _summary(network: MeasuredNetwork, rows: PaperRows) -> Section:
     columns = ("paper", "date", "machine", "seeds", "command")
-    cells = tuple(
-        (origin.paper, origin.date, origin.machine, str(origin.seeds), origin.command)
-        for origin in network.origins
-    )
+    cells = tuple(tuple(str(getattr(origin, name)) for name in columns) for origin in network.origins)
     origins = Grid("Where the figures come from", columns, cells, prose=("date", "machine", "command"))
     return Section(network.network, verdict=_verdict(rows), grids=[origins, *_failing(rows)])
 

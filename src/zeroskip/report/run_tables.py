@@ -51,9 +51,8 @@ def summary_table(record: Record) -> Grid:
         speed = show_speed(dense, sparse, than=timing.dense_engine)
         speed += "" if timing.settled else "; spreads overlap"
         marks[len(cells)] = outcome(timing)
-        cells.append(
-            (f"time per call, batch {timing.batch}", show_seconds(dense), show_seconds(sparse), speed)
-        )
+        seconds = show_seconds(dense), show_seconds(sparse)
+        cells.append((f"time per call, batch {timing.batch}", *seconds, speed))
     columns = ("", "dense", "sparse", "ratio")
     return Grid(figures.task, columns, tuple(cells), conditions(figures), prose=("ratio",), marks=marks)
 

@@ -12,9 +12,7 @@ from torch.overrides import TorchFunctionMode
 from zeroskip.task_api import OnStep
 from zeroskip.thresholds import held, hold_
 
-_RELUS = frozenset(
-    ["relu", "relu_", "relu6", "threshold", "_threshold", "threshold_", "hardtanh", "hardtanh_"]
-)
+_RELUS = {"relu", "relu_", "relu6", "threshold", "_threshold", "threshold_", "hardtanh", "hardtanh_"}
 
 
 class ReluOutputs(TorchFunctionMode):

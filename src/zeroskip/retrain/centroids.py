@@ -95,13 +95,12 @@ def widths(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int = 6) 
     by_layer = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
     for name, width in (*by_layer.items(), ("bias", bias_bits)):
         if not 1 <= width <= codebooks.MOST_BITS:
-            raise RecipeError(
-                f'"{name}" cannot have codes of {width} bits. Choose 1 to {codebooks.MOST_BITS}.'
-            )
-    biases = [
-        f"{name}.bias" for name in by_layer if getattr(model.get_submodule(name), "bias", None) is not None
-    ]
-    return {f"{name}.weight": width for name, width in by_layer.items()} | dict.fromkeys(biases, bias_bits)
+            raise RecipeError(f'"{name}" cannot have codes of {width} bits. Use 1 to {codebooks.MOST_BITS}.')
+    stored = {f"{name}.weight": width for name, width in by_layer.items()}
+    for name in by_layer:
+        if getattr(model.get_submodule(name), "bias", None) is not None:
+            stored[f"{name}.bias"] = bias_bits
+    return stored
 
 
 def _judged(model: nn.Module, task: task_api.Task, sparse: Sparse, max_error: float) -> Sparse:

@@ -8,7 +8,7 @@ connections of the layer that the dropout feeds and Cir those that pruning left.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from zeroskip.graph import forward
 
+_Inputs = tuple[Tensor, ...]
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
@@ -60,32 +61,28 @@ def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ..
     return {name: _fed(model, example, module, layers) for module, name in dropouts.items()}
 
 
-def _fed(
-    model: nn.Module, example: Tensor, dropout: nn.Module, layers: Mapping[nn.Module, str]
-) -> tuple[str, ...]:
+def _fed(model: nn.Module, x: Tensor, dropout: nn.Module, layers: dict[nn.Module, str]) -> tuple[str, ...]:
     """The layers whose input turns to NaN when the dropout's output does. Their own output is made clean again,
     so that those further on are not taken for fed."""
     fed: list[str] = []
     before: list[str] = []
+    ran: list[str] = []
 
     def mark(module: nn.Module, args: object, output: Tensor) -> Tensor:
         before.extend(ran[-1:])
         return torch.full_like(output, torch.nan)
 
-    def catch(
-        module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
-    ) -> Tensor | None:
+    def catch(module: nn.Module, args: _Inputs, named: dict[str, Tensor], output: Tensor) -> Tensor | None:
         ran.append(layers[module])
-        if not (args[0] if args else kwargs["input"]).isnan().any():
+        if not (args[0] if args else named["input"]).isnan().any():
             return None
         fed.append(layers[module])
         return torch.zeros_like(output)
 
-    ran: list[str] = []
     handles = [module.register_forward_hook(catch, with_kwargs=True) for module in layers]
     handles.append(dropout.register_forward_hook(mark))
     try:
-        forward(model, example)
+        forward(model, x)
     finally:
         for handle in handles:
             handle.remove()

@@ -40,9 +40,8 @@ def growing(model: nn.Module, round_: Round) -> OnStep:
             restored = True
         own.update_(optimizer)
         last = max(1, min(int(round_.gradual * steps), steps - 1))
-        if 0 < step <= last and (
-            step == last or step % EVERY == 0
-        ):  # before the first update there are no moments
+        # Before the first update there are no moments.
+        if 0 < step <= last and (step == last or step % EVERY == 0):
             grown = 1 - (1 - step / last) ** 3
             prune.update_(model, prune.choose(model, _scaled(round_, grown), own.of(optimizer)))
 

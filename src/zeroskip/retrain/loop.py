@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip import files, prune, run_folder, task_api, thresholds
-from zeroskip.concepts import Masks, Point, Progress, Recipe, Round, Sparse, TrainState, silent
+from zeroskip.concepts import Point, Progress, Recipe, Round, Sparse, TrainState, silent
 from zeroskip.errors import RecipeError, TaskError
-from zeroskip.patterns import parse
+from zeroskip.patterns import of_layer
 from zeroskip.retrain.activation_penalties import raising
 from zeroskip.retrain.dropout import rescaled_dropout
 from zeroskip.retrain.gradual import check_gradual, growing
@@ -80,11 +80,9 @@ def loop(
             break
         good, done = after, round_
     for _ in range(BISECTIONS):
-        if broken is None:
+        middle = broken and between(done, broken)
+        if middle is None or middle == broken:  # patterns that fix their sparsity leave nothing in the middle
             break
-        middle = between(done, broken)
-        if middle == broken:
-            break  # patterns that fix their sparsity leave nothing in the middle
         after, reached = _attempt(setting, good, middle, "bisection", len(history))
         history.append(reached)
         if reached.good:
@@ -116,21 +114,12 @@ def between(good: Round, broken: Round) -> Round:
     broken = replace(broken, thresholds=thetas)
     if isinstance(high, Mapping):
         lows = low if isinstance(low, Mapping) else dict.fromkeys(high, low or 0.0)
-        return replace(
-            broken,
-            sparsity={
-                name: share if _is_fixed(broken, name) else _half_way(lows.get(name, 0.0), share)
-                for name, share in high.items()
-            },
-        )
+        free = [name for name in high if of_layer(broken.pattern, name).fixed_sparsity is None]
+        half_way = {name: _half_way(lows.get(name, 0.0), high[name]) for name in free}
+        return replace(broken, sparsity={**high, **half_way})
     assert isinstance(low, float | int | None)  # _check allows no mixture
     assert high is not None
     return replace(broken, sparsity=_half_way(low or 0.0, high))
-
-
-def _is_fixed(round_: Round, name: str) -> bool:
-    text = round_.pattern if isinstance(round_.pattern, str) else round_.pattern.get(name, "free")
-    return parse(text).fixed_sparsity is not None
 
 
 def _half_way(low: float, high: float) -> float:
@@ -147,7 +136,8 @@ def _attempt(
         return run_folder.load_tensors(stored.with_suffix(".safetensors")), reached
     model = setting.model
     thresholds.load_(model, start)
-    prune.hold_(model, _first_masks(model, round_))
+    # A round that prunes gradually starts with the zeros that are there.
+    prune.hold_(model, prune.choose(model, Round(sparsity={}) if round_.gradual else round_))
     try:
         _retrain(setting, round_, kind, index)
     finally:
@@ -162,11 +152,6 @@ def _attempt(
     return weights, reached
 
 
-def _first_masks(model: nn.Module, round_: Round) -> Masks:
-    """What a retraining starts with: all that the round prunes or, where it prunes gradually, nothing new."""
-    return prune.choose(model, Round(sparsity={}) if round_.gradual else round_)
-
-
 def _check_reached(setting: _Setting, round_: Round) -> None:
     """A training that never called `on_step` has pruned nothing, and must not pass for sparse."""
     if not round_.gradual:
@@ -174,12 +159,9 @@ def _check_reached(setting: _Setting, round_: Round) -> None:
     wanted = prune.choose(setting.model, replace(round_, score="magnitude"))
     kept = sum(int(torch.count_nonzero(weight)) for weight in prune.weights(setting.model).values())
     held = thresholds.held(setting.model)
-    low = any(
-        held.get(name, 0.0) < 0.999 * theta for name, theta in round_.thresholds.items()
-    )  # held as float32
-    if low or kept > sum(int(mask.sum()) for mask in wanted.values()) + len(
-        wanted
-    ):  # each layer's share is rounded
+    # Thresholds are held as float32, and each layer's share of weights is rounded.
+    low = any(held.get(name, 0.0) < 0.999 * theta for name, theta in round_.thresholds.items())
+    if low or kept > sum(int(mask.sum()) for mask in wanted.values()) + len(wanted):
         raise TaskError(
             f"{task_api.name(setting.task)}: train() did not call on_step(step, steps, optimizer) at each step, which "
             f"a round with gradual={round_.gradual:g} prunes in. Call it after backward, or prune with gradual=0."
@@ -201,36 +183,34 @@ def _loss(setting: _Setting, round_: Round) -> Loss | None:
 
 
 def _retrain(setting: _Setting, round_: Round, kind: str, index: int) -> None:
+    task, model = setting.task, setting.model
     keywords: dict[str, object] = {**round_.train, "loss": _loss(setting, round_)}
     if round_.gradual:
-        raise_ = raising(setting.model, round_.thresholds, share=round_.gradual)
-        grow = growing(setting.model, round_)
+        raise_, grow = raising(model, round_.thresholds, share=round_.gradual), growing(model, round_)
         keywords["on_step"] = lambda *at: (raise_(*at), grow(*at))
     else:
-        thresholds.hold_(setting.model, round_.thresholds)
+        thresholds.hold_(model, round_.thresholds)
     divisor = round_.train.get("learning_rate_divisor")
     keywords.pop("learning_rate_divisor", None)
-    rate = getattr(setting.task, "learning_rate", None)
+    rate = getattr(task, "learning_rate", None)
     if divisor is not None and rate is None:
         warnings.warn(
-            f"{task_api.name(setting.task)} has no learning_rate to divide by {divisor:g}: its train() runs as it is.",
+            f"{task_api.name(task)} has no learning_rate to divide by {divisor:g}: its train() runs as it is.",
             stacklevel=2,
         )
     elif divisor is not None and rate is not None:
         # Constant, as Caffe's step policy is within one retraining; without a divisor the task's own schedule runs.
         keywords["learning_rate"] = lambda step: float(rate) / divisor
-    example = task_api.batch(setting.task)[:1]
-    dropout = rescaled_dropout(setting.model, example) if round_.rescale_dropout else nullcontext()
-    with dropout, _frozen(setting.model, round_.frozen):
-        train(
-            setting.task,
-            setting.model,
-            stage=f"{kind} {index}",
-            seed=setting.seed * 1000 + index,
-            folder=setting.folder,
-            progress=setting.progress,
-            **keywords,
-        )
+    example = task_api.batch(task)[:1]
+    dropout = rescaled_dropout(model, example) if round_.rescale_dropout else nullcontext()
+    stage, seed, folder, progress = (
+        f"{kind} {index}",
+        setting.seed * 1000 + index,
+        setting.folder,
+        setting.progress,
+    )
+    with dropout, _frozen(model, round_.frozen):
+        train(task, model, stage=stage, seed=seed, folder=folder, progress=progress, **keywords)
 
 
 def train(
@@ -265,13 +245,13 @@ def train(
 
 @contextmanager
 def _frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
-    held = [p for name in names for p in model.get_submodule(name).parameters() if p.requires_grad]
-    for parameter in held:
+    learning = [p for name in names for p in model.get_submodule(name).parameters() if p.requires_grad]
+    for parameter in learning:
         parameter.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in held:
+        for parameter in learning:
             parameter.requires_grad_(True)
 
 
@@ -291,10 +271,8 @@ def _claim(folder: str | Path | None, model: nn.Module, recipe: Recipe, seed: in
     if folder is None:
         return None
     rounds = hashlib.sha256(json.dumps(recipe.to_json()).encode()).hexdigest()[:12]
-    return run_folder.claim(
-        Path(folder) / "rounds",
-        {"start": run_folder.fingerprint(model.state_dict()), "recipe": rounds, "seed": seed},
-    )
+    owner = {"start": run_folder.fingerprint(model.state_dict()), "recipe": rounds, "seed": seed}
+    return run_folder.claim(Path(folder) / "rounds", owner)
 
 
 def _check(recipe: Recipe, model: nn.Module, task: task_api.Task) -> None:

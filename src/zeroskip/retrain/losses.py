@@ -70,9 +70,7 @@ def check(given: Mapping[str, float], known: Mapping[str, tuple[float, float]], 
         low, high = known.get(name, (math.inf, -math.inf))
         if not low <= value <= high:
             rules = [f"{name} from {least:g} to {most:g}" for name, (least, most) in known.items()]
-            raise RecipeError(
-                f'the {what} "{name}": {value} cannot be followed. It takes {" and ".join(rules)}.'
-            )
+            raise RecipeError(f'the {what} "{name}": {value} is out of range. Use {" and ".join(rules)}.')
 
 
 def _with_activations(loss: Loss, penalty: Mapping[str, float]) -> Loss:

@@ -56,7 +56,11 @@ def relufied(model: nn.Module, *, share: float = 0.7) -> Iterator[OnStep]:
     _exchange_(model, blends)
     try:
         yield on_step
-        _check_reached(blends)
+        if left := [name for name, blend in blends.items() if blend.share < 1]:
+            raise TaskError(
+                f'"{left[0]}" is no ReLU yet: the training did not call on_step(step, steps, optimizer) at each step '
+                f"to its end. Give it to train() as on_step, which train() has to take, and call it after backward."
+            )
     except BaseException:
         _exchange_(model, before)
         raise
@@ -66,12 +70,3 @@ def relufied(model: nn.Module, *, share: float = 0.7) -> Iterator[OnStep]:
 def _exchange_(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     for name, module in modules.items():
         model.set_submodule(name, module.train(model.training))
-
-
-def _check_reached(blends: Mapping[str, _Blend]) -> None:
-    left = [name for name, blend in blends.items() if blend.share < 1]
-    if left:
-        raise TaskError(
-            f'"{left[0]}" is no ReLU yet: the training did not call on_step(step, steps, optimizer) at each step '
-            f"to its end. Give it to train() as on_step, which train() has to take, and call it after backward."
-        )

@@ -16,6 +16,7 @@ from zeroskip.models import LeNet5, SqueezeNet10, resnet20, resnet56
 from zeroskip.models.lenet import caffe_names
 from zeroskip.models.mlp import MLP
 from zeroskip.models.resnet import cifar_names
+from zeroskip.tasks.training import batches
 
 Pairs = Iterable[tuple[Tensor, Tensor]]
 BATCH = 250
@@ -44,13 +45,9 @@ def trained(name: str, folder: str | Path) -> nn.Module:
     return model.eval()
 
 
-def _parts(split: Split) -> Pairs:
-    return zip(split.inputs.split(BATCH), split.targets.split(BATCH), strict=True)
-
-
 def _digits(folder: Path, scale: float = 1.0) -> Pairs:
     test = mnist.load(folder).test
-    return _parts(Split(test.inputs * scale, test.targets))
+    return batches(Split(test.inputs * scale, test.targets), BATCH)
 
 
 def _pictures(folder: Path) -> Pairs:
@@ -67,9 +64,8 @@ def _numbered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {f"fc{int(i) // 2 + 1}.{kind}": weights[f"layers.{i}.{kind}"] for _, i, kind in parts}
 
 
-_CIFAR = "CIFAR-10, the lossless pictures of the test set"
-_MNIST = "MNIST, test set"
-_lossless = lambda folder: _parts(cifar10.lossless("test", folder))
+_CIFAR, _MNIST = "CIFAR-10, the lossless pictures of the test set", "MNIST, test set"
+_lossless = lambda folder: batches(cifar10.lossless("test", folder), BATCH)
 
 NETWORKS = {
     "LeNet-5": PublishedNetwork(

@@ -65,7 +65,7 @@ def regularized(loss: Loss, *, l1: float = 0.0, l2: float = 0.0) -> Loss:
 
 
 def jittered(
-    inputs: Tensor, *, noise: float = 0.0, shift: int = 0, mirror: bool = False, drop: float = 0.0
+    inputs: Tensor, *, noise: float = 0, shift: int = 0, mirror: bool = False, drop: float = 0
 ) -> Tensor:
     """Images (batch, channels, h, w), each moved by up to `shift` pixels both ways, half of them left to right where
     `mirror` says so, plus Gaussian noise of this standard deviation. What moves in is 0.
@@ -249,14 +249,11 @@ def _fabric(precision: TrainingPrecision) -> Fabric:
 
 def _state(model: nn.Module, optimizer: Optimizer, epoch: int) -> TrainState:
     """Weights, optimizer moments, random state and the epoch, under flat names. No pickle is needed."""
-    state = {
-        f"model.{name}": tensor.detach().cpu().clone().contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    weights = model.state_dict().items()
+    state = {f"model.{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in weights}
     for index, moments in optimizer.state_dict()["state"].items():
-        state |= {
-            f"optimizer.{index}.{name}": torch.as_tensor(value).clone() for name, value in moments.items()
-        }
+        for name, value in moments.items():
+            state[f"optimizer.{index}.{name}"] = torch.as_tensor(value).clone()
     return state | {"random": torch.get_rng_state(), "epoch": torch.tensor(epoch)}
 
 
