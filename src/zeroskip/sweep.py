@@ -40,16 +40,16 @@ def sweep(
     """
     if jobs < 1:
         raise RunError(f"jobs = {jobs} is not a number of processes. Give 1 or more.")
-    stored = {place: _stored(folder, point) for place, point in enumerate(points)}
-    results = {place: cast(ResultT, entry["result"]) for place, entry in stored.items() if entry}
-    missing = {place: points[place] for place in range(len(points)) if place not in results}
+    paths = [_path(Path(folder), point) if folder is not None else None for point in points]
+    stored = {place: path for place, path in enumerate(paths) if path and path.exists()}
+    results = {place: cast(ResultT, _stored(path, points[place])) for place, path in stored.items()}
+    missing = {place: point for place, point in enumerate(points) if place not in results}
     progress("sweep", len(results), len(points))
     for place, result in _computed(missing, function, jobs):
-        # As JSON has it, so that a stored result and a fresh one are the same.
-        entry = json.loads(json.dumps({"point": points[place], "result": result}))
-        results[place] = entry["result"]
-        if folder is not None:
-            files.write_json(_path(folder, points[place]), entry)
+        entry = _plain({"point": points[place], "result": result})
+        results[place] = cast(ResultT, entry["result"])
+        if path := paths[place]:
+            files.write_json(path, entry)
         progress("sweep", len(results), len(points))
     return [results[place] for place in range(len(points))]
 
@@ -77,29 +77,25 @@ def _computed(
 
 
 def _one_thread() -> None:
-    """The processes share the processor; more threads would only get in each other's way."""
+    """The processes share the cores: more threads would only disturb each other."""
     import torch
 
     torch.set_num_threads(1)
 
 
-def _stored(folder: str | Path | None, point: SweepPoint) -> dict[str, object] | None:
-    """The point and its "result"; None where there is none yet."""
-    if folder is None or not _path(folder, point).exists():
-        return None
-    path = _path(folder, point)
+def _stored(path: Path, point: SweepPoint) -> object:
+    """The result of a point in its file."""
     entry = files.read_json(path)
-    if not isinstance(entry, dict) or "result" not in entry or entry.get("point") != _plain(point):
-        raise RunError(
-            f"{path} does not hold the result of {dict(point)}. Delete it, or choose another folder."
-        )
-    return entry
+    if isinstance(entry, dict) and "result" in entry and entry.get("point") == _plain(point):
+        return entry["result"]
+    raise RunError(f"{path} does not hold the result of {dict(point)}. Delete it, or choose another folder.")
 
 
-def _path(folder: str | Path, point: SweepPoint) -> Path:
+def _path(folder: Path, point: SweepPoint) -> Path:
     text = json.dumps(point, sort_keys=True)
-    return Path(folder) / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+    return folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
 
 
-def _plain(point: SweepPoint) -> object:
-    return json.loads(json.dumps(point))
+def _plain(value: SweepPoint) -> dict[str, object]:
+    """As JSON has it, so that a stored result and a fresh one are the same."""
+    return cast(dict[str, object], json.loads(json.dumps(value)))

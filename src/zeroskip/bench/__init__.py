@@ -17,11 +17,9 @@ from zeroskip.bench import recorded_layers
 from zeroskip.bench.cases import ACTIVATIONS, CASES, QUICK, Case, select
 from zeroskip.bench.engines import ENTRANTS, Entrant, Environments, entrants
 from zeroskip.bench.results import (
-    Missing,
     RaceReport,
     RaceResult,
     RaceRow,
-    Ratios,
     Store,
     race_report,
     ratios,
@@ -41,12 +39,10 @@ __all__ = [
     "Effort",
     "Entrant",
     "Environments",
-    "Missing",
     "RaceReport",
     "RaceResult",
     "RaceRow",
     "RaceSetup",
-    "Ratios",
     "Store",
     "entrants",
     "race",

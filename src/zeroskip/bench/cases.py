@@ -94,26 +94,18 @@ LINEAR = {
 
 CASES = (
     *(Case(layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)),
-    Case("resnet50", 0.90),
-    Case("resnet50", 0.95),
-    Case("vgg16", 0.90),
-    Case("alexnet", 0.90),
-    Case("mobilenet_v1", 0.90),
-    Case("resnet50", 0.90, batch=16),
-    Case("mobilenet_v1", 0.90, batch=16),
-    Case("resnet50", 0.90, batch=16, threads=2),
-    Case("mobilenet_v1", 0.90, batch=16, threads=2),
+    *(Case("resnet50", sparsity) for sparsity in (0.90, 0.95)),
+    *(Case(network, 0.90) for network in ("vgg16", "alexnet", "mobilenet_v1")),
+    *(Case(network, 0.90, batch=16) for network in ("resnet50", "mobilenet_v1")),
+    *(Case(network, 0.90, batch=16, threads=2) for network in ("resnet50", "mobilenet_v1")),
     # The shares that Han et al. (2015) kept of these layers.
     Case("alexnet_fc6", 0.91, weights="int8", cold=True),
     Case("alexnet_fc7", 0.91, weights="int8", cold=True),
     Case("vgg16_fc6", 0.96, weights="int8", cold=True),
 )
 
-QUICK = (
-    Case("1x1_1024_256_14", 0.90),
-    Case("3x3_128_128_28", 0.90),
-    Case("alex4_384_256_13", 0.90),
-    Case("resnet20", 0.90),
+QUICK = tuple(
+    Case(name, 0.90) for name in ("1x1_1024_256_14", "3x3_128_128_28", "alex4_384_256_13", "resnet20")
 )
 
 # The convolutions with more weights than a second-level cache holds, the first thing of which a call sees is memory.
@@ -127,8 +119,8 @@ ACTIVATIONS = (
     ),
     *(Case(name, 0.0, cold=True, input_sparsity=RECTIFIED[name].sparsity, clock="cpu") for name in FAR),
     *(
-        Case("ffn_down", 0.0, cold=True, input_sparsity=sparsity, clock="cpu")
-        for sparsity in (0.70, 0.85, 0.90, 0.95)
+        Case("ffn_down", 0.0, cold=True, input_sparsity=zeros, clock="cpu")
+        for zeros in (0.70, 0.85, 0.90, 0.95)
     ),
 )
 
@@ -147,12 +139,11 @@ def select(
     >>> [case.sparsity for case in select(CASES, networks=["vgg16"])]
     [0.9]
     """
+    wanted = {"network": networks, "sparsity": sparsities, "threads": threads}
     chosen = [
         case
         for case in cases
-        if (not networks or case.network in networks)
-        and (not sparsities or case.sparsity in sparsities)
-        and (not threads or case.threads in threads)
+        if all(not values or getattr(case, name) in values for name, values in wanted.items())
     ]
     if chosen:
         return chosen

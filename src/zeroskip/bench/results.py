@@ -104,11 +104,10 @@ def _row(result: RaceResult, label: str) -> RaceRow:
     engine, case, runs = _entrant(label), result.case, result.seconds[label]
     against = engine.precision if engine.name == OURS else _against(result, engine.precision)
     ours, seconds = result.seconds.get(f"{OURS} {against}"), median(runs)
+    of_case = {name: value for name, value in asdict(case).items() if name not in ("network", "clock")}
     return RaceRow(
+        **of_case,
         case=case.network,
-        sparsity=case.sparsity,
-        batch=case.batch,
-        threads=case.threads,
         precision=engine.precision,
         engine=engine.name,
         seconds=seconds,
@@ -117,10 +116,6 @@ def _row(result: RaceResult, label: str) -> RaceRow:
         seconds_low=min(runs),
         seconds_high=max(runs),
         difference=result.difference[label],
-        weights=case.weights,
-        cold=case.cold,
-        pattern=case.pattern,
-        input_sparsity=case.input_sparsity,
     )
 
 
@@ -141,11 +136,7 @@ def _against(result: RaceResult, precision: str) -> str:
 
 @dataclass(frozen=True)
 class Missing:
-    """An engine without a figure in a case, and why.
-
-    >>> Missing("vgg16 90 %, batch 1, 1 thread", "OpenVINO bf16", "this CPU lacks it").engine
-    'OpenVINO bf16'
-    """
+    """An engine without a figure in a case, and why."""
 
     case: str
     engine: str
@@ -212,11 +203,7 @@ def worst_first(table: Sequence[RaceRow]) -> list[RaceRow]:
 
 @dataclass(frozen=True)
 class Ratios:
-    """Its time over ours, of one engine in all cases that both were measured in; below 1 we lose.
-
-    >>> Ratios("DeepSparse fp32", (0.5, 8.0)).losses
-    1
-    """
+    """Its time over ours, of one engine in all cases that both were measured in; below 1 we lose."""
 
     engine: str
     values: tuple[float, ...]

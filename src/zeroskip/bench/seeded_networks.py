@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
@@ -29,17 +31,14 @@ MODELS = {
 def network(case: Case) -> nn.Module:
     """The pruned network of a case, in evaluation mode, its batch norms folded into the layers before them.
 
-    Weights are drawn as He et al. (2015) do, for the inputs that pruning leaves: variance 2 / (fan-in x density).
+    Weights are drawn as He et al. (2015) do, for the inputs that pruning leaves: variance 2 / (fan-in x share left).
     Zeros lie where a seeded coin says. A network's first convolution and depthwise convolutions stay dense.
-
-    >>> network(Case("1x1_64_256_56", 0.9))
-    Sequential(...)
     """
     if case.is_recorded:
         return recorded_layers.network(case)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = _architecture(case.network)
+        model = _architecture(case.network)[0]()
         _draw_(model, case)
     return _folded(model.eval())
 
@@ -53,34 +52,28 @@ def example(case: Case) -> Tensor:
     if case.is_recorded:
         return recorded_layers.example(case)
     generator = torch.Generator().manual_seed(SEED + 1)
-    x = torch.randn(case.batch, *_input_shape(case.network), generator=generator)
+    x = torch.randn(case.batch, *_architecture(case.network)[1], generator=generator)
     if not case.input_sparsity:
         return x
     return x.abs() * (torch.rand(x.shape, generator=generator) >= case.input_sparsity)
 
 
-def _architecture(name: str) -> nn.Module:
+def _architecture(name: str) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
+    """What makes a network, and the shape of one input."""
     if name in LAYERS:
-        kernel, inputs, outputs, _ = LAYERS[name]
-        return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2), nn.ReLU())
+        kernel, inputs, outputs, size = LAYERS[name]
+        convolution = partial(nn.Conv2d, inputs, outputs, kernel, padding=kernel // 2)
+        return lambda: nn.Sequential(convolution(), nn.ReLU()), (inputs, size, size)
     if name in RECTIFIED:
-        return RECTIFIED[name].network()
+        layer = RECTIFIED[name]
+        return layer.network, (layer.channels, layer.size, layer.size)
     if name in LINEAR:
-        return nn.Sequential(nn.Linear(*LINEAR[name]))
+        return lambda: nn.Sequential(nn.Linear(*LINEAR[name])), LINEAR[name][:1]
     if name in MODELS:
-        return getattr(models, MODELS[name][0])()
+        return getattr(models, MODELS[name][0]), MODELS[name][1]
     raise RecipeError(
         f'there is no network "{name}". Choose one of {", ".join([*LAYERS, *RECTIFIED, *LINEAR, *MODELS])}.'
     )
-
-
-def _input_shape(name: str) -> tuple[int, ...]:
-    if name in LAYERS:
-        _, inputs, _, size = LAYERS[name]
-        return inputs, size, size
-    if name in RECTIFIED:
-        return RECTIFIED[name].channels, RECTIFIED[name].size, RECTIFIED[name].size
-    return LINEAR[name][:1] if name in LINEAR else MODELS[name][1]
 
 
 @torch.no_grad()

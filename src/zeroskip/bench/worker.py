@@ -72,9 +72,6 @@ class Reply:
     """A line on stdout: what was asked for, or why there is none.
 
     versions  of the libraries, in the first line;  shape: of the array that follows
-
-    >>> Reply(seconds=[0.25, 0.5]).to_json()
-    {'ok': True, 'seconds': [0.25, 0.5]}
     """
 
     versions: dict[str, str] | None = None
@@ -180,7 +177,7 @@ def timed(call: EngineCall, seconds: float, *, cold: bool = False, clock: str = 
 
 
 def _together(call: EngineCall, now: Callable[[], float]) -> int:
-    """How many calls the clock can tell apart from none."""
+    """How many calls the clock can tell from none."""
     before = now()
     call()
     return max(1, round(SHORTEST / max(now() - before, 1e-7)))

@@ -30,14 +30,11 @@ class WorkerProcess:
     def __init__(
         self, command: Sequence[str], log: Path, *, environment: Mapping[str, str], limit: float
     ) -> None:
-        self._log, self._limit = log, limit
+        self._log, self._limit, pipe = log, limit, subprocess.PIPE
+        variables = {**os.environ, **environment}
         with log.open("wb") as stream:
             self._process = subprocess.Popen(
-                list(command),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stream,
-                env={**os.environ, **environment},
+                list(command), stdin=pipe, stdout=pipe, stderr=stream, env=variables
             )
 
     @property
@@ -120,10 +117,9 @@ class WorkerProcess:
     def _last_words(self, late: bool) -> str:
         if late:
             return f"it gave no answer within {self._limit:g} seconds"
-        status = self._process.returncode
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        said = f": {lines[-1][:200]}" if lines else ""
-        return f"its process ended with status {status}{said}"
+        last_line = f": {lines[-1][:200]}" if lines else ""
+        return f"its process ended with status {self._process.returncode}{last_line}"
 
 
 def _there(value: Value | None, name: str) -> Value:

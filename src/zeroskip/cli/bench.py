@@ -26,16 +26,14 @@ ACTIVATIONS = typer.Option(
     "networks see; CPU time.",
 )
 OUT = typer.Option(
-    metavar="DIR",
-    help="Where finished cases are kept, one JSON file for each machine. Default: runs/bench.",
+    metavar="DIR", help="Where finished cases are kept, one JSON file for each machine. Default: runs/bench."
 )
 MARKDOWN = typer.Option(
     metavar="FILE",
     help="With --activations: write what was found, with the zeros of trained networks and the bytes that they save.",
 )
 ENVIRONMENTS = typer.Option(
-    metavar="DIR",
-    help="Folder that holds peers/ and deepsparse/, the environments that `make bench` makes.",
+    metavar="DIR", help="Folder that holds peers/ and deepsparse/, the environments that `make bench` makes."
 )
 
 
@@ -49,8 +47,7 @@ def bench(
     ] = False,
     activations: Annotated[bool, ACTIVATIONS] = False,
     case: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this layer or network; may be repeated."),
+        list[str] | None, typer.Option(metavar="NAME", help="Only this layer or network; may be repeated.")
     ] = None,
     sparsity: Annotated[
         list[float] | None, typer.Option(help="Only cases with this share of zeros; may be repeated.")
@@ -132,9 +129,7 @@ def _warn_if_busy() -> None:
     # Load is the mean number of running processes in the last minute; engines on two threads wait for each other.
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if load > 0.5:
-        note(
-            f"the machine is busy (load {load:.1f}): times will be of the crowd, above all those on several threads"
-        )
+        note(f"the machine is busy (load {load:.1f}): others slow the engines down, most on several threads")
 
 
 def _file(out: Path | None, machine: Machine, prefix: str) -> Path:
@@ -168,11 +163,8 @@ def _table(rows: Sequence[RaceRow]) -> Grid:
 
 
 def _case(row: RaceRow) -> str:
-    remarks = [
-        "cold" if row.cold else "",
-        row.pattern if row.pattern != "free" else "",
-        "(in its input)" if row.input_sparsity else "",
-    ]
+    inputs = "(in its input)" if row.input_sparsity else ""
+    remarks = "cold" if row.cold else "", row.pattern.replace("free", ""), inputs
     return " ".join([row.case, *filter(None, remarks)])
 
 
@@ -181,18 +173,12 @@ def _summary(rows: Sequence[RaceRow]) -> Grid:
     from zeroskip.bench import ratios
     from zeroskip.report import Grid
 
-    cells = tuple(
-        (
-            engine.engine,
-            str(len(engine.values)),
-            str(engine.losses),
-            f"{min(engine.values):.2f}",
-            f"{engine.mean:.2f}",
-        )
-        for engine in ratios(rows)
-    )
+    cells = []
+    for engine in ratios(rows):
+        counts = str(len(engine.values)), str(engine.losses)
+        cells.append((engine.engine, *counts, f"{min(engine.values):.2f}", f"{engine.mean:.2f}"))
     columns = ("engine", "cases", "we lose", "worst", "geometric mean")
-    return Grid("its time / our time, by engine", columns, cells)
+    return Grid("its time / our time, by engine", columns, tuple(cells))
 
 
 def _say(race: RaceReport, quick: bool, written: Sequence[Path]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +16,7 @@ from zeroskip.cli.prune import COST, DIVISOR, check_cost, check_file, train_keyw
 from zeroskip.errors import RecipeError
 
 ON = typer.Option(
-    "--on",
-    metavar="CHIPS",
-    help="Chips by name, with commas between them, or a Python file that makes some.",
+    "--on", metavar="CHIPS", help="Chips by name, with commas between them, or a Python file that makes some."
 )
 RISES = typer.Option(
     metavar="A,B,...",
@@ -73,15 +73,15 @@ def compare_plans(
         say(f"wrote {markdown}")
 
 
-def _rises(words: str | None) -> list[float | None]:
+def _rises(words: str | None) -> Sequence[float | None]:
     """The budgets between the commas; [None] is the default one."""
     if words is None:
         return [None]
     try:
-        rises: list[float | None] = [float(word) for word in words.split(",")]
+        rises = [float(word) for word in words.split(",")]
     except ValueError:
-        rises = [-1.0]
-    if not all(rise is not None and 0 <= rise < float("inf") for rise in rises):
+        rises = [math.inf]
+    if not all(0 <= rise < math.inf for rise in rises):
         raise RecipeError(
             f"--max-error-rise {words} is no list of numbers from 0 up. 0,0.01 are two budgets: none, and one point."
         )

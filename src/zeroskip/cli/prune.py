@@ -119,10 +119,7 @@ def prune(
 
 
 def check_file(path: Path) -> None:
-    """Make the folder of a file to be written; FileError where that fails, or where `path` is a folder itself.
-
-    Better known before a training than after it.
-    """
+    """Make the folder of a file before a training; FileError where that fails, or where `path` is a folder."""
     from zeroskip import files
 
     files.folder(path.parent)

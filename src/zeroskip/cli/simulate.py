@@ -113,7 +113,11 @@ def _side_by_side(
     show({"estimates": values, "refused": refused}, grid, as_json=outputs.as_json)
     if not outputs.as_json:
         written = [f"wrote {path}" for path in (outputs.csv, outputs.page) if path]
-        for line in [*refused, *_undecided(estimates), *written]:
+        turns = [
+            f"{pair.less} needs less energy than {pair.more} here, and more with {', '.join(pair.drams)}"
+            for pair in simulating.undecided(estimates)
+        ]
+        for line in [*refused, *turns, *written]:
             say(line)
 
 
@@ -170,15 +174,6 @@ def _model(task: Task, path: Path) -> nn.Module:
 
     stored = pack.decode(pack.load(path)) if path.suffix == ".zs" else run_folder.load_tensors(path)
     return task_api.model(task, stored)
-
-
-def _undecided(estimates: Sequence[Estimate]) -> list[str]:
-    from zeroskip import simulate as simulating
-
-    return [
-        f"{pair.less} needs less energy than {pair.more} here, and more with {', '.join(pair.drams)}"
-        for pair in simulating.undecided(estimates)
-    ]
 
 
 def _csv(estimates: Sequence[Estimate]) -> str:

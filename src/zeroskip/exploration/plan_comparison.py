@@ -143,11 +143,12 @@ def _chips(words: str) -> list[Accelerator]:
 def _layers(task: Task, chips: Sequence[Accelerator]) -> dict[str, ChipLayers]:
     """What each chip runs, known before any training."""
     trace = example_trace(task_api.model(task, None).eval(), task)
-    estimates = [simulate.estimate_trace(trace, chip) for chip in chips]
-    return {
-        each.chip: ChipLayers(tuple(layer.name for layer in each.layers), tuple(each.refused))
-        for each in estimates
-    }
+    layers = {}
+    for network in (simulate.estimate_trace(trace, chip) for chip in chips):
+        layers[network.chip] = ChipLayers(
+            tuple(layer.name for layer in network.layers), tuple(network.refused)
+        )
+    return layers
 
 
 def _network(model: nn.Module, task: Task, chips: Sequence[Accelerator]) -> _Network:

@@ -25,7 +25,7 @@ from zeroskip.simulate import chips, dataflows, formats, random_masks
 from zeroskip.simulate.accelerator import Accelerator, Memory
 from zeroskip.simulate.chips import CHIPS
 from zeroskip.simulate.energy import DRAM, TABLES, Energy
-from zeroskip.simulate.estimates import Estimate, LayerEstimate, Undecided, less_energy, undecided
+from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy, undecided
 from zeroskip.simulate.format_thresholds import FormatSizes, cross_overs, format_sizes
 from zeroskip.simulate.plan_cost import cost_on
 from zeroskip.simulate.simulation import estimate, estimate_trace
@@ -43,7 +43,6 @@ __all__ = [
     "Geometry",
     "LayerEstimate",
     "Memory",
-    "Undecided",
     "Workload",
     "chips",
     "cost_on",

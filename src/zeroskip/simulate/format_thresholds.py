@@ -64,12 +64,11 @@ def cross_overs(*, bits: int = 16) -> dict[str, float]:
     >>> round(cross_overs()["bitmask"], 6)  # 1 of 16 bits
     0.0625
     """
-    return {name: _cross_over(expected, bits) for name, expected in _EXPECTED.items()}
-
-
-def _cross_over(expected: Callable[[float, int], float], bits: int) -> float:
-    low, high = 0.0, 1.0
-    for _ in range(30):  # halves until nine digits are known
-        middle = (low + high) / 2
-        low, high = (middle, high) if expected(middle, bits) > bits else (low, middle)
-    return high
+    thresholds = {}
+    for name, expected in _EXPECTED.items():
+        low, high = 0.0, 1.0
+        for _ in range(30):  # halves until nine digits are known
+            middle = (low + high) / 2
+            low, high = (middle, high) if expected(middle, bits) > bits else (low, middle)
+        thresholds[name] = high
+    return thresholds

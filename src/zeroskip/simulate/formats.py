@@ -134,12 +134,10 @@ def fibers(side: int) -> Format:
 
     def stored(mask: np.ndarray, bits: int) -> Stored:
         rows = torch.from_numpy(mask).movedim(2, -1).flatten(2)  # (..., places)
-        there = blocks(rows, side) > 0  # (..., strips)
-        large = blocks(there.movedim(1, -1), side) > 0
-        numbers, filled, found = (
-            int(np.count_nonzero(each)) for each in (mask, there.numpy(), large.numpy())
-        )
-        return in_tiles(numbers, filled, found, bits)
+        filled = blocks(rows, side) > 0  # (..., strips)
+        tiles = blocks(filled.movedim(1, -1), side) > 0
+        counts = [int(flags.count_nonzero()) for flags in (rows, filled, tiles)]
+        return in_tiles(counts[0], counts[1], counts[2], bits)
 
     return stored
 

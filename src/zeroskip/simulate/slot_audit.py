@@ -60,14 +60,14 @@ def slots(
     chip: Accelerator, work: Kinds, schedule: Schedule, computing: int, cycles: int
 ) -> Mapping[str, int]:
     """Slots of each idle kind; with `done` and `gated` they sum to cycles x lanes x width."""
-    each = chip.lanes * chip.width
+    a_cycle = chip.lanes * chip.width  # slots of it
     idle = {
         "useless": schedule.useless,
         "fragmentation": schedule.busy * chip.width - work.done - work.gated - schedule.useless,
-        "imbalance": schedule.cycles * each - schedule.busy * chip.width,
-        "ramp": (computing - schedule.cycles) * each,
-        "bandwidth": (cycles - computing) * each,
+        "imbalance": schedule.cycles * a_cycle - schedule.busy * chip.width,
+        "ramp": (computing - schedule.cycles) * a_cycle,
+        "bandwidth": (cycles - computing) * a_cycle,
     }
     assert min(idle.values()) >= 0, f"{chip.name}: {idle}"  # a dataflow that counted a slot twice
-    assert work.done + work.gated + sum(idle.values()) == cycles * each
+    assert work.done + work.gated + sum(idle.values()) == cycles * a_cycle
     return idle

@@ -35,14 +35,11 @@ def moved(
     200
     """
     often = fetches(work, chip, sizes)
-    whole = {name: -(-one.bits // 8) for name, one in sizes.items()}
+    whole = {name: tiles(size.bits, 8) for name, size in sizes.items()}
     passing = {("DRAM", name): whole[name] * often[name] for name in sizes}
     taken = kinds.done + useless
-    uses = {
-        "A": taken + kinds.gated,
-        "W": taken if "A" in chip.gates else taken + kinds.gated,
-        "O": 2 * taken,
-    }
+    issued = taken + kinds.gated
+    uses = {"A": issued, "W": taken if "A" in chip.gates else issued, "O": 2 * taken}
     for memory in chip.memories:
         for name, filters in memory.held.items():
             passes = tiles(work.weight.shape[1], chip.tile[filters]) if filters else 1
@@ -65,7 +62,7 @@ def fetches(work: Workload, chip: Accelerator, sizes: Mapping[str, Stored]) -> d
     {'W': 1, 'A': 6, 'O': 1}
     """
     turns = work.examples if chip.keeps else 1
-    bits = {name: one.bits / (1 if name == "W" else turns) for name, one in sizes.items()}  # of one turn
+    bits = {name: size.bits / (1 if name == "W" else turns) for name, size in sizes.items()}  # of one turn
     parts = {name: _parts(work, chip, name, bits[name]) for name in sizes}
     again = {"W": bits["W"] * (parts["A"] - 1), "A": bits["A"] * (parts["W"] - 1)}
     often = {"W": turns * parts["A"], "A": 1} if again["W"] <= again["A"] else {"W": turns, "A": parts["W"]}

@@ -56,13 +56,13 @@ def planar(work: Workload, chip: Accelerator) -> Schedule:
     """
     divided(chip, "rows", "columns")
     (groups, outputs), (tall, wide) = work.weight.shape[:2], work.output.shape[3:]
-    each = groups * tiles(work.inputs, chip.width)
+    steps = groups * tiles(work.inputs, chip.width)
     if tall * wide == 1:
         rounds = tiles(outputs, chip.lanes) * work.positions
     else:
         largest = tiles(tall, size(chip, "rows")) * tiles(wide, size(chip, "columns"))
         rounds = outputs * largest * work.output.shape[0]
-    return Schedule(each * rounds, each * outputs * work.positions)
+    return Schedule(steps * rounds, steps * outputs * work.positions)
 
 
 def perfect(work: Workload, chip: Accelerator) -> Schedule:

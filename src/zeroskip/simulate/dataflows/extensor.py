@@ -79,7 +79,8 @@ def joins(work: Workload, chip: Accelerator) -> Joins:
     groups: list[Joins] = []
     dealt = 0
     for pair in zip(*both, strict=True):
-        groups.append(product(*(of_rows(rows, work.inputs, side) for rows in pair), chip, dealt=dealt))
+        weights, inputs = (of_rows(rows, work.inputs, side) for rows in pair)
+        groups.append(product(weights, inputs, chip, dealt=dealt))
         dealt += groups[-1].elements.met
     buffers, elements, scalars = (
         Level(*map(sum, zip(*(getattr(group, level) for group in groups), strict=True)))
@@ -192,7 +193,7 @@ def _compared(one: np.ndarray, two: np.ndarray, side: int) -> int:
     from zeroskip.simulate.dataflows import intersection  # numba, see there
 
     rows = (packed(there, side) for there in (one, two))  # (rows, strips, words)
-    pairs = zip(*(np.ascontiguousarray(each.transpose(1, 2, 0)) for each in rows), strict=True)
+    pairs = zip(*(np.ascontiguousarray(bits.transpose(1, 2, 0)) for bits in rows), strict=True)
     return sum(int(intersection.compare(*pair)) for pair in pairs)
 
 

@@ -93,22 +93,22 @@ def traffic(work: Workload, chip: Accelerator, stored: Mapping[str, Stored]) -> 
 
     Strips overlap, so input rows are read more than once; partial sums go to the buffer and back.
     """
-    one, macs = plan(work, chip), count_macs(work)
+    step, macs = plan(work, chip), count_macs(work)
     taken = macs.input if "A" in chip.gates else macs.total
     examples, _, _, height, _ = work.input.shape
     kernel, stride, rows = work.weight.shape[3], work.stride[0], work.output.shape[3]
-    strips = tiles(rows, one.rows)
-    read = strips * ((min(one.rows, rows) - 1) * stride + kernel) / height  # times that a row is read
+    strips = tiles(rows, step.rows)
+    read = strips * ((min(step.rows, rows) - 1) * stride + kernel) / height  # times that a row is read
     outputs, channels = work.weight.shape[1:3]
-    sizes = {operand: one.bits / 8 for operand, one in stored.items()}
+    sizes = {operand: size.bits / 8 for operand, size in stored.items()}
     plain = {"A": work.input.numel(), "O": work.output.numel()}
     word = {operand: bits / 8 for operand, bits in chip.bits.items()}
     moved = {
-        ("DRAM", "A"): sizes["A"] * read * tiles(outputs, one.filters),
-        ("DRAM", "W"): sizes["W"] * tiles(examples, one.images) * strips,
+        ("DRAM", "A"): sizes["A"] * read * tiles(outputs, step.filters),
+        ("DRAM", "W"): sizes["W"] * tiles(examples, step.images) * strips,
         ("DRAM", "O"): sizes["O"],
-        ("global buffer", "A"): plain["A"] * word["A"] * read * tiles(outputs, one.outputs),
-        ("global buffer", "O"): plain["O"] * word["O"] * 2 * tiles(channels, one.inputs),
+        ("global buffer", "A"): plain["A"] * word["A"] * read * tiles(outputs, step.outputs),
+        ("global buffer", "O"): plain["O"] * word["O"] * 2 * tiles(channels, step.inputs),
         ("input pad", "A"): macs.total * word["A"],
         ("weight pad", "W"): taken * word["W"],
         ("sum pad", "O"): 2 * taken * word["O"],

@@ -46,16 +46,13 @@ def cartesian(work: Workload, chip: Accelerator) -> Schedule:
     6
     """
     divided(chip, "rows", "columns")
-    sides = size(chip, "inputs"), size(chip, "weights")
-    if sides[0] * sides[1] != chip.width:
+    wide, high = size(chip, "inputs"), size(chip, "weights")
+    if wide * high != chip.width:
         raise AcceleratorError(
-            f"{chip.name}: width = {chip.width} is not tile['weights'] x tile['inputs'] = "
-            f"{sides[1]} x {sides[0]}"
+            f"{chip.name}: width = {chip.width} is not tile['weights'] x tile['inputs'] = {high} x {wide}"
         )
     inputs, weights = _inputs(work, chip), _weights(work, chip)
-    cycles = lane_counts.products(
-        -(-inputs // sides[0]), -(-weights // sides[1])
-    )  # (n, g, lanes, groups of filters)
+    cycles = lane_counts.products(-(-inputs // wide), -(-weights // high))  # (n, g, lanes, groups of filters)
     made = int((inputs.sum((0, 2)) * weights.sum(1)).sum())
     return Schedule(int(cycles.amax(2).sum()), int(cycles.sum()), made - count_macs(work).both)
 

@@ -24,13 +24,11 @@ def bricks(work: Workload, chip: Accelerator) -> Schedule:
     brick, groups = size(chip, "brick"), work.weight.shape[0]
     rounds, channels = tiles(work.weight.shape[1], chip.width), work.weight.shape[2]
     if channels < brick or "A" not in chip.skips:
-        each = groups * work.positions * rounds * work.inputs // channels
-        return Schedule(each * tiles(channels, chip.lanes), each * channels, skips="")
-    counts = lane_counts.blocks(padded(work).movedim(2, -1), brick).movedim(
-        -1, 2
-    )  # (n, g, bricks, rows, columns)
+        steps = groups * work.positions * rounds * work.inputs // channels
+        return Schedule(steps * tiles(channels, chip.lanes), steps * channels, skips="")
+    counts = lane_counts.blocks(padded(work).movedim(2, -1), brick)  # (n, g, rows, columns, bricks)
     cycles = busy = 0
-    for seen in patches(counts.clamp(min=size(chip, "empty")), work):
+    for seen in patches(counts.clamp(min=size(chip, "empty")).movedim(-1, 2), work):
         cycles += int(lane_counts.dealt(seen.flatten(2), chip.lanes).sum())
         busy += int(seen.sum())
     return Schedule(cycles * rounds, busy * rounds)
@@ -46,9 +44,8 @@ def selected(work: Workload, chip: Accelerator) -> Schedule:
     """
     counts = lane_counts.blocks(work.weight.flatten(2), max(work.inputs, 1)).flatten()  # (groups x outputs,)
     costs = (-(-counts // chip.width)).clamp(min=tiles(work.inputs, size(chip, "window")))
-    return Schedule(
-        int(lane_counts.dealt(costs, chip.lanes)) * work.positions, int(costs.sum()) * work.positions
-    )
+    cycles = int(lane_counts.dealt(costs, chip.lanes))
+    return Schedule(cycles * work.positions, int(costs.sum()) * work.positions)
 
 
 def shared(work: Workload, chip: Accelerator) -> Schedule:
@@ -66,8 +63,8 @@ def shared(work: Workload, chip: Accelerator) -> Schedule:
     least, cycles, busy = tiles(work.inputs, size(chip, "window")), 0, 0
     for seen in windows(work):
         counts = lane_counts.matches(weight, seen.flatten(2).transpose(0, 1))  # (g, blocks, p)
-        costs = (counts / chip.width).ceil().clamp(min=least)
-        costs = costs.sum(-1, dtype=torch.float64).long()  # (g, blocks)
+        steps = (counts / chip.width).ceil().clamp(min=least)
+        costs = steps.sum(-1, dtype=torch.float64).long()  # (g, blocks)
         cycles += int(costs.sum())
         busy += int((costs * filled).sum())
     return Schedule(cycles, busy)

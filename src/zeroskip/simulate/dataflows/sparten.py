@@ -60,17 +60,14 @@ def _units(work: Workload, chip: Accelerator, order: FilterOrder) -> Schedule:
     units, busy = [], 0
     for seen in windows(work, numbers=1 << 22):
         window = lane_counts.grouped(seen.flatten(2), chunk).permute(2, 1, 0, 3)  # (chunks, g, p, chunk)
-        cycles = torch.zeros(
-            places.shape[1], places.shape[2], len(seen), dtype=torch.float64
-        )  # (g, loads, p)
+        cycles = torch.zeros(*places.shape[1:3], len(seen), dtype=torch.float64)  # (g, loads, p)
         for first in range(0, len(weight), 32):  # so many chunks at a time, which bounds the memory
             at = slice(first, first + 32)
-            costs = torch.maximum(
-                lane_counts.matches(weight[at], window[at]), there[at]
-            )  # (chunks, g, places, p)
+            matches = lane_counts.matches(weight[at], window[at])  # (chunks, g, places, p)
+            costs = torch.maximum(matches, there[at])
             busy += int(costs.sum(2).sum(dtype=torch.float64))  # the inner sum is exact in float32
-            each = costs.unflatten(2, places.shape[2:])  # (chunks, g, loads, filters of a lane, lanes, p)
-            cycles += each.sum(3).amax(3).sum(0, dtype=torch.float64)
+            costs = costs.unflatten(2, places.shape[2:])  # (chunks, g, loads, filters of a lane, lanes, p)
+            cycles += costs.sum(3).amax(3).sum(0, dtype=torch.float64)
         units.append(cycles)
     return Schedule(int(lane_counts.dealt(torch.cat(units, dim=2).flatten(), clusters)), busy)
 
@@ -105,9 +102,7 @@ def _by_chunk(weight: Tensor, chunk: int, lanes: int) -> Tensor:
     """The filters of each load of `_by_filter`, paired by their non-zeros in each chunk."""
     members = _by_filter(weight, chunk, lanes).flatten(3)  # (chunks, g, loads, 2 lanes)
     nonzeros = lane_counts.blocks(weight, chunk).movedim(2, 0)  # (chunks, g, m)
-    nonzeros = torch.nn.functional.pad(
-        nonzeros, (0, 1), value=-1
-    )  # no filter is even sparser than an empty one
+    nonzeros = torch.nn.functional.pad(nonzeros, (0, 1), value=-1)  # no filter is sparser than an empty one
     sizes = nonzeros[:, :, None].expand(-1, -1, members.shape[2], -1).gather(3, members)
     ranked = members.gather(3, sizes.argsort(dim=3, descending=True, stable=True))
     return torch.stack([ranked[..., :lanes], ranked[..., lanes:].flip(-1)], dim=3)
