@@ -8,6 +8,7 @@ are written into an empty folder; an example that needs more than these builds i
 from __future__ import annotations
 
 import os
+import platform
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -164,7 +165,7 @@ def any_machine() -> Any:
     """A computer with 128-bit vectors and no features, as which every computer can pass: its code runs here."""
     from zeroskip.concepts import Machine
 
-    return Machine("any computer", "x86_64", frozenset(), 2, 16)
+    return Machine("any computer", platform.machine().lower(), frozenset(), 2, 16)
 
 
 def layer() -> Any:
