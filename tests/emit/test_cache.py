@@ -14,8 +14,8 @@ from zeroskip.emit.code_cache import cached, tidy
 from zeroskip.emit.llvm import POINTER, Function
 from zeroskip.run.convolution.tiles import baked_steps
 from zeroskip.run.convolution.tiles.convolution_job import Job, Map, RowWeights
-from zeroskip.run.convolution.tiles.epilogue import Epilogue
 from zeroskip.run.convolution.tiles.layout import fresh
+from zeroskip.run.convolution.tiles.steps import Epilogue
 
 MACHINE = detect()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from zeroskip.run.change_watch import watch
+from zeroskip.run.program import watch
 
 
 def test_nothing_changes_by_looking_or_running() -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from zeroskip.concepts import Choice, Machine
 from zeroskip.errors import EngineError
-from zeroskip.run.measurement import Measurement, from_json, to_json
-from zeroskip.run.program_table import table
+from zeroskip.run.measurement import Measurement, from_json, table, to_json
 
 SECONDS = {"dense": 15.4e-6, "sell": 6.1e-6, "spmm": 10.9e-6}
 REFUSED = {

@@ -25,7 +25,7 @@ from zeroskip.run.convolution.tiles.steps import Chain
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.zero_weights import sell
-from zeroskip.run.program_table import table
+from zeroskip.run.measurement import table
 from zeroskip.run.select import layer_timing, network_selection
 
 Prefer = Callable[..., None]
@@ -33,7 +33,7 @@ Prefer = Callable[..., None]
 
 @pytest.fixture
 def prefer(monkeypatch: pytest.MonkeyPatch) -> Prefer:
-    """prefer("sell"): the stop-watch of run.compile finds that kernel (or way to combine them) fastest, then the next."""
+    """prefer("sell"): run.compile measures that kernel (or way to combine them) as the fastest, then the next."""
 
     def prefer(*names: str) -> None:
         order = [*names, "fastest", "joined", "dense", "sell", "spmm"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from zeroskip.errors import EngineError
 
-HUGE = 1 << 21  # code and weights spread over hundreds of small pages would miss in the table of pages
+HUGE = 1 << 21  # code, weights and maps spread over small pages would miss in the table of pages
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,6 @@ class Executable:
 
 def room(size: int) -> np.ndarray:
     """`size` bytes of zeros, (size,) uint8, aligned to cache lines, and on large pages where they would fill some.
-
-    Weights and maps spread over thousands of small pages would miss in the processor's table of pages.
 
     >>> room(100).ctypes.data % 64
     0

@@ -189,13 +189,9 @@ class Function:
 
     def gather(self, v: Vector, mask: str, pointer: str, places: str, other: str) -> str:
         """Numbers at the 32-bit places counted from `pointer` where the mask is true, `other`'s elsewhere."""
-        at, name = self._pointers(v, pointer, places), f"llvm.masked.gather.{v.suffix}.v{v.lanes}p0"
-        return self.call(v, name, at, f"i32 {_alignment(v)}", f"{v.mask} {mask}", f"{v} {other}")
-
-    def scatter(self, v: Vector, mask: str, value: str, pointer: str, places: str) -> None:
-        """Write numbers to the 32-bit places counted from `pointer` where the mask is true."""
-        at, name = self._pointers(v, pointer, places), f"llvm.masked.scatter.{v.suffix}.v{v.lanes}p0"
-        self.perform(name, f"{v} {value}", at, f"i32 {_alignment(v)}", f"{v.mask} {mask}")
+        at = self.value(f"getelementptr {v.element}, ptr {pointer}, {v.of('i32')} {places}")
+        name, pointers = f"llvm.masked.gather.{v.suffix}.v{v.lanes}p0", f"{v.of(POINTER)} {at}"
+        return self.call(v, name, pointers, f"i32 {_alignment(v)}", f"{v.mask} {mask}", f"{v} {other}")
 
     def compressed(self, v: Vector, mask: str, a: str) -> str:
         """Vector that begins with the lanes of `a` where the mask is true, in their order; the rest is anything."""
@@ -273,10 +269,6 @@ class Function:
         head = f"define void @{self.name}({arguments}) {attribute} {{\nentry:"
         lines = [*sorted(self._declarations), head, *self._slots, *self._lines, "  ret void", "}"]
         return "\n".join(lines) + "\n"
-
-    def _pointers(self, v: Vector, pointer: str, places: str) -> str:
-        numbers = f"{v.of('i32')} {places}"
-        return f"{v.of(POINTER)} " + self.value(f"getelementptr {v.element}, ptr {pointer}, {numbers}")
 
     def _shuffle(self, v: Vector, a: str, b: str, lanes: Sequence[int]) -> str:
         order = ", ".join(f"i32 {lane}" for lane in lanes)

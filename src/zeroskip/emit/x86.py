@@ -82,11 +82,7 @@ def store(register: Ints, base: Ints, offset: Ints) -> Code:
 
 
 def broadcast(register: Ints, base: Ints, offset: Ints, *, size: int = 4) -> Code:
-    """vbroadcastss zmm, [base + offset], or vpbroadcastw: one number in every lane.
-
-    >>> broadcast(1, RSI, 4).bytes().hex()
-    '62f27d48184e01'
-    """
+    """vbroadcastss zmm, [base + offset], or vpbroadcastw: one number in every lane."""
     form = Evex(0x79 if size == 2 else 0x18, map=2, prefix=1, unit=size)
     return _memory(form, register, 0, base, offset)
 
@@ -102,20 +98,12 @@ def multiply_add(total: Ints, x: Ints, base: Ints, offset: Ints, *, size: int = 
 
 
 def add(total: Ints, base: Ints, offset: Ints, *, size: int = 4) -> Code:
-    """vaddps total, total, [base + offset], or vaddph.
-
-    >>> add(3, R8, 128).bytes().hex()
-    '62d16448585802'
-    """
+    """vaddps total, total, [base + offset], or vaddph."""
     return _memory(Evex(0x58, map=5 if size == 2 else 1), total, total, base, offset)
 
 
 def greater(register: Ints, least: Ints, *, size: int = 4) -> Code:
-    """vmaxps register{k1}{z}, least, register, or vmaxph: NaN stays NaN, lanes outside the mask k1 become 0.
-
-    >>> greater(0, 28).bytes().hex()
-    '62f11cc15fc0'
-    """
+    """vmaxps register{k1}{z}, least, register, or vmaxph: NaN stays NaN, lanes outside the mask k1 become 0."""
     return _registers(Evex(0x5F, map=5 if size == 2 else 1, masked=True), register, least, register)
 
 
@@ -125,49 +113,29 @@ def smaller(register: Ints, bound: Ints, *, size: int = 4) -> Code:
 
 
 def masked(register: Ints, *, size: int = 4) -> Code:
-    """vmovaps register{k1}{z}, register, or vmovdqu16: lanes outside the mask k1 become 0.
-
-    >>> masked(0).bytes().hex()
-    '62f17cc928c0'
-    """
+    """vmovaps register{k1}{z}, register, or vmovdqu16: lanes outside the mask k1 become 0."""
     form = Evex(0x6F, prefix=3, wide=1, masked=True) if size == 2 else Evex(0x28, masked=True)
     return _registers(form, register, 0, register)
 
 
 def zero(register: Ints) -> Code:
-    """vpxord register, register, register: every bit 0.
-
-    >>> zero(28).bytes().hex()
-    '62011d40efe4'
-    """
+    """vpxord register, register, register: every bit 0."""
     return _registers(Evex(0xEF, prefix=1), register, register, register)
 
 
 def load_mask(base: int, offset: int, *, size: int = 4) -> Code:
-    """kmovw k1, [base + offset], or kmovd: which of 16, or 32, lanes count.
-
-    >>> load_mask(R9, 16).bytes().hex()
-    'c4c178904910'
-    """
+    """kmovw k1, [base + offset], or kmovd: which of 16, or 32, lanes count."""
     last = 0xF9 if size == 2 else 0x78
     return _fixed([0xC4, 0xE1 ^ (base >> 3 << 5), last, 0x90, 0x48 | base & 7, offset])
 
 
 def read(register: int, base: int, offset: int) -> Code:
-    """mov register, [base + offset]: 64 bits, with an offset of 8.
-
-    >>> read(R10, R9, 8).bytes().hex()
-    '4d8b5108'
-    """
+    """mov register, [base + offset]: 64 bits, with an offset of 8."""
     return _fixed([_rex(register, base), 0x8B, 0x40 | (register & 7) << 3 | base & 7, offset])
 
 
 def move(register: int, other: int) -> Code:
-    """mov register, other.
-
-    >>> move(RBX, RSI).bytes().hex()
-    '4889f3'
-    """
+    """mov register, other."""
     return _fixed([_rex(other, register), 0x89, 0xC0 | (other & 7) << 3 | register & 7])
 
 
@@ -182,28 +150,16 @@ def advance(register: int, amount: Ints) -> Code:
     >>> advance(RBX, 1020).bytes().hex()
     '4881c3fc030000'
     """
-    amounts = np.atleast_1d(np.asarray(amount, np.int64))
-    head = np.tile(np.array([_rex(0, register), 0x81, 0xC0 | register & 7], np.uint8), (len(amounts), 1))
-    return _padded(np.concatenate([head, _little(amounts)], axis=1), 7)
+    return _with_constants([_rex(0, register), 0x81, 0xC0 | register & 7], amount)
 
 
 def prefetch(base: int, offset: Ints) -> Code:
-    """prefetcht1 [base + offset], offset always of 32 bits: the line will be needed soon, bring it to L2.
-
-    >>> prefetch(R11, 64).bytes().hex()
-    '410f189340000000'
-    """
-    offsets = np.atleast_1d(np.asarray(offset, np.int64))
-    head = np.tile(np.array([0x40 | base >> 3, 0x0F, 0x18, 0x90 | base & 7], np.uint8), (len(offsets), 1))
-    return _padded(np.concatenate([head, _little(offsets)], axis=1), 8)
+    """prefetcht1 [base + offset], offset always of 32 bits: the line will be needed soon, bring it to L2."""
+    return _with_constants([0x40 | base >> 3, 0x0F, 0x18, 0x90 | base & 7], offset)
 
 
 def address(register: int, distance: int) -> Code:
-    """lea register, [rip + distance], counted from the end of this instruction.
-
-    >>> address(R11, 0).bytes().hex()
-    '4c8d1d00000000'
-    """
+    """lea register, [rip + distance], counted from the end of this instruction."""
     return _fixed([_rex(register, 0), 0x8D, 0x05 | (register & 7) << 3, *_four(distance)])
 
 
@@ -217,11 +173,7 @@ def count_down(register: int, distance: int) -> Code:
 
 
 def push(register: int) -> Code:
-    """push register.
-
-    >>> push(RBX).bytes().hex()
-    '53'
-    """
+    """push register."""
     return _fixed([*([0x41] if register > 7 else []), 0x50 | register & 7])
 
 
@@ -231,12 +183,20 @@ def pop(register: int) -> Code:
 
 
 def ret() -> Code:
-    """ret.
-
-    >>> ret().bytes().hex()
-    'c3'
-    """
+    """ret."""
     return _fixed([0xC3])
+
+
+def little_endian(values: np.ndarray) -> np.ndarray:
+    """Integers (count,) as (count, 4) bytes."""
+    return np.ascontiguousarray(values.astype("<i4")).view(np.uint8).reshape(-1, 4)
+
+
+def _with_constants(opcode: list[int], constants: Ints) -> Code:
+    """One instruction for each of the 32-bit constants that end it."""
+    constants = np.atleast_1d(np.asarray(constants, np.int64))
+    head = np.tile(np.array(opcode, np.uint8), (len(constants), 1))
+    return _padded(np.concatenate([head, little_endian(constants)], axis=1), len(opcode) + 4)
 
 
 def _memory(form: Evex, register: Ints, other: Ints, base: Ints, offset: Ints) -> Code:
@@ -250,7 +210,7 @@ def _memory(form: Evex, register: Ints, other: Ints, base: Ints, offset: Ints) -
     short = (rest == 0) & (steps >= -128) & (steps < 128)
     mode = np.where(none, 0, np.where(short, 0x40, 0x80))
     modrm = mode | (register & 7) << 3 | base & 7
-    displacement = _little(np.where(short, steps, offset))
+    displacement = little_endian(np.where(short, steps, offset))
     rows = np.concatenate([head, _column(form.opcode + 0 * base), _column(modrm), displacement], axis=1)
     return _padded(rows, 6 + np.where(none, 0, np.where(short, 1, 4)))
 
@@ -279,11 +239,6 @@ def _rex(register: int, base: int) -> int:
 
 def _four(value: int) -> bytes:
     return value.to_bytes(4, "little", signed=True)
-
-
-def _little(values: np.ndarray) -> np.ndarray:
-    """(count,) -> (count, 4) bytes."""
-    return np.ascontiguousarray(values.astype("<i4")).view(np.uint8).reshape(-1, 4)
 
 
 def _column(values: np.ndarray) -> np.ndarray:

@@ -84,7 +84,7 @@ def compare(
     if runs < 1 or rounds < 1:
         raise EngineError(f"{runs} runs of {rounds} rounds measure nothing. Give at least one of each.")
     with torch_threads(threads), evaluating(model):
-        calls, differences, skipped = _ready(engines, program, model, batch, progress)
+        calls, differences, skipped = _prepare(engines, program, model, batch, progress)
         measured = []
         for run in range(runs):
             progress("timing", run, runs)
@@ -106,7 +106,7 @@ def compare(
     )
 
 
-def _ready(
+def _prepare(
     engines: Mapping[str, EngineBuilder],
     program: Program,
     model: nn.Module,
@@ -118,31 +118,23 @@ def _ready(
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
     expected = forward(model, batch.clone())
-    for number, (name, engine) in enumerate({**engines, "zeroskip": _ours(program)}.items()):
-        progress(f"preparing {name}", number, len(engines) + 1)
+    all_engines: dict[str, EngineBuilder] = {**engines, "zeroskip": lambda _, batch: partial(program, batch)}
+    # What the program rounds was measured on one batch, and may well be a few times as much on another.
+    tolerances = {"zeroskip": max(TOLERANCE, 4 * program.error)}
+    for number, (name, engine) in enumerate(all_engines.items()):
+        progress(f"preparing {name}", number, len(all_engines))
         try:
-            calls[name], differences[name] = _prove(
-                engine, model, batch, expected, _tolerance(program) if name == "zeroskip" else TOLERANCE
-            )
-        except Exception as fact:  # whatever keeps a compiler from working
+            tolerance = tolerances.get(name, TOLERANCE)
+            calls[name], differences[name] = _checked_call(engine, model, batch, expected, tolerance)
+        except Exception as error:  # whatever keeps a compiler from working
             if name == "zeroskip":
-                raise EngineError(
-                    f"the program does not compute this network on this batch: {fact}"
-                ) from fact
-            skipped[name] = (str(fact).strip() or type(fact).__name__).splitlines()[0]
+                reason = f"the program does not compute this network on this batch: {error}"
+                raise EngineError(reason) from error
+            skipped[name] = (str(error).strip() or type(error).__name__).splitlines()[0]
     return calls, differences, skipped
 
 
-def _tolerance(program: Program) -> float:
-    # What the program rounds was measured on one batch, and may well be a few times as much on another.
-    return max(TOLERANCE, 4 * program.error)
-
-
-def _ours(program: Program) -> EngineBuilder:
-    return lambda model, batch: partial(program, batch)
-
-
-def _prove(
+def _checked_call(
     engine: EngineBuilder, model: nn.Module, batch: Tensor, expected: object, tolerance: float
 ) -> tuple[Call, float]:
     """The engine's call, which has run once, and how far its answer is from the network's."""
@@ -150,7 +142,9 @@ def _prove(
         call = engine(model, batch)
         with torch.inference_mode():
             answer = call()
-    far = difference(answer, expected)
+    error = difference(answer, expected)
     if not agree(answer, expected, tolerance=tolerance):
-        raise EngineError(f"its answer differs from the network's by {far:.3g}, which is more than rounding.")
-    return call, far
+        raise EngineError(
+            f"its answer differs from the network's by {error:.3g}, which is more than rounding."
+        )
+    return call, error

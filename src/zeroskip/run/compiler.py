@@ -14,20 +14,18 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, capture, forward
 from zeroskip.run.captured import Captured, layer_nodes, run_once
-from zeroskip.run.change_watch import watch
-from zeroskip.run.convolution.tiles.operations import Operation, operations
+from zeroskip.run.convolution.tiles.operations import operations
 from zeroskip.run.convolution.tiles.tiling import values_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import ALL
+from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.output_difference import TOLERANCE, agree, difference, leaves, share
-from zeroskip.run.program import Program
+from zeroskip.run.program import Program, watch
 from zeroskip.run.schedule import schedule
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
 from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.timing import torch_threads
-
-ARITHMETIC, WEIGHTS = ("fp32", "bf16", "fp16"), ("fp32", "bf16", "int8", "codes")
 
 UNPACK = """A file holds no code: load it into the network.
     model.load_state_dict(pack.decode(packed))
@@ -74,7 +72,8 @@ def compile(
     graph = capture(model, example)
     with torch_threads(threads), torch.no_grad():
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
-        captured, chain = _run_once(graph, example, candidates)
+        chain = operations(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
+        captured = run_once(graph, example, values_of(chain))
         timings = _layer_timings(captured, candidates, target)
         selection = select_network(captured, chain, timings, target)
         error = _verify(selection, model, example, TOLERANCES[precision])
@@ -96,7 +95,7 @@ def check(model: nn.Module, example: Tensor) -> None:
     >>> check(model, x)
     """
     _check(model, example)
-    odd = next((one.dtype for one in model.parameters() if one.dtype != torch.float32), None)
+    odd = next((weight.dtype for weight in model.parameters() if weight.dtype != torch.float32), None)
     if odd is not None:
         raise EngineError(
             f"a parameter of the network is {odd}, and precision is fp32. Convert it with .float()."
@@ -106,7 +105,7 @@ def check(model: nn.Module, example: Tensor) -> None:
 
 
 def _precision(arithmetic: str, weights: str) -> Precision:
-    for what, given, known in (("precision", arithmetic, ARITHMETIC), ("weights", weights, WEIGHTS)):
+    for what, given, known in (("precision", arithmetic, TOLERANCES), ("weights", weights, STORAGES)):
         if given not in known:
             raise EngineError(f'{what}="{given}" is unknown. Known are {", ".join(known)}.')
     return Precision(arithmetic, weights)
@@ -141,14 +140,6 @@ def _check(model: nn.Module, example: Tensor) -> None:
             f"the network or the example is on {elsewhere}, and programs run on the cpu. "
             "Move both with .cpu(), then compile."
         )
-
-
-def _run_once(
-    graph: Graph, example: Tensor, kernels: Sequence[Kernel]
-) -> tuple[Captured, Sequence[Operation]]:
-    """The network with its values on the example, and the operations that kernels on tiles may compute."""
-    chain = operations(graph) if any(kernel.layout == "tiles" for kernel in kernels) else []
-    return run_once(graph, example, values_of(chain)), chain
 
 
 def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target) -> dict[str, LayerTiming]:

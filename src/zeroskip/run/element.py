@@ -41,10 +41,12 @@ class Element:
         """The largest finite number."""
         return float(np.finfo(self.dtype).max)
 
-    @property
-    def trusted(self) -> float:
-        """The largest number to rely on in calibration: other inputs may reach twice as much."""
-        return self.largest / 2
+    def overflow(self, largest: float) -> str | None:
+        """None, or why numbers up to `largest` on the example are too large: other inputs may reach twice as much."""
+        if largest <= self.largest / 2:  # NaN is not
+            return None
+        end = f"{self.name} ends at {self.largest:.0f}, and half of that is left to other inputs"
+        return f"reaches {largest:.3g} on the example; {end}"
 
     def is_readable(self, machine: Machine) -> bool:
         """Whether the processor converts such numbers; all 64-bit ARM processors do."""

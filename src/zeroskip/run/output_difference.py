@@ -19,9 +19,9 @@ def leaves(value: object) -> list[Tensor]:
     """
     if isinstance(value, Tensor):
         return [value]
-    parts = (
-        value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    )
+    if not isinstance(value, (Mapping, list, tuple)):
+        return []
+    parts = value.values() if isinstance(value, Mapping) else value
     return [leaf for part in parts for leaf in leaves(part)]
 
 

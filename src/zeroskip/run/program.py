@@ -1,20 +1,53 @@
-"""A compiled network, called with batches, and as a module for functions that take networks."""
+"""A compiled network: what it is made of, how it is called, and whether the network was changed since."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from zeroskip.concepts import Kernel, Machine, Precision
 from zeroskip.errors import EngineError
-from zeroskip.run.compiled_network import CompiledNetwork
-from zeroskip.run.measurement import Measurement
-from zeroskip.run.program_table import table
+from zeroskip.graph import Graph
+from zeroskip.run.convolution.tiles.segment import Segment
+from zeroskip.run.measurement import Measurement, table
+from zeroskip.run.schedule import Runner
 
 # FakeTensor and others that only look like memory are subclasses; machine code would follow their address.
 PLAIN = (Tensor, nn.Parameter)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A network and how each of its layers is computed.
+
+    dtype    of the network's input
+    kernels  node of a layer -> its kernel, unless the layer works on tiles
+    tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. All of them have the
+             same `element`, which is that of the maps
+    images   that are worked on at a time there
+    """
+
+    graph: Graph
+    dtype: torch.dtype
+    precision: Precision
+    kernels: dict[str, Kernel]
+    tiles: dict[str, Kernel]
+    images: int = 1
+
+
+@dataclass(frozen=True)
+class CompiledNetwork:
+    """What a program runs; `graph` has a node for each segment on tiles, in place of the nodes it stands for."""
+
+    run: Runner
+    origin: Origin
+    machine: Machine
+    graph: Graph
 
 
 class Program:
@@ -45,7 +78,8 @@ class Program:
     ) -> None:
         self.compiled, self.measurement, self.changed = compiled, measurement, changed
         self.origin, self.machine = compiled.origin, compiled.machine
-        self.scratch, self.through = compiled.scratch_bytes, compiled.through
+        self.scratch = _scratch_bytes(compiled.graph, measurement.threads)
+        self.through = _through(compiled.graph)
         self.choices, self.precision = measurement.choices, measurement.precision
         self.threads, self.batch, self.error = measurement.threads, measurement.batch, measurement.error
         self.seconds, self.dense_seconds = measurement.seconds, measurement.dense_seconds
@@ -110,11 +144,63 @@ class Program:
         return "Give examples of that shape, the batch first, or compile again with one of the new shape."
 
 
+def _scratch_bytes(graph: Graph, threads: int) -> int:
+    """Working memory that one call of a network on tiles needs."""
+    segments = [node.function for node in graph.nodes if isinstance(node.function, Segment)]
+    return threads * sum(segment.lowered.bytes for segment in segments)
+
+
+def _through(graph: Graph) -> tuple[str, ...]:
+    """The operations that are neither layers nor on tiles, by torch's names."""
+    others = [
+        node.op for node in graph.nodes if node.layer is None and not isinstance(node.function, Segment)
+    ]
+    names = [op.removeprefix("aten.").split(".")[0] for op in others]
+    return tuple(dict.fromkeys(name for name in names if name != "getitem"))
+
+
 def _plain(x: Tensor) -> Tensor:
     """The same numbers as they lie in memory: without gradient, row by row, no sign left to be turned."""
     x = x.detach() if x.requires_grad else x
     x = x if x.is_contiguous() else x.contiguous()
     return x.resolve_neg() if x.is_neg() else x
+
+
+def watch(model: nn.Module) -> Callable[[], bool]:
+    """A function that tells whether the parameters, buffers, modules or thresholds of `model` are others than now.
+
+    It sees tensors that were replaced, moved or written to. What it cannot see is what goes through `.data` and
+    stays in the same memory (`weight.data.mul_(0)`), which PyTorch does not count either. About 2 us for ten
+    tensors. The memory as it is now is kept, so that no other tensor can come to lie there.
+
+    >>> changed = watch(model)
+    >>> changed()
+    False
+    """
+    places: list[tuple[Any, ...]] = [
+        (table, key, value)
+        for module in model.modules()
+        for table in (module._parameters, module._buffers, module._modules, module._forward_pre_hooks)
+        for key, value in table.items()
+    ]
+    tables, keys, values = ([place[part] for place in places] for part in range(3))
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    # Tensors made under torch.inference_mode() do not count their changes; the others share the count with what
+    # they are detached from.
+    counted = [tensor.detach() for tensor in tensors if not tensor.is_inference()]
+    # A threshold is a hook, and one that comes new changes answers as well.
+    hooks = [module._forward_pre_hooks for module in model.modules()]
+    hooked = list(map(len, hooks))
+    version = operator.attrgetter("_version")
+    versions, addresses = list(map(version, counted)), list(map(Tensor.data_ptr, tensors))
+
+    def changed() -> bool:
+        # This runs at every call of a program; `map` over C functions is three times faster than a loop.
+        same = all(map(operator.is_, map(dict.get, tables, keys), values))
+        same = same and list(map(version, counted)) == versions and list(map(len, hooks)) == hooked
+        return not (same and list(map(Tensor.data_ptr, tensors)) == addresses)
+
+    return changed
 
 
 def as_module(program: Program, model: nn.Module) -> nn.Module:

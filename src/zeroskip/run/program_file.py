@@ -26,14 +26,13 @@ from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
 from zeroskip.run.captured import layer_nodes
-from zeroskip.run.compiled_network import CompiledNetwork, Origin, scratch_bytes, through
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.measurement import JsonObject, Measurement
-from zeroskip.run.program import Program
+from zeroskip.run.program import CompiledNetwork, Origin, Program
 from zeroskip.run.schedule import schedule
 
 KEY, VERSION = "zeroskip program", 1
@@ -60,17 +59,13 @@ def save(program: Program, path: str | Path) -> Path:
         raise EngineError(f'the kernel "{min(foreign)}" is not zeroskip\'s own, and a file holds no code.')
     try:
         described, tensors = to_json(origin.graph, origin.dtype)
-    except EngineError as fact:
-        raise EngineError(
-            f"the program cannot be saved: {fact}. Keep the network itself, and compile it again."
-        ) from None
-    header = {
-        "network": described,
-        "plan": _plan(origin),
-        "program": measurements.to_json(program.measurement),
-    }
+    except EngineError as error:
+        reason = f"the program cannot be saved: {error}. Keep the network itself, and compile it again."
+        raise EngineError(reason) from None
+    measured = measurements.to_json(program.measurement)
+    header = {"version": VERSION, "network": described, "plan": _plan(origin), "program": measured}
     copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"version": VERSION, **header})
+    text = json.dumps(header)
     return files.write(path, safetensors.torch.save(copies, {KEY: text}))
 
 
@@ -101,8 +96,8 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         program = Program(compiled, measurement, lambda: False)
         program(torch.zeros(2, *graph.shape, dtype=dtype))  # says what does not fit together
         return program
-    except Exception as fact:  # Python and torch raise all kinds of errors about what makes no sense to them
-        reason = str(fact).strip().split("\n")[0].rstrip(".") or type(fact).__name__
+    except Exception as error:  # Python and torch raise all kinds of errors about what makes no sense to them
+        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise EngineError(
             f"{path} holds no program that can run here: {reason}. Compile the network with run.compile, then save it."
         ) from None
@@ -184,8 +179,7 @@ def _compiled(origin: Origin, chain: Sequence[Operation], machine: Machine, thre
         node.name: origin.kernels[node.name].build(layer, machine, origin.precision, node.relu)
         for node, layer in layer_nodes(final)
     }
-    run = schedule(final, functions)
-    return CompiledNetwork(run, origin, machine, scratch_bytes(final, threads), through(final))
+    return CompiledNetwork(schedule(final, functions), origin, machine, final)
 
 
 def _measurement(stored: JsonObject, replacements: Sequence[_Replacement]) -> Measurement:

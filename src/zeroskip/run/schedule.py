@@ -35,19 +35,16 @@ def schedule(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) 
 def _joined(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
     """The nodes, with each run of compiled layers that only feed each other as a single node."""
     uses = Counter([*outputs, *(name for node in nodes for name in node.inputs)])
+    compiled = {node.name for node in nodes if isinstance(node.function, CompiledLinear)}
     groups: list[list[Node]] = []
     for node in nodes:
         before = groups[-1][-1] if groups else None
         follows = before is not None and node.inputs == (before.name,) and uses[before.name] == 1
-        if follows and _is_compiled(node) and _is_compiled(groups[-1][-1]):
+        if follows and compiled.issuperset({node.name, *node.inputs}):
             groups[-1].append(node)
         else:
             groups.append([node])
     return [_sequence(group) if len(group) > 1 else group[0] for group in groups]
-
-
-def _is_compiled(node: Node) -> bool:
-    return isinstance(node.function, CompiledLinear)
 
 
 def _sequence(group: Sequence[Node]) -> Node:

@@ -73,18 +73,14 @@ class _Bound(nn.Module):
         for position in signature.weights:
             short = _short(signature.names[position])
             name = self._names[position] = signature.names[position] if hasattr(self, short) else short
-            register = (
-                self.register_parameter if isinstance(given[position], nn.Parameter) else self.register_buffer
-            )
-            register(name, given[position])
+            is_parameter = isinstance(given[position], nn.Parameter)
+            (self.register_parameter if is_parameter else self.register_buffer)(name, given[position])
 
     def forward(self, x: Tensor) -> object:
         signature = self._signature
         arguments = {position: getattr(self, name) for position, name in self._names.items()}
-        arguments |= {
-            signature.x: x,
-            **{position: x.shape[axis] for position, axis in signature.sizes.items()},
-        }
+        arguments[signature.x] = x
+        arguments |= {position: x.shape[axis] for position, axis in signature.sizes.items()}
         return self.graph(*(arguments[position] for position in range(len(signature.names))))
 
 
@@ -135,14 +131,12 @@ class _LazyProgram:
         obstacle, self._layouts = _trial_run(self._graph, given)
         if obstacle is not None:
             return None, obstacle
-        bound, example = (
-            _Bound(self._graph, self._signature, given),
-            given[self._signature.x].detach().clone(),
-        )
+        bound = _Bound(self._graph, self._signature, given)
+        example = given[self._signature.x].detach().clone()
         try:
             return compile(bound, example, **self._options), None
-        except ZeroskipError as fact:
-            return None, str(fact)
+        except ZeroskipError as error:
+            return None, str(error)
 
 
 def _left(graph: fx.GraphModule, reason: str) -> Callable[..., Sequence[Tensor]]:
@@ -164,15 +158,12 @@ def _signature_of(graph: fx.GraphModule) -> _Signature | None:
     nodes = _placeholders(graph)
     weights = tuple(position for position, node in enumerate(nodes) if _is_weight(node))
     shown: list[Any] = [node.meta.get("example_value") for node in nodes]
-    tensors = [
-        position
-        for position, each in enumerate(shown)
-        if isinstance(each, Tensor) and position not in weights
-    ]
+    others = [position for position in range(len(nodes)) if position not in weights]
+    tensors = [position for position in others if isinstance(shown[position], Tensor)]
     if len(tensors) != 1:
         return None
     axes = {str(size): axis for axis, size in reversed(list(enumerate(shown[tensors[0]].shape)))}
-    rest = [position for position in range(len(nodes)) if position not in (*weights, *tensors)]
+    rest = [position for position in others if position not in tensors]
     if any(str(shown[position]) not in axes for position in rest):
         return None
     sizes = {position: axes[str(shown[position])] for position in rest}

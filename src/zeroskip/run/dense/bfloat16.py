@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.run.dense import pytorch
-
-
-def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
-    """The layer in float32, of weight, bias and input rounded to bfloat16."""
-    return pytorch.reference(_converted(layer.weight.dtype, layer), x.bfloat16().to(x.dtype), relu)
 
 
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
@@ -26,14 +22,10 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
 
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input, which is rounded to bfloat16; the output has the input's type."""
-    operation = pytorch.build(_converted(torch.bfloat16, layer), machine, precision, relu)
+    bias = None if layer.bias is None else layer.bias.bfloat16()
+    rounded = replace(layer, weight=layer.weight.bfloat16(), bias=bias)
+    operation = pytorch.build(rounded, machine, precision, relu)
     return lambda x: operation(x.bfloat16()).to(x.dtype)
-
-
-def _converted(dtype: torch.dtype, layer: Layer) -> Layer:
-    """The layer with weight and bias rounded to bfloat16, stored as `dtype`."""
-    weight = layer.weight.bfloat16().to(dtype)
-    return replace(layer, weight=weight, bias=None if layer.bias is None else layer.bias.bfloat16().to(dtype))
 
 
 # Sums are kept in float32, and only the output is rounded to 8 bits: by at most 2^-8 of itself, which is at most
@@ -43,7 +35,7 @@ KERNEL = Kernel(
     "dense",
     accepts,
     build,
-    reference,
+    partial(pytorch.rounded_reference, torch.bfloat16),
     element="bf16",
     weights="bf16",
     skips="nothing",

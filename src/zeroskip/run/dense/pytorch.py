@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -20,6 +21,26 @@ def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
     """
     y = _operation(layer)(x)
     return torch.relu(y) if relu else y
+
+
+def rounded_reference(dtype: torch.dtype, layer: Layer, x: Tensor, relu: bool) -> Tensor:
+    """The layer in float32, of weight, bias and input rounded to `dtype`."""
+    weight, rounded_x = (tensor.to(dtype).to(x.dtype) for tensor in (layer.weight, x))
+    bias = None if layer.bias is None else layer.bias.to(dtype).to(x.dtype)
+    return reference(replace(layer, weight=weight, bias=bias), rounded_x, relu)
+
+
+def not_float32(layer: Layer, op: str) -> str | None:
+    """None, or why kernels for float32 layers of this `op` do not compute the layer.
+
+    >>> not_float32(conv, "linear")
+    'computes linear layers, not conv2d'
+    """
+    if layer.op != op:
+        return f"computes {'convolutions' if op == 'conv2d' else 'linear layers'}, not {layer.op}"
+    if layer.weight.dtype is not torch.float32:
+        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
+    return None
 
 
 def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-
 from zeroskip.concepts import Layer, Machine, Precision, weight_sparsity
+from zeroskip.run.dense.pytorch import not_float32
 
 # Column numbers are stored in 16 bits: half the memory traffic of 32, and wide enough for all but giants.
 WIDEST = 1 << 16
 
 FEW, LARGE = 0.01, 1 << 20
-
-
-def not_float32_linear(layer: Layer) -> str | None:
-    """None, or what the layer is instead.
-
-    >>> not_float32_linear(conv)
-    'computes linear layers, not conv2d'
-    """
-    if layer.op != "linear":
-        return f"computes linear layers, not {layer.op}"
-    if layer.weight.dtype is not torch.float32:
-        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
-    return None
 
 
 def without_zeros(layer: Layer) -> str | None:
@@ -31,7 +17,7 @@ def without_zeros(layer: Layer) -> str | None:
     >>> without_zeros(replace(layer, weight=torch.ones(8, 6)))
     '0 % zeros: nothing to skip'
     """
-    reason = not_float32_linear(layer)
+    reason = not_float32(layer, "linear")
     if reason:
         return reason
     sparsity = weight_sparsity(layer.weight)

@@ -12,7 +12,6 @@ from torch import Tensor
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
 from zeroskip.graph import Graph, Node
 from zeroskip.run.captured import Captured, layer_nodes
-from zeroskip.run.compiled_network import CompiledNetwork, Origin, scratch_bytes, through
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
 from zeroskip.run.convolution.tiles.operations import Operation
@@ -21,6 +20,7 @@ from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, Element
 from zeroskip.run.linear.compiled_linear import CompiledLinear
 from zeroskip.run.output_difference import share
+from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.schedule import Runner, schedule
 from zeroskip.run.select.layer_timing import LayerTiming, works_on_tiles
 from zeroskip.run.timing import interleaved, medians
@@ -92,9 +92,7 @@ def select_network(
         tiles={} if way is None else way.kernels,
         images=1 if way is None else way.images,
     )
-    compiled = CompiledNetwork(
-        runs[best], origin, target.machine, scratch_bytes(final, target.threads), through(final)
-    )
+    compiled = CompiledNetwork(runs[best], origin, target.machine, final)
     references = {
         node.name: partial(_reference, timings[node.name], choices[node.name].kernel, layer, node.relu)
         for node, layer in layer_nodes(graph)

@@ -157,15 +157,16 @@ def _roots(
     parts: set[str] = set()
     for operation in chain:
         start = 0
+        # All inputs must be maps of the chain, since a tensor made elsewhere has no channels counted here.
+        all_maps = all(name in tiles for name in operation.inputs)
         for name in operation.inputs if operation.kind == "concat" else ():
-            free = name in tiles and name not in parts and roots[name] == (name, 0)
-            if free and _shares(name, operation, tiles):
+            free = all_maps and name not in parts and roots[name] == (name, 0)
+            if free and same_places(tiles[name], tiles[operation.name]):
                 roots[name] = (operation.name, start)
                 parts.add(name)
             start += tiles[name].channels if name in tiles else 0
-    whole = {
-        operation.name for operation in chain if operation.kind == "concat"
-    }  # their parts may live longer
+    # Parts of a concatenation may live longer than it.
+    whole = {operation.name for operation in chain if operation.kind == "concat"}
     for number, operation in enumerate(chain):
         added = operation.inputs[-1]
         kept = parts | whole | {*outputs, operation.inputs[0]}
@@ -173,11 +174,6 @@ def _roots(
         if operation.kind == "conv" and free and same_places(tiles[added], tiles[operation.name]):
             roots[operation.name] = (roots[added][0], 0)
     return roots
-
-
-def _shares(name: str, operation: Operation, tiles: Mapping[str, Layout]) -> bool:
-    # All inputs must be maps of the chain, since a tensor made elsewhere has no channels counted here.
-    return all(each in tiles for each in operation.inputs) and same_places(tiles[name], tiles[operation.name])
 
 
 def _ringed(
@@ -210,12 +206,9 @@ def _reread(reading: Reading, operation: Operation) -> Reading:
     """The reading of a copy, with the ring it needs; others are read from the layout that their root has."""
     if not reading.copied or operation.window is None:
         return reading
-    made = replace(reading.layout, tile=_made_tile(reading))
+    tile = reading.layout.tile[0] // reading.stride, reading.layout.tile[1] // reading.stride
+    made = replace(reading.layout, tile=tile)
     return replace(reading, layout=with_ring(reading.layout, _ring(operation, reading, made)))
-
-
-def _made_tile(reading: Reading) -> tuple[int, int]:
-    return reading.layout.tile[0] // reading.stride, reading.layout.tile[1] // reading.stride
 
 
 def _placed(

@@ -17,7 +17,7 @@ import numpy as np
 from zeroskip.emit import x86
 from zeroskip.emit.x86 import Code
 from zeroskip.run.convolution.tiles.convolution_job import RowWeights
-from zeroskip.run.convolution.tiles.epilogue import Epilogue
+from zeroskip.run.convolution.tiles.steps import Epilogue
 from zeroskip.run.element import Element
 
 SUMS = 28  # output channels of a group: zmm28 to zmm31 hold inputs
@@ -217,9 +217,8 @@ def _edges(out: int, shape: _Shape) -> list[_Keyed]:
     """Where sums come from and go to: the residual, the block of rows before, and y."""
     outs = np.arange(out)
     total = outs % shape.sums
-    offset = (
-        outs // shape.sums % shape.groups * shape.sums * VECTOR + total * VECTOR
-    )  # from the chunk's first
+    group = outs // shape.sums % shape.groups
+    offset = (group * shape.sums + total) * VECTOR  # from the chunk's first channel
     codes: list[_Keyed] = []
     if shape.epilogue.residual:
         key = _key(_cells(outs, 0 * outs, shape), FIRST, PER_SUM * total + ADD_RESIDUAL)
@@ -335,9 +334,7 @@ def _fetching(
 
 def _patch_(code: Code, where: np.ndarray, distances: np.ndarray, position: int) -> None:
     """Write the four bytes of a distance into each of the instructions."""
-    code.rows[where, position : position + 4] = (
-        np.ascontiguousarray(distances.astype("<i4")).view(np.uint8).reshape(-1, 4)
-    )
+    code.rows[where, position : position + 4] = x86.little_endian(distances)
 
 
 def _middles(offsets: np.ndarray, block: int, blocks: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles import baked as maker
 from zeroskip.run.convolution.tiles.baked import TABLE_ROW, Baked, Blocking, bake
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
-from zeroskip.run.convolution.tiles.steps import Step, arguments, compiled, function
+from zeroskip.run.convolution.tiles.steps import Step, compiled, function
 
 # Groups of up to 28 output channels whose code makes one chunk. On Zen 5, where code runs as fast from the
 # second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
@@ -57,20 +57,17 @@ def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
 def _baked(job: Job, machine: Machine) -> Baked:
     """The job's code, which takes about a second to write for 2 million weights, from the cache where it is."""
     layout, weights, epilogue = job.y.layout, job.weights, job.epilogue
+    blocking = Blocking(band(job, machine), GROUPS, ROWS)
     numbers = [
-        *(band(job, machine), GROUPS, ROWS, weights.taps, layout.element.bytes, *weights.weight.shape),
+        *(blocking.band, GROUPS, ROWS, weights.taps, layout.element.bytes, *weights.weight.shape),
         *(epilogue.residual, epilogue.relu, -1 if epilogue.bound is None else epilogue.bound),
     ]
     arrays = np.array(numbers, np.float64), weights.offsets, weights.weight, weights.bias
     sources = [np.ascontiguousarray(array).data for array in arrays]
-    return _unpacked(
-        cached(MAKERS, sources, machine, lambda: _packed(_bake(job, machine))), layout.element.dtype
+    data = cached(
+        MAKERS, sources, machine, lambda: _packed(bake(weights, epilogue, blocking, layout.element))
     )
-
-
-def _bake(job: Job, machine: Machine) -> Baked:
-    blocking = Blocking(band(job, machine), GROUPS, ROWS)
-    return bake(job.weights, job.epilogue, blocking, job.y.layout.element)
+    return _unpacked(data, layout.element.dtype)
 
 
 def _packed(baked: Baked) -> bytes:
@@ -96,8 +93,8 @@ def _step(job: Job, chunks: np.ndarray, alive: tuple[object, ...], machine: Mach
 @cache
 def _driver(machine: Machine) -> Callable[..., None]:
     """Bands of vectors, and all chunks for each of them."""
-    f = function("baked")
-    count, width, chunks, x, y, residual, places, codes = arguments(f, [INTEGER] * 6 + [POINTER] * 2)
+    f, fields = function("baked", [INTEGER] * 6 + [POINTER] * 2)
+    count, width, chunks, x, y, residual, places, codes = fields
     with f.loop(0, count, width) as start:
         vectors = f.smaller(width, f.value(f"sub i64 {count}, {start}"))
         rows = f.at(places, f.multiply(start, TABLE_ROW), "i8")
@@ -107,7 +104,6 @@ def _driver(machine: Machine) -> Callable[..., None]:
             source = f.at("%base", f.add(x, more_x), "i8")
             target = f.at("%base", f.add(y, more_y), "i8")
             other = f.at("%base", f.add(residual, more_y), "i8")
-            f.do(
-                f"call void {code}(ptr {source}, ptr {weights}, ptr {target}, i64 {vectors}, ptr {other}, ptr {rows})"
-            )
+            pointers = f"ptr {source}, ptr {weights}, ptr {target}"
+            f.do(f"call void {code}({pointers}, i64 {vectors}, ptr {other}, ptr {rows})")
     return compiled(f, machine)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from zeroskip.concepts import Machine
-from zeroskip.run.convolution.tiles.epilogue import Epilogue
 from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.steps import Epilogue
 
 BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-level cache
 

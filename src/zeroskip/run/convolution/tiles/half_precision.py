@@ -29,9 +29,8 @@ def beyond(chain: Sequence[Operation], values: Mapping[str, Tensor]) -> str | No
         magnitudes = [values[name].abs() for name in (operation.name, *operation.inputs)]
         largest, result = _largest(operation, *magnitudes)
         name = operation.name if operation.layer is None else operation.layer.name
-        if not largest <= FP16.trusted:  # NaN is not
-            end = f"fp16 ends at {FP16.largest:.0f}, and half of that is left to other inputs"
-            return f"{name} reaches {largest:.3g} on the example; {end}"
+        if (overflow := FP16.overflow(largest)) is not None:
+            return f"{name} {overflow}"
         if 0 < result < FP16.least:
             return f"{name} reaches only {result:.3g} on the example, and fp16 counts in steps of 6e-08 there"
     return None

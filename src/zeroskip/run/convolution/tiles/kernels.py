@@ -15,6 +15,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,19 +38,16 @@ def streamed_accepts(layer: Layer, machine: Machine, precision: Precision) -> st
     >>> streamed_accepts(Layer("fc", "linear", torch.ones(2, 3), None, (3,), (2,)), machine, Precision())
     'computes convolutions, not linear'
     """
-    if layer.op != "conv2d":
-        return f"computes convolutions, not {layer.op}"
-    if layer.weight.dtype is not torch.float32:
-        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
+    if reason := pytorch.not_float32(layer, "conv2d"):
+        return reason
     if layer.stride[0] != layer.stride[1]:
         return f"steps by as many rows as columns, not {layer.stride}"
     if len(layer.input_shape) != 3:
         return "its input is not a batch of images"
     if is_too_large(layer):
         return f"more than {MAX_NONZEROS:,} non-zeros: their code would fill more memory than it is worth"
-    return (
-        None if operations(graph_of(layer, False)) else f"padding {layer.padding} differs from side to side"
-    )
+    uneven = f"padding {layer.padding} differs from side to side"
+    return None if operations(graph_of(layer, False)) else uneven
 
 
 def baked_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
@@ -89,16 +87,6 @@ def fp16_refusal(layer: Layer, machine: Machine, precision: Precision) -> str | 
     return None
 
 
-def fp16_reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
-    """The layer in float32, of weight, bias and input rounded to fp16."""
-    bias = None if layer.bias is None else _rounded(layer.bias)
-    return pytorch.reference(replace(layer, weight=_rounded(layer.weight), bias=bias), _rounded(x), relu)
-
-
-def _rounded(x: Tensor) -> Tensor:
-    return x.half().to(x.dtype)
-
-
 def _kernel(method: str, accepts: _Accepts, *, skips: str = "weights") -> Kernel:
     """The kernel in fp32."""
 
@@ -128,7 +116,7 @@ def _in_fp16(fp32: Kernel) -> Kernel:
         weights=FP16.name,
         accepts=accepts,
         build=build,
-        reference=fp16_reference,
+        reference=partial(pytorch.rounded_reference, torch.float16),
         # Rounded to 11 bits whenever something is added, sums of up to 2048 products were 2^-9.2 away at most, where
         # weights have both signs. As much four times over is left to other orders of adding.
         tolerance=2**-7,

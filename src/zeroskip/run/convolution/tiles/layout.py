@@ -162,17 +162,19 @@ def fresh(shape: tuple[int, int, int], *, images: int, lanes: int, element: Elem
     (1, 4, 4)
     """
     channels, height, width = shape
-    best: tuple[float, Layout] | None = None
+    layouts = []
     for down in (2**power for power in range(lanes.bit_length())):
-        right = lanes // down
-        tile = -(-height // down), -(-width // right)
-        layout = Layout(channels, height, width, images, grid=(1, down, right), tile=tile, element=element)
-        ringed = (tile[0] + 2) * (tile[1] + 2)
-        cost = layout.vectors * (1 + 0.04 * ringed / (tile[0] * tile[1])) * (1.05 if tile[1] < NARROW else 1)
-        if best is None or cost < best[0]:
-            best = cost, layout
-    assert best is not None
-    return best[1]
+        grid = 1, down, lanes // down
+        tile = -(-height // grid[1]), -(-width // grid[2])
+        layouts.append(Layout(channels, height, width, images, grid, tile, element=element))
+    return min(layouts, key=_cost)
+
+
+def _cost(layout: Layout) -> float:
+    """Vectors, with a surcharge for rings that outweigh their tiles and for narrow tiles."""
+    tall, wide = layout.tile
+    ringed = (tall + 2) * (wide + 2)
+    return layout.vectors * (1 + 0.04 * ringed / (tall * wide)) * (1.05 if wide < NARROW else 1)
 
 
 def bits(flags: np.ndarray) -> np.ndarray:

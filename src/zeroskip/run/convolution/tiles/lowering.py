@@ -12,12 +12,11 @@ from zeroskip.concepts import Layer, Machine
 from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange, reach
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
-from zeroskip.run.convolution.tiles.epilogue import Epilogue
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pointwise import WindowTaps, mean, pointwise, pool
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
-from zeroskip.run.convolution.tiles.steps import Chain, Step, joined
+from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
 from zeroskip.run.convolution.tiles.tensors import TensorSlot, read_tensor, write_tensor
 from zeroskip.run.element import FP32, Element
@@ -64,9 +63,9 @@ def lower(
     arrangement = arrange(subgraph, images=images, lanes=lanes, element=element)
     slots = {name: slot for slot, name in enumerate([*subgraph.inputs, *subgraph.outputs])}
     context, methods = _Context(subgraph, arrangement, slots, machine), methods or {}
-    parts = [
-        part for each in subgraph.operations for part in _steps(each, context, methods.get(each.name, ""))
-    ]
+    parts: list[Step | Job] = []
+    for operation in subgraph.operations:
+        parts += _steps(operation, context, methods.get(operation.name, ""))
     jobs = [part for part in parts if isinstance(part, Job)]
     baked = iter(bake_all(jobs, machine) if jobs else [])
     steps = joined([next(baked) if isinstance(part, Job) else part for part in parts], machine)

@@ -15,6 +15,7 @@ from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.fold_norms import batch_norm
 from zeroskip.graph.torch_operations import Argument
+from zeroskip.run.captured import overwrites
 
 MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
 
@@ -81,13 +82,12 @@ def operations(graph: Graph) -> list[Operation]:
     uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
     views = {node.name for node in graph.nodes if _is_view(node)}
     shared = {name for name in uses if uses[name] > 1} | views
-    if graph.batch is not None or any(_overwrites(node) and node.inputs[0] in shared for node in graph.nodes):
+    if graph.batch is not None or any(overwrites(node) and node.inputs[0] in shared for node in graph.nodes):
         return []
     shapes = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
     possible = [made for made in (_operation(node, shapes) for node in graph.nodes) if made is not None]
-    means = {
-        made.name for made in possible if made.kind == "mean"
-    }  # tensors at once, which are no maps to read
+    # Means are tensors at once, which are no maps to read.
+    means = {made.name for made in possible if made.kind == "mean"}
     return _fused([made for made in possible if not means & {*made.inputs}], uses, graph.input)
 
 
@@ -103,10 +103,6 @@ Shapes = Mapping[str, tuple[int, ...] | None]
 def kind_of(node: Node) -> str:
     """The operation's plain name."""
     return node.op.removeprefix("aten.").split(".")[0].rstrip("_")
-
-
-def _overwrites(node: Node) -> bool:
-    return bool(node.inputs) and node.op.split(".")[1].endswith("_") if node.op.count(".") > 1 else False
 
 
 def _is_view(node: Node) -> bool:
@@ -189,10 +185,9 @@ def _global(node: Node, maps: _Maps) -> Operation | None:
     """The mean over all pixels; pooling to the size that is there already changes nothing and stays out."""
     arguments = node.arguments
     if kind_of(node) == "mean":
-        axes = arguments.get("dim")
-        places = (
-            [axis % 4 for axis in axes if isinstance(axis, int)] if isinstance(axes, (list, tuple)) else []
-        )
+        dim = arguments.get("dim")
+        axes = dim if isinstance(dim, (list, tuple)) else ()
+        places = [axis % 4 for axis in axes if isinstance(axis, int)]
         if sorted(places) != [2, 3] or arguments.get("dtype") is not None:
             return None
     elif _pair(arguments["output_size"]) != (1, 1):

@@ -11,10 +11,18 @@ import numpy as np
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Vector
 from zeroskip.run.argument_block import argument_block
-from zeroskip.run.convolution.tiles.epilogue import Epilogue, finished
 from zeroskip.run.convolution.tiles.layout import Layout, Map
 from zeroskip.run.convolution.tiles.operations import Operation, Window
-from zeroskip.run.convolution.tiles.steps import Step, arguments, at_offset, compiled, function, kept, mask_at
+from zeroskip.run.convolution.tiles.steps import (
+    Epilogue,
+    Step,
+    at_offset,
+    compiled,
+    finished,
+    function,
+    kept,
+    mask_at,
+)
 from zeroskip.run.convolution.tiles.tensors import TensorSlot
 
 
@@ -97,8 +105,7 @@ def _counted(pixel: np.ndarray, axis: int, size: int, window: Window, padded: bo
 
 @cache
 def _pointwise_code(machine: Machine, v: Vector, scaled: bool, epilogue: Epilogue) -> Callable[..., None]:
-    f = function("pointwise")
-    count, channels, *arrays = arguments(f, [INTEGER] * 2 + [POINTER] * 6)
+    f, (count, channels, *arrays) = function("pointwise", [INTEGER] * 2 + [POINTER] * 6)
     masks, scale, shift = arrays[3:]
     with f.loop(0, count) as number:
         source, other, target = (at_offset(f, array, number) for array in arrays[:3])
@@ -121,12 +128,12 @@ def _pointwise_code(machine: Machine, v: Vector, scaled: bool, epilogue: Epilogu
 def _pool_code(machine: Machine, v: Vector, taps: int, largest: bool) -> Callable[..., None]:
     # The mean of a window is taken in float: its sum may be larger than any half.
     sums = v if largest else v.of("float")
-    f = function("pool")
+    f, fields = function("pool", [INTEGER] * 2 + [POINTER] * (4 if largest else 5))
+    count, channels, *arrays = fields
 
     def load(window: str, at: str) -> str:
         return f.converted(v, f.load(v, f.at(window, at, v.element)), sums.element)
 
-    count, channels, *arrays = arguments(f, [INTEGER] * 2 + [POINTER] * (4 if largest else 5))
     offsets = [f.load(INTEGER, f.at(arrays[3], tap, INTEGER)) for tap in range(taps)]
     with f.loop(0, count) as number:
         source, target = (at_offset(f, array, number) for array in arrays[:2])
@@ -148,8 +155,8 @@ def _pool_code(machine: Machine, v: Vector, taps: int, largest: bool) -> Callabl
 @cache
 def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
     sums = v.of("float")  # sums of many pixels are taken in float, whatever the map holds
-    f = function("mean")
-    slot, images, places, channels, offsets, share = arguments(f, [INTEGER] * 4 + [POINTER] * 2)
+    f, fields = function("mean", [INTEGER] * 4 + [POINTER] * 2)
+    slot, images, places, channels, offsets, share = fields
     y = f.load(POINTER, f.at("%base", slot, "i8"))
     factor = f.load("float", share)
     with f.loop(0, images) as image, f.loop(0, channels) as channel:

@@ -12,16 +12,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.layout import Layout, Map
-from zeroskip.run.convolution.tiles.steps import (
-    Step,
-    arguments,
-    at_offset,
-    compiled,
-    constant,
-    function,
-    kept,
-    mask_at,
-)
+from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, constant, function, kept, mask_at
 
 INDEX = {"float": "i32", "half": "i16"}  # the numbers of lanes that a permutation reads
 
@@ -146,8 +137,7 @@ def _table(source: Layout, target: Layout, places: np.ndarray, phase: Phase) -> 
 @cache
 def _copy_code(machine: Machine, v: Vector, numbers: tuple[int, ...], fill: float) -> Callable[..., None]:
     """Places by the number of their sources: each is written once, when all its pixels are together."""
-    f = function("move")
-    channels, *parts = arguments(f, [INTEGER] + [INTEGER, *[POINTER] * 4] * len(numbers))
+    f, (channels, *parts) = function("move", [INTEGER] + [INTEGER, *[POINTER] * 4] * len(numbers))
     for turn, number in enumerate(numbers):
         count, to, at, order, masks = parts[5 * turn : 5 * turn + 5]
         with f.loop(0, count) as place:

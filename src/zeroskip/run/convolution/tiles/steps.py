@@ -1,4 +1,4 @@
-"""What a compiled part of a network consists of: steps in machine code that work on one block of memory.
+"""What a segment consists of: steps in machine code that work on one block of memory, and the epilogue of sums.
 
 Every step is a function (arguments, base) of two addresses: its argument block says what to do, and all feature maps
 lie in the *workspace* that starts at `base`. Code and argument blocks never change, so several threads may run the
@@ -48,10 +48,8 @@ class Chain:
 
 def joined(steps: Sequence[Step], machine: Machine) -> Chain:
     """All steps in one call."""
-    table = np.array([[address(each.code), each.arguments.address] for each in steps], np.int64).reshape(
-        -1, 2
-    )
-    whole = argument_block(len(steps), table)
+    table = [(address(step.code), step.arguments.address) for step in steps]
+    whole = argument_block(len(steps), np.array(table, np.int64).reshape(-1, 2))
     return Chain(partial(_runner(machine), whole.address), tuple(steps), (whole, *steps))
 
 
@@ -65,19 +63,15 @@ def seconds_by_node(chain: Chain, base: int, clock: Callable[[], float]) -> Mapp
     return spent
 
 
-def function(name: str) -> Function:
-    """An empty step, to be written."""
-    return Function(name, ARGUMENTS)
+def function(name: str, kinds: Sequence[str]) -> tuple[Function, list[str]]:
+    """A step to be written, and the fields of its argument block, of these types."""
+    f = Function(name, ARGUMENTS)
+    return f, f.fields("%plan", kinds)
 
 
 def compiled(f: Function, machine: Machine) -> Callable[..., None]:
     """A step's code for this machine."""
     return compile_function(f.text(machine), f.name, machine, len(ARGUMENTS))
-
-
-def arguments(f: Function, kinds: Sequence[str]) -> list[str]:
-    """The fields of the step's argument block, of these types."""
-    return f.fields("%plan", kinds)
 
 
 def at_offset(f: Function, offsets: str, index: str) -> str:
@@ -110,10 +104,36 @@ def constant(f: Function, v: Vector, value: float) -> str:
     return f.splat(v, f"0x{bits:016X}")
 
 
+@dataclass(frozen=True)
+class Epilogue:
+    """What is done to a sum, in this order; the bias is no part of it, since sums begin with it.
+
+    residual  the number at the same pixel of another map is added
+    relu      what is below 0 becomes 0
+    bound     what is above becomes the bound, as in ReLU6; None: there is none
+    """
+
+    residual: bool = False
+    relu: bool = False
+    bound: float | None = None
+
+
+def finished(f: Function, v: Vector, epilogue: Epilogue, sums: str, residual: str | None, mask: str) -> str:
+    """The sums after the epilogue, 0 in lanes outside `mask`; `residual` is a pointer. NaN stays NaN."""
+    if epilogue.residual:
+        sums = f.value(f"fadd {v} {sums}, {f.load(v, str(residual))}")
+    if epilogue.relu:
+        sums = f.relu(v, sums)
+    if epilogue.bound is not None:
+        bound = constant(f, v, epilogue.bound)
+        above = f.value(f"fcmp ogt {v} {sums}, {bound}")
+        sums = f.value(f"select {v.mask} {above}, {v} {bound}, {v} {sums}")
+    return kept(f, v, mask, sums)
+
+
 @cache
 def _runner(machine: Machine) -> Callable[..., None]:
-    f = function("steps")
-    count, table = arguments(f, [INTEGER, POINTER])
+    f, (count, table) = function("steps", [INTEGER, POINTER])
     with f.loop(0, count) as number:
         code, block = f.fields(f.at(table, f.multiply(number, 2), INTEGER), [POINTER] * 2)
         f.do(f"call void {code}(ptr {block}, ptr %base)")

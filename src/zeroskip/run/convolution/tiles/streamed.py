@@ -17,9 +17,16 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import argument_block, offsets
 from zeroskip.run.convolution.tiles.convolution_job import Job
-from zeroskip.run.convolution.tiles.epilogue import Epilogue, finished
 from zeroskip.run.convolution.tiles.layout import Layout
-from zeroskip.run.convolution.tiles.steps import Step, arguments, at_offset, compiled, function, lanes_of
+from zeroskip.run.convolution.tiles.steps import (
+    Epilogue,
+    Step,
+    at_offset,
+    compiled,
+    finished,
+    function,
+    lanes_of,
+)
 
 REGISTERS = 14  # sums at a time; AVX-512 has 32 registers, NEON 32, AVX2 only 16
 BLOCKS = 8, 4  # output channels that may have their zeros in common; 16 leave too few registers for places
@@ -27,28 +34,21 @@ FULL = 0.75  # share of non-zeros in blocks from which on they are worth while
 
 
 @dataclass(frozen=True)
-class _Rectangle:
-    """Neighbouring places that are computed together.
+class _Sums:
+    """Sums that are in registers together: of `block` channels at each place of a rectangle, as vectors `v`.
 
-    size   (rows, columns)
+    size   (rows, columns) of the rectangle
     steps  bytes from its corner to each of its places: in x, in y, in the residual
     """
 
+    v: Vector
+    block: int
     size: tuple[int, int]
     steps: tuple[tuple[int, int, int], ...]
 
-
-@dataclass(frozen=True)
-class _Sums:
-    """Values that code for a rectangle works with: sums of `block` channels at each place, of vectors `v`."""
-
-    v: Vector
-    rectangle: _Rectangle
-    block: int
-
     @property
     def places(self) -> int:
-        return len(self.rectangle.steps)
+        return len(self.steps)
 
 
 def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
@@ -57,10 +57,10 @@ def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
     `block` divides their number. Zeros of a block that is not all zero are computed like any weight.
     """
     layout, weights = job.y.layout, job.weights
-    sums = _Sums(layout.vector, _rectangle(job, max(2, REGISTERS // block)), block)
+    sums = _sums(job, max(2, REGISTERS // block), block)
     begin, order, rows, values = _pattern(job, block)
     code = _streamed_code(machine, sums, 8 * rows.itemsize, job.epilogue)
-    corners = _corners(job, sums.rectangle, least=int(weights.offsets.min(initial=0)))
+    corners = _corners(job, sums, least=int(weights.offsets.min(initial=0)))
     bias = weights.bias.astype(layout.element.dtype)
     made = argument_block(*corners, len(order), begin, order, rows, values, bias)
     return Step("streamed", job.node, code, made)
@@ -101,16 +101,16 @@ def _pattern(job: Job, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 def depthwise(job: Job, machine: Machine) -> Step:
     """A convolution that keeps channels apart; offsets (taps,) are those of channel 0."""
-    dtype, rectangle = job.y.layout.element.dtype, _rectangle(job, 7)
+    dtype, sums = job.y.layout.element.dtype, _sums(job, 7, 1)
     taps = tuple(int(offset) for offset in job.weights.offsets)
-    code = _depthwise_code(machine, _Sums(job.y.layout.vector, rectangle, 1), taps, job.epilogue)
-    corners = _corners(job, rectangle)
+    code = _depthwise_code(machine, sums, taps, job.epilogue)
+    corners = _corners(job, sums)
     weight, bias = (numbers.astype(dtype) for numbers in (job.weights.weight, job.weights.bias))
     return Step("depthwise", job.node, code, argument_block(*corners, len(weight), weight, bias))
 
 
-def _rectangle(job: Job, most: int) -> _Rectangle:
-    """The largest rectangle of at most `most` places with which a tile can be covered evenly, the wider the better."""
+def _sums(job: Job, most: int, block: int) -> _Sums:
+    """The sums of the largest, then widest, rectangle of at most `most` places that covers a tile evenly."""
     tall, wide = job.y.layout.tile
     fits = [
         (rows * columns, columns, rows)
@@ -124,16 +124,16 @@ def _rectangle(job: Job, most: int) -> _Rectangle:
         (_step(x, row, column) * job.stride, _step(y, row, column), _step(other, row, column))
         for row, column in np.ndindex(rows, columns)
     ]
-    return _Rectangle((rows, columns), tuple(steps))
+    return _Sums(job.y.layout.vector, block, (rows, columns), tuple(steps))
 
 
 def _step(layout: Layout, row: int, column: int) -> int:
     return int((row * layout.pitch + column) * layout.place_bytes)
 
 
-def _corners(job: Job, rectangle: _Rectangle, *, least: int = 0) -> list[int | np.ndarray]:
+def _corners(job: Job, sums: _Sums, *, least: int = 0) -> list[int | np.ndarray]:
     """How many rectangles there are, where in the workspace each begins, and the masks of all its places."""
-    layout, (tall, wide) = job.y.layout, rectangle.size
+    layout, (tall, wide) = job.y.layout, sums.size
     starts = np.arange(0, layout.tile[0], tall), np.arange(0, layout.tile[1], wide)
     slot, y, x = (axis.ravel() for axis in np.meshgrid(np.arange(layout.slots), *starts, indexing="ij"))
     inner = np.array(list(np.ndindex(tall, wide)))
@@ -151,18 +151,16 @@ def _corners(job: Job, rectangle: _Rectangle, *, least: int = 0) -> list[int | n
 @cache
 def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue) -> Callable[..., None]:
     """Rows in the lists are numbers of so many bits."""
-    f, v, block = function("streamed"), sums.v, sums.block
-    kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 5]
-    count, xs, ys, others, masks, groups, begin, order, rows, values, biases = arguments(f, kinds)
+    f, fields = function("streamed", [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 5])
+    count, xs, ys, others, masks, groups, begin, order, rows, values, biases = fields
+    v, block = sums.v, sums.block
     size = block * sums.places
     with f.loop(0, count) as number:
         x, y, other = (at_offset(f, offsets, number) for offsets in (xs, ys, others))
         flags = _flags(f, sums, masks, number)
         with f.loop(0, groups) as turn:
             first = f.multiply(f.load(INTEGER, f.at(order, turn, INTEGER)), block)
-            totals = [
-                _bias(f, v, biases, f.add(first, row)) for row in range(block) for _ in sums.rectangle.steps
-            ]
+            totals = [_bias(f, v, biases, f.add(first, row)) for row in range(block) for _ in sums.steps]
             # Few sums would wait for each other: several weights then have sums of their own.
             sets = [totals] + [_zeros(f, v, size) for _ in range(min(4, REGISTERS // size) - 1)]
             start, stop = (f.load(INTEGER, f.at(begin, end, INTEGER)) for end in (turn, f.add(turn, 1)))
@@ -181,9 +179,7 @@ def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue)
             for row in range(block):
                 part = totals[row * sums.places :][: sums.places]
                 to, added = (f.at(base, f.add(channel, row * v.lanes), v.element) for base in (y, other))
-                for (_, step_y, step_other), total, mask in zip(
-                    sums.rectangle.steps, part, flags, strict=True
-                ):
+                for (_, step_y, step_other), total, mask in zip(sums.steps, part, flags, strict=True):
                     value = f.load(v, total)
                     residual = f.at(added, step_other, "i8") if epilogue.residual else None
                     value = finished(f, v, epilogue, value, residual, mask)
@@ -195,21 +191,20 @@ def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue)
 def _depthwise_code(
     machine: Machine, sums: _Sums, taps: tuple[int, ...], epilogue: Epilogue
 ) -> Callable[..., None]:
-    f, v = function("depthwise"), sums.v
-    kinds = [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 2]
-    count, xs, ys, _, masks, channels, values, biases = arguments(f, kinds)
+    f, fields = function("depthwise", [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 2])
+    (count, xs, ys, _, masks, channels, values, biases), v = fields, sums.v
     with f.loop(0, count) as number:
         x, y = (at_offset(f, offsets, number) for offsets in (xs, ys))
         flags = _flags(f, sums, masks, number)
         with f.loop(0, channels) as channel:
-            totals = [_bias(f, v, biases, channel) for _ in sums.rectangle.steps]
+            totals = [_bias(f, v, biases, channel) for _ in sums.steps]
             at = f.multiply(channel, v.lanes)
             weights = f.at(values, f.multiply(channel, len(taps)), v.element)
             for number_, tap in enumerate(taps):
                 source = f.at(f.at(x, at, v.element), tap, "i8")
                 _multiply_add(f, sums, source, f.at(weights, number_, v.element), totals)
             to = f.at(y, at, v.element)
-            for (_, step_y, _), total, mask in zip(sums.rectangle.steps, totals, flags, strict=True):
+            for (_, step_y, _), total, mask in zip(sums.steps, totals, flags, strict=True):
                 value = finished(f, v, epilogue, f.load(v, total), None, mask)
                 f.store(v, value, f.at(to, step_y, "i8"))
     return compiled(f, machine)
@@ -234,7 +229,7 @@ def _zeros(f: Function, v: Vector, count: int) -> list[str]:
 def _multiply_add(f: Function, sums: _Sums, source: str, weights: str, totals: Sequence[str]) -> None:
     """Add a block's weights times the inputs at all places to the block's sums."""
     v = sums.v
-    inputs = [f.load(v, f.at(source, step_x, "i8")) for step_x, _, _ in sums.rectangle.steps]
+    inputs = [f.load(v, f.at(source, step_x, "i8")) for step_x, _, _ in sums.steps]
     for row in range(sums.block):
         weight = f.splat(v, f.load(v.element, f.at(weights, row, v.element)))
         for x, total in zip(inputs, totals[row * sums.places :], strict=False):

@@ -19,7 +19,6 @@ from zeroskip.run.convolution.tiles.layout import Map, bits
 from zeroskip.run.convolution.tiles.relayout import WHOLE, Transfer, everywhere, source_pixels
 from zeroskip.run.convolution.tiles.steps import (
     Step,
-    arguments,
     at_offset,
     compiled,
     constant,
@@ -130,9 +129,9 @@ class _Fields:
     masks: str
 
 
-def _fields(f: Function) -> _Fields:
-    slot, *others = arguments(f, [INTEGER] * 4 + [POINTER] * 3)
-    return _Fields(f.load(POINTER, f.at("%base", slot, "i8")), *others)
+def _function(name: str) -> tuple[Function, _Fields]:
+    f, (slot, *others) = function(name, [INTEGER] * 4 + [POINTER] * 3)
+    return f, _Fields(f.load(POINTER, f.at("%base", slot, "i8")), *others)
 
 
 def _channel_groups(f: Function, squares: _Squares, fields: _Fields) -> list[tuple[str, str, int]]:
@@ -154,16 +153,15 @@ def _square(f: Function, squares: _Squares, fields: _Fields, number: str) -> tup
 
 @cache
 def _read_whole_code(machine: Machine, squares: _Squares, fill: float) -> Callable[..., None]:
-    f, v, width = function("enter"), squares.v, squares.width
-    fields = _fields(f)
+    (f, fields), v, width = _function("enter"), squares.v, squares.width
     groups = _channel_groups(f, squares, fields)
     with f.loop(0, fields.count) as number:
         places, rows, held = _square(f, squares, fields, number)
         for start, stop, several in groups:
             with f.loop(start, stop, several) as channel:
                 images = [
-                    f.at(fields.tensor, f.multiply(f.add(channel, one), fields.area))
-                    for one in range(several)
+                    f.at(fields.tensor, f.multiply(f.add(channel, part), fields.area))
+                    for part in range(several)
                 ]
                 pairs = zip(rows, held, strict=True)
                 pixels = [_row(f, squares, images, row, flags, fill) for row, flags in pairs]
@@ -189,9 +187,8 @@ def _row(f: Function, squares: _Squares, images: list[str], row: str, held: str,
 
 @cache
 def _write_code(machine: Machine, squares: _Squares) -> Callable[..., None]:
-    f, v, width = function("leave"), squares.v, squares.width
+    (f, fields), v, width = _function("leave"), squares.v, squares.width
     floats = v.of("float")
-    fields = _fields(f)
     groups = _channel_groups(f, squares, fields)
     with f.loop(0, fields.count) as number:
         places, rows, held = _square(f, squares, fields, number)
@@ -199,8 +196,8 @@ def _write_code(machine: Machine, squares: _Squares) -> Callable[..., None]:
             with f.loop(start, stop, several) as channel:
                 offset = f.multiply(channel, v.lanes)
                 vectors = [
-                    f.load(v, f.at(f.at("%base", place, "i8"), f.add(offset, one * v.lanes), v.element))
-                    for one in range(several)
+                    f.load(v, f.at(f.at("%base", place, "i8"), f.add(offset, part * v.lanes), v.element))
+                    for part in range(several)
                     for place in places
                 ]
                 vectors += ["zeroinitializer"] * (v.lanes - len(vectors))
@@ -216,8 +213,7 @@ def _write_code(machine: Machine, squares: _Squares) -> Callable[..., None]:
 
 @cache
 def _read_phase_code(machine: Machine, v: Vector, fill: float) -> Callable[..., None]:
-    f, floats = function("enter"), v.of("float")
-    fields = _fields(f)
+    (f, fields), floats = _function("enter"), v.of("float")
     with f.loop(0, fields.count) as number:
         target = at_offset(f, fields.offsets, number)
         where = f.load(v.of("i32"), f.at(fields.index, f.multiply(number, v.lanes), "i32"))

@@ -102,8 +102,9 @@ def _stages(graph: Graph, chain: Sequence[Operation]) -> list[Subgraph]:
         mine = tuple(one for one in chain if level[one.name] == number)
         made = {one.name for one in mine}
         outside = {name: shapes[name] for one in mine for name in one.inputs if name not in made}
-        needed = {name for reader, inputs in readers if reader not in made for name in inputs} | {
-            *graph.outputs
+        needed = {
+            *graph.outputs,
+            *(name for reader, inputs in readers if reader not in made for name in inputs),
         }
         leaving = {one.name: shapes[one.name] for one in mine if one.name in needed or one.kind == "mean"}
         stages.append(Subgraph(mine, outside, leaving))
@@ -155,9 +156,8 @@ def _with_segments(
     """The graph with a node for each segment, and one for each value that leaves it."""
     level = _levels(graph, [operation for stage in stages for operation in stage.operations])
     covered = {name for stage in stages for operation in stage.operations for name in operation.names}
-    ordered: list[tuple[int, Node]] = [
-        (level[node.name], node) for node in graph.nodes if node.name not in covered
-    ]
+    others = [node for node in graph.nodes if node.name not in covered]
+    ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in others]
     for stage, part in zip(stages, lowered, strict=True):
         number = level[stage.operations[0].name]
         name = f"tiles_{number}"

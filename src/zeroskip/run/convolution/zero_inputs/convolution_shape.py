@@ -39,9 +39,10 @@ def shape_of(layer: Layer) -> ConvolutionShape:
     >>> shape_of(conv).taps
     (3, 3)
     """
+    (channels, height, width), (outputs, out_height, out_width) = layer.input_shape, layer.output_shape
     taps = layer.weight.shape[2], layer.weight.shape[3]
     return ConvolutionShape(
-        *(*layer.input_shape, *layer.output_shape),
+        *(channels, height, width, outputs, out_height, out_width),
         taps=taps,
         stride=layer.stride,
         before=_before(layer, taps),

@@ -54,9 +54,8 @@ def weights(layer: Layer, cut: GatherBlocking) -> np.ndarray:
     padded = np.zeros((cut.blocks * cut.outputs, cut.parts * cut.channels, *shape.taps), np.float32)
     padded[: shape.outputs, : shape.channels] = layer.weight.detach().numpy()
     apart = padded.reshape(cut.blocks, cut.outputs, cut.parts, cut.channels, *shape.taps)
-    order = number_formats.stored(
-        cut.storage, np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1)), cut.lanes
-    )
+    ordered = np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1))
+    order = number_formats.stored(cut.storage, ordered, cut.lanes)
     memory = room(order.nbytes).view(order.dtype).reshape(order.shape)
     memory[...] = order
     return memory
@@ -185,10 +184,10 @@ def _emit_pass(k: _Body, block: str, turn: str, windows: str, y: str) -> None:
     whole = f.subtract(windows, f.value(f"urem i64 {windows}, {cut.together}"))
     lists = NonzeroLists(at["values"], at["places"], p.starts, "")
     with f.loop(0, whole, cut.together) as each:
-        _emit_windows(f, cut, p, lists, [f.add(each, offset) for offset in range(cut.together)])
+        _emit_windows(k, p, lists, [f.add(each, offset) for offset in range(cut.together)])
     if cut.together > 1:
         with f.loop(whole, windows) as each:
-            _emit_windows(f, cut, p, lists, [each])
+            _emit_windows(k, p, lists, [each])
 
 
 def _least(f: Function, cut: GatherBlocking, turn: str) -> str:
@@ -199,27 +198,28 @@ def _least(f: Function, cut: GatherBlocking, turn: str) -> str:
     return f.splat(cut.v, f.value(f"select i1 {is_last}, float 0.0, float 0xFFF0000000000000"))
 
 
-def _emit_windows(f: Function, cut: GatherBlocking, p: _Pass, lists: NonzeroLists, ranks: list[str]) -> None:
+def _emit_windows(k: _Body, p: _Pass, lists: NonzeroLists, ranks: list[str]) -> None:
     """Sum windows together: as far as the shortest reaches all in one loop, then what is left of each."""
+    f = k.f
     numbers = [load_number(f, p.order, rank) for rank in ranks]
     begins = [load_number(f, p.starts, number) for number in numbers]
     counts = [
         f.subtract(load_number(f, p.starts, f.add(number, 1)), begin)
         for number, begin in zip(numbers, begins, strict=True)
     ]
-    outputs = [f.at(p.y, f.multiply(number, cut.shape.outputs)) for number in numbers]
-    sums = [_begun(f, cut, p, output) for output in outputs]
+    outputs = [f.at(p.y, f.multiply(number, k.cut.shape.outputs)) for number in numbers]
+    sums = [_begun(k, p, output) for output in outputs]
     windows = [
         _Window(f.at(lists.values, begin), f.at(lists.places, begin, "i32"), slots)
         for begin, slots in zip(begins, sums, strict=True)
     ]
     common = reduce(f.smaller, counts)
-    _emit_steps(f, cut, p, windows, "0", common)
+    _emit_steps(k, p, windows, "0", common)
     if len(ranks) > 1:
         for window, count in zip(windows, counts, strict=True):
-            _emit_steps(f, cut, p, [window], common, count)
+            _emit_steps(k, p, [window], common, count)
     for output, slots in zip(outputs, sums, strict=True):
-        _emit_end(f, cut, p, output, slots)
+        _emit_end(k, p, output, slots)
 
 
 @dataclass(frozen=True)
@@ -231,12 +231,11 @@ class _Window:
     sums: list[str]
 
 
-def _emit_steps(
-    f: Function, cut: GatherBlocking, p: _Pass, windows: list[_Window], begin: str, end: str
-) -> None:
+def _emit_steps(k: _Body, p: _Pass, windows: list[_Window], begin: str, end: str) -> None:
     """Sum the values of windows from `begin` to `end`; fp16 goes over into float32 after every few of them."""
+    f, cut = k.f, k.cut
     if cut.storage != "fp16":
-        _emit_loop(f, cut, p, windows, begin, end)
+        _emit_loop(k, p, windows, begin, end)
         return
     wide = number_formats.summed("fp16", cut.v)
     with f.loop(begin, end, number_formats.FLUSH) as first:
@@ -244,24 +243,24 @@ def _emit_steps(
             replace(each, sums=[f.slot(wide, "zeroinitializer") for _ in range(cut.vectors // 2)])
             for each in windows
         ]
-        _emit_loop(f, cut, p, halves, first, f.smaller(f.add(first, number_formats.FLUSH), end))
+        _emit_loop(k, p, halves, first, f.smaller(f.add(first, number_formats.FLUSH), end))
         for window, half in zip(windows, halves, strict=True):
             number_formats.emit_flush(f, cut.v, half.sums, window.sums)
 
 
-def _emit_loop(
-    f: Function, cut: GatherBlocking, p: _Pass, windows: list[_Window], begin: str, end: str
-) -> None:
+def _emit_loop(k: _Body, p: _Pass, windows: list[_Window], begin: str, end: str) -> None:
+    f, cut = k.f, k.cut
     with f.loop(begin, end) as step:
         if len(windows) > 1:
-            _prefetch(f, cut, p)
+            _prefetch(k, p)
         for window in windows:
             row = f.at(p.weights, load_number(f, window.places, step), "i8")
             number_formats.emit_products(f, cut.storage, cut.v, f.at(window.values, step), row, window.sums)
 
 
-def _prefetch(f: Function, cut: GatherBlocking, p: _Pass) -> None:
+def _prefetch(k: _Body, p: _Pass) -> None:
     """Ask for a few lines of the weights of the next pass."""
+    f, cut = k.f, k.cut
     if cut.ahead:
         first, floats = f.load(POINTER, p.next), number_formats.LINE // 4
         for line in range(cut.ahead):
@@ -271,8 +270,9 @@ def _prefetch(f: Function, cut: GatherBlocking, p: _Pass) -> None:
         f.store(POINTER, f.value(f"select i1 {is_inside}, ptr {following}, ptr {p.end}"), p.next)
 
 
-def _begun(f: Function, cut: GatherBlocking, p: _Pass, output: str) -> list[str]:
+def _begun(k: _Body, p: _Pass, output: str) -> list[str]:
     """The sums of a window, as they are before this pass."""
+    f, cut = k.f, k.cut
     source = f.value(f"select i1 {p.is_first}, ptr {p.bias}, ptr {output}") if cut.passes > 1 else p.bias
     v, places = cut.v, [f.at(source, cut.lanes * each) for each in range(cut.vectors)]
     if not p.masks:
@@ -281,11 +281,11 @@ def _begun(f: Function, cut: GatherBlocking, p: _Pass, output: str) -> list[str]
     return [f.slot(v, f.load_masked(v, mask, place)) for mask, place in pairs]
 
 
-def _emit_end(f: Function, cut: GatherBlocking, p: _Pass, output: str, sums: list[str]) -> None:
+def _emit_end(k: _Body, p: _Pass, output: str, sums: list[str]) -> None:
     """Write the sums of a window to its output pixel."""
-    v = cut.v
+    f, v = k.f, k.cut.v
     for each, total in enumerate(sums):
-        value, place = f.load(v, total), f.at(output, cut.lanes * each)
+        value, place = f.load(v, total), f.at(output, v.lanes * each)
         if p.least is not None:
             below = f.value(f"fcmp olt {v} {value}, {p.least}")  # NaN stays, as in PyTorch
             value = f.value(f"select {v.mask} {below}, {v} {p.least}, {v} {value}")

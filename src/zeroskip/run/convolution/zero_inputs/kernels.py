@@ -30,11 +30,10 @@ LEAST_ZEROS = 0.3  # of an input with fewer, PyTorch was faster for every layer 
 # On networks with 90 % zero weights it lost to kernels on tiles in every layer, and took longest to compile.
 PRUNED = 0.85
 NARROW = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SUFFIX = {
-    "fp32": "",
-    "bf16": "_bf16",
-    "fp16": "_half",
-}  # names that end with _fp16 are those of kernels on tiles
+SUFFIX = {"fp32": "", "bf16": "_bf16", "fp16": "_half"}  # names with _fp16 are those of kernels on tiles
+
+_Builder = Callable[..., CompiledConvolution]
+"""gather.build or scatter.build."""
 
 
 def gather_accepts(
@@ -76,10 +75,8 @@ def _unasked(storage: str, machine: Machine, precision: Precision) -> str | None
 
 
 def _refusal(layer: Layer) -> str | None:
-    if layer.op != "conv2d":
-        return f"computes convolutions, not {layer.op}"
-    if layer.weight.dtype is not torch.float32:
-        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
+    if reason := pytorch.not_float32(layer, "conv2d"):
+        return reason
     sparsity = weight_sparsity(layer.weight)
     if sparsity > PRUNED:
         return f"{100 * sparsity:.0f} % of its weights are zero: kernels that skip those are faster"
@@ -87,20 +84,13 @@ def _refusal(layer: Layer) -> str | None:
 
 
 def _is_cut(layer: Layer, machine: Machine, storage: str) -> bool:
-    far, close = (
-        gather_blocking(shape_of(layer), machine, near=near, storage=storage) for near in (False, True)
-    )
+    shape = shape_of(layer)
+    far, close = (gather_blocking(shape, machine, near=near, storage=storage) for near in (False, True))
     return far.passes != close.passes
 
 
 def _build(
-    layer: Layer,
-    machine: Machine,
-    precision: Precision,
-    relu: bool,
-    *,
-    skipping: Callable[..., CompiledConvolution],
-    storage: str,
+    layer: Layer, machine: Machine, precision: Precision, relu: bool, *, skipping: _Builder, storage: str
 ) -> CompiledConvolution:
     """The layer as a function of images in any layout; its output is stored pixel by pixel.
 
@@ -146,9 +136,8 @@ def _beyond(layer: Layer, x: Tensor) -> str | None:
     weight = layer.weight.detach().abs()
     sums = pytorch.reference(replace(layer, weight=weight, bias=None), x.abs(), False)
     largest = float(torch.stack([part.max() for part in (weight, x.abs(), sums)]).max())
-    if not largest <= FP16.trusted:  # NaN is not
-        end = f"fp16 ends at {FP16.largest:.0f}, and half of that is left to others"
-        return f"reaches {largest:.3g} on the example; {end}"
+    if (overflow := FP16.overflow(largest)) is not None:
+        return overflow
     vanishes = 0 < float(sums.max()) < FP16.least
     return "all sums of the example nearly vanish in fp16" if vanishes else None
 
@@ -166,12 +155,7 @@ def fastest_gather(
     return forms[min(seconds, key=seconds.__getitem__)]
 
 
-def _kernel(
-    method: str,
-    storage: str,
-    accepts: Callable[..., str | None],
-    skipping: Callable[..., CompiledConvolution],
-) -> Kernel:
+def _kernel(method: str, storage: str, accepts: Callable[..., str | None], skipping: _Builder) -> Kernel:
     return Kernel(
         name=method + SUFFIX[storage],
         method=method,

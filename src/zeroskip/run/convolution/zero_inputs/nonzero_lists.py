@@ -45,9 +45,8 @@ def emit_rows(f: Function, cut: GatherBlocking, x: str, count: str, part: str, l
     first = ", ".join(f"i32 {cut.row * lane}" for lane in range(cut.lanes))
     with f.loop(0, count) as row:
         places = f.slot(cut.v.of("i32"), f"<{first}>")
-        line = f.at(
-            x, f.add(f.multiply(row, down * shape.width * shape.channels), f.multiply(part, cut.channels))
-        )
+        before = f.multiply(row, down * shape.width * shape.channels)
+        line = f.at(x, f.add(before, f.multiply(part, cut.channels)))
         starts = f.at(lists.starts, f.multiply(row, width + (not shape.pointwise)), "i32")
         with f.loop(0, width) as column:
             store_number(f, f.load(INTEGER, lists.filled), starts, column)

@@ -9,7 +9,6 @@ some tap, be it an output or not, so that no non-zero asks where the image ends.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -202,7 +201,9 @@ def _emit_channel(
         held.append(_weight(f, cut, row, each))
         _emit_sum(f, cut, value, held[each], f.at(target, offset))
     with f.loop(f.add(begin, 1), end) as entry:
-        _emit_nonzero(f, cut, *_nonzero(f, cut, entry, sums, lists), held)
+        value, target = _nonzero(f, cut, entry, sums, lists)
+        for weight, offset in zip(held, cut.targets, strict=True):
+            _emit_sum(f, cut, value, weight, f.at(target, offset))
 
 
 def _weight(f: Function, cut: ScatterBlocking, row: str, number: int) -> str:
@@ -220,12 +221,6 @@ def _nonzero(
     value = f.splat(cut.v, f.load("float", f.at(lists.values, entry)))
     place = f.value(f"sext i32 {f.load('i32', f.at(lists.places, entry, 'i32'))} to i64")
     return value, f.at(sums, place, "i8")
-
-
-def _emit_nonzero(f: Function, cut: ScatterBlocking, value: str, target: str, held: Sequence[str]) -> None:
-    """Add a value times all weights of its channel to its sums."""
-    for weight, offset in zip(held, cut.targets, strict=True):
-        _emit_sum(f, cut, value, weight, f.at(target, offset))
 
 
 def _emit_sum(f: Function, cut: ScatterBlocking, value: str, weight: str, place: str) -> None:

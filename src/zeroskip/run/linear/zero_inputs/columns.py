@@ -113,9 +113,8 @@ def _rows(storage: str, layer: Layer, machine: Machine) -> ArgumentBlock:
         numbers = np.zeros((inputs, whole), np.uint8)
         torch.from_numpy(numbers)[:, :out] = torch.searchsorted(distinct, weight).T
         lanes = machine.vector_bytes // 4
-        memory[:-1, : whole // 2] = stored_weights.packed_nibbles(numbers.reshape(-1, lanes)).reshape(
-            inputs, -1
-        )
+        packed = stored_weights.packed_nibbles(numbers.reshape(-1, lanes))
+        memory[:-1, : whole // 2] = packed.reshape(inputs, -1)
     parts = out, whole, stride, inputs, memory.ctypes.data, scale, bias, table
     return argument_block(*parts, alive=(memory,))
 

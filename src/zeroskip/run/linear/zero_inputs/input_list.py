@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from zeroskip.concepts import Layer
 from zeroskip.emit import INTEGER, Function, Vector
-from zeroskip.run.linear.refusals import not_float32_linear
+from zeroskip.run.dense.pytorch import not_float32
 
 SMALLEST = 1 << 14  # weights: PyTorch multiplies fewer in the time that one call of a function takes
 PAD = 16  # entries behind a list's last one: the lanes of a vector, the rest of a sweep and the rows it asks for
@@ -38,7 +38,7 @@ def refusal(layer: Layer) -> str | None:
     """
     count = layer.weight.numel()
     small = f"{count} weights are multiplied faster than zeros are found" if count < SMALLEST else None
-    return not_float32_linear(layer) or small
+    return not_float32(layer, "linear") or small
 
 
 def emit_input_list(f: Function, v: Vector, begin: str, inputs: str, xs: Sequence[str]) -> InputList:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.emit import Function, Vector
@@ -47,12 +46,13 @@ def accepts(storage: str, layer: Layer, machine: Machine, precision: Precision) 
         return f"up to {most} weights in {BLOCK} inputs, and 1 to {MOST} can be"
     if zeros > FILLED:
         return f"n:{BLOCK} with n = {most} would store {zeros:.0%} zeros, and {FILLED:.0%} are allowed"
+    table = stored_weights.TABLE
     if (
         storage == "codes"
         and zeros
-        and torch.count_nonzero(stored_weights.distinct_weights(layer.weight)) == stored_weights.TABLE
+        and stored_weights.distinct_weights(layer.weight).count_nonzero() == table
     ):
-        return f"{stored_weights.TABLE} distinct weights leave no code for the zeros of blocks with fewer than {most}"
+        return f"{table} distinct weights leave no code for the zeros of blocks with fewer than {most}"
     return None
 
 
@@ -96,19 +96,9 @@ def _slices(storage: str, layer: Layer, most: int) -> ArgumentBlock:
         picks[_place(rows, short * most + rank_of_zero, steps)[missing]] = free[missing]
     if storage == "codes":
         numbers = stored_weights.packed_nibbles(numbers.reshape(-1, LANES))
-    filled = -out % LANES
-    return argument_block(
-        *(
-            out,
-            inputs,
-            slices,
-            steps,
-            stored_weights.packed_nibbles(picks.reshape(-1, LANES)),
-            numbers,
-            stored.table,
-        ),
-        *(np.pad(stored.scale, (0, filled)), np.pad(bias, (0, filled))),
-    )
+    packed_picks = stored_weights.packed_nibbles(picks.reshape(-1, LANES))
+    padded = [np.pad(numbers_of_rows, (0, -out % LANES)) for numbers_of_rows in (stored.scale, bias)]
+    return argument_block(*(out, inputs, slices, steps, packed_picks, numbers, stored.table), *padded)
 
 
 def _place(rows: np.ndarray, step: np.ndarray, steps: int) -> np.ndarray:
