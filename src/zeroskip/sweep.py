@@ -1,4 +1,4 @@
-"""Many independent points: each is computed once, kept as JSON, and found again."""
+"""Many independent points: each is computed once, and its result kept as JSON."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from zeroskip.concepts import Progress, silent
 from zeroskip.errors import RunError
 
 SweepPoint = Mapping[str, object]
-PointT = TypeVar("PointT", bound=SweepPoint)
 ResultT = TypeVar("ResultT")
 
 
 def sweep(
-    points: Sequence[PointT],
-    function: Callable[[PointT], ResultT],
+    points: Sequence[SweepPoint],
+    function: Callable[[SweepPoint], ResultT],
     *,
     folder: str | Path | None = None,
     jobs: int = 1,
@@ -30,10 +29,10 @@ def sweep(
 ) -> list[ResultT]:
     """What `function` gives for each point, in the points' order; points and results are what JSON can hold.
 
-    folder  each result is stored there when it is found, by a key made of its point, and not computed again: a point
-            must name all that decides its result
+    folder  where each result is stored by a key made of its point, and read instead of computed again: a point must
+            name all that decides its result
     jobs    local processes; with more than one, `function` has to be importable (defined at the top of a module)
-    An error of `function` ends the sweep; what was found until then is kept. RunError where a process dies.
+    An error of `function` ends the sweep; results until then are kept. RunError where a process dies.
 
     >>> sweep([{"lanes": 16}, {"lanes": 32}], lambda point: 1024 // point["lanes"])
     [64, 32]
@@ -55,7 +54,7 @@ def sweep(
 
 
 def _computed(
-    points: Mapping[int, PointT], function: Callable[[PointT], ResultT], jobs: int
+    points: Mapping[int, SweepPoint], function: Callable[[SweepPoint], ResultT], jobs: int
 ) -> Iterator[tuple[int, ResultT]]:
     """(place, result) of each point, as they are found."""
     if jobs == 1 or len(points) < 2:

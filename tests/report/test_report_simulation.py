@@ -12,7 +12,7 @@ from torch import nn
 from zeroskip import measure, report, simulate
 from zeroskip.exploration import SweepRow
 from zeroskip.report import simulation_page as page
-from zeroskip.simulate import chips, format_thresholds
+from zeroskip.simulate import chips, formats
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_random_masks_on_either_side_of_the_cross_over_are_smaller_and_larger(na
     draw = np.random.default_rng(0).random(200_000)
     point = simulate.cross_overs()[name]
     sparser, denser = draw >= point + 0.02, draw >= point - 0.02
-    way = format_thresholds.WAYS[name]
+    way = formats.WAYS[name]
     assert way(sparser, 16).bits < 16 * len(draw) <= way(denser, 16).bits
 
 

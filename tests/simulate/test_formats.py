@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from zeroskip.codecs import bitmask, eie, relative, runlength
 from zeroskip.simulate import chips, cross_overs, format_sizes, formats, of_masks, random_masks
 from zeroskip.simulate.accelerator import check
-from zeroskip.simulate.format_thresholds import WAYS
+from zeroskip.simulate.formats import WAYS
 
 SPARSITIES = st.sampled_from([0.0, 0.3, 0.8, 0.97, 1.0])
 

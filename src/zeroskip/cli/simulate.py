@@ -76,11 +76,11 @@ def simulate(
     from zeroskip import simulate as simulating
 
     chosen, outputs = exploration.find_chips(on), _Outputs(table, out, as_json)
-    asked = _asked_sweep(sweep, on, chosen, outputs, jobs)
+    values = _swept_values(sweep, on, chosen, outputs, jobs)
     loaded = load_task(task, data)
     works = simulating.of_trace(measure.trace(_model(loaded, weights), task_api.batch(loaded)[:batch]))
-    if asked is not None:
-        _sweep(works, exploration.ChipSweep(asked.chip, asked.values, energy, dram), jobs, outputs)
+    if on is not None and values:
+        _sweep(works, exploration.ChipSweep(on, values, energy, dram), jobs, outputs)
     else:
         _side_by_side(works, chosen, energy, dram, outputs)
 
@@ -137,24 +137,23 @@ def _sweep(works: list[Workload], asked: ChipSweep, jobs: int, outputs: _Outputs
             say(line)
 
 
-def _asked_sweep(
+def _swept_values(
     words: list[str] | None, on: str | None, chosen: list[Accelerator], outputs: _Outputs, jobs: int
-) -> ChipSweep | None:
-    """What --sweep asks for, checked before the network is run; None without it."""
-    from zeroskip.exploration import ChipSweep
-    from zeroskip.simulate.vary_chip import check_parameters
+) -> dict[str, list[float]]:
+    """What --sweep asks for, checked before the network is run; nothing without it."""
+    from zeroskip.simulate.accelerator import check_parameters
 
     if not words:
         if jobs > 1:
             raise AcceleratorError("--jobs goes with --sweep.")
-        return None
+        return {}
     if on is None or len(chosen) > 1 or outputs.csv is not None:
         raise AcceleratorError("--sweep changes one chip, without --csv. Name it: --on eie.")
     values = dict(_numbers(word) for word in words)
     if len(values) < len(words):
         raise AcceleratorError("--sweep names a number twice. Give all its values at once: lanes=16,32")
     check_parameters(chosen[0], values)
-    return ChipSweep(on, values)
+    return values
 
 
 def _numbers(word: str) -> tuple[str, list[float]]:

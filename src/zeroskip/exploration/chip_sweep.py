@@ -14,7 +14,7 @@ from zeroskip.concepts import Progress, silent
 from zeroskip.errors import AcceleratorError
 from zeroskip.exploration.chip_lookup import identity, one_chip
 from zeroskip.simulate import Workload, estimate, vary
-from zeroskip.simulate.vary_chip import check_parameters
+from zeroskip.simulate.accelerator import check_parameters
 from zeroskip.sweep import SweepPoint, sweep
 
 

@@ -4,32 +4,29 @@
 
 Files import those above them only:
 
-lane_counts.py       non-zeros counted, and shared out among lanes
-formats.py           how an operand lies in DRAM
-workload.py          a layer as a chip meets it: masks
-random_masks.py      masks for tables that come without weights
-format_thresholds.py from which sparsity on a format is smaller than storing all
-accelerator.py       what a chip is: lanes, memories, formats, the zeros that it skips
-slot_audit.py        where the slots of a layer went
-energy.py            picojoules of each event
-traffic.py           bytes through each memory
-dataflows/           how each chip shares a layer out
-chips.py             the published chips
-vary_chip.py         a chip with other numbers
-estimates.py         what is found: a layer, a network, and its energy with every DRAM
-simulation.py        a network through a chip
-plan_cost.py         what pruning would save, for `prune.plan`
+lane_counts.py   non-zeros counted, and shared out among lanes
+workload.py      a layer as a chip meets it: masks
+random_masks.py  masks for tables that come without weights
+formats.py       how an operand lies in DRAM, and from which sparsity on that is smaller than storing all
+accelerator.py   what a chip is: lanes, memories, formats, the zeros that it skips; with other numbers
+slot_audit.py    where the slots of a layer went
+energy.py        picojoules of each event
+traffic.py       bytes through each memory
+dataflows/       how each chip shares a layer out
+chips.py         the published chips
+estimates.py     what an estimate says of a layer and a network, with every DRAM
+simulation.py    a network through a chip
+plan_cost.py     what pruning would save, for `prune.plan`
 """
 
 from zeroskip.simulate import chips, dataflows, formats, random_masks
-from zeroskip.simulate.accelerator import Accelerator, Memory
+from zeroskip.simulate.accelerator import Accelerator, Memory, parameters, vary
 from zeroskip.simulate.chips import CHIPS
 from zeroskip.simulate.energy import DRAM, TABLES, Energy
 from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy, undecided
-from zeroskip.simulate.format_thresholds import FormatSizes, cross_overs, format_sizes
+from zeroskip.simulate.formats import FormatSizes, cross_overs, format_sizes
 from zeroskip.simulate.plan_cost import cost_on
 from zeroskip.simulate.simulation import estimate, estimate_trace
-from zeroskip.simulate.vary_chip import parameters, vary
 from zeroskip.simulate.workload import Geometry, Workload, of_masks, of_trace
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What an accelerator is: lanes of multipliers, memories, formats, and which zeros it skips or gates.
+"""What an accelerator is: lanes of multipliers, memories, formats, which zeros it skips or gates; how its numbers vary.
 
 A chip is one literal of about a dozen lines (chips.py). A chip of your own is `dataclasses.replace` on one of
 them, or a literal in a file of yours.
@@ -7,8 +7,8 @@ them, or a literal in a file of yours.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -98,6 +98,8 @@ class Accelerator:
         return self.formats.get(operand, dense)
 
 
+_FRACTIONS = ("hertz", "dram_bytes_per_cycle", "ramp")
+FIELDS = ("lanes", "width", *_FRACTIONS)
 _ZEROS = ("", "A", "W", "AW")
 _KINDS = {"skips": _ZEROS, "gates": _ZEROS, "keeps": ("", "A", "O", "AO")}
 
@@ -214,3 +216,47 @@ def divided(chip: Accelerator, *names: str) -> int:
         sizes = " x ".join(f"tile[{name!r}] = {size(chip, name)}" for name in names)
         raise AcceleratorError(f"{chip.name}: lanes = {chip.lanes} do not divide by {sizes}")
     return chip.lanes // product
+
+
+def vary(chip: Accelerator, numbers: Mapping[str, float]) -> Accelerator:
+    """The chip with those numbers: fields by name, sizes as "tile.queue", capacities in bytes as "memory.entries".
+
+    Memories keep their bytes and their number when lanes change. AcceleratorError for a name that the chip does not
+    have, with those that it has, and where the chip would contradict itself.
+
+    >>> vary(chips.EIE, {"lanes": 32, "tile.queue": 4}).tile["queue"]
+    4
+    """
+    check_parameters(chip, numbers)
+    for name, number in numbers.items():
+        if name not in _FRACTIONS and number % 1:  # also catches NaN and infinity
+            raise AcceleratorError(f"{chip.name}: {name} = {number} must be a whole number")
+    whole = {name: int(number) for name, number in numbers.items() if name not in _FRACTIONS}
+    fields = {name: whole.get(name, number) for name, number in numbers.items() if name in FIELDS}
+    tile = {name: whole.get(f"tile.{name}", size) for name, size in chip.tile.items()}
+    memories = tuple(
+        replace(memory, capacity=whole.get(f"memory.{memory.name}", memory.capacity))
+        for memory in chip.memories
+    )
+    varied = replace(replace(chip, **fields), tile=tile, memories=memories)  # type: ignore[arg-type]
+    check(varied)
+    return varied
+
+
+def check_parameters(chip: Accelerator, names: Iterable[str]) -> None:
+    """AcceleratorError for a name that is no parameter of the chip, with those that are."""
+    known = parameters(chip)
+    for name in names:
+        if name not in known:
+            raise AcceleratorError(f'{chip.name} has no "{name}". It has {", ".join(known)}')
+
+
+def parameters(chip: Accelerator) -> dict[str, float]:
+    """What `vary` can change, and its numbers.
+
+    >>> parameters(chips.EIE)["tile.queue"]
+    8
+    """
+    numbers: dict[str, float] = {name: getattr(chip, name) for name in FIELDS}
+    numbers |= {f"tile.{name}": size for name, size in chip.tile.items()}
+    return numbers | {f"memory.{memory.name}": memory.capacity for memory in chip.memories}

@@ -65,8 +65,8 @@ class Estimate:
     standard_error  of the cycles, as a share of them, where these examples are a sample of more
 
     >>> from zeroskip.simulate import estimate_trace
-    >>> found = estimate_trace(recorded, chips.EIE)
-    >>> found.chip, found.examples, [layer.name for layer in found.layers]
+    >>> network = estimate_trace(recorded, chips.EIE)
+    >>> network.chip, network.examples, [layer.name for layer in network.layers]
     ('EIE', 3, ['fc1', 'fc2'])
     """
 
@@ -129,14 +129,14 @@ def _layer_json(layer: LayerEstimate) -> dict[str, object]:
 _COUNTS = ("macs", "done", "gated", "skipped", "cycles", "slots")
 
 
-def less_energy(one: Estimate, two: Estimate) -> dict[str, str]:
+def less_energy(first: Estimate, second: Estimate) -> dict[str, str]:
     """DRAM -> the chip of the two that needs less energy with it: a claim is one only where all agree.
 
     >>> from zeroskip.simulate import estimate_trace
     >>> less_energy(estimate_trace(recorded, chips.EIE), estimate_trace(recorded, chips.DENSE))["hbm2"]
     'dense array'
     """
-    return {name: min((one, two), key=lambda either: either.joules_with(name)).chip for name in DRAM}
+    return {name: min(first, second, key=lambda either: either.joules_with(name)).chip for name in DRAM}
 
 
 class Undecided(NamedTuple):

@@ -88,17 +88,7 @@ class Workload:
     @cached_property
     def input_counts(self) -> Tensor:
         """Positions that meet a non-zero input at each (group, input, kernel row, kernel column), int64."""
-        up, across = (
-            _visits(
-                self.input.shape[3 + axis],
-                self.output.shape[3 + axis],
-                self.weight.shape[3 + axis],
-                self.padding[2 * axis],
-                self.stride[axis],
-                self.dilation[axis],
-            )
-            for axis in (0, 1)
-        )
+        up, across = _visits(self, 0), _visits(self, 1)
         return folded(self.input, up.mT, across.mT).sum(0, dtype=torch.float64).long()
 
 
@@ -205,9 +195,11 @@ def count_macs(work: Workload) -> Macs:
     )
 
 
-def _visits(length: int, outputs: int, kernel: int, before: int, stride: int, dilation: int) -> Tensor:
-    """1 where a kernel place meets a row at some output: float (kernel, length)."""
-    place = torch.arange(kernel)[:, None] * dilation + torch.arange(outputs) * stride - before
+def _visits(work: Workload, axis: int) -> Tensor:
+    """At how many outputs a kernel's row (axis 0) or column (1) meets one of the input: float (kernel, length)."""
+    length, outputs, kernel = (mask.shape[3 + axis] for mask in (work.input, work.output, work.weight))
+    steps = torch.arange(outputs) * work.stride[axis] - work.padding[2 * axis]
+    place = torch.arange(kernel)[:, None] * work.dilation[axis] + steps
     inside = (place >= 0) & (place < length)
     return torch.zeros(kernel, length).scatter_add_(1, place.clamp(0, length - 1), inside.float())
 
