@@ -320,7 +320,7 @@ def test_without_the_folder_of_real_zeros_measuring_says_what_to_give(
     assert callable(measure)
     monkeypatch.setenv("ZEROSKIP_DATA", str(tmp_path))
     with pytest.raises(DataError, match='no folder "accelerators"'):
-        measure()
+        measure(Setup(tmp_path, 1))
 
 
 @pytest.mark.real_data
@@ -329,8 +329,8 @@ def test_measuring_gives_the_findings_that_come_with_zeroskip(tmp_path: Path) ->
     if not parent or not (Path(parent) / "accelerators").is_dir():
         pytest.skip("real zeros are absent: set ZEROSKIP_DATA to the folder that holds accelerators/")
     stored = {one.network: one.findings for one in committed() if one.paper in ("eie", "eyeriss-v2")}
-    assert eie_measure.measure_fc8() == stored[FC8]
-    assert eyeriss_v2_measure.measure_element() == stored[ELEMENT]
+    assert eie_measure.measure_fc8(Setup(tmp_path, 1)) == stored[FC8]
+    assert eyeriss_v2_measure.measure_element(Setup(tmp_path, 1)) == stored[ELEMENT]
 
 
 @pytest.mark.real_data

@@ -14,8 +14,8 @@ from zeroskip import papers
 from zeroskip.errors import RunError
 from zeroskip.papers import PAPERS, Paper, PaperRow, committed, results_folder, rows
 from zeroskip.papers.common import results
-from zeroskip.papers.common.network_names import TITLES, TRAINED_BY_DEFAULT, WITH_TRAINING
 from zeroskip.papers.common.network_sizes import NETWORKS
+from zeroskip.papers.common.paper import TITLES, TRAINED_BY_DEFAULT, WITH_TRAINING
 from zeroskip.papers.common.training_plans import PLANS
 from zeroskip.papers.minerva.published import TABLE1
 from zeroskip.report import reproduction_markdown

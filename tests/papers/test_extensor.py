@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from zeroskip.errors import DataError
-from zeroskip.papers import PaperRow, committed, named, rows
+from zeroskip.papers import PaperRow, Setup, committed, named, rows
 from zeroskip.papers.extensor import measure, published
 from zeroskip.papers.extensor import rows as extensor
 
@@ -149,7 +149,7 @@ def test_a_matrix_that_is_absent_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "accelerators").mkdir()
     monkeypatch.setenv("ZEROSKIP_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"there is no file .*wiki-Vote.txt.gz"):
-        measure.measure_matrices()
+        measure.measure_matrices(Setup(tmp_path, 1))
 
 
 def test_a_random_matrix_of_300_rows_times_itself_has_the_products_and_sums_of_numpy() -> None:

@@ -54,7 +54,7 @@ def test_two_curves_are_compared_where_both_have_points() -> None:
 
 def test_the_layer_that_minds_most_is_the_one_with_the_highest_mean_error() -> None:
     curves = {"conv1": {0.5: 0.0, 0.9: 0.9}, "fc1": {0.5: 0.4, 0.9: 0.4}}
-    assert figure_checks.most_sensitive(curves) == "conv1"
+    assert figure_checks.most_sensitive(curves) == ("conv1", True)
     assert figure_checks.conv_against_fc(curves) == ("conv 45.00 %, fc 40.00 %", True)
     assert figure_checks.most_sensitive(None) is None
     assert figure_checks.conv_against_fc({"fc1": {0.5: 0.4}}) is None

@@ -24,7 +24,7 @@ from zeroskip.papers.common.findings import read
 from zeroskip.papers.common.training_plans import FrontierPlan, TrainingPlan
 from zeroskip.papers.deep_compression import train as coded
 from zeroskip.papers.eie import measure as eie
-from zeroskip.papers.eie.findings import Fc8Findings
+from zeroskip.papers.eie.rows import Fc8Findings
 from zeroskip.papers.extensor.published import MATRICES
 from zeroskip.papers.eyeriss_v2 import measure as eyeriss_v2
 from zeroskip.papers.eyeriss_v2.published import CYCLES
@@ -219,20 +219,20 @@ def test_a_file_without_one_of_its_arrays_or_cut_short_is_refused(accelerators: 
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="is damaged"):
-        eie.measure_fc8()
+        eie.measure_fc8(Setup(accelerators, 1))
     np.savez(path, activations=np.ones(4))
     with pytest.raises(DataError, match="is damaged"):
-        eie.measure_fc8()
+        eie.measure_fc8(Setup(accelerators, 1))
     path.unlink()
     with pytest.raises(DataError, match="there is no file"):
-        eie.measure_fc8()
+        eie.measure_fc8(Setup(accelerators, 1))
 
 
 def test_cycles_of_an_element_without_zeros_are_all_products_of_a_channel(accelerators: Path) -> None:
     masks = {f"{layer}_weight_mask": np.ones((3, 5), bool) for layer in CYCLES}
     masks |= {f"{layer}_input_mask": np.ones((2, 5), bool) for layer in CYCLES}
     np.savez(accelerators / eyeriss_v2.FILE, **masks)  # type: ignore[arg-type]
-    assert eyeriss_v2.measure_element() == {"cycles": dict.fromkeys(CYCLES, 3 * 5 * 2)}
+    assert eyeriss_v2.measure_element(Setup(accelerators, 1)) == {"cycles": dict.fromkeys(CYCLES, 3 * 5 * 2)}
     works = eyeriss_v2.mobilenet()
     assert {name: work.positions for name, work in works.items()} == dict.fromkeys(CYCLES, 2)
 

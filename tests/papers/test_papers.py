@@ -9,8 +9,8 @@ import pytest
 from zeroskip.codecs import relative
 from zeroskip.errors import FileError, RecipeError
 from zeroskip.papers import PaperResult, PaperRow, measurable, named, rows
-from zeroskip.papers.common.network_names import IMAGENET, TRAINING
 from zeroskip.papers.common.network_sizes import sizes
+from zeroskip.papers.common.paper import IMAGENET, TRAINING
 from zeroskip.papers.common.rules import RECOMPUTED, figure
 from zeroskip.papers.deep_compression import published
 from zeroskip.papers.deep_compression import rows as deep_compression

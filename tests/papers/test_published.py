@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from zeroskip.papers.common.network_names import title
 from zeroskip.papers.common.network_sizes import NETWORKS, parameters, sizes
+from zeroskip.papers.common.paper import title
 from zeroskip.papers.common.rules import figure
 from zeroskip.papers.deep_compression import published as dc
 from zeroskip.papers.han2015 import published as han

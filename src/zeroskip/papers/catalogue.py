@@ -26,7 +26,7 @@ from zeroskip.papers import (
 )
 from zeroskip.papers.common.findings import read
 from zeroskip.papers.common.frontier_rows import read_frontiers
-from zeroskip.papers.common.paper import Findings, Paper
+from zeroskip.papers.common.paper import Paper
 from zeroskip.papers.common.results import PaperResult
 from zeroskip.papers.deep_compression.findings import CodedFindings
 from zeroskip.papers.han2015.findings import HanFindings
@@ -85,8 +85,10 @@ def rows(
         own = list(_analytic(paper.analytic))
         if not analytic:
             stored = [network for network in paper.on_request if (paper.name, network) in findings]
-            for network in dict.fromkeys([*paper.networks, *stored, *_known(networks, paper)]):
-                own += _measured(paper, network, findings.get((paper.name, network), {}))
+            known = [network for network in networks if network in (*paper.networks, *paper.on_request)]
+            for network in dict.fromkeys([*paper.networks, *stored, *known]):
+                with _refusing_damage(paper.name, network):
+                    own += paper.measured_rows(network, findings.get((paper.name, network), {}))
             own += paper.unmeasurable()
         listed += _grouped(own)
     return [row for row in listed if not networks or row.network in networks]
@@ -113,10 +115,7 @@ def measurable(paper: Paper, networks: Sequence[str] = ()) -> list[str]:
 
 
 def check(networks: Sequence[str], papers: Sequence[Paper]) -> None:
-    """RecipeError for a network that none of the papers has.
-
-    >>> check(["lenet-5"], PAPERS)
-    """
+    """RecipeError for a network that none of the papers has."""
     known = dict.fromkeys(network for paper in papers for network in (*paper.networks, *paper.on_request))
     for network in networks:
         if network not in known:
@@ -144,13 +143,13 @@ def measured_networks(rows: Sequence[PaperRow], results: Sequence[PaperResult]) 
 
 
 def _figures(network: str, results: Mapping[str, PaperResult]) -> PaperFigures:
-    findings = {paper: result.findings for paper, result in results.items()}
-    with _refusing_damage(" and ".join(findings), network):
-        han = read(HanFindings, findings.get(han2015.PAPER.name, {}))
-        coded = read(CodedFindings, findings.get(deep_compression.PAPER.name, {}))
-        frontiers = [
-            read_frontiers(findings.get(paper.name, {})) for paper in (han2015.PAPER, deep_compression.PAPER)
-        ]
+    names = (han2015.PAPER.name, deep_compression.PAPER.name)
+    findings = [results[name].findings if name in results else {} for name in names]
+    with _refusing_damage(" and ".join(results), network):
+        han, coded = read(HanFindings, findings[0]), read(CodedFindings, findings[1])
+        frontiers = read_frontiers(findings[0]) or read_frontiers(
+            findings[1]
+        )  # both papers train the same ones
     return PaperFigures(
         trade_off=han.figure5,
         trade_off_dense=han.figure5_dense,
@@ -161,7 +160,7 @@ def _figures(network: str, results: Mapping[str, PaperResult]) -> PaperFigures:
         widths=coded.figure7,
         starts=coded.figure8,
         coded_dense=coded.figures_dense,
-        frontiers=frontiers[0] or frontiers[1],  # both papers train the same ones
+        frontiers=frontiers,
     )
 
 
@@ -173,11 +172,6 @@ def _analytic(make: Callable[[], list[PaperRow]]) -> tuple[PaperRow, ...]:
         return tuple(make())
     finally:
         torch.set_num_threads(threads)
-
-
-def _measured(paper: Paper, network: str, findings: Findings) -> list[PaperRow]:
-    with _refusing_damage(paper.name, network):
-        return paper.measured_rows(network, findings)
 
 
 @contextmanager
@@ -196,7 +190,3 @@ def _grouped(rows: list[PaperRow]) -> list[PaperRow]:
     tables = list(dict.fromkeys(row.table for row in rows))
     lines = list(dict.fromkeys((row.table, row.row) for row in rows))
     return sorted(rows, key=lambda row: (tables.index(row.table), lines.index((row.table, row.row))))
-
-
-def _known(networks: Sequence[str], paper: Paper) -> list[str]:
-    return [network for network in networks if network in (*paper.networks, *paper.on_request)]

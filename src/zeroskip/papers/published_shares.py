@@ -40,9 +40,6 @@ def workloads(network: str, reading: str, *, variation: float = 0.0) -> list[Wor
     """The convolutions of a network with the weights of Han et al. and inputs by one of READINGS.
 
     An output has the zeros of the input that it becomes; the last convolution's are always those of Han et al.
-
-    >>> [work.name for work in workloads("alexnet", EYERISS)]
-    ['conv1', 'conv2', 'conv3', 'conv4', 'conv5']
     """
     inputs = seen(network, reading)
     last = figure(han2015.LAYERS[network][len(inputs) - 1].output).value / 100

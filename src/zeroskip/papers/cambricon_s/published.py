@@ -1,7 +1,5 @@
 """Zhou et al.: Cambricon-S: Addressing Irregularity in Sparse Neural Networks, MICRO 2018."""
 
-from __future__ import annotations
-
 NAME = "cambricon-s"
 TITLE = "Cambricon-S (Zhou et al., MICRO 2018)"
 

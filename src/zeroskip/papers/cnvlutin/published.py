@@ -1,7 +1,5 @@
 """Albericio et al.: Cnvlutin: Ineffectual-Neuron-Free Deep Neural Network Computing, ISCA 2016."""
 
-from __future__ import annotations
-
 NAME = "cnvlutin"
 TITLE = "Cnvlutin (Albericio et al., ISCA 2016)"
 

@@ -7,7 +7,7 @@ import statistics
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.cnvlutin import published
 from zeroskip.papers.common.masked_layers import faster
-from zeroskip.papers.common.network_names import title
+from zeroskip.papers.common.paper import title
 from zeroskip.papers.common.rules import figure, within
 from zeroskip.papers.common.tables import Table
 from zeroskip.papers.published_shares import READINGS, workloads

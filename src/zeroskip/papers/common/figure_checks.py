@@ -87,14 +87,15 @@ def better(curves: Mapping[str, Curve], lower: str, higher: str) -> Verdict:
     return f"{lower} {100 * means[0]:.2f} %, {higher} {100 * means[1]:.2f} %", means[0] < means[1]
 
 
-def most_sensitive(curves: Errors[Width] | None) -> str | None:
-    """The layer with the highest mean error when it alone is pruned.
+def most_sensitive(curves: Errors[Width] | None) -> Verdict:
+    """The layer with the highest mean error when it alone is pruned; agrees where it is the first convolution.
 
     >>> most_sensitive({"conv1": {0.9: 0.5}, "fc1": {0.9: 0.1}})
-    'conv1'
+    ('conv1', True)
     """
     means = _means(curves)
-    return max(means, key=means.__getitem__) if means else None
+    layer = max(means, key=means.__getitem__, default=None)
+    return None if layer is None else (layer, layer == "conv1")
 
 
 def conv_against_fc(curves: Errors[Width] | None) -> Verdict:

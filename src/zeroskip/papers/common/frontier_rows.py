@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from zeroskip.concepts import PaperRow, PrunedFrontier
 from zeroskip.papers.common.figure_checks import percent
 from zeroskip.papers.common.findings import read
-from zeroskip.papers.common.network_names import title
-from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.paper import Findings, title
 from zeroskip.papers.common.rules import AT_LEAST, OURS, at_most, figure
 from zeroskip.papers.common.tables import Table
 
@@ -36,11 +35,7 @@ class Frontiers:
 
 
 def read_frontiers(findings: Findings) -> dict[str, PrunedFrontier]:
-    """Those that are there, by name in the order of `IMAGES`.
-
-    >>> read_frontiers({"error": 0.01})
-    {}
-    """
+    """Those that are there, by name in the order of `IMAGES`."""
     frontiers: dict[str, PrunedFrontier | None] = vars(read(Frontiers, findings))
     return {name: frontier for name, frontier in frontiers.items() if frontier is not None}
 
@@ -73,15 +68,7 @@ def weights_rows(
 def bytes_rows(
     paper: str, network: str, frontiers: Mapping[str, PrunedFrontier], error: str, rate: str
 ) -> list[PaperRow]:
-    """Error against bytes of the whole file, beside the published dense error and times smaller.
-
-    >>> from zeroskip.concepts import FrontierPoint
-    >>> point = FrontierPoint(30, 0.0081, 4, 0.0082, {"huffman": 100, "arithmetic": 80})
-    >>> frontier = PrunedFrontier(4000, 0.0079, 0.0078, (point,))
-    >>> rows = bytes_rows("deep-compression", "lenet-5", {"frontier": frontier}, "0.80", "39")
-    >>> [(row.column, row.ours) for row in rows[2:]]
-    [('times smaller, Huffman codes', 40.0), ('times smaller, arithmetic codes', 50.0)]
-    """
+    """Error against bytes of the whole file, beside the published dense error and times smaller."""
     rows = []
     for name in IMAGES:
         if name not in frontiers:

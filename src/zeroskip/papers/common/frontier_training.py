@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from zeroskip import pack, task_api
 from zeroskip.concepts import Progress
 from zeroskip.papers.common.training_plans import FrontierPlan, TrainingPlan
@@ -40,7 +42,7 @@ def of_seeds(seeds: list[Seed], frontier: FrontierPlan) -> object:
 def _of_seed(frontier: FrontierPlan, seed: Seed) -> dict[str, object]:
     model = dense(seed)
     return {
-        "stored_bytes_dense": 4 * sum(parameter.numel() for parameter in model.parameters()),
+        "stored_bytes_dense": dense_bytes(model),
         "error_dense": task_api.evaluate(seed.task, model, "test"),
         "error_continued": task_api.evaluate(seed.task, continued(seed, frontier), "test"),
         "points": [_point(seed, frontier, times, bits) for times, bits in frontier.points.items()],
@@ -60,21 +62,25 @@ def _point(seed: Seed, frontier: FrontierPlan, times_fewer: int, bits: int) -> d
     }
 
 
-def mean(parts: list[Any]) -> Any:
-    """Means of all numbers in JSON values, position by position; with an error, the list of what it is the mean of.
+def dense_bytes(model: nn.Module) -> int:
+    """4 x all parameters: what the dense network takes."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters())
+
+
+def mean(parts: list[Any], *, lists: bool = True) -> Any:
+    """Means of all numbers in JSON values, position by position.
+
+    lists  with an error, the list of what it is the mean of
 
     >>> mean([{"bits": 4, "error": 0.01}, {"bits": 4, "error": 0.02}])
     {'bits': 4, 'error': 0.015, 'errors': [0.01, 0.02]}
     """
     first = parts[0]
     if isinstance(first, dict):
-        means = {key: mean([part[key] for part in parts]) for key in first}
-        lists = {
-            f"errors{key.removeprefix('error')}": [part[key] for part in parts]
-            for key in first
-            if key == "error" or key.startswith("error_")
-        }
-        return {**means, **lists}
+        means = {key: mean([part[key] for part in parts], lists=lists) for key in first}
+        for key in [key for key in first if lists and (key == "error" or key.startswith("error_"))]:
+            means[f"errors{key.removeprefix('error')}"] = [part[key] for part in parts]
+        return means
     if isinstance(first, list):
-        return [mean(list(same_place)) for same_place in zip(*parts, strict=True)]
+        return [mean(list(same_place), lists=lists) for same_place in zip(*parts, strict=True)]
     return first if len(set(parts)) == 1 else statistics.fmean(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from zeroskip.concepts import Layer
 from zeroskip.graph import layers
@@ -31,13 +32,14 @@ class NonZeros:
     variation: float = 0.0
 
 
-def convolutions(network: str) -> list[Layer]:
+@cache
+def convolutions(network: str) -> tuple[Layer, ...]:
     """The convolutions of "alexnet" or "vgg16", without memory for their weights.
 
     >>> [layer.groups for layer in convolutions("alexnet")]
     [1, 2, 1, 2, 2]
     """
-    return [replace(layer, bias=None) for layer in layers(*on_meta(network)) if layer.op == "conv2d"]
+    return tuple(replace(layer, bias=None) for layer in layers(*on_meta(network)) if layer.op == "conv2d")
 
 
 def masked(network: Sequence[Layer], shares: NonZeros, *, images: int = 1) -> list[Workload]:

@@ -61,20 +61,12 @@ def parameters(network: str) -> int:
 
 
 def on_meta(network: str) -> tuple[nn.Module, torch.Tensor]:
-    """A network of `NETWORKS` and an example, both without memory.
-
-    >>> on_meta("lenet-5")[1].device
-    device(type='meta')
-    """
+    """A network of `NETWORKS` and an example, both without memory."""
     return without_memory(*NETWORKS[network])
 
 
 def without_memory(build: Callable[[], nn.Module], shape: tuple[int, ...]) -> tuple[nn.Module, torch.Tensor]:
-    """A network and an example of that shape on the meta device, for shapes and counts.
-
-    >>> without_memory(lambda: nn.Linear(6, 4), (6,))[0](torch.zeros(1, 6, device="meta")).shape
-    torch.Size([1, 4])
-    """
+    """A network and an example of that shape on the meta device, for shapes and counts."""
     with torch.device("meta"), _Shapes():
         model, example = build(), torch.zeros(1, *shape)
     forward = model.forward

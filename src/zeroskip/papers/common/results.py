@@ -112,12 +112,9 @@ def _read(path: Path) -> PaperResult:
     value = files.read_json(path)
     try:
         result = PaperResult(**value)
+        if not isinstance(result.findings, dict):
+            raise TypeError("they are no object")
     except TypeError as fact:
-        raise FileError(
-            f"{path} holds no findings of `zeroskip reproduce`: {fact}. Name another file."
-        ) from None
-    if not isinstance(result.findings, dict):
-        raise FileError(
-            f"{path} holds no findings of `zeroskip reproduce`: they are no object. Name another file."
-        )
+        message = f"{path} holds no findings of `zeroskip reproduce`: {fact}. Name another file."
+        raise FileError(message) from None
     return result

@@ -49,20 +49,12 @@ def figure(printed: str, unit: str = "", trust: str = READ) -> Figure:
 
 
 def within(tolerance: float, words: str) -> Rule:
-    """Ours differs from the published figure by at most `tolerance`.
-
-    >>> within(1, "1 point").text
-    'within 1 point'
-    """
+    """Ours differs from the published figure by at most `tolerance`."""
     return Rule(f"within {words}", lambda published, ours: abs(ours - published.value) <= tolerance * _SLACK)
 
 
 def within_share(share: float) -> Rule:
-    """Ours differs from the published figure by at most this share of it.
-
-    >>> within_share(0.02).text
-    'within 2 % of the published figure'
-    """
+    """Ours differs from the published figure by at most this share of it."""
     return Rule(
         f"within {100 * share:g} % of the published figure",
         lambda published, ours: abs(ours - published.value) <= share * abs(published.value) * _SLACK,
@@ -70,11 +62,7 @@ def within_share(share: float) -> Rule:
 
 
 def at_most(limit: float | None = None, words: str = "the published figure", slack: float = 0.0) -> Rule:
-    """Ours is no more than `limit`, or than the published figure plus `slack`.
-
-    >>> at_most().text
-    'at most the published figure'
-    """
+    """Ours is no more than `limit`, or than the published figure plus `slack`."""
     return Rule(
         f"at most {words}",
         lambda published, ours: ours <= (published.value if limit is None else limit) + slack + 1e-9,
@@ -82,11 +70,7 @@ def at_most(limit: float | None = None, words: str = "the published figure", sla
 
 
 def at_least(words: str = "the published figure", slack: float = 0.0) -> Rule:
-    """Ours is no less than the published figure minus `slack`.
-
-    >>> at_least().text
-    'at least the published figure'
-    """
+    """Ours is no less than the published figure minus `slack`."""
     return Rule(f"at least {words}", lambda published, ours: ours >= published.value - slack)
 
 

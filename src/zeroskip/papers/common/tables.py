@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.figure_checks import Verdict, percent
+from zeroskip.papers.common.paper import TITLES, title
 from zeroskip.papers.common.rules import READ, Figure, Rule, at_most, figure
 
 
@@ -49,11 +50,7 @@ class Table:
     def fact(
         self, row: str, column: str, published: str, verdict: Verdict, rule: str, reason: str = ""
     ) -> PaperRow:
-        """A row of words: what the paper states, and what was found with whether it agrees.
-
-        >>> Table("han2015", "Figure 6").fact("conv1", "rank", "first", ("first", True), "the same").holds
-        True
-        """
+        """A row of words: what the paper states, and what was found with whether it agrees."""
         ours, holds = verdict or (None, None)
         return PaperRow(
             self.paper,
@@ -72,6 +69,12 @@ class Table:
 
     def _reason(self, holds: bool | None, known: str) -> str:
         return {True: "", False: known, None: self.missing}[holds]
+
+
+def layer_table(paper: str, network: str, missing: str = "") -> Table:
+    """The table of a network's layers, which has the same number in both papers by Han et al."""
+    number = 2 + list(TITLES).index(network)
+    return Table(paper, f"Table {number}: {title(network)}", network, missing)
 
 
 PrintedError = tuple[str, float | None]

@@ -36,11 +36,6 @@ class Seed:
 def seeds(plan: TrainingPlan, out: Path, count: int, progress: Progress) -> list[Seed]:
     """Seeds 0 .. count - 1, each with a folder of its own inside `out`; RunError where one belongs to another
     task or other weights to start from.
-
-    >>> from zeroskip import tasks
-    >>> plan = TrainingPlan(tasks.digits)
-    >>> [seed.folder.name for seed in seeds(plan, Path("digits"), 2, print)]
-    ['seed-0', 'seed-1']
     """
 
     def numbered(number: int) -> Progress:

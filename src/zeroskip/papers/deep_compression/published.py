@@ -55,13 +55,6 @@ class CodedLayer:
     stored_huffman: str
 
 
-TABLES = {
-    "lenet-300-100": "Table 2",
-    "lenet-5": "Table 3",
-    "alexnet": "Table 4",
-    "vgg16": "Table 5",
-}
-
 LAYERS = {
     "lenet-300-100": (
         CodedLayer("ip1", "235K", "8", "6", "4.4", "5", "3.7", "3.1", "2.32"),

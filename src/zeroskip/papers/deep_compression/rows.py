@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
@@ -13,21 +14,19 @@ from zeroskip.concepts import PaperRow
 from zeroskip.papers.common import figure_checks, frontier_rows
 from zeroskip.papers.common.figure_checks import percent
 from zeroskip.papers.common.findings import read
-from zeroskip.papers.common.network_names import IMAGENET, TITLES, missing, title
 from zeroskip.papers.common.network_sizes import LayerSize, parameters, sizes
-from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.paper import IMAGENET, TITLES, Findings, missing, title
 from zeroskip.papers.common.rules import (
     EQUAL,
     LAST_DIGIT,
     ROUNDS,
-    Rule,
     at_least,
     at_most,
     figure,
     within,
     within_share,
 )
-from zeroskip.papers.common.tables import Table, error_rows
+from zeroskip.papers.common.tables import Table, error_rows, layer_table
 from zeroskip.papers.deep_compression import fc_layer_rows, published
 from zeroskip.papers.deep_compression.findings import CodedFindings, CodedShares
 from zeroskip.papers.deep_compression.published import CodedLayer
@@ -40,35 +39,31 @@ SHARED, HUFFMAN, RELATIVE = "P+Q %", "P+Q+H %", "P+Q %, relative"
 # Half a point is a sixth of a layer stored in 3 %, and fillers are no more: such layers are judged by shares too.
 RELATIVE_SHARE = within_share(0.15)
 FEW_LEFT = 10  # % of the weights; with more left hardly a gap needs a filler
+KEPT = at_most(words="the published figure, and half a point for its rounding", slack=0.5)
+BITS = at_most(words="the published figure, and what fills up the last byte", slack=0.01)
 COLUMNS = (
-    ("Weights%, measured", "kept", "%"),
-    ("weight bits P+Q, measured", "bits", "bits"),
-    ("weight bits P+Q+H, measured", "bits_huffman", "bits"),
-    ("index bits P+Q, measured", "index", "bits"),
-    ("index bits P+Q+H, measured", "index_huffman", "bits"),
-    ("P+Q %, measured", "stored", "%"),
-    ("P+Q+H %, measured", "stored_huffman", "%"),
+    ("Weights%, measured", "kept", "%", KEPT),
+    ("weight bits P+Q, measured", "bits", "bits", BITS),
+    ("weight bits P+Q+H, measured", "bits_huffman", "bits", at_most()),
+    ("index bits P+Q, measured", "index", "bits", at_most()),
+    ("index bits P+Q+H, measured", "index_huffman", "bits", at_most()),
+    ("P+Q %, measured", "stored", "%", at_most()),
+    ("P+Q+H %, measured", "stored_huffman", "%", at_most()),
 )
-UNEXPLAINED = {
-    (
-        "vgg16",
-        "conv1_1",
-        SHARED,
-    ): "not explained: 58 % of 1,728 weights at 8 + 5 bits and 256 centroids are less",
-    (
-        "lenet-5",
-        "conv1",
-        HUFFMAN,
-    ): "not explained: 66 % of 500 weights at 7.2 + 1.5 bits and 256 centroids are more",
-}
+LESS = "not explained: 58 % of 1,728 weights at 8 + 5 bits and 256 centroids are less"
+MORE = "not explained: 66 % of 500 weights at 7.2 + 1.5 bits and 256 centroids are more"
+UNEXPLAINED = {("vgg16", "conv1_1", SHARED): LESS, ("lenet-5", "conv1", HUFFMAN): MORE}
+BOTH = "both together get further; no loss is an error at most 0.1 points above the dense network's"
+MORE_BITS = (
+    "conv layers need more bits than fc layers, at an error at most 0.1 points above the dense network's"
+)
+LINEAR = "the same start, or one whose error is the same"
+NOT_LINEAR = "another start, with a lower error than linear"
+UNITS = {1e3: "KB", 1e6: "MB"}
 
 
 def analytic() -> list[PaperRow]:
-    """Every row that follows from layer sizes and published shares and bits, in the order of the paper.
-
-    >>> [row.row for row in analytic() if row.holds is False and row.column == "P+Q %"]
-    ['conv1_1']
-    """
+    """Every row that follows from layer sizes and published shares and bits, in the order of the paper."""
     rows = [*_worked_example(), *_text_index(), *_table1()]
     for network in TITLES:
         rows += [*_layers(network), *_totals(network)]
@@ -98,11 +93,7 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
 
 
 def unmeasurable() -> list[PaperRow]:
-    """Rows that belong to no network of ours or need a power meter: present, never measured.
-
-    >>> unmeasurable()[0].holds is None
-    True
-    """
+    """Rows that belong to no network of ours or need a power meter: present, never measured."""
     table = Table(published.NAME, "Table 7", "alexnet", "another method, which is no part of zeroskip")
     rows = [
         table.judge(name, "size", figure(size, "MB"), None, within_share(0.1))
@@ -115,9 +106,8 @@ def unmeasurable() -> list[PaperRow]:
             rows.append(table.judge(f"conv/fc bits {bits}", column, figure(rise, "points"), None, at_most()))
     table = Table(published.NAME, "Text", published.FC_LAYERS, "needs a power meter on that machine")
     for machine, times in (("CPU", "7"), ("GPU", "3.3"), ("mobile GPU", "4.2")):
-        rows.append(
-            table.judge("fc layers, batch 1", f"less energy, {machine}", figure(times, "x"), None, at_least())
-        )
+        less = f"less energy, {machine}"
+        rows.append(table.judge("fc layers, batch 1", less, figure(times, "x"), None, at_least()))
     return rows
 
 
@@ -142,9 +132,8 @@ def _worked_example() -> list[PaperRow]:
     centroids = codebooks.codebook(weights, 2)
     bits = 32 * len(centroids) + len(weights) * math.log2(len(centroids))
     table = Table(published.NAME, "Section 3, worked example")
-    return [
-        table.judge("16 weights, 4 clusters", "rate", figure("3.2", "x"), 32 * len(weights) / bits, ROUNDS)
-    ]
+    rate = 32 * len(weights) / bits
+    return [table.judge("16 weights, 4 clusters", "rate", figure("3.2", "x"), rate, ROUNDS)]
 
 
 def _text_index() -> list[PaperRow]:
@@ -160,31 +149,24 @@ def _text_index() -> list[PaperRow]:
 def _fitted_index(network: str) -> int:
     """The width of a position with which the model comes nearest to the P+Q column of the conv layers."""
     conv = [(size, printed) for size, printed in _both(network) if printed.name.startswith("conv")]
+    shares = [figure(printed.stored).value for _, printed in conv]
 
     def distance(width: int) -> float:
         return sum(
-            abs(_percent(size, printed, width) - figure(printed.stored).value) for size, printed in conv
+            abs(100 * stored(size, replace(printed, index=str(width)))[0] / (32 * size.weights) - share)
+            for (size, printed), share in zip(conv, shares, strict=True)
         )
 
     return min(range(2, 11), key=distance)
 
 
-def _percent(size: LayerSize, printed: CodedLayer, width: int) -> float:
-    code = int(figure(printed.bits).value)
-    bits = relative.expected_bits(size.weights, 1 - figure(printed.kept).value / 100, width, code)
-    return 100 * (bits + 32 * 2**code) / (32 * size.weights)
-
-
 def _table1() -> list[PaperRow]:
     rows = []
     for network, printed in published.TABLE1.items():
-        table, name, unit = Table(published.NAME, "Table 1", network), title(network), _unit(printed)
+        table, name, unit = Table(published.NAME, "Table 1", network), title(network), UNITS[printed.unit]
         dense, after = 4 * parameters(network) / printed.unit, _total(network)[1] / 8 / printed.unit
-        size, size_after, rate = (
-            figure(printed.size, unit),
-            figure(printed.size_after, unit),
-            figure(printed.rate, "x"),
-        )
+        size, size_after = (figure(text, unit) for text in (printed.size, printed.size_after))
+        rate = figure(printed.rate, "x")
         compressed, own = f"{name} compressed", size.value / size_after.value
         rows += [
             table.judge(f"{name} ref", "size", size, dense, within_share(0.02)),
@@ -196,7 +178,7 @@ def _table1() -> list[PaperRow]:
 
 
 def _layers(network: str) -> list[PaperRow]:
-    table, rows = _table(network), []
+    table, rows = layer_table(published.NAME, network), []
     for size, layer in _both(network):
         rows.append(table.judge(layer.name, "#W", figure(layer.weights, "weights"), size.weights, LAST_DIGIT))
         pair = (SHARED, layer.stored), (HUFFMAN, layer.stored_huffman)
@@ -210,7 +192,11 @@ def _layers(network: str) -> list[PaperRow]:
 
 
 def _totals(network: str) -> list[PaperRow]:
-    judge, printed, both = _table(network).judge, published.TOTALS[network], _both(network)
+    judge, printed, both = (
+        layer_table(published.NAME, network).judge,
+        published.TOTALS[network],
+        _both(network),
+    )
     whole = sum(size.weights for size in sizes(network))
     left = [size.weights * figure(layer.kept).value / 100 for size, layer in both]
     # Huffman is reckoned per entry, but a mean over weights is what can be compared with the bits of a weight.
@@ -261,90 +247,51 @@ def _errors(network: str, measured: CodedFindings) -> list[PaperRow]:
     coded = (printed.error_after, measured.error), (printed.top5_after, measured.top5)
     size = None if after is None else after / printed.unit
     rate = None if after is None or dense is None else dense / after
-    times = figure(printed.rate, "x")
+    times, published_size = figure(printed.rate, "x"), figure(printed.size_after, UNITS[printed.unit])
     reached = at_least("the published figure, less half a step of its last digit", times.digit / 2)
     return [
         *error_rows(table, name, before, coded, word="compressed", step=""),
         frontier_rows.rise_row(table, compressed, measured.error, measured.error_dense),
-        table.judge(
-            compressed, "size, measured", figure(printed.size_after, _unit(printed)), size, at_most()
-        ),
+        table.judge(compressed, "size, measured", published_size, size, at_most()),
         table.judge(compressed, "rate, measured", times, rate, reached),
     ]
 
 
-def _unit(printed: published.CodedSizes) -> str:
-    return "KB" if printed.unit == 1e3 else "MB"
-
-
 def _shares(network: str, measured: CodedFindings) -> list[PaperRow]:
-    table, rows = _table(network, missing(network)), []
+    table, rows = layer_table(published.NAME, network, missing(network)), []
     layers = [measured.layers.get(size.name, CodedShares()) for size in sizes(network)]
-    pairs = [
-        *zip(published.LAYERS[network], layers, strict=True),
-        (published.TOTALS[network], measured.total),
-    ]
-    for layer, ours in pairs:
-        for column, key, unit in COLUMNS:
+    printed_rows = (*published.LAYERS[network], published.TOTALS[network])
+    for layer, ours in zip(printed_rows, (*layers, measured.total), strict=True):
+        for column, key, unit, rule in COLUMNS:
             share: float | None = getattr(ours, key)
             number, printed = percent(share) if unit == "%" else share, figure(getattr(layer, key), unit)
             reason = INDEX if key.startswith("index") else ""
-            rows.append(table.judge(layer.name, column, printed, number, _share_rule(key), reason))
+            rows.append(table.judge(layer.name, column, printed, number, rule, reason))
     return rows
-
-
-def _share_rule(key: str) -> Rule:
-    if key == "kept":
-        return at_most(words="the published figure, and half a point for its rounding", slack=0.5)
-    if key == "bits":
-        return at_most(words="the published figure, and what fills up the last byte", slack=0.01)
-    return at_most()
 
 
 def _figures(network: str, measured: CodedFindings) -> list[PaperRow]:
     if network == "vgg16":
         return []  # the figures are AlexNet's
     dense, why = measured.figures_dense, missing(network)
-    sizes_table, bits_table = (
-        Table(published.NAME, f"Figure {number}: {title(network)}", network, why) for number in (6, 7)
-    )
-    rows = [
-        sizes_table.fact(
-            "smallest size without loss",
-            f"both against {alone} alone",
-            "33x > 12x (3 % against 8 % of the size)",
-            figure_checks.reach(measured.figure6, (alone, "both"), dense),
-            "both together get further; no loss is an error at most 0.1 points above the dense network's",
-        )
-        for alone in ("pruned", "shared")
-    ]
+    figures = [Table(published.NAME, f"Figure {number}: {title(network)}", network, why) for number in (6, 7)]
+    rows, row, claim = [], "smallest size without loss", "33x > 12x (3 % against 8 % of the size)"
+    for alone in ("pruned", "shared"):
+        reach = figure_checks.reach(measured.figure6, (alone, "both"), dense)
+        rows.append(figures[0].fact(row, f"both against {alone} alone", claim, reach, BOTH))
     if network not in ("lenet-300-100", "digits"):
-        rows.append(
-            bits_table.fact(
-                "fewest bits without loss",
-                "conv against fc",
-                "conv 4, fc 2",
-                figure_checks.fewest_bits(measured.figure7, dense),
-                "conv layers need more bits than fc layers, at an error at most 0.1 points above the dense network's",
-            )
-        )
+        row, fewest = "fewest bits without loss", figure_checks.fewest_bits(measured.figure7, dense)
+        rows.append(figures[1].fact(row, "conv against fc", "conv 4, fc 2", fewest, MORE_BITS))
     return [*rows, *_starts(network, measured.figure8)]
 
 
 def _starts(network: str, errors: Mapping[str, Mapping[int, float]]) -> list[PaperRow]:
-    table, column = (
-        Table(published.NAME, f"Figure 8: {title(network)}", network, missing(network)),
-        "best start of the centroids",
-    )
-    linear, other = (
-        "the same start, or one whose error is the same",
-        "another start, with a lower error than linear",
-    )
-    rows = []
+    table = Table(published.NAME, f"Figure 8: {title(network)}", network, missing(network))
+    rows, column = [], "best start of the centroids"
     for bits in range(2, 9):
         is_linear = bits != 3
         verdict = figure_checks.best_start(errors, bits, linear=is_linear)
-        claim, rule = ("linear", linear) if is_linear else ("not linear", other)
+        claim, rule = ("linear", LINEAR) if is_linear else ("not linear", NOT_LINEAR)
         rows.append(table.fact(f"{bits} bits", column, claim, verdict, rule))
     return rows
 
@@ -357,7 +304,3 @@ def _total(network: str) -> tuple[float, float]:
     """Bits of the whole network after P+Q and P+Q+H."""
     pairs = [stored(size, printed) for size, printed in _both(network)]
     return sum(shared for shared, _ in pairs), sum(huffman for _, huffman in pairs)
-
-
-def _table(network: str, why: str = "") -> Table:
-    return Table(published.NAME, f"{published.TABLES[network]}: {title(network)}", network, why)

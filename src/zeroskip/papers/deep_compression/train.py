@@ -11,11 +11,11 @@ from torch import nn
 from zeroskip import codebooks, pack, prune, retrain, task_api
 from zeroskip.concepts import Packed, Recipe, Round, Sparse
 from zeroskip.papers.common import trainings
-from zeroskip.papers.common.frontier_training import TUNING, all_frontiers
+from zeroskip.papers.common.frontier_training import TUNING, all_frontiers, dense_bytes, mean
 from zeroskip.papers.common.paper import Findings, Setup
 from zeroskip.papers.common.training_plans import PLANS, TrainingPlan
 from zeroskip.papers.common.trainings import Seed
-from zeroskip.papers.han2015.train import iterative, mean
+from zeroskip.papers.han2015.train import iterative
 
 INDEX_BITS = 5  # the width in the paper's tables for both LeNets
 STARTS_BITS = range(2, 9)
@@ -39,7 +39,12 @@ def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
     tables = trainings.of_each(seeds, "dc-tables", _tables)
     figures = {NUMBERS[name]: one for name, one in trainings.figures(seeds[0], FIGURES).items()}
     start = {"figures_dense": tables[0]["error_dense"]}  # figures are those of seed 0
-    return {**mean(tables), **start, **figures, **all_frontiers(plan, out, setup.seeds, setup.progress)}
+    return {
+        **mean(tables, lists=False),
+        **start,
+        **figures,
+        **all_frontiers(plan, out, setup.seeds, setup.progress),
+    }
 
 
 def _published(seed: Seed) -> Sparse:
@@ -57,10 +62,8 @@ def _shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:
 
 def _tables(seed: Seed) -> dict[str, Any]:
     dense, small = trainings.dense(seed), _published(seed)
-    fixed, huffman = (
-        pack.encode(small, coder="fixed", index_bits=dict.fromkeys(_weights(small), INDEX_BITS)),
-        pack.encode(small, coder="huffman"),
-    )
+    widths = {f"{name}.weight": INDEX_BITS for name in small.masks}
+    fixed, huffman = pack.encode(small, coder="fixed", index_bits=widths), pack.encode(small, coder="huffman")
     return {
         **trainings.errors(seed, error_dense=dense, error=small.model),
         "stored_bytes_dense": dense_bytes(dense),
@@ -69,19 +72,10 @@ def _tables(seed: Seed) -> dict[str, Any]:
     }
 
 
-def _weights(sparse: Sparse) -> list[str]:
-    return [f"{name}.weight" for name in sparse.masks]
-
-
 def _layers(small: Sparse, fixed: Packed, huffman: Packed) -> dict[str, object]:
     """Bits of a code and of a position, and shares of the dense size, by layer and of all weights together."""
-    names = {name: [name] for name in small.masks}
-    rows = {
-        name: _row(small, fixed, huffman, members)
-        for name, members in {**names, "total": list(small.masks)}.items()
-    }
-    total = rows.pop("total")
-    return {"layers": rows, "total": total}
+    rows = {name: _row(small, fixed, huffman, [name]) for name in small.masks}
+    return {"layers": rows, "total": _row(small, fixed, huffman, list(small.masks))}
 
 
 def _row(small: Sparse, fixed: Packed, huffman: Packed, layers: list[str]) -> dict[str, float]:
@@ -122,9 +116,9 @@ def _sizes(seed: Seed) -> dict[str, list[list[float]]]:
 
 def cut(seed: Seed, model: nn.Module, times_fewer: float) -> nn.Module:
     """`model` with the smallest of its weights gone, so that `times_fewer` are left, and retrained for a round."""
-    sparsity = 1 - sum(int((w != 0).sum()) for w in prune.weights(model).values()) / times_fewer / sum(
-        w.numel() for w in prune.weights(model).values()
-    )
+    weights = list(prune.weights(model).values())
+    left, whole = sum(int((w != 0).sum()) for w in weights), sum(w.numel() for w in weights)
+    sparsity = 1 - left / times_fewer / whole
     train = {"epochs": seed.plan.rounds, "learning_rate_divisor": seed.plan.divisor}
     recipe = Recipe((Round(sparsity=sparsity, train=train),))
     return trainings.pruned(seed, f"cut-{times_fewer:g}x", model, recipe).model
@@ -134,35 +128,26 @@ def _fewest_bits(seed: Seed) -> dict[str, dict[str, float]]:
     """Figure 7: error with the codes of one kind of layer that narrow, the others left as they are."""
     sparse = _pruned(seed)
     kinds = {kind: [name for name in sparse.masks if name.startswith(kind)] for kind in ("conv", "fc")}
-    return {
-        kind: {
-            str(bits): _error(seed, f"{kind}-{bits}-bits", sparse, bits=dict.fromkeys(names, bits))
-            for bits in FEWEST_BITS
-        }
-        for kind, names in kinds.items()
-        if names
-    }
+    errors: dict[str, dict[str, float]] = {kind: {} for kind, names in kinds.items() if names}
+    for kind, curve in errors.items():
+        for bits in FEWEST_BITS:
+            narrow = dict.fromkeys(kinds[kind], bits)
+            curve[str(bits)] = _error(seed, f"{kind}-{bits}-bits", sparse, bits=narrow)
+    return errors
 
 
 def _starts(seed: Seed) -> dict[str, dict[str, float]]:
     """Figure 8: error by where k-means starts and by the width of the codes."""
     sparse = _pruned(seed)
-    return {
-        start: {
-            str(bits): _error(seed, f"{start}-{bits}-bits", sparse, bits=bits, start=start)
-            for bits in STARTS_BITS
-        }
-        for start in codebooks.STARTS
-    }
+    errors: dict[str, dict[str, float]] = {start: {} for start in codebooks.STARTS}
+    for start, curve in errors.items():
+        for bits in STARTS_BITS:
+            curve[str(bits)] = _error(seed, f"{start}-{bits}-bits", sparse, bits=bits, start=start)
+    return errors
 
 
 def _error(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> float:
     return task_api.evaluate(seed.task, _shared(seed, name, sparse, **keywords).model, "test")
-
-
-def dense_bytes(model: nn.Module) -> int:
-    """4 x all parameters: what the dense network takes."""
-    return 4 * sum(parameter.numel() for parameter in model.parameters())
 
 
 FIGURES = {"sizes": _sizes, "fewest_bits": _fewest_bits, "starts": _starts}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from zeroskip.data import data_folder, npz
+from zeroskip.papers.common.paper import Setup
 from zeroskip.simulate import Workload, chips, dataflows, of_masks
 from zeroskip.simulate.workload import count_macs
 
@@ -16,7 +17,7 @@ ELEMENTS, OUTPUTS = 64, 1000
 FILE = "eie_alexnet_fc8.npz"
 
 
-def measure_fc8() -> dict[str, int]:
+def measure_fc8(setup: Setup) -> dict[str, int]:
     """What `Fc8Findings` holds. Raises DataError where the file is absent or damaged."""
     work = fc8()
     schedule = dataflows.columns(work, chips.EIE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import dataclass
 
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.findings import read
@@ -10,7 +11,6 @@ from zeroskip.papers.common.paper import Findings
 from zeroskip.papers.common.rules import OURS, at_most, figure, within_share
 from zeroskip.papers.common.tables import Table
 from zeroskip.papers.eie import published
-from zeroskip.papers.eie.findings import Fc8Findings
 from zeroskip.simulate import Workload, chips, dataflows, of_masks, random_masks
 from zeroskip.simulate.workload import count_macs
 
@@ -33,6 +33,14 @@ THEORETICAL = "Table IV: entries / elements / clock from shares of zeros"
 TOP = "random places, the highest shares that round to those published"
 
 
+@dataclass(frozen=True)
+class Fc8Findings:
+    """AlexNet's fc8 at its authors' own places: cycles with queues of 8, entries of the columns that are worked on."""
+
+    cycles: int
+    entries: int
+
+
 def analytic() -> list[PaperRow]:
     """The nine layers from their shares of zeros, at random places and less evenly."""
     rows: list[PaperRow] = []
@@ -41,14 +49,9 @@ def analytic() -> list[PaperRow]:
         for actual, even in times:
             rows += [actual] if variation else [actual, even]  # entries do not depend on who has them
         errors = [100 * abs((actual.difference or 0) / float(actual.published)) for actual, _ in times]
-        median = Table(published.NAME, ACTUAL).judge(
-            "median of nine",
-            f"error, {column}",
-            figure(MEDIAN, "%", OURS),
-            statistics.median(errors),
-            at_most(),
-        )
-        rows.append(median)
+        bound, median = figure(MEDIAN, "%", OURS), statistics.median(errors)
+        table = Table(published.NAME, ACTUAL)
+        rows.append(table.judge("median of nine", f"error, {column}", bound, median, at_most()))
     for layer in published.LAYERS:
         if layer.name in KNOWN:
             rows += _layer(layer, TOP, workload(layer, 0.0, most=True))
@@ -79,16 +82,13 @@ def _layer(layer: published.EieLayer, column: str, work: Workload) -> tuple[Pape
     """The time with waiting, and that of all entries, padding among them, shared out evenly."""
     schedule, reason = dataflows.columns(work, chips.EIE), KNOWN.get(layer.name, "")
     even = (schedule.useless + count_macs(work).both) / chips.EIE.lanes
-    waiting, without = (
-        Table(published.NAME, title, layer.network).judge(
-            layer.name, column, figure(printed, "us"), _microseconds(cycles), NEAR, reason
-        )
-        for title, printed, cycles in (
-            (ACTUAL, layer.actual, schedule.cycles),
-            (THEORETICAL, layer.theoretical, even),
-        )
+    judges = [Table(published.NAME, title, layer.network).judge for title in (ACTUAL, THEORETICAL)]
+    printed = [figure(time, "us") for time in (layer.actual, layer.theoretical)]
+    times = [_microseconds(cycles) for cycles in (schedule.cycles, even)]
+    return (
+        judges[0](layer.name, column, printed[0], times[0], NEAR, reason),
+        judges[1](layer.name, column, printed[1], times[1], NEAR, reason),
     )
-    return waiting, without
 
 
 def workload(layer: published.EieLayer, variation: float, *, most: bool = False) -> Workload:
@@ -97,10 +97,8 @@ def workload(layer: published.EieLayer, variation: float, *, most: bool = False)
     >>> round(float(workload(published.LAYERS[6], 0.0).weight.float().mean()), 2)  # NT-We
     0.1
     """
-    weights, inputs = (
-        round(1 - (share.value + 0.499 * share.digit * most) / 100, 9)
-        for share in (figure(layer.weights), figure(layer.seen))
-    )
+    shares = figure(layer.weights), figure(layer.seen)
+    weights, inputs = (round(1 - (share.value + 0.499 * share.digit * most) / 100, 9) for share in shares)
     shape = layer.outputs, layer.inputs
     weight = random_masks.over_dispersed(shape, weights, variation=variation, seed=3)
     return of_masks(layer.name, weight, random_masks.random((1, layer.inputs), inputs, seed=12))

@@ -15,6 +15,7 @@ import numpy as np
 
 from zeroskip.data import data_folder, npz
 from zeroskip.errors import DataError
+from zeroskip.papers.common.paper import Setup
 from zeroskip.papers.extensor import published
 from zeroskip.papers.extensor.published import SquaredMatrix
 from zeroskip.simulate import Accelerator
@@ -27,7 +28,7 @@ ELEMENT = 128  # rows and columns of an element's tile, for all matrices
 SUM = 16  # bytes of a sum with its two coordinates
 
 
-def measure_matrices() -> dict[str, dict[str, int]]:
+def measure_matrices(setup: Setup) -> dict[str, dict[str, int]]:
     """What extensor/rows.py reads, of A x A on ExTensor. Raises DataError where a file is absent or damaged."""
     folder = data_folder("accelerators")
     return {

@@ -13,7 +13,8 @@ coded bit by bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,15 +22,13 @@ from zeroskip.codecs import arithmetic, runlength
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.figure_checks import Verdict
 from zeroskip.papers.common.findings import read
-from zeroskip.papers.common.network_names import title
-from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.paper import Findings, title
 from zeroskip.papers.common.rules import EQUAL, RECOMPUTED, ROUNDS, figure, within, within_share
 from zeroskip.papers.common.tables import Table
-from zeroskip.papers.eyeriss import published
-from zeroskip.papers.eyeriss.findings import CodedMaps, EyerissFindings
+from zeroskip.papers.eyeriss import chip_rows, published
+from zeroskip.papers.eyeriss.chip_rows import RATIO, RECALLED
 
 DATA = "needs trained networks and real pictures (--out with --data, or --results)"
-RECALLED = "handed down; the sums of these tables agree with the paper's text"
 RANDOM = (
     "random zeros come that near only from 78 to 92 % zeros; the paper does not say how it reckons its limit"
 )
@@ -42,7 +41,37 @@ LIMITS = "5-10 %"
 BETWEEN = "5 to 10 % above size * H(share of zeros) + 16 bits for each other value"
 TENTH = within_share(0.1)
 TWO_POINTS = within(2, "2 points")
-RATIO = within(0.12, "0.12: zeros at random places, shares of zeros before pooling from elsewhere")
+
+
+@dataclass(frozen=True)
+class CodedMaps:
+    """The input maps of one layer, of so many examples together.
+
+    elements, zeros  numbers in them;  bound: bits that the entropy of the zeros and 16 bits for each other number take
+    bits             by format
+    """
+
+    examples: int
+    elements: int
+    zeros: int
+    bound: float
+    bits: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class CodedTraffic:
+    """Bits of all maps and weights, without the code and with it."""
+
+    dense: float
+    coded: float
+
+
+@dataclass(frozen=True)
+class EyerissFindings:
+    """One network: layer -> its maps, the first layer's being the picture; bits between the chip and DRAM."""
+
+    layers: Mapping[str, CodedMaps] = field(default_factory=dict)
+    traffic: CodedTraffic | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +89,8 @@ class LayerTraffic:
 
 
 def analytic() -> list[PaperRow]:
-    """Every row that follows from published shares of zeros, mappings and totals.
-
-    >>> [row.row for row in analytic() if row.holds is False]
-    ['CONV2', 'CONV3']
-    """
-    return [*_code(), *_alexnet(), *_totals()]
+    """Every row that follows from published shares of zeros, mappings and totals, and those of the chip."""
+    return [*_code(), *_alexnet(), *_totals(), *chip_rows.analytic()]
 
 
 def traffic(layer: published.EyerissLayer) -> LayerTraffic:
@@ -88,11 +113,7 @@ def traffic(layer: published.EyerissLayer) -> LayerTraffic:
 
 
 def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
-    """How near the code comes to the entropy on the real maps of `network`, layer by layer, and what it saves.
-
-    >>> {row.holds for row in measured_rows("resnet20", {})}
-    {None}
-    """
+    """How near the code comes to the entropy on the real maps of `network`, layer by layer, and what it saves."""
     title = f"Run-length code on real maps: {published.MEASURED[network]}"
     table, measured = Table(published.NAME, title, network, DATA), read(EyerissFindings, findings)
     maps = list(measured.layers.items())[1:]  # the first layer's map is the picture, which is not coded

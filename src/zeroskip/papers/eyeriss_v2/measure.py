@@ -8,13 +8,14 @@ from __future__ import annotations
 import torch
 
 from zeroskip.data import data_folder, npz
+from zeroskip.papers.common.paper import Setup
 from zeroskip.papers.eyeriss_v2 import published
 from zeroskip.simulate import Workload, chips, dataflows, of_masks
 
 FILE = "eyeriss_v2_pe_mobilenet.npz"
 
 
-def measure_element() -> dict[str, dict[str, int]]:
+def measure_element(setup: Setup) -> dict[str, dict[str, int]]:
     """What `ElementFindings` holds. Raises DataError where the file is absent or damaged."""
     chip = chips.EYERISS_V2_PE
     return {"cycles": {name: dataflows.cartesian(work, chip).cycles for name, work in mobilenet().items()}}

@@ -1,7 +1,5 @@
 """Chen, Yang, Emer, Sze: Eyeriss v2, JETCAS 2019: cycles of one element, as counted by Sparseloop's baseline."""
 
-from __future__ import annotations
-
 NAME = "eyeriss-v2"
 ELEMENT = "mobilenet-element"
 TITLE = "Eyeriss v2 (Chen, Yang, Emer, Sze, JETCAS 2019, arXiv 1807.07928): cycles by Sparseloop's baseline"

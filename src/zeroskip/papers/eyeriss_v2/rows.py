@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.findings import read
 from zeroskip.papers.common.paper import Findings
 from zeroskip.papers.common.rules import EQUAL, figure
 from zeroskip.papers.common.tables import Table
 from zeroskip.papers.eyeriss_v2 import published
-from zeroskip.papers.eyeriss_v2.findings import ElementFindings
 
 DATA = "needs the zeros that the baseline counted (--out with --data, or --results)"
 ARTIFACT = "comes with Sparseloop's artifact"
+
+
+@dataclass(frozen=True)
+class ElementFindings:
+    """Layer -> cycles of one element."""
+
+    cycles: Mapping[str, int] = field(default_factory=dict)
 
 
 def measured_rows(network: str, findings: Findings) -> list[PaperRow]:

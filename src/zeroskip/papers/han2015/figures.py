@@ -5,11 +5,33 @@ from __future__ import annotations
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common import figure_checks
 from zeroskip.papers.common.figure_checks import Verdict
-from zeroskip.papers.common.network_names import missing, title
+from zeroskip.papers.common.paper import missing, title
 from zeroskip.papers.common.rules import EQUAL, figure
 from zeroskip.papers.common.tables import Table
 from zeroskip.papers.han2015.findings import DeadNeurons, DropoutErrors, HanFindings
 from zeroskip.papers.han2015.published import NAME
+
+# What makes each claim hold.
+BORDER = "a border pixel (2 outer rings) keeps less than a tenth of what an inner one keeps"
+SENSITIVE = "the same layer: highest mean error over the sparsities tried"
+CONV_ABOVE_FC = "mean error of the conv layers above that of the fc layers"
+FURTHER = (
+    "the same order, each the most at an error at most 0.1 points above that of the dense network pruned"
+)
+LOWER = "lower mean error over the shares kept that both curves have"
+ONE_PEAK = "the highest bin is next to zero"
+TWO_PEAKS = (
+    "left and right of zero each have a peak at least twice as high as the bin at zero; pruning by "
+    "threshold makes the gap, so only retraining could undo it"
+)
+WIDER = (
+    "the interval that holds all but 1 % of the weights left is wider than that of the same weights before; "
+    "that of all weights before is no measure, as without its small ones it is wider anyway"
+)
+UNCHANGED = "some are removed, and no output changes by more than 0.00001"
+RESCALED = (
+    "the error with dropout x sqrt(connections left / connections) is at most that with dropout as before"
+)
 
 
 def rows(network: str, measured: HanFindings) -> list[PaperRow]:
@@ -31,125 +53,69 @@ def rows(network: str, measured: HanFindings) -> list[PaperRow]:
 
 def _mask(network: str, measured: HanFindings) -> list[PaperRow]:
     pixels = measured.figure4.kept_by_pixel if measured.figure4 else None
-    table = Table(NAME, f"Figure 4: {title(network)}", network, missing(network))
+    table, row = _table("Figure 4", network), "mask of fc1"
     period = None if pixels is None else figure_checks.period(pixels)
     return [
-        table.judge("mask of fc1", "width of a band", figure("28", "pixels"), period, EQUAL),
-        table.fact(
-            "mask of fc1",
-            "connections at the border",
-            "few",
-            figure_checks.border(pixels),
-            "a border pixel (2 outer rings) keeps less than a tenth of what an inner one keeps",
-        ),
+        table.judge(row, "width of a band", figure("28", "pixels"), period, EQUAL),
+        table.fact(row, "connections at the border", "few", figure_checks.border(pixels), BORDER),
     ]
 
 
 def _sensitivity(network: str, measured: HanFindings) -> list[PaperRow]:
-    table = Table(NAME, f"Figure 6: {title(network)}", network, missing(network))
-    seen = figure_checks.most_sensitive(measured.figure6)
+    table, row = _table("Figure 6", network), "layers pruned alone"
+    most, conv = (
+        find(measured.figure6) for find in (figure_checks.most_sensitive, figure_checks.conv_against_fc)
+    )
     return [
-        table.fact(
-            "layers pruned alone",
-            "most sensitive",
-            "the first convolution",
-            None if seen is None else (seen, seen == "conv1"),
-            "the same layer: highest mean error over the sparsities tried",
-        ),
-        table.fact(
-            "layers pruned alone",
-            "conv against fc",
-            "conv is more sensitive",
-            figure_checks.conv_against_fc(measured.figure6),
-            "mean error of the conv layers above that of the fc layers",
-        ),
+        table.fact(row, "most sensitive", "the first convolution", most, SENSITIVE),
+        table.fact(row, "conv against fc", "conv is more sensitive", conv, CONV_ABOVE_FC),
     ]
 
 
 def _trade_off(network: str, measured: HanFindings) -> list[PaperRow]:
-    table = Table(NAME, f"Figure 5: {title(network)}", network, missing(network))
-    curves, dense = measured.figure5, measured.figure5_dense.get("L2")
+    table, curves = _table("Figure 5", network), measured.figure5
     order = ("L2", "L2 retrained", "L2 iterative")
+    reach = figure_checks.reach(curves, order, measured.figure5_dense.get("L2"))
+    cut = figure_checks.better(curves, "L1", "L2")
+    retrained = figure_checks.better(curves, "L2 retrained", "L1 retrained")
+    column = "iterative > retrained once > not retrained"
     return [
-        table.fact(
-            "times fewer without loss",
-            "iterative > retrained once > not retrained",
-            "9x > 5x > 2x",
-            figure_checks.reach(curves, order, dense),
-            "the same order, each the most at an error at most 0.1 points above that of the dense network pruned",
-        ),
-        table.fact(
-            "without retraining",
-            "L1 against L2",
-            "L1 is better",
-            figure_checks.better(curves, "L1", "L2"),
-            "lower mean error over the shares kept that both curves have",
-        ),
-        table.fact(
-            "with retraining",
-            "L2 against L1",
-            "L2 is better",
-            figure_checks.better(curves, "L2 retrained", "L1 retrained"),
-            "lower mean error over the shares kept that both curves have",
-        ),
+        table.fact("times fewer without loss", column, "9x > 5x > 2x", reach, FURTHER),
+        table.fact("without retraining", "L1 against L2", "L1 is better", cut, LOWER),
+        table.fact("with retraining", "L2 against L1", "L2 is better", retrained, LOWER),
     ]
 
 
 def _histogram(network: str, measured: HanFindings) -> list[PaperRow]:
-    table = Table(NAME, f"Figure 7: {title(network)}", network, missing(network))
+    table, checks = _table("Figure 7", network), figure_checks
     before, after = (measured.figure7.get(key) for key in ("before", "after"))
-    whole = figure_checks.wider(before, after)
-    cut_alone = f"of all weights it is {whole[0]}, but the cut does that, not retraining" if whole else ""
+    whole, survivors = checks.wider(before, after), checks.wider(measured.figure7_survivors, after)
+    known = f"of all weights it is {whole[0]}, but the cut does that, not retraining" if whole else ""
+    column, claim = "spread of the same weights", "wider: 0.025 from 0.015"
     return [
-        table.fact(
-            "fc1 before",
-            "peaks",
-            "one, at zero",
-            figure_checks.one_peak(before),
-            "the highest bin is next to zero",
-        ),
-        table.fact(
-            "fc1 after",
-            "peaks",
-            "two, none at zero",
-            figure_checks.two_peaks(after),
-            "left and right of zero each have a peak at least twice as high as the bin at zero; pruning by "
-            "threshold makes the gap, so only retraining could undo it",
-        ),
-        table.fact(
-            "fc1 after",
-            "spread of the same weights",
-            "wider: 0.025 from 0.015",
-            figure_checks.wider(measured.figure7_survivors, after),
-            "the interval that holds all but 1 % of the weights left is wider than that of the same weights before; "
-            "that of all weights before is no measure, as without its small ones it is wider anyway",
-            reason=cut_alone,
-        ),
+        table.fact("fc1 before", "peaks", "one, at zero", checks.one_peak(before), ONE_PEAK),
+        table.fact("fc1 after", "peaks", "two, none at zero", checks.two_peaks(after), TWO_PEAKS),
+        table.fact("fc1 after", column, claim, survivors, WIDER, reason=known),
     ]
 
 
 def _methods(network: str, measured: HanFindings) -> list[PaperRow]:
-    table = Table(NAME, f"Section 3: {title(network)}", network, missing(network))
-    dead = measured.dead_neurons
+    table, dead = _table("Section 3", network), measured.dead_neurons
     nothing = "no neuron was dead, so nothing was removed" if dead and not dead.removed else ""
-    neurons = table.fact(
-        "neurons without inputs or outputs",
-        "removed",
-        "the network's outputs stay as they are",
-        removal(dead),
-        "some are removed, and no output changes by more than 0.00001",
-        reason=nothing,
-    )
+    row, claim = "neurons without inputs or outputs", "the network's outputs stay as they are"
+    neurons = table.fact(row, "removed", claim, removal(dead), UNCHANGED, reason=nothing)
     if network in ("alexnet", "vgg16"):
         return [neurons]  # one retraining fewer where each takes days
-    dropout = table.fact(
+    row, column, verdict = (
         "dropout while retraining",
         "by the rule against unchanged",
-        "by the rule is better",
         rule_is_better(measured.dropout),
-        "the error with dropout x sqrt(connections left / connections) is at most that with dropout as before",
     )
-    return [dropout, neurons]
+    return [table.fact(row, column, "by the rule is better", verdict, RESCALED), neurons]
+
+
+def _table(name: str, network: str) -> Table:
+    return Table(NAME, f"{name}: {title(network)}", network, missing(network))
 
 
 def rule_is_better(errors: DropoutErrors | None) -> Verdict:

@@ -45,13 +45,6 @@ class HanLayer:
     work: str
 
 
-TABLES = {
-    "lenet-300-100": "Table 2",
-    "lenet-5": "Table 3",
-    "alexnet": "Table 4",
-    "vgg16": "Table 5",
-}
-
 LAYERS = {
     "lenet-300-100": (
         HanLayer("fc1", "235K", "470K", "38", "8", "8"),

@@ -7,9 +7,8 @@ from zeroskip.concepts import PaperRow
 from zeroskip.papers.common import frontier_rows
 from zeroskip.papers.common.figure_checks import percent
 from zeroskip.papers.common.findings import read
-from zeroskip.papers.common.network_names import IMAGENET, TITLES, missing, title
 from zeroskip.papers.common.network_sizes import LayerSize, parameters, sizes
-from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.paper import IMAGENET, TITLES, Findings, missing, title
 from zeroskip.papers.common.rules import (
     EQUAL,
     LAST_DIGIT,
@@ -21,7 +20,7 @@ from zeroskip.papers.common.rules import (
     within,
     within_share,
 )
-from zeroskip.papers.common.tables import Table, error_rows
+from zeroskip.papers.common.tables import Table, error_rows, layer_table
 from zeroskip.papers.han2015 import figures, published
 from zeroskip.papers.han2015.findings import HanFindings, LayerShares
 
@@ -109,22 +108,24 @@ def _rates() -> list[PaperRow]:
 
 
 def _layers(network: str) -> list[PaperRow]:
-    table, rows, fed = _table(network), [], 100.0
+    judge, rows, fed = layer_table(published.NAME, network).judge, [], 100.0
     for size, printed in shares(network):
         work = figure(printed.kept).value * fed / 100
         rows += [
-            table.judge(
-                printed.name, "weights", figure(printed.weights, "weights"), size.weights, LAST_DIGIT
-            ),
-            table.judge(printed.name, "FLOP", figure(printed.flop, "FLOP"), 2 * size.macs, LAST_DIGIT),
-            table.judge(printed.name, "FLOP%", figure(printed.work, "%"), work, POINT),
+            judge(printed.name, "weights", figure(printed.weights, "weights"), size.weights, LAST_DIGIT),
+            judge(printed.name, "FLOP", figure(printed.flop, "FLOP"), 2 * size.macs, LAST_DIGIT),
+            judge(printed.name, "FLOP%", figure(printed.work, "%"), work, POINT),
         ]
         fed = figure(printed.output).value  # a multiplication by a zero input need not be done either
     return rows
 
 
 def _totals(network: str) -> list[PaperRow]:
-    judge, printed, rows = _table(network).judge, published.TOTALS[network], shares(network)
+    judge, printed, rows = (
+        layer_table(published.NAME, network).judge,
+        published.TOTALS[network],
+        shares(network),
+    )
     weights, macs = (sum(getattr(size, key) for size, _ in rows) for key in ("weights", "macs"))
     outputs = sum(size.outputs for size, _ in rows)
     fed = [100.0, *(figure(layer.output).value for _, layer in rows[:-1])]
@@ -146,7 +147,7 @@ def _totals(network: str) -> list[PaperRow]:
 def _zeros() -> list[PaperRow]:
     rows = []
     for network, zeros in published.ZEROS.items():
-        table, left = _table(network), round(kept_weights(network))
+        table, left = layer_table(published.NAME, network), round(kept_weights(network))
         whole = sum(size.weights for size in sizes(network))
         share = 100 * (1 - left / whole)
         size = figure(published.SIZES[network], "weights", RECOMPUTED)
@@ -162,19 +163,20 @@ def _zeros() -> list[PaperRow]:
 def _caption() -> list[PaperRow]:
     rate = sum(size.weights for size in sizes("vgg16")) / kept_weights("vgg16")
     reason = "the paper contradicts itself: Table 1 and the text say 13x, and so does the sum of the layers"
-    return [_table("vgg16").judge("caption", "rate", figure("12", "x"), rate, ROUNDS, reason=reason)]
+    return [
+        layer_table(published.NAME, "vgg16").judge(
+            "caption", "rate", figure("12", "x"), rate, ROUNDS, reason=reason
+        )
+    ]
 
 
 def _others() -> list[PaperRow]:
     table, whole = Table(published.NAME, "Table 6", "alexnet"), sum(size.weights for size in sizes("alexnet"))
-    rows = [
-        table.judge(name, "rate", figure(rate, "x"), whole / figure(left).value, ROUNDS)
-        for name, left, rate, *_ in published.TABLE6
-    ]
-    return [
-        table.judge("baseline", "parameters", figure("61.0M", "weights"), parameters("alexnet"), ROUNDS),
-        *rows,
-    ]
+    total = parameters("alexnet")
+    rows = [table.judge("baseline", "parameters", figure("61.0M", "weights"), total, ROUNDS)]
+    for name, left, rate, *_ in published.TABLE6:
+        rows.append(table.judge(name, "rate", figure(rate, "x"), whole / figure(left).value, ROUNDS))
+    return rows
 
 
 def _index() -> list[PaperRow]:
@@ -205,14 +207,11 @@ def _table1(network: str, measured: HanFindings) -> list[PaperRow]:
 
 
 def _shares(network: str, measured: HanFindings) -> list[PaperRow]:
-    table, rows = _table(network, missing(network)), []
+    table, rows = layer_table(published.NAME, network, missing(network)), []
     rule = at_most(words="the published figure, and half a point for its rounding", slack=HALF_POINT)
     layers = [measured.layers.get(size.name, LayerShares()) for size in sizes(network)]
-    pairs = [
-        *zip(published.LAYERS[network], layers, strict=True),
-        (published.TOTALS[network], measured.total),
-    ]
-    for printed, ours in pairs:
+    printed_rows = (*published.LAYERS[network], published.TOTALS[network])
+    for printed, ours in zip(printed_rows, (*layers, measured.total), strict=True):
         for column, share, share_ours, judged in (
             ("Act%, measured", printed.output, ours.output, TEN_POINTS),
             ("Weights%, measured", printed.kept, ours.kept, rule),
@@ -222,16 +221,8 @@ def _shares(network: str, measured: HanFindings) -> list[PaperRow]:
     return rows
 
 
-def _table(network: str, why: str = "") -> Table:
-    return Table(published.NAME, f"{published.TABLES[network]}: {title(network)}", network, why)
-
-
 def unmeasurable() -> list[PaperRow]:
-    """Rows of table 6 that would need other people's methods on ImageNet: present, never measured.
-
-    >>> unmeasurable()[0].holds is None
-    True
-    """
+    """Rows of table 6 that would need other people's methods on ImageNet: present, never measured."""
     table = Table(published.NAME, "Table 6", "alexnet", IMAGENET)
     return [
         table.judge(name, f"{top} error", figure(error, "%"), None, within_share(0))

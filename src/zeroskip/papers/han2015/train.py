@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from zeroskip import measure, prune, retrain, task_api
 from zeroskip.concepts import Profile, Recipe, Round
 from zeroskip.graph import forward
 from zeroskip.papers.common import trainings
-from zeroskip.papers.common.frontier_training import all_frontiers
+from zeroskip.papers.common.frontier_training import all_frontiers, mean
 from zeroskip.papers.common.paper import Findings, Setup
 from zeroskip.papers.common.training_plans import PLANS, TrainingPlan
 from zeroskip.papers.common.trainings import Seed
@@ -39,7 +39,7 @@ def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
     tables = trainings.of_each(seeds, "han-tables", _tables)
     judged_by = {name: find for name, find in JUDGED_BY.items() if name.split("_")[0] in plan.figures}
     return {
-        **mean(tables),
+        **mean(tables, lists=False),
         **trainings.figures(seeds[0], FIGURES),
         **{name: trainings.of_each(seeds[:1], name, find)[0] for name, find in judged_by.items()},
         **all_frontiers(plan, out, setup.seeds, setup.progress),
@@ -100,26 +100,19 @@ def _tables(seed: Seed) -> dict[str, Any]:
 
 def _total(profile: Profile, left: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Shares of the whole network: weights by weights, FLOP by FLOP, activations by what leaves each layer."""
-    outputs = {layer.name: _outputs(profile, index) for index, layer in enumerate(profile.layers)}
+    layers = profile.layers
+    # What leaves a layer after its pooling is what the next one reads.
+    shapes = [*(layer.input_shape for layer in layers[1:]), layers[-1].output_shape]
+    outputs = {layer.name: math.prod(shape) for layer, shape in zip(layers, shapes, strict=True)}
 
     def weighted(key: str, sizes: Mapping[str, int]) -> float:
         return sum(left[name][key] * size for name, size in sizes.items()) / sum(sizes.values())
 
     return {
-        "kept": weighted("kept", {layer.name: layer.weights for layer in profile.layers}),
+        "kept": weighted("kept", {layer.name: layer.weights for layer in layers}),
         "output": weighted("output", outputs),
-        "work": weighted("work", {layer.name: layer.macs for layer in profile.layers}),
+        "work": weighted("work", {layer.name: layer.macs for layer in layers}),
     }
-
-
-def _outputs(profile: Profile, index: int) -> int:
-    """Values that leave a layer after its pooling: what the next one reads."""
-    later = profile.layers[index + 1 :]
-    shape = later[0].input_shape if later else profile.layers[index].output_shape
-    size = 1
-    for side in shape:
-        size *= side
-    return size
 
 
 def _mask_by_pixel(seed: Seed) -> dict[str, object]:
@@ -129,16 +122,13 @@ def _mask_by_pixel(seed: Seed) -> dict[str, object]:
 
 def _sensitivity(seed: Seed) -> dict[str, object]:
     profile = measure.profile(trainings.dense(seed), seed.task, progress=seed.progress)
-    return {
-        one.name: {str(share): error for share, error in one.sensitivity.items()} for one in profile.layers
-    }
+    curves = {layer.name: layer.sensitivity for layer in profile.layers}
+    return {name: {str(share): error for share, error in curve.items()} for name, curve in curves.items()}
 
 
 def _histograms(seed: Seed) -> dict[str, object]:
-    return {
-        "before": asdict(measure.histogram(_first_linear(trainings.dense(seed)))),
-        "after": asdict(measure.histogram(_first_linear(iterative(seed)))),
-    }
+    models = {"before": trainings.dense(seed), "after": iterative(seed)}
+    return {name: asdict(measure.histogram(_first_linear(model))) for name, model in models.items()}
 
 
 def _survivors(seed: Seed) -> dict[str, object]:
@@ -154,9 +144,8 @@ def _first_linear(model: nn.Module) -> Tensor:
 def _dead(seed: Seed) -> dict[str, object]:
     model, example = iterative(seed).double(), task_api.batch(seed.task).double()
     small, _ = prune.compact(model, example)
-    removed = sum(
-        one.without_inputs + one.without_outputs for one in prune.dead_counts(model, example).values()
-    )
+    counts = prune.dead_counts(model, example).values()
+    removed = sum(count.without_inputs + count.without_outputs for count in counts)
     change = (forward(small, example) - forward(model, example)).abs().max()
     return {"removed": removed, "largest_difference": float(change)}
 
@@ -195,18 +184,13 @@ def _trade_off(seed: Seed) -> dict[str, object]:
 
 def _dense_of_curves(seed: Seed) -> dict[str, float]:
     """Test errors of the dense networks that the curves start from, by penalty."""
-    return {
-        name: task_api.evaluate(seed.task, _start(seed, name, penalty), "test")
-        for name, penalty in PENALTIES.items()
-    }
+    starts = {name: _start(seed, name, penalty) for name, penalty in PENALTIES.items()}
+    return {name: task_api.evaluate(seed.task, start, "test") for name, start in starts.items()}
 
 
 def _start(seed: Seed, name: str, penalty: Mapping[str, float]) -> nn.Module:
-    return trainings.dense(seed, f"dense-{name}", loss=_penalized(seed, penalty), weight_decay=0.0)
-
-
-def _penalized(seed: Seed, penalty: Mapping[str, float]) -> Any:
-    return retrain.penalized(seed.plan.task.loss, penalty)
+    loss = retrain.penalized(seed.plan.task.loss, penalty)
+    return trainings.dense(seed, f"dense-{name}", loss=loss, weight_decay=0.0)
 
 
 def _cut(seed: Seed, start: nn.Module, cut: Mapping[str, float]) -> float:
@@ -230,20 +214,6 @@ def _retrained(
         model = trainings.pruned(seed, f"{name}-{index}", model, recipe).model
         errors.append(task_api.evaluate(seed.task, model, "test"))
     return errors
-
-
-def mean(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds, key by key.
-
-    >>> mean([{"error": 0.01, "total": {"kept": 0.5}}, {"error": 0.03, "total": {"kept": 0.25}}])
-    {'error': 0.02, 'total': {'kept': 0.375}}
-    """
-    return {
-        key: mean([seed[key] for seed in seeds])
-        if isinstance(value, dict)
-        else statistics.fmean(seed[key] for seed in seeds)
-        for key, value in seeds[0].items()
-    }
 
 
 FIGURES = {

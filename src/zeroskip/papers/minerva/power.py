@@ -82,12 +82,7 @@ def workloads(network: str, macs: Mapping[str, tuple[float, float]]) -> list[Wor
 
 
 def watts(works: Sequence[Workload], chip: Accelerator, prices: Energy) -> float:
-    """Power of the chip without DRAM.
-
-    >>> dense = of_masks("fc", torch.ones(16, 16) != 0, torch.ones(1, 16) != 0)
-    >>> round(watts([dense], chips.MINERVA, HAN_2015), 4)
-    0.0157
-    """
+    """Power of the chip without DRAM."""
     estimated = estimate(works, chip, energy=prices)
     outside = sum(layer.picojoules["DRAM"] for layer in estimated.layers) * 1e-12
     return (estimated.joules - outside) / estimated.seconds

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from functools import cache
 
 from zeroskip import measure
@@ -11,9 +10,8 @@ from zeroskip.concepts import PaperRow
 from zeroskip.models import MLP
 from zeroskip.papers.common.figure_checks import Verdict, percent
 from zeroskip.papers.common.findings import read
-from zeroskip.papers.common.network_names import TRAINING
 from zeroskip.papers.common.network_sizes import without_memory
-from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.paper import TRAINING, Findings
 from zeroskip.papers.common.rules import (
     AT_LEAST,
     EQUAL,
@@ -40,15 +38,14 @@ NEAR = within_share(0.15)
 SIDE = "above the published mean where a larger share of MACs is skipped than there, else below it"
 NO_CLOCK = "neither clock nor leakage is in this table of energies, and both stay whatever is gated"
 ZEROS_TOO = "the published figure is against a chip that does every MAC"
+SEE_MEAN = "the published figure is the mean of the five; see minerva-mean"
+CHOSEN = "{:.2f} to {:.2f} %; the thresholds were chosen on the validation split, not on this one"
+MEMORIES = "needs memories of their 40 nm process at lower voltages"
 WORDS = "the paper's words are not published; ours are those found in most training documents"
 
 
 def analytic() -> list[PaperRow]:
-    """Rows that follow from the widths of the layers, and from the published share of MACs that are pruned.
-
-    >>> all(row.holds for row in analytic() if row.table == "Table 1")
-    True
-    """
+    """Rows that follow from the widths of the layers, and from the published share of MACs that are pruned."""
     rows = []
     for network, printed in published.TABLE1.items():
         table, (weights, macs) = Table(published.NAME, "Table 1", network), sizes(network)
@@ -70,26 +67,14 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
     if network == MEAN:
         return _means(read(MinervaMeans, findings) if findings else None)
     measured = read(MinervaFindings, findings) if findings else None
-    return [
-        *_errors(network, measured),
-        *_work(network, measured),
-        *_power(network, measured),
-        *_beyond(network, measured),
-    ]
+    parts = (_errors, _work, _power, _beyond)
+    return [row for part in parts for row in part(network, measured)]
 
 
 def unmeasurable() -> list[PaperRow]:
-    """The power with memories at a lower voltage, which nothing here can show.
-
-    >>> unmeasurable()[0].holds is None
-    True
-    """
-    table = Table(
-        published.NAME, "All stages", MEAN, "needs memories of their 40 nm process at lower voltages"
-    )
-    return [
-        table.judge("mean of the five", "times less power", figure(published.POWER_ALL, "x"), None, AT_LEAST)
-    ]
+    """The power with memories at a lower voltage, which nothing here can show."""
+    table, printed = Table(published.NAME, "All stages", MEAN, MEMORIES), figure(published.POWER_ALL, "x")
+    return [table.judge("mean of the five", "times less power", printed, None, AT_LEAST)]
 
 
 @cache
@@ -120,18 +105,17 @@ def _errors(network: str, measured: MinervaFindings | None) -> list[PaperRow]:
 
 
 def _work(network: str, measured: MinervaFindings | None) -> list[PaperRow]:
-    table = Table(published.NAME, STAGE, network, TRAINING)
+    table, claim = (
+        Table(published.NAME, STAGE, network, TRAINING),
+        f"{published.PRUNED} % together, mean of the five",
+    )
+    column, rule = (
+        "MACs skipped: zero inputs + zeros of ReLU + thresholds",
+        "together at least the published mean",
+    )
     return [
-        table.fact(
-            network,
-            "MACs skipped: zero inputs + zeros of ReLU + thresholds",
-            f"{published.PRUNED} % together, mean of the five",
-            _parts(measured),
-            "together at least the published mean",
-            "the published figure is the mean of the five; see minerva-mean",
-        ),
-        _removed(table, network, measured.macs.removed if measured else None),
-        *_rises(table, network, measured, measured.thresholds if measured else None),
+        table.fact(network, column, claim, _parts(measured), rule, SEE_MEAN),
+        *_pruning(table, measured, measured.thresholds if measured else None),
     ]
 
 
@@ -141,11 +125,8 @@ def _power(network: str, measured: MinervaFindings | None) -> list[PaperRow]:
     if measured and measured.layers:
         share = 100 * measured.macs.skipped
         dense, zeros = power.saved(network, measured.layers)[CLOCKED].values()
-        more = share > figure(published.PRUNED).value
-        verdict = (
-            f"{dense:.2f}x at {share:.0f} %; {zeros:.2f}x where exact zeros are gated already",
-            (dense > figure(published.POWER).value) is more,
-        )
+        agrees = (dense > figure(published.POWER).value) is (share > figure(published.PRUNED).value)
+        verdict = f"{dense:.2f}x at {share:.0f} %; {zeros:.2f}x where exact zeros are gated already", agrees
     column = f"times less power at a share of MACs skipped; {CLOCKED}"
     mean = f"{published.POWER}x at {published.PRUNED} %, mean of the five"
     known = f"at {published.PRUNED} % of the MACs of every layer the simulator is not at the published mean either"
@@ -183,11 +164,7 @@ def _no_clock(prices: str) -> str:
 def _beyond(network: str, measured: MinervaFindings | None) -> list[PaperRow]:
     """The same for a network trained again with its thresholds in place."""
     table = Table(published.NAME, BEYOND, network, TRAINING)
-    again = (measured.retrained or measured.thresholds) if measured else None
-    return [
-        _removed(table, network, again.macs.removed if again else None),
-        *_rises(table, network, measured, again),
-    ]
+    return _pruning(table, measured, (measured.retrained or measured.thresholds) if measured else None)
 
 
 def _removed(table: Table, name: str, share: float | None) -> PaperRow:
@@ -195,31 +172,22 @@ def _removed(table: Table, name: str, share: float | None) -> PaperRow:
     return table.judge(name, column, figure(LEAST, "%", OURS), percent(share), AT_LEAST)
 
 
-def _rises(
-    table: Table, network: str, measured: MinervaFindings | None, pruned: Thresholds | None
-) -> list[PaperRow]:
-    """Errors with thresholds against one standard deviation: over the mean of the trainings on the validation split,
-    where the thresholds were chosen, and over the same network without them on the test split."""
+def _pruning(table: Table, measured: MinervaFindings | None, pruned: Thresholds | None) -> list[PaperRow]:
+    """MACs that thresholds remove; errors with them against one standard deviation: over the mean of the trainings on
+    the validation split, where they were chosen, and over the same network without them on the test split."""
     validation: float | None = None
     test: float | None = None
-    reason, sigma = "", figure("1", "sigma")
+    name, reason, sigma = table.network, "", figure("1", "sigma")
     if measured and pruned:
-        validation = _sigmas(
-            pruned.validation_pruned, statistics.fmean(measured.validation), measured.validation
-        )
-        test = _sigmas(pruned.test_pruned, pruned.test, measured.errors)
-        reason = (
-            f"{100 * pruned.test:.2f} to {100 * pruned.test_pruned:.2f} %; the thresholds were chosen on the "
-            "validation split, not on this one"
-        )
+        over_mean = pruned.validation_pruned - statistics.fmean(measured.validation)
+        validation = over_mean / statistics.stdev(measured.validation)
+        test = (pruned.test_pruned - pruned.test) / statistics.stdev(measured.errors)
+        reason = CHOSEN.format(100 * pruned.test, 100 * pruned.test_pruned)
     return [
-        table.judge(network, "rise of the validation error over the mean", sigma, validation, SIGMA),
-        table.judge(network, "rise of its test error", sigma, test, SIGMA, reason),
+        _removed(table, name, pruned.macs.removed if pruned else None),
+        table.judge(name, "rise of the validation error over the mean", sigma, validation, SIGMA),
+        table.judge(name, "rise of its test error", sigma, test, SIGMA, reason),
     ]
-
-
-def _sigmas(after: float, before: float, errors: Sequence[float]) -> float:
-    return (after - before) / statistics.stdev(errors)
 
 
 def _parts(measured: MinervaFindings | None) -> Verdict:

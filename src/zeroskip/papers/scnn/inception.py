@@ -21,11 +21,7 @@ SHARES = (0.4, 0.45, 0.5)
 
 
 def layers() -> list[Layer]:
-    """The 54 convolutions in GoogLeNet's nine modules, those of 5 x 5 pixels as the paper has them.
-
-    >>> len(layers())
-    54
-    """
+    """The 54 convolutions in GoogLeNet's nine modules, those of 5 x 5 pixels as the paper has them."""
     convolutions = []
     for name, size, channels, one, reduced3, three, reduced5, five, pooled in published.INCEPTION:
         parts = [(channels, width, 1) for width in (one, reduced3, reduced5, pooled)]

@@ -1,7 +1,5 @@
 """Parashar et al.: SCNN: An Accelerator for Compressed-sparse Convolutional Neural Networks, ISCA 2017."""
 
-from __future__ import annotations
-
 NAME = "scnn"
 TITLE = "SCNN (Parashar et al., ISCA 2017, arXiv 1708.04485)"
 

@@ -9,7 +9,7 @@ from functools import cache
 
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.masked_layers import DENSE, cycles, faster
-from zeroskip.papers.common.network_names import title
+from zeroskip.papers.common.paper import title
 from zeroskip.papers.common.rules import RECOMPUTED, at_most, figure, within, within_share
 from zeroskip.papers.common.tables import Table
 from zeroskip.papers.published_shares import HAN, workloads
@@ -30,6 +30,10 @@ READ_OFF = "read off a figure"
 SPILLED = (
     "{:.0f} % in the one with most, median {:.0f} %: our outputs come before pooling, which SCNN does before it stores "
     "them, and the energy of the paper's DRAM is not published"
+)
+NO_TABLE = (
+    "GoogLeNet's shares of zeros are a figure, not a table; with one share of non-zeros in all weights and "
+    "inputs of its inception modules, ours is as much faster at {:.2f}"
 )
 IDEAL = "at a share of 0.4 the zeros of the other operand are worth 2.5x fewer MACs; the published figure is above that"
 
@@ -52,12 +56,7 @@ class TwinEnergies:
 
 
 def energies(works: Sequence[Workload]) -> TwinEnergies:
-    """What the layers take on both.
-
-    >>> kernel, picture = torch.ones(8, 1, 3, 3) != 0, torch.ones(1, 1, 8, 8) != 0
-    >>> energies([of_masks("conv", kernel, picture)]).products
-    4608
-    """
+    """What the layers take on both."""
     sparse = estimate(works, SCNN)
     products = sparse.total.done + sparse.total.idle["useless"]
     return TwinEnergies(sparse.joules, estimate(works, DCNN).joules, products)
@@ -76,9 +75,7 @@ def analytic() -> list[PaperRow]:
 
 def unmeasurable() -> list[PaperRow]:
     """GoogLeNet, whose own zeros are not there."""
-    reason = "GoogLeNet's shares of zeros are a figure, not a table; with one share of non-zeros in all weights and "
-    reason += f"inputs of its inception modules, ours is as much faster at {googlenet_share():.2f}"
-    table = Table(published.NAME, SPEED, "", reason)
+    table = Table(published.NAME, SPEED, "", NO_TABLE.format(googlenet_share()))
     return [table.judge("GoogLeNet", "times faster", figure(published.GOOGLENET, "x"), None, NEAR)]
 
 
@@ -132,7 +129,9 @@ def _uniform() -> list[PaperRow]:
     """The ends of the sweep over shares of non-zeros."""
     rows = []
     for share, tolerance in (("1.0", 0.08), ("0.1", 0.15)):
-        without_waiting = _speedup_without_waiting(modules(float(share), float(share)))
+        works = modules(float(share), float(share))
+        busy = sum(SCNN.dataflow(work, SCNN).busy for work in works)
+        without_waiting = cycles(works, DCNN) * SCNN.lanes / busy
         reason = (
             f"elements wait for each other; if they did not, ours would be {without_waiting:.1f}x. "
             "The paper's figure may be of its analytical model, which does not know single zeros"
@@ -151,7 +150,10 @@ def _even() -> list[PaperRow]:
     table = Table(published.NAME, UNIFORM)
     cross_overs = {
         "takes as long": (published.EVEN, share_at(SHARES, speedup, 1)),
-        "takes as much energy": (published.EVEN_ENERGY, share_at(SHARES, _times_less_energy, 1)),
+        "takes as much energy": (
+            published.EVEN_ENERGY,
+            share_at(SHARES, lambda share: 1 / module_energies(share).share(), 1),
+        ),
     }
     return [
         table.judge("cross-over", f"share at which DCNN {what}", figure(printed, "", READ_OFF), ours, TENTH)
@@ -173,20 +175,9 @@ def _variants() -> list[PaperRow]:
         rows.append(table.judge("SCNN", f"times less energy than {column}", printed, ours, NEAR))
     tile = {**SCNN.tile, "rows": 2, "columns": 2, "weights": 16, "inputs": 16}
     ours = faster(both, SCNN, replace(SCNN, lanes=4, width=256, tile=tile))
-    column, printed = (
-        "times faster than 4 elements of 256 multipliers",
-        figure(published.FEW_LANES, "x", RECOMPUTED),
-    )
-    rows.append(table.judge("SCNN", column, printed, ours, NEAR))
+    printed = figure(published.FEW_LANES, "x", RECOMPUTED)
+    rows.append(table.judge("SCNN", "times faster than 4 elements of 256 multipliers", printed, ours, NEAR))
     busy = 100 * estimate(both[-12:], SCNN).total.utilisation
     printed = figure(published.BUSY, "%")
     rows.append(table.judge("modules 5a and 5b", "multipliers at work", printed, busy, at_most()))
     return rows
-
-
-def _times_less_energy(share: float) -> float:
-    return 1 / module_energies(share).share()
-
-
-def _speedup_without_waiting(works: Sequence[Workload]) -> float:
-    return cycles(works, DCNN) * SCNN.lanes / sum(SCNN.dataflow(work, SCNN).busy for work in works)

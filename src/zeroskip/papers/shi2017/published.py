@@ -4,8 +4,6 @@ The abstract states that skipping wins where sparsity is not below 0.9. The thre
 place in a primary source. The layers are in `models/convolutions.py`.
 """
 
-from __future__ import annotations
-
 NAME = "shi2017"
 NETWORK = "rectified-layers"
 TITLE = "Speeding up CNNs by exploiting the sparsity of rectifier units (Shi, Chu 2017, arXiv 1704.07724)"

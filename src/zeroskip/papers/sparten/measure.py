@@ -13,9 +13,8 @@ from zeroskip.data import data_folder
 from zeroskip.papers.common.paper import Findings, Setup
 from zeroskip.papers.eyeriss_v2.measure import mobilenet
 from zeroskip.papers.eyeriss_v2.published import ELEMENT
-from zeroskip.papers.sparten.findings import BalancedLayer
 from zeroskip.papers.sparten.published import REAL
-from zeroskip.papers.sparten.rows import WAYS
+from zeroskip.papers.sparten.rows import WAYS, BalancedLayer
 from zeroskip.simulate import Workload, of_trace
 from zeroskip.tasks import published_networks
 
@@ -58,11 +57,7 @@ def _works(network: str, weights: Mapping[str, Tensor] | None) -> tuple[str, lis
 
 
 def balanced_layer(work: Workload) -> BalancedLayer:
-    """How a layer's weights are spread over its filters, and what it takes by each way to run it.
-
-    >>> balanced_layer(of_masks("fc", torch.eye(4) != 0, torch.ones(1, 4) != 0)).cycles["dense"]
-    4
-    """
+    """How a layer's weights are spread over its filters, and what it takes by each way to run it."""
     shares = work.weight.flatten(2).double().mean(2).flatten()  # of each filter
     return BalancedLayer(
         filters=work.weight.shape[1],

@@ -1,7 +1,5 @@
 """Gondimalla et al.: SparTen: A Sparse Tensor Accelerator for Convolutional Neural Networks, MICRO 2019."""
 
-from __future__ import annotations
-
 NAME = "sparten"
 TITLE = "SparTen (Gondimalla, Chesnut, Thottethodi, Vijaykumar, MICRO 2019)"
 

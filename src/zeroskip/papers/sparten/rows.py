@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -16,15 +16,13 @@ import torch
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.figure_checks import Verdict
 from zeroskip.papers.common.findings import read
-from zeroskip.papers.common.network_names import title
-from zeroskip.papers.common.paper import Findings
+from zeroskip.papers.common.paper import Findings, title
 from zeroskip.papers.common.rules import OURS, at_least, figure, within, within_share
 from zeroskip.papers.common.tables import Table
 from zeroskip.papers.published_shares import HAN, READINGS, workloads
 from zeroskip.papers.scnn import published as scnn
 from zeroskip.papers.scnn.inception import googlenet_share, modules
 from zeroskip.papers.sparten import published
-from zeroskip.papers.sparten.findings import BalancedLayer, SparTenFindings
 from zeroskip.simulate import Workload, dataflows
 from zeroskip.simulate.chips import SCNN, SPARTEN, SPARTEN_GB_H, SPARTEN_GB_S
 
@@ -34,6 +32,9 @@ DATA = "needs trained networks and real pictures (--out with --data, or --result
 TWIN = replace(
     SPARTEN, name="dense twin", dataflow=dataflows.array, tile={"outputs": 32}, skips="", formats={}
 )
+UNITS = SPARTEN.tile["filters"]
+# To a chip that meets every weight all filters are alike: each cluster-load takes as long as one of them.
+ONE_SIDED = replace(SPARTEN, lanes=SPARTEN.lanes // UNITS, tile={**SPARTEN.tile, "filters": 1})
 NEAR, WIDE = within_share(0.15), within(0.7, "0.7")
 ZEROS = "the paper's shares of zeros are not published as a table"
 THEIRS = (
@@ -42,7 +43,6 @@ THEIRS = (
 )
 SPREAD = 0.4
 GAIN = "1.2"
-UNITS = SPARTEN.tile["filters"]
 PRUNED = 0.9  # share of weights left in a layer, below which it counts as pruned
 FEW = (
     f"a layer that is not pruned has filters alike, and one of at most {UNITS} filters, a cluster's units, has no "
@@ -58,11 +58,33 @@ WAYS: Mapping[str, Callable[[Workload], int]] = {
     "GB-H": lambda work: SPARTEN_GB_H.dataflow(work, SPARTEN_GB_H).cycles,
     "GB-S": lambda work: SPARTEN_GB_S.dataflow(work, SPARTEN_GB_S).cycles,
     "none": lambda work: SPARTEN.dataflow(work, SPARTEN).cycles,
-    "one-sided": lambda work: SPARTEN.dataflow(one_sided(work), SPARTEN).cycles,
+    "one-sided": lambda work: SPARTEN.dataflow(one_sided(work), ONE_SIDED).cycles,
     "dense": lambda work: TWIN.dataflow(work, TWIN).cycles,
     "SCNN": lambda work: SCNN.dataflow(work, SCNN).cycles,
 }
 """Cycles of a layer: SparTen by its balance; of one-sided chips, the zeros of inputs alone are skipped."""
+
+
+@dataclass(frozen=True)
+class BalancedLayer:
+    """One layer: its filters, the share of weights left, and cycles by way to run it (`WAYS` in rows.py).
+
+    spread  of the filters' shares, standard deviation / mean
+    """
+
+    filters: int
+    kept: float
+    spread: float
+    cycles: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class SparTenFindings:
+    """One pruned network: what it read, and how its weights became zero."""
+
+    inputs: str
+    pruned: str
+    layers: Mapping[str, BalancedLayer]
 
 
 def analytic() -> list[PaperRow]:
@@ -71,11 +93,7 @@ def analytic() -> list[PaperRow]:
 
 
 def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
-    """On pruned weights and real inputs: what balance gains, and the order of the chips.
-
-    >>> [row.holds for row in measured_rows("squeezenet", {})][:1]
-    [None]
-    """
+    """On pruned weights and real inputs: what balance gains, and the order of the chips."""
     if network not in published.REAL:
         return []
     measured = read(SparTenFindings, findings) if findings else SparTenFindings("", "", {})
@@ -88,12 +106,12 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
 
 
 def one_sided(work: Workload) -> Workload:
-    """The layer as a chip meets it that skips the zeros of inputs alone.
+    """The layer as a chip meets it that skips the zeros of inputs alone, with one filter of each cluster-load.
 
-    >>> bool(one_sided(of_masks("fc", torch.eye(4) != 0, torch.ones(1, 4) != 0)).weight.all())
-    True
+    >>> one_sided(of_masks("fc", torch.eye(40) != 0, torch.ones(1, 40) != 0)).weight.sum().item()
+    80
     """
-    return replace(work, weight=torch.ones_like(work.weight))
+    return replace(work, weight=torch.ones_like(work.weight[:, ::UNITS]))
 
 
 def _speedups() -> list[PaperRow]:
@@ -132,9 +150,9 @@ def _balance() -> list[PaperRow]:
 
 def _gains(table: Table, part: str, layers: Mapping[str, BalancedLayer], reason: str) -> list[PaperRow]:
     """Rows of layers together; without findings they have no figures."""
-    row, total = f"{part} ({len(layers)})" if layers else part, _total_cycles(layers)
-    reason = reason.format(_mean_spread(layers))
-    rows = []
+    row, total, rows = f"{part} ({len(layers)})" if layers else part, _total_cycles(layers), []
+    if layers:
+        reason = reason.format(f"{statistics.fmean(layer.spread for layer in layers.values()):.2f}")
     for way in BALANCED:
         ours, column = (
             total["none"] / total[way] if total else None,
@@ -159,7 +177,3 @@ def _total_cycles(layers: Mapping[str, BalancedLayer]) -> dict[str, int]:
     counts = [layer.cycles for layer in layers.values()]
     common = [way for way in WAYS if counts and all(way in count for count in counts)]
     return {way: sum(count[way] for count in counts) for way in common}
-
-
-def _mean_spread(layers: Mapping[str, BalancedLayer]) -> str:
-    return f"{statistics.fmean(layer.spread for layer in layers.values()):.2f}" if layers else ""
