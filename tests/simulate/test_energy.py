@@ -27,7 +27,6 @@ from zeroskip.simulate.energy import (
     EYERISS_2016,
     HAN_2015,
     SPARSELOOP,
-    Activity,
     events,
     per_bit,
     prices,
@@ -63,25 +62,27 @@ def test_a_buffer_of_100_kilobytes_costs_six_macs_an_access_of_16_bits_in_eyeris
 
 
 def test_eie_s_64_elements_use_590_milliwatts_at_800_megahertz():
-    found = events(chips.EIE, Activity(Kinds(0, 0, 0), 0, 800_000_000, {}), prices(EIE_2016, "lpddr4"))
+    found = events(
+        chips.EIE, prices(EIE_2016, "lpddr4"), Kinds(0, 0, 0), useless=0, cycles=800_000_000, moved={}
+    )
     assert found["clock"] * 1e-12 == pytest.approx(64 * 9.157e-3)
 
 
 @pytest.mark.parametrize(("bits", "share"), [(16, 1), (8, 1 / 4), (4, 1 / 16)])
 def test_a_mac_costs_the_square_of_its_width(bits, share):
     chip = replace(chips.DENSE, bits={"A": bits, "W": bits, "O": 16})
-    found = events(chip, Activity(Kinds(100, 0, 0), 0, 1, {}), prices("han2015", "lpddr4"))
+    found = events(chip, prices("han2015", "lpddr4"), Kinds(100, 0, 0), useless=0, cycles=1, moved={})
     assert found["MAC"] == pytest.approx(100 * 0.9 * share)
 
 
 def test_codes_of_4_bits_are_multiplied_as_wide_as_the_inputs():
-    found = events(chips.EIE, Activity(Kinds(10, 0, 0), 5, 1, {}), prices("han2015", "lpddr4"))
+    found = events(chips.EIE, prices("han2015", "lpddr4"), Kinds(10, 0, 0), useless=5, cycles=1, moved={})
     assert found["MAC"] == pytest.approx(15 * 0.9)  # 16 bits, useless operations included
 
 
 def test_bytes_of_all_operands_of_a_memory_are_one_event():
     moved = {("DRAM", "A"): 3, ("DRAM", "W"): 4, ("entries", "W"): 5}
-    found = events(chips.EIE, Activity(Kinds(0, 0, 0), 0, 1, moved), prices("han2015", "ddr3"))
+    found = events(chips.EIE, prices("han2015", "ddr3"), Kinds(0, 0, 0), useless=0, cycles=1, moved=moved)
     assert found["DRAM"] == 7 * 8 * 70
     entries = next(memory for memory in chips.EIE.memories if memory.name == "entries")
     assert found["entries"] == pytest.approx(5 * 8 * per_bit(entries, HAN_2015))
@@ -89,7 +90,9 @@ def test_bytes_of_all_operands_of_a_memory_are_one_event():
 
 
 def test_gated_macs_have_a_price_of_their_own():
-    found = events(chips.MINERVA, Activity(Kinds(0, 1000, 0), 0, 1, {}), prices(SPARSELOOP, "lpddr4"))
+    found = events(
+        chips.MINERVA, prices(SPARSELOOP, "lpddr4"), Kinds(0, 1000, 0), useless=0, cycles=1, moved={}
+    )
     assert (found["MAC"], found["gated MAC"]) == (0, pytest.approx(6))
 
 

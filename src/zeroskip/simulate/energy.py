@@ -70,15 +70,6 @@ class Prices(NamedTuple):
     dram: str
 
 
-class Activity(NamedTuple):
-    """What costs energy in a layer: its MACs, useless operations, cycles, and bytes by memory and operand."""
-
-    macs: Kinds
-    useless: int
-    cycles: int
-    bytes: Bytes
-
-
 def prices(energy: str | Energy, dram: str) -> Prices:
     """The table called `energy`, or one of your own, and that DRAM; AcceleratorError for a wrong name or number."""
     if isinstance(energy, str) and energy not in TABLES:
@@ -93,21 +84,23 @@ def prices(energy: str | Energy, dram: str) -> Prices:
     return Prices(table, dram)
 
 
-def events(chip: Accelerator, activity: Activity, prices: Prices) -> dict[str, float]:
+def events(
+    chip: Accelerator, prices: Prices, kinds: Kinds, *, useless: int, cycles: int, moved: Bytes
+) -> dict[str, float]:
     """Picojoules of each event: "MAC", useless ones among them, "gated MAC", "clock", and each memory by its name.
 
-    >>> events(chips.EIE, Activity(Kinds(0, 0, 0), 0, 100, {}), prices("eie2016", "lpddr4"))["clock"]
+    >>> events(chips.EIE, prices("eie2016", "lpddr4"), Kinds(0, 0, 0), useless=0, cycles=100, moved={})["clock"]
     73256.0
     """
     width = max(chip.bits["A"], chip.bits["W"])  # what is stored shorter is made as wide as the other
-    table, macs = prices.table, activity.macs
+    table = prices.table
     picojoules = {
-        "MAC": (macs.done + activity.useless) * table.mac * (width / 16) ** 2,
-        "gated MAC": macs.gated * table.gated,
-        "clock": chip.lanes * activity.cycles * table.lane_cycle,
+        "MAC": (kinds.done + useless) * table.mac * (width / 16) ** 2,
+        "gated MAC": kinds.gated * table.gated,
+        "clock": chip.lanes * cycles * table.lane_cycle,
     }
     bits = {"DRAM": DRAM[prices.dram]} | {memory.name: per_bit(memory, table) for memory in chip.memories}
-    for (memory, _), count in activity.bytes.items():
+    for (memory, _), count in moved.items():
         picojoules[memory] = picojoules.get(memory, 0.0) + 8 * count * bits[memory]
     return picojoules
 

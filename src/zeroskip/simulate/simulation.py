@@ -13,7 +13,7 @@ from zeroskip.errors import AcceleratorError, ModelError
 from zeroskip.simulate import slot_audit, traffic
 from zeroskip.simulate.accelerator import Accelerator, check
 from zeroskip.simulate.dataflows.dense import perfect
-from zeroskip.simulate.energy import Activity, Energy, Prices, events, prices
+from zeroskip.simulate.energy import Energy, Prices, events, prices
 from zeroskip.simulate.estimates import Estimate, LayerEstimate
 from zeroskip.simulate.workload import Workload, count_macs, in_network, of_trace
 
@@ -91,7 +91,7 @@ def layer(work: Workload, chip: Accelerator, prices: Prices) -> LayerEstimate:
         slots=cycles * chip.lanes * chip.width,
         idle=slot_audit.slots(chip, kinds, schedule, computing, cycles),
         bytes=moved,
-        picojoules=events(chip, Activity(kinds, schedule.useless, cycles, moved), prices),
+        picojoules=events(chip, prices, kinds, useless=schedule.useless, cycles=cycles, moved=moved),
         roof=roof,
         note=reason and f"{reason}; counted as dense on the same multipliers",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from zeroskip.simulate.accelerator import Accelerator, Bytes
 from zeroskip.simulate.formats import Stored
@@ -73,14 +73,9 @@ def fetches(work: Workload, chip: Accelerator, sizes: Mapping[str, Stored]) -> d
 def _parts(work: Workload, chip: Accelerator, operand: str, bits: float) -> int:
     """Parts in which an operand passes through the largest memory that holds it."""
     capacity = max((m.capacity for m in chip.memories if operand in m.operands), default=math.inf)
-    planes = {"A": work.input, "O": work.output}
-    fuller = _fuller(planes[operand].shape[3:], chip) if operand in planes else 1.0
-    return max(1, math.ceil(fuller * bits / 8 / capacity))
-
-
-def _fuller(plane: Sequence[int], chip: Accelerator) -> float:
-    """How much more the fullest lane has to hold than the mean, where lanes own tiles of a plane."""
+    plane = {"W": (1, 1), "A": work.input.shape[3:], "O": work.output.shape[3:]}[operand]
     lanes = [chip.tile.get(name, 1) for name in ("rows", "columns")]
-    if math.prod(plane) == 1 or math.prod(lanes) != chip.lanes:  # shared out in another way
-        return 1.0
-    return math.prod(tiles(size, many) * many / size for size, many in zip(plane, lanes, strict=True))
+    fuller = 1.0  # how much more the fullest lane has to hold than the mean, where lanes own tiles of a plane
+    if math.prod(plane) > 1 and math.prod(lanes) == chip.lanes:
+        fuller = math.prod(tiles(size, many) * many / size for size, many in zip(plane, lanes, strict=True))
+    return max(1, math.ceil(fuller * bits / 8 / capacity))
