@@ -6,7 +6,7 @@ import math
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -186,13 +186,6 @@ def _recipe(asked: _Asked, model: nn.Module, task: Task, progress: Progress) -> 
     return pruning.plan(profile, pattern=asked.pattern, max_error_rise=rise, cost=cost, train=train)
 
 
-class _Budget(NamedTuple):
-    """A rise of the error as a number, or how many sigma it is; neither: the default."""
-
-    rise: float | None
-    sigmas: float | None
-
-
 @app.command()
 def prune_activations(
     task: Annotated[str, TASK],
@@ -211,11 +204,15 @@ def prune_activations(
     from zeroskip import prune as pruning
     from zeroskip import report, run_folder, task_api, thresholds
 
-    budget = _budget(max_error_rise)
+    number, in_sigmas = _number(max_error_rise)
     loaded = load_task(task, data, download)
     check_file(out)
     with progress_bars() as progress:
-        model, rise = _start(loaded, weights, budget, progress)
+        if number is not None and in_sigmas:
+            model, rise = _within_sigmas(loaded, weights, number, progress)
+        else:
+            rise = task_api.one_example(loaded) if number is None else number
+            model = trained(loaded, weights, progress)
         search = pruning.thresholds(model, loaded, max_error_rise=rise, progress=progress)
         run_folder.save_tensors(out, thresholds.hold_(model, search.thresholds).state_dict())
         before = task_api.evaluate(loaded, thresholds.release_(model), "test")
@@ -238,10 +235,10 @@ def prune_activations(
         say(f"wrote {out}, thresholds with the weights; next: zeroskip pack, as for any weights")
 
 
-def _budget(word: str | None) -> _Budget:
-    """0.01 -> a rise, 1sigma -> a number of sigma."""
+def _number(word: str | None) -> tuple[float | None, bool]:
+    """0.01 is a rise of the error; 1sigma is a number of sigma, which the second value says; None is the default."""
     if word is None:
-        return _Budget(None, None)
+        return None, False
     match = re.fullmatch(r"([0-9.eE+-]+)\s*(sigma)?", word)
     try:
         number = float(match[1]) if match else math.inf
@@ -251,19 +248,17 @@ def _budget(word: str | None) -> _Budget:
         raise RecipeError(
             f"--max-error-rise {word} is no number from 0 up. 0.01 allows one point more; or 1sigma."
         )
-    return _Budget(None, number) if match[2] else _Budget(number, None)
+    return number, match[2] is not None
 
 
-def _start(task: Task, weights: Path | None, budget: _Budget, progress: Progress) -> tuple[nn.Module, float]:
-    """The network to prune, and by how much its error may rise."""
+def _within_sigmas(
+    task: Task, weights: Path | None, sigmas: float, progress: Progress
+) -> tuple[nn.Module, float]:
+    """The network to prune, and by how much its error may rise: so many sigma of five trainings."""
     from zeroskip import prune as pruning
-    from zeroskip import task_api
 
-    if budget.sigmas is None:
-        given = task_api.one_example(task) if budget.rise is None else budget.rise
-        return trained(task, weights, progress), given
     noise = pruning.noise(task, progress=progress)
     if weights is not None:
-        return trained(task, weights, progress), budget.sigmas * noise.sigma
+        return trained(task, weights, progress), sigmas * noise.sigma
     # The bound is the mean of the trainings and so many sigma; the middle one is near the mean, not on it.
-    return noise.middle, max(0.0, noise.rise + (budget.sigmas - 1) * noise.sigma)
+    return noise.middle, max(0.0, noise.rise + (sigmas - 1) * noise.sigma)
