@@ -127,11 +127,9 @@ def release_(model: nn.Module) -> nn.Module:
 
 
 def _check_single(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    holders = [m for m in model.modules() if any(p is parameter for p in m._parameters.values())]
-    if len(holders) > 1:
-        raise ModelError(
-            f'"{name}" is used by {len(holders)} layers, which cannot share a codebook. Leave it out of bits.'
-        )
+    count = sum(any(p is parameter for p in m._parameters.values()) for m in model.modules())
+    if count > 1:
+        raise ModelError(f'"{name}" is used by {count} layers and has no codebook. Leave it out of bits.')
 
 
 def _first(ordered: Tensor, count: int, start: str) -> Tensor:

@@ -105,11 +105,7 @@ def block_scores(score: Tensor, pattern: Pattern) -> Tensor:
 
 
 def block_size(shape: tuple[int, ...], pattern: Pattern) -> int:
-    """Weights in one block of a weight of this shape; for kept:of patterns, 1.
-
-    >>> block_size((64, 3, 3, 3), parse("channel"))
-    27
-    """
+    """Weights in one block of a weight of this shape; for kept:of patterns, 1."""
     return math.prod(_block(torch.empty(shape, device="meta"), pattern))
 
 

@@ -57,9 +57,8 @@ def claim(folder: str | Path, command: Mapping[str, object]) -> Path:
         if before != command:
             changed = [key for key in sorted({*before, *command}) if before.get(key) != command.get(key)]
             changes = ", ".join(f"{key} {before.get(key)!r}, now {command.get(key)!r}" for key in changed)
-            raise RunError(
-                f"{path} holds a run with other settings ({changes}). Choose another --out, or delete the folder."
-            )
+            what = f"{path} holds a run with other settings ({changes})"
+            raise RunError(f"{what}. Choose another --out, or delete the folder.")
     elif any(not file.name.startswith(".") for file in path.iterdir()):
         raise RunError(f"{path} is not empty and not a RUN folder. Choose another --out.")
     else:
@@ -129,11 +128,7 @@ def keep_unfinished(folder: Path, stage: str, state: TrainState) -> None:
 
 
 def save_json(path: str | Path, value: Any) -> Path:
-    """Write a noun, or a sequence of nouns, as JSON.
-
-    >>> from_json(Point, files.read_json(save_json("point.json", Point("round", 3, 6, 0.1, good=True)))).sparsity
-    0.5
-    """
+    """Write a noun, or a sequence of nouns, as JSON."""
     plain = _plain(value) if isinstance(value, list | tuple) else dataclasses.asdict(value)
     return files.write_json(path, plain)
 

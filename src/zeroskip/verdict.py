@@ -28,7 +28,9 @@ def verdict(summary: Summary, choices: Sequence[Choice]) -> str:
     speeds, ship_dense = speeds[:1].upper() + speeds[1:], "Ship the dense network"
     if summary.weights_kept == summary.weights:
         return f"{ship_dense}: no weight could go within the allowed error. {speeds}."
-    if summary.error_run > summary.error_dense + _allowed(summary):
+    examples = summary.splits.get("test", 0)
+    allowed = max(summary.max_error_rise, 1 / examples if examples else 0.0) + 1e-9
+    if summary.error_run > summary.error_dense + allowed:
         return f"{ship_dense}: the sparse one makes more errors. It has {figures}. {speeds}."
     if any(timing.settled and timing.speedup > 1 for timing in summary.timings):
         return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
@@ -43,11 +45,6 @@ def _credit(summary: Summary, choices: Sequence[Choice]) -> str:
     if all(choice.skips == "nothing" for choice in choices if choice.layer in names):
         return " (every layer runs dense, so zeros have no part in this)"
     return ""
-
-
-def _allowed(summary: Summary) -> float:
-    examples = summary.splits.get("test", 0)
-    return max(summary.max_error_rise, 1 / examples if examples else 0.0) + 1e-9
 
 
 def _speed(timing: Timing) -> str:

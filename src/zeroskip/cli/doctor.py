@@ -9,10 +9,7 @@ from zeroskip.cli.options import DATA, JSON, app, show, use_data
 
 
 @app.command()
-def doctor(
-    data: Annotated[Path | None, DATA] = None,
-    as_json: Annotated[bool, JSON] = False,
-) -> None:
+def doctor(data: Annotated[Path | None, DATA] = None, as_json: Annotated[bool, JSON] = False) -> None:
     """This machine: what it has, what each precision would use on it, which data sets are found."""
     from zeroskip.doctor import examine
     from zeroskip.doctor import show as table

@@ -45,12 +45,8 @@ class PlanPair:
     def to_json(self) -> dict[str, object]:
         """By the names that files have."""
         networks = {"dense": self.dense, "weights": self.by_weights, "cost": self.by_cost}
-        return {
-            "machine": self.chip,
-            "seed": self.seed,
-            "rise": self.max_error_rise,
-            **{name: network.to_json() for name, network in networks.items()},
-        }
+        about = {"machine": self.chip, "seed": self.seed, "rise": self.max_error_rise}
+        return {**about, **{name: network.to_json() for name, network in networks.items()}}
 
 
 @dataclass(frozen=True)

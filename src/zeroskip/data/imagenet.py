@@ -56,9 +56,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if self.crop > self.resize:
-            raise DataError(
-                f"{self.crop} pixels cannot be cut out of {self.resize}: the rest would be black. Resize to more."
-            )
+            raise DataError(f"{self.crop} pixels cannot be cut out of {self.resize}. Resize to more.")
 
 
 CAFFE = Preprocess(227, "BGR", (104.0, 117.0, 123.0))

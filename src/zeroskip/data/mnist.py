@@ -69,9 +69,7 @@ def download(folder: str | Path) -> Path:
     try:
         pixels, labels = fetch_openml("mnist_784", version=1, **arrays)
     except OSError as fact:
-        raise DataError(
-            f"MNIST could not be fetched: {fact}. Check the network, or give --data DIR"
-        ) from None
+        raise DataError(f"MNIST was not fetched: {fact}. Check the network, or give --data DIR.") from None
     path = Path(folder) / "mnist"
     images, classes = pixels.astype(np.uint8).reshape(-1, 28, 28), labels.astype(np.uint8)
     for name, rows in (("train", slice(0, 60_000)), ("t10k", slice(60_000, None))):

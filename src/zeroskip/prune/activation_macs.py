@@ -149,7 +149,8 @@ def look(model: nn.Module, task: Task, *, split: str = "validation", seen: Seen 
             f"{task_api.name(task)}: evaluate(model) ran no linear or convolution layer of the model that it was "
             f"given, so there is no work to count. Let it call model(inputs) with at least one example."
         )
-    layers = {name: done.per_example(sum(examples)) for name, done in work.items()}
+    count = sum(examples)
+    layers = {name: LayerMacs(done.macs / count, done.nonzero / count) for name, done in work.items()}
     return Judged({name: theta for name, theta in held(model).items() if name in layers}, error, layers)
 
 
@@ -169,9 +170,6 @@ class _Work:
         outputs = module.weight.shape[0]
         self.nonzero += float((hits * meets).sum())
         self.macs += int(torch.count_nonzero(module.weight)) * (y.numel() // outputs)
-
-    def per_example(self, examples: int) -> LayerMacs:
-        return LayerMacs(self.macs / examples, self.nonzero / examples)
 
 
 def _meets(module: Weighted, shape: tuple[int, ...]) -> Tensor:

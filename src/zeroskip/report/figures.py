@@ -259,11 +259,7 @@ def _places(points: Sequence[Point]) -> dict[str, list[float]]:
 
 
 def error_format(errors: Sequence[float]) -> dict[str, str]:
-    """The format of an axis of errors: percent, unless one is above 1 and so no share (a perplexity).
-
-    >>> error_format([0.02, 23.4])
-    {}
-    """
+    """The format of an axis of errors: percent, unless one is above 1 and so no share (a perplexity)."""
     return SHARE if max(errors, default=0) <= 1 else {}
 
 

@@ -111,14 +111,7 @@ def _start(figures: PaperFigures) -> dict[str, float]:
 
 
 def frontier_weights(figures: PaperFigures, published: PublishedErrors) -> list[Plot]:
-    """Error against times fewer weights: a line through the means, a faint dot per seed, and the levels.
-
-    >>> from zeroskip.concepts import FrontierPoint
-    >>> point = FrontierPoint(30, 0.015, 4, 0.016, {"huffman": 20, "arithmetic": 16})
-    >>> measured = PaperFigures(frontiers={"frontier": PrunedFrontier(1000, 0.016, 0.0155, (point,))})
-    >>> frontier_weights(measured, PublishedErrors(0.0164, (12, 0.0159)))[0].figure.data[-1].name
-    'published (12x, 1.59 %)'
-    """
+    """Error against times fewer weights: a line through the means, a faint dot per seed, and the levels."""
     figure = blank("times fewer weights (log)", "test error", height=520)
     for frontier, images, hue in _frontiers(figures):
         points = sorted(frontier.points, key=lambda point: point.times_fewer)

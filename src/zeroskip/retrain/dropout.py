@@ -55,9 +55,7 @@ def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ..
     """
     named = dict(model.named_modules())
     dropouts = {module: name for name, module in named.items() if isinstance(module, DROPOUTS)}
-    layers: dict[nn.Module, str] = {
-        module: name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)
-    }
+    layers = {module: name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)}
     return {name: _fed(model, example, module, layers) for module, name in dropouts.items()}
 
 

@@ -53,9 +53,8 @@ def check_gradual(round_: Round) -> None:
     if not 0 <= round_.gradual <= 1:
         raise RecipeError(f"gradual {round_.gradual} is no share of a training. Give a number from 0 to 1.")
     if round_.gradual and round_.frozen and round_.score == "saliency":
-        raise RecipeError(
-            f'"{round_.frozen[0]}" is frozen and has no gradients, which the score "saliency" needs. Use "magnitude".'
-        )
+        frozen = round_.frozen[0]
+        raise RecipeError(f'"{frozen}" is frozen and has no gradients for "saliency". Use "magnitude".')
     patterns = [round_.pattern] if isinstance(round_.pattern, str) else list(round_.pattern.values())
     fixed = [text for text in patterns if parse(text).fixed_sparsity is not None]
     if round_.gradual and (fixed or round_.quality is not None):

@@ -24,10 +24,10 @@ from zeroskip.retrain.gradual import check_gradual, growing
 from zeroskip.retrain.losses import PENALTY, TEACHER, check, penalized, taught
 from zeroskip.task_api import Loss
 
+_State = dict[str, Tensor]
+
 BISECTIONS = 2
 """How often the gap between the last good round and the first bad one is halved."""
-
-StateDict = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,7 @@ def _half_way(low: float, high: float) -> float:
     return 1 - ((1 - low) * (1 - high)) ** 0.5
 
 
-def _attempt(
-    setting: _Setting, start: StateDict, round_: Round, kind: str, index: int
-) -> tuple[StateDict, Point]:
+def _attempt(setting: _Setting, start: _State, round_: Round, kind: str, index: int) -> tuple[_State, Point]:
     """Prune as `round_` says from `start`, retrain, evaluate; or read what an earlier process found."""
     stored = setting.folder / f"{index:03}.json" if setting.folder else None
     if stored is not None and stored.exists():
@@ -255,7 +253,7 @@ def _frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _plain(model: nn.Module) -> StateDict:
+def _plain(model: nn.Module) -> _State:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 

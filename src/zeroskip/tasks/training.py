@@ -44,12 +44,6 @@ def regularized(loss: Loss, *, l1: float = 0.0, l2: float = 0.0) -> Loss:
     """`loss` + l1 x sum |w| + l2 x sum w^2 of the weights; biases are left out. What Keras calls L1 and L2.
 
     Unlike `weight_decay` it is part of the gradient, whose size Adam levels out: weights without use reach 0.
-
-    >>> layer = nn.Linear(4, 4)
-    >>> x, y = torch.zeros(1, 4), torch.tensor([0])
-    >>> more = regularized(cross_entropy(), l2=0.1)(layer, x, y) - cross_entropy()(layer, x, y)
-    >>> torch.allclose(more, 0.1 * layer.weight.square().sum())
-    True
     """
     if not (l1 or l2):
         return loss
@@ -203,14 +197,7 @@ def fit(
 def fit_changed(
     model: nn.Module, data: TrainingData, recipe: TrainingRecipe, changes: dict[str, Any]
 ) -> None:
-    """`fit` with the keywords of a task's `train`: hooks of `fit`, and what is different in the recipe.
-
-    >>> data = in_memory(Split(torch.randn(10, 6), torch.zeros(10, dtype=torch.long)))
-    >>> recipe = TrainingRecipe(epochs=50, batch_size=5, learning_rate=0.1, loss=cross_entropy())
-    >>> fit_changed(model, data, recipe, {"epochs": 1, "on_step": lambda step, steps, optimizer: print(step, steps)})
-    0 2
-    1 2
-    """
+    """`fit` with the keywords of a task's `train`: hooks of `fit`, and what is different in the recipe."""
     hooks = {name: changes.get(name) for name in ("on_step", "resume", "on_epoch")}
     recipe = replace(recipe, **{name: value for name, value in changes.items() if name not in hooks})
     fit(model, data, recipe, **hooks)
