@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from zeroskip.emit import executable_memory as memory
-from zeroskip.emit.executable_memory import HUGE, executable, room
+from zeroskip.emit.executable_memory import HUGE, allocate, executable
 from zeroskip.emit.x86 import RAX, RDI, add_register, join, move, ret
 from zeroskip.errors import EngineError
 
@@ -107,7 +107,7 @@ def test_a_system_that_forbids_executable_memory_is_an_error_and_not_a_crash(
 
 @pytest.mark.parametrize("size", [1, 63, 64, 4096, HUGE - 1, HUGE, HUGE + 1, 5 * HUGE])
 def test_room_is_so_many_bytes_of_zeros_on_a_cache_line_and_large_ones_on_a_large_page(size: int) -> None:
-    memory = room(size)
+    memory = allocate(size)
     assert memory.nbytes == size
     assert not memory.any()
     assert memory.ctypes.data % (64 if size < HUGE else HUGE) == 0

@@ -51,7 +51,7 @@ def all_memory_guarded(*, at_end: bool = True) -> Iterator[None]:
     What is to be written holds NaN before, so that whatever was left out shows in the result.
     """
 
-    def room(size: int) -> np.ndarray:
+    def allocate(size: int) -> np.ndarray:
         return guarded(size, at_end=at_end)
 
     def argument_block(*parts: int | np.ndarray, alive: Sequence[object] = ()) -> ArgumentBlock:
@@ -71,10 +71,10 @@ def all_memory_guarded(*, at_end: bool = True) -> Iterator[None]:
     def empty_strided(shape: Sequence[int], strides: Sequence[int]) -> Tensor:
         return empty(int(np.prod(shape))).as_strided(shape, strides)
 
-    replaced = {executable_memory.room: room, blocks.argument_block: argument_block}
+    replaced = {executable_memory.allocate: allocate, blocks.argument_block: argument_block}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled_convolution, "HUGE", 1)
-        for name in ("room", "argument_block"):
+        for name in ("allocate", "argument_block"):
             for module in [one for key, one in sys.modules.items() if key.startswith("zeroskip.run")]:
                 if getattr(module, name, None) in replaced:
                     patch.setattr(module, name, replaced[getattr(module, name)])

@@ -17,7 +17,7 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit import assembly, compile_function
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.zero_inputs import compiled_convolution
+from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.linear.stored_weights import rounded
@@ -73,7 +73,7 @@ def zeros_are_always_skipped(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """No timing decides who computes, and code made twice for the same layer is compiled once."""
-    monkeypatch.setattr(compiled_convolution, "break_even", lambda *_: 1.0)
+    monkeypatch.setattr(zero_inputs, "break_even", lambda *_: 1.0)
     monkeypatch.setenv("ZEROSKIP_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
 
 

@@ -83,8 +83,8 @@ def _private() -> Path | None:
         about = path.lstat()  # a link may lead to a folder of others
     except OSError:
         return None
-    mine = stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid()
-    return path if mine and not about.st_mode & 0o077 else None
+    is_own = stat.S_ISDIR(about.st_mode) and about.st_uid == os.getuid()
+    return path if is_own and not about.st_mode & 0o077 else None
 
 
 def _name(sources: Sequence[bytes | memoryview], machine: Machine) -> str:

@@ -22,10 +22,10 @@ class Executable:
     alive: object
 
 
-def room(size: int) -> np.ndarray:
+def allocate(size: int) -> np.ndarray:
     """`size` bytes of zeros, (size,) uint8, aligned to cache lines, and on large pages where they would fill some.
 
-    >>> room(100).ctypes.data % 64
+    >>> allocate(100).ctypes.data % 64
     0
     """
     if size < HUGE:
@@ -39,7 +39,7 @@ def room(size: int) -> np.ndarray:
 
 
 def executable(code: bytes) -> Executable:
-    """A copy of `code` that can be called, and that nobody can write to any more.
+    """A copy of `code` that can be called, and that cannot be written to any more.
 
     Raises EngineError where the operating system does not allow it.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import allocate
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def argument_block(*parts: int | np.ndarray, alive: Sequence[object] = ()) -> Ar
     arrays = [np.ascontiguousarray(part) for part in parts if not isinstance(part, int)]
     # Whole cache lines: a vector then seldom lies across two of them.
     begin = 64 * offsets([-(-array.nbytes // 64) for array in arrays])
-    memory = room(int(begin[-1]) + 8 * len(parts))
+    memory = allocate(int(begin[-1]) + 8 * len(parts))
     for array, start in zip(arrays, begin, strict=False):
         memory[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
     addresses = iter((memory.ctypes.data + begin).tolist())

@@ -28,8 +28,8 @@ class Element:
     llvm: str
     dtype: np.dtype
     baked_features: frozenset[str]
-    read_features: frozenset[str]
-    least: float
+    read_features: frozenset[str] = frozenset()
+    least: float = 0.0
 
     @property
     def bytes(self) -> int:
@@ -57,14 +57,7 @@ class Element:
         return self.baked_features <= machine.features
 
 
-FP32 = Element(
-    name="fp32",
-    llvm="float",
-    dtype=np.dtype("f4"),
-    baked_features=frozenset({"avx512f"}),
-    read_features=frozenset(),
-    least=0.0,
-)
+FP32 = Element("fp32", "float", np.dtype("f4"), baked_features=frozenset({"avx512f"}))
 FP16 = Element(
     name="fp16",
     llvm="half",

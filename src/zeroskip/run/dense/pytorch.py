@@ -55,7 +55,7 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input."""
     operation = _operation(layer)
-    # In place: the layer's output is new, and nobody else has it yet.
+    # In place: the layer's output is new, and nothing else reads it.
     return (lambda x: operation(x).relu_()) if relu else operation
 
 

@@ -23,7 +23,7 @@ def without_zeros(layer: Layer) -> str | None:
     sparsity = weight_sparsity(layer.weight)
     if not sparsity:
         return "0 % zeros: nothing to skip"
-    # Random numbers hold a few exact zeros, for which nobody waits until a large layer is built in every way.
+    # Random numbers hold a few exact zeros, which are not worth building a large layer with every kernel.
     few = sparsity < FEW and layer.weight.numel() >= LARGE
     return f"{100 * sparsity:.2g} % zeros: too few to skip" if few else None
 

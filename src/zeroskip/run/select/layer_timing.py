@@ -67,7 +67,7 @@ def time_kernels(
     built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
     start = time.perf_counter()
     answers = {name: function(x) for name, function in built.items()}
-    # Whoever takes long varies little, and a large batch through fifty layers adds up to minutes.
+    # Long calls vary little, and a large batch through fifty layers adds up to minutes.
     rounds = 7 if time.perf_counter() - start < LONG else 3
     for kernel in accepted:
         if not _is_right(kernel, answers[kernel.name], layer, relu, x):

@@ -82,13 +82,12 @@ def select_network(
         ways = [*(each for each in tiled.values() if each.images == 1 and each is not way), way]
         choices |= _choices_on_tiles(captured, choices, timings, ways, target)
     final = graph if way is None else way.graph
+    untiled = [node.name for node, _ in layer_nodes(final)]
     origin = Origin(
         graph,
         example.dtype,
         target.precision,
-        kernels={
-            node.name: timings[node.name].kernels[combination[node.name]] for node, _ in layer_nodes(final)
-        },
+        kernels={name: timings[name].kernels[combination[name]] for name in untiled},
         tiles={} if way is None else way.kernels,
         images=1 if way is None else way.images,
     )
@@ -103,10 +102,8 @@ def select_network(
 
 def _scheduled(graph: Graph, timings: Timings, combination: Combination) -> Runner:
     """The network by these kernels; what is on tiles needs none."""
-    functions = {
-        node.name: timings[node.name].built[combination[node.name]] for node, _ in layer_nodes(graph)
-    }
-    return schedule(graph, functions)
+    names = [node.name for node, _ in layer_nodes(graph)]
+    return schedule(graph, {name: timings[name].built[combination[name]] for name in names})
 
 
 def _reference(timing: LayerTiming, name: str, layer: Layer, relu: bool, x: Tensor) -> Tensor:

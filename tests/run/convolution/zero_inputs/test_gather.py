@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from zeroskip import run
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit.llvm import assembly
-from zeroskip.run.convolution.zero_inputs import compiled_convolution, gather, kernels, number_formats
+from zeroskip.run.convolution.zero_inputs import gather, kernels, number_formats
 from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
 from zeroskip.run.convolution.zero_inputs.gather_blocking import NEAR, GatherBlocking, gather_blocking
 
@@ -270,9 +270,8 @@ def test_a_network_may_have_its_weights_in_bf16(monkeypatch: pytest.MonkeyPatch)
 def test_a_dense_input_meets_the_same_rounded_weights_in_pytorch(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        compiled_convolution, "break_even", lambda *_: 0.0
-    )  # as if PyTorch were always faster
+    # As if PyTorch were always faster.
+    monkeypatch.setattr(kernels, "break_even", lambda *_: 0.0)
     layer = layer_of(64, 40, (3, 3), (7, 7), padding=(1, 1))
     x = images(layer, 2, 0.5)
     y = kernel.build(layer, HERE, Precision(), True)(x)

@@ -57,17 +57,19 @@ def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
 def _baked(job: Job, machine: Machine) -> Baked:
     """The job's code, which takes about a second to write for 2 million weights, from the cache where it is."""
     layout, weights, epilogue = job.y.layout, job.weights, job.epilogue
-    blocking = Blocking(band(job, machine), GROUPS, ROWS)
     numbers = [
-        *(blocking.band, GROUPS, ROWS, weights.taps, layout.element.bytes, *weights.weight.shape),
+        *(band(job, machine), GROUPS, ROWS, weights.taps, layout.element.bytes, *weights.weight.shape),
         *(epilogue.residual, epilogue.relu, -1 if epilogue.bound is None else epilogue.bound),
     ]
     arrays = np.array(numbers, np.float64), weights.offsets, weights.weight, weights.bias
     sources = [np.ascontiguousarray(array).data for array in arrays]
-    data = cached(
-        MAKERS, sources, machine, lambda: _packed(bake(weights, epilogue, blocking, layout.element))
-    )
+    data = cached(MAKERS, sources, machine, lambda: _packed(_bake(job, machine)))
     return _unpacked(data, layout.element.dtype)
+
+
+def _bake(job: Job, machine: Machine) -> Baked:
+    blocking = Blocking(band(job, machine), GROUPS, ROWS)
+    return bake(job.weights, job.epilogue, blocking, job.y.layout.element)
 
 
 def _packed(baked: Baked) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Machine
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.lowering import Lowered
 from zeroskip.run.convolution.tiles.steps import joined
@@ -67,7 +67,7 @@ class Segment:
         try:
             memory = self._idle.pop()
         except IndexError:
-            memory = room(self.lowered.bytes)
+            memory = allocate(self.lowered.bytes)
         try:
             yield memory
         finally:
@@ -79,7 +79,7 @@ def without_layout_conversion(segment: Segment, machine: Machine, *inputs: Tenso
     lowered = segment.lowered
     given = [tensor[: lowered.images].contiguous() for tensor in inputs]
     tensors = [*given, *(torch.empty(lowered.images, *shape) for shape in lowered.outputs.values())]
-    memory = room(lowered.bytes)
+    memory = allocate(lowered.bytes)
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     lowered.chain.run(memory.ctypes.data)
     inner = joined([step for step in lowered.chain.steps if step.name not in (READ, WRITE)], machine)

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import allocate
 from zeroskip.graph import Graph, Node
 from zeroskip.run.captured import Captured
 from zeroskip.run.convolution.tiles.lowering import Lowered, lower
@@ -94,20 +94,20 @@ def _stages(graph: Graph, chain: Sequence[Operation]) -> list[Subgraph]:
     """As few segments as the nodes between them, which stay with torch, allow."""
     level = _levels(graph, chain)
     shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
-    covered = {name for one in chain for name in one.names}
+    covered = {name for operation in chain for name in operation.names}
     readers = [(node.name, node.inputs) for node in graph.nodes if node.name not in covered]
-    readers += [(one.name, one.inputs) for one in chain]
+    readers += [(operation.name, operation.inputs) for operation in chain]
     stages = []
-    for number in sorted({level[one.name] for one in chain}):
-        mine = tuple(one for one in chain if level[one.name] == number)
-        made = {one.name for one in mine}
-        outside = {name: shapes[name] for one in mine for name in one.inputs if name not in made}
+    for number in sorted({level[operation.name] for operation in chain}):
+        stage = tuple(operation for operation in chain if level[operation.name] == number)
+        made = {operation.name for operation in stage}
+        outside = {name: shapes[name] for operation in stage for name in operation.inputs if name not in made}
         needed = {
             *graph.outputs,
             *(name for reader, inputs in readers if reader not in made for name in inputs),
         }
-        leaving = {one.name: shapes[one.name] for one in mine if one.name in needed or one.kind == "mean"}
-        stages.append(Subgraph(mine, outside, leaving))
+        leaving = [each.name for each in stage if each.name in needed or each.kind == "mean"]
+        stages.append(Subgraph(stage, outside, {name: shapes[name] for name in leaving}))
     return stages
 
 
@@ -136,7 +136,7 @@ def _measured(values: Mapping[str, Tensor], parts: Sequence[Lowered], images: in
     """Median seconds of each operation on real inputs, for `images` examples."""
     spent: dict[str, list[float]] = {}
     for part in parts:
-        memory = room(part.bytes)
+        memory = allocate(part.bytes)
         tensors = [_as_many(values[name], images) for name in (*part.inputs, *part.outputs)]
         memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
         for _ in range(ROUNDS):

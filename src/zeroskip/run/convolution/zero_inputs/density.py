@@ -14,7 +14,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector, compile_function
 
 PIECE = 256  # floats looked at in a row
-PIECES = 256  # of them, spread over an input: whoever is larger is not looked at as a whole
+PIECES = 256  # of them, spread over an input: larger ones are sampled
 TRIED = (0.2, 0.6)  # densities that are timed
 ROUNDS = 3
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import INTEGER, POINTER, Function
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import allocate
 from zeroskip.run.convolution.zero_inputs import number_formats
 from zeroskip.run.convolution.zero_inputs.compiled_convolution import (
     PARAMETERS,
@@ -56,7 +56,7 @@ def weights(layer: Layer, cut: GatherBlocking) -> np.ndarray:
     apart = padded.reshape(cut.blocks, cut.outputs, cut.parts, cut.channels, *shape.taps)
     ordered = np.ascontiguousarray(apart.transpose(0, 2, 4, 5, 3, 1))
     order = number_formats.stored(cut.storage, ordered, cut.lanes)
-    memory = room(order.nbytes).view(order.dtype).reshape(order.shape)
+    memory = allocate(order.nbytes).view(order.dtype).reshape(order.shape)
     memory[...] = order
     return memory
 

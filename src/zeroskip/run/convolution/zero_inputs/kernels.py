@@ -17,8 +17,9 @@ from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.run.convolution.zero_inputs import gather, scatter
-from zeroskip.run.convolution.zero_inputs.compiled_convolution import CompiledConvolution, with_dense_fallback
+from zeroskip.run.convolution.zero_inputs.compiled_convolution import CompiledConvolution
 from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
+from zeroskip.run.convolution.zero_inputs.density import break_even
 from zeroskip.run.convolution.zero_inputs.gather_blocking import cannot_be_listed, gather_blocking
 from zeroskip.run.convolution.zero_inputs.number_formats import BYTES
 from zeroskip.run.convolution.zero_inputs.scatter_blocking import cannot_be_scattered
@@ -99,7 +100,8 @@ def _build(
     """
     alike = replace(layer, weight=rounded(storage, layer.weight))
     dense = channels_last.build(alike, machine, precision, relu)
-    return with_dense_fallback(skipping(layer, machine, relu, storage=storage), dense)
+    compiled = skipping(layer, machine, relu, storage=storage)
+    return replace(compiled, dense=dense, most=break_even(compiled, dense, (1, *layer.input_shape)))
 
 
 def reference(layer: Layer, x: Tensor, relu: bool, *, storage: str) -> Tensor:

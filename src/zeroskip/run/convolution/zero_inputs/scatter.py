@@ -16,7 +16,7 @@ import torch
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import INTEGER, Function
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import allocate
 from zeroskip.run.convolution.zero_inputs.compiled_convolution import (
     PARAMETERS,
     CompiledConvolution,
@@ -42,7 +42,7 @@ def weights(layer: Layer, cut: ScatterBlocking) -> np.ndarray:
     padded = np.zeros((outputs, shape.channels, *shape.taps), np.float32)
     padded[: shape.outputs] = layer.weight.detach().numpy()
     apart = padded.reshape(cut.blocks, cut.outputs, shape.channels, *shape.taps).transpose(0, 2, 3, 4, 1)
-    memory = room(padded.size * BYTES[cut.storage])
+    memory = allocate(padded.size * BYTES[cut.storage])
     numbers = torch.from_numpy(memory).view(torch.float32 if cut.storage == "fp32" else torch.bfloat16)
     numbers.view(apart.shape).copy_(torch.from_numpy(apart))
     return memory
@@ -60,7 +60,7 @@ def pieces(cut: ScatterBlocking) -> dict[str, int]:
 
 
 def _plane(cut: ScatterBlocking) -> int:
-    """Floats of a channel's plane, of which the last ones may be nobody's."""
+    """Floats of a channel's plane, of which the last ones may belong to no pixel."""
     return -(-cut.shape.height * cut.shape.width // cut.lanes) * cut.lanes
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.emit import INTEGER, Function, Vector
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import allocate
 from zeroskip.run.argument_block import ArgumentBlock, argument_block
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear import stored_weights
@@ -85,7 +85,7 @@ def without_fallback(storage: str, layer: Layer, machine: Machine, relu: bool) -
 
 
 def _whole(storage: str, out: int) -> int:
-    """Outputs in a stored row, of which the last ones may be nobody's: whole steps of the kernel and cache lines."""
+    """Outputs in a stored row, rounded up to whole steps of the kernel and whole cache lines."""
     step = max(64, 8 * LINE // stored_weights.BITS[storage])
     return -(-out // step) * step
 
@@ -96,7 +96,7 @@ def _rows(storage: str, layer: Layer, machine: Machine) -> ArgumentBlock:
     whole = _whole(storage, out)
     # One line more: rows of a power of two bytes would all compete for the same few sets of the caches.
     stride = whole * stored_weights.BITS[storage] // 8 + LINE
-    memory = room((inputs + 1) * stride).reshape(inputs + 1, stride)
+    memory = allocate((inputs + 1) * stride).reshape(inputs + 1, stride)
     weight = layer.weight.detach()
     scale, table = np.ones(out, np.float32), np.zeros(stored_weights.TABLE, np.float32)
     if storage == "fp32":

@@ -16,7 +16,7 @@ import numpy as np
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
-from zeroskip.emit.executable_memory import room
+from zeroskip.emit.executable_memory import allocate
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.compiled_linear import (
@@ -78,7 +78,7 @@ def _streams(layer: Layer) -> ArgumentBlock:
     groups = _whole(out) // GROUP
     counts = np.count_nonzero(weight, axis=0)
     begin = offsets([*(2 * groups + counts), 2 * groups])  # in words of 4 bytes
-    memory = room(4 * int(begin[-1] + LANES)).view(np.uint32)  # a vector is read from the last weights on
+    memory = allocate(4 * int(begin[-1] + LANES)).view(np.uint32)  # a vector is read from the last weights on
     for first in range(0, inputs, BLOCK):
         words = _streamed(weight[:, first : first + BLOCK].T)
         memory[begin[first] :][: len(words)] = words

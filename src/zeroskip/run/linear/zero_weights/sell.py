@@ -33,7 +33,7 @@ def _slices(layer: Layer, lanes: int) -> ArgumentBlock:
     """The weight cut into slices, in the order in which `emit` reads it."""
     weight, bias = arrays(layer)
     order = np.argsort(-np.count_nonzero(weight, axis=1), kind="stable")
-    # The last slice is filled up with its own last row: computing a row twice harms nobody.
+    # The last slice is filled up with its own last row: computing a row twice is harmless.
     rows = np.append(order, np.repeat(order[-1:], -len(order) % lanes)).astype(np.int64)
     steps = [_steps(weight[rows_of_slice]) for rows_of_slice in rows.reshape(-1, lanes)]
     columns = np.concatenate([each for each, _ in steps])  # (steps, lanes)
