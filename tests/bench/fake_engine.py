@@ -58,4 +58,5 @@ def main() -> None:
             reply({"ok": True, "seconds": [2e-3, 1e-3, 3e-3]})
 
 
-main()
+if __name__ == "__main__":
+    main()
