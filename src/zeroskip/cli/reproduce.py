@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -26,7 +25,7 @@ from zeroskip.cli.options import (
 from zeroskip.errors import RecipeError
 
 if TYPE_CHECKING:
-    from zeroskip.papers import Paper, PaperResult, PaperRow
+    from zeroskip.papers import Paper, PaperResult
 
 PAPER = typer.Argument(
     metavar="PAPER",
@@ -93,7 +92,7 @@ def reproduce(
     trains anew. LeNet-300-100 takes an hour on a core, LeNet-5 two, digits one minute, a network on ImageNet days.
     What was not measured stays in the table, with the reason.
     """
-    from zeroskip import papers, report
+    from zeroskip import files, papers, report
 
     if data is not None and paper is not None and not (analytic or results):
         out = out or Path("runs/reproduce")
@@ -105,7 +104,12 @@ def reproduce(
     rows = papers.rows(chosen, analytic=analytic, networks=asked.networks, results=stored)
     rows = [row for row in rows if not codec or row.table.startswith(papers.CODEC_TABLES)]
     page = html or (out / f"report-{paper}.html" if out else None)
-    _write(markdown, page, rows, stored, chosen)
+    titles = {paper.name: paper.title for paper in chosen}
+    if markdown is not None:
+        origins = [result.origin for result in stored]
+        files.write(markdown, report.reproduction_markdown(rows, titles, origins))
+    if page is not None:
+        report.reproduction_html(page, rows, papers.measured_networks(rows, stored), titles)
     if as_json:
         print_json([row.to_json() for row in rows])
         return
@@ -168,20 +172,3 @@ def _measured(paper: Paper, asked: Asked, out: Path) -> list[PaperResult]:
             papers.store(papers.results_folder(paper.name), result)
         results.append(result)
     return results
-
-
-def _write(
-    markdown: Path | None,
-    page: Path | None,
-    rows: Sequence[PaperRow],
-    results: Sequence[PaperResult],
-    chosen: Sequence[Paper],
-) -> None:
-    from zeroskip import files, papers, report
-
-    titles = {paper.name: paper.title for paper in chosen}
-    if markdown is not None:
-        origins = [result.origin for result in results]
-        files.write(markdown, report.reproduction_markdown(rows, titles, origins))
-    if page is not None:
-        report.reproduction_html(page, rows, papers.measured_networks(rows, results), titles)

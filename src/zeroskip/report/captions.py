@@ -12,17 +12,17 @@ CAPTIONS = {
         "zeros in the input are what the layer is fed."
     ),
     "Where the zeros are": (
-        "First, on a log axis, the weights of every layer before (grey) and after (coloured). Then the share of "
-        "exact zeros in what each layer reads and writes, as the profile measured it before pruning."
+        "First, on a log axis, the weights of every layer before (grey) and after (coloured). Then the share of exact "
+        "zeros in what each layer reads and writes, as the profile measured it before pruning."
     ),
     "How much each layer minds": (
         "One layer at a time loses its smallest weights, all others are untouched and nothing is retrained. A line "
         "that leaves the dotted level early is a layer that needs its weights. Drawn after Han et al. 2015, fig. 6."
     ),
     "Error against weights kept": (
-        "Each mark is one prune-and-retrain step, measured on the validation split: further right is sparser, "
-        "further down is better. Green stayed within the error budget, red did not; the ring is the network that was "
-        "kept, the last good one. Drawn after Han et al. 2015, fig. 5."
+        "Each mark is one prune-and-retrain step, measured on the validation split: further right is sparser, further "
+        "down is better. Green stayed within the error budget, red did not; the ring is the network that was kept, the "
+        "last good one. Drawn after Han et al. 2015, fig. 5."
     ),
     "Weights before and after": (
         "Where a layer was pruned and retrained, its single peak around zero becomes two. The grey and the coloured "
@@ -40,23 +40,23 @@ CAPTIONS = {
         "At most the 24 largest tensors have a row of their own."
     ),
     "Comparison": (
-        "One colour per run: the open mark is its dense network, the full one what pruning made of it. Further left "
-        "is smaller, further down is better. Errors are on each run's own test split."
+        "One colour per run: the open mark is its dense network, the full one what pruning made of it. Further left is "
+        "smaller, further down is better. Errors are on each run's own test split."
     ),
     "Trade-off": (
         "Error on the test split against the share of weights kept, by the penalty of the training (L1 or L2) and by "
-        "what follows the cut: nothing, one retraining, or cuts and retrainings in turn (iterative). Further right "
-        "is sparser, further down is better. The curves are those of one seed; the dotted and the dashed level are "
-        "the dense networks that the L1 and the L2 curves start from. Drawn after Han et al. 2015, fig. 5."
+        "what follows the cut: nothing, one retraining, or cuts and retrainings in turn (iterative). Further right is "
+        "sparser, further down is better. The curves are those of one seed; the dotted and the dashed level are the "
+        "dense networks that the L1 and the L2 curves start from. Drawn after Han et al. 2015, fig. 5."
     ),
     "Sensitivity": (
         "One layer at a time loses its smallest weights, all others are untouched and nothing is retrained. A line "
-        "that climbs early is a layer that needs its weights. Measured on the validation split, as the thresholds "
-        "are chosen by it. Drawn after Han et al. 2015, fig. 6."
+        "that climbs early is a layer that needs its weights. Measured on the validation split, as the thresholds are "
+        "chosen by it. Drawn after Han et al. 2015, fig. 6."
     ),
     "Histogram of weights": (
-        "The weights of the first linear layer that are not zero: one peak at zero before, two beside it after "
-        "pruning and retraining, further out. Both panels reach equally far. Drawn after Han et al. 2015, fig. 7."
+        "The weights of the first linear layer that are not zero: one peak at zero before, two beside it after pruning "
+        "and retraining, further out. Both panels reach equally far. Drawn after Han et al. 2015, fig. 7."
     ),
     "Mask of the first layer": (
         "Connections that the first layer keeps per input: as the image itself, and row after row of the image. Each "
@@ -64,9 +64,9 @@ CAPTIONS = {
         "image, are cut. A convolution's inputs are the pixels of its kernel. Drawn after Han et al. 2015, fig. 4."
     ),
     "Error against size": (
-        "Error on the test split against the bytes of the file with codes of fixed width: pruning alone, sharing "
-        "alone with codes ever narrower, and both. Further right is smaller, further down is better. Drawn after "
-        "Deep Compression, fig. 6."
+        "Error on the test split against the bytes of the file with codes of fixed width: pruning alone, sharing alone "
+        "with codes ever narrower, and both. Further right is smaller, further down is better. Drawn after Deep "
+        "Compression, fig. 6."
     ),
     "Error against bits": (
         "Error on the test split of the pruned network when only the codes of one kind of layer narrow, down to one "
@@ -87,7 +87,7 @@ CAPTIONS = {
         "reports. Further right and further down is better."
     ),
     "Every table": (
-        "Published figures beside what zeroskip finds, row by row: rows that fail and rows that were not measured "
-        "are listed like all others. Click on a table to open it."
+        "Published figures beside what zeroskip finds, row by row: rows that fail and rows that were not measured are "
+        "listed like all others. Click on a table to open it."
     ),
 }

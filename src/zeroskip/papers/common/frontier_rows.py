@@ -7,7 +7,6 @@ A network has up to three frontiers, since what training images go through chang
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from zeroskip.concepts import PaperRow, PrunedFrontier
 from zeroskip.papers.common.figure_checks import percent
@@ -25,19 +24,9 @@ IMAGES = {
 CODERS = {"huffman": "Huffman codes", "arithmetic": "arithmetic codes"}
 
 
-@dataclass(frozen=True)
-class Frontiers:
-    """Those of one network, in the findings of both papers under these names."""
-
-    frontier_plain: PrunedFrontier | None = None
-    frontier: PrunedFrontier | None = None
-    frontier_shifts: PrunedFrontier | None = None
-
-
 def read_frontiers(findings: Findings) -> dict[str, PrunedFrontier]:
-    """Those that are there, by name in the order of `IMAGES`."""
-    frontiers: dict[str, PrunedFrontier | None] = vars(read(Frontiers, findings))
-    return {name: frontier for name, frontier in frontiers.items() if frontier is not None}
+    """Those in the findings of either paper, by name in the order of `IMAGES`."""
+    return {name: read(PrunedFrontier, findings[name]) for name in IMAGES if findings.get(name) is not None}
 
 
 def weights_rows(
@@ -53,9 +42,7 @@ def weights_rows(
     [('30x fewer weights', 'test error', False), ('30x fewer weights', 'rise over dense, trained as long', True)]
     """
     rows = []
-    for name in IMAGES:
-        if name not in frontiers:
-            continue
+    for name in [name for name in IMAGES if name in frontiers]:
         frontier, table = frontiers[name], _table(paper, network, name)
         dense = percent(frontier.error_continued)
         rows.append(table.judge("dense, trained as long", "test error", figure(error, "%"), dense, at_most()))
@@ -70,9 +57,7 @@ def bytes_rows(
 ) -> list[PaperRow]:
     """Error against bytes of the whole file, beside the published dense error and times smaller."""
     rows = []
-    for name in IMAGES:
-        if name not in frontiers:
-            continue
+    for name in [name for name in IMAGES if name in frontiers]:
         frontier, table = frontiers[name], _table(paper, network, name)
         for point in frontier.points:
             row = f"{point.times_fewer:g}x fewer weights, {point.bits:g} bits"

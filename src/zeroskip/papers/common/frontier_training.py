@@ -13,8 +13,8 @@ from torch import nn
 
 from zeroskip import pack, task_api
 from zeroskip.concepts import Progress
-from zeroskip.papers.common.training_plans import FrontierPlan, TrainingPlan
-from zeroskip.papers.common.trainings import Seed, continued, dense, of_each, seeds, shared, sparsified
+from zeroskip.papers.common.training_plans import FrontierPlan, TrainingPlan, gradual
+from zeroskip.papers.common.trainings import Seed, dense, of_each, pruned, seeds, shared
 
 TUNING = {"bias_bits": 5, "epochs": 4, "learning_rate": 5e-4, "weight_decay": 0.0}
 CODERS = ("huffman", "arithmetic")
@@ -41,16 +41,18 @@ def of_seeds(seeds: list[Seed], frontier: FrontierPlan) -> object:
 
 def _of_seed(frontier: FrontierPlan, seed: Seed) -> dict[str, object]:
     model = dense(seed)
+    # As many steps as a pruned network has: its training, then the same retraining with nothing pruned.
+    continued = pruned(seed, "dense-continued", model, gradual(frontier, 1))
     return {
         "stored_bytes_dense": dense_bytes(model),
         "error_dense": task_api.evaluate(seed.task, model, "test"),
-        "error_continued": task_api.evaluate(seed.task, continued(seed, frontier), "test"),
+        "error_continued": task_api.evaluate(seed.task, continued.model, "test"),
         "points": [_point(seed, frontier, times, bits) for times, bits in frontier.points.items()],
     }
 
 
 def _point(seed: Seed, frontier: FrontierPlan, times_fewer: int, bits: int) -> dict[str, object]:
-    sparse = sparsified(seed, frontier, times_fewer)
+    sparse = pruned(seed, f"{times_fewer}x", dense(seed), gradual(frontier, times_fewer))
     small = shared(seed, f"{times_fewer}x-{bits}-bits", sparse, bits=bits, **TUNING)
     return {
         "times_fewer": times_fewer,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from zeroskip.concepts import PaperRow
 from zeroskip.papers.common.figure_checks import Verdict, percent
 from zeroskip.papers.common.paper import TITLES, title
-from zeroskip.papers.common.rules import READ, Figure, Rule, at_most, figure
+from zeroskip.papers.common.rules import EQUAL, Figure, Rule, at_most, figure
 
 
 @dataclass(frozen=True)
@@ -52,20 +52,8 @@ class Table:
     ) -> PaperRow:
         """A row of words: what the paper states, and what was found with whether it agrees."""
         ours, holds = verdict or (None, None)
-        return PaperRow(
-            self.paper,
-            self.title,
-            row,
-            column,
-            published=published,
-            ours=ours,
-            holds=holds,
-            unit="",
-            rule=rule,
-            trust=READ,
-            network=self.network,
-            reason=self._reason(holds, reason),
-        )
+        blank = self.judge(row, column, Figure(0.0, 0.0), None, Rule(rule, EQUAL.holds))
+        return replace(blank, published=published, ours=ours, holds=holds, reason=self._reason(holds, reason))
 
     def _reason(self, holds: bool | None, known: str) -> str:
         return {True: "", False: known, None: self.missing}[holds]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zeroskip import prune, tasks
+from zeroskip import prune, task_api, tasks
 from zeroskip.concepts import Recipe, Round
 from zeroskip.models import VGG16, AlexNetCaffe, LeNet5, LeNet300100
 
@@ -71,6 +71,12 @@ class TrainingPlan:
     weights: Mapping[str, Tensor] | None = None
 
 
+def _imagenet(task: task_api.Task, published: float, network: Callable[[], nn.Module]) -> TrainingPlan:
+    """ImageNet is the user's own; a round is 173 hours on the paper's card, so only what the tables need is made."""
+    bits, figures = _widths(network), ("figure6", "figure7", "dead_neurons")
+    return TrainingPlan(task, published, bits, rounds=5, divisor=100, alternate=True, figures=figures)
+
+
 _MLP: dict[str, object] = {"epochs": 100, "batch_size": 256, "learning_rate": 3e-3, "weight_decay": 0.03}
 _CONV: dict[str, object] = {"epochs": 25, "batch_size": 64, "learning_rate": 3e-3, "weight_decay": 0.03}
 _PLAIN: dict[str, object] = {"input_noise": 0.0, "label_smoothing": 0.0}
@@ -114,25 +120,8 @@ PLANS = {
         dropout=partial(LeNet300100, 64, dropout=0.5),
         frontiers={"frontier": FrontierPlan({8: 5}, {"epochs": 30, "weight_decay": 0.03})},
     ),
-    # ImageNet is the user's own; a round is 173 hours on the paper's card, so only what the tables need is made.
-    "alexnet": TrainingPlan(
-        task=tasks.alexnet_caffe,
-        published=9.0,
-        bits=_widths(AlexNetCaffe),
-        rounds=5,
-        divisor=100,
-        alternate=True,
-        figures=("figure6", "figure7", "dead_neurons"),
-    ),
-    "vgg16": TrainingPlan(
-        task=tasks.vgg16,
-        published=13.0,
-        bits=_widths(VGG16),
-        rounds=5,
-        divisor=100,
-        alternate=True,
-        figures=("figure6", "figure7", "dead_neurons"),
-    ),
+    "alexnet": _imagenet(tasks.alexnet_caffe, 9.0, AlexNetCaffe),
+    "vgg16": _imagenet(tasks.vgg16, 13.0, VGG16),
 }
 
 # Sigma and the network in the middle come of trainings alone.

@@ -13,7 +13,7 @@ from torch import nn
 
 from zeroskip import files, retrain, run_folder, task_api
 from zeroskip.concepts import Progress, Recipe, Sparse
-from zeroskip.papers.common.training_plans import FrontierPlan, TrainingPlan, gradual
+from zeroskip.papers.common.training_plans import TrainingPlan
 
 Made = TypeVar("Made")
 
@@ -77,16 +77,6 @@ def pruned(seed: Seed, name: str, start: nn.Module, recipe: Recipe) -> Sparse:
     model = task_api.model(seed.task, start.state_dict())
     folder = seed.folder / name
     return retrain.loop(model, recipe, seed.task, folder=folder, seed=seed.number, progress=progress)
-
-
-def continued(seed: Seed, frontier: FrontierPlan) -> nn.Module:
-    """The dense network after as many steps as a pruned one: its training, then the same retraining unpruned."""
-    return pruned(seed, "dense-continued", dense(seed), gradual(frontier, 1)).model
-
-
-def sparsified(seed: Seed, frontier: FrontierPlan, times_fewer: int) -> Sparse:
-    """One weight in `times_fewer`, pruned while training."""
-    return pruned(seed, f"{times_fewer}x", dense(seed), gradual(frontier, times_fewer))
 
 
 def shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:

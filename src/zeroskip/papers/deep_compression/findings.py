@@ -25,7 +25,7 @@ class CodedShares:
 
 @dataclass(frozen=True)
 class CodedFindings:
-    """One network, whose findings hold `Frontiers` too; every part may be absent.
+    """One network, whose findings hold those of `frontier_rows.IMAGES` too; every part may be absent.
 
     Up to `total` means over the seeds, the rest of seed 0.
 
@@ -60,11 +60,6 @@ class FcLayerTimes:
     kernels: Mapping[int, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _FcLayers:
-    table8: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-
-
 def fc_layer_times(findings: Mapping[str, object]) -> dict[str, FcLayerTimes]:
     """Layer of table 8 -> its times, from {"table8": {layer: {batch: [dense, sparse], "kernel": {batch: name}}}}.
 
@@ -72,7 +67,7 @@ def fc_layer_times(findings: Mapping[str, object]) -> dict[str, FcLayerTimes]:
     FcLayerTimes(seconds={1: (0.004, 0.001)}, kernels={1: 'sell'})
     """
     times = {}
-    for layer, parts in read(_FcLayers, findings).table8.items():
+    for layer, parts in read(dict[str, dict[str, object]], findings.get("table8", {})).items():
         seconds = {batch: pair for batch, pair in parts.items() if batch != "kernel"}
         times[layer] = FcLayerTimes(
             read(dict[int, tuple[float, float]], seconds), read(dict[int, str], parts.get("kernel", {}))

@@ -105,12 +105,8 @@ TOTALS = {
 }
 
 # Times smaller after P+Q and after P+Q+H, from the total rows.
-RATES = {
-    "lenet-300-100": ("32", "40"),
-    "lenet-5": ("33", "39"),
-    "alexnet": ("27", "35"),
-    "vgg16": ("31", "49"),
-}
+_RATES = ("32", "40"), ("33", "39"), ("27", "35"), ("31", "49")
+RATES = dict(zip(LAYERS, _RATES, strict=True))
 
 # Bits of a position in conv layers as the text has them; tables 2 to 5 say otherwise.
 TEXT_INDEX = "8"
@@ -120,11 +116,8 @@ TABLE6 = (("8/5", "0.00", "-0.03"), ("8/4", "0.01", "0.00"), ("4/2", "1.99", "2.
 
 # Table 7, AlexNet in MB by other methods, and by the paper's own stages with times smaller.
 TABLE7_OTHERS = (("Fastfood-32", "131"), ("Fastfood-16", "64"), ("Collins & Kohli", "61"), ("SVD", "47.6"))
-TABLE7 = (
-    ("pruning", "27", "9"),
-    ("pruning, sharing", "8.9", "27"),
-    ("pruning, sharing, Huffman", "6.9", "35"),
-)
+STAGES = ("pruning", "pruning, sharing", "pruning, sharing, Huffman")
+TABLE7 = tuple(zip(STAGES, ("27", "8.9", "6.9"), ("9", "27", "35"), strict=True))
 
 # Table 8: microseconds of the fc layers, (machine, batch) -> layer -> (dense, sparse).
 TABLE8_LAYERS = ("AlexNet fc6", "AlexNet fc7", "AlexNet fc8", "VGG-16 fc6", "VGG-16 fc7", "VGG-16 fc8")

@@ -95,10 +95,8 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
 def unmeasurable() -> list[PaperRow]:
     """Rows that belong to no network of ours or need a power meter: present, never measured."""
     table = Table(published.NAME, "Table 7", "alexnet", "another method, which is no part of zeroskip")
-    rows = [
-        table.judge(name, "size", figure(size, "MB"), None, within_share(0.1))
-        for name, size in published.TABLE7_OTHERS
-    ]
+    others = published.TABLE7_OTHERS
+    rows = [table.judge(name, "size", figure(size, "MB"), None, within_share(0.1)) for name, size in others]
     table = Table(published.NAME, "Table 6", "alexnet", IMAGENET)
     for bits, *rises in published.TABLE6:
         for top, rise in zip(("top-1", "top-5"), rises, strict=True):
@@ -192,11 +190,8 @@ def _layers(network: str) -> list[PaperRow]:
 
 
 def _totals(network: str) -> list[PaperRow]:
-    judge, printed, both = (
-        layer_table(published.NAME, network).judge,
-        published.TOTALS[network],
-        _both(network),
-    )
+    judge, printed = layer_table(published.NAME, network).judge, published.TOTALS[network]
+    both = _both(network)
     whole = sum(size.weights for size in sizes(network))
     left = [size.weights * figure(layer.kept).value / 100 for size, layer in both]
     # Huffman is reckoned per entry, but a mean over weights is what can be compared with the bits of a weight.

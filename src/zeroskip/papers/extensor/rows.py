@@ -56,19 +56,17 @@ def measured_rows(network: str, findings: Findings) -> list[PaperRow]:
     if network != published.NETWORK:
         return []
     table, counted = Table(published.NAME, SQUARED, network, DATA), read(MatrixFindings, findings)
-    return [
-        row for matrix in published.MATRICES for row in _matrix(table, matrix, counted.get(matrix.name, {}))
-    ]
+    matrices = published.MATRICES
+    return [row for matrix in matrices for row in _matrix(table, matrix, counted.get(matrix.name, {}))]
 
 
 def unmeasurable() -> list[PaperRow]:
     """A fifth matrix, and the paper's means over a CPU."""
     rows = _matrix(Table(published.NAME, SQUARED, "", ABSENT), published.POISSON, {})
     table = Table(published.NAME, "Speed-up over a CPU of the same bandwidth", "", CPU)
-    return rows + [
-        table.judge(kernel, "times faster", figure(printed, "x"), None, TIME)
-        for kernel, printed in published.SPEEDUPS.items()
-    ]
+    for kernel, printed in published.SPEEDUPS.items():
+        rows.append(table.judge(kernel, "times faster", figure(printed, "x"), None, TIME))
+    return rows
 
 
 def _layers() -> list[PaperRow]:
@@ -132,14 +130,8 @@ def _matrix(table: Table, matrix: published.SquaredMatrix, counted: Mapping[str,
     )
     moved = sum(printed.value for _, _, printed, rule in columns if rule is BYTES)
     full = moved / EXTENSOR.dram_bytes_per_cycle
+    reasons = {key: KNOWN.get((matrix.name, key), "").format(full=full) for key, *_ in columns}
     return [
-        table.judge(
-            matrix.name,
-            column,
-            printed,
-            counted.get(key),
-            rule,
-            KNOWN.get((matrix.name, key), "").format(full=full),
-        )
+        table.judge(matrix.name, column, printed, counted.get(key), rule, reasons[key])
         for key, column, printed, rule in columns
     ]

@@ -14,7 +14,7 @@ coded bit by bit.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
@@ -176,9 +176,7 @@ def _alexnet() -> list[PaperRow]:
         if layer.name in published.MAPS_SAVED:
             printed = figure(published.MAPS_SAVED[layer.name], "%")
             rows.append(table.judge(layer.name, "accesses to maps saved", printed, saved, TWO_POINTS))
-    whole = LayerTraffic(
-        *(sum(getattr(bits, key) for bits in moved) for key in ("maps", "maps_coded", "weights"))
-    )
+    whole = LayerTraffic(*(sum(parts) for parts in zip(*map(astuple, moved), strict=True)))
     megabytes, saved = (whole.maps_coded + whole.weights) / 8e6, 100 * (1 - 1 / whole.ratio)
     total, share = figure(published.TOTALS["alexnet"].dram, "MB"), figure(published.SAVED, "%", RECOMPUTED)
     return [

@@ -106,11 +106,8 @@ def _methods(network: str, measured: HanFindings) -> list[PaperRow]:
     neurons = table.fact(row, "removed", claim, removal(dead), UNCHANGED, reason=nothing)
     if network in ("alexnet", "vgg16"):
         return [neurons]  # one retraining fewer where each takes days
-    row, column, verdict = (
-        "dropout while retraining",
-        "by the rule against unchanged",
-        rule_is_better(measured.dropout),
-    )
+    row, column = "dropout while retraining", "by the rule against unchanged"
+    verdict = rule_is_better(measured.dropout)
     return [table.fact(row, column, "by the rule is better", verdict, RESCALED), neurons]
 
 

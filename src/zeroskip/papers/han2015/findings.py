@@ -42,7 +42,7 @@ class DeadNeurons:
 
 @dataclass(frozen=True)
 class HanFindings:
-    """One network, whose findings hold `Frontiers` too; every part may be absent.
+    """One network, whose findings hold those of `frontier_rows.IMAGES` too; every part may be absent.
 
     Up to `total` means over the seeds, the rest of seed 0.
 

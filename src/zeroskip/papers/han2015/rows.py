@@ -121,19 +121,14 @@ def _layers(network: str) -> list[PaperRow]:
 
 
 def _totals(network: str) -> list[PaperRow]:
-    judge, printed, rows = (
-        layer_table(published.NAME, network).judge,
-        published.TOTALS[network],
-        shares(network),
-    )
+    judge, printed = layer_table(published.NAME, network).judge, published.TOTALS[network]
+    rows = shares(network)
     weights, macs = (sum(getattr(size, key) for size, _ in rows) for key in ("weights", "macs"))
     outputs = sum(size.outputs for size, _ in rows)
     fed = [100.0, *(figure(layer.output).value for _, layer in rows[:-1])]
     left = sum(size.outputs * figure(layer.output).value for size, layer in rows) / outputs
-    work = sum(
-        size.macs * figure(layer.kept).value * share / 100
-        for (size, layer), share in zip(rows, fed, strict=True)
-    )
+    pairs = zip(rows, fed, strict=True)
+    work = sum(size.macs * figure(layer.kept).value * share / 100 for (size, layer), share in pairs)
     kept = within(HALF_POINT, "half a point: the layers' shares are printed in points")
     return [
         judge("total", "weights", figure(printed.weights, "weights"), weights, LAST_DIGIT),
@@ -163,11 +158,8 @@ def _zeros() -> list[PaperRow]:
 def _caption() -> list[PaperRow]:
     rate = sum(size.weights for size in sizes("vgg16")) / kept_weights("vgg16")
     reason = "the paper contradicts itself: Table 1 and the text say 13x, and so does the sum of the layers"
-    return [
-        layer_table(published.NAME, "vgg16").judge(
-            "caption", "rate", figure("12", "x"), rate, ROUNDS, reason=reason
-        )
-    ]
+    table = layer_table(published.NAME, "vgg16")
+    return [table.judge("caption", "rate", figure("12", "x"), rate, ROUNDS, reason)]
 
 
 def _others() -> list[PaperRow]:

@@ -36,18 +36,17 @@ def measure_network(network: str, setup: Setup) -> Findings:
 
 def measure_mean(setup: Setup) -> Findings:
     """What `MinervaMeans` holds, over the five networks, each of which is measured where that has not been done."""
-    return means(
-        {network: read(MinervaFindings, measure_network(network, setup)) for network in published.TABLE1}
-    )
+    networks = published.TABLE1
+    return means({name: read(MinervaFindings, measure_network(name, setup)) for name in networks})
 
 
 def means(networks: Mapping[str, MinervaFindings]) -> dict[str, object]:
     """The means over networks, from the findings of each by its name."""
     powers = [power.saved(network, findings.layers) for network, findings in networks.items()]
-    saved = {
-        prices: {gated: statistics.fmean(times[prices][gated] for times in powers) for gated in power.GATING}
-        for prices in power.PRICES
-    }
+    saved: dict[str, dict[str, float]] = {prices: {} for prices in power.PRICES}
+    for prices in saved:
+        for gated in power.GATING:
+            saved[prices][gated] = statistics.fmean(times[prices][gated] for times in powers)
     macs = [findings.macs for findings in networks.values()]
     again = [(findings.retrained or findings.thresholds).macs for findings in networks.values()]
     return {**_mean(macs), "power": saved, "retrained": _mean(again)}
@@ -62,16 +61,13 @@ def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
     middle = seeds[models.index(noise.middle)]
     pruned = trainings.once(out / f"thresholds-{setup.seeds}.json", partial(_pruned, middle, noise))
     again = trainings.once(out / f"retrained-{setup.seeds}.json", partial(_retrained, middle, noise))
+    kept = [read(Thresholds, found).macs.kept for found in (pruned, again) if found]
     return {
         "errors": [error["test"] for error in errors],
         "validation": [error["validation"] for error in errors],
         **pruned,
-        "retrained": again if again and _kept(again) < _kept(pruned) else pruned,
+        "retrained": again if again and kept[1] < kept[0] else pruned,
     }
-
-
-def _kept(findings: Findings) -> float:
-    return read(Thresholds, findings).macs.kept
 
 
 def _mean(counts: Sequence[NetworkMacs]) -> dict[str, float]:
@@ -89,11 +85,8 @@ def _errors(seed: trainings.Seed) -> dict[str, float]:
 def _pruned(seed: trainings.Seed, noise: Noise) -> dict[str, object]:
     search = prune.thresholds(noise.middle, seed.task, max_error_rise=noise.rise, progress=seed.progress)
     thresholded = hold_(deepcopy(noise.middle), search.thresholds)
-    return {
-        **_on_test_split(seed.task, noise.middle, thresholded),
-        "validation_pruned": search.after.error,
-        "removed_validation": search.removed,
-    }
+    found = {"validation_pruned": search.after.error, "removed_validation": search.removed}
+    return {**_on_test_split(seed.task, noise.middle, thresholded), **found}
 
 
 def _retrained(seed: trainings.Seed, noise: Noise) -> dict[str, object]:
@@ -134,11 +127,8 @@ def _raised(seed: trainings.Seed, model: nn.Module, limit: float) -> nn.Module:
 
 def _least(tried: Sequence[Judged], limit: float) -> Judged | None:
     """What leaves the least work, of all that stay within the limit and leave every layer some."""
-    fitting = [
-        judged
-        for judged in tried
-        if judged.error <= limit and all(layer.nonzero for layer in judged.layers.values())
-    ]
+    alive = [judged for judged in tried if all(layer.nonzero for layer in judged.layers.values())]
+    fitting = [judged for judged in alive if judged.error <= limit]
     return min(fitting, key=lambda judged: judged.nonzero, default=None)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -148,17 +148,14 @@ def _uniform() -> list[PaperRow]:
 def _even() -> list[PaperRow]:
     """Where it is no longer worth it."""
     table = Table(published.NAME, UNIFORM)
-    cross_overs = {
-        "takes as long": (published.EVEN, share_at(SHARES, speedup, 1)),
-        "takes as much energy": (
-            published.EVEN_ENERGY,
-            share_at(SHARES, lambda share: 1 / module_energies(share).share(), 1),
-        ),
-    }
-    return [
-        table.judge("cross-over", f"share at which DCNN {what}", figure(printed, "", READ_OFF), ours, TENTH)
-        for what, (printed, ours) in cross_overs.items()
-    ]
+    printed = {"time": published.EVEN, "energy": published.EVEN_ENERGY}
+    ratios: dict[str, Callable[[float], float]] = {"time": speedup}
+    ratios["energy"] = lambda share: 1 / module_energies(share).share()
+    rows = []
+    for what, column in (("time", "takes as long"), ("energy", "takes as much energy")):
+        even, ours = figure(printed[what], "", READ_OFF), share_at(SHARES, ratios[what], 1)
+        rows.append(table.judge("cross-over", f"share at which DCNN {column}", even, ours, TENTH))
+    return rows
 
 
 def _variants() -> list[PaperRow]:

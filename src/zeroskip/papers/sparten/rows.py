@@ -126,11 +126,9 @@ def _speedups() -> list[PaperRow]:
         for way, rule in rules.items():
             ratios = {name: own[way] / own["GB-H"] for name, own in networks.items()}
             listed = ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items())
-            mean, reason = (
-                statistics.fmean(ratios.values()),
-                f"{listed}; {THEIRS if way == 'SCNN' else ZEROS}",
-            )
-            rows.append(table.judge(f"over {way}", reading, figure(CLAIMS[way], "x"), mean, rule, reason))
+            mean, printed = statistics.fmean(ratios.values()), figure(CLAIMS[way], "x")
+            reason = f"{listed}; {THEIRS if way == 'SCNN' else ZEROS}"
+            rows.append(table.judge(f"over {way}", reading, printed, mean, rule, reason))
     return rows
 
 
@@ -154,10 +152,8 @@ def _gains(table: Table, part: str, layers: Mapping[str, BalancedLayer], reason:
     if layers:
         reason = reason.format(f"{statistics.fmean(layer.spread for layer in layers.values()):.2f}")
     for way in BALANCED:
-        ours, column = (
-            total["none"] / total[way] if total else None,
-            f"{way}: times faster than without balance",
-        )
+        column = f"{way}: times faster than without balance"
+        ours = total["none"] / total[way] if total else None
         rows.append(table.judge(row, column, figure(GAIN, "x", OURS), ours, at_least(), reason))
     order: Verdict = None
     if total:
