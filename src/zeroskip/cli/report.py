@@ -9,14 +9,13 @@ import typer
 
 from zeroskip.cli.options import JSON, app, say, show
 
+OUT = typer.Option(metavar="FILE", help="Where the page goes; default: report.html in the first RUN.")
+
 
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="One RUN folder, or several to compare.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Where the page goes; default: report.html in the first RUN."),
-    ] = None,
+    out: Annotated[Path | None, OUT] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Write the HTML report of one run, or compare several."""

@@ -47,9 +47,8 @@ class PaperRow:
 
     def to_json(self) -> dict[str, str | float | bool | None]:
         """All fields, with the difference after `ours`."""
-        fields = dict(vars(self))
-        first = {key: fields.pop(key) for key in ("paper", "table", "row", "column", "published", "ours")}
-        return {**first, "difference": self.difference, **fields}
+        first = {key: getattr(self, key) for key in ("paper", "table", "row", "column", "published", "ours")}
+        return {**first, "difference": self.difference, **vars(self)}
 
 
 @dataclass(frozen=True)

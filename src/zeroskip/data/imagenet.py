@@ -142,14 +142,14 @@ def read_picture(path: Path, preprocess: Preprocess, draw: Tensor | None = None)
             image = file.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as fact:
         raise DataError(f"{path} is no whole picture: {fact}. Fetch it again, or take it out.") from None
-    image = _middle(image, preprocess) if draw is None else _part(image, preprocess.crop, draw.tolist())
+    image = _center_crop(image, preprocess) if draw is None else _random_crop(image, preprocess.crop, draw)
     pixels = np.asarray(image, np.float32)[..., :: 1 if preprocess.order == "RGB" else -1]  # (h, w, 3)
     mean, std = (np.array(three, np.float32) for three in (preprocess.mean, preprocess.std))
     scaled = (pixels - mean) / std
     return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
 
 
-def _middle(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def _center_crop(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     crop, shorter = preprocess.crop, min(image.size)
     if shorter != preprocess.resize:
         width, height = (round(side * preprocess.resize / shorter) for side in image.size)
@@ -158,24 +158,24 @@ def _middle(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     return image.crop((left, top, left + crop, top + crop))
 
 
-def _part(image: Image.Image, crop: int, draw: list[float]) -> Image.Image:
+def _random_crop(image: Image.Image, crop: int, draw: Tensor) -> Image.Image:
     """8 to 100 % of the area, sides 3:4 to 4:3 (Szegedy et al. 2015, section 6), mirrored half of the time."""
-    area = image.width * image.height * (0.08 + 0.92 * draw[0])
-    aspect = (3 / 4) * (16 / 9) ** draw[1]
+    size, shape, across, down, turn = draw.tolist()
+    area, aspect = image.width * image.height * (0.08 + 0.92 * size), (3 / 4) * (16 / 9) ** shape
     width, height = min(image.width, math.sqrt(area * aspect)), min(image.height, math.sqrt(area / aspect))
-    left, top = (image.width - width) * draw[2], (image.height - height) * draw[3]
+    left, top = (image.width - width) * across, (image.height - height) * down
     box = (left, top, min(left + width, image.width), min(top + height, image.height))
     part = image.resize((crop, crop), Image.Resampling.BILINEAR, box=box)
-    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draw[4] < 0.5 else part
+    return part.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if turn < 0.5 else part
 
 
 @cache
 def _load(root: Path) -> dict[str, Pictures]:
     if (root / "labels.csv").exists():
-        return _thrice(_flat(root))
+        return _same_for_all(_flat(root))
     classes = _classes(root)
     if not (root / "train").exists():
-        return _thrice(_tree(root / "val", classes))
+        return _same_for_all(_tree(root / "val", classes))
     train = _tree(root / "train", classes)
     if (root / "val").exists():
         test = _tree(root / "val", classes)
@@ -185,7 +185,7 @@ def _load(root: Path) -> dict[str, Pictures]:
     return {"train": train, "validation": validation, "test": test}
 
 
-def _thrice(pictures: Pictures) -> dict[str, Pictures]:
+def _same_for_all(pictures: Pictures) -> dict[str, Pictures]:
     warnings.warn(
         f"{pictures.root} holds one set of {len(pictures):,} pictures: training, validation and test are all "
         "these same pictures, so an error after training or pruning says nothing about new ones.",

@@ -102,7 +102,7 @@ def _reachable(
         for name in fixed if sparsities else ():
             check_sparsity(max(sparsities or (0,)), parse(named[name]))
         return [0.0]  # one round: the patterns fix everything
-    most = sum(_most(layer) * layer.weights for layer in free) / sum(layer.weights for layer in free)
+    most = sum(_highest(layer) * layer.weights for layer in free) / sum(layer.weights for layer in free)
     if sparsities and max(sparsities) > most:
         raise RecipeError(
             f"{max(sparsities):.2%} of the weights cannot go: one weight per output stays in every layer, which leaves "
@@ -136,7 +136,7 @@ def allocate(layers: Sequence[LayerProfile], sparsity: float) -> dict[str, float
     total = sum(layer.weights for layer in layers)
 
     def shares(tolerance: float) -> dict[str, float]:
-        return {one.name: min(_sparsity_at(curves[one.name], tolerance), _most(one)) for one in layers}
+        return {one.name: min(_sparsity_at(curves[one.name], tolerance), _highest(one)) for one in layers}
 
     low, high = 0.0, 1.0  # in curve units: 0 is nothing lost, 1 is everything
     for _ in range(50):  # halves until the tolerance is known to double precision
@@ -164,7 +164,7 @@ def _by_cost(
     """
     if sparsities is not None:
         raise RecipeError("a plan by cost makes its own rounds. Give `sparsities` or `cost`, not both.")
-    curves, dense = _curves(layers), _asked(cost, {})
+    curves, dense = _curves(layers), _checked_cost(cost, {})
     steps = [step for layer in layers for step in _steps(layer, curves[layer.name], cost, dense)]
     if not steps:
         raise RecipeError(
@@ -172,7 +172,7 @@ def _by_cost(
             f"choose a pattern that leaves the sparsity free and a machine that gains from zeros in weights."
         )
     steps.sort(key=lambda step: -step.saved / step.damage)
-    return [_taken(layers, steps, share) for share in geometric(0.7, 16)]
+    return [_after_steps(layers, steps, share) for share in geometric(0.7, 16)]
 
 
 def _steps(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: float) -> list[_Step]:
@@ -195,8 +195,8 @@ def _points(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: f
     Damage is squared, since retraining repairs many small damages better than a large one: each layer that costs
     anything then loses its easy weights first.
     """
-    places = [min(sparsity, _most(layer)) for sparsity, _ in curve]
-    costs = [dense, *(_asked(cost, {layer.name: place}) for place in places[1:])]
+    places = [min(sparsity, _highest(layer)) for sparsity, _ in curve]
+    costs = [dense, *(_checked_cost(cost, {layer.name: place}) for place in places[1:])]
     known = [(place, hurt, paid) for place, (_, hurt), paid in zip(places, curve, costs, strict=True)]
     finer = [(0.0, 0.0, dense)]
     for (s0, d0, c0), (s1, d1, c1) in pairwise(known):
@@ -205,7 +205,7 @@ def _points(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: f
     return finer
 
 
-def _taken(layers: Sequence[LayerProfile], steps: Sequence[_Step], share: float) -> dict[str, float]:
+def _after_steps(layers: Sequence[LayerProfile], steps: Sequence[_Step], share: float) -> dict[str, float]:
     """Layer name -> sparsity after steps that save `share` of what all save; the last one in part."""
     shares = dict.fromkeys((layer.name for layer in layers), 0.0)
     left = share * sum(step.saved for step in steps)
@@ -217,7 +217,7 @@ def _taken(layers: Sequence[LayerProfile], steps: Sequence[_Step], share: float)
     return shares
 
 
-def _asked(cost: NetworkCost, sparsities: Mapping[str, float]) -> float:
+def _checked_cost(cost: NetworkCost, sparsities: Mapping[str, float]) -> float:
     value = cost(sparsities)
     if not 0 <= value < math.inf:  # also catches NaN
         raise RecipeError(f"cost gave {value} for {dict(sparsities)}. It must be a number from 0 up.")
@@ -250,7 +250,8 @@ def _sparsity_at(curve: DamageCurve, damage: float) -> float:
     return 1.0
 
 
-def _most(layer: LayerProfile) -> float:
+def _highest(layer: LayerProfile) -> float:
+    """The sparsity that leaves one weight per output."""
     return 1 - layer.weight_shape[0] / layer.weights
 
 

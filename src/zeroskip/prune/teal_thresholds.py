@@ -61,7 +61,7 @@ def _shares(
         step = min(STEP * total, missing)
         grown = {name: min(share + step / weights[name], 1.0) for name, share in shares.items() if share < 1}
         tries = [{**shares, name: share} for name, share in grown.items()]
-        shares = min(tries, key=lambda each: _distance(changed, batches, exact, _thetas(sizes, each)))
+        shares = min(tries, key=lambda each: _moved(changed, batches, exact, _thetas(sizes, each)))
     return shares
 
 
@@ -93,9 +93,7 @@ def _answers(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
     return answers
 
 
-def _distance(
-    model: nn.Module, batches: list[Tensor], exact: list[Tensor], thetas: dict[str, float]
-) -> float:
+def _moved(model: nn.Module, batches: list[Tensor], exact: list[Tensor], thetas: dict[str, float]) -> float:
     """Squared distance of the answers from the exact ones."""
     answers = _answers(hold_(model, thetas), batches)
     return sum(float((a - b).double().square().sum()) for a, b in zip(answers, exact, strict=True))

@@ -75,10 +75,10 @@ def thresholds(
     at = {name: each.index(own.get(name, 0.0)) for name, each in search.candidates.items()}
     none = dict.fromkeys(search.candidates, 0)
     starts = [search.climb(start, (16, *STRIDES)) for start in (at, search.even(), none)]
-    best = min(starts, key=search.left)
+    best = min(starts, key=search.work)
     for stride in STRIDES:
         best = search.exchange(best, stride)
-    search.annealed(best)
+    search.anneal(best)
     after = search.verified()
     return ActivationPruning(before, after, search.bound, tuple(search.tried.values()), _note(before))
 
@@ -112,7 +112,7 @@ class _Search:
     def fits(self, judged: Judged | None) -> bool:
         return judged is not None and judged.error <= self.bound and not dead(judged, self.before)
 
-    def left(self, at: Levels) -> float:
+    def work(self, at: Levels) -> float:
         """Work that is left, infinite where the error is too high or a layer sees only zeros."""
         judged = self.judged(at)
         return judged.nonzero if judged is not None and self.fits(judged) else math.inf
@@ -122,7 +122,7 @@ class _Search:
         low, high = 0, LEVELS
         while high - low > 1:
             middle = (low + high) // 2
-            low, high = (middle, high) if self.left(self._all_at(middle)) < math.inf else (low, middle)
+            low, high = (middle, high) if self.work(self._all_at(middle)) < math.inf else (low, middle)
         return self._all_at(low)
 
     def _all_at(self, percent: int) -> Levels:
@@ -164,11 +164,11 @@ class _Search:
             lower = self.moved(at, name, -stride)
             better = self.climb(lower, (stride, max(1, stride // 2)), without=name)
             better = self.climb(better, (max(1, stride // 2),))
-            if self.left(better) < self.left(at):
+            if self.work(better) < self.work(at):
                 at, waiting = better, [other for other in at if other != name]
         return at
 
-    def annealed(self, at: Levels) -> None:
+    def anneal(self, at: Levels) -> None:
         """Spend the evaluations left on changes of up to three layers at once, which may first be a little worse:
         errors are counts of few examples, so that a search which only improves stops at the nearest step."""
         draw, names = random.Random(0), list(at)
@@ -180,11 +180,11 @@ class _Search:
             for name in draw.sample(names, draw.randint(1, min(3, len(names)))):
                 new = self.moved(new, name, draw.choice((-8, -4, -2, -1, 1, 2, 4, 8)))
             worse = 1 + HEAT * left
-            if self.expected(new) <= worse * self.expected(at) and self.left(new) <= worse * self.left(at):
+            if self.expected(new) <= worse * self.expected(at) and self.work(new) <= worse * self.work(at):
                 at = new
 
     def expected(self, at: Levels) -> float:
-        """An estimate of `left` without an evaluation: each layer sees the inputs of the network without thresholds."""
+        """An estimate of `work` without an evaluation: as if thresholds did not change what other layers see."""
         shares = {name: level / len(self.candidates[name]) for name, level in at.items()}
         return sum(self.before.layers[name].nonzero * (1 - share) for name, share in shares.items())
 

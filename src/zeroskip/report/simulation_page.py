@@ -131,7 +131,8 @@ def _chip(estimate: Estimate, bandwidth: float) -> Section:
     layers, total = estimate.layers, estimate.total
     multipliers = total.slots / total.cycles
     # In cycles, so that the length of a bar is the layer's time and its parts are what became of it.
-    kinds = {kind: [_slots(layer, kind) / multipliers for layer in layers] for kind in KINDS}
+    slots = [{**layer.idle, "done": layer.done, "gated": layer.gated} for layer in layers]
+    kinds = {kind: [counts.get(kind, 0) / multipliers for counts in slots] for kind in KINDS}
     spent = [event for event, picojoules in total.picojoules.items() if picojoules]
     events = {event: [layer.picojoules.get(event, 0) * 1e-6 for layer in layers] for event in spent}
     names = [layer.name for layer in layers]
@@ -141,10 +142,6 @@ def _chip(estimate: Estimate, bandwidth: float) -> Section:
         Plot("Roofline", _roofline(layers, multipliers, bandwidth)),
     ]
     return Section(estimate.chip, plots=plots, details=[layer_cost_table(estimate)])
-
-
-def _slots(layer: LayerEstimate, kind: str) -> int:
-    return {"done": layer.done, "gated": layer.gated}.get(kind, layer.idle.get(kind, 0))
 
 
 def _stacked(

@@ -97,10 +97,8 @@ def widths(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int = 6) 
         if not 1 <= width <= codebooks.MOST_BITS:
             raise RecipeError(f'"{name}" cannot have codes of {width} bits. Use 1 to {codebooks.MOST_BITS}.')
     stored = {f"{name}.weight": width for name, width in by_layer.items()}
-    for name in by_layer:
-        if getattr(model.get_submodule(name), "bias", None) is not None:
-            stored[f"{name}.bias"] = bias_bits
-    return stored
+    biases = [f"{name}.bias" for name in by_layer]
+    return stored | dict.fromkeys([name for name in biases if name in model.state_dict()], bias_bits)
 
 
 def _judged(model: nn.Module, task: task_api.Task, sparse: Sparse, max_error: float) -> Sparse:

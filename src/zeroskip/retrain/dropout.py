@@ -55,7 +55,8 @@ def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ..
     """
     named = dict(model.named_modules())
     dropouts = {module: name for name, module in named.items() if isinstance(module, DROPOUTS)}
-    layers = {module: name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)}
+    weighted = [name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)]
+    layers = {named[name]: name for name in weighted}
     return {name: _fed(model, example, module, layers) for module, name in dropouts.items()}
 
 

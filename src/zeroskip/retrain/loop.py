@@ -115,8 +115,7 @@ def between(good: Round, broken: Round) -> Round:
     if isinstance(high, Mapping):
         lows = low if isinstance(low, Mapping) else dict.fromkeys(high, low or 0.0)
         free = [name for name in high if of_layer(broken.pattern, name).fixed_sparsity is None]
-        half_way = {name: _half_way(lows.get(name, 0.0), high[name]) for name in free}
-        return replace(broken, sparsity={**high, **half_way})
+        return replace(broken, sparsity={**high, **{n: _half_way(lows.get(n, 0.0), high[n]) for n in free}})
     assert isinstance(low, float | int | None)  # _check allows no mixture
     assert high is not None
     return replace(broken, sparsity=_half_way(low or 0.0, high))

@@ -96,7 +96,8 @@ class ImageNet:
     def batch(self) -> Tensor:
         """A few pictures, spread over the validation split, for tracing and timing."""
         pictures = imagenet.load()["validation"]
-        spread = pictures.take(torch.arange(0, len(pictures), max(1, len(pictures) // EXAMPLES))[:EXAMPLES])
+        step = max(1, len(pictures) // EXAMPLES)
+        spread = pictures.take(torch.arange(0, len(pictures), step)[:EXAMPLES])
         return next(imagenet.batches(spread, self.preprocess))[0]
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -29,11 +29,7 @@ def load(word: str) -> Task:
             f'there is no task "{word}". Use one of {", ".join(tasks)}, or the path of a Python file '
             f"with {', '.join(f'{name}()' for name in FUNCTIONS)}."
         )
-    return check(run_file(path), word)
-
-
-def check(module: ModuleType, word: str) -> Task:
-    """The module as a task; TaskError naming the functions it lacks."""
+    module = run_file(path)
     missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
     if missing:
         raise TaskError(

@@ -177,8 +177,8 @@ def fit(
     start = _restore(model, optimizer, resume) if resume else 0
     per_epoch = math.ceil(data.count / recipe.batch_size)
     steps = recipe.epochs * per_epoch
-    given = recipe.learning_rate
-    rate = given if callable(given) else recipe.schedule(given, steps)
+    peak = recipe.learning_rate
+    rate = peak if callable(peak) else recipe.schedule(peak, steps)
     model.train()
     for epoch in range(start, recipe.epochs):
         batches = data.batches(recipe.batch_size, fabric.device)
