@@ -65,7 +65,6 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     "run": {
         "argument_block": set(),
         "captured": set(),
-        "change_watch": set(),
         "dense": set(),
         "element": set(),
         "measurement": set(),
@@ -75,11 +74,9 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "convolution": {"argument_block", "captured", "dense", "element", "timing"},
         "kernels": {"convolution", "dense", "linear"},
         "schedule": {"linear"},
-        "compiled_network": {"convolution", "schedule"},
-        "select": {"captured", "compiled_network", "convolution", "dense", "element", "linear"}
-        | {"output_difference", "schedule", "timing"},
-        "program_table": {"measurement"},
-        "program": {"compiled_network", "measurement", "program_table"},
+        "program": {"convolution", "measurement", "schedule"},
+        "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}
+        | {"program", "schedule", "timing"},
     },
     "run.convolution": {"tiles": set(), "zero_inputs": set()},
 }
