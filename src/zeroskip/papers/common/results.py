@@ -113,8 +113,8 @@ def _read(path: Path) -> PaperResult:
     try:
         result = PaperResult(**value)
         if not isinstance(result.findings, dict):
-            raise TypeError("they are no object")
-    except TypeError as fact:
+            raise ValueError("they are no object")
+    except (TypeError, ValueError) as fact:
         message = f"{path} holds no findings of `zeroskip reproduce`: {fact}. Name another file."
         raise FileError(message) from None
     return result
