@@ -11,19 +11,11 @@ import warnings
 
 from rich.console import Console
 
-from zeroskip.cli import (  # noqa: F401  they add their commands to the app, in the order of --help
-    bench,
-    compare_plans,
-    doctor,
-    measure,
-    pack,
-    prune,
-    report,
-    reproduce,
-    run,
-    simulate,
-    sparsify,
-)
+# isort: off
+from zeroskip.cli import sparsify, measure, prune, compare_plans, pack, run, simulate  # noqa: F401  the order of --help
+from zeroskip.cli import report, reproduce, bench, doctor  # noqa: F401
+
+# isort: on
 from zeroskip.cli.options import app, note
 from zeroskip.errors import ZeroskipError
 
