@@ -100,7 +100,11 @@ def reproduce(
     _check(asked)
     chosen = [papers.named(paper)] if paper else list(papers.PAPERS)
     use_data(data)
-    stored = _results(chosen[0], asked)
+    stored = [] if analytic else papers.committed()
+    stored += [result for path in asked.results for result in papers.load(path)]
+    stored += (
+        _measured(chosen[0], asked, out) if out else []
+    )  # of two for a paper and network the last one counts
     rows = papers.rows(chosen, analytic=analytic, networks=asked.networks, results=stored)
     rows = [row for row in rows if not codec or row.table.startswith(papers.CODEC_TABLES)]
     page = html or (out / f"report-{paper}.html" if out else None)
@@ -135,22 +139,12 @@ def _check(asked: Asked) -> None:
     if asked.keep and not asked.out:
         raise RecipeError("--keep keeps what --out measures. Give both.")
     if asked.weights and asked.paper not in ("han2015", "deep-compression", "eyeriss"):
-        raise RecipeError(
-            f"{asked.paper or 'a table of all papers'} does not start from given --weights. Leave them out."
-        )
+        paper = asked.paper or "a table of all papers"
+        raise RecipeError(f"{paper} does not start from given --weights. Leave them out.")
     if asked.weights and len(asked.networks) != 1:
         raise RecipeError("--weights are those of one network. Name it with --network.")
     if asked.keep and asked.paper is not None:
         results_folder(asked.paper)  # refused before hours of training, not after
-
-
-def _results(paper: Paper, asked: Asked) -> list[PaperResult]:
-    """Stored findings, the last one for a paper and network counting, and those that are measured now."""
-    from zeroskip import papers
-
-    stored = [] if asked.analytic else papers.committed()
-    stored += [result for path in asked.results for result in papers.load(path)]
-    return stored + (_measured(paper, asked, asked.out) if asked.out else [])
 
 
 def _measured(paper: Paper, asked: Asked, out: Path) -> list[PaperResult]:

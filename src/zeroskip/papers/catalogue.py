@@ -31,20 +31,9 @@ from zeroskip.papers.common.results import PaperResult
 from zeroskip.papers.deep_compression.findings import CodedFindings
 from zeroskip.papers.han2015.findings import HanFindings
 
-PAPERS = (
-    han2015.PAPER,
-    deep_compression.PAPER,
-    shi2017.PAPER,
-    eyeriss.PAPER,
-    minerva.PAPER,
-    eie.PAPER,
-    eyeriss_v2.PAPER,
-    cnvlutin.PAPER,
-    scnn.PAPER,
-    cambricon_s.PAPER,
-    sparten.PAPER,
-    extensor.PAPER,
-)
+_TRAINED = (han2015, deep_compression, shi2017, eyeriss, minerva)
+_SIMULATED = (eie, eyeriss_v2, cnvlutin, scnn, cambricon_s, sparten, extensor)
+PAPERS: tuple[Paper, ...] = tuple(module.PAPER for module in (*_TRAINED, *_SIMULATED))
 
 
 def named(name: str) -> Paper:

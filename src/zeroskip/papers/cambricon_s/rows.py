@@ -44,7 +44,11 @@ def _speedups() -> list[PaperRow]:
     """AlexNet with its fully connected layers; as many weights on both, in blocks on Cambricon-S."""
     table, rows = Table(published.NAME, AGAINST_X, "alexnet"), []
     fully_connected = [layer for layer in eie.LAYERS if layer.network == "alexnet"]
-    linear = [_linear(layer) for layer in fully_connected]
+    linear = []
+    for layer in fully_connected:
+        weights, inputs = (1 - figure(share).value / 100 for share in (layer.weights, layer.seen))
+        weight = random_masks.random((layer.outputs, layer.inputs), weights, seed=5)
+        linear.append(of_masks(layer.name, weight, random_masks.random((1, layer.inputs), inputs)))
     shares = [*kept("alexnet"), *(figure(layer.weights).value / 100 for layer in fully_connected)]
     for reading in READINGS:
         works = masked(convolutions("alexnet"), NonZeros(shares, seen("alexnet", reading))) + linear
@@ -53,12 +57,6 @@ def _speedups() -> list[PaperRow]:
         column, printed = f"times faster, {reading}", figure(published.SPEEDUP, "x")
         rows.append(table.judge("AlexNet", column, printed, ours, NEAR))
     return rows
-
-
-def _linear(layer: eie.EieLayer) -> Workload:
-    weights, inputs = (1 - figure(share).value / 100 for share in (layer.weights, layer.seen))
-    weight = random_masks.random((layer.outputs, layer.inputs), weights, seed=5)
-    return of_masks(layer.name, weight, random_masks.random((1, layer.inputs), inputs))
 
 
 def in_blocks(work: Workload, share: float) -> Workload:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 
 from zeroskip import measure
@@ -19,14 +20,13 @@ def measure_trained(
     names   of NETWORKS, by default all
     Raises FileError or DataError where a file is absent.
     """
-    return [_zeros(name, Path(folder), progress) for name in names or NETWORKS]
-
-
-def _zeros(name: str, folder: Path, progress: Progress) -> NetworkZeros:
-    network, model = NETWORKS[name], trained(name, folder)
-    named: Progress = lambda what, done, total: progress(f"{what} of {name}", done, total)
-    zeros = measure.activations(model, network.batches(folder), progress=named)
-    example = next(iter(network.batches(folder)))[0][:1]  # for the shapes
-    rows = tuple(measure.table(model, example, zeros))
-    examples = zeros[rows[0].layer].before.elements // example.numel()
-    return NetworkZeros(name, network.data, examples, rows)
+    folder, listed = Path(folder), []
+    for name in names or NETWORKS:
+        network, model = NETWORKS[name], trained(name, folder)
+        named = partial(lambda name, what, done, total: progress(f"{what} of {name}", done, total), name)
+        zeros = measure.activations(model, network.batches(folder), progress=named)
+        example = next(iter(network.batches(folder)))[0][:1]  # for the shapes
+        rows = tuple(measure.table(model, example, zeros))
+        examples = zeros[rows[0].layer].before.elements // example.numel()
+        listed.append(NetworkZeros(name, network.data, examples, rows))
+    return listed

@@ -55,25 +55,15 @@ def dense(seed: Seed, name: str = "dense", **keywords: Any) -> nn.Module:
         given = seed.plan.weights
         model = task_api.model(seed.task, None if given is None else dict(given))
         if given is None:
-            retrain.train(
-                seed.task,
-                model,
-                stage=name,
-                seed=seed.number,
-                folder=seed.folder,
-                progress=seed.progress,
-                **keywords,
-            )
+            train = partial(retrain.train, seed.task, model, stage=name, seed=seed.number)
+            train(folder=seed.folder, progress=seed.progress, **keywords)
         run_folder.save_tensors(stored, model.state_dict())
     return task_api.model(seed.task, run_folder.load_tensors(stored))
 
 
 def pruned(seed: Seed, name: str, start: nn.Module, recipe: Recipe) -> Sparse:
     """The outcome of `recipe` from `start`, in a folder called `name`."""
-
-    def progress(what: str, done: int, total: int) -> None:
-        seed.progress(f"{name}, {what}", done, total)
-
+    progress: Progress = lambda what, done, total: seed.progress(f"{name}, {what}", done, total)
     model = task_api.model(seed.task, start.state_dict())
     folder = seed.folder / name
     return retrain.loop(model, recipe, seed.task, folder=folder, seed=seed.number, progress=progress)
@@ -81,17 +71,15 @@ def pruned(seed: Seed, name: str, start: nn.Module, recipe: Recipe) -> Sparse:
 
 def shared(seed: Seed, name: str, sparse: Sparse, **keywords: Any) -> Sparse:
     """`sparse` with shared values, in a folder called `name`; `keywords` are those of the recipe and its training."""
-    folder = run_folder.claim(
-        seed.folder / name, {"start": run_folder.fingerprint(sparse.model.state_dict()), **keywords}
-    )
+    owner = {"start": run_folder.fingerprint(sparse.model.state_dict()), **keywords}
+    folder = run_folder.claim(seed.folder / name, owner)
     stored = folder / "sparse.safetensors"
     if not stored.exists():
         train = {key: value for key, value in keywords.items() if key not in ("bits", "bias_bits", "start")}
         widths = {key: value for key, value in keywords.items() if key not in train}
         recipe = retrain.CodebookRecipe(**widths, train=train)
-        made = retrain.centroids(
-            sparse, recipe, seed.task, folder=folder, seed=seed.number, progress=seed.progress
-        )
+        train_codebooks = partial(retrain.centroids, sparse, recipe, seed.task, folder=folder)
+        made = train_codebooks(seed=seed.number, progress=seed.progress)
         run_folder.save_tensors(stored, made.model.state_dict())
     return retrain.as_sparse(task_api.model(seed.task, run_folder.load_tensors(stored)))
 

@@ -23,14 +23,8 @@ FEWEST_BITS = (8, 6, 5, 4, 3, 2, 1)
 
 
 def measure_network(network: str, setup: Setup) -> Findings:
-    """What `CodedFindings` holds; resumes in the folder, and reads what is there.
-
-    Networks are those that `han2015` trains: given the same folder, they are trained once.
-
-    Tables are means over the seeds, figures are those of seed 0.
-    """
-    plan = replace(PLANS[network], weights=setup.weights)
-    return of_plan(plan, setup.folder / network, setup)
+    """What `CodedFindings` holds; resumes in the folder, where the networks are those that `han2015` trains."""
+    return of_plan(replace(PLANS[network], weights=setup.weights), setup.folder / network, setup)
 
 
 def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
@@ -38,10 +32,9 @@ def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:
     seeds = trainings.seeds(plan, out, setup.seeds, setup.progress)
     tables = trainings.of_each(seeds, "dc-tables", _tables)
     figures = {NUMBERS[name]: one for name, one in trainings.figures(seeds[0], FIGURES).items()}
-    start = {"figures_dense": tables[0]["error_dense"]}  # figures are those of seed 0
     return {
         **mean(tables, lists=False),
-        **start,
+        "figures_dense": tables[0]["error_dense"],  # figures are those of seed 0
         **figures,
         **all_frontiers(plan, out, setup.seeds, setup.progress),
     }

@@ -193,15 +193,14 @@ def _totals() -> list[PaperRow]:
         table = Table(published.NAME, f"DRAM traffic: {title(network)}", network)
         accesses = figure(printed.dram).value * 8e6 / BITS
         macs, pixels = 1e9 * printed.macs, printed.images * printed.pixels
+        per_mac, per_pixel = figure(printed.per_mac), figure(printed.per_pixel)
         parts = [figure(megabytes) for megabytes in layers[network]]
         half = within(sum(part.digit for part in parts) / 2, "half a digit of each layer")
         whole, total = sum(part.value for part in parts), figure(printed.dram, "MB")
         rows += [
             table.judge("total", "with the code, sum of the layers", total, whole, half),
-            table.judge("total", "accesses per MAC", figure(printed.per_mac), accesses / macs, ROUNDS),
-            table.judge(
-                "total", "accesses per input pixel", figure(printed.per_pixel), accesses / pixels, ROUNDS
-            ),
+            table.judge("total", "accesses per MAC", per_mac, accesses / macs, ROUNDS),
+            table.judge("total", "accesses per input pixel", per_pixel, accesses / pixels, ROUNDS),
         ]
     return rows
 

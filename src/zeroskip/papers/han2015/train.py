@@ -25,12 +25,8 @@ PENALTIES = {"L1": L1, "L2": L2}
 
 
 def measure_network(network: str, setup: Setup) -> Findings:
-    """What `HanFindings` holds; resumes in the folder, and reads what is there.
-
-    Tables are means over the seeds, figures are those of seed 0.
-    """
-    plan = replace(PLANS[network], weights=setup.weights)
-    return of_plan(plan, setup.folder / network, setup)
+    """What `HanFindings` holds, means over the seeds and figures of seed 0; resumes in the folder."""
+    return of_plan(replace(PLANS[network], weights=setup.weights), setup.folder / network, setup)
 
 
 def of_plan(plan: TrainingPlan, out: Path, setup: Setup) -> Findings:

@@ -102,8 +102,8 @@ def _retrained(seed: trainings.Seed, noise: Noise) -> dict[str, object]:
         if best is None:
             continue
         model = hold_(deepcopy(noise.middle), best.thresholds)
-        stage = f"retrained-{ahead}"
-        retrain.train(seed.task, model, stage=stage, seed=seed.number, progress=seed.progress)
+        train = partial(retrain.train, seed.task, model, stage=f"retrained-{ahead}")
+        train(seed=seed.number, progress=seed.progress)
         if task_api.probe(seed.task, model) <= limit:
             raised = _raised(seed, model, limit)
             error = task_api.probe(seed.task, raised)
@@ -135,25 +135,16 @@ def _least(tried: Sequence[Judged], limit: float) -> Judged | None:
 def _on_test_split(task: task_api.Task, model: nn.Module, thresholded: nn.Module) -> dict[str, object]:
     """What thresholds remove on the test split, and the errors there."""
     before, after = (prune.judge(network, task, split="test") for network in (model, thresholded))
-    layers = {
-        name: MinervaLayer(layer.macs, layer.nonzero, after.layers[name].nonzero)
-        for name, layer in before.layers.items()
-    }
-    return {
-        "thresholds": after.thresholds,
-        "test": before.error,
-        "test_pruned": after.error,
-        "macs": asdict(_macs(before, after.nonzero)),
-        "layers": {name: asdict(layer) for name, layer in layers.items()},
-    }
-
-
-def _macs(judged: Judged, kept: float) -> NetworkMacs:
-    first, *others = judged.layers.values()
-    return NetworkMacs(
+    first, *others = before.layers.values()
+    macs = NetworkMacs(
         all=first.macs + sum(layer.macs for layer in others),
         zero_inputs=first.macs - first.nonzero,
         zero_activations=sum(layer.macs - layer.nonzero for layer in others),
-        nonzero=judged.nonzero,
-        kept=kept,
+        nonzero=before.nonzero,
+        kept=after.nonzero,
     )
+    layers = {}
+    for name, layer in before.layers.items():
+        layers[name] = asdict(MinervaLayer(layer.macs, layer.nonzero, after.layers[name].nonzero))
+    errors = {"thresholds": after.thresholds, "test": before.error, "test_pruned": after.error}
+    return {**errors, "macs": asdict(macs), "layers": layers}

@@ -88,7 +88,10 @@ def _networks() -> list[PaperRow]:
     share = googlenet_share()
     three = [*map(energies, networks.values()), module_energies(share)]
     row = f"mean of AlexNet, VGG-16 and GoogLeNet's modules at {share:.2f}, which explains their speed-up"
-    ours, crossbar = statistics.fmean(1 / network.share() for network in three), _crossbar_joules()
+    dense, dense_share = module_energies(DENSE), figure(published.UNIFORM_ENERGY["1.0"]).value / 100
+    # Of each product, if the published energy of the modules without zeros were that of a crossbar.
+    crossbar = (dense_share * dense.dcnn_joules - dense.scnn_joules) / dense.products
+    ours = statistics.fmean(1 / network.share() for network in three)
     reason = (
         "the energy of SCNN's crossbar is not published, and not in ours; with as much for each product as makes the "
         f"modules use {published.UNIFORM_ENERGY['1.0']} % of DCNN's at a share of 1.0, it would be "
@@ -97,12 +100,6 @@ def _networks() -> list[PaperRow]:
     table = Table(published.NAME, ENERGY)
     rows.append(table.judge(row, "times less", figure(published.ENERGY, "x"), ours, NEAR, reason))
     return [*rows, *_spilled(networks["vgg16"])]
-
-
-def _crossbar_joules() -> float:
-    """Of each product, if the published energy of the modules without zeros were that of a crossbar."""
-    dense, share = module_energies(DENSE), figure(published.UNIFORM_ENERGY["1.0"]).value / 100
-    return (share * dense.dcnn_joules - dense.scnn_joules) / dense.products
 
 
 def _spilled(works: Sequence[Workload]) -> list[PaperRow]:

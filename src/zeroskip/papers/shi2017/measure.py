@@ -28,16 +28,14 @@ def measure_layers(setup: Setup) -> Findings:
 
     One picture, one thread, random zeros at the listed shares; medians of interleaved rounds.
     """
-    listed = {"layers": RECTIFIED, "otherwise": RECTIFIED_OTHERWISE}
-    total, done = sum(map(len, listed.values())), 0
-    seconds: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in listed}
-    for kind, layers in listed.items():
-        for name, layer in layers.items():
-            setup.progress("layers after rectifiers", done, total)
-            path = setup.folder / f"{kind}-{name.replace(' ', '-')}.json"
-            seconds[kind][name] = once(path, partial(timed, layer))
-            done += 1
-    setup.progress("layers after rectifiers", done, total)
+    kinds = {"layers": RECTIFIED, "otherwise": RECTIFIED_OTHERWISE}
+    listed = [(kind, name, layer) for kind, layers in kinds.items() for name, layer in layers.items()]
+    seconds: dict[str, dict[str, dict[str, float]]] = {kind: {} for kind in kinds}
+    for done, (kind, name, layer) in enumerate(listed):
+        setup.progress("layers after rectifiers", done, len(listed))
+        path = setup.folder / f"{kind}-{name.replace(' ', '-')}.json"
+        seconds[kind][name] = once(path, partial(timed, layer))
+    setup.progress("layers after rectifiers", len(listed), len(listed))
     return seconds
 
 

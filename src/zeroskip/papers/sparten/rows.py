@@ -148,7 +148,10 @@ def _balance() -> list[PaperRow]:
 
 def _gains(table: Table, part: str, layers: Mapping[str, BalancedLayer], reason: str) -> list[PaperRow]:
     """Rows of layers together; without findings they have no figures."""
-    row, total, rows = f"{part} ({len(layers)})" if layers else part, _total_cycles(layers), []
+    row, rows = f"{part} ({len(layers)})" if layers else part, []
+    counts = [layer.cycles for layer in layers.values()]
+    common = [way for way in WAYS if counts and all(way in count for count in counts)]
+    total = {way: sum(count[way] for count in counts) for way in common}
     if layers:
         reason = reason.format(f"{statistics.fmean(layer.spread for layer in layers.values()):.2f}")
     for way in BALANCED:
@@ -166,10 +169,3 @@ def _gains(table: Table, part: str, layers: Mapping[str, BalancedLayer], reason:
             claim, verdict = f"faster ({printed}x on its networks)", (f"{times:.2f}x", times > 1)
             rows.append(table.fact(row, f"GB-H over {way}", claim, verdict if total else None, "above 1x"))
     return rows
-
-
-def _total_cycles(layers: Mapping[str, BalancedLayer]) -> dict[str, int]:
-    """Of all layers, by the ways that every one of them can be run."""
-    counts = [layer.cycles for layer in layers.values()]
-    common = [way for way in WAYS if counts and all(way in count for count in counts)]
-    return {way: sum(count[way] for count in counts) for way in common}
