@@ -73,10 +73,10 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "linear": {"argument_block", "dense"},
         "convolution": {"argument_block", "captured", "dense", "element", "timing"},
         "kernels": {"convolution", "dense", "linear"},
-        "schedule": {"linear"},
-        "program": {"convolution", "measurement", "schedule"},
+        "runner": {"linear"},
+        "program": {"convolution", "measurement", "runner"},
         "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}
-        | {"program", "schedule", "timing"},
+        | {"program", "runner", "timing"},
     },
     "run.convolution": {"tiles": set(), "zero_inputs": set()},
 }

@@ -20,9 +20,9 @@ from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
-from zeroskip.run.output_difference import TOLERANCE, agree, difference, leaves, share
+from zeroskip.run.output_difference import TOLERANCE, agree, difference, leaves, relative_error
 from zeroskip.run.program import Program, watch
-from zeroskip.run.schedule import schedule
+from zeroskip.run.runner import runner
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
 from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.timing import torch_threads
@@ -165,8 +165,8 @@ def _verify(selection: Selection, model: nn.Module, example: Tensor, tolerance: 
         answer = graph.rebuild(run(more[:count].clone()))
         expected = _expected(graph, model, more, count)
         if rounds:
-            error = share(answer, expected) if count == len(example) else error
-            exact = graph.rebuild(schedule(graph, {})(more[:count].clone()))
+            error = relative_error(answer, expected) if count == len(example) else error
+            exact = graph.rebuild(runner(graph, {})(more[:count].clone()))
             similar = graph.rebuild(selection.rounded(more[:count].clone()))
             answer, expected = (answer, similar) if agree(exact, expected) else (exact, expected)
         if not agree(answer, expected, tolerance=tolerance):

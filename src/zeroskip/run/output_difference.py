@@ -41,10 +41,10 @@ def difference(value: object, expected: object) -> float:
     return largest if largest == largest else float("inf")
 
 
-def share(value: object, expected: object) -> float:
+def relative_error(value: object, expected: object) -> float:
     """`difference` as share of the largest finite expected value; 0 where both are nothing but zeros.
 
-    >>> share(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
+    >>> relative_error(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 4.0]))
     0.5
     """
     gap, most = difference(value, expected), largest(expected)

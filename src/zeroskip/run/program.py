@@ -15,7 +15,7 @@ from zeroskip.errors import EngineError
 from zeroskip.graph import Graph
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.measurement import Measurement, table
-from zeroskip.run.schedule import Runner
+from zeroskip.run.runner import Runner
 
 # FakeTensor and others that only look like memory are subclasses; machine code would follow their address.
 PLAIN = (Tensor, nn.Parameter)

@@ -33,7 +33,7 @@ from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.measurement import JsonObject, Measurement
 from zeroskip.run.program import CompiledNetwork, Origin, Program
-from zeroskip.run.schedule import schedule
+from zeroskip.run.runner import runner
 
 KEY, VERSION = "zeroskip program", 1
 MOST_IMAGES, MOST_THREADS, MOST_EXAMPLES = 64, 1024, 1 << 31  # that a file may ask for
@@ -179,7 +179,7 @@ def _compiled(origin: Origin, chain: Sequence[Operation], machine: Machine, thre
         node.name: origin.kernels[node.name].build(layer, machine, origin.precision, node.relu)
         for node, layer in layer_nodes(final)
     }
-    return CompiledNetwork(schedule(final, functions), origin, machine, final)
+    return CompiledNetwork(runner(final, functions), origin, machine, final)
 
 
 def _measurement(stored: JsonObject, replacements: Sequence[_Replacement]) -> Measurement:

@@ -38,5 +38,7 @@ def test_bf16_rounds_inputs_and_outputs_to_8_bits_and_no_more() -> None:
     y = bfloat16.build(layer, HERE, Precision("bf16"), True)(x)
     assert y.dtype is torch.float32
     size = pytorch.reference(replace(layer, weight=layer.weight.abs()), x.abs(), False)
-    assert bool(((y - bfloat16.KERNEL.reference(layer, x, True)).abs() <= bfloat16.KERNEL.tolerance * size).all())
+    assert bool(
+        ((y - bfloat16.KERNEL.reference(layer, x, True)).abs() <= bfloat16.KERNEL.tolerance * size).all()
+    )
     assert not torch.equal(y, pytorch.reference(layer, x, True))

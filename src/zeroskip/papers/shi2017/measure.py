@@ -16,7 +16,7 @@ from zeroskip.models.convolutions import RECTIFIED, RECTIFIED_OTHERWISE, Convolu
 from zeroskip.papers.common.paper import Findings, Setup
 from zeroskip.papers.common.trainings import once
 from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs
-from zeroskip.run.output_difference import share
+from zeroskip.run.output_difference import relative_error
 from zeroskip.run.timing import interleaved, medians, torch_threads
 
 RUNS, ROUNDS, SLOT = 3, 9, 0.01
@@ -57,7 +57,7 @@ def timed(layer: Convolution) -> dict[str, float]:
         "skipping": partial(zero_inputs.fastest_gather(node.layer, detect(), node.relu, last), last),
     }
     with torch_threads(1), torch.inference_mode():
-        wrong = [name for name, call in calls.items() if share(call(), model(x)) > TOLERANCE]
+        wrong = [name for name, call in calls.items() if relative_error(call(), model(x)) > TOLERANCE]
         if wrong:
             raise EngineError(f"{wrong[0]} computes {layer} wrongly on this machine. Please report it.")
         runs = [medians(interleaved(calls, rounds=ROUNDS, seconds=SLOT)) for _ in range(RUNS)]

@@ -13,7 +13,7 @@ from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision, weight_
 from zeroskip.errors import EngineError
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import Element
-from zeroskip.run.output_difference import share
+from zeroskip.run.output_difference import relative_error
 from zeroskip.run.timing import interleaved, medians
 
 LONG = 0.02  # seconds that all kernels of a layer take together
@@ -115,4 +115,4 @@ def _error(kernel: Kernel, y: Tensor | None, layer: Layer, relu: bool, x: Tensor
     if kernel.reference is pytorch.reference:
         return 0.0
     answer = kernel.reference(layer, x, relu) if y is None else y
-    return share(answer, pytorch.reference(layer, x, relu))
+    return relative_error(answer, pytorch.reference(layer, x, relu))

@@ -19,9 +19,9 @@ from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, fastest
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, Element
 from zeroskip.run.linear.compiled_linear import CompiledLinear
-from zeroskip.run.output_difference import share
+from zeroskip.run.output_difference import relative_error
 from zeroskip.run.program import CompiledNetwork, Origin
-from zeroskip.run.schedule import Runner, schedule
+from zeroskip.run.runner import Runner, runner
 from zeroskip.run.select.layer_timing import LayerTiming, works_on_tiles
 from zeroskip.run.timing import interleaved, medians
 
@@ -69,14 +69,14 @@ def select_network(
     graph, example = captured.graph, captured.example.clone()
     timings = _without_unfit_fp16(captured, chain, timings)
     combinations = _combinations(timings)
-    runs = {name: _scheduled(graph, timings, kernels) for name, kernels in combinations.items()}
+    runs = {name: _runner(graph, timings, kernels) for name, kernels in combinations.items()}
     rest = off_tiles(combinations)
     tiled = _ways_on_tiles(captured, chain, timings, target)
-    runs |= {name: _scheduled(way.graph, timings, rest) for name, way in tiled.items()}
+    runs |= {name: _runner(way.graph, timings, rest) for name, way in tiled.items()}
     seconds = _timed(runs, example)
     best = min(seconds, key=seconds.__getitem__)
     combination, way = combinations.get(best, rest), tiled.get(best)
-    choices = {node: _settled(timing, combination[node]) for node, timing in timings.items()}
+    choices = {node: _chosen(timing, combination[node]) for node, timing in timings.items()}
     if way is not None:
         # Kernels that lost were timed image by image only.
         ways = [*(each for each in tiled.values() if each.images == 1 and each is not way), way]
@@ -96,14 +96,14 @@ def select_network(
         node.name: partial(_reference, timings[node.name], choices[node.name].kernel, layer, node.relu)
         for node, layer in layer_nodes(graph)
     }
-    rounded = schedule(graph, references)
+    rounded = runner(graph, references)
     return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"])
 
 
-def _scheduled(graph: Graph, timings: Timings, combination: Combination) -> Runner:
+def _runner(graph: Graph, timings: Timings, combination: Combination) -> Runner:
     """The network by these kernels; what is on tiles needs none."""
     names = [node.name for node, _ in layer_nodes(graph)]
-    return schedule(graph, {name: timings[name].built[combination[name]] for name in names})
+    return runner(graph, {name: timings[name].built[combination[name]] for name in names})
 
 
 def _reference(timing: LayerTiming, name: str, layer: Layer, relu: bool, x: Tensor) -> Tensor:
@@ -178,8 +178,8 @@ def _ways_on_tiles(
             continue
         ways[title] = single
         if len(captured.example) >= TOGETHER * target.threads:
-            settled = {name: [kernel] for name, kernel in single.kernels.items()}
-            several = measure(settled, images=TOGETHER)
+            selected = {name: [kernel] for name, kernel in single.kernels.items()}
+            several = measure(selected, images=TOGETHER)
             ways |= {} if several is None else {f"{title} of {TOGETHER} images": several}
     return ways
 
@@ -230,7 +230,7 @@ def _error_alone(node: Node, x: Tensor, kernel: Kernel, machine: Machine) -> flo
     """The error of a layer in fp16, which comes from sums as much as from weights and inputs."""
     assert node.layer is not None
     y = alone(node.layer, node.relu, kernel, machine)(x)
-    return share(y, pytorch.reference(node.layer, x, node.relu))
+    return relative_error(y, pytorch.reference(node.layer, x, node.relu))
 
 
 def _combinations(timings: Timings) -> dict[str, Combination]:
@@ -265,7 +265,7 @@ def off_tiles(combinations: Mapping[str, Combination]) -> Combination:
     return combinations.get("joined", combinations.get("fastest", combinations["dense"]))
 
 
-def _settled(timing: LayerTiming, name: str) -> Choice:
+def _chosen(timing: LayerTiming, name: str) -> Choice:
     """The layer's choice where the whole network decides for the kernel of that name."""
     choice = timing.choice
     if name == choice.kernel:

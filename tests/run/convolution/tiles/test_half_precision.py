@@ -52,7 +52,7 @@ from zeroskip.run.convolution.tiles.streamed import streamed
 from zeroskip.run.convolution.tiles.tiling import alone, on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32
-from zeroskip.run.output_difference import share
+from zeroskip.run.output_difference import relative_error
 
 COUNTED = 2048  # up to here fp16 holds every whole number
 IN_FP16 = Precision("fp16")
@@ -251,7 +251,7 @@ def test_streamed_stays_within_its_tolerance_of_the_layer_with_rounded_numbers(n
         y = kernel.build(layer, HALF_MACHINES[0], IN_FP16, relu_too)(x)
         distance = (y - kernel.reference(layer, x, relu_too)).abs()
         assert bool((distance <= kernel.tolerance * sums_of_magnitudes(layer, x)).all())
-        assert 1e-5 < share(y, pytorch.reference(layer, x, relu_too)) < 5e-3
+        assert 1e-5 < relative_error(y, pytorch.reference(layer, x, relu_too)) < 5e-3
 
 
 def texts(kernel: Kernel, machine: Machine) -> dict[str, str]:

@@ -21,7 +21,7 @@ from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles.layout import Layout, Map
 from zeroskip.run.convolution.tiles.relayout import WHOLE, Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Step, joined
-from zeroskip.run.convolution.tiles.tensors import TensorSlot, _read_phase, read_tensor, write_tensor
+from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, _read_phase, read_tensor, write_tensor
 from zeroskip.run.element import FP16, FP32, Element
 
 MANY = settings(max_examples=50, deadline=None)

@@ -15,8 +15,8 @@ from zeroskip.emit.code_cache import cached
 from zeroskip.emit.executable_memory import executable
 from zeroskip.errors import EngineError
 from zeroskip.run.argument_block import argument_block
-from zeroskip.run.convolution.tiles import baked as maker
-from zeroskip.run.convolution.tiles.baked import TABLE_ROW, Baked, Blocking, bake
+from zeroskip.run.convolution.tiles import baked_code
+from zeroskip.run.convolution.tiles.baked_code import TABLE_ROW, Baked, Blocking, bake
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
 from zeroskip.run.convolution.tiles.steps import Step, compiled, function
 
@@ -25,7 +25,7 @@ from zeroskip.run.convolution.tiles.steps import Step, compiled, function
 GROUPS = 20
 ROWS = 256
 
-MAKERS = maker.__file__, x86.__file__
+MAKERS = baked_code.__file__, x86.__file__
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
 
 

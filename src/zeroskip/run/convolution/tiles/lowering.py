@@ -12,13 +12,13 @@ from zeroskip.concepts import Layer, Machine
 from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange, reach
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
+from zeroskip.run.convolution.tiles.elementwise_and_pooling import WindowTaps, mean, pointwise, pool
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
-from zeroskip.run.convolution.tiles.pointwise import WindowTaps, mean, pointwise, pool
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
-from zeroskip.run.convolution.tiles.tensors import TensorSlot, read_tensor, write_tensor
+from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_tensor, write_tensor
 from zeroskip.run.element import FP32, Element
 
 

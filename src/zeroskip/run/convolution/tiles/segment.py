@@ -15,7 +15,7 @@ from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.lowering import Lowered
 from zeroskip.run.convolution.tiles.steps import joined
-from zeroskip.run.convolution.tiles.tensors import READ, WRITE
+from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE
 
 
 class Segment:
@@ -27,7 +27,7 @@ class Segment:
     def __init__(self, lowered: Lowered, threads: int) -> None:
         self.lowered, self._idle = lowered, list[np.ndarray]()
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
-        self._share = threads
+        self._thread_count = threads
         self._inputs, self._outputs = tuple(lowered.inputs.values()), tuple(lowered.outputs.values())
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
@@ -47,7 +47,7 @@ class Segment:
         if self._threads is None or len(groups) < 2:
             self._run([*given, *made], groups)
         else:
-            parts = [groups[number :: self._share] for number in range(self._share)]
+            parts = [groups[number :: self._thread_count] for number in range(self._thread_count)]
             list(self._threads.map(lambda part: self._run([*given, *made], part), parts))
         return [tensor[:count] for tensor in made] if missing else made
 

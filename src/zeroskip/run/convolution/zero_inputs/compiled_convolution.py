@@ -13,7 +13,7 @@ from zeroskip.concepts import Layer, Machine
 from zeroskip.emit import INTEGER, POINTER, Function, compile_function
 from zeroskip.emit.executable_memory import HUGE, allocate
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.zero_inputs.density import density
+from zeroskip.run.convolution.zero_inputs.nonzero_share import nonzero_share
 
 PARAMETERS = {**dict.fromkeys(("weights", "bias", "x", "y", "scratch"), POINTER), "images": INTEGER}
 VECTOR = 16  # floats: whole vectors are written, so each piece of the scratch has one more behind it
@@ -52,7 +52,7 @@ class CompiledConvolution:
                 f"{x.dtype} {tuple(x.shape)}."
             )
         x = x.contiguous(memory_format=torch.channels_last)
-        if self.dense is not None and density(x, self.machine) > self.most:
+        if self.dense is not None and nonzero_share(x, self.machine) > self.most:
             return self.dense(x)
         images = shape[0]
         y = torch.empty_strided((images, *self.output_shape), self.strides)

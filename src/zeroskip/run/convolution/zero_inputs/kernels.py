@@ -19,8 +19,8 @@ from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.run.convolution.zero_inputs import gather, scatter
 from zeroskip.run.convolution.zero_inputs.compiled_convolution import CompiledConvolution
 from zeroskip.run.convolution.zero_inputs.convolution_shape import shape_of
-from zeroskip.run.convolution.zero_inputs.density import break_even
 from zeroskip.run.convolution.zero_inputs.gather_blocking import cannot_be_listed, gather_blocking
+from zeroskip.run.convolution.zero_inputs.nonzero_share import break_even
 from zeroskip.run.convolution.zero_inputs.number_formats import BYTES
 from zeroskip.run.convolution.zero_inputs.scatter_blocking import cannot_be_scattered
 from zeroskip.run.dense import channels_last, pytorch

@@ -1,4 +1,4 @@
-"""When skipping stops to pay: how dense an input is, who is asked then, and which layers are tried at all."""
+"""When skipping stops to pay: the non-zero share of an input, who is asked then, and which layers are tried at all."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.graph import layers
 from zeroskip.run.convolution.zero_inputs import gather, kernels
 from zeroskip.run.convolution.zero_inputs.compiled_convolution import CompiledConvolution
-from zeroskip.run.convolution.zero_inputs.density import (
+from zeroskip.run.convolution.zero_inputs.nonzero_share import (
     PIECE,
     PIECES,
     ROUNDS,
     TRIED,
     break_even,
-    density,
     meeting,
+    nonzero_share,
 )
 from zeroskip.run.dense import pytorch
 from zeroskip.run.select.layer_timing import time_kernels
@@ -40,27 +40,25 @@ def layer_of(module: nn.Conv2d, x: Tensor) -> Layer:
 
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(0, 3 * PIECE), seed=st.integers(0, 9))
-def test_the_density_of_a_small_input_is_its_share_of_values_that_are_not_zero_up_to_the_last_piece(
-    count: int, seed: int
-) -> None:
+def test_the_nonzero_share_of_a_small_input_is_exact_up_to_the_last_piece(count: int, seed: int) -> None:
     x = torch.randn(count, generator=torch.Generator().manual_seed(seed)).relu()
     seen = x[: count // PIECE * PIECE] if count >= PIECE else x
     expected = torch.count_nonzero(seen).item() / max(1, len(seen))
-    assert density(x, HERE) == pytest.approx(expected)
+    assert nonzero_share(x, HERE) == pytest.approx(expected)
 
 
 @at_every_width
-def test_not_a_number_counts_as_dense(machine: Machine) -> None:
+def test_not_a_number_counts_as_nonzero(machine: Machine) -> None:
     x = torch.zeros(4 * PIECE)
     x[::4] = torch.nan
     x[1::4] = -0.0
-    assert density(x, machine) == 0.25
+    assert nonzero_share(x, machine) == 0.25
 
 
 def test_a_large_input_is_looked_at_in_pieces_that_meet_all_channels() -> None:
     x = torch.zeros(40 * PIECES, 512)
     x[:, :256] = 1.0  # every other piece: an even step would see all or nothing
-    assert density(x, HERE) == pytest.approx(0.5, abs=0.02)
+    assert nonzero_share(x, HERE) == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_break_even_is_where_the_times_meet() -> None:
@@ -71,7 +69,7 @@ def test_the_break_even_is_where_the_times_meet() -> None:
     assert meeting(9.0, 1.0, 3.0) == meeting(2.0, 1.0, 1.0) == 1.0
 
 
-def test_both_are_timed_on_inputs_of_known_density_stored_pixel_by_pixel() -> None:
+def test_both_are_timed_on_inputs_of_known_nonzero_share_stored_pixel_by_pixel() -> None:
     seen: dict[str, list[float]] = {"skipping": [], "dense": []}
 
     def noting(name: str, x: Tensor) -> Tensor:
@@ -85,7 +83,7 @@ def test_both_are_timed_on_inputs_of_known_density_stored_pixel_by_pixel() -> No
     assert seen["dense"] == pytest.approx([high] * ROUNDS, abs=0.02)
 
 
-def test_inputs_denser_than_the_break_even_go_to_pytorch_and_others_do_not() -> None:
+def test_inputs_with_more_nonzeros_than_the_break_even_go_to_pytorch_and_others_do_not() -> None:
     layer = layer_of(nn.Conv2d(16, 32, 3), torch.zeros(1, 16, 12, 12))
     asked: list[Tensor] = []
 

@@ -17,18 +17,18 @@ Runner = Callable[[Tensor], Sequence[Tensor]]
 """The input of a network -> its output tensors, in the order of `Graph.outputs`."""
 
 
-def schedule(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Runner:
+def runner(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Runner:
     """The graph as a function, with `functions` (by node name) in place of PyTorch's.
 
     Layers in machine code that follow each other become one call. Takes any batch size; a graph that is bound
     to one is called with the examples cut and filled up (with zeros) to that size.
 
-    >>> torch.equal(schedule(graph, {})(x)[0], model(x))
+    >>> torch.equal(runner(graph, {})(x)[0], model(x))
     True
     """
     nodes = [replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes]
     joined = replace(graph, nodes=tuple(_joined(nodes, graph.outputs)))
-    run = _chain(joined) if _is_chain(joined) else _network(joined)
+    run = _straight(joined) if _is_straight(joined) else _network(joined)
     return run if graph.batch is None else _in_pieces(run, graph.batch)
 
 
@@ -52,14 +52,14 @@ def _sequence(group: Sequence[Node]) -> Node:
     return Node(group[-1].name, "sequence", group[0].inputs, function)
 
 
-def _is_chain(graph: Graph) -> bool:
+def _is_straight(graph: Graph) -> bool:
     """Whether every node reads just the one before it, and the last one is the result."""
     names = [graph.input, *(node.name for node in graph.nodes)]
     straight = all(node.inputs == (before,) for node, before in zip(graph.nodes, names, strict=False))
     return straight and graph.outputs == (names[-1],)
 
 
-def _chain(graph: Graph) -> Runner:
+def _straight(graph: Graph) -> Runner:
     functions = [node.function for node in graph.nodes]
 
     def run(x: Tensor) -> Sequence[Tensor]:

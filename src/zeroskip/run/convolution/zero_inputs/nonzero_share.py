@@ -1,4 +1,4 @@
-"""How dense an input is, looked at quickly, and how dense it may be before skipping costs more than it saves."""
+"""The non-zero share of an input, estimated quickly, and the share from which on PyTorch is faster."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector, compile_function
 
 PIECE = 256  # floats looked at in a row
 PIECES = 256  # of them, spread over an input: larger ones are sampled
-TRIED = (0.2, 0.6)  # densities that are timed
+TRIED = (0.2, 0.6)  # shares that are timed
 ROUNDS = 3
 
 
-def density(x: Tensor, machine: Machine) -> float:
+def nonzero_share(x: Tensor, machine: Machine) -> float:
     """Share of the values of a contiguous float32 tensor that are not 0, estimated; NaN counts as one.
 
-    >>> density(torch.tensor([0.0, 1.0]).repeat(256), any_machine)
+    >>> nonzero_share(torch.tensor([0.0, 1.0]).repeat(256), any_machine)
     0.5
     """
     pieces = x.numel() // PIECE
@@ -52,9 +52,9 @@ def _counter(machine: Machine) -> Callable[..., None]:
 def break_even(
     skipping: Callable[[Tensor], Tensor], dense: Callable[[Tensor], Tensor], shape: tuple[int, ...]
 ) -> float:
-    """The density of an input (batch, channels, height, width) above which `dense` is faster, 0..1.
+    """The non-zero share of an input (batch, channels, height, width) above which `dense` is faster, 0..1.
 
-    Both are timed on random inputs: the time of one grows with the density, that of the other does not.
+    Both are timed on random inputs: the time of one grows with the share, that of the other does not.
     """
     generator = torch.Generator().manual_seed(0)
     drawn = torch.rand(shape, generator=generator).contiguous(memory_format=torch.channels_last)
@@ -65,7 +65,7 @@ def break_even(
 
 
 def meeting(limit: float, low: float, high: float) -> float:
-    """The density, 0..1, at which what takes `low` and `high` seconds at the two that are tried takes `limit`.
+    """The share, 0..1, at which what takes `low` and `high` seconds at the two of `TRIED` takes `limit`.
 
     >>> meeting(2.0, 1.0, 3.0)
     0.4

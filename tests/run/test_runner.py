@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Precision
 from zeroskip.graph import Graph, Node, capture
-from zeroskip.run import schedule as module
+from zeroskip.run import runner as module
 from zeroskip.run.linear.compiled_linear import CompiledLinear
 from zeroskip.run.linear.zero_weights import sell
-from zeroskip.run.schedule import schedule
+from zeroskip.run.runner import runner
 
 
 def compiled(graph: Graph) -> dict[str, CompiledLinear]:
@@ -29,7 +29,7 @@ def compiled(graph: Graph) -> dict[str, CompiledLinear]:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many layers each joined call holds, filled as schedules are made."""
+    """How many layers each joined call holds, filled as runners are made."""
     sizes: list[int] = []
     true = module.sequence
 
@@ -47,7 +47,7 @@ def test_3_layers_in_machine_code_that_follow_each_other_become_one_call(
     sizes = counted(monkeypatch)
     model = sparse_(nn.Sequential(nn.Linear(9, 8), nn.ReLU(), nn.Linear(8, 7), nn.Linear(7, 5)))
     graph = capture(model, torch.randn(1, 9))
-    run = schedule(graph, compiled(graph))
+    run = runner(graph, compiled(graph))
     x = torch.randn(6, 9)
     torch.testing.assert_close(run(x)[0], model(x).detach())
     assert sizes == [3]
@@ -70,7 +70,7 @@ def test_a_value_that_is_needed_twice_is_not_joined_away(monkeypatch: pytest.Mon
     model = sparse_(Shared(), 0.5)
     graph = capture(model, torch.randn(2, 4))
     x = torch.randn(3, 4)
-    for ours, theirs in zip(schedule(graph, compiled(graph))(x), model(x), strict=True):
+    for ours, theirs in zip(runner(graph, compiled(graph))(x), model(x), strict=True):
         torch.testing.assert_close(ours, theirs.detach())
     assert sizes == [2, 2]
 
@@ -80,7 +80,7 @@ def test_a_layer_with_another_operation_between_is_called_alone(monkeypatch: pyt
     model = sparse_(nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)), 0.5)
     graph = capture(model, torch.randn(2, 4))
     x = torch.randn(3, 4)
-    torch.testing.assert_close(schedule(graph, compiled(graph))(x)[0], model(x).detach())
+    torch.testing.assert_close(runner(graph, compiled(graph))(x)[0], model(x).detach())
     assert sizes == []
 
 
@@ -99,7 +99,7 @@ def test_values_are_forgotten_after_their_last_use() -> None:
     names = ["x", "a", "b", "c"]
     nodes = [Node(name, "double", (before,), double) for before, name in itertools.pairwise(names)]
     graph = Graph("x", (*nodes, Node("d", "both", ("c", "x"), both)), ("d",), list, None)
-    assert schedule(graph, {})(torch.ones(1))[0].item() == 9.0
+    assert runner(graph, {})(torch.ones(1))[0].item() == 9.0
     assert len(alive) == 3
 
 
@@ -111,13 +111,13 @@ def test_batches_of_3_are_cut_from_7_and_the_last_is_filled_with_zeros() -> None
         return x + 1
 
     graph = Graph("x", (Node("y", "remember", ("x",), remember),), ("y",), list, 3)
-    (y,) = schedule(graph, {})(torch.arange(7.0).view(7, 1))
+    (y,) = runner(graph, {})(torch.arange(7.0).view(7, 1))
     assert y.flatten().tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert seen == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
-    assert schedule(graph, {})(torch.zeros(0, 1))[0].shape == (0, 1)
+    assert runner(graph, {})(torch.zeros(0, 1))[0].shape == (0, 1)
 
 
 def test_a_network_that_does_nothing_returns_its_input() -> None:
     graph = Graph("x", (), ("x",), list, None)
     x = torch.randn(2)
-    assert schedule(graph, {})(x)[0] is x
+    assert runner(graph, {})(x)[0] is x

@@ -23,7 +23,7 @@ from zeroskip.run.convolution.tiles.steps import (
     kept,
     mask_at,
 )
-from zeroskip.run.convolution.tiles.tensors import TensorSlot
+from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot
 
 
 @dataclass(frozen=True)
