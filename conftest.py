@@ -22,6 +22,8 @@ from torch import Tensor, nn
 
 from zeroskip.emit import machine as this_machine
 
+collect_ignore_glob = ["tests/*conftest.py"]  # several have that name, and none has examples
+
 # Beginnings of the names of CPU features that are taken away.
 WITHOUT = {
     "avx2": ("avx512", "avx10", "avxvnni", "amx"),
