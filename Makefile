@@ -30,7 +30,8 @@ test: setup  ## the test suite without long sweeps; MACHINE=avx2 (or sse) as if 
 test-all: setup  ## with long sweeps
 	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 $(TESTS)
 
-reproduce: setup  ## every table of the papers, measured on the data of ZEROSKIP_DATA: hours; what is found is kept
+# ExTensor's matrices are not part of the data sets: with them, `zeroskip reproduce extensor --out runs/reproduce --keep`.
+reproduce: setup  ## tables of the papers, measured on the data of ZEROSKIP_DATA: hours; what is found is kept
 	$(BIN)/zeroskip reproduce han2015 --out runs/reproduce --keep
 	$(BIN)/zeroskip reproduce deep-compression --out runs/reproduce --keep
 	$(BIN)/zeroskip reproduce deep-compression --network fc-layers --out runs/reproduce --keep

@@ -81,7 +81,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
     "run.convolution": {"tiles": set(), "zero_inputs": set()},
 }
 NOUN_INSTEAD = (
-    "Pass a noun from concepts.py instead: Layer, Profile, Recipe, Sparse, Packed, Trace, Timing, Record."
+    "Pass a noun from concepts/ instead: Layer, Profile, Recipe, Sparse, Packed, Trace, Timing, Record."
 )
 
 
@@ -118,6 +118,16 @@ def where(path: Path, node: ast.AST) -> str:
 
 def test_every_folder_is_in_the_table_of_who_may_import_whom() -> None:
     assert {package(path) for path in FILES} - {"__init__", "__main__"} == set(MAY_IMPORT)
+
+
+def test_the_table_of_architecture_md_says_who_may_import_whom() -> None:
+    text, said = (ROOT / "docs" / "ARCHITECTURE.md").read_text(), {}
+    for rooms, arrows_ in re.findall(r"^\| (`[^|]*`) \| [^|]* \| ([^|]*) \|[^|]*\|$", text, re.MULTILINE):
+        for room in re.findall(r"`(\w+)`", rooms):
+            said[room] = None if arrows_ == "everything" else set(re.findall(r"`(\w+)`", arrows_))
+    assert {name: may and may - FREE for name, may in said.items()} == {
+        name: may and may - FREE for name, may in MAY_IMPORT.items()
+    }
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

@@ -1,4 +1,4 @@
-"""Real data sets as tensors, one file each. Nothing is downloaded unless asked."""
+"""Real data sets as tensors, and what reads their files. Nothing is downloaded unless asked."""
 
 from zeroskip.data.splits import Split, Splits, data_folder
 

@@ -1,5 +1,7 @@
 """How much a weight matters. A score is one formula: (weight, moment) -> a tensor of its shape, higher is kept.
 
+It is 0 where the weight is 0 and above 0 elsewhere: what is 0 counts as gone already.
+
 moment  the mean square of the weight's gradient, as Adam keeps it: there while a network trains, None otherwise
 """
 
