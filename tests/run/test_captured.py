@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from zeroskip.graph import Graph, Node, capture
 from zeroskip.run.captured import layer_nodes, overwrites, run_once
-from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.tiling import values_of
 
 
@@ -22,9 +22,9 @@ def test_inputs_of_layers_are_kept_besides_what_was_asked_for_and_nothing_else()
     graph = capture(model, x)
     captured = run_once(graph, x, [])
     assert set(captured.values) == {graph.input, *(node.inputs[0] for node, _ in layer_nodes(graph))}
-    chain = operations(graph)
-    captured = run_once(graph, x, values_of(chain))
-    assert {name for each in chain for name in (each.name, *each.inputs)} <= set(captured.values)
+    operations = operations_of(graph)
+    captured = run_once(graph, x, values_of(operations))
+    assert {name for each in operations for name in (each.name, *each.inputs)} <= set(captured.values)
     with torch.no_grad():
         torch.testing.assert_close(captured.values["max_pool2d"], model[:2](x))
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit import assembly, compile_function
 from zeroskip.errors import EngineError
+from zeroskip.run.convolution.tiles import kernels as tiles
 from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs
 from zeroskip.run.dense import pytorch
-from zeroskip.run.kernels import BY_NAME
+from zeroskip.run.kernels import ALL, BY_NAME
 from zeroskip.run.linear.stored_weights import rounded
 
 # Processors that this one need not be: code for them is made here, not run.
@@ -75,6 +76,12 @@ def zeros_are_always_skipped(
     """No timing decides who computes, and code made twice for the same layer is compiled once."""
     monkeypatch.setattr(zero_inputs, "break_even", lambda *_: 1.0)
     monkeypatch.setenv("ZEROSKIP_CACHE", str(tmp_path_factory.getbasetemp() / "code"))
+
+
+def test_no_two_kernels_have_the_same_name() -> None:
+    kernels = (*ALL, tiles.DEPTHWISE, tiles.DEPTHWISE_FP16)
+    assert sorted(kernel.name for kernel in kernels) == sorted(BY_NAME)
+    assert {kernel.layout for kernel in kernels} == {"rows", "channels_last", "tiles"}
 
 
 def built(case: Case, layer: Layer, relu: bool) -> Callable[[Tensor], Tensor]:

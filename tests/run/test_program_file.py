@@ -25,7 +25,7 @@ from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import graph_json
 from zeroskip.run import compiler, measurement, program_file
 from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
-from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.linear.zero_weights import sell
@@ -179,7 +179,7 @@ def test_without_avx512_what_was_baked_is_streamed_and_nearly_the_same(tmp_path:
     x = torch.randn(1, 1, 28, 28)
     program, _ = compiled(models.LeNet5, x)
     graph = program.origin.graph
-    tiles = {one.name: BAKED for one in operations(graph) if one.layer is not None}
+    tiles = {one.name: BAKED for one in operations_of(graph) if one.layer is not None}
     kernels = {node.name: pytorch.KERNEL for node in graph.nodes if node.layer is not None}
     program.origin = replace(program.origin, tiles=tiles, kernels=kernels)
     run.save(program, tmp_path / "program")

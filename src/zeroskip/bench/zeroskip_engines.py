@@ -17,7 +17,7 @@ from zeroskip.emit import detect
 from zeroskip.graph import capture
 from zeroskip.run.captured import run_once
 from zeroskip.run.convolution.tiles.kernels import BAKED, STREAMED
-from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.segment import Segment, without_layout_conversion
 from zeroskip.run.convolution.tiles.tiling import fastest_on_tiles, values_of
 from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs
@@ -69,10 +69,10 @@ def on_tiles(model: nn.Module, x: Tensor) -> tuple[Callable[[], object], Callabl
     With it what computes the answer. ValueError where the network cannot work on tiles.
     """
     graph, machine = capture(model, x), detect()
-    chain = operations(graph)
-    kernels = {operation.name: [BAKED, STREAMED] for operation in chain if operation.layer is not None}
-    captured = run_once(graph, x, values_of(chain))
-    fastest = fastest_on_tiles(captured, chain, kernels, machine, images=len(x), threads=1)
+    operations = operations_of(graph)
+    kernels = {operation.name: [BAKED, STREAMED] for operation in operations if operation.layer is not None}
+    captured = run_once(graph, x, values_of(operations))
+    fastest = fastest_on_tiles(captured, operations, kernels, machine, images=len(x), threads=1)
     if fastest is None:
         raise ValueError("the layer cannot work on tiles")
     segment = fastest.graph.nodes[0].function

@@ -36,7 +36,11 @@ class Machine:
 
 @dataclass(frozen=True)
 class Precision:
-    """The fewest bits that kernels may use; the words are explained at `run.compile`.
+    """The fewest bits that kernels may use.
+
+    arithmetic  of inputs and products: "fp32", "bf16" or "fp16"
+    weights     as they are stored: "fp32", "bf16", "int8" with a scale for each row, or "codes" of 4 bits, for layers
+                of at most 16 distinct non-zero weights
 
     >>> Precision(weights="int8").arithmetic
     'fp32'
@@ -55,6 +59,8 @@ class Kernel:
     element    the type of inputs, products and sums: "fp32", "fp16", "bf16"
     weights    how weights are stored: "fp32", "fp16", "bf16", "int8" or "codes"
     skips      the zeros that it does not compute: those of "weights", of "inputs", of "both", of "nothing"
+    layout     of the maps that it works on: "rows", "channels_last", or "tiles", which it shares with its neighbours:
+               such a kernel is timed in the whole network, not alone
     accepts    (layer, machine, precision) -> None, or the reason why this kernel cannot run it
     build      (layer, machine, precision, relu) -> function of the input tensor; relu is fused in
     reference  (layer, input, relu) -> output, in plain PyTorch; what the kernel rounds is rounded here alike

@@ -14,7 +14,7 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, capture, forward
 from zeroskip.run.captured import Captured, layer_nodes, run_once
-from zeroskip.run.convolution.tiles.operations import operations
+from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.tiling import values_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import ALL
@@ -55,8 +55,8 @@ def compile(
     Compiling takes seconds. On tiles each thread takes whole images; other kernels of ours use one thread.
     Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16", "fp16"),
     `weights` how weights are stored ("fp32", "bf16", "int8" with a scale for each row, or "codes" of 4
-    bits for layers of at most 16 distinct non-zero weights, which changes none of them). `strict` leaves only dense
-    kernels: a zero weight times an infinite or NaN input is then NaN, as in PyTorch.
+    bits for layers of at most 16 distinct non-zero weights, which changes none of them). `strict` leaves out kernels
+    that skip zeros, of weights or of inputs: a zero times an infinite or NaN number is then NaN, as in PyTorch.
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled, and
     where a kernel or the whole program does not compute what the network does.
 
@@ -72,10 +72,10 @@ def compile(
     graph = capture(model, example)
     with torch_threads(threads), torch.no_grad():
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
-        chain = operations(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
-        captured = run_once(graph, example, values_of(chain))
+        operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
+        captured = run_once(graph, example, values_of(operations))
         timings = _layer_timings(captured, candidates, target)
-        selection = select_network(captured, chain, timings, target)
+        selection = select_network(captured, operations, timings, target)
         error = _verify(selection, model, example, TOLERANCES[precision])
     measurement = Measurement(
         choices=selection.choices,
@@ -118,7 +118,7 @@ def _described(precision: Precision, strict: bool) -> str:
 
 def _strict(kernel: Kernel) -> Kernel:
     """The kernel, which now accepts no layer if it skips zeros."""
-    reason = "skips zero weights, and strict was asked for"
+    reason = f"skips zero {kernel.skips.replace('both', 'weights and inputs')}, and strict was asked for"
     return kernel if kernel.skips == "nothing" else replace(kernel, accepts=lambda *_: reason)
 
 
@@ -180,7 +180,7 @@ def _verify(selection: Selection, model: nn.Module, example: Tensor, tolerance: 
 
 
 def _expected(graph: Graph, model: nn.Module, more: Tensor, count: int) -> object:
-    """What the network answers for the first `count` examples of `more`, which are `more`'s first half twice."""
+    """What the network returns for the first `count` examples; `more` is the example batch twice."""
     try:
         return forward(model, more[:count].clone())
     except ModelError:

@@ -147,7 +147,7 @@ class Program:
 def _scratch_bytes(graph: Graph, threads: int) -> int:
     """Working memory that one call of a network on tiles needs."""
     segments = [node.function for node in graph.nodes if isinstance(node.function, Segment)]
-    return threads * sum(segment.lowered.bytes for segment in segments)
+    return threads * sum(segment.code.bytes for segment in segments)
 
 
 def _through(graph: Graph) -> tuple[str, ...]:

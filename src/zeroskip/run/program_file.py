@@ -1,8 +1,8 @@
 """A program in a file: loading it captures and times nothing, and computes the same to the last bit.
 
 The file is a safetensors file of the network's weights and constants, whose metadata hold JSON: the operations
-(`graph.stored`), which kernel computes each layer, and what was measured. It holds no code. Code is written anew
-for what is loaded, or comes from this user's own cache (`emit.cache`).
+(`graph.graph_json`), which kernel computes each layer, and what was measured. It holds no code. Code is written anew
+for what is loaded, or comes from this user's own cache (`emit.code_cache`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
-from zeroskip.run.convolution.tiles.operations import Operation, operations
+from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.kernels import BY_NAME
@@ -86,13 +86,13 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
     try:
         header, tensors = _read(path)
         graph, dtype = from_json(header["network"], tensors)
-        chain = operations(graph) if header["plan"]["tiles"] else []
-        check(chain, {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}})
-        origin = _origin(header["plan"], graph, dtype, chain)
-        replacements = _replacements(origin, chain, machine)
+        operations = operations_of(graph) if header["plan"]["tiles"] else []
+        check(operations, {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}})
+        origin = _origin(header["plan"], graph, dtype, operations)
+        replacements = _replacements(origin, operations, machine)
         tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
         measurement = _measurement(header["program"], list(replacements.values()))
-        compiled = _compiled(replace(origin, tiles=tiles), chain, machine, measurement.threads)
+        compiled = _compiled(replace(origin, tiles=tiles), operations, machine, measurement.threads)
         program = Program(compiled, measurement, lambda: False)
         program(torch.zeros(2, *graph.shape, dtype=dtype))  # says what does not fit together
         return program
@@ -122,11 +122,11 @@ def _read(path: Path) -> tuple[JsonObject, dict[str, Tensor]]:
     return header, tensors
 
 
-def _origin(plan: JsonObject, graph: Graph, dtype: torch.dtype, chain: Sequence[Operation]) -> Origin:
-    there = {name for operation in chain for name in operation.names}
+def _origin(plan: JsonObject, graph: Graph, dtype: torch.dtype, operations: Sequence[Operation]) -> Origin:
+    there = {name for operation in operations for name in operation.names}
     off_tiles = [node.name for node, _ in layer_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
-    kinds = {operation.name: operation.kind for operation in chain if operation.layer is not None}
+    kinds = {operation.name: operation.kind for operation in operations if operation.layer is not None}
     tiles = {name: BY_NAME[plan["tiles"][name]] for name in kinds}
     for name, kernel in {**kernels, **tiles}.items():
         fits = (kernel.layout == "tiles") == (name in tiles)
@@ -146,7 +146,9 @@ class _Replacement:
     why: str
 
 
-def _replacements(origin: Origin, chain: Sequence[Operation], machine: Machine) -> dict[str, _Replacement]:
+def _replacements(
+    origin: Origin, operations: Sequence[Operation], machine: Machine
+) -> dict[str, _Replacement]:
     """Operation on tiles -> its other kernel, where that of the file cannot run here.
 
     EngineError where a layer elsewhere has such a kernel.
@@ -156,14 +158,14 @@ def _replacements(origin: Origin, chain: Sequence[Operation], machine: Machine) 
         why = None if kernel is None else kernel.accepts(layer, machine, origin.precision)
         if kernel is not None and why is not None:
             raise EngineError(f'{node.name} was compiled for "{kernel.name}", which {why}')
-    layers = {operation.name: operation.layer for operation in chain if operation.layer is not None}
+    layers = {operation.name: operation.layer for operation in operations if operation.layer is not None}
     reasons = {
         name: origin.tiles[name].accepts(layer, machine, origin.precision) for name, layer in layers.items()
     }
     first = next((why for why in reasons.values() if why is not None), None)
     if len({STREAMED.element, *(kernel.element for kernel in origin.tiles.values())}) > 1:
         reasons = {name: why or first for name, why in reasons.items()}  # all work on maps of one type
-    kernels = {each.name: DEPTHWISE if each.kind == "depthwise" else STREAMED for each in chain}
+    kernels = {each.name: DEPTHWISE if each.kind == "depthwise" else STREAMED for each in operations}
     return {
         name: _Replacement(layers[name].name, kernels[name], why)
         for name, why in reasons.items()
@@ -171,10 +173,12 @@ def _replacements(origin: Origin, chain: Sequence[Operation], machine: Machine) 
     }
 
 
-def _compiled(origin: Origin, chain: Sequence[Operation], machine: Machine, threads: int) -> CompiledNetwork:
+def _compiled(
+    origin: Origin, operations: Sequence[Operation], machine: Machine, threads: int
+) -> CompiledNetwork:
     final = origin.graph
     if origin.tiles:
-        final = on_tiles(final, chain, origin.tiles, machine, images=origin.images, threads=threads)
+        final = on_tiles(final, operations, origin.tiles, machine, images=origin.images, threads=threads)
     functions = {
         node.name: origin.kernels[node.name].build(layer, machine, origin.precision, node.relu)
         for node, layer in layer_nodes(final)

@@ -53,7 +53,7 @@ class Memory:
 class Accelerator:
     """A described chip. Energies are not here: they belong to a technology (energy.py), not to an idea.
 
-    dataflow  (workload, chip) -> Schedule, one of dataflows.py or a function of your own
+    dataflow  (workload, chip) -> Schedule, one of dataflows/ or a function of your own
     lanes     units that can wait for each other; each has `width` multipliers
     tile      the sizes that the dataflow cuts a layer into
     skips     "", "A", "W" or "AW": zeros that take no slot;  gates: those that take one, but hardly any energy

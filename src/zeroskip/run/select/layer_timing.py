@@ -24,7 +24,7 @@ class LayerTiming:
     """The choice of a layer's fastest kernel, and what it was chosen from.
 
     candidates  all kernels that were asked; those that cannot run the layer are in `choice.refused`
-    built       name of a kernel -> function; those on tiles are built and timed among their neighbours
+    built       name of a kernel -> function; kernels on tiles are absent: `select_network` builds them
     errors      name of a kernel -> its `Choice.error`
     """
 

@@ -60,18 +60,18 @@ class Selection:
 
 
 def select_network(
-    captured: Captured, chain: Sequence[Operation], timings: Timings, target: Target
+    captured: Captured, operations: Sequence[Operation], timings: Timings, target: Target
 ) -> Selection:
     """The fastest of several ways to run the network, measured in turns on the example.
 
-    `chain` are the operations that may work on tiles.
+    `operations` are those that may work on tiles.
     """
     graph, example = captured.graph, captured.example.clone()
-    timings = _without_unfit_fp16(captured, chain, timings)
+    timings = _without_unfit_fp16(captured, operations, timings)
     combinations = _combinations(timings)
     runs = {name: _runner(graph, timings, kernels) for name, kernels in combinations.items()}
     rest = off_tiles(combinations)
-    tiled = _ways_on_tiles(captured, chain, timings, target)
+    tiled = _ways_on_tiles(captured, operations, timings, target)
     runs |= {name: _runner(way.graph, timings, rest) for name, way in tiled.items()}
     seconds = _timed(runs, example)
     best = min(seconds, key=seconds.__getitem__)
@@ -131,20 +131,20 @@ def _works(run: Runner, example: Tensor) -> bool:
     return True
 
 
-def _without_unfit_fp16(captured: Captured, chain: Sequence[Operation], timings: Timings) -> Timings:
+def _without_unfit_fp16(captured: Captured, operations: Sequence[Operation], timings: Timings) -> Timings:
     """The timings, without kernels in fp16 where an operation on tiles cannot use it.
 
     Operations on tiles hand their numbers on as they are, so that one keeps all others from it.
     """
-    if not chain or not any(timing.on_tiles(FP16) for timing in timings.values()):
+    if not operations or not any(timing.on_tiles(FP16) for timing in timings.values()):
         return timings
-    why = _without_kernel(chain, timings) or beyond(chain, captured.values)
+    why = _without_kernel(operations, timings) or beyond(operations, captured.values)
     return timings if why is None else {node: _without_fp16(timing, why) for node, timing in timings.items()}
 
 
-def _without_kernel(chain: Sequence[Operation], timings: Timings) -> str | None:
+def _without_kernel(operations: Sequence[Operation], timings: Timings) -> str | None:
     """Which convolution on tiles has no kernel in fp16, and why."""
-    for operation in chain:
+    for operation in operations:
         if operation.layer is None or operation.kind != "conv":
             continue
         timing = timings[_layer_node(operation, timings)]
@@ -167,13 +167,13 @@ def _without_fp16(timing: LayerTiming, why: str) -> LayerTiming:
 
 
 def _ways_on_tiles(
-    captured: Captured, chain: Sequence[Operation], timings: Timings, target: Target
+    captured: Captured, operations: Sequence[Operation], timings: Timings, target: Target
 ) -> dict[str, NetworkOnTiles]:
     """The network on tiles in fp32 and in fp16, image by image and, for batches, several at a time."""
     ways: dict[str, NetworkOnTiles] = {}
-    measure = partial(fastest_on_tiles, captured, chain, machine=target.machine, threads=target.threads)
+    measure = partial(fastest_on_tiles, captured, operations, machine=target.machine, threads=target.threads)
     for title, element in (("tiles", FP32), ("tiles in fp16", FP16)):
-        single = measure(_candidates(chain, timings, element), images=1)
+        single = measure(_candidates(operations, timings, element), images=1)
         if single is None:
             continue
         ways[title] = single
@@ -185,10 +185,10 @@ def _ways_on_tiles(
 
 
 def _candidates(
-    chain: Sequence[Operation], timings: Timings, element: Element
+    operations: Sequence[Operation], timings: Timings, element: Element
 ) -> dict[str, Sequence[Kernel]]:
     """Operation -> the kernels in `element` that can compute it."""
-    layers = [operation for operation in chain if operation.layer is not None]
+    layers = [operation for operation in operations if operation.layer is not None]
     return {
         operation.name: [depthwise_in(element)]
         if operation.kind == "depthwise"
@@ -261,7 +261,7 @@ def _combinations(timings: Timings) -> dict[str, Combination]:
 
 
 def off_tiles(combinations: Mapping[str, Combination]) -> Combination:
-    """Of the combinations that differ, the one for layers off tiles: there is no other layout to pay for."""
+    """The combination for layers that are not on tiles: joined if there, else fastest, else dense."""
     return combinations.get("joined", combinations.get("fastest", combinations["dense"]))
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.graph import Graph, Node
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
 from zeroskip.run.element import FP32, Element
 
 Shape = tuple[int, ...]
@@ -140,13 +140,13 @@ def both(
     """
     values = evaluated(nodes, given)
     names = list(leaving) or [nodes[-1].name]
-    chain = operations(graph_of(nodes, values, list(given), names))
-    read = {name for one in chain for name in one.inputs}
+    operations = operations_of(graph_of(nodes, values, list(given), names))
+    read = {name for one in operations for name in one.inputs}
     outside = {name: tuple(x.shape[1:]) for name, x in given.items() if name in read}
     shapes = {name: tuple(values[name].shape[1:]) for name in names}
-    images, methods = len(next(iter(given.values()))), {operation.name: method for operation in chain}
+    images, methods = len(next(iter(given.values()))), {operation.name: method for operation in operations}
     part, guards = guarded.lowered(
-        Subgraph(tuple(chain), outside, shapes),
+        Subgraph(tuple(operations), outside, shapes),
         machine,
         behind=behind,
         images=images,
@@ -154,4 +154,4 @@ def both(
         element=element,
     )
     made = guarded.call(part, guards, [given[name] for name in part.inputs])
-    return chain, [(ours, values[name]) for ours, name in zip(made, names, strict=True)]
+    return operations, [(ours, values[name]) for ours, name in zip(made, names, strict=True)]

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Machine
 from zeroskip.graph import Graph, capture
-from zeroskip.run.convolution.tiles.lowering import Lowered, lower
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
+from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
 from zeroskip.run.convolution.tiles.segment import Segment
 
 FASTEST = "baked" if RUNS_AVX512 else "streamed"
@@ -25,23 +25,23 @@ METHODS = [
 ]
 
 
-def chain_of(model: nn.Module, x: Tensor) -> list[Operation]:
-    return operations(capture(model, x))
+def operations_in(model: nn.Module, x: Tensor) -> list[Operation]:
+    return operations_of(capture(model, x))
 
 
-def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST, machine: Machine = HERE) -> Lowered:
+def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST, machine: Machine = HERE) -> SegmentCode:
     """All operations of the graph, with everything that leaves them."""
-    chain = operations(graph)
+    operations = operations_of(graph)
     shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
-    made, covered = {one.name for one in chain}, {name for one in chain for name in one.names}
+    made, covered = {one.name for one in operations}, {name for one in operations for name in one.names}
     read = {
         *graph.outputs,
         *(name for node in graph.nodes if node.name not in covered for name in node.inputs),
     }
-    leaving = {one.name: shapes[one.name] for one in chain if one.name in read}
-    outside = {name: shapes[name] for one in chain for name in one.inputs if name not in made}
-    methods = {operation.name: method for operation in chain}
-    return lower(Subgraph(tuple(chain), outside, leaving), machine, images=images, methods=methods)
+    leaving = {one.name: shapes[one.name] for one in operations if one.name in read}
+    outside = {name: shapes[name] for one in operations for name in one.inputs if name not in made}
+    methods = {operation.name: method for operation in operations}
+    return lower(Subgraph(tuple(operations), outside, leaving), machine, images=images, methods=methods)
 
 
 def values_of(graph: Graph, x: Tensor) -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ def values_of(graph: Graph, x: Tensor) -> dict[str, Tensor]:
 def answers(model: nn.Module, x: Tensor, *, threads: int = 1, **options: Any) -> list[tuple[Tensor, Tensor]]:
     """For each value that leaves the tiles: ours, and PyTorch's."""
     graph = capture(model, x)
-    if not operations(graph):
+    if not operations_of(graph):
         return []
     part, values = lowered(graph, **options), values_of(graph, x)
     made = Segment(part, threads)(*[values[name] for name in part.inputs])

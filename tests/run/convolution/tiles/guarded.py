@@ -1,4 +1,4 @@
-"""Runs a chain on tiles where one byte too far ends the process: guard pages at every map and every tensor.
+"""Runs a segment on tiles where one byte too far ends the process: guard pages at every map and every tensor.
 
 All memory that a step may write is filled with NaN first, so that whatever was left out shows in the result.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles import arrangement
-from zeroskip.run.convolution.tiles.lowering import Lowered, lower
+from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
 from zeroskip.run.convolution.tiles.operations import Subgraph
 
 
@@ -51,7 +51,7 @@ def memory(size: int, guards: Sequence[int] = ()) -> np.ndarray:
 
 def lowered(
     subgraph: Subgraph, machine: Machine, *, behind: bool | None = True, **options: Any
-) -> tuple[Lowered, list[int]]:
+) -> tuple[SegmentCode, list[int]]:
     """As `lower`, every map with a guard page next to it; and where in the workspace these are.
 
     With `behind` None the maps lie as they do otherwise, one in the place of another that is needed no more.
@@ -63,7 +63,7 @@ def lowered(
         return lower(subgraph, machine, **options), workspace.guards
 
 
-def call(part: Lowered, guards: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
+def call(part: SegmentCode, guards: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
     """One call with as many images as `part` takes, on guarded memory."""
     given = [tensor(each) for each in inputs]
     made = [tensor(torch.full((part.images, *shape), torch.nan)) for shape in part.outputs.values()]

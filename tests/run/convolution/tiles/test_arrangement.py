@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from captured import chain_of
+from captured import operations_in
 from test_operations import Net, X
 from torch import Tensor, nn
 
@@ -14,10 +14,10 @@ SHAPE = (6, 12, 12)
 
 
 def arranged(model: nn.Module) -> tuple[list[Operation], Arrangement]:
-    chain = chain_of(model, X)
-    last = chain[-1]
-    subgraph = Subgraph(tuple(chain), {"x": SHAPE}, {last.name: last.shape})
-    return chain, arrange(subgraph, images=2, lanes=16)
+    operations = operations_in(model, X)
+    last = operations[-1]
+    subgraph = Subgraph(tuple(operations), {"x": SHAPE}, {last.name: last.shape})
+    return operations, arrange(subgraph, images=2, lanes=16)
 
 
 def in_a_row(net: Net, x: Tensor) -> Tensor:
@@ -48,16 +48,16 @@ def test_ten_maps_in_a_row_need_the_memory_of_two() -> None:
 
 
 def test_three_sums_in_a_row_overwrite_what_they_add_to() -> None:
-    chain, arrangement = arranged(Net(with_sums))
-    sums = [one for one in chain if len(one.inputs) == 2]
+    operations, arrangement = arranged(Net(with_sums))
+    sums = [one for one in operations if len(one.inputs) == 2]
     assert len(sums) == 3
     for one in sums:
         assert arrangement.maps[one.name].base == arrangement.maps[one.inputs[1]].base
 
 
 def test_a_sum_overwrites_nothing_that_is_read_later() -> None:
-    chain, arrangement = arranged(Net(with_a_late_reader))
-    first, second = (one for one in chain if len(one.inputs) == 2)
+    operations, arrangement = arranged(Net(with_a_late_reader))
+    first, second = (one for one in operations if len(one.inputs) == 2)
     assert first.inputs[1] == second.inputs[1]
     assert arrangement.maps[first.name].base != arrangement.maps[first.inputs[1]].base
     assert arrangement.maps[second.name].base == arrangement.maps[second.inputs[1]].base
@@ -65,9 +65,9 @@ def test_a_sum_overwrites_nothing_that_is_read_later() -> None:
 
 def test_the_parts_of_a_concatenation_are_made_in_their_places() -> None:
     model = Net(lambda n, x: (lambda y: torch.cat([n.a(y), y, n.b(y)], 1))(n.c(x)))
-    chain, arrangement = arranged(model)
-    whole = arrangement.maps[chain[-1].name]
-    parts = [arrangement.maps[name] for name in chain[-1].inputs]
+    operations, arrangement = arranged(model)
+    whole = arrangement.maps[operations[-1].name]
+    parts = [arrangement.maps[name] for name in operations[-1].inputs]
     assert {part.base for part in parts} == {whole.base}
     assert [part.channels for part in parts] == [range(6), range(6, 12), range(12, 18)]
     assert whole.layout.ring == (1, 1, 1, 1)  # which the convolutions that read the part y need

@@ -47,7 +47,7 @@ from zeroskip.graph import Node, capture, layers
 from zeroskip.run.convolution.tiles import baked_steps, kernels, lowering, steps
 from zeroskip.run.convolution.tiles.convolution_job import Job
 from zeroskip.run.convolution.tiles.half_precision import beyond
-from zeroskip.run.convolution.tiles.operations import Subgraph, operations
+from zeroskip.run.convolution.tiles.operations import Subgraph, operations_of
 from zeroskip.run.convolution.tiles.streamed import streamed
 from zeroskip.run.convolution.tiles.tiling import alone, on_tiles
 from zeroskip.run.dense import pytorch
@@ -268,10 +268,10 @@ def texts(kernel: Kernel, machine: Machine) -> dict[str, str]:
     graph = capture(
         nn.Sequential(*model, nn.MaxPool2d(2), nn.Conv2d(8, 4, 1)).eval(), torch.rand(1, 3, 40, 40)
     )
-    chain = operations(graph)
-    chosen = {one.name: kernel for one in chain if one.layer is not None}
+    operations = operations_of(graph)
+    chosen = {one.name: kernel for one in operations if one.layer is not None}
     with mock.patch.object(steps, "compile_function", kept):
-        on_tiles(graph, chain, chosen, machine, images=1, threads=1)
+        on_tiles(graph, operations, chosen, machine, images=1, threads=1)
     return found
 
 
@@ -321,12 +321,12 @@ def test_baked_code_of_2_and_of_4_bytes_is_kept_apart_in_the_cache(
     monkeypatch.setattr(baked_steps, "_bake", noted)
     nodes, given = with_a_sum(*drawn("stride 2"))
     values = evaluated(nodes, given)
-    chain = operations(graph_of(nodes, values, list(given), ["end"]))
+    operations = operations_of(graph_of(nodes, values, list(given), ["end"]))
     outside: Any = {name: tuple(x.shape[1:]) for name, x in given.items()}
     machine = replace(SAPPHIRE_RAPIDS, features=AVX512 | {"avx512fp16"})
     lowered = partial(
         lowering.lower,
-        Subgraph(tuple(chain), outside, {"end": tuple(values["end"].shape[1:])}),
+        Subgraph(tuple(operations), outside, {"end": tuple(values["end"].shape[1:])}),
         machine,
         methods={"end": "baked"},
     )
@@ -338,8 +338,8 @@ def test_baked_code_of_2_and_of_4_bytes_is_kept_apart_in_the_cache(
 
 def reached(nodes: list[Node], **given: Tensor) -> str | None:
     values = evaluated(nodes, given)
-    chain = operations(graph_of(nodes, values, list(given), [nodes[-1].name]))
-    return beyond(chain, {name: value.float() for name, value in values.items()})
+    operations = operations_of(graph_of(nodes, values, list(given), [nodes[-1].name]))
+    return beyond(operations, {name: value.float() for name, value in values.items()})
 
 
 ONE = torch.ones(1, 1, 2, 2)

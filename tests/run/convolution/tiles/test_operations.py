@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from captured import answers, chain_of
+from captured import answers, operations_in
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -112,7 +112,7 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
 def test_which_operations_a_network_becomes(words: str) -> None:
     forward, kinds = FUSED[words]
     model = Net(forward)
-    assert sorted(one.kind for one in chain_of(model, X)) == sorted(kinds)
+    assert sorted(one.kind for one in operations_in(model, X)) == sorted(kinds)
     for ours, theirs in answers(model, X):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -139,9 +139,9 @@ def test_which_operations_a_network_becomes(words: str) -> None:
     ids=str,
 )
 def test_what_cannot_work_on_tiles_is_left_to_pytorch(layer: nn.Module, works: bool) -> None:
-    chain = chain_of(nn.Sequential(layer).eval(), X)
+    operations = operations_in(nn.Sequential(layer).eval(), X)
     reflects = isinstance(layer, nn.Conv2d) and layer.padding_mode == "reflect"
-    assert len(chain) == (
+    assert len(operations) == (
         works or reflects
     )  # a padding of its own is PyTorch's, and the rest is a convolution
     for ours, theirs in answers(nn.Sequential(layer).eval(), X):
@@ -151,8 +151,8 @@ def test_what_cannot_work_on_tiles_is_left_to_pytorch(layer: nn.Module, works: b
 def test_a_network_bound_to_one_batch_size_has_no_operations() -> None:
     model = nn.Sequential(nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Unflatten(1, (4, 100)))
     model.register_forward_hook(lambda _, __, y: y.view(2, 400))
-    assert chain_of(model.eval(), X) == []
+    assert operations_in(model.eval(), X) == []
 
 
 def test_float64_layers_are_left_to_pytorch() -> None:
-    assert chain_of(nn.Conv2d(6, 4, 3).double().eval(), X.double()) == []
+    assert operations_in(nn.Conv2d(6, 4, 3).double().eval(), X.double()) == []

@@ -33,7 +33,7 @@ from torch import Tensor
 from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange
 from zeroskip.run.convolution.tiles.layout import Map
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
 from zeroskip.run.element import FP16, FP32, Element
 
 EXACT = 2**24  # up to here float32 holds every whole number
@@ -119,7 +119,7 @@ def drawn_node(draw: st.DrawFn, name: str, source: str, values: Mapping[str, Ten
 
 def assert_exact(network: Network, behind: bool | None, *, element: Element = FP32) -> None:
     machine, method = (HERE, FASTEST) if element == FP32 else (HALF_MACHINES[0], "streamed")
-    chain, pairs = both(
+    operations, pairs = both(
         network.nodes,
         network.given,
         machine,
@@ -130,7 +130,7 @@ def assert_exact(network: Network, behind: bool | None, *, element: Element = FP
     )
     for ours, exact in pairs:
         assert torch.equal(ours.double(), exact)
-    assert {name for one in chain for name in one.names} == {node.name for node in network.nodes}
+    assert {name for one in operations for name in one.names} == {node.name for node in network.nodes}
 
 
 def cells(place: Map) -> np.ndarray:
@@ -141,15 +141,15 @@ def cells(place: Map) -> np.ndarray:
     return found
 
 
-def assert_apart(chain: Sequence[Operation], arrangement: Arrangement, leaving: Sequence[str]) -> None:
+def assert_apart(operations: Sequence[Operation], arrangement: Arrangement, leaving: Sequence[str]) -> None:
     """While an operation runs, what it makes and copies is nowhere where something lies that is still needed.
 
     A concatenation lies where its parts lie, and a sum may overwrite what it adds to, if nobody reads that again.
     """
-    last = {name: number for number, one in enumerate(chain) for name in one.inputs}
-    last |= {name: len(chain) for name in leaving}
+    last = {name: number for number, one in enumerate(operations) for name in one.inputs}
+    last |= {name: len(operations) for name in leaving}
     busy: dict[str, np.ndarray] = {}
-    for number, one in enumerate(chain):
+    for number, one in enumerate(operations):
         # Where it may lie: a concatenation on its parts, a convolution on what it adds to, if that ends here.
         shared = set(one.inputs if one.kind == "concat" else one.inputs[1:] if one.kind == "conv" else ())
         shared -= {name for name in shared if one.kind == "conv" and last[name] > number}
@@ -208,12 +208,12 @@ def test_500_more_random_networks_are_exact_in_fp16(network: Network, behind: bo
 @given(network=networks())
 def test_maps_that_are_needed_at_the_same_time_lie_apart(network: Network) -> None:
     values = evaluated(network.nodes, network.given)
-    chain = operations(graph_of(network.nodes, values, list(network.given), network.leaving))
-    made = {one.name for one in chain}
+    operations = operations_of(graph_of(network.nodes, values, list(network.given), network.leaving))
+    made = {one.name for one in operations}
     outside = {
-        name: tuple(values[name].shape[1:]) for one in chain for name in one.inputs if name not in made
+        name: tuple(values[name].shape[1:]) for one in operations for name in one.inputs if name not in made
     }
     leaving = {name: tuple(values[name].shape[1:]) for name in network.leaving}
-    subgraph = Subgraph(tuple(chain), outside, leaving)
+    subgraph = Subgraph(tuple(operations), outside, leaving)
     arrangement = arrange(subgraph, images=len(network.given["x"]), lanes=16)
-    assert_apart(chain, arrangement, network.leaving)
+    assert_apart(operations, arrangement, network.leaving)

@@ -98,6 +98,11 @@ def test_another_shape_or_type_is_an_error_and_not_foreign_memory(x: Tensor) -> 
         segment(small())(x)
 
 
+def test_a_convolution_is_computed_by_a_method_that_exists_or_not_at_all() -> None:
+    with pytest.raises(EngineError, match='by the method "winograd"'):
+        lowered(capture(small(), batch(2)), method="winograd")
+
+
 def images_of(*, size: int = 64, channels: int = 3, count: int = 1) -> Tensor:
     return torch.rand(count, channels, size, size, generator=torch.Generator().manual_seed(0))
 

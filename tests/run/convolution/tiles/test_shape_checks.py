@@ -13,7 +13,7 @@ from torch.nn import functional
 from zeroskip import models
 from zeroskip.errors import EngineError
 from zeroskip.graph import capture
-from zeroskip.run.convolution.tiles.operations import Operation, Window, operations
+from zeroskip.run.convolution.tiles.operations import Operation, Window, operations_of
 from zeroskip.run.convolution.tiles.shape_checks import Shape, check
 
 
@@ -37,10 +37,10 @@ class AllKinds(nn.Module):
 
 def seen(model: nn.Module, size: int, channels: int = 3) -> tuple[list[Operation], dict[str, Shape]]:
     graph = capture(model.eval(), torch.zeros(2, channels, size, size))
-    return operations(graph), {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
+    return operations_of(graph), {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
 
 
-CHAIN, SHAPES = seen(AllKinds(), 16)
+OPERATIONS, SHAPES = seen(AllKinds(), 16)
 
 
 @pytest.mark.parametrize(
@@ -48,19 +48,19 @@ CHAIN, SHAPES = seen(AllKinds(), 16)
 )
 @pytest.mark.parametrize("size", [32, 49])
 def test_what_pytorch_computes_is_never_refused(model: Any, size: int) -> None:
-    chain, shapes = seen(model(), size)
-    assert len(chain) > 20
-    check(chain, shapes)
+    operations, shapes = seen(model(), size)
+    assert len(operations) > 20
+    check(operations, shapes)
 
 
 def test_the_network_of_these_tests_has_all_kinds() -> None:
-    check(CHAIN, SHAPES)
+    check(OPERATIONS, SHAPES)
     kinds = {"conv", "depthwise", "max", "average", "scale", "add", "concat", "mean"}
-    assert {one.kind for one in CHAIN} == kinds
+    assert {one.kind for one in OPERATIONS} == kinds
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-@pytest.mark.parametrize("one", CHAIN, ids=lambda one: f"{one.kind} {one.name}")
+@pytest.mark.parametrize("one", OPERATIONS, ids=lambda one: f"{one.kind} {one.name}")
 def test_an_operation_that_makes_3_more_of_anything_is_refused(one: Operation, axis: int) -> None:
     more = tuple(size + 3 * (number == axis) for number, size in enumerate(one.shape))
     lie = replace(one, shape=more)  # type: ignore[arg-type]
@@ -75,13 +75,13 @@ def test_an_operation_that_makes_3_more_of_anything_is_refused(one: Operation, a
 )
 @pytest.mark.parametrize("kind", ["conv", "max", "average"])
 def test_windows_without_steps_or_size_are_refused(kind: str, change: dict[str, Any]) -> None:
-    one = next(each for each in CHAIN if each.kind == kind)
+    one = next(each for each in OPERATIONS if each.kind == kind)
     assert isinstance(one.window, Window)
     with pytest.raises(EngineError, match="of its inputs"):
         check([replace(one, window=replace(one.window, **change))], SHAPES)
 
 
 def test_factors_of_a_batch_norm_must_be_as_many_as_channels() -> None:
-    one = next(each for each in CHAIN if each.factors is not None)
+    one = next(each for each in OPERATIONS if each.factors is not None)
     with pytest.raises(EngineError, match="of its inputs"):
         check([replace(one, factors=(torch.ones(3), torch.ones(4)))], SHAPES)

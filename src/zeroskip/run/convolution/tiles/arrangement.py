@@ -57,12 +57,12 @@ def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = F
     ((1, 8, 2), True)
     """
     new = partial(fresh, images=images, lanes=lanes, element=element)
-    chain, outputs = subgraph.operations, subgraph.outputs
-    tiles, readings = _tiles(chain, subgraph.inputs, new)
-    roots = _roots(chain, tiles, outputs)
-    layouts = _ringed(chain, tiles, readings, roots)
-    readings = {operation.name: _reread(readings[operation.name], operation) for operation in chain}
-    return _placed(chain, layouts, readings, roots, outputs)
+    operations, outputs = subgraph.operations, subgraph.outputs
+    tiles, readings = _tiles(operations, subgraph.inputs, new)
+    roots = _roots(operations, tiles, outputs)
+    layouts = _ringed(operations, tiles, readings, roots)
+    readings = {operation.name: _reread(readings[operation.name], operation) for operation in operations}
+    return _placed(operations, layouts, readings, roots, outputs)
 
 
 def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -77,13 +77,13 @@ def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _tiles(
-    chain: Sequence[Operation], inputs: Mapping[str, tuple[int, int, int]], new: Callable[..., Layout]
+    operations: Sequence[Operation], inputs: Mapping[str, tuple[int, int, int]], new: Callable[..., Layout]
 ) -> tuple[dict[str, Layout], dict[str, Reading]]:
     """Layouts without rings of all values made, and how the operations read; `new` lays out a shape."""
     tiles: dict[str, Layout] = {}
     readings: dict[str, Reading] = {}
-    positive = _positive(chain)
-    for operation in chain:
+    positive = _positive(operations)
+    for operation in operations:
         source = operation.inputs[0]
         ideal = new(operation.shape)
         if operation.window is None:
@@ -112,10 +112,10 @@ def _tiles(
     return tiles, readings
 
 
-def _positive(chain: Sequence[Operation]) -> frozenset[str]:
+def _positive(operations: Sequence[Operation]) -> frozenset[str]:
     """Values without anything below 0, around which zeros do no harm to a maximum."""
     positive: set[str] = set()
-    for operation in chain:
+    for operation in operations:
         kept = operation.kind in ("max", "average", "concat") and positive.issuperset(operation.inputs)
         if operation.relu or kept:
             positive.add(operation.name)
@@ -146,18 +146,18 @@ def _inherited(known: Layout, operation: Operation) -> Layout | None:
 
 
 def _roots(
-    chain: Sequence[Operation], tiles: Mapping[str, Layout], outputs: Collection[str]
+    operations: Sequence[Operation], tiles: Mapping[str, Layout], outputs: Collection[str]
 ) -> dict[str, tuple[str, int]]:
     """Value -> the value whose memory it shares, and its first channel there.
 
     Parts of a concatenation are made in their places; a sum overwrites what it adds to, where that was its last use.
     """
     roots = {name: (name, 0) for name in tiles}
-    last = {name: number for number, operation in enumerate(chain) for name in operation.inputs}
+    last = {name: number for number, operation in enumerate(operations) for name in operation.inputs}
     parts: set[str] = set()
-    for operation in chain:
+    for operation in operations:
         start = 0
-        # All inputs must be maps of the chain, since a tensor made elsewhere has no channels counted here.
+        # All inputs must be maps of the subgraph, since a tensor made elsewhere has no channels counted here.
         all_maps = all(name in tiles for name in operation.inputs)
         for name in operation.inputs if operation.kind == "concat" else ():
             free = all_maps and name not in parts and roots[name] == (name, 0)
@@ -166,8 +166,8 @@ def _roots(
                 parts.add(name)
             start += tiles[name].channels if name in tiles else 0
     # Parts of a concatenation may live longer than it.
-    whole = {operation.name for operation in chain if operation.kind == "concat"}
-    for number, operation in enumerate(chain):
+    whole = {operation.name for operation in operations if operation.kind == "concat"}
+    for number, operation in enumerate(operations):
         added = operation.inputs[-1]
         kept = parts | whole | {*outputs, operation.inputs[0]}
         free = added in tiles and last[added] == number and added not in kept and operation.name not in parts
@@ -177,12 +177,12 @@ def _roots(
 
 
 def _ringed(
-    chain: Sequence[Operation], tiles: Mapping[str, Layout], readings: Mapping[str, Reading],
+    operations: Sequence[Operation], tiles: Mapping[str, Layout], readings: Mapping[str, Reading],
     roots: Mapping[str, tuple[str, int]],
 ) -> dict[str, Layout]:  # fmt: skip
     """Root -> its layout, with the ring that its readers need."""
     layouts = {root: tiles[root] for root, _ in roots.values()}
-    for operation in chain:
+    for operation in operations:
         reading = readings[operation.name]
         if reading.copied or operation.window is None:
             continue
@@ -212,23 +212,23 @@ def _reread(reading: Reading, operation: Operation) -> Reading:
 
 
 def _placed(
-    chain: Sequence[Operation], layouts: Mapping[str, Layout], readings: Mapping[str, Reading],
+    operations: Sequence[Operation], layouts: Mapping[str, Layout], readings: Mapping[str, Reading],
     roots: Mapping[str, tuple[str, int]], outputs: Collection[str],
 ) -> Arrangement:  # fmt: skip
     """Byte addresses: whatever lives at the same time lies apart, as far in front as possible."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
-    for number, operation in enumerate(chain):
+    for number, operation in enumerate(operations):
         for name in [operation.name, *operation.inputs]:
             if name in roots:
                 root = roots[name][0]
                 first.setdefault(root, number)
-                last[root] = len(chain) if name in outputs else max(last.get(root, 0), number)
+                last[root] = len(operations) if name in outputs else max(last.get(root, 0), number)
     space = _Workspace()
     maps: dict[str, Map] = {}
     copies: dict[tuple[str, int], Map] = {}
     bases: dict[str, int] = {}
-    for number, operation in enumerate(chain):
+    for number, operation in enumerate(operations):
         for root in [root for root, when in first.items() if when == number]:
             bases[root] = space.take_(layouts[root].bytes, number, last[root])
         for position, name in enumerate(operation.inputs):
@@ -237,7 +237,7 @@ def _placed(
                 base = space.take_(layout.bytes, number, number)
                 copies[operation.name, position] = Map(layout, base, range(layout.channels))
     for name, (root, start) in roots.items():
-        channels = next(operation.shape[0] for operation in chain if operation.name == name)
+        channels = next(operation.shape[0] for operation in operations if operation.name == name)
         maps[name] = Map(layouts[root], bases[root], range(start, start + channels))
     return Arrangement(maps, dict(readings), copies, space.bytes)
 

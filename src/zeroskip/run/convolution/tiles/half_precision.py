@@ -18,14 +18,14 @@ from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16
 
 
-def beyond(chain: Sequence[Operation], values: Mapping[str, Tensor]) -> str | None:
+def beyond(operations: Sequence[Operation], values: Mapping[str, Tensor]) -> str | None:
     """None, or which operation has numbers that fp16 cannot hold, given the network's values on the example.
 
     >>> relu = Operation("y", "scale", ("x",), (1, 1, 2), names=("y",), relu=True)
     >>> beyond([relu], dict.fromkeys("xy", torch.full((1, 1, 1, 2), 5.1e4)))
     'y reaches 5.1e+04 on the example; fp16 ends at 65504, and half of that is left to other inputs'
     """
-    for operation in chain:
+    for operation in operations:
         magnitudes = [values[name].abs() for name in (operation.name, *operation.inputs)]
         largest, result = _largest(operation, *magnitudes)
         name = operation.name if operation.layer is None else operation.layer.name

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
-from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, is_too_large, operations
+from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, is_too_large, operations_of
 from zeroskip.run.convolution.tiles.streamed import block_height
 from zeroskip.run.convolution.tiles.tiling import alone, graph_of
 from zeroskip.run.dense import pytorch
@@ -47,7 +47,7 @@ def streamed_accepts(layer: Layer, machine: Machine, precision: Precision) -> st
     if is_too_large(layer):
         return f"more than {MAX_NONZEROS:,} non-zeros: their code would fill more memory than it is worth"
     uneven = f"padding {layer.padding} differs from side to side"
-    return None if operations(graph_of(layer, False)) else uneven
+    return None if operations_of(graph_of(layer, False)) else uneven
 
 
 def baked_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
@@ -70,7 +70,7 @@ def blocks_accepts(layer: Layer, machine: Machine, precision: Precision) -> str 
 def depthwise_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why a layer is not computed channel by channel."""
     why = streamed_accepts(layer, machine, precision)
-    if why is None and operations(graph_of(layer, False))[0].kind != "depthwise":
+    if why is None and operations_of(graph_of(layer, False))[0].kind != "depthwise":
         return "computes depthwise convolutions of at most 25 weights a channel"
     return why
 

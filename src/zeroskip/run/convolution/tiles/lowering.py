@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from zeroskip.concepts import Layer, Machine
+from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange, reach
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
@@ -23,8 +24,8 @@ from zeroskip.run.element import FP32, Element
 
 
 @dataclass(frozen=True)
-class Lowered:
-    """A part of a network that runs on tiles.
+class SegmentCode:
+    """What a segment calls: the operations of a subgraph in machine code.
 
     chain            its steps, one call for `images` examples
     inputs, outputs  values whose tensors it reads and writes -> their shapes, for one example; the words 0, 1, ... of
@@ -52,12 +53,12 @@ class _Context:
 def lower(
     subgraph: Subgraph, machine: Machine, *, images: int = 1, methods: Mapping[str, str] | None = None,
     element: Element = FP32,
-) -> Lowered:  # fmt: skip
+) -> SegmentCode:  # fmt: skip
     """The operations as steps for `images` examples at a time.
 
-    `methods` says by operation what computes a convolution: "baked", "blocks", or "streamed", which is used where
-    nothing is said. Maps, weights and sums are of `element`; what enters and leaves is fp32. EngineError where
-    baked code is asked for and the machine cannot run it.
+    `methods`: convolution -> "baked", "blocks" or "streamed" (the default); depthwise ones have one method only.
+    Maps, weights and sums are of `element`; what enters and leaves is fp32. EngineError for another method, and
+    where baked code is asked for and the machine cannot run it.
     """
     lanes = machine.vector_bytes // element.bytes
     arrangement = arrange(subgraph, images=images, lanes=lanes, element=element)
@@ -65,11 +66,11 @@ def lower(
     context, methods = _Context(subgraph, arrangement, slots, machine), methods or {}
     parts: list[Step | Job] = []
     for operation in subgraph.operations:
-        parts += _steps(operation, context, methods.get(operation.name, ""))
+        parts += _steps(operation, context, methods.get(operation.name, "streamed"))
     jobs = [part for part in parts if isinstance(part, Job)]
     baked = iter(bake_all(jobs, machine) if jobs else [])
     steps = joined([next(baked) if isinstance(part, Job) else part for part in parts], machine)
-    return Lowered(steps, images, dict(subgraph.inputs), dict(subgraph.outputs), arrangement.bytes)
+    return SegmentCode(steps, images, dict(subgraph.inputs), dict(subgraph.outputs), arrangement.bytes)
 
 
 def _steps(operation: Operation, context: _Context, method: str) -> list[Step | Job]:
@@ -100,7 +101,7 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
 
 
 def _source(operation: Operation, context: _Context) -> tuple[list[Step], Map]:
-    """The first input as the operation reads it, and the steps that bring it there."""
+    """The copies that put the first input into the layout that the operation reads, and the input in it."""
     reading, name = context.arrangement.readings[operation.name], operation.inputs[0]
     if not reading.copied:
         return [], context.arrangement.maps[name]
@@ -194,6 +195,8 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
         return [*copies, depthwise(job, context.machine)]
     if method == "baked":
         return [*copies, *more, job]
+    if method not in ("streamed", "blocks"):
+        raise EngineError(f'no convolution on tiles is computed by the method "{method}".')
     block = block_height(weight) if method == "blocks" else 1
     return [*copies, *more, streamed(job, context.machine, block=block)]
 

@@ -70,13 +70,13 @@ class Subgraph:
     outputs: Mapping[str, tuple[int, ...]]
 
 
-def operations(graph: Graph) -> list[Operation]:
+def operations_of(graph: Graph) -> list[Operation]:
     """What of the graph can work on tiles, in running order; nodes that cannot are left out.
 
     >>> from zeroskip.graph import capture
     >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.MaxPool2d(2))
     >>> graph = capture(network, torch.zeros(1, 3, 8, 8))
-    >>> [(operation.kind, operation.shape, operation.bound) for operation in operations(graph)]
+    >>> [(operation.kind, operation.shape, operation.bound) for operation in operations_of(graph)]
     [('conv', (8, 6, 6), 6.0), ('max', (8, 3, 3), None)]
     """
     uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])

@@ -13,7 +13,7 @@ from torch import Tensor
 from zeroskip.concepts import Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.tiles.lowering import Lowered
+from zeroskip.run.convolution.tiles.lowering import SegmentCode
 from zeroskip.run.convolution.tiles.steps import joined
 from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE
 
@@ -24,15 +24,15 @@ class Segment:
     Every call works in memory that no other call uses at the time, so it may be made from several threads.
     """
 
-    def __init__(self, lowered: Lowered, threads: int) -> None:
-        self.lowered, self._idle = lowered, list[np.ndarray]()
+    def __init__(self, code: SegmentCode, threads: int) -> None:
+        self.code, self._idle = code, list[np.ndarray]()
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._thread_count = threads
-        self._inputs, self._outputs = tuple(lowered.inputs.values()), tuple(lowered.outputs.values())
+        self._inputs, self._outputs = tuple(code.inputs.values()), tuple(code.outputs.values())
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         given = [tensor.contiguous() for tensor in inputs]
-        count, images = len(given[0]), self.lowered.images
+        count, images = len(given[0]), self.code.images
         for tensor, shape in zip(given, self._inputs, strict=True):
             # Machine code trusts its arguments: a wrong size would make it read foreign memory.
             if tensor.shape != (count, *shape) or tensor.dtype is not torch.float32:
@@ -53,8 +53,7 @@ class Segment:
 
     def _run(self, tensors: Sequence[Tensor], groups: Sequence[int]) -> None:
         """Work on some of the groups of images."""
-        run = self.lowered.chain.run
-        images = self.lowered.images
+        run, images = self.code.chain.run, self.code.images
         places = [(each.data_ptr(), images * each[0].numel() * 4) for each in tensors] if len(groups) else []
         with self._workspace() as memory:
             words, base = memory[: 8 * len(tensors)].view(np.int64), memory.ctypes.data
@@ -67,7 +66,7 @@ class Segment:
         try:
             memory = self._idle.pop()
         except IndexError:
-            memory = allocate(self.lowered.bytes)
+            memory = allocate(self.code.bytes)
         try:
             yield memory
         finally:
@@ -76,13 +75,13 @@ class Segment:
 
 def without_layout_conversion(segment: Segment, machine: Machine, *inputs: Tensor) -> Callable[[], None]:
     """What the segment does to the first of `inputs` on tiles, to be timed; reading and writing tensors is left out."""
-    lowered = segment.lowered
-    given = [tensor[: lowered.images].contiguous() for tensor in inputs]
-    tensors = [*given, *(torch.empty(lowered.images, *shape) for shape in lowered.outputs.values())]
-    memory = allocate(lowered.bytes)
+    code = segment.code
+    given = [tensor[: code.images].contiguous() for tensor in inputs]
+    tensors = [*given, *(torch.empty(code.images, *shape) for shape in code.outputs.values())]
+    memory = allocate(code.bytes)
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
-    lowered.chain.run(memory.ctypes.data)
-    inner = joined([step for step in lowered.chain.steps if step.name not in (READ, WRITE)], machine)
+    code.chain.run(memory.ctypes.data)
+    inner = joined([step for step in code.chain.steps if step.name not in (READ, WRITE)], machine)
     alive = memory, tensors
 
     def run() -> None:

@@ -10,7 +10,7 @@ from zeroskip.run.convolution.tiles.operations import Operation, Window
 Shape = tuple[int, ...] | None
 
 
-def check(chain: Sequence[Operation], shapes: Mapping[str, Shape]) -> None:
+def check(operations: Sequence[Operation], shapes: Mapping[str, Shape]) -> None:
     """EngineError unless each operation, of inputs with these shapes (channels, height, width), has its own shape.
 
     >>> relu = Operation("y", "scale", ("x",), (3, 8, 8), ("y",), relu=True)
@@ -18,7 +18,7 @@ def check(chain: Sequence[Operation], shapes: Mapping[str, Shape]) -> None:
     Traceback (most recent call last):
     zeroskip.errors.EngineError: y is no scale of its inputs
     """
-    for operation in chain:
+    for operation in operations:
         shape, kind = operation.shape, operation.kind
         # A mean may come without the axes that it is over.
         announced = shapes[operation.name] in (shape, shape[:1] if kind == "mean" else shape)
