@@ -157,9 +157,7 @@ def _with_segments(
     """The graph with a node for each segment, and one for each value that leaves it."""
     operations = [operation for subgraph in subgraphs for operation in subgraph.operations]
     level = _levels(graph, operations)
-    covered = {
-        name for subgraph in subgraphs for operation in subgraph.operations for name in operation.names
-    }
+    covered = {name for operation in operations for name in operation.names}
     others = [node for node in graph.nodes if node.name not in covered]
     ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in others]
     for subgraph, code in zip(subgraphs, codes, strict=True):
