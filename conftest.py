@@ -37,7 +37,8 @@ def take_features_away(name: str) -> None:
     if name not in WITHOUT:
         raise pytest.UsageError(f"MACHINE={name} is unknown. Use one of {', '.join(WITHOUT)}.")
     features = llvm.get_host_cpu_features()
-    kept = {name_: has and not name_.startswith(WITHOUT[name]) for name_, has in features.items()}
+    gone = WITHOUT[name]
+    kept = type(features)((flag, has and not flag.startswith(gone)) for flag, has in features.items())
     llvm.get_host_cpu_features = lambda: kept
     this_machine._name = lambda: LONG_NAME
 
