@@ -13,6 +13,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from zeroskip import codebooks, prune, thresholds
 from zeroskip.concepts import Round
+from zeroskip.errors import RecipeError
 
 
 def network() -> nn.Sequential:
@@ -177,3 +178,25 @@ def test_everything_may_be_held_at_once_and_moves_with_the_network() -> None:
     assert set(teacher.state_dict()) == set(network().state_dict()) | {"3.input_threshold"}
     teacher.to("meta")
     assert teacher[0].bias.device.type == "meta"
+
+
+@pytest.mark.parametrize("shape", [(8, 16), (3, 3)])
+def test_a_weight_of_another_shape_is_refused_in_plain_names_whatever_holds_it(
+    shape: tuple[int, int],
+) -> None:
+    masked, shared = nn.Sequential(nn.Linear(8, 16)), nn.Sequential(nn.Linear(8, 16))
+    prune.hold_(masked, {"0": torch.ones(16, 8, dtype=torch.bool)})
+    codebooks.hold_(shared, {"0.weight": 2})
+    for model in (masked, shared):
+        state = model.state_dict() | {"0.weight": torch.zeros(shape)}
+        with pytest.raises(
+            RuntimeError, match=rf"size mismatch for 0.weight: it is \({shape[0]}, {shape[1]}\)"
+        ):
+            model.load_state_dict(state)
+
+
+def test_nothing_is_held_where_a_name_is_unknown() -> None:
+    model = nn.Sequential(nn.Linear(8, 16))
+    with pytest.raises(RecipeError, match='no tensor "nope"'):
+        codebooks.hold_(model, {"0.weight": 2, "nope": 1})
+    assert not hasattr(model[0], "parametrizations")

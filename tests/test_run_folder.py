@@ -38,6 +38,14 @@ def test_every_noun_comes_back_from_json_as_it_was(noun: object, tmp_path: Path)
     assert run_folder.from_json(type(noun), json.loads(path.read_text())) == noun
 
 
+def test_what_a_summary_lacks_is_named_and_what_is_not_known_is_passed_over() -> None:
+    values = {
+        name: value for name, value in SUMMARY.to_json().items() if name not in ("spread", "dense_seconds")
+    }
+    with pytest.raises(RunError, match="damaged: it lacks 'dense_seconds'"):
+        run_folder.from_json(Summary, values)
+
+
 @pytest.mark.parametrize("damage", [{"layers": 3}, {"layers": [{}], "error": 0.1}, {"errors": 1}, 7, {}])
 def test_json_of_another_form_is_a_damaged_run(damage: object) -> None:
     with pytest.raises(RunError, match="damaged"):

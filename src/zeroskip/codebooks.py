@@ -103,10 +103,11 @@ def hold_(model: nn.Module, bits: Mapping[str, int], *, start: str = "linear") -
     5
     """
     parameters = dict(model.named_parameters())
-    for name, width in bits.items():
+    for name in bits:
         if name not in parameters:
             raise RecipeError(f'the network has no tensor "{name}". It has {", ".join(parameters)}.')
         _check_single(model, name, parameters[name])
+    for name, width in bits.items():
         path, _, tensor = name.rpartition(".")
         values = parameters[name].detach()
         centroids = codebook(values[values != 0], width, start=start)

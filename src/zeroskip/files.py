@@ -45,7 +45,9 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
             Path(temporary).unlink(missing_ok=True)
         if not isinstance(fact, OSError):
             raise
-        raise FileError(f"cannot write {path}: {fact.strerror}. Free some space there.") from None
+        raise FileError(
+            f"cannot write {path}: {fact.strerror}. Free some space there, or choose another place."
+        ) from None
     return path
 
 

@@ -107,12 +107,17 @@ def _behind(name: str) -> str:
 
 def _save(name: str, module: nn.Module, state: State, prefix: str) -> None:
     if (behind := state.pop(prefix + _behind(name), None)) is not None:
-        state[prefix + name] = held_tensors(module, Holder)[name](behind).detach()
+        state[prefix + name] = held_tensors(module, Holder)[name](behind)
 
 
-def _load(name: str, module: nn.Module, state: State, prefix: str, _: Loading) -> None:
-    if (plain := state.pop(prefix + name, None)) is not None:
-        state[prefix + _behind(name)] = held_tensors(module, Holder)[name].restored(plain)
+def _load(name: str, module: nn.Module, state: State, prefix: str, loading: Loading) -> None:
+    if (plain := state.pop(prefix + name, None)) is None:
+        return
+    given, own = tuple(plain.shape), tuple(getattr(module, name).shape)
+    if given != own:
+        loading.errors.append(f"size mismatch for {prefix}{name}: it is {given}, and the network's {own}.")
+        plain = getattr(module, name).detach()
+    state[prefix + _behind(name)] = held_tensors(module, Holder)[name].restored(plain)
 
 
 def _saving(save: Save, module: nn.Module, state: State, prefix: str, _: object) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -162,7 +163,8 @@ def from_json(kind: type[_Noun], value: object) -> _Noun:
     try:
         decoded: _Noun = _decode(kind, value)
     except (TypeError, ValueError, KeyError, AttributeError) as fact:
-        raise RunError(f"a file of the RUN folder is damaged: {fact}. Delete it and run again.") from None
+        reason = re.sub(r".*__init__\(\) missing .*?: ", "it lacks ", str(fact))
+        raise RunError(f"a file of the RUN folder is damaged: {reason}. Delete it and run again.") from None
     return decoded
 
 
@@ -179,8 +181,9 @@ def load(folder: str | Path) -> Record:
         state = "not finished: run the same command again" if is_begun else "not a RUN folder"
         raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
     values = files.read_json(path / "summary.json")
-    if isinstance(values, dict):
-        values.pop("spread", None)  # repeats that of the first timing
+    if isinstance(values, dict):  # older versions wrote more
+        known = {field.name for field in dataclasses.fields(Summary)}
+        values = {name: value for name, value in values.items() if name in known}
     summary = from_json(Summary, values)
     shown = path / summary.shown  # with several seeds: the median one
     engine = files.read_json(shown / "engine.json")

@@ -47,7 +47,7 @@ def layers(draw: st.DrawFn) -> list[Workload]:
 
 
 @EVERY
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(works=layers())
 def test_every_layer_adds_up(chip, works):
     for layer in estimate(works, chip).layers:
@@ -59,7 +59,7 @@ def test_every_layer_adds_up(chip, works):
 
 
 @EVERY
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(works=layers())
 def test_no_layer_is_faster_than_any_of_its_roofs_and_one_of_them_is_met(chip, works):
     for layer in estimate(works, chip).layers:
@@ -73,7 +73,7 @@ def test_no_layer_is_faster_than_any_of_its_roofs_and_one_of_them_is_met(chip, w
 
 
 @EVERY
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(works=layers(), table=st.sampled_from(sorted(TABLES)), dram=st.sampled_from(sorted(DRAM)))
 def test_energy_is_macs_and_bits_at_the_prices_of_the_table(chip, works, table, dram):
     found, prices = estimate(works, chip, energy=table, dram=dram), TABLES[table]
@@ -92,7 +92,7 @@ def test_energy_is_macs_and_bits_at_the_prices_of_the_table(chip, works, table, 
 
 
 @EVERY
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(works=layers())
 def test_a_network_is_the_sum_of_its_layers(chip, works):
     found = estimate(works, chip)
@@ -110,7 +110,7 @@ def test_a_network_is_the_sum_of_its_layers(chip, works):
 @pytest.mark.parametrize(
     "chip", [chip for chip in CHIPS if not chip.stored and not chip.fallback], ids=lambda chip: chip.name
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(works=layers())
 def test_what_a_chip_skips_and_gates_decides_which_macs_are_done(chip, works):
     for work, layer in zip(
@@ -125,7 +125,7 @@ def test_what_a_chip_skips_and_gates_decides_which_macs_are_done(chip, works):
 
 
 @EVERY
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(works=layers(), slower=st.sampled_from([2, 8, 64]))
 def test_a_narrower_dram_never_makes_a_layer_faster_and_changes_no_count(chip, works, slower):
     wide = replace(chip, dram_bytes_per_cycle=64.0)
@@ -136,7 +136,7 @@ def test_a_narrower_dram_never_makes_a_layer_faster_and_changes_no_count(chip, w
 
 
 @EVERY
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(works=layers())
 def test_the_clock_changes_seconds_alone(chip, works):
     slow, fast = (estimate(works, replace(chip, hertz=hertz)) for hertz in (1e8, 4e8))
@@ -145,7 +145,7 @@ def test_the_clock_changes_seconds_alone(chip, works):
 
 
 @EVERY
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(works=layers())
 def test_the_same_layer_twice_is_the_same_figures_twice(chip, works):
     assert estimate(works, chip) == estimate(works, chip)
@@ -155,7 +155,7 @@ def test_the_same_layer_twice_is_the_same_figures_twice(chip, works):
 @pytest.mark.parametrize(
     "chip", [chip for chip in CHIPS if chip is not chips.EXTENSOR], ids=lambda chip: chip.name
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(works=layers())
 def test_dram_carries_each_operand_at_least_once_as_it_is_stored(chip, works):
     for work, layer in zip(works, estimate(works, replace(chip, fallback=True)).layers, strict=True):
@@ -168,7 +168,7 @@ def test_dram_carries_each_operand_at_least_once_as_it_is_stored(chip, works):
 
 
 @EVERY
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(works=layers(), data=st.data())
 def test_one_more_zero_never_adds_a_mac_that_is_done(chip, works, data):
     for work in works:

@@ -99,6 +99,8 @@ def _side_by_side(
             if len(chosen) == 1:
                 raise
             refused.append(str(fact))
+    if not estimates:
+        raise AcceleratorError(refused[0])
     alone = len(estimates) == 1
     grid = report.layer_cost_table(estimates[0]) if alone else report.chip_table(estimates)
     if outputs.csv is not None:

@@ -83,7 +83,7 @@ def check(shapes: WeightShapes, pattern: Patterns, max_error_rise: float | None)
 
     >>> check({"fc1": (300, 784)}, "free", 0.0)
     """
-    if max_error_rise is not None and not max_error_rise >= 0:
+    if max_error_rise is not None and not 0 <= max_error_rise < math.inf:
         raise RecipeError(f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 is one point.")
     if not _fitting(shapes, pattern):
         raise RecipeError(f'no layer of the network can take the pattern "{pattern}". Try "free".')

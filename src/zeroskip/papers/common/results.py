@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from zeroskip import files
@@ -111,6 +111,9 @@ def _place(folder: str | Path, paper: str, network: str) -> Path:
 def _read(path: Path) -> PaperResult:
     value = files.read_json(path)
     try:
+        known = {field.name for field in fields(PaperResult)}
+        if not isinstance(value, dict) or set(value) != known:
+            raise ValueError(f"it is no object with {', '.join(sorted(known))}")
         result = PaperResult(**value)
         if not isinstance(result.findings, dict):
             raise ValueError("they are no object")
