@@ -310,7 +310,7 @@ def test_no_two_modules_define_public_names_that_look_the_same() -> None:
     where_defined: dict[str, list[str]] = {}
     for path, tree in TREES.items():
         for node in tree.body:
-            targets = node.targets if isinstance(node, ast.Assign) else []
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             names = [
                 one.id for one in targets if isinstance(one, ast.Name) and re.match("[A-Z][a-z]", one.id)
             ]

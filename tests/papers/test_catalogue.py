@@ -112,7 +112,7 @@ def test_looking_up_a_paper_imports_neither_trainings_nor_simulators() -> None:
     assert imported(code) == set()
 
 
-@pytest.mark.parametrize("paper", ["han2015", "eie", "cnvlutin"])
+@pytest.mark.parametrize("paper", ["han2015", pytest.param("eie", marks=pytest.mark.slow), "cnvlutin"])
 def test_rows_without_training_import_no_training_and_nothing_heavy(paper: str) -> None:
     code = f"from zeroskip import papers\npapers.rows([papers.named({paper!r})], analytic=True)"
     assert imported(code) - {"zeroskip.measure"} == set()

@@ -8,7 +8,7 @@ import pytest
 
 from zeroskip.codecs import relative
 from zeroskip.errors import FileError, RecipeError
-from zeroskip.papers import PaperResult, PaperRow, measurable, named, rows
+from zeroskip.papers import PAPERS, PaperResult, PaperRow, measurable, named, rows
 from zeroskip.papers.common.network_sizes import sizes
 from zeroskip.papers.common.paper import IMAGENET, TRAINING
 from zeroskip.papers.common.rules import RECOMPUTED, figure
@@ -168,11 +168,14 @@ def test_without_findings_every_measured_row_is_listed_with_a_reason() -> None:
     assert {row.reason for row in waiting if row.network == "vgg16"} == {IMAGENET}
 
 
-@pytest.mark.parametrize("key", ["table", "line"])
-def test_the_rows_of_one_table_and_of_one_line_of_it_stand_together(key: str) -> None:
-    places = [(row.paper, row.table, row.row if key == "line" else "") for row in rows()]
-    changes = [place for place, before in zip(places, [None, *places], strict=False) if place != before]
-    assert len(changes) == len(set(changes))
+@pytest.mark.parametrize(
+    "names", [("han2015", "deep-compression", "eyeriss"), pytest.param((), marks=pytest.mark.slow)], ids=len
+)
+def test_the_rows_of_one_table_and_of_one_line_of_it_stand_together(names: tuple[str, ...]) -> None:
+    listed = rows([named(name) for name in names] or PAPERS)
+    for places in ([(row.paper, row.table) for row in listed], [(row.table, row.row) for row in listed]):
+        changes = [place for place, before in zip(places, [None, *places], strict=False) if place != before]
+        assert len(changes) == len(set(changes))
 
 
 def test_analytic_leaves_out_what_needs_training_and_a_network_what_is_not_its_own() -> None:

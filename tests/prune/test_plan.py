@@ -110,7 +110,7 @@ def test_an_infinite_error_of_a_ruined_layer_is_the_worst_and_no_more() -> None:
     assert shares["robust"] > shares["ruined"] > 0
 
 
-@pytest.mark.parametrize("rise", [-0.1, float("nan")])
+@pytest.mark.parametrize("rise", [-0.1, float("nan"), float("inf")])
 def test_an_impossible_budget_is_refused(rise: float) -> None:
     with pytest.raises(RecipeError, match="not a number from 0 up"):
         prune.plan(PROFILE, max_error_rise=rise)

@@ -5,13 +5,13 @@ Han et al. 2015 count zeros there: only these counts reproduce the totals of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from zeroskip.graph.channel_flow import Keywords
 from zeroskip.measure.tensor_zeros import TensorZeros
 
 # Operations between a layer and the next that belong to the layer's output. Not those that move elements between
@@ -23,8 +23,6 @@ CARRY_ON = frozenset(
      "sigmoid", "tanh", "batch_norm", "local_response_norm", "dropout", "boolean_dispatch", "max_pool2d",
      "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"]
 )  # fmt: skip
-
-Keywords: TypeAlias = Mapping[str, object] | None
 
 
 class Outputs(TorchFunctionMode):
