@@ -173,7 +173,10 @@ def test_without_findings_every_measured_row_is_listed_with_a_reason() -> None:
 )
 def test_the_rows_of_one_table_and_of_one_line_of_it_stand_together(names: tuple[str, ...]) -> None:
     listed = rows([named(name) for name in names] or PAPERS)
-    for places in ([(row.paper, row.table) for row in listed], [(row.table, row.row) for row in listed]):
+    for places in (
+        [(row.paper, row.table) for row in listed],
+        [(row.paper, row.table, row.row) for row in listed],
+    ):
         changes = [place for place, before in zip(places, [None, *places], strict=False) if place != before]
         assert len(changes) == len(set(changes))
 
