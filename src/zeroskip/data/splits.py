@@ -74,9 +74,10 @@ def data_folder(name: str, folder: str | Path | None = None) -> Path:
     """
     parent = folder or os.environ.get("ZEROSKIP_DATA")
     if not parent:
+        fetch = ", or fetch it with --download" if name == "mnist" else ""  # the only one that can be fetched
         raise DataError(
             f'the data set "{name}" is not part of the package. Name the folder that holds "{name}/" '
-            f"with --data DIR or ZEROSKIP_DATA, or fetch it with --download."
+            f"with --data DIR or ZEROSKIP_DATA{fetch}."
         )
     path = Path(parent) / name
     if not path.is_dir():
