@@ -23,7 +23,7 @@ from zeroskip import models, run
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import graph_json
-from zeroskip.run import compiler, measurement, program_file
+from zeroskip.run import compiler, measurement, program_bytes
 from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.dense import pytorch
@@ -133,7 +133,7 @@ def test_the_file_holds_the_weights_and_text_and_nothing_else(tmp_path: Path) ->
     tensors = safetensors.torch.load(path.read_bytes())
     assert sum(one.numel() for one in tensors.values()) == sum(one.numel() for one in network.parameters())
     with safe_open(path, "pt") as file:
-        assert json.loads(file.metadata()[program_file.KEY])["version"] == 1
+        assert json.loads(file.metadata()[program_bytes.KEY])["version"] == 2
 
 
 class Returning(nn.Module):
@@ -263,7 +263,8 @@ def test_no_file_and_another_kind_of_file_are_told_apart(tmp_path: Path) -> None
 
 @cache
 def example() -> bytes:
-    """The file of a small network with tiles, layers of both kinds, a pool and torch in between."""
+    """A file of version 1, which has no checksum, so that what it says must be looked at: a small network with tiles,
+    layers of both kinds, a pool and torch in between."""
     network = nn.Sequential(
         nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3, groups=4),
         nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3),
@@ -284,7 +285,7 @@ def example() -> bytes:
         "program": measurement.to_json(program.measurement),
     }
     copies = {name: one.detach().clone().contiguous() for name, one in tensors.items()}
-    return safetensors.torch.save(copies, {program_file.KEY: json.dumps(text)})
+    return safetensors.torch.save(copies, {program_bytes.KEY: json.dumps(text)})
 
 
 @settings(max_examples=300, deadline=None)
@@ -317,13 +318,13 @@ def changed(where: list[Any], value: Any) -> bytes:
     """The example with another value at a place of its header."""
     tensors = safetensors.torch.load(example())
     length = int.from_bytes(example()[:8], "little")
-    header = json.loads(json.loads(example()[8 : 8 + length])["__metadata__"][program_file.KEY])
+    header = json.loads(json.loads(example()[8 : 8 + length])["__metadata__"][program_bytes.KEY])
     place = header
     for key in where[:-1]:
         place = place[key]
     assert where[-1] in place or isinstance(place, list)
     place[where[-1]] = value
-    return safetensors.torch.save(tensors, {program_file.KEY: json.dumps(header)})
+    return safetensors.torch.save(tensors, {program_bytes.KEY: json.dumps(header)})
 
 
 LIES: dict[str, tuple[list[Any], Any]] = {
@@ -351,7 +352,8 @@ LIES: dict[str, tuple[list[Any], Any]] = {
     "seconds that are a list": (["program", "seconds"], []),
     "choices without dense": (["program", "choices", 0, "seconds"], {}),
     "tiles of two kinds of numbers": (["plan", "tiles", "conv2d"], "streamed_fp16"),
-    "another version": (["version"], 2),
+    "another version": (["version"], 3),
+    "a version that has a checksum": (["version"], 2),
 }
 
 

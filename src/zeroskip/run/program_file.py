@@ -1,22 +1,19 @@
 """A program in a file: loading it captures and times nothing, and computes the same to the last bit.
 
 The file is a safetensors file of the network's weights and constants, whose metadata hold JSON: the operations
-(`graph.graph_json`), which kernel computes each layer, and what was measured. It holds no code. Code is written anew
-for what is loaded, or comes from this user's own cache (`emit.code_cache`).
+(`graph.graph_json`), which kernel computes each layer, and what was measured; a checksum covers all of it
+(`program_bytes`). It holds no code. Code is written anew for what is loaded, or comes from this user's own cache
+(`emit.code_cache`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import safetensors.torch
 import torch
-from safetensors import safe_open
-from torch import Tensor
 
 from zeroskip import files
 from zeroskip.concepts import Choice, Kernel, Machine, Precision
@@ -25,6 +22,7 @@ from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
+from zeroskip.run import program_bytes
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
@@ -35,7 +33,6 @@ from zeroskip.run.measurement import JsonObject, Measurement
 from zeroskip.run.program import CompiledNetwork, Origin, Program
 from zeroskip.run.runner import runner
 
-KEY, VERSION = "zeroskip program", 1
 MOST_IMAGES, MOST_THREADS, MOST_EXAMPLES = 64, 1024, 1 << 31  # that a file may ask for
 
 
@@ -63,10 +60,8 @@ def save(program: Program, path: str | Path) -> Path:
         reason = f"the program cannot be saved: {error}. Keep the network itself, and compile it again."
         raise EngineError(reason) from None
     measured = measurements.to_json(program.measurement)
-    header = {"version": VERSION, "network": described, "plan": _plan(origin), "program": measured}
-    copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps(header)
-    return files.write(path, safetensors.torch.save(copies, {KEY: text}))
+    content = {"network": described, "plan": _plan(origin), "program": measured}
+    return files.write(path, program_bytes.sealed(content, tensors))
 
 
 def load(path: str | Path, *, machine: Machine | None = None) -> Program:
@@ -84,14 +79,14 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
     if not path.is_file():
         raise FileError(f"there is no file {path}. Give one that run.save wrote.")
     try:
-        header, tensors = _read(path)
-        graph, dtype = from_json(header["network"], tensors)
-        operations = operations_of(graph) if header["plan"]["tiles"] else []
+        content, tensors = program_bytes.opened(files.read(path))
+        graph, dtype = from_json(content["network"], tensors)
+        operations = operations_of(graph) if content["plan"]["tiles"] else []
         check(operations, {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}})
-        origin = _origin(header["plan"], graph, dtype, operations)
+        origin = _origin(content["plan"], graph, dtype, operations)
         replacements = _replacements(origin, operations, machine)
         tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
-        measurement = _measurement(header["program"], list(replacements.values()))
+        measurement = _measurement(content["program"], list(replacements.values()))
         compiled = _compiled(replace(origin, tiles=tiles), operations, machine, measurement.threads)
         program = Program(compiled, measurement, lambda: False)
         program(torch.zeros(2, *graph.shape, dtype=dtype))  # says what does not fit together
@@ -110,16 +105,6 @@ def _plan(origin: Origin) -> JsonObject:
         "images": origin.images,
         "precision": asdict(origin.precision),
     }
-
-
-def _read(path: Path) -> tuple[JsonObject, dict[str, Tensor]]:
-    with safe_open(path, "pt") as stored:
-        header = json.loads((stored.metadata() or {}).get(KEY, "{}"))
-        # Copies, since the file behind them may change while the program runs.
-        tensors = {name: stored.get_tensor(name).clone() for name in stored.keys()}  # noqa: SIM118
-    if header.get("version") != VERSION:
-        raise EngineError(f"it is of version {header.get('version')}, and this zeroskip reads {VERSION}")
-    return header, tensors
 
 
 def _origin(plan: JsonObject, graph: Graph, dtype: torch.dtype, operations: Sequence[Operation]) -> Origin:
