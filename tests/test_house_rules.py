@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "thresholds": {"errors", "held"},
     "task_api": {"errors", "concepts", "files", "thresholds"},
     "patterns": set(),
-    "graph": set(),
+    "graph": {"held"},
     "emit": set(),
     "codecs": {"emit"},
     "run_folder": set(),

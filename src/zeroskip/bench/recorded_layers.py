@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.bench.cases import Case
-from zeroskip.concepts import Layer, weight_sparsity
+from zeroskip.concepts import Layer, pair, weight_sparsity
 from zeroskip.data import data_folder
 from zeroskip.graph import record
 from zeroskip.tasks import published_networks
@@ -35,7 +35,8 @@ def network(case: Case) -> nn.Sequential:
     layer, _ = _layer_and_input(case)
     bias = layer.bias is not None
     outputs, inputs, height, width = layer.weight.shape
-    steps = layer.stride, layer.padding, layer.dilation
+    padding = layer.padding if isinstance(layer.padding, str) else pair(layer.padding)
+    steps = pair(layer.stride), padding, pair(layer.dilation)
     made = nn.Conv2d(inputs, outputs, (height, width), *steps, bias=bias)
     made.load_state_dict({"weight": layer.weight} | ({"bias": layer.bias} if bias else {}))
     return nn.Sequential(made, nn.ReLU()).eval()

@@ -21,6 +21,7 @@ from zeroskip.concepts.network import (
     Progress,
     Trace,
     TrainState,
+    pair,
     silent,
     weight_sparsity,
 )
@@ -43,5 +44,5 @@ __all__ = [
     "LayerProfile", "LayerSummary", "Machine", "MapSizes", "Masks", "MeasuredNetwork", "NetworkZeros", "Packed",
     "PackedTensor", "PaperFigures", "PaperOrigin", "PaperRow", "PlanComparison", "PlanPair", "PlannedNetwork",
     "Point", "Precision", "Profile", "Progress", "PrunedFrontier", "Recipe", "Record", "Round", "ShapeRow",
-    "Sparse", "Summary", "Timing", "Trace", "TrainState", "silent", "weight_sparsity",
+    "Sparse", "Summary", "Timing", "Trace", "TrainState", "pair", "silent", "weight_sparsity",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,9 +41,13 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Layer:
-    """One weighted operation of a network, with the shapes of one example (no batch axis).
+    """One run of a weighted operation, with the shapes of one example (no batch axis).
 
-    weight  (out, in) for "linear", (out, in / groups, kh, kw) for "conv2d"; bias (out,) or None
+    name    of its weight: "fc1" of the parameter "fc1.weight", otherwise the parameter's: "lstm.weight_hh_l0"
+    op      "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", ...2d, ...3d, "bilinear"
+    weight  (out, in) for linear, (out, in / groups, ...) for convolutions, (in, out / groups, ...) for transposed ones,
+            (out, in1, in2) for bilinear; bias (out,) or None
+    stride, padding, dilation, output_padding  a number for each axis of a map
 
     >>> fc1 = Layer("fc1", "linear", model.fc1.weight, model.fc1.bias, (6,), (8,))
     >>> fc1.weights, fc1.macs
@@ -56,10 +60,11 @@ class Layer:
     bias: Tensor | None
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
-    stride: tuple[int, int] = (1, 1)
-    padding: tuple[int, int] | str = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
+    stride: tuple[int, ...] = (1, 1)
+    padding: tuple[int, ...] | str = (0, 0)
+    dilation: tuple[int, ...] = (1, 1)
     groups: int = 1
+    output_padding: tuple[int, ...] = (0, 0)
 
     @property
     def weights(self) -> int:
@@ -67,11 +72,19 @@ class Layer:
         return self.weight.numel()
 
     @property
+    def transposed(self) -> bool:
+        """Whether it is a transposed convolution."""
+        return self.op.startswith("conv_transpose")
+
+    @property
     def macs(self) -> int:
-        """Multiply-accumulates of one example: each weight meets every output position once."""
+        """Multiply-accumulates of one example: each weight meets every output position once.
+
+        Those of a transposed convolution meet every input position.
+        """
         # A linear layer applied to (..., in) and a convolution alike: outputs / out channels = positions.
-        positions = math.prod(self.output_shape) // max(self.weight.shape[0], 1)
-        return self.weights * positions
+        shape = self.input_shape if self.transposed else self.output_shape
+        return self.weights * (math.prod(shape) // max(self.weight.shape[0], 1))
 
 
 Trace = list[tuple[Layer, Tensor, Tensor]]
@@ -134,6 +147,15 @@ class Profile:
         48
         """
         return next(layer for layer in self.layers if layer.name == name)
+
+
+def pair(sizes: Sequence[int]) -> tuple[int, int]:
+    """The first and the last of a size for each axis: rows and columns, where torch may have written one number.
+
+    >>> pair((3,)), pair((1, 2))
+    ((3, 3), (1, 2))
+    """
+    return sizes[0], sizes[-1]
 
 
 def weight_sparsity(weight: Tensor) -> float:

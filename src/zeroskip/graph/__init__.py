@@ -1,7 +1,12 @@
 """A network as data: its weighted layers, their inputs and outputs, and its operations in order."""
 
 from zeroskip.graph.capture import capture, quiet
+from zeroskip.graph.inputs import Given, Inputs
 from zeroskip.graph.layers import evaluating, forward, layers, record
 from zeroskip.graph.nodes import Graph, Node, last_uses
+from zeroskip.graph.weights import Place, Weight, weight_name, weights
 
-__all__ = ["Graph", "Node", "capture", "evaluating", "forward", "last_uses", "layers", "quiet", "record"]
+__all__ = [
+    "Given", "Graph", "Inputs", "Node", "Place", "Weight", "capture", "evaluating", "forward", "last_uses", "layers",
+    "quiet", "record", "weight_name", "weights",
+]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from zeroskip.concepts import Layer, ShapeRow
+from zeroskip.concepts import Layer, ShapeRow, pair
 from zeroskip.graph import layers
 from zeroskip.measure.activation_zeros import Zeros
 
@@ -37,8 +37,8 @@ def _row(layer: Layer, zeros: Zeros) -> ShapeRow:
         width=width,
         filters=filters,
         kernel=(r, s),
-        padding=layer.padding,
-        stride=layer.stride,
+        padding=layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
+        stride=pair(layer.stride),
         groups=layer.groups,
         before=zeros.input,
         after=zeros.output,

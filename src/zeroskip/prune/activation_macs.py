@@ -23,7 +23,7 @@ from zeroskip.task_api import Task
 from zeroskip.thresholds import held, hold_, release_
 
 Weighted = nn.Linear | nn.Conv2d
-Inputs = tuple[Tensor, ...]
+LayerInputs = tuple[Tensor, ...]
 Seen = Callable[[str, Tensor], None]
 """Called as seen(layer name, its input)."""
 
@@ -189,13 +189,13 @@ def _counting(model: nn.Module, work: dict[str, _Work], seen: Seen | None) -> It
     """Inside, `work` grows with every layer that runs, and the list that comes with every example."""
     examples: list[int] = []
 
-    def at_layer(name: str, module: Weighted, args: Inputs, named: dict[str, Tensor], y: Tensor) -> None:
+    def at_layer(name: str, module: Weighted, args: LayerInputs, named: dict[str, Tensor], y: Tensor) -> None:
         x = args[0] if args else named["input"]
         work.setdefault(name, _Work()).add(module, x, y)
         if seen is not None:
             seen(name, x)
 
-    def at_end(module: nn.Module, args: Inputs, named: dict[str, Tensor], y: object) -> None:
+    def at_end(module: nn.Module, args: LayerInputs, named: dict[str, Tensor], y: object) -> None:
         examples.append(len(args[0] if args else next(iter(named.values()))))
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Weighted)]

@@ -15,7 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Layer, Trace
+from zeroskip.concepts import Layer, Trace, pair
 from zeroskip.errors import ModelError
 from zeroskip.simulate.lane_counts import filter_counts, folded
 
@@ -111,8 +111,11 @@ def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
         return Workload(layer.name, layer.op, weight[None, :, :, None, None], x, y, examples)
     weight = weight.reshape(layer.groups, -1, *weight.shape[1:])
     x, y = (mask.reshape(mask.shape[0], layer.groups, -1, *mask.shape[2:]) for mask in (x, y))
-    sides = _sides(layer.padding, layer.weight.shape[2:], layer.dilation)
-    return Workload(layer.name, layer.op, weight, x, y, examples, layer.stride, sides, layer.dilation)
+    padding, dilation = layer.padding, pair(layer.dilation)
+    sides = _sides(
+        padding if isinstance(padding, str) else pair(padding), tuple(layer.weight.shape[2:]), dilation
+    )
+    return Workload(layer.name, layer.op, weight, x, y, examples, pair(layer.stride), sides, dilation)
 
 
 def _non_zeros(values: Tensor) -> Tensor:

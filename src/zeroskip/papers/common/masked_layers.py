@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
-from zeroskip.concepts import Layer
+from zeroskip.concepts import Layer, pair
 from zeroskip.graph import layers
 from zeroskip.papers.common.network_sizes import on_meta
 from zeroskip.simulate import Accelerator, Geometry, Workload, of_masks, random_masks
@@ -62,7 +62,8 @@ def masked(network: Sequence[Layer], shares: NonZeros, *, images: int = 1) -> li
             y = random_masks.random(
                 (images, *layer.output_shape), 1 - shares.outputs[place], seed=200 + place
             )
-        geometry = Geometry(layer.stride, layer.padding, layer.dilation, layer.groups)
+        padding = layer.padding if isinstance(layer.padding, str) else pair(layer.padding)
+        geometry = Geometry(pair(layer.stride), padding, pair(layer.dilation), layer.groups)
         works.append(of_masks(layer.name, weight, x, geometry, output=y))
     return works
 

@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Layer
+from zeroskip.concepts import Layer, pair
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.fold_norms import batch_norm
 from zeroskip.graph.torch_operations import Argument
@@ -149,7 +149,7 @@ def _convolution(node: Node, maps: _Maps) -> Operation | None:
     padding = _padding(layer, size)
     if padding is None:
         return None
-    window = Window(size, layer.stride[0], padding, layer.dilation)
+    window = Window(size, layer.stride[0], padding, pair(layer.dilation))
     depthwise = layer.groups == maps[0][0] == layer.weight.shape[0] and layer.groups > 1
     kind = "depthwise" if depthwise and size[0] * size[1] <= 25 else "conv"
     return replace(plain, kind=kind, layer=layer, window=window, relu=node.relu)
@@ -157,7 +157,7 @@ def _convolution(node: Node, maps: _Maps) -> Operation | None:
 
 def _padding(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
     if not isinstance(layer.padding, str):
-        return layer.padding
+        return pair(layer.padding)
     if layer.padding == "valid":
         return 0, 0
     reach = [step * (length - 1) for step, length in zip(layer.dilation, size, strict=True)]

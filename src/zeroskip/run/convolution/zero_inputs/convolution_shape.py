@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zeroskip.concepts import Layer
+from zeroskip.concepts import Layer, pair
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,16 @@ def shape_of(layer: Layer) -> ConvolutionShape:
     return ConvolutionShape(
         *(channels, height, width, outputs, out_height, out_width),
         taps=taps,
-        stride=layer.stride,
+        stride=pair(layer.stride),
         before=_before(layer, taps),
-        dilation=layer.dilation,
+        dilation=pair(layer.dilation),
     )
 
 
 def _before(layer: Layer, taps: tuple[int, int]) -> tuple[int, int]:
     """Padding above and to the left; of an odd number of "same", PyTorch has the larger half behind."""
     if not isinstance(layer.padding, str):
-        return layer.padding
+        return pair(layer.padding)
     if layer.padding == "valid":
         return 0, 0
     return layer.dilation[0] * (taps[0] - 1) // 2, layer.dilation[1] * (taps[1] - 1) // 2
