@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 
@@ -52,5 +53,12 @@ def run_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as fact:
-        raise TaskError(f"{path} fails when it is run: {type(fact).__name__}: {fact}") from fact
+        raise TaskError(f"{path} fails when it is run: {type(fact).__name__}: {fact}{_line(path, fact)}") from fact
     return module
+
+
+def _line(path: Path, fact: BaseException) -> str:
+    """Where in the file; a syntax error names its own line."""
+    frames = traceback.extract_tb(fact.__traceback__)
+    own = [frame.lineno for frame in frames if Path(frame.filename).resolve() == path.resolve()]
+    return f" (line {own[-1]})" if own else ""
