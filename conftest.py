@@ -131,8 +131,8 @@ def record() -> Any:
         nouns.Choice("fc2", "linear", (4, 8), 0.0, "dense", {"dense": 1e-6}, {}, "fastest", 0.0, "nothing"),
     )  # fmt: skip
     layers = (
-        nouns.LayerSummary("fc1", 48, 12, 0.75, 0.0, "sell", "fastest"),
-        nouns.LayerSummary("fc2", 32, 32, 0.0, 0.5, "dense", "fastest"),
+        nouns.LayerSummary("fc1", 48, 12, 0.75, 0.0, "sell", "fastest", macs=48),
+        nouns.LayerSummary("fc2", 32, 32, 0.0, 0.5, "dense", "fastest", macs=32, dense="nothing of it was pruned"),
     )
     timings = tuple(
         nouns.Timing(
@@ -154,7 +154,7 @@ def record() -> Any:
         stored_bytes_dense=368, stored_bytes=316, stored_times_smaller=368 / 316,
         dense_seconds=20e-6, sparse_seconds=10e-6, dense_engine="torch eager", batch=1, threads=1,
         precision="fp32", machine=machine().title, selected_on="validation", splits={"validation": 100, "test": 100},
-        verdict="Ship model.zs and run it with zeroskip.", timings=timings, layers=layers,
+        verdict="Ship model.zs and run it with zeroskip.", timings=timings, layers=layers, macs=80, macs_kept=44,
     )  # fmt: skip
     ledger = {
         "fc1.weight": {"values": 48, "positions": 12, "header": 40},

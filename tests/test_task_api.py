@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from tiny import Bare, Tiny
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 
 from zeroskip import task_api
 from zeroskip.errors import ModelError, TaskError
+from zeroskip.graph import Inputs
 
 
 def test_a_task_with_splits_is_asked_for_the_one_that_is_meant() -> None:
@@ -45,11 +48,45 @@ def test_an_error_that_is_no_number_is_refused(value: object) -> None:
         task_api.evaluate(task, Bare().model(), "test")
 
 
-@pytest.mark.parametrize("value", [None, torch.zeros(3), torch.zeros(0, 8), [1, 2]])
-def test_a_batch_that_is_no_batch_is_refused(value: object) -> None:
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "a batch is a NoneType. Give a tensor, a tuple"),
+        ([1, 2], "a batch holds no tensor"),
+        ({}, "a batch holds no tensor"),
+        (
+            torch.zeros(3),
+            r"\(3,\) of torch.float32, without an axis of examples. .* one example as x\[None\]",
+        ),
+        ({"x": torch.tensor(1.0)}, r"without an axis of examples. .* or set batch_axis = None"),
+        (torch.zeros(0, 8), r"\(0, 8\) of torch.float32: no example"),
+        ((torch.zeros(0, 8), torch.zeros(0, 2)), "no example"),
+    ],
+)
+def test_a_batch_that_is_no_batch_is_refused(value: object, words: str) -> None:
     task = Bare()
     task.batch = lambda: value  # type: ignore[method-assign, assignment, return-value]
-    with pytest.raises(TaskError, match=r"batch\(\) must return one tensor of inputs"):
+    with pytest.raises(TaskError, match=rf"Bare: batch\(\) returned .*{words}"):
+        task_api.batch(task)
+
+
+def test_a_batch_is_a_tensor_a_tuple_or_keywords() -> None:
+    ids, mask = torch.zeros(4, 7, dtype=torch.long), torch.ones(4, 7)
+    task = Bare()
+    for value in (ids, (ids, mask), {"ids": ids, "mask": mask}, (ids[:, 0], ids[:, 1]), ids[:, 0]):
+        task.batch = lambda value=value: value  # type: ignore[method-assign, misc]
+        assert task_api.batch(task).size == 4
+        assert task_api.batch(task).take(1).size == 1
+
+
+def test_a_graph_has_no_axis_of_examples_and_is_never_cut() -> None:
+    task = Bare()
+    task.batch_axis = None  # type: ignore[attr-defined]
+    task.batch = lambda: (torch.zeros(9, 4), torch.zeros(2, 30))  # type: ignore[method-assign, assignment, return-value]
+    assert task_api.batch(task).size == 1
+    assert task_api.batch(task).take(1).shapes == ((9, 4), (2, 30))
+    task.batch_axis = 1  # type: ignore[attr-defined]
+    with pytest.raises(TaskError, match=r"Bare: batch\(\) returned .*batch_axis=1 is unknown"):
         task_api.batch(task)
 
 
@@ -63,6 +100,51 @@ def test_a_failure_inside_the_task_names_function_file_and_line() -> None:
     words = r"Bare: train\(model\) failed in .*test_task_api.py, line \d+: ZeroDivisionError: no steps"
     with pytest.raises(TaskError, match=words):
         task_api.train(task, Bare().model())
+
+
+def test_what_fails_in_a_library_is_blamed_on_the_line_that_called_it() -> None:
+    task = Bare()
+
+    def evaluate(model: nn.Module) -> float:
+        return float(model(torch.zeros(2, 99)).sum())  # the network takes 8
+
+    task.evaluate = evaluate  # type: ignore[method-assign]
+    line = evaluate.__code__.co_firstlineno + 1
+    with pytest.raises(
+        TaskError, match=rf"evaluate\(model\) failed in .*test_task_api.py, line {line}: Runtime"
+    ):
+        task_api.evaluate(task, Bare().model(), "test")
+
+
+@pytest.mark.parametrize(
+    ("function", "call"),
+    [
+        ("model", lambda task: task_api.model(task)),
+        ("train", lambda task: task_api.train(task, nn.Linear(1, 1))),
+        ("evaluate", lambda task: task_api.evaluate(task, nn.Linear(1, 1), "test")),
+        ("batch", lambda task: task_api.batch(task)),
+        ("batches", lambda task: list(task_api.batches(task))),
+        ("split_sizes", lambda task: task_api.split_sizes(task)),
+    ],
+)
+def test_a_function_of_other_parameters_is_blamed_on_its_own_line(function: str, call: Any) -> None:
+    def too_many(first: object, second: object, third: object) -> None: ...
+
+    task, line = Bare(), too_many.__code__.co_firstlineno
+    setattr(task, function, too_many)
+    words = rf"Bare: {function}\((model)?\) failed in {__file__}, line {line}: TypeError: .*missing"
+    with pytest.raises(TaskError, match=words):
+        call(task)
+
+
+def test_batches_that_are_no_pairs_are_refused() -> None:
+    task = Bare()
+    for value, words in ((torch.zeros(2, 8), "a Tensor"), ((1, 2, 3), "a tuple of 3"), ({}, "a dict")):
+        task.batches = lambda value=value: [value]  # type: ignore[attr-defined]
+        with pytest.raises(
+            TaskError, match=rf"Bare: batches\(\) yields {words}. Yield pairs \(inputs, targets\)"
+        ):
+            list(task_api.batches(task))
 
 
 @pytest.mark.parametrize("function", ["split_sizes", "batches"])
@@ -119,13 +201,13 @@ def test_nan_weights_are_named() -> None:
 
 
 def test_batches_fall_back_to_the_one_batch() -> None:
-    assert [len(one) for one in task_api.batches(Bare())] == [4]
+    assert [one.size for one in task_api.batches(Bare())] == [4]
 
     class Many(Bare):
         def batches(self) -> list[tuple[Tensor, Tensor]]:
             return [(torch.zeros(2, 8), torch.zeros(2)), (torch.zeros(3, 8), torch.zeros(3))]
 
-    assert [len(one) for one in task_api.batches(Many())] == [2, 3]
+    assert [one.size for one in task_api.batches(Many())] == [2, 3]
 
 
 def test_examples_are_pairs_where_the_task_has_them_and_tell_classes_from_numbers() -> None:
@@ -139,5 +221,5 @@ def test_examples_are_pairs_where_the_task_has_them_and_tell_classes_from_number
         targets = torch.zeros(2)
 
     assert [len(pair) for pair in task_api.examples(Many())] == [2]
-    assert isinstance(next(task_api.examples(Bare())), Tensor)
+    assert isinstance(next(task_api.examples(Bare())), Inputs)
     assert [task_api.has_classes(task) for task in (Many(), Numbers(), Bare())] == [True, False, False]

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zeroskip import files, measure, pack, prune, report, retrain, run, run_folder, task_api
+from zeroskip import files, graph, measure, pack, prune, report, retrain, run, run_folder, task_api
 from zeroskip.concepts import (
+    Choice,
     LayerSummary,
     Packed,
     Profile,
@@ -57,6 +58,7 @@ class RunSetup:
 
 
 DEFAULT_GOAL, DEFAULT_SETUP = Goal(), RunSetup()
+SKIPS = {kernel.name: kernel.skips for kernel in run.kernels.ALL}
 
 Compared = Sequence[tuple[run.Program, Timing]]
 """For each batch size: the program compiled for it, and its time among those of the dense engines."""
@@ -165,12 +167,11 @@ def compile_and_compare(
     Each program is compiled for its batch size, as the engines are.
     """
     inputs = task_api.batch(task)
-    sizes = sorted({1, len(inputs)}) if batch is None else [batch]
-    inputs = inputs[torch.arange(max(sizes)) % len(inputs)]
     compared = []
-    for size in sizes:
-        program = run.compile(model, inputs[:size], threads=threads)
-        timing = run.compare(program, model, inputs[:size], threads=threads, progress=progress)
+    for size in sorted({1, inputs.size}) if batch is None else [batch]:
+        example = task_api.bridge(inputs.take(size))
+        program = run.compile(model, example, threads=threads)
+        timing = run.compare(program, model, example, threads=threads, progress=progress)
         compared.append((program, timing))
     return compared
 
@@ -187,7 +188,7 @@ def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | No
         prune.while_training(goal.sparsity)
         task_api.check_on_step(task)
     model = task_api.model(task, None if weights is None else dict(weights))
-    batch = task_api.batch(task)
+    batch = task_api.bridge(task_api.batch(task))
     check_plan(model, goal.pattern, goal.max_error_rise)
     if goal.bits is not None:
         retrain.widths(model, goal.bits)
@@ -280,9 +281,9 @@ class _Outcome:
 
 
 def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> Summary:
-    masks, stored_bytes = outcome.sparse.masks.values(), outcome.packed.stored_bytes
-    weights, kept = sum(mask.numel() for mask in masks), sum(int(mask.sum()) for mask in masks)
-    dense_bytes = 4 * sum(parameter.numel() for parameter in outcome.sparse.model.parameters())
+    layers, stored_bytes = _layers(task, outcome), outcome.packed.stored_bytes
+    weights, kept = sum(each.weights for each in layers), sum(each.weights_kept for each in layers)
+    dense_bytes = _stored_bytes(outcome.sparse.model)
     timing = outcome.compared[0][1]
     summary = Summary(
         task=task_api.name(task),
@@ -309,29 +310,62 @@ def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> S
         selected_on="validation" if task_api.has_splits(task) else "the reported set",
         splits=task_api.split_sizes(task),
         timings=tuple(timing for _, timing in outcome.compared),
-        layers=_layers(task, outcome),
+        layers=layers,
+        macs=sum(each.macs for each in layers),
+        macs_kept=sum(each.macs * each.weights_kept // max(each.weights, 1) for each in layers),
     )
     return replace(summary, verdict=verdict(summary, outcome.program.choices))
 
 
+def _stored_bytes(model: nn.Module) -> int:
+    """Of all tensors that a file of the network holds, as they are; shared ones once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def _layers(task: task_api.Task, outcome: _Outcome) -> tuple[LayerSummary, ...]:
-    zeros = measure.activations(outcome.sparse.model, task_api.batches(task))
-    choices = {choice.layer: choice for choice in outcome.program.choices}
+    """Every weight of the network, joined by name with what runs it and with what it reads."""
+    model = outcome.sparse.model
+    zeros = measure.activations(model, map(task_api.bridge, task_api.batches(task)))
+    costs = measure.cost(model, task_api.bridge(task_api.batch(task).take(1)))
     layers = []
-    for name, mask in outcome.sparse.masks.items():
-        choice, seen = choices.get(name), zeros.get(name)
-        layers.append(
-            LayerSummary(
-                name,
-                weights=mask.numel(),
-                weights_kept=int(mask.sum()),
-                weight_sparsity=1 - float(mask.float().mean()),
-                input_sparsity=seen.input if seen else None,
-                kernel=choice.kernel if choice else "none",
-                reason=choice.reason if choice else "not run as a layer of its own",
-            )
+    for name, weight in graph.weights(model).items():
+        choices = [choice for choice in outcome.program.choices if choice.layer == name]
+        kept, size = int(torch.count_nonzero(weight.tensor)), weight.tensor.numel()
+        raced = any(SKIPS.get(kernel) in ("weights", "both") for each in choices for kernel in each.seconds)
+        layer = LayerSummary(
+            name,
+            weights=size,
+            weights_kept=kept,
+            weight_sparsity=1 - kept / max(size, 1),
+            input_sparsity=zeros[name].input if name in zeros else None,
+            kernel=", ".join(dict.fromkeys(each.kernel for each in choices)) or "none",
+            reason=_reason(name, choices),
+            macs=costs[name].macs if name in costs else 0,
+            runs=len(choices),
+            raced=raced,
         )
+        layers.append(replace(layer, dense=_dense_reason(layer, weight.kept_dense, choices)))
     return tuple(layers)
+
+
+def _reason(name: str, choices: Sequence[Choice]) -> str:
+    """Why its kernels run it, once for each reason, and how often it runs."""
+    if not choices:
+        return "not run as a layer of its own"
+    reasons = ", ".join(dict.fromkeys(each.reason for each in choices))
+    return reasons if len(choices) == 1 else f"runs {len(choices)} times: {reasons}"
+
+
+def _dense_reason(layer: LayerSummary, kept_dense: str, choices: Sequence[Choice]) -> str:
+    """Why no zero of the weight is skipped; "" where a kernel skips them."""
+    if layer.weights_kept == layer.weights:
+        return kept_dense or "nothing of it was pruned"
+    if any(choice.skips in ("weights", "both") for choice in choices):
+        return ""
+    if not choices:
+        return layer.reason
+    return "dense was faster" if layer.raced else f"no kernel that skips zeros takes it as {choices[0].op}"
 
 
 def _mean(records: Sequence[Record]) -> Summary:

@@ -1,10 +1,11 @@
 """What zeroskip asks of a task: four functions, and optional parts that are used where a task has them.
 
 The four are `model()`, `train(model)` in place, `evaluate(model)` -> a number, lower is better, and `batch()`,
-one batch of inputs. Optional:
+one batch of inputs: a tensor, a tuple for model(*batch), or a dict for model(**batch). Optional:
 
     evaluate(model, split)    split "validation" | "test"; else decisions are made on the reported set
     batches()                 pairs (inputs, targets), for statistics over a data set; else `batch()` serves
+    batch_axis                None where no axis of the inputs is that of the examples, as for a graph; else 0
     split_sizes()             dict of examples per split, for the report and the tolerance of one example
     learning_rate             the number that the first training starts from; retraining divides it
     train(model, *, epochs, learning_rate, weight_decay, loss, on_step, resume, on_epoch)   any of these keywords
@@ -16,10 +17,12 @@ import hashlib
 import inspect
 import math
 import random
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -31,8 +34,15 @@ from torch.optim import Optimizer
 from zeroskip import files, thresholds
 from zeroskip.concepts import TrainState
 from zeroskip.errors import ModelError, RecipeError, TaskError, ZeroskipError
+from zeroskip.graph import Given, Inputs
+from zeroskip.graph.inputs import of as inputs_of
 
 FUNCTIONS = ("model", "train", "evaluate", "batch")
+# Where code lies that is not the user's; "<" begins the names of code without a file.
+LIBRARIES = (
+    *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")),
+    *(str(Path(__file__).parent), "<"),
+)
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 """(model, inputs, targets) -> the number that a training makes small."""
@@ -58,7 +68,7 @@ class Task(Protocol):
         """The error of a network, lower is better."""
 
     @property
-    def batch(self) -> Callable[[], Tensor]:
+    def batch(self) -> Callable[[], Given]:
         """One batch of inputs."""
 
 
@@ -92,7 +102,7 @@ def split_sizes(task: Task) -> dict[str, int]:
     sizes = getattr(task, "split_sizes", None)
     if not callable(sizes):
         return {}
-    with _blaming(task, "split_sizes()"):
+    with _blaming(task, "split_sizes"):
         return {str(split): int(count) for split, count in dict(sizes()).items()}
 
 
@@ -142,7 +152,7 @@ def train(task: Task, model: nn.Module, **keywords: object) -> None:
             f"{name(task)}: train() takes no {', '.join(missed)}; it is called without, as it is written.",
             stacklevel=2,
         )
-    with _blaming(task, "train(model)"):
+    with _blaming(task, "train"):
         task.train(model, **taken)
 
 
@@ -153,19 +163,25 @@ def seed_all(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def batches(task: Task) -> Iterator[Tensor]:
+def batches(task: Task) -> Iterator[Inputs]:
     """Batches of inputs over the task's data set, or its one `batch()`."""
     for one in examples(task):
-        yield one if isinstance(one, Tensor) else one[0]
+        yield one if isinstance(one, Inputs) else one[0]
 
 
-def examples(task: Task) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
-    """Pairs (inputs, targets) over the task's data set, or its one `batch()` of inputs."""
+def examples(task: Task) -> Iterator[Inputs | tuple[Inputs, Tensor]]:
+    """Pairs (inputs, targets) over the task's data set, or its one `batch()` of inputs.
+
+    >>> [(inputs.size, len(targets)) for inputs, targets in examples(task)]
+    [(100, 100)]
+    """
     if not hasattr(task, "batches"):
         yield batch(task)
         return
-    with _blaming(task, "batches()"):
-        yield from ((inputs, targets) for inputs, targets in task.batches())
+    with _blaming(task, "batches"):
+        for given in task.batches():
+            inputs, targets = _pair(task, given)
+            yield _inputs(task, inputs, "batches"), targets
 
 
 def has_classes(task: Task) -> bool:
@@ -173,18 +189,49 @@ def has_classes(task: Task) -> bool:
     first = next(examples(task), None)
     if not isinstance(first, tuple) or not isinstance(first[1], Tensor):
         return False
-    return first[1].shape == (len(first[0]),) and not first[1].is_floating_point()
+    return first[1].shape == (first[0].size,) and not first[1].is_floating_point()
 
 
-def batch(task: Task) -> Tensor:
-    """The task's batch, checked: a tensor with a batch axis that holds at least one example."""
-    with _blaming(task, "batch()"):
-        inputs = task.batch()
-    if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not len(inputs):
+def batch(task: Task) -> Inputs:
+    """The task's batch, checked: it holds at least one example. TaskError where it does not.
+
+    >>> batch(task).shapes, batch(task).take(1).shapes
+    (((8, 6),), ((1, 6),))
+    """
+    with _blaming(task, "batch"):
+        inputs = _inputs(task, task.batch(), "batch")
+    if inputs.batch_axis is None:
+        return inputs
+    first = inputs.tensors[0]
+    alone = len(inputs.tensors) == 1 and first.ndim == 1 and first.is_floating_point()
+    if alone or not first.ndim:
         raise TaskError(
-            f"{name(task)}: batch() must return one tensor of inputs, batch axis first, with an example in it."
+            f"{name(task)}: batch() returned {inputs.title}, without an axis of examples. Return the batch with its "
+            "examples along the first axis, one example as x[None]; or set batch_axis = None where no axis is theirs."
+        )
+    if not inputs.size:
+        raise TaskError(
+            f"{name(task)}: batch() returned {inputs.title}: no example. Return a batch with one or more."
         )
     return inputs
+
+
+def first(task: Task, count: int) -> Inputs:
+    """The first `count` examples of the task's batch, or as many as there are.
+
+    >>> first(task, 3).size, first(task, 99).size
+    (3, 8)
+    """
+    inputs = batch(task)
+    return inputs.take(min(count, inputs.size))
+
+
+def bridged(task: Task) -> Iterator[object]:
+    return ((bridge(one[0]), one[1]) if isinstance(one, tuple) else bridge(one) for one in examples(task))
+
+
+def bridge(inputs: Inputs) -> Inputs:  # goes when all rooms take Inputs
+    return inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else inputs
 
 
 def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
@@ -195,7 +242,7 @@ def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
     >>> list(model(task).state_dict())
     ['fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias']
     """
-    with _blaming(task, "model()"):
+    with _blaming(task, "model"):
         made = task.model()
     if not isinstance(made, nn.Module):
         raise TaskError(f"{name(task)}: model() returned {type(made).__name__}, not a torch nn.Module.")
@@ -232,7 +279,7 @@ def check_finite(network: nn.Module) -> None:
 
 def _error(task: Task, model: nn.Module, split: str) -> float:
     keywords = {"split": split} if has_splits(task) else {}
-    with _blaming(task, "evaluate(model)"):
+    with _blaming(task, "evaluate"):
         value = task.evaluate(model, **keywords)
     try:
         return float(value)
@@ -240,6 +287,25 @@ def _error(task: Task, model: nn.Module, split: str) -> float:
         raise TaskError(
             f"{name(task)}: evaluate(model) returned {value!r}, not a number. Return the error, lower is better."
         ) from None
+
+
+def _inputs(task: Task, given: Given, function: str) -> Inputs:
+    """What the task's `function` returned, in the one form of a batch."""
+    try:
+        return inputs_of(given, getattr(task, "batch_axis", 0))
+    except ModelError as fact:
+        raise TaskError(
+            f"{name(task)}: {function}() returned what no network is called with: {fact}"
+        ) from None
+
+
+def _pair(task: Task, given: object) -> tuple[Given, Tensor]:
+    if isinstance(given, tuple | list) and len(given) == 2:
+        return given[0], given[1]
+    what = f"a {type(given).__name__}" + (f" of {len(given)}" if isinstance(given, tuple | list) else "")
+    raise TaskError(
+        f"{name(task)}: batches() yields {what}. Yield pairs (inputs, targets); several inputs are a tuple or a dict."
+    )
 
 
 @contextmanager
@@ -250,10 +316,23 @@ def _blaming(task: Task, function: str) -> Iterator[None]:
     except (ZeroskipError, MemoryError):
         raise
     except (Exception, SystemExit) as fact:
-        frame = traceback.extract_tb(fact.__traceback__)[-1]
+        called = f"{function}({'model' if function in ('train', 'evaluate') else ''})"
+        file, line = _blamed(getattr(task, function), fact)
         raise TaskError(
-            f"{name(task)}: {function} failed in {frame.filename}, line {frame.lineno}: {type(fact).__name__}: {fact}"
+            f"{name(task)}: {called} failed in {file}, line {line}: {type(fact).__name__}: {fact}"
         ) from fact
+
+
+def _blamed(function: Callable[..., object], fact: BaseException) -> tuple[str, int]:
+    """The user's file and line that failed: not those of a library that his code called."""
+    frames = traceback.extract_tb(fact.__traceback__)
+    code = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__code__", None)
+    own = code.co_filename if code is not None else ""
+    theirs = [frame for frame in frames if frame.filename == own or not frame.filename.startswith(LIBRARIES)]
+    if code is not None and not theirs:  # it cannot be called as it was: what is wrong is how it is defined
+        return own, code.co_firstlineno
+    last = (theirs or frames)[-1]
+    return last.filename, last.lineno or 0
 
 
 def _takes(function: Callable[..., object], keyword: str) -> bool:

@@ -1,25 +1,37 @@
-"""The last line of a run: what to ship, and why. It says plainly when dense wins."""
+"""The last line of a run: what to ship, and why. It says plainly when dense wins, and what stays dense."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from zeroskip.concepts import Choice, Summary, Timing
+from zeroskip.concepts import Choice, LayerSummary, Summary, Timing
+from zeroskip.concepts.record import by_reason
+
+PAYS = 1.05
+"""A gain below this factor, in speed or in size, is no reason to ship another network."""
+NOTABLE = 0.05
+"""A share of the weights above which it is said that they stay dense."""
 
 
 def verdict(summary: Summary, choices: Sequence[Choice]) -> str:
-    """One or two sentences from the figures of a run; `choices` are the kernels of its program.
+    """A few sentences from the figures of a run; `choices` are the kernels of its program.
 
-    The sparse network may lose what was allowed, or one test example: less cannot be told apart.
+    The sparse network may lose what was allowed, or one test example: less cannot be told apart. It is recommended
+    for what pays, by PAYS or more.
 
     >>> print(verdict(record.summary, record.choices))
     Ship model.zs and run it with zeroskip: 1.8x fewer weights, a file 1.2x smaller, error 3.00% against 2.00% dense.
     At batch 1 2.0x faster than torch eager, the fastest dense engine; at batch 3 about as fast as torch eager, ...
+    Stays dense: fc2, 40.0% of the weights (nothing of it was pruned).
     """
+    return " ".join([_advice(summary, choices), *_whole(summary), *_unskipped(summary)])
+
+
+def _advice(summary: Summary, choices: Sequence[Choice]) -> str:
     file = f"{summary.shown}/model.zs" if summary.shown else "model.zs"
     size = summary.stored_times_smaller
     figures = (
-        f"{summary.weights_times_fewer:.1f}x fewer weights, a file {_ratio(size, 'smaller', 'LARGER')}, "
+        f"{_times(summary.weights_times_fewer)} fewer weights, {_size(size)}, "
         f"error {_error(summary.error_run)} against {_error(summary.error_dense)} dense"
     )
     if summary.selected_on != "validation":
@@ -32,11 +44,44 @@ def verdict(summary: Summary, choices: Sequence[Choice]) -> str:
     allowed = max(summary.max_error_rise, 1 / examples if examples else 0.0) + 1e-9
     if summary.error_run > summary.error_dense + allowed:
         return f"{ship_dense}: the sparse one makes more errors. It has {figures}. {speeds}."
-    if any(timing.settled and timing.speedup > 1 for timing in summary.timings):
+    if any(timing.settled and timing.speedup >= PAYS for timing in summary.timings):
         return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
-    if size > 1:
+    if size >= PAYS:
         return f"Ship {file} for its size, but run it dense: {figures}. {speeds}."
-    return f"{ship_dense}: the sparse one is neither smaller nor faster. It has {figures}. {speeds}."
+    return f"{ship_dense}: the sparse one is neither smaller nor faster by {PAYS - 1:.0%}. It has {figures}. {speeds}."
+
+
+def _whole(summary: Summary) -> list[str]:
+    """What was not pruned at all, where it is a notable share of the weights."""
+    whole = [layer for layer in summary.dense_layers if layer.weights_kept == layer.weights]
+    if summary.share(whole) <= NOTABLE or len(whole) == len(summary.layers):
+        return []
+    groups = [
+        f"{_named(layers)}, {_share(summary.share(layers))} of the weights ({reason})"
+        for reason, layers in by_reason(whole).items()
+    ]
+    return [f"Stays dense: {'; '.join(groups)}."]
+
+
+def _unskipped(summary: Summary) -> list[str]:
+    """Where most of the zeros are, if no kernel that skips zeros computes that."""
+    unskipped = [
+        layer for layer in summary.dense_layers if not layer.raced and layer.weights_kept < layer.weights
+    ]
+    share = _zeros(unskipped) / max(_zeros(summary.layers), 1)
+    if share <= 0.5:
+        return []
+    groups = [f"{_named(layers)} ({reason})" for reason, layers in by_reason(unskipped).items()]
+    return [f"{_share(share)} of the zeros are where none is skipped: {'; '.join(groups)}."]
+
+
+def _zeros(layers: Sequence[LayerSummary]) -> int:
+    return sum(layer.weights - layer.weights_kept for layer in layers)
+
+
+def _named(layers: Sequence[LayerSummary], most: int = 3) -> str:
+    names = ", ".join(layer.name or "the network itself" for layer in layers[:most])
+    return names + (f" and {len(layers) - most} more" if len(layers) > most else "")
 
 
 def _credit(summary: Summary, choices: Sequence[Choice]) -> str:
@@ -49,7 +94,7 @@ def _credit(summary: Summary, choices: Sequence[Choice]) -> str:
 
 def _speed(timing: Timing) -> str:
     name = timing.dense_engine
-    if not timing.settled:
+    if not timing.settled or _level(timing.speedup):
         return f"at batch {timing.batch} about as fast as {name}, the fastest dense engine"
     speedup = _ratio(timing.speedup, "faster", "SLOWER")
     return f"at batch {timing.batch} {speedup} than {name}, the fastest dense engine{_by_zeros(timing)}"
@@ -60,12 +105,31 @@ def _by_zeros(timing: Timing) -> str:
     without = timing.seconds.get("zeroskip, all dense")
     if without is None:
         return ""
-    speedup = _ratio(without / timing.sparse_seconds, "faster", "SLOWER")
-    return f" ({speedup} than itself without skipping zeros)"
+    speedup = without / timing.sparse_seconds
+    than = "as fast as" if _level(speedup) else f"{_ratio(speedup, 'faster', 'SLOWER')} than"
+    return f" ({than} itself without skipping zeros)"
+
+
+def _size(smaller: float) -> str:
+    return "a file as large" if _level(smaller) else f"a file {_ratio(smaller, 'smaller', 'LARGER')}"
+
+
+def _level(factor: float) -> bool:
+    """Whether two digits do not tell it from 1."""
+    return f"{factor:.2f}" == f"{1 / factor:.2f}" == "1.00"
 
 
 def _ratio(value: float, better: str, worse: str) -> str:
-    return f"{value:.1f}x {better}" if value >= 1 else f"{1 / value:.1f}x {worse}"
+    return f"{_times(value)} {better}" if value >= 1 else f"{_times(1 / value)} {worse}"
+
+
+def _times(value: float) -> str:
+    """With as many digits as tell it from 1, as far as two."""
+    return f"{value:.1f}x" if value >= 1.095 else f"{value:.2f}x"
+
+
+def _share(value: float) -> str:
+    return f"{value:.1%}"
 
 
 def _error(value: float) -> str:

@@ -89,8 +89,8 @@ def test_a_task_has_the_four_functions_and_the_optional_ones(folder: Path) -> No
     assert task_api.has_splits(TASK)
     assert task_api.split_sizes(TASK) == {"train": 33, "validation": 3, "test": 15}
     assert task_api.one_example(TASK) == pytest.approx(1 / 3)
-    assert task_api.batch(TASK).shape == (3, 3, 8, 8)
-    assert sum(len(inputs) for inputs in task_api.batches(TASK)) == 3
+    assert task_api.batch(TASK).shapes == ((3, 3, 8, 8),)
+    assert sum(inputs.size for inputs in task_api.batches(TASK)) == 3
     assert task_api.model(TASK, TASK.model().state_dict())
 
 

@@ -102,8 +102,8 @@ def test_training_and_error_on_rows_of_non_zeros_are_those_on_the_dense_tensor()
         torch.manual_seed(0)
         model = task.model()
         task.train(model)
-        assert task_api.batch(task).shape == (64, 8)
-        assert sum(len(batch) for batch in task_api.batches(task)) == 200
+        assert task_api.batch(task).shapes == ((64, 8),)
+        assert sum(batch.size for batch in task_api.batches(task)) == 200
         trained.append((model.state_dict(), task.evaluate(model)))
     assert trained[0][1] == trained[1][1] < 0.3
     assert all(torch.equal(trained[0][0][name], trained[1][0][name]) for name in trained[0][0])

@@ -65,7 +65,7 @@ def _activations(model: nn.Module, task: Task, out: Path | None, progress: Progr
     from zeroskip import report, task_api
 
     zeros = _zeros(model, task, out, progress)
-    rows = measuring.table(model, task_api.batch(task)[:1], zeros)
+    rows = measuring.table(model, task_api.bridge(task_api.batch(task).take(1)), zeros)
     title = f"{task_api.name(task)}: zeros between the layers"
     figures = {"layers": [asdict(row) for row in rows], "zeros": _counts(zeros)}
     show(figures, report.activation_table(rows, title=title), as_json=as_json)
@@ -81,7 +81,7 @@ def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -
     from zeroskip import run_folder, task_api
 
     if out is None:
-        return measuring.activations(model, task_api.examples(task), progress=progress)
+        return measuring.activations(model, task_api.bridged(task), progress=progress)
     owner = {"task": task_api.identity(task), "weights": run_folder.fingerprint(model.state_dict())}
     path = run_folder.claim(out, owner) / "activations.safetensors"
 
@@ -91,7 +91,7 @@ def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -
 
     resume = run_folder.load_tensors(path) if path.exists() else None
     by = BY if task_api.has_classes(task) else ("position", "example")
-    examples = task_api.examples(task)
+    examples = task_api.bridged(task)
     return measuring.activations(model, examples, by=by, resume=resume, on_batch=keep, progress=progress)
 
 

@@ -78,7 +78,7 @@ def simulate(
     chosen, outputs = exploration.find_chips(on), _Outputs(table, out, as_json)
     values = _swept_values(sweep, on, chosen, outputs, jobs)
     loaded = load_task(task, data)
-    works = simulating.of_trace(measure.trace(_model(loaded, weights), task_api.batch(loaded)[:batch]))
+    works = simulating.of_trace(measure.trace(_model(loaded, weights), task_api.bridge(task_api.first(loaded, batch))))
     if on is not None and values:
         _sweep(works, exploration.ChipSweep(on, values, energy, dram), jobs, outputs)
     else:

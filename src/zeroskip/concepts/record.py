@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from torch import Tensor
@@ -14,9 +14,12 @@ from zeroskip.concepts.recipe import Point
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer at the end of a run. Sparsities are shares of zeros, of its weight and of what it reads.
+    """One weight at the end of a run, by its name. Sparsities are shares of zeros, of it and of what its layer reads.
 
     input_sparsity  None where the layer was not seen to run;  kernel: "none" where it is no layer of the program
+    macs            multiply-accumulates of one example, in all runs of the layer, zeros included
+    dense           why no zero of it is skipped: it has none, or its kernel skips none; "" where they are skipped
+    raced           whether a kernel that skips zero weights was timed on it
 
     >>> record.summary.layers[0].kernel
     'sell'
@@ -29,12 +32,30 @@ class LayerSummary:
     input_sparsity: float | None
     kernel: str
     reason: str
+    macs: int = 0
+    runs: int = 1
+    dense: str = ""
+    raced: bool = True
+
+
+def by_reason(layers: Sequence[LayerSummary]) -> dict[str, list[LayerSummary]]:
+    """Why no zero is skipped -> the layers of which that is so, in their order.
+
+    >>> [*by_reason(record.summary.dense_layers)]
+    ['nothing of it was pruned']
+    """
+    groups: dict[str, list[LayerSummary]] = {}
+    for layer in layers:
+        groups.setdefault(layer.dense, []).append(layer)
+    return groups
 
 
 @dataclass(frozen=True)
 class Summary:
     """The figures of a run. Errors are those of the test split: 0..1, or above 1 where they are no shares.
 
+    weights, macs, stored_bytes  of the whole network, what stays dense included: every weight once, in one example
+    macs_kept                    of the products, those with a weight that is not zero
     pattern, max_error_rise, sparsity, bits  what was asked for: `journey.Goal`
     error_unpacked, error_run                of the network read back from its file, and of the compiled program
     dense_seconds, sparse_seconds            of a call with `batch` inputs: the fastest dense engine and zeroskip
@@ -77,6 +98,26 @@ class Summary:
     layers: tuple[LayerSummary, ...] = ()
     shown: str = ""
     runs: tuple[Summary, ...] = ()
+    macs: int = 0
+    macs_kept: int | float = 0
+
+    @property
+    def dense_layers(self) -> tuple[LayerSummary, ...]:
+        """The weights of which no zero is skipped, largest first; each says why.
+
+        >>> [layer.name for layer in record.summary.dense_layers]
+        ['fc2']
+        """
+        dense = [layer for layer in self.layers if layer.dense]
+        return tuple(sorted(dense, key=lambda layer: -layer.weights))
+
+    def share(self, layers: Sequence[LayerSummary]) -> float:
+        """The share of the network's weights that these have.
+
+        >>> record.summary.share(record.summary.dense_layers)
+        0.4
+        """
+        return sum(layer.weights for layer in layers) / max(self.weights, 1)
 
     def to_json(self) -> dict[str, object]:
         """What summary.json holds and `--json` prints; `run_folder.load` reads it."""
@@ -84,8 +125,19 @@ class Summary:
         if self.timings:
             values["spread"] = self.timings[0].spread
         values["runs"] = [run.to_json() for run in self.runs]
-        absent = {name for name in ("timings", "layers", "shown", "runs") if not values[name]}
+        values["dense_layers"] = [self._dense(layer) for layer in self.dense_layers]
+        later = ("timings", "layers", "shown", "runs", "macs", "macs_kept", "dense_layers")
+        absent = {name for name in later if not values[name]}
         return {name: value for name, value in values.items() if name not in absent}
+
+    def _dense(self, layer: LayerSummary) -> dict[str, object]:
+        return {
+            "name": layer.name,
+            "weights": layer.weights,
+            "share_of_weights": self.share([layer]),
+            "share_of_macs": layer.macs / self.macs if self.macs else None,
+            "reason": layer.dense,
+        }
 
 
 @dataclass(frozen=True)

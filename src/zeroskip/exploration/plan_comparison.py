@@ -100,7 +100,7 @@ def compare_plans(
 
 def example_trace(model: nn.Module, task: Task) -> Trace:
     """What a few examples of the task's batch make the layers see: what a cost on a chip is estimated of."""
-    return measure.trace(model, task_api.batch(task)[:COST_EXAMPLES])
+    return measure.trace(model, task_api.bridge(task_api.first(task, COST_EXAMPLES)))
 
 
 def _compared(study: PlanStudy, point: SweepPoint) -> _Result:

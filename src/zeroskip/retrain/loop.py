@@ -198,7 +198,7 @@ def _retrain(setting: _Setting, round_: Round, kind: str, index: int) -> None:
     elif divisor is not None and rate is not None:
         # Constant, as Caffe's step policy is within one retraining; without a divisor the task's own schedule runs.
         keywords["learning_rate"] = lambda step: float(rate) / divisor
-    example = task_api.batch(task)[:1]
+    example = task_api.bridge(task_api.batch(task).take(1))
     dropout = rescaled_dropout(model, example) if round_.rescale_dropout else nullcontext()
     stage, seed, folder, progress = (
         f"{kind} {index}",
