@@ -79,6 +79,71 @@ def test_what_is_neither_smaller_nor_faster_is_not_shipped_for_its_size() -> Non
     assert "a file 1.2x LARGER" in text
 
 
+@pytest.mark.parametrize(("size", "words"), [(1.0008, "a file as large"), (1.04, "a file 1.04x smaller")])
+def test_a_gain_below_five_percent_is_no_reason_to_ship_another_network(size: float, words: str) -> None:
+    text = verdict(summary(SLOWER, stored_times_smaller=size), SPARSE)
+    assert text.startswith(
+        "Ship the dense network: the sparse one is neither smaller nor faster by 5%. It has"
+    )
+    assert words in text
+    assert verdict(summary(SLOWER, stored_times_smaller=1.05), SPARSE).startswith(
+        "Ship model.zs for its size"
+    )
+
+
+def test_three_percent_faster_is_said_and_not_recommended() -> None:
+    text = verdict(summary((1e-6, 1e-6, 1.03e-6, 1.03e-6), stored_times_smaller=1.0), SPARSE)
+    assert text.startswith("Ship the dense network")
+    assert "At batch 1 1.03x faster than torch eager" in text
+    level = verdict(summary((1e-6, 1e-6, 1.001e-6, 1.001e-6), stored_times_smaller=1.0), SPARSE)
+    assert "about as fast as torch eager" in level
+
+
+def whole(name: str, weights: int, dense: str = "nothing of it was pruned") -> LayerSummary:
+    return LayerSummary(name, weights, weights, 0.0, None, "none", "", dense=dense, raced=False)
+
+
+HEAD = LayerSummary("head", 64, 6, 58 / 64, 0.0, "sell", "fastest")
+
+
+def test_what_stays_dense_is_named_where_it_is_more_than_a_twentieth_of_the_weights() -> None:
+    lstm = (whole("lstm.weight_ih_l0", 1024), whole("lstm.weight_hh_l0", 4096))
+    figures = {
+        "weights": 5184,
+        "weights_kept": 5126,
+        "weights_times_fewer": 5184 / 5126,
+        "stored_times_smaller": 1.01,
+    }
+    text = verdict(summary(SLOWER, layers=(*lstm, HEAD), **figures), SPARSE)
+    assert text.startswith("Ship the dense network: the sparse one is neither")
+    assert "1.01x fewer weights" in text
+    assert text.endswith(
+        "Stays dense: lstm.weight_hh_l0, lstm.weight_ih_l0, 98.8% of the weights (nothing of it was pruned)."
+    )
+    small = (whole("table", 3, "its rows are looked up"), HEAD)
+    assert "Stays dense" not in verdict(summary(FASTER, layers=small, weights=67, weights_kept=9), SPARSE)
+
+
+def test_each_reason_stands_beside_its_own_layers() -> None:
+    layers = (whole("table", 500, "its rows are looked up"), whole("lstm", 400), HEAD)
+    text = verdict(summary(FASTER, layers=layers, weights=964, weights_kept=906), SPARSE)
+    assert (
+        "Stays dense: table, 51.9% of the weights (its rows are looked up); lstm, 41.5% of the weights"
+        in text
+    )
+
+
+def test_zeros_that_no_kernel_skips_are_named_where_they_are_most() -> None:
+    reason = "no kernel that skips zeros takes it as conv1d"
+    conv = LayerSummary(
+        "conv", 1000, 100, 0.9, 0.0, "dense", "the only one possible", dense=reason, raced=False
+    )
+    text = verdict(summary(SLOWER, layers=(conv, HEAD), weights=1064, weights_kept=106), SPARSE)
+    assert text.endswith(f"93.9% of the zeros are where none is skipped: conv ({reason}).")
+    raced = replace(conv, dense="dense was faster", raced=True)
+    assert "zeros are where" not in verdict(summary(SLOWER, layers=(raced, HEAD), weights=1064), SPARSE)
+
+
 def test_a_program_without_a_sparse_kernel_does_not_credit_the_zeros() -> None:
     sentence = "every layer runs dense, so zeros have no part in this"
     assert sentence in verdict(summary(FASTER), choices("nothing", "nothing"))

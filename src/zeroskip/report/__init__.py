@@ -32,18 +32,16 @@ from zeroskip.report.paper_tables import (
     reproduction_tables,
 )
 from zeroskip.report.run_tables import (
-    choice_table,
     comparison_table,
     history_table,
-    layer_table,
     ledger_table,
-    profile_table,
     seeds_table,
     summary_table,
     timing_table,
 )
 from zeroskip.report.simulation_page import simulation_html, sweep_html
 from zeroskip.report.simulation_tables import chip_table, layer_cost_table, sweep_table
+from zeroskip.report.weight_tables import choice_table, layer_table, profile_table, weight_table
 
 __all__ = [
     "Grid", "activation_sections", "activation_table", "activations_html", "activations_markdown", "chip_table",
@@ -51,5 +49,5 @@ __all__ = [
     "ledger_table", "profile_table", "reproduction_html", "reproduction_markdown", "reproduction_summary",
     "reproduction_tables", "seeds_table", "show_bytes", "show_count", "show_error", "show_seconds", "show_share",
     "show_times", "simulation_html", "summary_table", "sweep_html", "sweep_table", "threshold_table",
-    "timing_table",
+    "timing_table", "weight_table",
 ]  # fmt: skip

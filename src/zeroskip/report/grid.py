@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich import box
 from rich.table import Table
@@ -35,6 +35,16 @@ class Grid:
     note: str = ""
     prose: tuple[str, ...] = ()
     marks: Mapping[int, str] = field(default_factory=dict)
+
+    def without(self, column: str) -> Grid:
+        """The same without a column.
+
+        >>> Grid("counts", ("layer", "weights"), (("fc1", "19,200"),)).without("weights").rows
+        (('fc1',),)
+        """
+        place = self.columns.index(column)
+        columns, *rows = ((*row[:place], *row[place + 1 :]) for row in (self.columns, *self.rows))
+        return replace(self, columns=columns, rows=tuple(rows))
 
     def __rich__(self) -> Table:
         """The rich table; cells are plain text, whatever brackets they hold."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 LEDGER_PARTS = ("values", "positions", "codebook", "tables", "header")
 """What the bytes of a file are spent on."""
 
@@ -92,6 +94,17 @@ def show_speed(dense_seconds: float, sparse_seconds: float, *, than: str = "") -
     return f"{_three_digits(factor)}x {word}" + (f" than {than}" if than else "")
 
 
+def show_gain(factor: float, better: str, worse: str, same: str) -> str:
+    """A factor with the word for what it is: a gain, a loss, or neither as far as three digits tell.
+
+    >>> [show_gain(factor, "smaller", "LARGER", "as large") for factor in (1.82, 1.0008, 0.5)]
+    ['1.82x smaller', 'as large', '2x LARGER']
+    """
+    if _three_digits(factor) == "1":
+        return same
+    return f"{show_times(factor)} {better}" if factor > 1 else f"{show_times(1 / factor)} {worse}"
+
+
 def show_error_change(dense: float, sparse: float) -> str:
     """What became of an error, in percentage points; errors above 1 are no shares and differ by a number.
 
@@ -103,6 +116,15 @@ def show_error_change(dense: float, sparse: float) -> str:
     change = abs(sparse - dense)
     text = f"{100 * change:.2f} points" if max(dense, sparse) <= 1 else _three_digits(change)
     return f"{text} {'worse' if sparse > dense else 'better'}"
+
+
+def show_known(form: Callable[[float], str], value: float | None) -> str:
+    """The value in its form, or "-" where it is not known.
+
+    >>> show_known(show_share, 0.5), show_known(show_share, None)
+    ('50.0 %', '-')
+    """
+    return "-" if value is None else form(value)
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from zeroskip import files
 from zeroskip.concepts import Record
 from zeroskip.errors import RunError
-from zeroskip.report import figures
+from zeroskip.report import figures, weight_tables
 from zeroskip.report import run_tables as tables
 from zeroskip.report.captions import CAPTIONS
 from zeroskip.report.figures import Plot
@@ -61,12 +61,14 @@ def one_run(record: Record) -> list[Section]:
     """The sections of one run's page; those without content are left out."""
     seeds = [tables.seeds_table(record)] if len(record.summary.runs) > 1 else []
     times = [tables.timing_table(timing) for timing in record.timings]
-    choices, history = tables.choice_table(record.choices), tables.history_table(record.history)
+    choices, history = weight_tables.choice_table(record.choices), tables.history_table(record.history)
     parts = [
         _verdict("Verdict", record, [tables.summary_table(record), *seeds]),
         _section("Time on this machine", grids=times),
-        _section("Layer by layer", grids=[tables.layer_table(record)], detail=choices),
-        _section("Where the zeros are", figures.layers(record), detail=tables.profile_table(record.profile)),
+        _section("Layer by layer", grids=[weight_tables.layer_table(record)], detail=choices),
+        _section(
+            "Where the zeros are", figures.layers(record), detail=weight_tables.profile_table(record.profile)
+        ),
         _section("How much each layer minds", figures.sensitivity(record)),
         _section("Error against weights kept", figures.trade_off(record), detail=history),
         _section("Weights before and after", figures.histograms(record)),

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from zeroskip.concepts import Choice, Point, Profile, Record, Summary, Timing
+from zeroskip.concepts import Point, Record, Summary, Timing
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import (
     LEDGER_PARTS,
@@ -14,36 +14,45 @@ from zeroskip.report.number_format import (
     show_count,
     show_error,
     show_error_change,
-    show_macs,
+    show_gain,
+    show_known,
     show_seconds,
     show_share,
     show_speed,
     show_times,
 )
+from zeroskip.report.weight_tables import dense_rows, macs_row
 
 OURS = "zeroskip"
 
 
 def summary_table(record: Record) -> Grid:
-    """Dense, sparse and their ratio: test error, weights, stored bytes, time at every measured batch.
+    """Dense, sparse and their ratio: test error, weights, MACs, stored bytes, time at every measured batch.
+
+    All are of the whole network; what stays dense has a row for each reason.
 
     >>> for row in summary_table(record).rows[3:]:
     ...     print(*row, sep=" | ")
     weights | 80 | 44 | 1.82x fewer
+    of them dense: fc2 | 32 | 32 | 40.0 % of the weights, 40.0 % of the MACs: nothing of it was pruned
+    MACs of an example | 80 | 44 | 1.82x fewer
     stored bytes | 368 B | 316 B | 1.16x smaller
     time per call, batch 1 | 20 µs | 10 µs | 2x faster than torch eager
     time per call, batch 3 | 21 µs | 21 µs | as fast as torch eager; spreads overlap
     """
     figures = record.summary
-    fewer, smaller = show_times(figures.weights_times_fewer), show_times(figures.stored_times_smaller)
+    fewer = show_gain(figures.weights_times_fewer, "fewer", "MORE", "as many")
+    smaller = show_gain(figures.stored_times_smaller, "smaller", "LARGER", "as large")
     change = show_error_change(figures.error_dense, figures.error_sparse)
     bytes_dense, bytes_sparse = show_bytes(figures.stored_bytes_dense), show_bytes(figures.stored_bytes)
     cells = [
         ("test error", show_error(figures.error_dense), show_error(figures.error_sparse), change),
         ("test error, unpacked file", "-", show_error(figures.error_unpacked), ""),
         ("test error, compiled program", "-", show_error(figures.error_run), ""),
-        ("weights", show_count(figures.weights), show_count(figures.weights_kept), f"{fewer} fewer"),
-        ("stored bytes", bytes_dense, bytes_sparse, f"{smaller} smaller"),
+        ("weights", show_count(figures.weights), show_count(figures.weights_kept), fewer),
+        *dense_rows(figures),
+        *macs_row(figures),
+        ("stored bytes", bytes_dense, bytes_sparse, smaller),
     ]
     marks = {}
     for timing in comparable(record.timings):
@@ -78,47 +87,6 @@ def _threads(count: int) -> str:
     return "1 thread" if count == 1 else f"{count} threads"
 
 
-def layer_table(record: Record) -> Grid:
-    """Per layer: weights before and after, zeros in weight and input, the kernel that runs it, and why.
-
-    >>> layer_table(record).rows[0]
-    ('fc1', '48', '12', '75.0 %', '0.0 %', 'sell', 'fastest')
-    """
-    rows = tuple(
-        (
-            layer.name,
-            show_count(layer.weights),
-            show_count(layer.weights_kept),
-            show_share(layer.weight_sparsity),
-            _known(show_share, layer.input_sparsity),
-            layer.kernel,
-            layer.reason,
-        )
-        for layer in record.summary.layers
-    )
-    columns = ("layer", "weights", "kept", "zeros in weight", "zeros in input", "kernel", "reason")
-    return Grid("Layers", columns, rows, prose=("kernel", "reason"))
-
-
-def choice_table(choices: Sequence[Choice]) -> Grid:
-    """Per layer: the kernel that runs it, the seconds of every kernel timed, why the others could not run.
-
-    >>> choice_table(record.choices).rows[0]
-    ('fc1', 'sell', 'sell 1 µs; dense 2 µs', 'spmm: no batch')
-    """
-    rows = tuple(
-        (
-            choice.layer,
-            choice.kernel,
-            "; ".join(f"{name} {show_seconds(s)}" for name, s in sorted(choice.seconds.items(), key=_second)),
-            "; ".join(f"{name}: {why}" for name, why in choice.refused.items()),
-        )
-        for choice in choices
-    )
-    columns = ("layer", "chosen", "timed, fastest first", "could not run")
-    return Grid("Kernels considered", columns, rows, prose=columns[1:])
-
-
 def timing_table(timing: Timing) -> Grid:
     """Every engine of one comparison, fastest first, with its spread; one that beats zeroskip is called faster.
 
@@ -131,7 +99,7 @@ def timing_table(timing: Timing) -> Grid:
             name,
             show_seconds(timing.seconds[name]),
             " to ".join(map(show_seconds, timing.spread[name])) if name in timing.spread else "-",
-            _known(_difference, timing.max_difference.get(name)),
+            show_known(_difference, timing.max_difference.get(name)),
             _against_ours(timing, name),
         )
         for name in engines
@@ -146,37 +114,6 @@ def timing_table(timing: Timing) -> Grid:
         "Difference: largest absolute difference of the output from torch eager's."
     )
     return Grid(title, columns, tuple(rows), note, prose=("against zeroskip",), marks=marks)
-
-
-def profile_table(profile: Profile) -> Grid:
-    """Per layer: size, work, zeros, and the network's error when this layer alone is pruned.
-
-    The error is shown at two of the sparsities tried: a middle one and the highest.
-
-    >>> profile_table(record.profile).columns[-1]
-    'error at 90 %'
-    """
-    tried = sorted({sparsity for layer in profile.layers for sparsity in layer.sensitivity})
-    shown = sorted({tried[len(tried) // 2], tried[-1]}) if tried else []
-    rows = tuple(
-        (
-            layer.name,
-            "x".join(map(str, layer.weight_shape)),
-            show_count(layer.weights),
-            show_macs(layer.macs),
-            show_share(layer.weight_sparsity),
-            show_share(layer.input_sparsity),
-            show_share(layer.output_sparsity),
-            *(_known(show_error, layer.sensitivity.get(sparsity)) for sparsity in shown),
-        )
-        for layer in profile.layers
-    )
-    sizes = ("layer", "shape", "weights", "MACs", "zero weights", "zero inputs", "zero outputs")
-    columns = (*sizes, *(f"error at {100 * sparsity:g} %" for sparsity in shown))
-    note = f"Error of the whole network on validation: {show_error(profile.error)}."
-    if shown:
-        note += " Error at s: with s of this layer's weights zero, all other layers untouched."
-    return Grid("Profile", columns, rows, note)
 
 
 def history_table(history: Sequence[Point]) -> Grid:
@@ -277,10 +214,6 @@ def run_names(records: Sequence[Record]) -> list[str]:
     return short if len(set(short)) == len(short) else [record.folder for record in records]
 
 
-def _known(form: Callable[[float], str], value: float | None) -> str:
-    return "-" if value is None else form(value)
-
-
 def _outcome(point: Point, is_chosen: bool, limited: bool) -> str:
     if is_chosen:
         return "chosen"
@@ -293,10 +226,6 @@ def _outcome(point: Point, is_chosen: bool, limited: bool) -> str:
 
 def _difference(largest: float) -> str:
     return f"{largest:.1e}" if largest else "0"
-
-
-def _second(pair: tuple[str, float]) -> float:
-    return pair[1]
 
 
 def mark(dense_seconds: float, sparse_seconds: float) -> str:

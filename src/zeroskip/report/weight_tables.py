@@ -1,0 +1,167 @@
+"""The tables of a network's weights: what each costs, what is left of it, what runs it, and what stays dense."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from zeroskip.concepts import Choice, LayerSummary, Profile, Record, Summary
+from zeroskip.concepts.record import by_reason
+from zeroskip.report.grid import Grid
+from zeroskip.report.number_format import (
+    show_count,
+    show_error,
+    show_gain,
+    show_known,
+    show_macs,
+    show_seconds,
+    show_share,
+)
+
+
+def layer_table(record: Record) -> Grid:
+    """Per weight: how many before and after, zeros in it and in what it meets, the kernel that runs it, and why.
+
+    >>> layer_table(record).rows[0]
+    ('fc1', '48', '12', '75.0 %', '0.0 %', '48', 'sell', 'fastest')
+    """
+    return weight_table(record.summary.layers)
+
+
+def weight_table(layers: Sequence[LayerSummary]) -> Grid:
+    """The table of a network's weights, whose last row is the whole network.
+
+    >>> weight_table(record.summary.layers).rows[-1]
+    ('whole network', '80', '44', '45.0 %', '', '80', '', '')
+    """
+    rows = [
+        (
+            each.name or "(itself)",
+            show_count(each.weights),
+            show_count(each.weights_kept),
+            show_share(each.weight_sparsity),
+            show_known(show_share, each.input_sparsity),
+            show_macs(each.macs),
+            each.kernel,
+            each.reason if each.dense in ("", each.reason) else f"{each.reason}; {each.dense}",
+        )
+        for each in layers
+    ]
+    weights, kept = sum(each.weights for each in layers), sum(each.weights_kept for each in layers)
+    macs = show_macs(sum(each.macs for each in layers))
+    share = show_share(1 - kept / max(weights, 1))
+    rows += (
+        [("whole network", show_count(weights), show_count(kept), share, "", macs, "", "")] if layers else []
+    )
+    columns = ("layer", "weights", "kept", "zeros in weight", "zeros in input", "MACs", "kernel", "reason")
+    grid = Grid("Layers", columns, tuple(rows), prose=("kernel", "reason"), marks={len(layers): "total"})
+    return grid if any(each.macs for each in layers) else grid.without("MACs")
+
+
+def choice_table(choices: Sequence[Choice]) -> Grid:
+    """Per layer: the kernel that runs it, the seconds of every kernel timed, why the others could not run.
+
+    >>> choice_table(record.choices).rows[0]
+    ('fc1', 'sell', 'sell 1 µs; dense 2 µs', 'spmm: no batch')
+    """
+    rows = tuple(
+        (
+            name,
+            choice.kernel,
+            "; ".join(
+                f"{name} {show_seconds(s)}"
+                for name, s in sorted(choice.seconds.items(), key=lambda pair: pair[1])
+            ),
+            "; ".join(f"{name}: {why}" for name, why in choice.refused.items()),
+        )
+        for name, choice in zip(_runs([choice.layer for choice in choices]), choices, strict=True)
+    )
+    columns = ("layer", "chosen", "timed, fastest first", "could not run")
+    return Grid("Kernels considered", columns, rows, prose=columns[1:])
+
+
+def _runs(names: Sequence[str]) -> list[str]:
+    """The names; of one that stands there several times, each with its place: "cell, run 2 of 4"."""
+    counts, seen = Counter(names), Counter[str]()
+    numbered = []
+    for name in names:
+        seen[name] += 1
+        more = f", run {seen[name]} of {counts[name]}" if counts[name] > 1 else ""
+        numbered.append(f"{name or '(itself)'}{more}")
+    return numbered
+
+
+def profile_table(profile: Profile) -> Grid:
+    """Per layer: size, work, zeros, and the network's error when this layer alone is pruned.
+
+    The error is shown at two of the sparsities tried: a middle one and the highest.
+
+    >>> profile_table(record.profile).columns[-1]
+    'error at 90 %'
+    """
+    tried = sorted({sparsity for layer in profile.layers for sparsity in layer.sensitivity})
+    shown = sorted({tried[len(tried) // 2], tried[-1]}) if tried else []
+    rows = tuple(
+        (
+            layer.name,
+            "x".join(map(str, layer.weight_shape)),
+            show_count(layer.weights),
+            show_macs(layer.macs),
+            show_share(layer.weight_sparsity),
+            show_share(layer.input_sparsity),
+            show_share(layer.output_sparsity),
+            *(show_known(show_error, layer.sensitivity.get(sparsity)) for sparsity in shown),
+        )
+        for layer in profile.layers
+    )
+    weights, macs = (sum(getattr(layer, which) for layer in profile.layers) for which in ("weights", "macs"))
+    zeros = sum(layer.weight_sparsity * layer.weights for layer in profile.layers) / max(weights, 1)
+    total = (
+        "whole network",
+        "",
+        show_count(weights),
+        show_macs(macs),
+        show_share(zeros),
+        "",
+        "",
+        *("" for _ in shown),
+    )
+    rows += (total,) if rows else ()
+    sizes = ("layer", "shape", "weights", "MACs", "zero weights", "zero inputs", "zero outputs")
+    columns = (*sizes, *(f"error at {100 * sparsity:g} %" for sparsity in shown))
+    note = f"Error of the whole network on validation: {show_error(profile.error)}."
+    if shown:
+        note += " Error at s: with s of this layer's weights zero, all other layers untouched."
+    return Grid("Profile", columns, rows, note, marks={len(profile.layers): "total"})
+
+
+def dense_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """A row for each reason why weights stay dense, the largest part first."""
+    rows = []
+    for reason, layers in by_reason(summary.dense_layers).items():
+        counts = (
+            show_count(sum(each.weights for each in layers)),
+            show_count(sum(each.weights_kept for each in layers)),
+        )
+        rows.append((f"of them dense: {_names(layers)}", *counts, f"{_part(summary, layers)}: {reason}"))
+    return rows
+
+
+def macs_row(summary: Summary) -> list[tuple[str, str, str, str]]:
+    if not summary.macs:
+        return []
+    macs, kept = show_macs(summary.macs), show_macs(summary.macs_kept)
+    fewer = show_gain(summary.macs / max(summary.macs_kept, 1), "fewer", "MORE", "as many")
+    return [("MACs of an example", macs, kept, fewer)]
+
+
+def _names(layers: Sequence[LayerSummary], most: int = 3) -> str:
+    names = ", ".join(each.name or "the network itself" for each in layers[:most])
+    return names + (f" and {len(layers) - most} more" if len(layers) > most else "")
+
+
+def _part(summary: Summary, layers: Sequence[LayerSummary]) -> str:
+    """The share of the network that these are."""
+    macs = sum(each.macs for each in layers) / max(summary.macs, 1)
+    of_macs = f", {show_share(macs)} of the MACs" if summary.macs else ""
+    return f"{show_share(summary.share(layers))} of the weights{of_macs}"
