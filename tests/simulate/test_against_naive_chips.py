@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from zeroskip.simulate import CHIPS, Geometry, chips, random_masks, slot_audit
 from zeroskip.simulate.dataflows.eyeriss import plan
-from zeroskip.simulate.workload import Workload, count_macs, of_masks
+from zeroskip.simulate.operations import of_masks
+from zeroskip.simulate.workload import Workload, count_macs
 
 SMALL = {
     "dense array": (replace(chips.DENSE, lanes=6, width=2, tile={"outputs": 2}), naive.array),

@@ -11,8 +11,8 @@ import torch
 from zeroskip.errors import AcceleratorError, ModelError, RecipeError
 from zeroskip.simulate import chips, formats, random_masks
 from zeroskip.simulate.energy import HAN_2015
+from zeroskip.simulate.operations import of_masks
 from zeroskip.simulate.simulation import estimate
-from zeroskip.simulate.workload import of_masks
 
 FC = of_masks("fc", torch.ones(8, 16) != 0, torch.ones(2, 16) != 0)
 CONV = of_masks("conv", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 4, 6, 6) != 0)
@@ -124,8 +124,8 @@ def test_a_chip_that_runs_none_of_the_layers_says_why():
 
 
 def test_inputs_of_zeros_everywhere_are_refused_and_in_one_layer_only_are_not():
-    zeros = replace(FC, input=torch.zeros_like(FC.input))
-    with pytest.raises(ModelError, match='the input of every layer, from "fc" on, is zero everywhere'):
+    zeros = replace(FC, name="fc2", input=torch.zeros_like(FC.input))
+    with pytest.raises(ModelError, match='the input of every layer, from "fc2" on, is zero everywhere'):
         estimate([zeros, zeros], chips.EIE)
     assert estimate([FC, zeros], chips.EIE).layers[1].done == 0
 

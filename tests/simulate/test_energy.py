@@ -125,7 +125,7 @@ def estimated(chip: str, dram_bytes: int, picojoules: float) -> Estimate:
         {"MAC": picojoules, "DRAM": bits},
         "compute",
     )
-    return Estimate(chip, 1e9, "han2015", "lpddr4", (layer,), {}, 1)
+    return Estimate(chip, 1e9, "han2015", "lpddr4", (layer,), (), 1)
 
 
 def test_joules_with_another_dram_scale_its_part_alone():

@@ -18,8 +18,10 @@ from zeroskip.errors import AcceleratorError
 from zeroskip.papers import published_shares
 from zeroskip.simulate import CHIPS, Geometry, chips, cost_on, formats, parameters, random_masks, vary
 from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy
+from zeroskip.simulate.operations import of_layer, of_masks
+from zeroskip.simulate.recorded import of_trace
 from zeroskip.simulate.simulation import estimate, estimate_trace
-from zeroskip.simulate.workload import Workload, of_layer, of_masks, of_trace
+from zeroskip.simulate.workload import Workload
 
 RUNS_CONVOLUTIONS = [chip for chip in CHIPS if "conv2d" in chip.ops]
 
@@ -174,7 +176,12 @@ def test_what_a_held_operand_shares_follows_a_sweep_of_the_filters():
 
 def between(work: Workload, chip: chips.Accelerator) -> LayerEstimate:
     """The layer with one before it and one behind it."""
-    return estimate([work, work, work], chip).layers[1]
+    return estimate(in_a_row(work), chip).layers[1]
+
+
+def in_a_row(work: Workload) -> list[Workload]:
+    """Three layers of the same shape and zeros."""
+    return [replace(work, name=name) for name in ("first", "second", "third")]
 
 
 def test_maps_that_fit_stay_on_the_chip_and_those_that_do_not_come_and_take_the_weights_with_them():
@@ -191,7 +198,7 @@ def test_maps_that_fit_stay_on_the_chip_and_those_that_do_not_come_and_take_the_
 def test_the_first_of_3_layers_has_its_input_from_dram_and_the_last_its_output_there_although_both_fit(
     chip,
 ):
-    found = estimate([ones(16, 16, filters=16)] * 3, chip).layers
+    found = estimate(in_a_row(ones(16, 16, filters=16)), chip).layers
     plain = 16**3 * (20 if chip is chips.SCNN else 16) // 8
     assert [one.bytes["DRAM", "A"] for one in found] == [plain, 0, 0]
     assert [one.bytes["DRAM", "O"] for one in found] == [0, 0, plain]
@@ -211,7 +218,9 @@ def test_bytes_from_dram_per_picture_do_not_depend_on_how_many_there_are_where_m
     one = ones(64, side, filters=300)
     x = one.input[:, 0].repeat(pictures, 1, 1, 1)
     many = of_masks("conv", one.weight[0], x)
-    for layer, all_ in zip(*(estimate([work] * 3, chips.DCNN).layers for work in (one, many)), strict=True):
+    for layer, all_ in zip(
+        *(estimate(in_a_row(work), chips.DCNN).layers for work in (one, many)), strict=True
+    ):
         for operand in "AWO":
             assert all_.bytes["DRAM", operand] == pictures * layer.bytes["DRAM", operand]
 

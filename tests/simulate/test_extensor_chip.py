@@ -18,8 +18,9 @@ from zeroskip.simulate import Geometry, chips, formats, random_masks
 from zeroskip.simulate.chips import EXTENSOR
 from zeroskip.simulate.dataflows import extensor, intersection
 from zeroskip.simulate.dataflows.sparse_tiles import TiledMatrix, of_places, of_rows, packed
+from zeroskip.simulate.operations import of_masks
 from zeroskip.simulate.simulation import estimate
-from zeroskip.simulate.workload import Workload, count_macs, of_masks
+from zeroskip.simulate.workload import Workload, count_macs
 
 LEVELS = ("buffers", "elements", "scalars")
 SIDES = ("outputs", "positions", "inputs")

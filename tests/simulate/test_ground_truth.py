@@ -11,8 +11,9 @@ import torch
 
 from zeroskip.simulate import chips
 from zeroskip.simulate.energy import EIE_2016
+from zeroskip.simulate.operations import of_masks
 from zeroskip.simulate.simulation import estimate
-from zeroskip.simulate.workload import Workload, of_masks
+from zeroskip.simulate.workload import Workload
 
 pytestmark = pytest.mark.real_data
 

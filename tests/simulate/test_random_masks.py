@@ -13,7 +13,8 @@ from scipy import stats
 from zeroskip.codecs import eie, relative
 from zeroskip.simulate import Geometry, chips, formats, random_masks
 from zeroskip.simulate.lane_counts import interleaved
-from zeroskip.simulate.workload import count_macs, of_masks
+from zeroskip.simulate.operations import of_masks
+from zeroskip.simulate.workload import count_macs
 
 
 def within_4_standard_errors(drawn: list[float], expected: float) -> bool:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from zeroskip.simulate import CHIPS, chips, random_masks, slot_audit
 from zeroskip.simulate.lane_counts import Schedule
+from zeroskip.simulate.operations import of_masks
 from zeroskip.simulate.slot_audit import Kinds
-from zeroskip.simulate.workload import Macs, of_masks
+from zeroskip.simulate.workload import Macs
 
 ZEROS = ("", "A", "W", "AW")
 

@@ -23,8 +23,9 @@ from zeroskip.simulate import (
     of_trace,
     random_masks,
 )
+from zeroskip.simulate.recorded import in_network
 from zeroskip.simulate.traffic import fetches, moved, stored
-from zeroskip.simulate.workload import count_macs, in_network, padded, patches, windows
+from zeroskip.simulate.workload import count_macs, padded, patches, windows
 
 
 @st.composite

@@ -6,6 +6,8 @@ Files import those above them only:
 
 lane_counts.py   non-zeros counted, and shared out among lanes
 workload.py      a layer as a chip meets it: masks
+operations.py    each weighted operation in that form
+recorded.py      a recorded network in that form
 random_masks.py  masks for tables that come without weights
 formats.py       how an operand lies in DRAM, and from which sparsity on that is smaller than storing all
 accelerator.py   what a chip is: lanes, memories, formats, the zeros that it skips; with other numbers
@@ -23,11 +25,13 @@ from zeroskip.simulate import chips, dataflows, formats, random_masks
 from zeroskip.simulate.accelerator import Accelerator, Memory, parameters, vary
 from zeroskip.simulate.chips import CHIPS
 from zeroskip.simulate.energy import DRAM, TABLES, Energy
-from zeroskip.simulate.estimates import Estimate, LayerEstimate, less_energy, undecided
+from zeroskip.simulate.estimates import Estimate, LayerEstimate, LeftOut, less_energy, undecided
 from zeroskip.simulate.formats import FormatSizes, cross_overs, format_sizes
+from zeroskip.simulate.operations import of_masks
 from zeroskip.simulate.plan_cost import cost_on
+from zeroskip.simulate.recorded import of_trace
 from zeroskip.simulate.simulation import estimate, estimate_trace
-from zeroskip.simulate.workload import Geometry, Workload, of_masks, of_trace
+from zeroskip.simulate.workload import Geometry, Workload
 
 __all__ = [
     "CHIPS",
@@ -39,6 +43,7 @@ __all__ = [
     "FormatSizes",
     "Geometry",
     "LayerEstimate",
+    "LeftOut",
     "Memory",
     "Workload",
     "chips",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
@@ -20,6 +20,7 @@ class LayerEstimate:
 
     slots  cycles x lanes x width;  idle: kind -> slots, see slot_audit.py;  roof: "compute" or the memory that binds
     bytes  (memory, operand) -> bytes that pass;  picojoules: event -> energy;  note: what the chip could not do
+    runs   how often it runs in the network; all figures are sums over these
 
     >>> from zeroskip.simulate import estimate_trace
     >>> layer = estimate_trace(recorded, chips.EIE).layers[0]
@@ -40,6 +41,7 @@ class LayerEstimate:
     picojoules: Mapping[str, float]
     roof: str
     note: str = ""
+    runs: int = 1
 
     @property
     def utilisation(self) -> float:
@@ -55,12 +57,45 @@ class LayerEstimate:
         """Bytes through one memory, "DRAM" or the name of one on the chip."""
         return sum(count for (name, _), count in self.bytes.items() if name == memory)
 
+    def times(self, runs: int) -> LayerEstimate:
+        """So many runs, each of which takes what this one does.
+
+        >>> from zeroskip.simulate import estimate_trace
+        >>> layer = estimate_trace(recorded, chips.EIE).layers[0]
+        >>> layer.times(3).cycles == 3 * layer.cycles
+        True
+        """
+        return replace(
+            self,
+            **{name: runs * getattr(self, name) for name in _COUNTS},
+            idle=_times(self.idle, runs),
+            bytes=_times(self.bytes, runs),
+            picojoules=_times(self.picojoules, runs),
+        )
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """What of a network is in no figure: its MACs in all examples, and why.
+
+    refused  whether the chip has no way to run it; otherwise no chip is asked
+
+    >>> LeftOut("table", 0, "its rows are looked up, not multiplied").refused
+    False
+    """
+
+    name: str
+    macs: int
+    reason: str
+    refused: bool = False
+
 
 @dataclass(frozen=True)
 class Estimate:
     """A network on one chip, by one table of energies and one DRAM.
 
-    refused         layer -> why the chip cannot run it; such layers are in no sum
+    layers          each layer that the chip runs once, all its runs together
+    left_out        what is in no sum: layers that the chip refuses, and what no chip is asked
     examples        how many examples the figures are for
     standard_error  of the cycles, as a share of them, where these examples are a sample of more
 
@@ -75,24 +110,33 @@ class Estimate:
     energy: str
     dram: str
     layers: tuple[LayerEstimate, ...]
-    refused: Mapping[str, str]
+    left_out: tuple[LeftOut, ...]
     examples: int
     standard_error: float = 0.0
 
     @property
+    def refused(self) -> dict[str, str]:
+        """Layer -> why the chip cannot run it."""
+        return {each.name: each.reason for each in self.left_out if each.refused}
+
+    @property
     def total(self) -> LayerEstimate:
         """The sum of all layers; its roof is that of most cycles."""
-        roofs = _summed({layer.roof: layer.cycles} for layer in self.layers)
-        counts = {name: sum(getattr(layer, name) for layer in self.layers) for name in _COUNTS}
-        return LayerEstimate(
-            name="total",
-            op="",
-            **counts,
-            idle=_summed(layer.idle for layer in self.layers),
-            bytes=_summed(layer.bytes for layer in self.layers),
-            picojoules=_summed(layer.picojoules for layer in self.layers),
-            roof=max(roofs, key=roofs.__getitem__),
-        )
+        return replace(together(self.layers), name="total", op="", note="")
+
+    @property
+    def network_macs(self) -> int:
+        """MACs of the whole network, those that are in no figure among them."""
+        return sum(layer.macs for layer in self.layers) + sum(each.macs for each in self.left_out)
+
+    def share(self, macs: int) -> float:
+        """Those MACs as a share of the network's."""
+        return macs / max(self.network_macs, 1)
+
+    @property
+    def simulated(self) -> float:
+        """Share of the network's MACs that the figures are of."""
+        return self.share(sum(layer.macs for layer in self.layers))
 
     @property
     def cycles(self) -> int:
@@ -119,14 +163,37 @@ class Estimate:
         fields = asdict(self)
         named = {"machine": fields.pop("chip")} | fields  # as files have it
         layers, total = (_layer_json(layer) for layer in self.layers), _layer_json(self.total)
-        return named | {"layers": [*layers], "total": total, "seconds": self.seconds, "joules": self.joules}
+        shares = [asdict(each) | {"share": self.share(each.macs)} for each in self.left_out]
+        whole = {"refused": self.refused, "left_out": shares, "network_macs": self.network_macs}
+        sums = {"total": total, "seconds": self.seconds, "joules": self.joules}
+        return named | {"layers": [*layers], "simulated": self.simulated} | whole | sums
+
+
+def together(layers: Sequence[LayerEstimate]) -> LayerEstimate:
+    """The sum of several, under the name of the first; its roof is that of most cycles.
+
+    >>> from zeroskip.simulate import estimate_trace
+    >>> together(estimate_trace(recorded, chips.EIE).layers).macs
+    240
+    """
+    roofs = _summed({layer.roof: layer.cycles} for layer in layers)
+    return LayerEstimate(
+        name=layers[0].name,
+        op=" and ".join(dict.fromkeys(layer.op for layer in layers)),
+        **{name: sum(getattr(layer, name) for layer in layers) for name in _COUNTS},
+        idle=_summed(layer.idle for layer in layers),
+        bytes=_summed(layer.bytes for layer in layers),
+        picojoules=_summed(layer.picojoules for layer in layers),
+        roof=max(roofs, key=roofs.__getitem__),
+        note="; ".join(dict.fromkeys(layer.note for layer in layers if layer.note)),
+    )
 
 
 def _layer_json(layer: LayerEstimate) -> dict[str, object]:
     return asdict(layer) | {"bytes": {" ".join(key): count for key, count in layer.bytes.items()}}
 
 
-_COUNTS = ("macs", "done", "gated", "skipped", "cycles", "slots")
+_COUNTS = ("macs", "done", "gated", "skipped", "cycles", "slots", "runs")
 
 
 def less_energy(first: Estimate, second: Estimate) -> dict[str, str]:
@@ -160,6 +227,10 @@ def undecided(estimates: Iterable[Estimate]) -> list[Undecided]:
         if 0 < len(drams) < len(DRAM):
             pairs.append(Undecided(less.chip, more.chip, drams))
     return pairs
+
+
+def _times(part: Mapping[KeyT, NumberT], count: int) -> dict[KeyT, NumberT]:
+    return {key: value * count for key, value in part.items()}
 
 
 def _summed(parts: Iterable[Mapping[KeyT, NumberT]]) -> dict[KeyT, NumberT]:

@@ -11,8 +11,8 @@ from zeroskip.errors import AcceleratorError
 from zeroskip.patterns import keep
 from zeroskip.simulate.accelerator import Accelerator
 from zeroskip.simulate.energy import Energy, prices
+from zeroskip.simulate.recorded import in_network, of_trace
 from zeroskip.simulate.simulation import estimate, layer
-from zeroskip.simulate.workload import in_network, of_trace
 
 OF = ("cycles", "joules")
 

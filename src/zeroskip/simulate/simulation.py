@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
 from fractions import Fraction
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
 
 from zeroskip.concepts import Trace
 from zeroskip.errors import AcceleratorError, ModelError
@@ -14,8 +19,11 @@ from zeroskip.simulate import slot_audit, traffic
 from zeroskip.simulate.accelerator import Accelerator, check
 from zeroskip.simulate.dataflows.dense import perfect
 from zeroskip.simulate.energy import Energy, Prices, events, prices
-from zeroskip.simulate.estimates import Estimate, LayerEstimate
-from zeroskip.simulate.workload import Workload, count_macs, in_network, of_trace
+from zeroskip.simulate.estimates import Estimate, LayerEstimate, LeftOut, together
+from zeroskip.simulate.recorded import in_network, of_trace
+from zeroskip.simulate.workload import Workload, count_macs
+
+NamedT = TypeVar("NamedT", LayerEstimate, LeftOut)
 
 
 def estimate(
@@ -25,10 +33,13 @@ def estimate(
     energy: str | Energy = "han2015",
     dram: str = "lpddr4",
     sample: int | None = None,
+    left_out: Sequence[LeftOut] = (),
 ) -> Estimate:
     """Cycles, bytes and joules of layers known by their masks (`of_masks`, `of_trace`), exact for their own zeros.
 
-    sample   so many of the examples, evenly spread, instead of all; figures are theirs, with a standard error
+    Layers of one name are runs of one weight: their figures are sums, and the weights are fetched for each run.
+    sample    so many of the examples, evenly spread, instead of all; figures are theirs, with a standard error
+    left_out  what else the network computes, in all examples: part of its MACs, and in no other figure
 
     AcceleratorError for a chip that contradicts itself, or that runs none of the layers; ModelError for a network
     without layers, with one that is no Workload, whose inputs are zero everywhere, or of fewer examples than `sample`.
@@ -39,15 +50,26 @@ def estimate(
     check(chip)
     priced, works, error = prices(energy, dram), in_network(_checked(network)), 0.0
     if sample is not None:
+        left_out = [replace(each, macs=each.macs * sample // works[0].examples) for each in left_out]
         works, error = _sampled(works, chip, sample)
-    reasons = [(work, _reason(work, chip)) for work in works]
-    runs = [work for work, reason in reasons if chip.fallback or not reason]
+    refused = [] if chip.fallback else [work for work in works if reason(work, chip)]
+    runs = [work for work in works if chip.fallback or not reason(work, chip)]
     if not runs:
-        raise AcceleratorError(f"{chip.name} runs none of the layers: {reasons[0][1]}")
-    layers = tuple(layer(work, chip, priced) for work in runs)
-    refused = {} if chip.fallback else {work.name: reason for work, reason in reasons if reason}
-    table = priced.table.name
-    return Estimate(chip.name, chip.hertz, table, dram, layers, refused, works[0].examples, error)
+        raise AcceleratorError(f"{chip.name} runs none of the layers: {reason(works[0], chip)}")
+    layers = [layer(work, chip, priced).times(count) for work, count in distinct(runs)]
+    others = [LeftOut(work.name, work.macs, reason(work, chip), refused=True) for work in refused]
+    return Estimate(
+        chip.name,
+        chip.hertz,
+        priced.table.name,
+        dram,
+        tuple(together(same) for same in _by_name(layers)),
+        tuple(
+            replace(same[0], macs=sum(each.macs for each in same)) for same in _by_name([*others, *left_out])
+        ),
+        works[0].examples,
+        error,
+    )
 
 
 def estimate_trace(
@@ -57,19 +79,20 @@ def estimate_trace(
     energy: str | Energy = "han2015",
     dram: str = "lpddr4",
     sample: int | None = None,
+    left_out: Sequence[LeftOut] = (),
 ) -> Estimate:
     """`estimate` of the network that `measure.trace` recorded, on the inputs that its layers saw.
 
     >>> [layer.done for layer in estimate_trace(recorded, chips.EIE).layers]
     [36, 56]
     """
-    return estimate(of_trace(trace), chip, energy=energy, dram=dram, sample=sample)
+    return estimate(of_trace(trace), chip, energy=energy, dram=dram, sample=sample, left_out=left_out)
 
 
 def layer(work: Workload, chip: Accelerator, prices: Prices) -> LayerEstimate:
     """One layer in its place in a network, on a checked chip. What the chip has no way to run is counted as dense."""
-    reason = _reason(work, chip)
-    if reason:  # the multipliers are there, what knows of zeros is of no use
+    refusal = reason(work, chip)
+    if refusal:  # the multipliers are there, what knows of zeros is of no use
         chip = replace(chip, dataflow=perfect, skips="", gates="", stored=None, traffic=None)
     schedule = chip.dataflow(work, chip)
     taken = replace(work, weight=chip.stored(work, chip)) if chip.stored else work
@@ -93,12 +116,49 @@ def layer(work: Workload, chip: Accelerator, prices: Prices) -> LayerEstimate:
         bytes=moved,
         picojoules=events(chip, prices, kinds, useless=schedule.useless, cycles=cycles, moved=moved),
         roof=roof,
-        note=reason and f"{reason}; counted as dense on the same multipliers",
+        note=refusal and f"{refusal}; counted as dense on the same multipliers",
     )
 
 
-def _reason(work: Workload, chip: Accelerator) -> str:
-    return "" if work.op in chip.ops else f'{chip.name} has no way to run "{work.name}", a {work.op}'
+def reason(work: Workload, chip: Accelerator) -> str:
+    """Why the chip has no way to run the layer; "" where it has."""
+    return "" if work.runs_as in chip.ops else f'{chip.name} has no way to run "{work.name}", a {work.op}'
+
+
+def distinct(works: Sequence[Workload]) -> list[tuple[Workload, int]]:
+    """The layers, and how often each runs with the very same zeros, in the order of the first such runs.
+
+    A step of a recurrent layer whose state has no zero is as any other.
+
+    >>> fc = of_masks("fc", torch.ones(4, 4) != 0, torch.ones(1, 4) != 0)
+    >>> [(work.name, count) for work, count in distinct([fc, fc, replace(fc, name="fc2")])]
+    [('fc', 2), ('fc2', 1)]
+    """
+    often = Counter(work.name for work in works)
+    runs: dict[tuple[object, ...], list[Workload]] = {}
+    for place, work in enumerate(works):
+        key = (work.name, *_zeros(work)) if often[work.name] > 1 else (place,)
+        runs.setdefault(key, []).append(work)
+    return [(same[0], len(same)) for same in runs.values()]
+
+
+def _zeros(work: Workload) -> Iterator[object]:
+    """All that decides a layer's figures but its name, as values that can be compared."""
+    for field in fields(work):
+        value = getattr(work, field.name)
+        if isinstance(value, Tensor):
+            yield value.shape
+            yield np.packbits(value.numpy()).tobytes()
+        else:
+            yield value
+
+
+def _by_name(parts: Sequence[NamedT]) -> list[list[NamedT]]:
+    """Those of one name together, in the order of the first."""
+    names: dict[str, list[NamedT]] = {}
+    for part in parts:
+        names.setdefault(part.name, []).append(part)
+    return list(names.values())
 
 
 def _checked(network: Sequence[Workload]) -> list[Workload]:
@@ -124,19 +184,24 @@ def _sampled(works: list[Workload], chip: Accelerator, count: int) -> tuple[list
     if not 1 < count <= examples:
         raise ModelError(f"sample = {count} is not from 2 to the {examples} examples that were recorded")
     chosen = [place * examples // count for place in range(count)]
-    cycles = [sum(_cycles(_examples(work, [place]), chip) for work in works) for place in chosen]
+    single = [distinct([_examples(work, [place]) for work in works]) for place in chosen]
+    cycles = [sum(count * _cycles(work, chip) for work, count in runs) for runs in single]
     spread = statistics.stdev(cycles) / max(statistics.mean(cycles), 1)
     error = spread / math.sqrt(count) * math.sqrt(1 - count / examples)  # nothing is left out of a whole
     return [_examples(work, chosen) for work in works], error
 
 
 def _cycles(work: Workload, chip: Accelerator) -> int:
-    dataflow = perfect if _reason(work, chip) else chip.dataflow
+    dataflow = perfect if reason(work, chip) else chip.dataflow
     return dataflow(work, chip).cycles
 
 
 def _examples(work: Workload, chosen: list[int]) -> Workload:
     """A layer for some of the examples; a sequence of vectors is several positions of one example."""
-    masks = work.input, work.output
-    x, y = (mask.unflatten(0, (work.examples, -1))[chosen].flatten(0, 1) for mask in masks)
-    return replace(work, input=x, output=y, examples=len(chosen))
+    maps = {name: getattr(work, name) for name in ("input", "output", "stored_input", "stored_output")}
+    taken = {
+        name: mask.unflatten(0, (work.examples, -1))[chosen].flatten(0, 1)
+        for name, mask in maps.items()
+        if mask is not None
+    }
+    return replace(work, **taken, examples=len(chosen))

@@ -14,10 +14,9 @@ from zeroskip.simulate.workload import Workload
 
 def stored(work: Workload, chip: Accelerator) -> dict[str, Stored]:
     """Bits of weights, inputs and outputs as they lie in DRAM."""
-    masks = {"W": work.weight, "A": work.input, "O": work.output}
     # Outputs are the inputs of a later layer, so they are stored alike.
     forms = {"W": chip.format("W"), "A": chip.format("A"), "O": chip.format("A")}
-    return {name: forms[name](mask.numpy(), chip.bits[name]) for name, mask in masks.items()}
+    return {name: forms[name](mask.numpy(), chip.bits[name]) for name, mask in work.operands.items()}
 
 
 def moved(

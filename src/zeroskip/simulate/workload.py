@@ -3,24 +3,28 @@
 Axes have one order everywhere: groups g, outputs m of a group, inputs c of a group, kernel rows r and columns s;
 examples n, rows and columns. A linear layer is a convolution of 1 x 1 pixel, its positions are examples. The
 multiply-accumulates (MACs) of a layer are weights x positions, those with the zeros of the padding included.
+How other operations are brought into this form is in operations.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Layer, Trace, pair
-from zeroskip.errors import ModelError
 from zeroskip.simulate.lane_counts import filter_counts, folded
 
 PerAxis = tuple[int, int]
 """Of rows, and of columns."""
+
+RUNS_AS = {"bilinear": "linear"} | {
+    f"conv{kind}{axes}d": "conv2d" for kind in ("", "_transpose") for axes in (1, 2, 3)
+}
+"""Operation of a layer -> the one that its chip must know; operations that are not here run as themselves."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,15 @@ class Geometry:
 class Workload:
     """One layer as masks, True where a number is not zero.
 
+    op       of the Layer: "conv1d"; a chip runs it as `runs_as`
     weight   bool (groups, outputs, inputs, kernel rows, kernel columns)
     input    bool (examples, groups, inputs, rows, columns), without the padding
     output   bool (examples, groups, outputs, rows, columns), as the next layer will read it
     examples how many there are; the first axis has several places for each that is a sequence of vectors
     padding  rows above and below, columns left and right
     outside  maps that the network is given or gives, see `in_network`: "", "A" its input, "O" its output, "AO"
+    stored_input, stored_output  the maps as they lie in memory, on the same axes, where `input` has their numbers
+             several times or multiplied, or where several of `output` are added up to one
 
     >>> work = of_masks("fc", torch.ones(4, 6) != 0, torch.ones(2, 6) != 0)
     >>> work.positions, work.inputs, work.macs
@@ -64,6 +71,19 @@ class Workload:
     padding: tuple[int, int, int, int] = (0, 0, 0, 0)
     dilation: PerAxis = (1, 1)
     outside: str = ""
+    stored_input: Tensor | None = None
+    stored_output: Tensor | None = None
+
+    @property
+    def runs_as(self) -> str:
+        """The operation that a chip must know, of those in `Accelerator.ops`: "linear" or "conv2d"."""
+        return RUNS_AS.get(self.op, self.op)
+
+    @property
+    def operands(self) -> dict[str, Tensor]:
+        """Masks of weights "W", inputs "A" and outputs "O" as they lie in memory."""
+        x, y = self.stored_input, self.stored_output
+        return {"W": self.weight, "A": self.input if x is None else x, "O": self.output if y is None else y}
 
     @property
     def positions(self) -> int:
@@ -100,81 +120,6 @@ class Macs:
     weight: int
     input: int
     total: int
-
-
-def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
-    """The workload of a layer with its real input (examples, *input_shape) and output. NaN is no zero."""
-    weight, x, y = (_non_zeros(tensor) for tensor in (layer.weight, x, y))
-    examples = len(x)
-    if layer.op == "linear":
-        x, y = (mask.reshape(-1, 1, mask.shape[-1], 1, 1) for mask in (x, y))
-        return Workload(layer.name, layer.op, weight[None, :, :, None, None], x, y, examples)
-    weight = weight.reshape(layer.groups, -1, *weight.shape[1:])
-    x, y = (mask.reshape(mask.shape[0], layer.groups, -1, *mask.shape[2:]) for mask in (x, y))
-    padding, dilation = layer.padding, pair(layer.dilation)
-    sides = _sides(
-        padding if isinstance(padding, str) else pair(padding), tuple(layer.weight.shape[2:]), dilation
-    )
-    return Workload(layer.name, layer.op, weight, x, y, examples, pair(layer.stride), sides, dilation)
-
-
-def _non_zeros(values: Tensor) -> Tensor:
-    return values.cpu() if values.dtype == torch.bool else (values != 0).cpu()
-
-
-def of_trace(trace: Trace) -> list[Workload]:
-    """The workloads of a recorded network, in order.
-
-    A chip applies ReLU before it stores an output. Here it is taken to, where the next layer sees nothing negative.
-
-    >>> [work.name for work in of_trace(recorded)]
-    ['fc1', 'fc2']
-    """
-    works = []
-    for place, (layer, x, y) in enumerate(trace):
-        rectified = place + 1 < len(trace) and not bool((trace[place + 1][1] < 0).any())
-        works.append(of_layer(layer, x, y.clamp(min=0) if rectified else y))
-    return works
-
-
-def in_network(works: Sequence[Workload]) -> list[Workload]:
-    """The layers in their places: the first has its input from outside, the last hands its output out.
-
-    Each is for as many examples as the first, whatever its own first axis has of each.
-
-    >>> [work.outside for work in in_network(of_trace(recorded))]
-    ['A', 'O']
-    """
-    last = len(works) - 1
-    outsides = ["A" * (place == 0) + "O" * (place == last) for place in range(len(works))]
-    return [
-        replace(work, examples=works[0].examples, outside=outside)
-        for work, outside in zip(works, outsides, strict=True)
-    ]
-
-
-def of_masks(
-    name: str, weight: Tensor, x: Tensor, geometry: Geometry = Geometry(), *, output: Tensor | None = None
-) -> Workload:
-    """A layer known by its masks only: weight (out, in) or (out, in / groups, kh, kw), x with the examples first.
-
-    Without an output mask every output counts as non-zero. ModelError where the shapes do not fit.
-
-    >>> of_masks("fc", torch.ones(4, 6) != 0, torch.ones(2, 6) != 0).macs
-    48
-    """
-    op, options = ("linear", {}) if weight.ndim == 2 else ("conv2d", asdict(geometry))
-    compute = getattr(torch.nn.functional, op)
-    try:  # on tensors without memory, since only the output's shape is wanted
-        shape = compute(x.to("meta").float(), weight.to("meta").float(), None, **options).shape
-        y = torch.ones(shape) if output is None else output.reshape(shape)
-    except (RuntimeError, ValueError) as fact:
-        raise ModelError(
-            f'layer "{name}": masks of weight {tuple(weight.shape)}, input {tuple(x.shape)} and '
-            f"output {None if output is None else tuple(output.shape)} do not fit together: {fact}. "
-            f"Give weight (out, in) or (out, in / groups, kh, kw), and the input with its examples first."
-        ) from None
-    return of_layer(Layer(name, op, weight, None, tuple(x.shape[1:]), tuple(shape[1:]), **options), x, y)
 
 
 def padded(work: Workload) -> Tensor:
@@ -230,14 +175,3 @@ def patches(source: Tensor, work: Workload, *, numbers: int = 1 << 24) -> Iterat
     for examples in view.split(max(1, band // tall)):
         for rows in examples.split(band, dim=1):
             yield rows.reshape(-1, shape[3], kh * kw, shape[6])
-
-
-def _sides(padding: PerAxis | str, kernel: tuple[int, ...], dilation: PerAxis) -> tuple[int, int, int, int]:
-    """Rows of zeros above and below, columns left and right."""
-    if isinstance(padding, tuple):
-        return padding[0], padding[0], padding[1], padding[1]
-    # "same" and "valid" as torch has them: an odd zero comes last
-    tall, wide = (
-        (size - 1) * step * (padding == "same") for size, step in zip(kernel, dilation, strict=True)
-    )
-    return tall // 2, tall - tall // 2, wide // 2, wide - wide // 2
