@@ -80,7 +80,7 @@ def test_the_edges_keep_everything_and_nothing(sparsity: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2:2", "0:4", "4:2", "x", "4x", "0x1", "1x1x3", "2:4x1", "Free", "1x1x3x3x1"]
+    "text", ["", "2:2", "0:4", "4:2", "x", "4x", "4", "0x1", "1x1x0", "2:4x1", "Free", "1x1x1x1x1x1"]
 )
 def test_what_is_no_pattern_is_refused_with_the_forms_there_are(text: str) -> None:
     with pytest.raises(PatternError, match=f'"{text}" cannot be read. Use "free"'):
@@ -99,7 +99,12 @@ def test_a_sparsity_outside_0_to_1_is_refused(sparsity: float) -> None:
         ((4, 6), "2:4", "6 inputs cannot be split into groups of 4"),
         ((6, 4), "4x1", "6 outputs cannot be split into blocks of 4"),
         ((4, 4), "1x1x3x3", "1 rows cannot be split into blocks of 3"),
-        ((4,), "free", "neither"),
+        ((4, 4, 5), "1x1x3", "5 taps cannot be split into blocks of 3"),
+        ((4, 4, 3), "1x1x3x3", "blocks of 2 axes of taps need a weight of as many, and it has 1"),
+        ((4, 4, 3, 3), "1x1x3", "blocks of 1 axis of taps need a weight of as many, and it has 2"),
+        ((4, 6, 3), "2:4", "6 inputs cannot be split into groups of 4"),
+        ((4,), "free", "has no outputs and inputs"),
+        ((4,), "2:4", "has no outputs and inputs"),
     ],
 )
 def test_a_pattern_that_does_not_fit_names_the_numbers(
@@ -126,3 +131,32 @@ def test_brute_force_agrees_on_the_best_free_mask_of_a_small_weight() -> None:
         itertools.combinations(range(6), 2), key=lambda kept: sum(score.flatten()[i].item() for i in kept)
     )
     assert keep(score, "free", 4 / 6).flatten().nonzero().flatten().tolist() == list(best)
+
+
+@pytest.mark.parametrize("taps", [(3,), (2, 2, 3)], ids=["one dimension", "three dimensions"])
+def test_a_pattern_means_the_same_for_convolutions_of_any_number_of_axes(taps: tuple[int, ...]) -> None:
+    score = torch.rand(4, 8, *taps)
+    for text in ("free", "2:4", "4x1", "channel"):
+        sparsity = parse(text).fixed_sparsity or 0.5
+        as_flat = keep(
+            score.reshape(4, 8, 1, -1), text, sparsity
+        )  # a convolution of one row and all taps in it
+        assert torch.equal(keep(score, text, sparsity), as_flat.reshape(score.shape))
+    kernels = keep(score, "x".join(map(str, (1, 1, *taps))), 0.5)
+    assert set(kernels.flatten(2).sum(2).flatten().tolist()) == {0, score[0, 0].numel()}
+
+
+@pytest.mark.parametrize(("dtype", "one_less"), [(torch.bfloat16, 256), (torch.float16, 2048)])
+def test_the_largest_row_stays_though_half_precision_has_no_number_for_its_sum(
+    dtype: torch.dtype, one_less: int
+) -> None:
+    score = torch.full((4, 128), one_less / 128, dtype=dtype)
+    score[3, 0] += 1
+    assert score[3].sum() == score[0].sum()
+    assert keep(score, "channel", 0.75).any(1).tolist() == [False, False, False, True]
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["channel", "4x1", "2x4"]))
+def test_half_precision_never_decides_which_block_stays(seed: int, text: str) -> None:
+    score = torch.rand(8, 512, generator=torch.Generator().manual_seed(seed)).bfloat16()
+    assert torch.equal(keep(score, text, 0.5), keep(score.float(), text, 0.5))

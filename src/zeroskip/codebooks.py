@@ -11,7 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.errors import ModelError, RecipeError
-from zeroskip.held import Holder, held_tensors, hold_tensor_, original, release_tensor_
+from zeroskip.held import (
+    Holder,
+    check_holdable,
+    held_tensors,
+    hold_tensor_,
+    original,
+    places,
+    release_tensors_,
+)
 
 STARTS = ("linear", "density", "random")
 MOST_BITS = 16
@@ -106,12 +114,13 @@ def hold_(model: nn.Module, bits: Mapping[str, int], *, start: str = "linear") -
     for name in bits:
         if name not in parameters:
             raise RecipeError(f'the network has no tensor "{name}". It has {", ".join(parameters)}.')
-        _check_single(model, name, parameters[name])
+    for module, tensor in (place for name in bits for place in places(model, parameters[name])):
+        check_holdable(module, tensor)
     for name, width in bits.items():
-        path, _, tensor = name.rpartition(".")
-        values = parameters[name].detach()
+        values = parameters[name].detach().clone()
         centroids = codebook(values[values != 0], width, start=start)
-        hold_tensor_(model.get_submodule(path), tensor, Shared(values, centroids))
+        for module, tensor in places(model, parameters[name]):
+            hold_tensor_(module, tensor, Shared(values, centroids))
     return model
 
 
@@ -123,14 +132,8 @@ def release_(model: nn.Module) -> nn.Module:
             half = centroids.detach().half()
             if torch.isfinite(half).all() and half.all():
                 centroids.data.copy_(half)
-            release_tensor_(module, tensor)
+    release_tensors_(model, Shared)
     return model
-
-
-def _check_single(model: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    count = sum(any(p is parameter for p in m._parameters.values()) for m in model.modules())
-    if count > 1:
-        raise ModelError(f'"{name}" is used by {count} layers and has no codebook. Leave it out of bits.')
 
 
 def _first(ordered: Tensor, count: int, start: str) -> Tensor:

@@ -3,10 +3,12 @@
     "free"      any weight may go
     "2:4"       of every 4 consecutive inputs (at one tap) exactly 2 stay; fixes the sparsity at 0.5
     "4x1"       blocks of 4 outputs x 1 input, at one tap, go together
-    "1x1x3x3"   blocks of out x in x height x width: here whole 3x3 kernels
-    "channel"   whole output channels (rows of a linear weight)
+    "1x1x3x3"   blocks of out x in x taps: here whole 3x3 kernels; "1x1x3" and "1x1x3x3x3" in one and three dimensions
+    "channel"   whole output channels (rows of a matrix)
 
-Weights are (out, in) or (out, in, kh, kw); a linear weight counts as a 1x1 convolution.
+Weights are (out, in, taps ...): matrices, also those of recurrent layers and attention, have no taps, convolutions one
+to three axes of them; of a bilinear layer the second input counts as a tap. The first three patterns and "channel" fit
+all; blocks with taps need a weight of as many axes. A matrix counts as a 1x1 convolution.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from zeroskip.errors import PatternError
 class Pattern:
     """A parsed pattern: either `kept` of every `of` inputs, or blocks that live and die together.
 
-    block  (out, in, height, width); 0 stands for the whole axis
+    block  (out, in) or (out, in, taps ...), of 1 tap where they are not named; 0 stands for all axes from there on
     """
 
     text: str
-    block: tuple[int, int, int, int] = (1, 1, 1, 1)
+    block: tuple[int, ...] = (1, 1)
     kept: int = 0
     of: int = 0
 
@@ -46,19 +48,18 @@ def parse(text: str) -> Pattern:
     >>> parse("2:4").fixed_sparsity
     0.5
     >>> parse("4x1").block
-    (4, 1, 1, 1)
+    (4, 1)
     """
     if text == "free":
         return Pattern(text)
     if text == "channel":
-        return Pattern(text, block=(1, 0, 0, 0))
+        return Pattern(text, block=(1, 0))
     if match := re.fullmatch(r"(\d+):(\d+)", text):
         kept, of = map(int, match.groups())
         if 0 < kept < of:
             return Pattern(text, kept=kept, of=of)
-    if re.fullmatch(r"[1-9]\d*x[1-9]\d*(x[1-9]\d*x[1-9]\d*)?", text):
-        sides = [int(side) for side in text.split("x")]
-        return Pattern(text, block=tuple([*sides, 1, 1][:4]))  # type: ignore[arg-type]
+    if re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,4}", text):
+        return Pattern(text, block=tuple(int(side) for side in text.split("x")))
     raise PatternError(
         f'pattern "{text}" cannot be read. Use "free", "channel", kept:of such as "2:4" '
         f'(with 0 < kept < of), or a block such as "4x1" or "1x1x3x3".'
@@ -74,7 +75,7 @@ def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
     """Mask of the best-scored weights: bool, shaped like `score`, True is kept.
 
     Keeps round((1 - sparsity) x blocks) blocks, those with the highest sums of scores; among equals the
-    earlier one. score  (out, in) or (out, in, kh, kw), not NaN, higher matters more; sparsity 0..1.
+    earlier one. score  (out, in, taps ...), not NaN, higher matters more; sparsity 0..1.
     Raises PatternError where the pattern does not fit the shape or fixes another sparsity.
 
     >>> keep(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), "2:4", 0.5).tolist()
@@ -86,27 +87,41 @@ def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
         raise PatternError("the scores hold NaN. Check the weights that they were computed from")
     if pattern.of:
         return _keep_of_each_group(score, pattern)
-    summed = block_scores(score, pattern)  # (blocks out, blocks in, blocks high, blocks wide)
+    summed = block_scores(score, pattern)  # (blocks out, blocks in, blocks of taps ...)
     survivors = summed.numel() - round(sparsity * summed.numel())
     mask = torch.zeros(summed.numel(), dtype=torch.bool, device=score.device)
     # A stable sort, since topk may pick any of several equal scores and runs must be repeatable.
     mask[summed.flatten().argsort(descending=True, stable=True)[:survivors]] = True
     mask = mask.reshape(summed.shape)
-    for axis, side in enumerate(_block(score, pattern)):
+    for axis, side in enumerate(_block(tuple(score.shape), pattern)):
         mask = mask.repeat_interleave(side, dim=axis)
-    return mask.reshape(score.shape)
+    return mask
 
 
 def block_scores(score: Tensor, pattern: Pattern) -> Tensor:
-    """Sum of the scores in each block: (out, in, kh, kw) -> that many blocks along each axis."""
-    block = _block(score, pattern)
-    split = [size for axis, side in zip(_four(score), block, strict=True) for size in (axis // side, side)]
-    return score.reshape(split).sum(dim=(1, 3, 5, 7))
+    """Sum of the scores in each block: (out, in, taps ...) -> that many blocks along each axis.
+
+    Half precision is summed in float32: in bfloat16 a row of 256 and a row of 257 would have the same sum.
+    """
+    block = _block(tuple(score.shape), pattern)
+    split = [size for axis, side in zip(score.shape, block, strict=True) for size in (axis // side, side)]
+    exact = score.float() if score.is_floating_point() and score.itemsize < 4 else score
+    return exact.reshape(split).sum(dim=tuple(range(1, len(split), 2)))
 
 
 def block_size(shape: tuple[int, ...], pattern: Pattern) -> int:
     """Weights in one block of a weight of this shape; for kept:of patterns, 1."""
-    return math.prod(_block(torch.empty(shape, device="meta"), pattern))
+    return math.prod(_block(shape, pattern))
+
+
+def check_fit(shape: tuple[int, ...], pattern: Pattern) -> None:
+    """PatternError where a weight of this shape cannot be split as the pattern needs it.
+
+    >>> check_fit((8, 6), parse("4x1"))
+    """
+    _block(shape, pattern)
+    if pattern.of and shape[1] % pattern.of:
+        raise PatternError(f"{shape[1]} inputs cannot be split into groups of {pattern.of}")
 
 
 def check_sparsity(sparsity: float, pattern: Pattern) -> None:
@@ -119,25 +134,36 @@ def check_sparsity(sparsity: float, pattern: Pattern) -> None:
 
 
 def _keep_of_each_group(score: Tensor, pattern: Pattern) -> Tensor:
-    outs, ins, height, width = _four(score)
-    if ins % pattern.of:
-        raise PatternError(f"{ins} inputs cannot be split into groups of {pattern.of}")
-    groups = score.reshape(outs, ins // pattern.of, pattern.of, height, width)
-    order = groups.argsort(dim=2, descending=True, stable=True)  # (out, groups, of, kh, kw)
+    check_fit(tuple(score.shape), pattern)
+    outs, ins, *taps = score.shape
+    groups = score.reshape(outs, ins // pattern.of, pattern.of, *taps)
+    order = groups.argsort(dim=2, descending=True, stable=True)  # (out, groups, of, taps ...)
     mask = torch.zeros_like(groups, dtype=torch.bool)
     return mask.scatter_(2, order[:, :, : pattern.kept], True).reshape(score.shape)
 
 
-def _four(score: Tensor) -> tuple[int, int, int, int]:
-    if score.ndim not in (2, 4):
-        raise PatternError(f"a weight {tuple(score.shape)} is neither (out, in) nor (out, in, kh, kw)")
-    return (*score.shape, 1, 1)[:4]
-
-
-def _block(score: Tensor, pattern: Pattern) -> tuple[int, ...]:
-    shape = _four(score)
-    block = tuple(side or axis for side, axis in zip(pattern.block, shape, strict=True))
-    for name, side, axis in zip(("outputs", "inputs", "rows", "columns"), block, shape, strict=True):
+def _block(shape: tuple[int, ...], pattern: Pattern) -> tuple[int, ...]:
+    """The sides of a block, one for each axis of the weight."""
+    if len(shape) < 2:
+        raise PatternError(f"a weight {shape} has no outputs and inputs: it is not (out, in, taps ...)")
+    sides, taps = pattern.block, len(pattern.block) - 2
+    if 0 in sides:
+        sides = sides[: sides.index(0)] + shape[sides.index(0) :]
+    if taps and len(shape) == 2:
+        shape = (*shape, *(1,) * taps)  # a matrix counts as a convolution of one tap
+    if taps and len(sides) != len(shape):
+        raise PatternError(
+            f"blocks of {taps} {'axis' if taps == 1 else 'axes'} of taps need a weight of as many, and it has "
+            f"{len(shape) - 2}"
+        )
+    block = (*sides, *(1,) * (len(shape) - len(sides)))
+    for name, side, axis in zip(_names(len(shape)), block, shape, strict=True):
         if axis % side:
             raise PatternError(f"{axis} {name} cannot be split into blocks of {side}")
     return block
+
+
+def _names(axes: int) -> tuple[str, ...]:
+    """What lies along the axes of a weight, for errors."""
+    taps = {3: ("taps",), 4: ("rows", "columns"), 5: ("planes", "rows", "columns")}
+    return ("outputs", "inputs", *taps.get(axes, ("taps",) * (axes - 2)))

@@ -84,15 +84,106 @@ def test_a_round_outside_0_to_1_is_refused(mlp: nn.Sequential, sparsity: float) 
         prune.choose(mlp, Round(sparsity={"0": sparsity}))
 
 
-def test_a_computed_weight_is_refused_with_the_way_out() -> None:
-    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)))
-    with pytest.raises(ModelError, match='layer "0" computes its weight'):
-        prune.choose(model, Round(sparsity=0.5))
+def test_a_computed_weight_stays_dense_and_is_refused_by_name_with_the_way_out() -> None:
+    computed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    model = nn.Sequential(computed, nn.Linear(4, 4))
+    masks = prune.choose(model, Round(sparsity=0.5))
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"1": 8}
+    words = (
+        '"0" cannot be pruned: the network computes it .* Leave it out, or make it a plain parameter first'
+    )
+    with pytest.raises(RecipeError, match=words):
+        prune.choose(model, Round(sparsity={"0": 0.5}))
+    with pytest.raises(RecipeError, match=words):
+        prune.hold_(model, {"0": torch.eye(4).bool()})
+    masks["0"] = torch.ones(4, 4, dtype=torch.bool)  # as they are read off a network
+    assert list(prune.masked(prune.hold_(model, masks))) == ["1"]
+    with pytest.raises(ModelError, match='nothing to prune in the network: "": the network computes it'):
+        prune.choose(computed, Round(sparsity=0.5))
 
 
-def test_a_network_without_layers_has_nothing_to_prune() -> None:
-    with pytest.raises(ModelError, match="nothing to prune"):
-        prune.choose(nn.Sequential(nn.ReLU()), Round(sparsity=0.5))
+class Tables(nn.Module):
+    """A table whose transpose is the last layer, a position that is added, and a layer between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.middle = nn.Embedding(9, 4), nn.Linear(4, 4)
+        self.place, self.last = nn.Parameter(torch.ones(1, 5, 4)), nn.Linear(4, 9, bias=False)
+        self.last.weight = self.table.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.table(x) + self.place))
+
+
+def test_tables_and_what_is_added_stay_dense_unless_they_are_named() -> None:
+    model, half = Tables(), Round(sparsity=0.5)
+    assert {name: int(mask.sum()) for name, mask in prune.choose(model, half).items()} == {"middle": 8}
+    named = Round(sparsity={"table": 0.5, "place": 0.25})
+    masks = prune.choose(model, named)
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"middle": 16, "table": 18, "place": 15}
+    prune.release_(prune.hold_(model, masks))
+    assert int(model.last.weight.count_nonzero()) == 18
+    assert set(prune.choose(model, half)) == {"middle"}
+    later = prune.choose(model, half, also=["table"])  # of a recipe that has named it before
+    assert torch.equal(later["table"], masks["table"])
+    with pytest.raises(RecipeError, match='no layer "last". It has place, table, middle'):
+        prune.choose(model, Round(sparsity={"last": 0.5}))
+
+
+def test_one_mask_holds_in_all_places_of_a_tied_weight() -> None:
+    model, x = Tables(), torch.arange(5)[None]
+    mask = torch.rand(9, 4) < 0.5
+    prune.hold_(model, {"table": mask})
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    for _ in range(2):
+        model(x).square().sum().backward()
+        optimizer.step()
+    assert torch.equal(model.last.weight != 0, mask)
+    other = prune.release_(copy.deepcopy(model))
+    for released in (other, prune.release_(model)):
+        assert released.last.weight is released.table.weight
+        assert torch.equal(released.table.weight != 0, mask)
+    assert other.table.weight is not model.table.weight
+
+
+def test_patterns_and_their_reasons_are_named_for_weights_of_all_kinds() -> None:
+    model = nn.ModuleDict(
+        {
+            "up": nn.ConvTranspose2d(4, 4, 2),
+            "one": nn.Conv1d(4, 8, 3),
+            "lstm": nn.LSTM(4, 2),
+            "c3": nn.Conv3d(4, 4, 2),
+        }
+    )
+    fitting = {"one": "4x1", "lstm.weight_ih_l0": "2:4", "lstm.weight_hh_l0": "channel", "c3": "1x1x2x2x2"}
+    masks = prune.choose(model, Round(sparsity=dict.fromkeys(fitting, 0.5), pattern=fitting))
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {
+        "up": 64, "one": 48, "lstm.weight_ih_l0": 16, "lstm.weight_hh_l0": 8, "c3": 64,
+    }  # fmt: skip
+    for name, pattern, reason in (
+        ("up", "4x1", "a transposed convolution stores"),
+        ("one", "1x1x3x3", "blocks of 2 axes of taps need a weight of as many, and it has 1"),
+        ("lstm.weight_hh_l0", "2:4", "2 inputs cannot be split into groups of 4"),
+    ):
+        for sparsity in (0.5, {name: 0.5}):
+            with pytest.raises(
+                PatternError, match=f'layer "{name}" .* cannot take pattern "{pattern}": {reason}'
+            ):
+                prune.choose(model, Round(sparsity=sparsity, pattern={name: pattern}))
+
+
+def test_a_parameter_whose_name_torch_cannot_hold_is_refused_before_anything_is_held() -> None:
+    class Memory(nn.Linear):
+        def __init__(self) -> None:
+            super().__init__(4, 4)
+            self.keys = nn.Parameter(torch.randn(4, 4))
+
+    model = Memory()
+    masks = {name: torch.eye(4).bool() for name in ("", "keys")}
+    with pytest.raises(ModelError, match='"keys" of Memory cannot be held: .* Rename it'):
+        prune.hold_(model, masks)
+    assert not prune.masked(model)
+    assert list(model.state_dict()) == ["weight", "bias", "keys"]
 
 
 OPTIMIZERS = [

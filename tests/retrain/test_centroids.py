@@ -13,7 +13,7 @@ from torch import nn
 
 from zeroskip import codebooks, prune, retrain
 from zeroskip.concepts import Round, Sparse
-from zeroskip.errors import ModelError, RecipeError
+from zeroskip.errors import RecipeError
 from zeroskip.retrain import CodebookRecipe
 
 AT_K_MEANS = CodebookRecipe(1, train={"epochs": 0})
@@ -82,11 +82,28 @@ def test_beyond_the_error_that_is_allowed_the_network_stays_unshared() -> None:
     assert [point.good for point in kept.history] == [False]
 
 
-def test_layers_that_share_a_weight_cannot_share_values() -> None:
+def test_a_tied_weight_shares_its_values_in_all_places() -> None:
     tied = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8))
     tied[2].weight = tied[0].weight
-    with pytest.raises(ModelError, match='"0.weight" is used by 2 layers'):
-        codebooks.hold_(tied, {"0.weight": 2})
+    assert retrain.widths(tied, 2, 1) == {"0.weight": 2, "0.bias": 1}
+    codebooks.hold_(tied, {"0.weight": 2})
+    before, optimizer = tied[0].weight.clone(), torch.optim.SGD(tied.parameters(), 0.1)
+    tied(torch.randn(9, 8)).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(tied[0].weight, tied[2].weight)
+    assert not torch.equal(tied[0].weight, before)
+    assert len(tied[0].weight.unique()) == 4
+    codebooks.release_(tied)
+    assert tied[0].weight is tied[2].weight
+    assert tied[0].weight.shape == (8, 8)
+    assert len(tied[0].weight.unique()) == 4
+
+
+def test_a_recurrent_network_shares_its_weights_and_the_biases_beside_them() -> None:
+    model = nn.Sequential(nn.Embedding(4, 3), nn.LSTM(3, 2))
+    names = ["1.weight_ih_l0", "1.weight_hh_l0"], ["1.bias_ih_l0", "1.bias_hh_l0"]
+    assert retrain.widths(model, 3, 4) == dict.fromkeys(names[0], 3) | dict.fromkeys(names[1], 4)
+    assert retrain.widths(model, {"0": 2}) == {"0.weight": 2}  # a table shares values where it is named
 
 
 class Harmful(Tiny):

@@ -56,6 +56,26 @@ class Weight:
         return getattr(place.module, place.tensor)
 
     @property
+    def stored(self) -> str:
+        """Its name in a state dict, "fc1.weight"; not there while the network computes it.
+
+        >>> weights(model)["fc1"].stored
+        'fc1.weight'
+        """
+        place = self.places[0]
+        return f"{place.path}.{place.tensor}".removeprefix(".")
+
+    @property
+    def stored_bias(self) -> str:
+        """The name that the bias beside it has, if there is one: "fc1.bias", "lstm.bias_ih_l0".
+
+        >>> weights(nn.LSTM(8, 32))["weight_ih_l0"].stored_bias
+        'bias_ih_l0'
+        """
+        path, dot, tensor = self.stored.rpartition(".")
+        return path + dot + tensor.replace("weight", "bias", 1) if "weight" in tensor else ""
+
+    @property
     def computed(self) -> bool:
         """Whether the network computes it in another way than by a mask, so that no mask can hold its zeros."""
         return self.kept_dense == COMPUTED

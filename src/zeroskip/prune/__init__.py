@@ -4,7 +4,17 @@ from zeroskip.prune import schedules, scores
 from zeroskip.prune.activation_macs import ActivationPruning, Judged, LayerMacs, judge
 from zeroskip.prune.edits import rebuild, relu_edits, threshold_edits
 from zeroskip.prune.mask_choice import choose, probabilistic, quality, quality_threshold, spread
-from zeroskip.prune.masks import check_names, hold_, is_masked, parameters, release_, update_, weights
+from zeroskip.prune.masks import (
+    check_names,
+    hold_,
+    is_masked,
+    masked,
+    named,
+    parameters,
+    release_,
+    update_,
+    weights,
+)
 from zeroskip.prune.neuron_removal import DeadCount, compact, dead_counts, dead_neurons, left_alone
 from zeroskip.prune.plan import allocate, check, plan, while_training
 from zeroskip.prune.scores import magnitude
@@ -15,7 +25,7 @@ from zeroskip.prune.training_noise import Noise, noise
 __all__ = [
     "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "check", "check_names",
     "choose", "compact", "dead_counts", "dead_neurons", "hold_", "is_masked", "judge", "left_alone",
-    "magnitude", "noise", "parameters", "plan", "probabilistic", "quality", "quality_threshold", "rebuild",
-    "release_", "relu_edits", "schedules", "scores", "spread", "teal", "threshold_edits", "thresholds",
-    "update_", "weights", "while_training",
+    "magnitude", "masked", "named", "noise", "parameters", "plan", "probabilistic", "quality",
+    "quality_threshold", "rebuild", "release_", "relu_edits", "schedules", "scores", "spread", "teal",
+    "threshold_edits", "thresholds", "update_", "weights", "while_training",
 ]  # fmt: skip

@@ -2,49 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from zeroskip.concepts import Masks, Round
 from zeroskip.errors import PatternError, RecipeError
-from zeroskip.patterns import Pattern, block_scores, block_size, check_sparsity, keep, of_layer
+from zeroskip.graph import Weight
+from zeroskip.patterns import Pattern, block_scores, block_size, check_fit, check_sparsity, keep, of_layer
 from zeroskip.prune import scores
-from zeroskip.prune.masks import check_names, weights
+from zeroskip.prune.masks import named, parameters
 
 
-def choose(model: nn.Module, round_: Round, moments: Mapping[str, Tensor] | None = None) -> Masks:
+def choose(
+    model: nn.Module,
+    round_: Round,
+    moments: Mapping[str, Tensor] | None = None,
+    *,
+    also: Collection[str] = (),
+) -> Masks:
     """The masks of a round for the model's weights as they are. Zeros have score 0: they go first, so what
     an earlier round pruned stays pruned.
 
-    A layer that the round does not name keeps everything that is not yet zero. Raises RecipeError or
-    PatternError with the layer's name.
+    A weight that the round does not name keeps everything that is not yet zero. Raises RecipeError or
+    PatternError with the weight's name.
 
-    moments  layer name -> mean squares of the weight's gradients, for scores that need them
+    moments  name -> mean squares of the weight's gradients; a score that needs them leaves the others as they are
+    also     names of weights that would stay dense, whose zeros stay as well
 
     >>> {name: int(mask.sum()) for name, mask in choose(model, Round(sparsity=0.9)).items()}
     {'fc1': 1, 'fc2': 7}
     """
-    layers = weights(model)
-    score = vars(scores).get(round_.score)
-    if not callable(score) or score.__module__ != scores.__name__:
-        raise RecipeError(f'there is no score "{round_.score}". zeroskip.prune.scores has those there are.')
-    scored = {name: score(weight, (moments or {}).get(name)) for name, weight in layers.items()}
+    _check_round(round_)
+    shares = round_.quality if round_.quality is not None else round_.sparsity
+    asked = list(shares) if isinstance(shares, Mapping) else []
+    free = list(parameters(model))
+    found = named(model, dict.fromkeys([*free, *asked, *also]))
+    layers = {name: weight.tensor.detach() for name, weight in found.items()}
+    masks = {name: weight != 0 for name, weight in layers.items()}
     if round_.quality is not None:
-        if round_.pattern != "free" or round_.sparsity is not None:
-            raise RecipeError("a round by quality takes neither pattern nor sparsity: its threshold decides.")
-        check_names(round_.quality, layers)
         least = {name: quality_threshold(layers[name], q) for name, q in round_.quality.items()}
-        return {name: (w.abs() >= least.get(name, 0.0)) & (w != 0) for name, w in layers.items()}
-    patterns = {name: of_layer(round_.pattern, name) for name in layers}
-    if isinstance(round_.sparsity, Mapping):
-        check_names(round_.sparsity, layers)
-        sparsity = dict(round_.sparsity)
-    else:
-        sparsity = spread(scored, patterns, round_.sparsity or 0.0)
-    masks = {name: layers[name] != 0 for name in layers}
-    return masks | {name: _keep(name, scored[name], patterns[name], sparsity[name]) for name in sparsity}
+        return masks | {name: (layers[name].abs() >= least[name]) & masks[name] for name in least}
+    asked = asked if isinstance(shares, Mapping) else free
+    cut = [name for name in asked if _is_scored(round_, name, moments)]
+    patterns = {name: of_layer(round_.pattern, name) for name in cut}
+    scored = {name: vars(scores)[round_.score](layers[name], (moments or {}).get(name)) for name in cut}
+    for name in cut:
+        with _naming(name, layers[name], patterns[name]):
+            _check_fits(found[name], patterns[name])
+    sparsity = dict(shares) if isinstance(shares, Mapping) else spread(scored, patterns, shares or 0.0)
+    for name in cut:
+        with _naming(name, layers[name], patterns[name]):
+            masks[name] = keep(scored[name], patterns[name], sparsity[name]) & (scored[name] != 0)
+    return masks
 
 
 def quality_threshold(weight: Tensor, quality: float) -> float:
@@ -92,6 +105,7 @@ def spread(scored: dict[str, Tensor], patterns: dict[str, Pattern], sparsity: fl
     sizes = {name: block_size(tuple(scored[name].shape), patterns[name]) for name in free}
     if not sizes:
         return fixed
+    # In one type, since a network may have several, and in float32 or more, as its sums are.
     means = {name: block_scores(scored[name], patterns[name]).flatten() / sizes[name] for name in sizes}
     every = torch.cat(list(means.values()))
     lengths = torch.cat([torch.full_like(means[name], sizes[name], dtype=torch.long) for name in means])
@@ -126,11 +140,35 @@ def probabilistic(weight: Tensor, sparsity: float, generator: torch.Generator) -
     return mask.reshape(weight.shape)
 
 
-def _keep(name: str, score: Tensor, pattern: Pattern, sparsity: float) -> Tensor:
+def _check_round(round_: Round) -> None:
+    score = vars(scores).get(round_.score)
+    if not callable(score) or score.__module__ != scores.__name__:
+        raise RecipeError(f'there is no score "{round_.score}". zeroskip.prune.scores has those there are.')
+    if round_.quality is not None and (round_.pattern != "free" or round_.sparsity is not None):
+        raise RecipeError("a round by quality takes neither pattern nor sparsity: its threshold decides.")
+
+
+def _check_fits(weight: Weight, pattern: Pattern) -> None:
+    transposed = any(isinstance(place.module, _ConvTransposeNd) for place in weight.places)
+    if transposed and pattern.text != "free":
+        raise PatternError(
+            "a transposed convolution stores (in, out, taps ...), and a pattern lies on outputs first"
+        )
+    check_fit(tuple(weight.tensor.shape), pattern)
+
+
+def _is_scored(round_: Round, name: str, moments: Mapping[str, Tensor] | None) -> bool:
+    """Whether the weight has what the score looks at; without any moments the score itself says what it lacks."""
+    return moments is None or name in moments or round_.score not in scores.OF_GRADIENTS
+
+
+@contextmanager
+def _naming(name: str, weight: Tensor, pattern: Pattern) -> Iterator[None]:
+    """Inside, a PatternError says which layer it is about."""
     try:
-        return keep(score, pattern, sparsity) & (score != 0)
+        yield
     except PatternError as fact:
         raise PatternError(
-            f'layer "{name}" {tuple(score.shape)} cannot take pattern "{pattern.text}": {fact}. '
+            f'layer "{name}" {tuple(weight.shape)} cannot take pattern "{pattern.text}": {fact}. '
             f'Give this layer another pattern, such as {{"{name}": "free"}}, or leave it out of the round.'
         ) from None

@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 
+from zeroskip import graph
 from zeroskip.concepts import Masks
 from zeroskip.errors import ModelError, RecipeError
-from zeroskip.held import Holder, held_tensors, hold_tensor_, original, release_tensor_
+from zeroskip.graph import Weight
+from zeroskip.held import Holder, check_holdable, held_tensors, hold_tensor_, release_tensors_
 
 
 def weights(model: nn.Module, *, attached: bool = False) -> dict[str, Tensor]:
-    """Layer name -> weight of every linear and convolution layer: what can be pruned.
+    """Name -> every weight that is pruned unless a recipe says otherwise: parameters with two or more axes, but no
+    tables of embeddings and what else `graph.weights` says is `kept_dense`.
 
-    A weight that several layers share is listed once, under the first's name. Raises ModelError where the
-    network has none, or computes one (weight norm).
+    A weight that several layers share is listed once, under the first's name. ModelError where there is none.
     attached  gradients flow through them, as a penalty in a loss needs
 
     >>> {name: tuple(weight.shape) for name, weight in weights(model).items()}
     {'fc1': (8, 6), 'fc2': (4, 8)}
     """
-    computed: dict[str, Tensor] = {name: model.get_submodule(name).weight for name in parameters(model)}  # type: ignore[misc]
+    computed = {name: weight.tensor for name, weight in _pruned(model).items()}
     return {name: weight if attached else weight.detach() for name, weight in computed.items()}
 
 
 def parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Layer name -> what an optimizer changes in it: the weight, or, while masked, the weight behind the mask.
+    """Name -> what an optimizer changes in a weight: the parameter, or, while masked, the one behind the mask.
 
     Listed and raising as `weights` does.
 
     >>> parameters(model)["fc2"] is model.fc2.weight
     True
     """
-    names: dict[nn.Parameter, str] = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            names.setdefault(_parameter(name, module), name)
-    if not names:
-        raise ModelError("the network has no linear or convolution layer. There is nothing to prune in it.")
-    return {name: parameter for parameter, name in names.items()}
+    return {name: weight.parameter for name, weight in _pruned(model).items()}
 
 
-def check_names(named: Iterable[str], layers: Mapping[str, Tensor]) -> None:
+def named(model: nn.Module, names: Iterable[str]) -> dict[str, Weight]:
+    """The weights with these names, also those that stay dense unless they are named.
+
+    RecipeError where the network has none of that name, or computes it, so that a mask cannot hold its zeros.
+
+    >>> named(model, ["fc1"])["fc1"].tensor.shape
+    torch.Size([8, 6])
+    """
+    every, names = graph.weights(model), list(names)
+    check_names(names, every)
+    computed = next((name for name in names if every[name].computed), None)
+    if computed is not None:
+        raise RecipeError(
+            f'"{computed}" cannot be pruned: {every[computed].kept_dense}. Leave it out, or make it a plain parameter '
+            f"first, as torch.nn.utils.parametrize.remove_parametrizations or remove_weight_norm do."
+        )
+    return {name: every[name] for name in names}
+
+
+def check_names(named: Iterable[str], layers: Collection[str]) -> None:
     """RecipeError where `named` holds a name that is no layer of the network.
 
     >>> check_names(["fc1"], weights(model))
@@ -51,6 +66,19 @@ def check_names(named: Iterable[str], layers: Mapping[str, Tensor]) -> None:
     unknown = sorted(set(named) - set(layers))
     if unknown:
         raise RecipeError(f'the network has no layer "{unknown[0]}". It has {", ".join(layers)}. Use these.')
+
+
+def _pruned(model: nn.Module) -> dict[str, Weight]:
+    every = graph.weights(model)
+    found = {name: weight for name, weight in every.items() if not weight.kept_dense}
+    if not found:
+        dense = [f'"{name}": {weight.kept_dense}' for name, weight in every.items()][:3]
+        raise ModelError(
+            f"there is nothing to prune in the network: {'; '.join(dense)}. A recipe can name a table."
+            if dense
+            else "the network has no weight, a parameter with two or more axes. There is nothing to prune in it."
+        )
+    return found
 
 
 class Mask(Holder):
@@ -70,27 +98,33 @@ class Mask(Holder):
 def hold_(model: nn.Module, masks: Masks) -> nn.Module:
     """Hold `masks` on the model through any optimizer; it still loads and saves plain names.
 
-    Raises RecipeError for an unknown layer or a mask of another shape, before anything is changed.
+    A mask may be of any weight, of one that stays dense only because nobody named it too, and holds in all places that
+    share it. Raises RecipeError for unknown names, a mask of another shape, and zeros in a weight that the network
+    computes, before anything is changed; ModelError for a tensor whose name torch needs.
 
     >>> masks = {"fc2": torch.eye(4, 8).bool()}
     >>> weights(hold_(model, masks))["fc2"].count_nonzero()
     tensor(4)
     """
-    layers = weights(model)
-    check_names(masks, layers)
+    every = graph.weights(model)
+    check_names(masks, every)
     for name, mask in masks.items():
-        if mask.shape != layers[name].shape or mask.dtype != torch.bool:
+        shape = tuple(every[name].tensor.shape)
+        if not isinstance(mask, Tensor) or mask.shape != shape or mask.dtype != torch.bool:
+            given = f"{mask.dtype} {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
             raise RecipeError(
-                f'the mask of "{name}" is {mask.dtype} {tuple(mask.shape)}; '
-                f"it must be torch.bool {tuple(layers[name].shape)}, True where a weight is kept."
+                f'the mask of "{name}" is {given}; it must be torch.bool {shape}, True where a weight is kept.'
             )
+    # What the network computes may be among masks that were read off a network, where it keeps everything.
+    held = named(model, [name for name, mask in masks.items() if not (every[name].computed and mask.all())])
     release_(model)
-    for name, mask in masks.items():
-        weight = model.get_submodule(name).get_parameter("weight")
+    for place in (place for weight in held.values() for place in weight.places):
+        check_holdable(place.module, place.tensor)
+    for name, weight in held.items():
         with torch.no_grad():
-            weight.masked_fill_(~mask, 0.0)
-        for module in _users(model, weight):
-            hold_tensor_(module, "weight", Mask(mask.to(weight.device)))
+            weight.parameter.masked_fill_(~masks[name].to(weight.parameter.device), 0.0)
+        for place in weight.places:
+            hold_tensor_(place.module, place.tensor, Mask(masks[name].to(weight.parameter.device)))
     return model
 
 
@@ -101,10 +135,9 @@ def update_(model: nn.Module, masks: Masks) -> nn.Module:
     >>> weights(update_(masked, {"fc2": torch.eye(4, 8).bool() & (torch.arange(8) < 3)}))["fc2"].count_nonzero()
     tensor(3)
     """
-    names = {parameter: name for name, parameter in parameters(model).items()}
-    for module in model.modules():
-        if is_masked(module):
-            held_tensors(module, Mask)["weight"].share.copy_(masks[names[original(module, "weight")]])
+    for name, weight in masked(model).items():
+        for place in weight.places:
+            held_tensors(place.module, Mask)[place.tensor].share.copy_(masks[name])
     return model
 
 
@@ -114,35 +147,27 @@ def release_(model: nn.Module) -> nn.Module:
     >>> release_(hold_(model, {"fc2": torch.eye(4, 8).bool()})).fc2
     Linear(in_features=8, out_features=4, bias=True)
     """
-    for module in model.modules():
-        if is_masked(module):
-            release_tensor_(module, "weight")
+    release_tensors_(model, Mask)
     return model
 
 
+def masked(model: nn.Module) -> dict[str, Weight]:
+    """The weights that a mask holds now.
+
+    >>> list(masked(hold_(model, {"fc2": torch.eye(4, 8).bool()})))
+    ['fc2']
+    """
+    return {
+        name: weight
+        for name, weight in graph.weights(model).items()
+        if weight.places[0].tensor in held_tensors(weight.places[0].module, Mask)
+    }
+
+
 def is_masked(module: nn.Module) -> bool:
-    """Whether this layer's weight is held by a Mask.
+    """Whether a tensor of this module itself is held by a Mask.
 
     >>> is_masked(model.fc1)
     False
     """
-    return "weight" in held_tensors(module, Mask)
-
-
-def _users(model: nn.Module, weight: nn.Parameter) -> list[nn.Module]:
-    """The linear and convolution layers that have this weight: several may share it."""
-    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    return [module for module in layers if module._parameters.get("weight") is weight]
-
-
-def _parameter(name: str, module: nn.Module) -> nn.Parameter:
-    """The parameter behind the layer's weight."""
-    if is_masked(module):
-        return original(module, "weight")
-    parameter = module._parameters.get("weight")
-    if parameter is None:
-        raise ModelError(
-            f'layer "{name}" computes its weight (weight norm, or another parametrization), so zeros put into it '
-            f"would not stay. Make it plain first, for example with torch.nn.utils.parametrize."
-        )
-    return parameter
+    return bool(held_tensors(module, Mask))

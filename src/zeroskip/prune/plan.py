@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from zeroskip.concepts import LayerProfile, Profile, Recipe, Round
 from zeroskip.errors import PatternError, RecipeError
-from zeroskip.patterns import Pattern, block_size, check_sparsity, parse
+from zeroskip.patterns import Pattern, check_fit, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
 
 Patterns = str | Mapping[str, str]
@@ -269,10 +269,10 @@ def _fitting(shapes: WeightShapes, pattern: Patterns) -> dict[str, str]:
 
 def _fits(shape: tuple[int, ...], pattern: Pattern) -> bool:
     try:
-        block_size(shape, pattern)
+        check_fit(shape, pattern)
     except PatternError:
         return False
-    return not pattern.of or shape[1] % pattern.of == 0
+    return True
 
 
 def _reason(layer: LayerProfile, error: float, share: float | None) -> str:

@@ -3,6 +3,8 @@
 It is 0 where the weight is 0 and above 0 elsewhere: what is 0 counts as gone already.
 
 moment  the mean square of the weight's gradient, as Adam keeps it: there while a network trains, None otherwise
+
+Half precision is scored in float32, where the square of a small weight is not yet 0.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ def magnitude(weight: Tensor, moment: Tensor | None = None) -> Tensor:
     >>> magnitude(torch.tensor([-2.0, 1.0])).tolist()
     [2.0, 1.0]
     """
-    return weight.abs()
+    return _exact(weight).abs()
 
 
 def saliency(weight: Tensor, moment: Tensor | None = None) -> Tensor:
@@ -35,7 +37,15 @@ def saliency(weight: Tensor, moment: Tensor | None = None) -> Tensor:
         raise RecipeError(
             'the score "saliency" needs gradients: give the round gradual=0.7, so that it prunes while it trains.'
         )
-    return weight.square() * (moment + _SMALLEST).sqrt()
+    return _exact(weight).square() * (_exact(moment) + _SMALLEST).sqrt()
+
+
+OF_GRADIENTS = ("saliency",)
+"""The scores that need a moment."""
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize < 4 else tensor
 
 
 # Weights that never had a gradient are still told apart by their size.

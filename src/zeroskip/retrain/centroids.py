@@ -84,21 +84,21 @@ def _gentle(task: task_api.Task) -> dict[str, object]:
 
 
 def widths(model: nn.Module, bits: int | Mapping[str, int], bias_bits: int = 6) -> dict[str, int]:
-    """Name of each stored tensor that is to be shared -> width of its codes.
+    """Name of each stored tensor that is to be shared -> width of its codes: weights, and the biases beside them.
+
+    A number is for all weights that are pruned; by name, tables of embeddings can have a width too.
 
     >>> widths(model, 5, 6)["fc1.weight"]
     5
     """
-    layers = prune.weights(model)
-    if isinstance(bits, Mapping):
-        prune.check_names(bits, layers)
-    by_layer = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(layers, bits)
-    for name, width in (*by_layer.items(), ("bias", bias_bits)):
+    by_name = dict(bits) if isinstance(bits, Mapping) else dict.fromkeys(prune.weights(model), bits)
+    for name, width in (*by_name.items(), ("bias", bias_bits)):
         if not 1 <= width <= codebooks.MOST_BITS:
             raise RecipeError(f'"{name}" cannot have codes of {width} bits. Use 1 to {codebooks.MOST_BITS}.')
-    stored = {f"{name}.weight": width for name, width in by_layer.items()}
-    biases = [f"{name}.bias" for name in by_layer]
-    return stored | dict.fromkeys([name for name in biases if name in model.state_dict()], bias_bits)
+    layers, stored = prune.named(model, by_name), model.state_dict()
+    biases = [name for weight in layers.values() if (name := weight.stored_bias) in stored]
+    shared = {weight.stored: by_name[name] for name, weight in layers.items()}
+    return shared | dict.fromkeys(biases, bias_bits)
 
 
 def _judged(model: nn.Module, task: task_api.Task, sparse: Sparse, max_error: float) -> Sparse:

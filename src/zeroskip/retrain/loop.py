@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zeroskip import files, prune, run_folder, task_api, thresholds
+from zeroskip import files, graph, prune, run_folder, task_api, thresholds
 from zeroskip.concepts import Point, Progress, Recipe, Round, Sparse, TrainState, silent
 from zeroskip.errors import RecipeError, TaskError
 from zeroskip.patterns import of_layer
@@ -99,7 +99,8 @@ def as_sparse(model: nn.Module, history: tuple[Point, ...] = ()) -> Sparse:
     >>> as_sparse(model).masks["fc1"].dtype
     torch.bool
     """
-    return Sparse(model.eval(), {name: w != 0 for name, w in prune.weights(model).items()}, history)
+    every = graph.weights(model.eval())
+    return Sparse(model, {name: weight.tensor.detach() != 0 for name, weight in every.items()}, history)
 
 
 def between(good: Round, broken: Round) -> Round:
@@ -258,7 +259,7 @@ def _plain(model: nn.Module) -> _State:
 
 def point(model: nn.Module, kind: str, error: float, *, good: bool) -> Point:
     """Where `model` stands on the trade-off of weights against error."""
-    weights = prune.weights(model)
+    weights = {name: weight.tensor.detach() for name, weight in graph.weights(model).items()}
     kept = {name: int(torch.count_nonzero(weight)) for name, weight in weights.items()}
     return Point(kind, sum(kept.values()), sum(w.numel() for w in weights.values()), error, good, kept)
 
