@@ -1,12 +1,13 @@
-# `make demo` shows it, `make test` proves it. Everything lives in .venv (and, for the race, in .bench); nothing else is touched.
+# `make demo` shows it, `make test` proves it. Everything lives in .venv (and, for races and the zoo, in .bench); nothing else is touched.
 PYTHON ?= python3
 PYTHON_DEEPSPARSE ?= python3.11
 BIN := .venv/bin
 # Through the environment, pip pins the build of the package too.
 TESTS ?=
+ZOO ?=
 MACHINE ?=
 
-.PHONY: setup demo check test test-all reproduce reproduce-short bench bench-activations bench-load format clean
+.PHONY: setup demo check test test-all reproduce reproduce-short bench bench-activations bench-load zoo format clean
 
 setup: .venv/installed  ## make .venv and install zeroskip with what its tests need
 
@@ -65,6 +66,18 @@ bench-activations: .bench/peers/installed  ## zeros in inputs: layers, and netwo
 .bench/deepsparse/installed: benchmarks/deepsparse.txt
 	test -x .bench/deepsparse/bin/python || $(PYTHON_DEEPSPARSE) -m venv .bench/deepsparse
 	.bench/deepsparse/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/deepsparse.txt
+	touch $@
+
+# `make zoo ZOO="whisper bert"`: those networks only. What is done for the code as it is now is not run again.
+zoo: .bench/zoo/installed  ## networks that others wrote: counts and answers, then times beside other engines; hours; resumes
+	.bench/zoo/bin/python -m zoo check $(ZOO)
+	.bench/zoo/bin/python -m zoo time $(ZOO)
+	.bench/zoo/bin/python -m zoo page
+
+.bench/zoo/installed: pyproject.toml constraints.txt benchmarks/zoo.txt
+	test -x .bench/zoo/bin/python || $(PYTHON) -m venv .bench/zoo
+	PIP_CONSTRAINT="constraints.txt benchmarks/zoo.txt" .bench/zoo/bin/python -m pip install --quiet \
+	    --disable-pip-version-check --editable '.[zoo]'
 	touch $@
 
 bench-load: setup  ## seconds from a .zs file of 61 million weights to tensors; Huffman symbols a second

@@ -1,0 +1,1 @@
+"""Networks that others wrote, through zeroskip: `make zoo` writes docs/NETWORKS.md. No part of the package."""
