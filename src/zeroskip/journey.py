@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from zeroskip import files, graph, measure, pack, prune, report, retrain, run, run_folder, task_api
+from zeroskip import files, measure, pack, prune, report, retrain, run, run_folder, task_api
 from zeroskip.concepts import (
     Choice,
     LayerSummary,
@@ -59,6 +59,7 @@ class RunSetup:
 
 DEFAULT_GOAL, DEFAULT_SETUP = Goal(), RunSetup()
 SKIPS = {kernel.name: kernel.skips for kernel in run.kernels.ALL}
+SKIP_WEIGHTS = ("weights", "both")
 
 Compared = Sequence[tuple[run.Program, Timing]]
 """For each batch size: the program compiled for it, and its time among those of the dense engines."""
@@ -281,9 +282,10 @@ class _Outcome:
 
 
 def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> Summary:
-    layers, stored_bytes = _layers(task, outcome), outcome.packed.stored_bytes
-    weights, kept = sum(each.weights for each in layers), sum(each.weights_kept for each in layers)
-    dense_bytes = _stored_bytes(outcome.sparse.model)
+    zeros = measure.activations(outcome.sparse.model, map(task_api.bridge, task_api.batches(task)))
+    cost = measure.cost(outcome.sparse.model, task_api.batch(task).take(1))
+    layers = layer_summaries(cost, outcome.program, zeros)
+    dense_bytes, stored_bytes = _stored_bytes(outcome.sparse.model), outcome.packed.stored_bytes
     timing = outcome.compared[0][1]
     summary = Summary(
         task=task_api.name(task),
@@ -294,9 +296,9 @@ def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> S
         error_sparse=task_api.evaluate(task, outcome.sparse.model, "test"),
         error_unpacked=task_api.evaluate(task, outcome.unpacked, "test"),
         error_run=task_api.evaluate(task, run.as_module(outcome.program, outcome.unpacked), "test"),
-        weights=weights,
-        weights_kept=kept,
-        weights_times_fewer=weights / max(kept, 1),
+        weights=cost.weights,
+        weights_kept=cost.kept,
+        weights_times_fewer=cost.weights / max(cost.kept, 1),
         stored_bytes_dense=dense_bytes,
         stored_bytes=stored_bytes,
         stored_times_smaller=dense_bytes / stored_bytes,
@@ -311,8 +313,9 @@ def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> S
         splits=task_api.split_sizes(task),
         timings=tuple(timing for _, timing in outcome.compared),
         layers=layers,
-        macs=sum(each.macs for each in layers),
+        macs=cost.macs,
         macs_kept=sum(each.macs * each.weights_kept // max(each.weights, 1) for each in layers),
+        activation_macs=cost.activation_macs,
     )
     return replace(summary, verdict=verdict(summary, outcome.program.choices))
 
@@ -323,45 +326,45 @@ def _stored_bytes(model: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
-def _layers(task: task_api.Task, outcome: _Outcome) -> tuple[LayerSummary, ...]:
-    """Every weight of the network, joined by name with what runs it and with what it reads."""
-    model = outcome.sparse.model
-    zeros = measure.activations(model, map(task_api.bridge, task_api.batches(task)))
-    costs = measure.cost(model, task_api.bridge(task_api.batch(task).take(1)))
+def layer_summaries(
+    cost: measure.NetworkCost, program: run.Program, zeros: Mapping[str, measure.Zeros] | None = None
+) -> tuple[LayerSummary, ...]:
+    """Every weight of the network, joined by name with the kernels that run it and, where known, what it reads.
+
+    >>> [layer.name for layer in layer_summaries(measure.cost(model, x), run.compile(model, x))]
+    ['fc1', 'fc2']
+    """
     layers = []
-    for name, weight in graph.weights(model).items():
-        choices = [choice for choice in outcome.program.choices if choice.layer == name]
-        kept, size = int(torch.count_nonzero(weight.tensor)), weight.tensor.numel()
-        raced = any(SKIPS.get(kernel) in ("weights", "both") for each in choices for kernel in each.seconds)
+    for name, each in cost.layers.items():
+        choices = [choice for choice in program.choices if choice.layer == name]
         layer = LayerSummary(
             name,
-            weights=size,
-            weights_kept=kept,
-            weight_sparsity=1 - kept / max(size, 1),
-            input_sparsity=zeros[name].input if name in zeros else None,
-            kernel=", ".join(dict.fromkeys(each.kernel for each in choices)) or "none",
-            reason=_reason(name, choices),
-            macs=costs[name].macs if name in costs else 0,
-            runs=len(choices),
-            raced=raced,
+            weights=each.weights,
+            weights_kept=each.kept,
+            weight_sparsity=1 - each.kept / max(each.weights, 1),
+            input_sparsity=zeros[name].input if zeros and name in zeros else None,
+            kernel=", ".join(dict.fromkeys(choice.kernel for choice in choices)) or "none",
+            reason=_reason(choices, each),
+            macs=each.macs,
+            runs=each.runs,
+            raced=any(SKIPS.get(kernel) in SKIP_WEIGHTS for choice in choices for kernel in choice.seconds),
         )
-        layers.append(replace(layer, dense=_dense_reason(layer, weight.kept_dense, choices)))
+        layers.append(replace(layer, dense=_dense_reason(layer, each.kept_dense, choices)))
     return tuple(layers)
 
 
-def _reason(name: str, choices: Sequence[Choice]) -> str:
+def _reason(choices: Sequence[Choice], cost: measure.LayerCost) -> str:
     """Why its kernels run it, once for each reason, and how often it runs."""
-    if not choices:
-        return "not run as a layer of its own"
     reasons = ", ".join(dict.fromkeys(each.reason for each in choices))
-    return reasons if len(choices) == 1 else f"runs {len(choices)} times: {reasons}"
+    reasons = reasons or cost.unmultiplied or "not run as a layer of its own"
+    return reasons if cost.runs < 2 else f"runs {cost.runs} times: {reasons}"
 
 
 def _dense_reason(layer: LayerSummary, kept_dense: str, choices: Sequence[Choice]) -> str:
     """Why no zero of the weight is skipped; "" where a kernel skips them."""
     if layer.weights_kept == layer.weights:
         return kept_dense or "nothing of it was pruned"
-    if any(choice.skips in ("weights", "both") for choice in choices):
+    if any(choice.skips in SKIP_WEIGHTS for choice in choices):
         return ""
     if not choices:
         return layer.reason

@@ -57,8 +57,9 @@ def hooks(model: nn.Module) -> int:
     return sum(len(module._forward_hooks) for module in model.modules())
 
 
-def test_layers_are_listed_in_the_order_of_running_and_once_even_if_they_run_twice() -> None:
-    assert [layer.name for layer in layers(Backwards(), torch.zeros(2, 5))] == ["first", "shared", "last"]
+def test_layers_are_listed_in_the_order_of_running_and_as_often_as_they_run() -> None:
+    names = [layer.name for layer in layers(Backwards(), torch.zeros(2, 5))]
+    assert names == ["first", "shared", "shared", "last"]
 
 
 def test_shapes_are_those_of_one_example() -> None:
@@ -77,7 +78,7 @@ def test_a_convolution_keeps_its_stride_padding_dilation_and_groups() -> None:
     (layer,) = layers(model, torch.zeros(5, 4, 9, 9))
     assert (layer.stride, layer.padding, layer.dilation, layer.groups) == ((2, 1), (1, 0), (1, 2), 2)
     assert (layer.op, layer.input_shape, layer.output_shape) == ("conv2d", (4, 9, 9), (6, 5, 7))
-    assert layers(nn.Conv2d(1, 1, 3, padding="same"), torch.zeros(1, 1, 5, 5))[0].padding == "same"
+    assert layers(nn.Conv2d(1, 1, 3, padding="same"), torch.zeros(1, 1, 5, 5))[0].padding == (1, 1)
 
 
 def test_weights_share_memory_with_the_network_and_a_parametrized_weight_is_the_effective_one() -> None:
@@ -93,12 +94,24 @@ def test_pieces_folded_into_the_batch_belong_to_their_example() -> None:
     assert (layer.input_shape, layer.output_shape, layer.macs) == ((4, 3), (4, 2), 24)
 
 
-def test_an_axis_that_7_examples_do_not_divide_is_an_error_that_says_what_to_do() -> None:
-    model = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 3)), nn.Linear(3, 2))
-    with pytest.raises(ModelError, match=r"\(14, 3\).*batch of 1|single example") as caught:
-        layers(nn.Sequential(nn.Unflatten(1, (2, 3)), Transposed(), nn.Linear(3, 2)), torch.zeros(7, 6))
-    assert "(2, 7, 3)" in str(caught.value)
-    assert layers(model, torch.zeros(7, 6))[0].input_shape == (2, 3)
+def test_rows_are_shared_out_among_the_examples_whichever_axis_theirs_is() -> None:
+    pieces = nn.Sequential(nn.Flatten(0), nn.Unflatten(0, (-1, 3)), nn.Linear(3, 2))
+    examples_second = nn.Sequential(nn.Unflatten(1, (2, 3)), Transposed(), nn.Linear(3, 2))
+    for model in (pieces, examples_second):
+        (layer,) = layers(model, torch.zeros(7, 6))
+        assert (layer.input_shape, layer.output_shape, layer.macs) == ((2, 3), (2, 2), 12)
+
+
+def test_rows_that_7_examples_do_not_divide_are_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(ModelError, match=r"\(2, 3\).*7 examples.*a batch of 1.*batch_axis=None"):
+        layers(nn.Sequential(Two(), nn.Linear(3, 2)), torch.zeros(7, 3))
+    with pytest.raises(ModelError, match=r"holds no example: \(0, 3\)"):
+        layers(nn.Linear(3, 2), torch.zeros(0, 3))
+
+
+class Two(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:2]
 
 
 class Transposed(nn.Module):

@@ -18,7 +18,7 @@ from zeroskip.models import LeNet5, LeNet300100
 
 
 def test_lenet_300_100_costs_what_han_2015_table_2_says() -> None:
-    costs = measure.cost(LeNet300100(), torch.zeros(1, 1, 28, 28))
+    costs = measure.cost(LeNet300100(), torch.zeros(1, 1, 28, 28)).layers
     assert {name: one.weights for name, one in costs.items()} == {"fc1": 235_200, "fc2": 30_000, "fc3": 1_000}
     assert sum(one.weights for one in costs.values()) == 266_200
     # The table counts two FLOPs for a multiply-accumulate: 470K, 60K, 2K.
@@ -27,7 +27,7 @@ def test_lenet_300_100_costs_what_han_2015_table_2_says() -> None:
 
 
 def test_lenet_5_costs_what_han_2015_table_3_says() -> None:
-    costs = measure.cost(LeNet5(), torch.zeros(1, 1, 28, 28))
+    costs = measure.cost(LeNet5(), torch.zeros(1, 1, 28, 28)).layers
     assert {name: one.weights for name, one in costs.items()} == {
         "conv1": 500, "conv2": 25_000, "fc1": 400_000, "fc2": 5_000,
     }  # fmt: skip
@@ -37,7 +37,7 @@ def test_lenet_5_costs_what_han_2015_table_3_says() -> None:
 
 def test_grouped_and_strided_convolutions_are_counted_as_brute_force_does() -> None:
     conv = nn.Conv2d(8, 12, 3, stride=2, padding=1, groups=4)
-    macs = measure.cost(nn.Sequential(conv), torch.zeros(1, 8, 9, 7))["0"].macs
+    macs = measure.cost(nn.Sequential(conv), torch.zeros(1, 8, 9, 7)).layers["0"].macs
     outputs = conv(torch.zeros(1, 8, 9, 7)).numel()
     assert macs == outputs * 2 * 9  # each output sees 8 / 4 inputs at 9 taps
 
@@ -47,11 +47,12 @@ def test_grouped_and_strided_convolutions_are_counted_as_brute_force_does() -> N
 def test_bytes_are_those_of_weights_and_biases_in_their_own_type(dtype: torch.dtype, bias: bool) -> None:
     layer = nn.Linear(5, 3, bias=bias, dtype=dtype)
     stored = sum(parameter.numel() * parameter.element_size() for parameter in layer.parameters())
-    assert measure.cost(layer, torch.zeros(1, 5, dtype=dtype)) == {"": measure.LayerCost(15, 15, stored)}
+    cost = measure.cost(layer, torch.zeros(1, 5, dtype=dtype))
+    assert cost.stored_bytes == cost.layers[""].stored_bytes == stored
 
 
 def test_a_linear_layer_on_7_rows_multiplies_7_times_with_each_weight() -> None:
-    assert measure.cost(nn.Linear(5, 3), torch.zeros(2, 7, 5))[""].macs == 7 * 15
+    assert measure.cost(nn.Linear(5, 3), torch.zeros(2, 7, 5)).layers[""].macs == 7 * 15
 
 
 def test_sensitivity_is_the_error_of_a_hand_pruned_copy(mlp: nn.Sequential) -> None:

@@ -1,10 +1,12 @@
-"""The weighted layers of a network and their inputs and outputs, recorded by forward hooks."""
+"""The weighted layers of a network, one for each run of each weight, and their inputs and outputs."""
 
 from __future__ import annotations
 
+import inspect
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,25 +14,44 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Layer, Trace
 from zeroskip.errors import ModelError, ZeroskipError
+from zeroskip.graph.inputs import Given, Inputs, of
+from zeroskip.graph.weight_runs import Run, watched
 
 
-def layers(model: nn.Module, example: Tensor) -> list[Layer]:
-    """Every nn.Linear and nn.Conv2d that runs when `model` sees `example`, in the order of running.
+@dataclass(frozen=True)
+class Seen:
+    """What `visit` saw besides the layers.
 
-    A module that runs several times is listed once, as it ran first. Names are those of `named_modules()`,
-    so a bare nn.Linear is called "". Weights are the effective ones (parametrizations applied) and share the
-    model's memory where they can. `example` has the batch first; the shapes in a Layer are without it.
+    activation_macs  multiply-accumulates of one example in products without a weight: attention scores, fixed filters
+    read             the weights that any operation read, also those that are added or looked up
+
+    >>> visit(model, x, lambda layer, x, y: None)
+    Seen(activation_macs=0, read=frozenset({...}))
+    """
+
+    activation_macs: int
+    read: frozenset[str]
+
+
+def layers(model: nn.Module, example: Given | Inputs) -> list[Layer]:
+    """Every product of `model` with one of its weights when it sees `example`, in the order of running.
+
+    A weight that is used several times is listed as often, under one name (see `graph.weights`): a layer that runs
+    twice, each step of an LSTM's hidden matrix. Weights are the effective ones (masks applied) and share the model's
+    memory where they can. The shapes in a Layer are those of one example.
     Raises ModelError where the network cannot run on `example`.
 
     >>> [(layer.name, layer.macs) for layer in layers(model, x)]
     [('fc1', 48), ('fc2', 32)]
+    >>> [(layer.name, layer.macs) for layer in layers(nn.GRU(2, 3, batch_first=True), torch.zeros(1, 2, 2))]
+    [('weight_ih_l0', 36), ('weight_hh_l0', 27), ('weight_hh_l0', 27)]
     """
     visited: list[Layer] = []
-    _visit(model, example, lambda layer, x, y: visited.append(layer))
+    visit(model, example, lambda layer, x, y: visited.append(layer))
     return visited
 
 
-def record(model: nn.Module, batch: Tensor) -> Trace:
+def record(model: nn.Module, batch: Given | Inputs) -> Trace:
     """The layers of `layers(model, batch)`, each with a copy of its real input and output.
 
     >>> [(layer.name, tuple(x.shape), tuple(y.shape)) for layer, x, y in record(model, x)]
@@ -38,8 +59,25 @@ def record(model: nn.Module, batch: Tensor) -> Trace:
     """
     trace: Trace = []
     # Copies, because later operations of the network may work in place (ReLU, residual sums).
-    _visit(model, batch, lambda layer, x, y: trace.append((layer, x.clone(), y.clone())))
+    visit(model, batch, lambda layer, x, y: trace.append((layer, x.clone(), y.clone())))
     return trace
+
+
+def visit(model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Tensor, Tensor], None]) -> Seen:
+    """Run `model` once and call `visited(layer, input, output)` right after each product with a weight.
+
+    The tensors are the network's own, with the examples first: what comes later may overwrite them.
+    """
+    inputs = of(batch)
+    if not inputs.size:
+        raise ModelError(f"the batch holds no example: {inputs.title}. Give at least one.")
+
+    def ran(run: Run) -> None:
+        visited(*_layer(run, inputs.size))
+
+    with evaluating(model), watched(model, inputs.tensors, ran) as products:
+        forward(model, inputs)
+    return Seen(products.unweighted // inputs.size, frozenset(products.read))
 
 
 @contextmanager
@@ -72,61 +110,76 @@ def per_example(tensor: Tensor, batch: int) -> tuple[int, ...]:
     if first % batch:
         raise ModelError(
             f"a layer works on a tensor {tuple(tensor.shape)}, whose first axis does not divide into the "
-            f"{batch} examples given, so the share of one is unknown. Give a single example (a batch of 1)."
+            f"{batch} examples given, so the share of one is unknown. Give a single example (a batch of 1); one "
+            "without an axis for examples needs it in front, example[None]; for inputs that are no batch, as a graph "
+            "is none, use Inputs with batch_axis=None."
         )
     return tuple(rest) if first == batch else (first // batch, *rest)
 
 
-def forward(model: nn.Module, batch: Tensor) -> Any:
-    """What `model` returns in evaluation mode, without gradients. Raises ModelError where it fails.
+def forward(model: nn.Module, given: Given | Inputs) -> Any:
+    """What `model` returns in evaluation mode, without gradients: model(x), model(*tuple) or model(**dict).
+
+    Raises ModelError, with what the network takes, where it fails.
 
     >>> forward(model, x).shape
     torch.Size([3, 4])
     """
+    inputs = of(given)
     try:
         with evaluating(model):
-            return model(batch)
+            return model(*inputs.args, **inputs.kwargs)
     except ZeroskipError:
         raise
     except Exception as fact:  # whatever a user's network may raise
+        reason = f"{type(fact).__name__}: {fact}".strip()
         raise ModelError(
-            f"the network cannot run on an input of shape {tuple(batch.shape)} and type {batch.dtype}: "
-            f"{type(fact).__name__}: {fact}. Give a batch as the network takes it, examples first."
+            f"the network cannot run on {_shown(inputs)}: {reason.rstrip('.')}. {_remedy(model, inputs)}"
         ) from fact
 
 
-def _visit(model: nn.Module, batch: Tensor, visited: Callable[[Layer, Tensor, Tensor], None]) -> None:
-    """Run `model` once and call `visited(layer, input, output)` when each weighted module has run first."""
-    waiting: dict[nn.Linear | nn.Conv2d, str] = {
-        module: name for name, module in model.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))
-    }
+def _shown(inputs: Inputs) -> str:
+    if len(inputs.tensors) == 1 and not inputs.kwargs:
+        (tensor,) = inputs.tensors
+        return f"an input of shape {tuple(tensor.shape)} and type {tensor.dtype}"
+    return f"inputs {inputs.title}"
 
-    def hook(
-        module: nn.Linear | nn.Conv2d, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor
-    ) -> None:
-        if module in waiting:
-            x = args[0] if args else kwargs["input"]
-            visited(_layer(waiting.pop(module), module, x, output, len(batch)), x, output)
 
-    handles = [module.register_forward_hook(hook, with_kwargs=True) for module in waiting]
+def _remedy(model: nn.Module, inputs: Inputs) -> str:
+    signature = inspect.signature(model.forward)
     try:
-        forward(model, batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+        signature.bind(*inputs.args, **inputs.kwargs)
+    except TypeError:
+        empty = inspect.Parameter.empty
+        names = inspect.Signature([each.replace(annotation=empty) for each in signature.parameters.values()])
+        return f"Its forward takes {names}: give a tuple in this order, or a dict of these keywords."
+    if inputs.batch_axis == 0 and _runs(model, inputs.map(lambda tensor: tensor[None])):
+        return "It runs on example[None]: the axis of the examples was absent. Put it in front."
+    return "Give a batch as the network takes it, examples first."
 
 
-def _layer(name: str, module: nn.Linear | nn.Conv2d, x: Tensor, y: Tensor, batch: int) -> Layer:
-    weight, bias = module.weight.detach(), None if module.bias is None else module.bias.detach()
-    linear = Layer(name, "linear", weight, bias, per_example(x, batch), per_example(y, batch))
-    if isinstance(module, nn.Linear):
-        return linear
-    stride, dilation = _pair(module.stride), _pair(module.dilation)
-    padding = module.padding if isinstance(module.padding, str) else _pair(module.padding)
-    return replace(
-        linear, op="conv2d", stride=stride, padding=padding, dilation=dilation, groups=module.groups
-    )
+def _runs(model: nn.Module, inputs: Inputs) -> bool:
+    try:
+        with evaluating(model):
+            model(*inputs.args, **inputs.kwargs)
+    except Exception:  # whatever a user's network may raise
+        return False
+    return True
 
 
-def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
-    return sizes[0], sizes[1]  # torch may have made lists of them
+def _layer(run: Run, batch: int) -> tuple[Layer, Tensor, Tensor]:
+    """The run as a Layer, and its tensors with the examples first, if it is no convolution."""
+    x, y = run.x, run.y
+    if run.op in ("linear", "bilinear"):
+        x, y = _examples_first(x, batch), _examples_first(y, batch)
+    weight, bias = run.weight.detach(), None if run.bias is None else run.bias.detach()
+    shapes = per_example(x, batch), per_example(y, batch)
+    return Layer(run.name, run.op, weight, bias, *shapes, **run.geometry), x, y
+
+
+def _examples_first(rows: Tensor, batch: int) -> Tensor:
+    """(batch, ..., features) of (..., features); as it is where rows are not as many for each example."""
+    count, features = math.prod(rows.shape[:-1]), rows.shape[-1]
+    if len(rows) % batch == 0:
+        return rows.reshape(batch, *per_example(rows, batch))
+    return rows if count % batch else rows.reshape(batch, count // batch, features)

@@ -2,7 +2,7 @@
 
 from zeroskip.graph import record as trace
 from zeroskip.measure.activation_zeros import Zeros, activations, results
-from zeroskip.measure.cost import LayerCost, cost
+from zeroskip.measure.cost import LayerCost, NetworkCost, cost
 from zeroskip.measure.map_compression import Compressed, MapTraffic, compression, traffic
 from zeroskip.measure.profile import histogram, profile
 from zeroskip.measure.sensitivity import sensitivity
@@ -14,6 +14,7 @@ __all__ = [
     "Count",
     "LayerCost",
     "MapTraffic",
+    "NetworkCost",
     "Spread",
     "Sums",
     "Zeros",

@@ -28,7 +28,7 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
     pruneable = _unshared(layers(model, task_api.bridge(task_api.batch(task).take(1))))
     if not pruneable:
         raise ModelError("the network runs no linear or convolution layer. There is nothing to prune in it.")
-    costs = cost(model, task_api.bridge(task_api.batch(task).take(1)))
+    costs = cost(model, task_api.batch(task).take(1)).layers
     zeros = activations(model, map(task_api.bridge, task_api.batches(task)))
     error = task_api.evaluate(task, model, "validation")
     curves = sensitivity(

@@ -42,7 +42,7 @@ def sizes(network: str) -> tuple[LayerSize, ...]:
     LayerSize(name='conv1', weights=500, macs=288000, outputs=2880)
     """
     model, example = on_meta(network)
-    listed, costs = layers(model, example), cost(model, example)
+    listed, costs = layers(model, example), cost(model, example).layers
     # What leaves a layer after its pooling is what the next one reads.
     shapes = [layer.input_shape for layer in listed[1:]] + [listed[-1].output_shape]
     return tuple(
@@ -91,5 +91,6 @@ class _Shapes(TorchFunctionMode):
         if function in (F.relu, F.local_response_norm, F.dropout):
             return torch.empty_like(arguments[0])
         if function is F.linear:
-            return arguments[0].new_empty(*arguments[0].shape[:-1], len(arguments[1]))
+            x, weight = arguments[:2]
+            return torch.mm(x.view(-1, x.shape[-1]), weight.t()).view(*x.shape[:-1], len(weight))
         return function(*arguments, **(keywords or {}))

@@ -87,8 +87,8 @@ def sizes(network: str) -> tuple[int, int]:
     """
     shape = published.TABLE1[network]
     model, example = without_memory(lambda: MLP(shape.inputs, shape.widths), (shape.inputs,))
-    costs = measure.cost(model, example).values()
-    return sum(cost.weights for cost in costs), sum(cost.macs for cost in costs)
+    cost = measure.cost(model, example)
+    return cost.weights, cost.macs
 
 
 def _errors(network: str, measured: MinervaFindings | None) -> list[PaperRow]:
