@@ -45,6 +45,11 @@ def test_the_summary_tells_1_01x_and_names_what_stays_dense(lstm_record: Record)
     )
 
 
+def test_products_of_two_activations_have_a_row_of_their_own(lstm_record: Record) -> None:
+    attention = replace(lstm_record, summary=replace(lstm_record.summary, activation_macs=8192))
+    assert cells(report.summary_table(attention))["MACs without a weight"] == ("8.19 k", "8.19 k", "as many")
+
+
 def test_the_layer_table_ends_with_the_whole_network_and_says_twice_why(lstm_record: Record) -> None:
     grid = report.layer_table(lstm_record)
     assert grid.rows[-1] == ("whole network", "5,184", "5,126", "1.1 %", "", "25.7 k", "", "")

@@ -22,8 +22,11 @@ def run(
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Run a .zs file beside every dense engine on this machine, and give the error of what runs."""
-    from zeroskip import journey, report, task_api
+    """Run a .zs file beside every dense engine on this machine, and give the error of what runs.
+
+    The table of layers is of the whole network: what no kernel runs is listed with the reason.
+    """
+    from zeroskip import journey, measure, report, task_api
     from zeroskip import pack as packing
     from zeroskip import run as running
 
@@ -33,11 +36,18 @@ def run(
         compared = journey.compile_and_compare(loaded, model, batch=batch, threads=threads, progress=progress)
     program, timings = compared[0][0], [timing for _, timing in compared]
     error = task_api.evaluate(loaded, running.as_module(program, model), "test")
+    cost = measure.cost(model, task_api.first(loaded, 1))
+    layers = journey.layer_summaries(cost, program)
     figures = {
         "error_run": error,
+        "weights": cost.weights,
+        "weights_kept": cost.kept,
+        "macs": cost.macs,
+        "layers": [asdict(layer) for layer in layers],
         "choices": [asdict(choice) for choice in program.choices],
         "timings": [asdict(timing) for timing in timings],
     }
-    show(figures, report.choice_table(program.choices), *map(report.timing_table, timings), as_json=as_json)
+    tables = [report.weight_table(layers), report.choice_table(program.choices)]
+    show(figures, *tables, *map(report.timing_table, timings), as_json=as_json)
     if not as_json:
         say(f"error of what runs, test split: {report.show_error(error)}")

@@ -55,7 +55,7 @@ class Summary:
     """The figures of a run. Errors are those of the test split: 0..1, or above 1 where they are no shares.
 
     weights, macs, stored_bytes  of the whole network, what stays dense included: every weight once, in one example
-    macs_kept                    of the products, those with a weight that is not zero
+    macs_kept, activation_macs   the products with a weight that is not zero; those of two activations, with no weight
     pattern, max_error_rise, sparsity, bits  what was asked for: `journey.Goal`
     error_unpacked, error_run                of the network read back from its file, and of the compiled program
     dense_seconds, sparse_seconds            of a call with `batch` inputs: the fastest dense engine and zeroskip
@@ -100,6 +100,7 @@ class Summary:
     runs: tuple[Summary, ...] = ()
     macs: int = 0
     macs_kept: int | float = 0
+    activation_macs: int = 0
 
     @property
     def dense_layers(self) -> tuple[LayerSummary, ...]:
@@ -126,7 +127,7 @@ class Summary:
             values["spread"] = self.timings[0].spread
         values["runs"] = [run.to_json() for run in self.runs]
         values["dense_layers"] = [self._dense(layer) for layer in self.dense_layers]
-        later = ("timings", "layers", "shown", "runs", "macs", "macs_kept", "dense_layers")
+        later = ("timings", "layers", "shown", "runs", "macs", "macs_kept", "activation_macs", "dense_layers")
         absent = {name for name in later if not values[name]}
         return {name: value for name, value in values.items() if name not in absent}
 

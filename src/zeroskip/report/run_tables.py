@@ -21,7 +21,7 @@ from zeroskip.report.number_format import (
     show_speed,
     show_times,
 )
-from zeroskip.report.weight_tables import dense_rows, macs_row
+from zeroskip.report.weight_tables import dense_rows, macs_rows
 
 OURS = "zeroskip"
 
@@ -51,7 +51,7 @@ def summary_table(record: Record) -> Grid:
         ("test error, compiled program", "-", show_error(figures.error_run), ""),
         ("weights", show_count(figures.weights), show_count(figures.weights_kept), fewer),
         *dense_rows(figures),
-        *macs_row(figures),
+        *macs_rows(figures),
         ("stored bytes", bytes_dense, bytes_sparse, smaller),
     ]
     marks = {}

@@ -147,12 +147,16 @@ def dense_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def macs_row(summary: Summary) -> list[tuple[str, str, str, str]]:
+def macs_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
     if not summary.macs:
         return []
     macs, kept = show_macs(summary.macs), show_macs(summary.macs_kept)
     fewer = show_gain(summary.macs / max(summary.macs_kept, 1), "fewer", "MORE", "as many")
-    return [("MACs of an example", macs, kept, fewer)]
+    rows = [("MACs of an example", macs, kept, fewer)]
+    without = show_macs(summary.activation_macs)
+    return (
+        [*rows, ("MACs without a weight", without, without, "as many")] if summary.activation_macs else rows
+    )
 
 
 def _names(layers: Sequence[LayerSummary], most: int = 3) -> str:
