@@ -138,3 +138,35 @@ def test_a_dropout_before_every_layer_feeds_the_first_and_functional_dropout_is_
 
     model = Functional(nn.Dropout(), nn.Flatten(), nn.Linear(8, 2), nn.Linear(2, 2))
     assert dropout_layers(model, torch.zeros(1, 2, 4)) == {"0": ("2",)}
+
+
+class Reader(nn.Module):
+    """Two inputs: tokens and a mask. Dropout before the recurrent layer and before the attention that reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.first = nn.Embedding(7, 4), nn.Dropout(0.5)
+        self.lstm, self.second = nn.LSTM(4, 4, batch_first=True), nn.Dropout(0.4)
+        self.attend, self.last = nn.MultiheadAttention(4, 1, batch_first=True), nn.Dropout(0.2)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        y = self.second(self.lstm(self.first(self.table(tokens)))[0])
+        return self.last(self.attend(y, y, y, key_padding_mask=mask)[0])
+
+
+def test_recurrent_layers_and_attention_count_the_connections_that_they_have_left() -> None:
+    model, example = Reader(), {"tokens": torch.arange(3)[None], "mask": torch.zeros(1, 3, dtype=torch.bool)}
+    layers = {"first": ("lstm",), "second": ("attend",), "last": ("attend",)}
+    assert dropout_layers(model, example) == layers
+    mask = torch.zeros(16, 4, dtype=torch.bool)
+    mask[0, 0] = True
+    prune.hold_(model, {"lstm.weight_ih_l0": mask})  # 1 of 64 is left, and all 64 of weight_hh_l0
+    with rescaled_dropout(model, example) as now:
+        assert now == {"first": pytest.approx(0.5 * (65 / 128) ** 0.5), "second": 0.4, "last": 0.2}
+
+
+def test_dropout_is_found_where_torch_has_a_fast_path_for_attention() -> None:
+    layer = nn.TransformerEncoderLayer(4, 1, 8, batch_first=True)
+    assert dropout_layers(nn.Sequential(layer), torch.zeros(1, 3, 4)) == {
+        "0.dropout1": ("0.linear1",), "0.dropout": ("0.linear2",), "0.dropout2": ("0.linear2",)
+    }  # fmt: skip

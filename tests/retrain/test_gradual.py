@@ -191,3 +191,84 @@ def test_saliency_prefers_weights_whose_loss_is_steep() -> None:
     assert prune.scores.saliency(weight, moment).tolist() == [2.0, 1.0, 2.0]
     untouched = prune.scores.saliency(torch.tensor([2.0, 1.0, 0.0]), torch.zeros(3))
     assert untouched[0] > untouched[1] > untouched[2] == 0
+
+
+class Early(Tiny):
+    """Announces 10 steps and stops early, or announces one."""
+
+    def __init__(self, *, runs: int, announced: int = 10) -> None:
+        super().__init__()
+        self.runs, self.announced = runs, announced
+
+    def train(self, model: nn.Module, *, on_step: Any = None, **keywords: Any) -> None:
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        for step in range(self.runs):
+            optimizer.zero_grad()
+            self.loss(model, TRAIN.inputs, TRAIN.targets).backward()
+            on_step(step, self.announced, optimizer)
+            optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("task", "seen"),
+    [
+        (Early(runs=5), "called on_step for 5 of 10 steps, and the schedule ends at step 7"),
+        (Early(runs=1, announced=1), "called on_step for 1 of 1 steps, and the schedule ends at step 1"),
+        (Forgetful(), r"did not call on_step\(step, steps, optimizer\)"),
+    ],
+)
+@pytest.mark.parametrize("score", ["magnitude", "saliency"])
+def test_a_training_that_ends_early_says_what_was_seen_and_does_not_pass_for_sparse(
+    task: Tiny, seen: str, score: str
+) -> None:
+    one = Round(sparsity=0.5, gradual=0.7, score=score)
+    with pytest.raises(TaskError, match=f"{seen}, so it ends with too few zeros.*gradual than 0.7"):
+        retrain.loop(dense(), Recipe((one,)), task)
+
+
+def test_a_training_that_ends_just_behind_its_schedule_is_pruned() -> None:
+    one = Round(sparsity=0.5, gradual=0.7, score="saliency")
+    assert retrain.loop(dense(), Recipe((one,)), Early(runs=8)).history[-1].weights_kept == 88
+
+
+class Frozen(Tiny):
+    """Its first layer is frozen, and the last one has no part in the answer."""
+
+    def model(self) -> nn.Module:
+        class Network(nn.Sequential):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return self[2](self[1](self[0](x)))
+
+        model = Network(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3), nn.Linear(3, 3))
+        model[0].requires_grad_(False)
+        return model
+
+
+@pytest.mark.parametrize("score", ["saliency", "magnitude"])
+@pytest.mark.parametrize("epochs", [4, 60])
+def test_layers_without_gradients_stay_dense_with_a_note_where_the_score_needs_them(
+    score: str, epochs: int
+) -> None:
+    torch.manual_seed(0)
+    one = Recipe((Round(sparsity=0.5, score=score, gradual=0.7, train={"epochs": epochs}),))
+    if score == "magnitude":
+        kept = retrain.loop(Frozen().model(), one, Frozen()).history[-1].layers_kept
+        assert sum(kept.values()) == (128 + 48 + 9 + 1) // 2
+        return
+    note = r'stay dense: "0" \(it is frozen\), "3" \(it is in no path to the loss\)'
+    with pytest.warns(UserWarning, match=note):
+        sparse = retrain.loop(Frozen().model(), one, Frozen())
+    assert sparse.history[-1].layers_kept == {"0": 128, "2": 24, "3": 9}
+    assert sparse.history[-1].weights == 128 + 48 + 9
+
+
+def test_a_frozen_layer_that_the_round_names_is_refused_before_the_training() -> None:
+    one = Round(sparsity={"0": 0.5}, score="saliency", gradual=0.7)
+    task = Frozen()
+    with pytest.raises(
+        RecipeError, match='"0" is frozen and has no gradients for "saliency". Use "magnitude"'
+    ):
+        retrain.loop(task.model(), Recipe((one,)), task)
+    assert not task.calls
+    with pytest.raises(RecipeError, match='no weight had a gradient, which the score "saliency" needs'):
+        retrain.loop(task.model(), Recipe((Round(sparsity={"3": 0.5}, score="saliency", gradual=0.7),)), task)

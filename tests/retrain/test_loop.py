@@ -277,3 +277,77 @@ def test_training_runs_from_the_seed_it_is_given_whatever_came_before() -> None:
         retrain.train(Tiny(), model, stage="dense", seed=3)
         states.append(task_api.model(Tiny(), model.state_dict()).state_dict()["0.weight"])
     assert torch.equal(*states)
+
+
+class Reads(Tiny):
+    """Two inputs by keyword, tokens and a scale: a table, an LSTM and a head."""
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.lstm = nn.Embedding(8, 6), nn.LSTM(6, 5, batch_first=True)
+            self.head = nn.Linear(5, 3)
+
+        def forward(self, *, tokens: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+            return self.head(self.lstm(self.table(tokens))[0][:, -1]) * scale
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs = {"tokens": torch.arange(8)[None].expand(4, 8), "scale": torch.ones(4, 1)}
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(0)
+        return self.Network()
+
+    def batch(self) -> Any:
+        return self.inputs
+
+    @staticmethod
+    def loss(model: nn.Module, inputs: dict[str, torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(**inputs), targets)
+
+    def train(self, model: nn.Module, *, loss: Any = None, **keywords: Any) -> None:
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.Adam(learning, 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (loss or self.loss)(model.train(), self.inputs, torch.tensor([0, 1, 2, 0])).backward()
+            optimizer.step()
+
+    def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+        return float(model(**self.inputs).detach().abs().sum())
+
+
+def test_a_recurrent_network_of_two_inputs_is_pruned_and_every_weight_of_it_is_counted() -> None:
+    taught = {"weight": 0.5, "temperature": 2.0}
+    one = Round(sparsity=0.5, penalty={"l1": 1e-3}, teacher=taught)
+    sparse = retrain.loop(Reads().model(), Recipe((one,)), Reads())
+    table, pruned = 48, 20 * 6 + 20 * 5 + 15
+    last = sparse.history[-1]
+    assert (last.weights, last.weights_kept) == (table + pruned, table + pruned - round(0.5 * pruned))
+    assert {name: int(mask.sum()) for name, mask in sparse.masks.items()} == last.layers_kept
+    assert last.layers_kept["table"] == table
+
+
+def test_what_one_round_names_stays_pruned_in_the_next() -> None:
+    two = Recipe((Round(sparsity={"table": 0.5}), Round(sparsity=0.5)))
+    history = retrain.loop(Reads().model(), two, Reads()).history
+    assert [point.layers_kept["table"] for point in history] == [48, 24, 24]
+    assert history[1].weights_kept == 24 + 235
+
+
+def test_a_frozen_weight_is_named_like_any_and_takes_the_bias_that_belongs_to_it_along() -> None:
+    model = Reads().model()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    one = Round(sparsity={"lstm.weight_hh_l0": 0.5}, frozen=("lstm.weight_ih_l0", "table"))
+    retrain.loop(model, Recipe((one,)), Reads())
+    same = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+    assert same == {"lstm.weight_ih_l0", "lstm.bias_ih_l0", "table.weight"}
+
+
+def test_an_lstm_whose_head_is_pruned_has_hardly_fewer_weights() -> None:
+    model = nn.ModuleDict({"lstm": nn.LSTM(8, 32), "head": nn.Linear(32, 2)})
+    prune.release_(prune.hold_(model, prune.choose(model, Round(sparsity={"head": 0.9}))))
+    sparse = retrain.as_sparse(model)
+    counts = [(mask.numel(), int(mask.sum())) for mask in sparse.masks.values()]
+    assert tuple(map(sum, zip(*counts, strict=True))) == (5184, 5126)

@@ -15,12 +15,14 @@ from zeroskip.concepts.network import Masks
 class Round:
     """One prune-and-retrain step.
 
-    sparsity  a number: the share of all weights that is zero afterwards, cut by one threshold for the
-              whole network; a dict: layer name -> share, each layer cut by its own threshold
-    quality   layer name -> q, instead of sparsity: weights below q x standard deviation go (Han et al. 2015)
+    sparsity  a number: the share of all that can be pruned that is zero afterwards, cut by one threshold for the
+              whole network, its tables of embeddings and what else stays dense aside; a dict: name of a weight ->
+              share, each cut by its own threshold, tables too
+    quality   name -> q, instead of sparsity: weights below q x standard deviation go (Han et al. 2015)
     pattern   where zeros may lie, for all layers or by layer name; see `zeroskip.patterns`
     score     name of a function in `zeroskip.prune.scores`
-    frozen    layers whose weights do not change in this round's retraining
+    frozen    weights that do not change in this round's retraining, nor do the biases beside them: "fc1" is fc1.weight
+              and fc1.bias, "lstm.weight_ih_l0" is that and lstm.bias_ih_l0
     gradual   share of the retraining during which the sparsity grows to its value, fast first (Zhu and Gupta
               2017); 0: everything is cut before the retraining
     penalty   {"l1": a, "l2": b}: a x sum |w| + b / 2 x sum w^2 of the layers' weights is added to the loss;

@@ -2,7 +2,8 @@
 
 Pruning already leaves fewer paths, so a retraining drops fewer neurons: Dr = Do x sqrt(Cir / Cio), with Cio the
 connections of the layer that the dropout feeds and Cir those that pruning left. Only modules can be found:
-`F.dropout` with a number in `forward`, and the dropout inside attention and recurrent layers, stay as they are.
+`F.dropout` with a number in `forward`, and the dropout inside attention and recurrent layers, stay as they are. Layers
+are modules with a weight of their own that is multiplied: recurrent layers and attention too, tables are none.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from zeroskip.graph import forward
+from zeroskip import graph
+from zeroskip.graph import Given, Inputs, Weight, forward
 
-_Inputs = tuple[Tensor, ...]
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 @contextmanager
-def rescaled_dropout(model: nn.Module, example: Tensor) -> Iterator[dict[str, float]]:
+def rescaled_dropout(model: nn.Module, example: Given | Inputs) -> Iterator[dict[str, float]]:
     """Inside, every dropout of `model` drops p x sqrt(its connections left / its connections); then p is back.
 
     Yields dropout -> p inside. The model may be masked or have its zeros in place; a module used several times
@@ -33,8 +35,9 @@ def rescaled_dropout(model: nn.Module, example: Tensor) -> Iterator[dict[str, fl
     """
     dropouts = {name: module for name, module in model.named_modules() if isinstance(module, DROPOUTS)}
     before = {name: dropout.p for name, dropout in dropouts.items()}
+    weights = _by_module(model)
     now = {
-        name: before[name] * _share_left([model.get_submodule(layer) for layer in layers])
+        name: before[name] * _share_left([weight for layer in layers for weight in weights[layer]])
         for name, layers in dropout_layers(model, example).items()
     }
     try:
@@ -46,8 +49,8 @@ def rescaled_dropout(model: nn.Module, example: Tensor) -> Iterator[dict[str, fl
             dropouts[name].p = p
 
 
-def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ...]]:
-    """Each dropout that runs -> the linear and convolution layers that it feeds or, where it feeds none, the
+def dropout_layers(model: nn.Module, example: Given | Inputs) -> dict[str, tuple[str, ...]]:
+    """Each dropout that runs -> the layers, modules with weights, that it feeds or, where it feeds none, the
     one that ran before it. Raises ModelError where the network cannot run on `example`.
 
     >>> dropout_layers(nn.Sequential(nn.Linear(4, 3), nn.Dropout(), nn.Linear(3, 2)), torch.zeros(1, 4))
@@ -55,12 +58,35 @@ def dropout_layers(model: nn.Module, example: Tensor) -> dict[str, tuple[str, ..
     """
     named = dict(model.named_modules())
     dropouts = {module: name for name, module in named.items() if isinstance(module, DROPOUTS)}
-    weighted = [name for name, module in named.items() if isinstance(module, nn.Linear | nn.Conv2d)]
-    layers = {named[name]: name for name in weighted}
-    return {name: _fed(model, example, module, layers) for module, name in dropouts.items()}
+    layers = {named[name]: name for name in _by_module(model)}
+    with _as_written():
+        return {name: _fed(model, example, module, layers) for module, name in dropouts.items()}
 
 
-def _fed(model: nn.Module, x: Tensor, dropout: nn.Module, layers: dict[nn.Module, str]) -> tuple[str, ...]:
+def _by_module(model: nn.Module) -> dict[str, list[Weight]]:
+    """Path of each module with weights that are multiplied -> these, in the order of the modules."""
+    every = [weight for weight in graph.weights(model).values() if weight.computed or not weight.kept_dense]
+    found: dict[str, list[Weight]] = {path: [] for path, _ in model.named_modules()}
+    for weight in every:
+        for path in dict.fromkeys(place.path for place in weight.places):
+            found[path].append(weight)
+    return {path: weights for path, weights in found.items() if weights}
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Inside, attention runs module by module: torch's fast path calls neither dropouts nor hooks."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _fed(
+    model: nn.Module, x: Given | Inputs, dropout: nn.Module, layers: dict[nn.Module, str]
+) -> tuple[str, ...]:
     """The layers whose input turns to NaN when the dropout's output does. Their own output is made clean again,
     so that those further on are not taken for fed."""
     fed: list[str] = []
@@ -71,12 +97,12 @@ def _fed(model: nn.Module, x: Tensor, dropout: nn.Module, layers: dict[nn.Module
         before.extend(ran[-1:])
         return torch.full_like(output, torch.nan)
 
-    def catch(module: nn.Module, args: _Inputs, named: dict[str, Tensor], output: Tensor) -> Tensor | None:
+    def catch(module: nn.Module, args: object, named: object, output: object) -> object:
         ran.append(layers[module])
-        if not (args[0] if args else named["input"]).isnan().any():
+        if not any(leaf.isnan().any() for leaf in _tensors((args, named))):
             return None
         fed.append(layers[module])
-        return torch.zeros_like(output)
+        return pytree.tree_map_only(Tensor, torch.zeros_like, output)
 
     handles = [module.register_forward_hook(catch, with_kwargs=True) for module in layers]
     handles.append(dropout.register_forward_hook(mark))
@@ -88,9 +114,12 @@ def _fed(model: nn.Module, x: Tensor, dropout: nn.Module, layers: dict[nn.Module
     return tuple(dict.fromkeys(fed or before))
 
 
-def _share_left(layers: list[nn.Module]) -> float:
-    """sqrt(Cir / Cio) over the layers; 1 where there is none."""
-    weights = [layer.weight for layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
-    before = sum(weight.numel() for weight in weights)
-    left = sum(int(torch.count_nonzero(weight)) for weight in weights)
+def _tensors(arguments: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def _share_left(weights: list[Weight]) -> float:
+    """sqrt(Cir / Cio) over the weights of layers; 1 where there is none."""
+    before = sum(weight.parameter.numel() for weight in weights)
+    left = sum(int(torch.count_nonzero(weight.tensor)) for weight in weights)
     return math.sqrt(left / before) if before else 1.0

@@ -20,7 +20,7 @@ from zeroskip.errors import RecipeError, TaskError
 from zeroskip.patterns import of_layer
 from zeroskip.retrain.activation_penalties import raising
 from zeroskip.retrain.dropout import rescaled_dropout
-from zeroskip.retrain.gradual import check_gradual, growing
+from zeroskip.retrain.gradual import Growing, check_gradual
 from zeroskip.retrain.losses import PENALTY, TEACHER, check, penalized, taught
 from zeroskip.task_api import Loss
 
@@ -32,7 +32,10 @@ BISECTIONS = 2
 
 @dataclass(frozen=True)
 class _Setting:
-    """What stays the same over a whole loop."""
+    """What stays the same over a whole loop.
+
+    named  weights that a round of the recipe names: their zeros stay in all rounds, also where others keep them dense
+    """
 
     model: nn.Module
     teacher: nn.Module
@@ -41,6 +44,7 @@ class _Setting:
     seed: int
     progress: Progress
     budget: float
+    named: frozenset[str]
 
 
 def loop(
@@ -69,7 +73,8 @@ def loop(
     # A billionth more, since sums of shares such as 13/360 + 1/360 need not equal 14/360 to the last bit.
     budget = float("inf") if recipe.max_error_rise is None else error + recipe.max_error_rise + 1e-9
     teacher = deepcopy(model).eval()
-    setting = _Setting(model, teacher, task, path, seed=seed, progress=progress, budget=budget)
+    named = frozenset(name for round_ in recipe.rounds for name in _shares(round_))
+    setting = _Setting(model, teacher, task, path, seed, progress, budget, named)
     history = [point(model, "dense", error, good=True)]
     good, done, broken = _plain(model), Round(sparsity=0.0), None
     for round_ in recipe.rounds:
@@ -135,12 +140,15 @@ def _attempt(setting: _Setting, start: _State, round_: Round, kind: str, index: 
     model = setting.model
     thresholds.load_(model, start)
     # A round that prunes gradually starts with the zeros that are there.
-    prune.hold_(model, prune.choose(model, Round(sparsity={}) if round_.gradual else round_))
+    at_once = Round(sparsity={}) if round_.gradual else round_
+    prune.hold_(model, prune.choose(model, at_once, also=setting.named))
+    growing = Growing(model, round_, also=setting.named) if round_.gradual else None
     try:
-        _retrain(setting, round_, kind, index)
+        _retrain(setting, round_, growing, f"{kind} {index}", setting.seed * 1000 + index)
     finally:
         prune.release_(model)
-    _check_reached(setting, round_)
+    if growing is not None:
+        _check_reached(setting, growing)
     error = task_api.probe(setting.task, model)
     reached = point(model, kind, error, good=error <= setting.budget)
     weights = _plain(model)
@@ -150,19 +158,25 @@ def _attempt(setting: _Setting, start: _State, round_: Round, kind: str, index: 
     return weights, reached
 
 
-def _check_reached(setting: _Setting, round_: Round) -> None:
-    """A training that never called `on_step` has pruned nothing, and must not pass for sparse."""
-    if not round_.gradual:
-        return
-    wanted = prune.choose(setting.model, replace(round_, score="magnitude"))
-    kept = sum(int(torch.count_nonzero(weight)) for weight in prune.weights(setting.model).values())
-    held = thresholds.held(setting.model)
+def _check_reached(setting: _Setting, growing: Growing) -> None:
+    """A training that ended before the schedule, or never called `on_step`, must not pass for sparse."""
+    round_, model = growing.round_, setting.model
+    weights = {name: weight.tensor for name, weight in graph.weights(model).items()}
+    wanted = growing.wanted()
+    kept = sum(int(torch.count_nonzero(weights[name])) for name in wanted)
+    held = thresholds.held(model)
     # Thresholds are held as float32, and each layer's share of weights is rounded.
     low = any(held.get(name, 0.0) < 0.999 * theta for name, theta in round_.thresholds.items())
     if low or kept > sum(int(mask.sum()) for mask in wanted.values()) + len(wanted):
         raise TaskError(
-            f"{task_api.name(setting.task)}: train() did not call on_step(step, steps, optimizer) at each step, which "
-            f"a round with gradual={round_.gradual:g} prunes in. Call it after backward, or prune with gradual=0."
+            f"{task_api.name(setting.task)}: train() {growing.progress}, so it ends with too few zeros. Call on_step "
+            f"after each backward to the end of the training, announce no more steps than there are, or give the "
+            f"round a smaller gradual than {round_.gradual:g}."
+        )
+    if dense := growing.left_dense:
+        reasons = ", ".join(f'"{name}" ({reason})' for name, reason in dense.items())
+        warnings.warn(
+            f'these weights had no gradients for "{round_.score}" and stay dense: {reasons}', stacklevel=2
         )
 
 
@@ -180,12 +194,12 @@ def _loss(setting: _Setting, round_: Round) -> Loss | None:
     return penalized(loss, round_.penalty) if round_.penalty else loss
 
 
-def _retrain(setting: _Setting, round_: Round, kind: str, index: int) -> None:
+def _retrain(setting: _Setting, round_: Round, growing: Growing | None, stage: str, seed: int) -> None:
     task, model = setting.task, setting.model
     keywords: dict[str, object] = {**round_.train, "loss": _loss(setting, round_)}
-    if round_.gradual:
-        raise_, grow = raising(model, round_.thresholds, share=round_.gradual), growing(model, round_)
-        keywords["on_step"] = lambda *at: (raise_(*at), grow(*at))
+    if growing is not None:
+        raise_ = raising(model, round_.thresholds, share=round_.gradual)
+        keywords["on_step"] = lambda *at: (raise_(*at), growing(*at))
     else:
         thresholds.hold_(model, round_.thresholds)
     divisor = round_.train.get("learning_rate_divisor")
@@ -201,14 +215,10 @@ def _retrain(setting: _Setting, round_: Round, kind: str, index: int) -> None:
         keywords["learning_rate"] = lambda step: float(rate) / divisor
     example = task_api.bridge(task_api.batch(task).take(1))
     dropout = rescaled_dropout(model, example) if round_.rescale_dropout else nullcontext()
-    stage, seed, folder, progress = (
-        f"{kind} {index}",
-        setting.seed * 1000 + index,
-        setting.folder,
-        setting.progress,
-    )
     with dropout, _frozen(model, round_.frozen):
-        train(task, model, stage=stage, seed=seed, folder=folder, progress=progress, **keywords)
+        train(
+            task, model, stage=stage, seed=seed, folder=setting.folder, progress=setting.progress, **keywords
+        )
 
 
 def train(
@@ -243,7 +253,15 @@ def train(
 
 @contextmanager
 def _frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
-    learning = [p for name in names for p in model.get_submodule(name).parameters() if p.requires_grad]
+    """Inside, these weights and the biases beside them do not learn."""
+    every = graph.weights(model)
+    biases = {
+        place.module._parameters.get(place.tensor.replace("weight", "bias", 1))
+        for name in names
+        for place in every[name].places
+    }
+    parameters = {*biases, *(every[name].parameter for name in names)} - {None}
+    learning = [parameter for parameter in parameters if parameter is not None and parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:
@@ -279,11 +297,12 @@ def _check(recipe: Recipe, model: nn.Module, task: task_api.Task) -> None:
     if any(round_.gradual for round_ in recipe.rounds):
         task_api.check_on_step(task)
     for round_ in recipe.rounds:
-        prune.check_names(round_.frozen, prune.weights(model))
+        prune.check_names(round_.frozen, graph.weights(model))
+        prune.named(model, _shares(round_))
         thresholds.check(model, round_.thresholds)
         check(round_.penalty, PENALTY, "penalty")
         check(round_.teacher, TEACHER, "teacher")
-        check_gradual(round_)
+        check_gradual(round_, model)
     if recipe.max_error_rise is None:
         return
     if any(round_.sparsity is None for round_ in recipe.rounds):
@@ -292,3 +311,9 @@ def _check(recipe: Recipe, model: nn.Module, task: task_api.Task) -> None:
         )
     if len({isinstance(round_.sparsity, Mapping) for round_ in recipe.rounds}) > 1:
         raise RecipeError("some rounds give one sparsity and some one per layer. Use one form in a recipe.")
+
+
+def _shares(round_: Round) -> list[str]:
+    """The weights that the round names to lose something."""
+    shares = round_.quality if round_.quality is not None else round_.sparsity
+    return list(shares) if isinstance(shares, Mapping) else []

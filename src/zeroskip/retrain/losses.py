@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zeroskip import prune
 from zeroskip.errors import ModelError, RecipeError
+from zeroskip.graph.inputs import of
 from zeroskip.retrain.activation_penalties import ReluOutputs, activation_hoyer, activation_l1
 from zeroskip.task_api import Loss
 
@@ -20,7 +21,7 @@ TEACHER = {"weight": (0.0, 1.0), "temperature": (0.1, 100.0)}
 
 
 def penalized(loss: Loss, penalty: Mapping[str, float]) -> Loss:
-    """`loss` + l1 x sum |w| + l2 / 2 x sum w^2 over the weights of linear and convolution layers, the regularisers
+    """`loss` + l1 x sum |w| + l2 / 2 x sum w^2 over the weights that are pruned unless named, the regularisers
     of Han et al. 2015, section 3.1, + activation_l1 and activation_hoyer times the functions of these names in
     `retrain.activation_penalties`, summed over what all ReLUs give. Raises RecipeError for other names.
 
@@ -54,10 +55,16 @@ def taught(loss: Loss, teacher: nn.Module, how: Mapping[str, float]) -> Loss:
     share, temperature = how.get("weight", 0.5), how.get("temperature", 2.0)
 
     def added(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        answers = model(inputs)  # (batch, classes), used for both parts
-        teacher.to(inputs.device)  # the task decides on the device, when it trains
+        batch = of(inputs)
+        answers = model(*batch.args, **batch.kwargs)  # (batch, classes), used for both parts
+        if not isinstance(answers, Tensor):
+            raise ModelError(
+                f"the network answers a {type(answers).__name__}, and a teacher needs class scores, one tensor. Leave "
+                f"the teacher out of the round, or let forward return the scores."
+            )
+        teacher.to(batch.tensors[0].device)  # the task decides on the device, when it trains
         with torch.no_grad():
-            wanted = (teacher(inputs) / temperature).softmax(1)
+            wanted = (teacher(*batch.args, **batch.kwargs) / temperature).softmax(1)
         distance = F.cross_entropy(answers / temperature, wanted) * temperature**2
         return (1 - share) * loss(_Answered(answers), inputs, targets) + share * distance
 
@@ -96,5 +103,5 @@ class _Answered(nn.Module):
         super().__init__()
         self.answers = answers
 
-    def forward(self, _: Tensor) -> Tensor:
+    def forward(self, *_: object, **named: object) -> Tensor:
         return self.answers
