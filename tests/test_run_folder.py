@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,34 @@ def test_a_summary_comes_back_as_it_was_and_its_json_as_it_was_stored(tmp_path: 
     assert not {"shown", "runs"} & set(stored)  # of several seeds only
 
 
+def test_what_stays_dense_is_written_for_readers_and_comes_back_with_the_layers(tmp_path: Path) -> None:
+    lstm = LayerSummary(
+        "lstm.weight_hh_l0", 320, 320, 0.0, None, "none", "", 1600, 5, "nothing was pruned", False
+    )
+    summary = replace(SUMMARY, weights=400, layers=(*SUMMARY.layers, lstm), macs=1680, macs_kept=1644)
+    stored = json.loads(json.dumps(summary.to_json()))
+    share = {"share_of_weights": 0.8, "share_of_macs": 1600 / 1680}
+    assert stored["dense_layers"] == [{"name": lstm.name, "weights": 320, **share, "reason": lstm.dense}]
+    finished(tmp_path, stored, [])
+    assert run_folder.load(tmp_path).summary == summary
+
+
+def test_weights_are_found_by_name_however_a_state_dict_calls_them(tmp_path: Path) -> None:
+    weight = torch.ones(2, 3)
+    finished(tmp_path, json.loads(json.dumps(SUMMARY.to_json())), [])
+    layers = tuple(replace(LAYER, name=name) for name in ("fc1", "", "lstm.weight_hh_l0", "gone"))
+    run_folder.save_json(tmp_path / "profile.json", Profile(layers, 0.05))
+    tensors = {"fc1.weight": weight, "weight": 2 * weight, "lstm.weight_hh_l0": 3 * weight}
+    for name in ("dense", "sparse"):
+        run_folder.save_tensors(tmp_path / f"{name}.safetensors", tensors)
+    found = run_folder.load(tmp_path).sparse_weights
+    assert {name: int(tensor[0, 0]) for name, tensor in found.items()} == {
+        "fc1": 1,
+        "": 2,
+        "lstm.weight_hh_l0": 3,
+    }
+
+
 @pytest.mark.parametrize("name", ["digits", "digits-conv"])
 def test_summaries_stored_by_earlier_versions_keep_every_key(name: str, tmp_path: Path) -> None:
     stored = json.loads((Path(__file__).parent.parent / "docs" / "results" / f"{name}.json").read_text())
@@ -144,7 +173,9 @@ def test_summaries_stored_by_earlier_versions_keep_every_key(name: str, tmp_path
     finished(tmp_path / stored["shown"], {}, [])
     (tmp_path / "summary.json").write_text(json.dumps(stored))
     summary = run_folder.load(tmp_path).summary
-    assert json.loads(json.dumps(summary.to_json())) == stored
+    later = {"macs": 0, "runs": 1, "dense": "", "raced": True}
+    layers = [layer | later for layer in stored["layers"]]
+    assert json.loads(json.dumps(summary.to_json())) == stored | {"layers": layers}
     assert [run.seed for run in summary.runs] == [0, 1, 2]
 
 

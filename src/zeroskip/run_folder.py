@@ -191,7 +191,7 @@ def load(folder: str | Path) -> Record:
         raise RunError(f"{shown / 'engine.json'} is damaged. Delete the folder and run again.")
     profile = from_json(Profile, files.read_json(shown / "profile.json"))
     dense, sparse = (load_tensors(shown / f"{which}.safetensors") for which in ("dense", "sparse"))
-    names = {layer.name: f"{layer.name}.weight".removeprefix(".") for layer in profile.layers}
+    names = [layer.name for layer in profile.layers]
     return Record(
         folder=str(path),
         summary=summary,
@@ -200,9 +200,15 @@ def load(folder: str | Path) -> Record:
         choices=from_json(tuple[Choice, ...], [_choice(value) for value in engine["choices"]]),
         timings=from_json(tuple[Timing, ...], engine["timings"]),
         ledger=engine["ledger"],
-        dense_weights={name: dense[key] for name, key in names.items()},
-        sparse_weights={name: sparse[key] for name, key in names.items()},
+        dense_weights=_weights(dense, names),
+        sparse_weights=_weights(sparse, names),
     )
+
+
+def _weights(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """Name of a weight -> it: "fc1" is stored as "fc1.weight", "lstm.weight_hh_l0" under its own name."""
+    keys = {name: (f"{name}.weight".removeprefix("."), name) for name in names}
+    return {name: tensors[key] for name, forms in keys.items() for key in forms if key in tensors}
 
 
 def _plain(nouns: Sequence[Any]) -> list[object]:
