@@ -29,8 +29,8 @@ _PLAIN = Geometry()
 def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
     """The workload of a layer with its real input (examples, *input_shape) and output. NaN is no zero.
 
-    The input of a bilinear layer is both of its inputs, one behind the other along the last axis. ModelError for an
-    operation that has no form for chips.
+    The input of a bilinear layer is both of its inputs, one behind the other along the last axis; of the first alone,
+    the second counts as without zeros. ModelError for an operation that has no form for chips.
     """
     op, axes = layer.op, _axes(layer.op)
     if op != "linear" and op not in RUNS_AS:
@@ -156,6 +156,10 @@ def _columns(work: Workload) -> Workload:
 
 def _multiplied(work: Workload, layer: Layer) -> Workload:
     """A bilinear layer: each number of the first input times each of the second."""
-    first, second = work.input.flatten(1).split(layer.weight.shape[1:], dim=1)
-    products = (first[:, :, None] & second[:, None]).reshape(len(first), 1, -1, 1, 1)
-    return replace(work, input=products, stored_input=work.input)
+    _, left, right = layer.weight.shape
+    x = work.input.flatten(1)
+    if x.shape[1] == left:  # the second is not known
+        x = torch.nn.functional.pad(x, (0, right), value=True)
+    first, second = x.split((left, right), dim=1)
+    products = (first[:, :, None] & second[:, None]).reshape(len(x), 1, -1, 1, 1)
+    return replace(work, input=products, stored_input=x.reshape(len(x), 1, -1, 1, 1))

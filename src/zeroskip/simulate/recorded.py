@@ -26,7 +26,7 @@ def of_trace(trace: Trace, inputs: Sequence[Tensor] = ()) -> list[Workload]:
     >>> [work.name for work in of_trace(recorded)]
     ['fc1', 'fc2']
     """
-    works, runs = [], [run for run in trace if run[0].weights and run[1].numel()]
+    works, runs = [], multiplying(trace)
     given = [*inputs, *(x for _, x, _ in runs[:1])]
     for place, (layer, x, y) in enumerate(runs):
         axis = 1 if "conv" in layer.op else -1
@@ -34,6 +34,15 @@ def of_trace(trace: Trace, inputs: Sequence[Tensor] = ()) -> list[Workload]:
         outside = "A" if any(_same(x, tensor) for tensor in given) else ""
         works.append(replace(of_layer(layer, x, stored), outside=outside))
     return works
+
+
+def multiplying(trace: Trace) -> Trace:
+    """The runs in which there is something to multiply: not those of no tokens.
+
+    >>> len(multiplying(recorded))
+    2
+    """
+    return [run for run in trace if run[0].weights and run[1].numel() and run[2].numel()]
 
 
 def in_network(works: Sequence[Workload]) -> list[Workload]:
