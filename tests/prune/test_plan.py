@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -135,3 +136,23 @@ def test_schedules_are_their_closed_forms() -> None:
 def test_an_impossible_schedule_is_refused(wrong) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(RecipeError):
         wrong()
+
+
+def test_what_is_kept_dense_has_no_part_in_a_plan_and_says_why() -> None:
+    table = replace(layer("table", (90, 40), {}), kept_dense="its rows are looked up, not multiplied")
+    recipe = prune.plan(Profile((table, ROBUST, TENDER), error=0.02), sparsities=(0.5,))
+    assert recipe.rounds == prune.plan(PROFILE, sparsities=(0.5,)).rounds
+    assert recipe.reasons["table"] == "stays dense: its rows are looked up, not multiplied"
+
+
+def test_a_transposed_convolution_takes_no_pattern_but_free() -> None:
+    up = replace(layer("up", (8, 8), {}), op="conv_transpose2d")
+    with pytest.warns(UserWarning, match=r'stay dense, .* "4x1" does not fit them: "up" \(8, 8\)'):
+        recipe = prune.plan(Profile((up, ROBUST), error=0.02), pattern="4x1", sparsities=(0.5,))
+    assert set(recipe.rounds[0].sparsity) == {"robust"}
+    assert set(prune.plan(Profile((up, ROBUST), error=0.02), sparsities=(0.5,)).rounds[0].sparsity) == {
+        "up",
+        "robust",
+    }
+    with pytest.raises(RecipeError, match='no layer of the network can take the pattern "4x1"'):
+        prune.plan(Profile((up,), error=0.02), pattern="4x1")

@@ -110,6 +110,7 @@ class LayerProfile:
     input_sparsity_by_channel  one share per input channel (conv2d) or input feature (linear)
     sensitivity                sparsity -> error of the network when only this layer is pruned
     weight_std                 standard deviation of the weights, the unit of Han's quality parameter
+    kept_dense                 why a plan leaves the weight dense, as `graph.weights` says; "" where it does not
 
     >>> record.profile.layer("fc1").sensitivity[0.9]
     0.3
@@ -131,6 +132,7 @@ class LayerProfile:
     input_sparsity_by_channel: tuple[float, ...]
     output_sparsity_by_channel: tuple[float, ...]
     sensitivity: dict[float, float] = field(default_factory=dict)
+    kept_dense: str = ""
 
 
 @dataclass(frozen=True)

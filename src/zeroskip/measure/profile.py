@@ -58,6 +58,7 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
                 input_sparsity_by_channel=seen.before.by_channel,
                 output_sparsity_by_channel=seen.after.by_channel,
                 sensitivity=curves[layer.name],
+                kept_dense=spent.kept_dense,
             )
         )
     return Profile(tuple(measured), error)

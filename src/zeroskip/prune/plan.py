@@ -38,7 +38,8 @@ def plan(
 
     Each layer is cut so far that pruning it alone would raise the error by the same amount: the least sensitive
     layers lose most (Han et al. 2015, section 4.3). By default each round keeps 0.7 of the one before. A layer that
-    the pattern does not fit stays dense, with a warning. RecipeError or PatternError where there is no such plan.
+    the pattern does not fit stays dense, with a warning; so does, with its reason, what `graph.weights` keeps dense.
+    RecipeError or PatternError where there is no such plan.
 
     cost   what a network of given sparsities costs (`simulate.cost_on`): each round then leaves 0.7 of what can be
            saved of it, pruned where it falls most for the rise in error
@@ -49,12 +50,18 @@ def plan(
     >>> [list(each.sparsity) for each in plan(measure.profile(dense, task), sparsities=[0.5, 0.8]).rounds]
     [['fc1', 'fc2'], ['fc1', 'fc2']]
     """
-    shapes = {layer.name: layer.weight_shape for layer in profile.layers}
+    pruned = [layer for layer in profile.layers if not layer.kept_dense]
+    shapes = {layer.name: layer.weight_shape for layer in pruned}
     check(shapes, pattern, max_error_rise)
-    named = _fitting(shapes, pattern)
+    # A transposed convolution stores (in, out, ...), and a pattern lies on outputs first.
+    transposed = [layer.name for layer in pruned if layer.op.startswith("conv_transpose")]
+    fitting = _fitting(shapes, pattern).items()
+    named = {name: text for name, text in fitting if text == "free" or name not in transposed}
+    if not named:
+        raise RecipeError(_none_fits(pattern))
     _warn_of_dense(shapes, named, pattern)
     fixed = {name: s for name, text in named.items() if (s := parse(text).fixed_sparsity) is not None}
-    free = [layer for layer in profile.layers if layer.name in named and layer.name not in fixed]
+    free = [layer for layer in pruned if layer.name in named and layer.name not in fixed]
     if cost is None:
         parts = [allocate(free, total) for total in _reachable(free, fixed, named, sparsities)]
     else:
@@ -86,7 +93,11 @@ def check(shapes: WeightShapes, pattern: Patterns, max_error_rise: float | None)
     if max_error_rise is not None and not 0 <= max_error_rise < math.inf:
         raise RecipeError(f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 is one point.")
     if not _fitting(shapes, pattern):
-        raise RecipeError(f'no layer of the network can take the pattern "{pattern}". Try "free".')
+        raise RecipeError(_none_fits(pattern))
+
+
+def _none_fits(pattern: Patterns) -> str:
+    return f'no layer of the network can take the pattern "{pattern}". Try "free".'
 
 
 def _reachable(
@@ -276,6 +287,8 @@ def _fits(shape: tuple[int, ...], pattern: Pattern) -> bool:
 
 
 def _reason(layer: LayerProfile, error: float, share: float | None) -> str:
+    if layer.kept_dense:
+        return f"stays dense: {layer.kept_dense}"
     if share is None:
         return f"stays dense: {layer.weight_shape} does not fit the pattern"
     if not layer.sensitivity:
