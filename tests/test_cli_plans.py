@@ -69,7 +69,7 @@ def test_a_pair_is_what_planning_pruning_and_estimating_give_by_hand(
     torch.manual_seed(1)
     dense = task_api.model(task, None)
     retrain.train(task, dense, stage="dense training", seed=1)
-    profile, inputs = measure.profile(dense.eval(), task), task_api.bridge(task_api.first(task, 4))
+    profile, inputs = measure.profile(dense.eval(), task), task_api.first(task, 4)
     cost = simulate.cost_on(chip, measure.trace(dense, inputs))
     pair = next(
         one for one in printed["pairs"] if (one["machine"], one["rise"], one["seed"]) == ("two", 0.05, 1)

@@ -40,7 +40,7 @@ def test_json_is_what_the_engine_estimates_of_the_trace(call: Call, weights: Pat
     assert (status, err) == (0, "")
     task = load(TASK)
     model = task_api.model(task, safetensors.torch.load_file(str(weights)))
-    expected = simulate.estimate_trace(measure.trace(model, task_api.bridge(task_api.first(task, 1))), chips.EIE)
+    expected = simulate.estimate_trace(measure.trace(model, task_api.first(task, 1)), chips.EIE)
     assert json.loads(out)["estimates"] == [json.loads(json.dumps(expected.to_json()))]
 
 
@@ -101,7 +101,7 @@ def test_a_page_is_written_that_opens_offline_and_names_every_layer(
     page = (tmp_path / "page.html").read_text()
     assert (status, "wrote" in out) == (0, True)
     task = load(TASK)
-    trace = measure.trace(task_api.model(task, None), task_api.bridge(task_api.first(task, 1)))
+    trace = measure.trace(task_api.model(task, None), task_api.first(task, 1))
     assert all(f">{layer.name}</th>" in page for layer, _, _ in trace)
     assert "default-src 'none'" in page
 
@@ -130,7 +130,7 @@ def test_a_point_is_what_the_engine_estimates_of_that_chip(call: Call, weights: 
     task = load(TASK)
     model = task_api.model(task, safetensors.torch.load_file(str(weights)))
     chip = replace(chips.EIE, lanes=4)
-    expected = simulate.estimate_trace(measure.trace(model, task_api.bridge(task_api.first(task, 1))), chip)
+    expected = simulate.estimate_trace(measure.trace(model, task_api.first(task, 1)), chip)
     (point,) = json.loads(out)["points"]
     assert (point["cycles"], point["joules"]) == (expected.cycles, expected.joules)
 

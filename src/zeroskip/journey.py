@@ -170,7 +170,7 @@ def compile_and_compare(
     inputs = task_api.batch(task)
     compared = []
     for size in sorted({1, inputs.size}) if batch is None else [batch]:
-        example = task_api.bridge(inputs.take(size))
+        example = inputs.take(size)
         program = run.compile(model, example, threads=threads)
         timing = run.compare(program, model, example, threads=threads, progress=progress)
         compared.append((program, timing))
@@ -189,7 +189,7 @@ def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | No
         prune.while_training(goal.sparsity)
         task_api.check_on_step(task)
     model = task_api.model(task, None if weights is None else dict(weights))
-    batch = task_api.bridge(task_api.batch(task))
+    batch = task_api.batch(task)
     check_plan(model, goal.pattern, goal.max_error_rise)
     if goal.bits is not None:
         retrain.widths(model, goal.bits)
@@ -334,9 +334,17 @@ def layer_summaries(
     >>> [layer.name for layer in layer_summaries(measure.cost(model, x), run.compile(model, x))]
     ['fc1', 'fc2']
     """
-    layers = []
+    layers, unreached = [], {each.name: each.why for each in program.unreached}
     for name, each in cost.layers.items():
         choices = [choice for choice in program.choices if choice.layer == name]
+        raced = any(SKIPS.get(kernel) in SKIP_WEIGHTS for choice in choices for kernel in choice.seconds)
+        why = list(dict.fromkeys(choice.reason for choice in choices))
+        if choices and not raced:
+            why = [f"{choices[0].op}: no sparse kernel"]
+        elif not choices:
+            why = [
+                each.kept_dense or unreached.get(name) or each.unmultiplied or "not run as a layer of its own"
+            ]
         layer = LayerSummary(
             name,
             weights=each.weights,
@@ -344,31 +352,22 @@ def layer_summaries(
             weight_sparsity=1 - each.kept / max(each.weights, 1),
             input_sparsity=zeros[name].input if zeros and name in zeros else None,
             kernel=", ".join(dict.fromkeys(choice.kernel for choice in choices)) or "none",
-            reason=_reason(choices, each),
+            reason=(f"runs {each.runs} times; " if each.runs > 1 else "") + ", ".join(why),
             macs=each.macs,
             runs=each.runs,
-            raced=any(SKIPS.get(kernel) in SKIP_WEIGHTS for choice in choices for kernel in choice.seconds),
+            raced=raced,
         )
-        layers.append(replace(layer, dense=_dense_reason(layer, each.kept_dense, choices)))
+        layers.append(replace(layer, dense=_dense(layer, each.kept_dense, choices, why[0])))
     return tuple(layers)
 
 
-def _reason(choices: Sequence[Choice], cost: measure.LayerCost) -> str:
-    """Why its kernels run it, once for each reason, and how often it runs."""
-    reasons = ", ".join(dict.fromkeys(each.reason for each in choices))
-    reasons = reasons or cost.unmultiplied or "not run as a layer of its own"
-    return reasons if cost.runs < 2 else f"runs {cost.runs} times: {reasons}"
-
-
-def _dense_reason(layer: LayerSummary, kept_dense: str, choices: Sequence[Choice]) -> str:
+def _dense(layer: LayerSummary, kept_dense: str, choices: Sequence[Choice], why: str) -> str:
     """Why no zero of the weight is skipped; "" where a kernel skips them."""
     if layer.weights_kept == layer.weights:
         return kept_dense or "nothing of it was pruned"
     if any(choice.skips in SKIP_WEIGHTS for choice in choices):
         return ""
-    if not choices:
-        return layer.reason
-    return "dense was faster" if layer.raced else f"no kernel that skips zeros takes it as {choices[0].op}"
+    return "dense was faster" if layer.raced else why
 
 
 def _mean(records: Sequence[Record]) -> Summary:

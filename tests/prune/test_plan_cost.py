@@ -180,12 +180,12 @@ def test_on_digits_conv_the_plan_for_scnn_needs_fewer_cycles_than_the_plan_for_w
     retrain.train(task, dense, stage="dense", seed=0)
     profile = measure.profile(dense, task)
     chip = replace(chips.SCNN, dram_bytes_per_cycle=math.inf)  # else the fully connected layers wait for it
-    cost = simulate.cost_on(chip, measure.trace(dense.eval(), task_api.bridge(task_api.first(task, 4))))
+    cost = simulate.cost_on(chip, measure.trace(dense.eval(), task_api.first(task, 4)))
     cycles = {}
     for name, keywords in {"weights": {}, "cycles": {"cost": cost}}.items():
         recipe = prune.plan(profile, max_error_rise=0.0, **keywords)  # type: ignore[arg-type]
         sparse = retrain.loop(deepcopy(dense), recipe, task)
         assert task_api.evaluate(task, sparse.model, "validation") <= profile.error + 1e-9
-        trace = measure.trace(sparse.model, task_api.bridge(task_api.first(task, 4)))
+        trace = measure.trace(sparse.model, task_api.first(task, 4))
         cycles[name] = simulate.estimate_trace(trace, chip).cycles
     assert cycles["cycles"] < 0.9 * cycles["weights"]  # docs/PLANNING.md has more seeds and budgets

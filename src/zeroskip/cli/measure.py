@@ -65,7 +65,7 @@ def _activations(model: nn.Module, task: Task, out: Path | None, progress: Progr
     from zeroskip import report, task_api
 
     zeros = _zeros(model, task, out, progress)
-    rows = measuring.table(model, task_api.bridge(task_api.batch(task).take(1)), zeros)
+    rows = measuring.table(model, task_api.first(task, 1), zeros)
     title = f"{task_api.name(task)}: zeros between the layers"
     figures = {"layers": [asdict(row) for row in rows], "zeros": _counts(zeros)}
     show(figures, report.activation_table(rows, title=title), as_json=as_json)

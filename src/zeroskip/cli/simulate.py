@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.exploration import ChipSweep
-    from zeroskip.simulate import Accelerator, Estimate, Workload
+    from zeroskip.simulate import Accelerator, Estimate, WholeNetwork
     from zeroskip.task_api import Task
 
 ON = typer.Option(
@@ -72,29 +72,29 @@ def simulate(
     Counts are exact for the network's own zeros on real inputs: MACs done, gated (the slot is spent, the energy not)
     and skipped. Two chips whose order changes with the DRAM are named: that is no result.
     """
-    from zeroskip import exploration, measure, task_api
+    from zeroskip import exploration, task_api
     from zeroskip import simulate as simulating
 
     chosen, outputs = exploration.find_chips(on), _Outputs(table, out, as_json)
     values = _swept_values(sweep, on, chosen, outputs, jobs)
     loaded = load_task(task, data)
-    works = simulating.of_trace(measure.trace(_model(loaded, weights), task_api.bridge(task_api.first(loaded, batch))))
+    network = simulating.whole_network(_model(loaded, weights), task_api.first(loaded, batch))
     if on is not None and values:
-        _sweep(works, exploration.ChipSweep(on, values, energy, dram), jobs, outputs)
+        _sweep(network, exploration.ChipSweep(on, values, energy, dram), jobs, outputs)
     else:
-        _side_by_side(works, chosen, energy, dram, outputs)
+        _side_by_side(network, chosen, energy, dram, outputs)
 
 
 def _side_by_side(
-    works: list[Workload], chosen: list[Accelerator], energy: str, dram: str, outputs: _Outputs
+    network: WholeNetwork, chosen: list[Accelerator], energy: str, dram: str, outputs: _Outputs
 ) -> None:
     from zeroskip import files, report
     from zeroskip import simulate as simulating
 
-    estimates, refused = [], []
+    estimates, refused, (works, left_out, _) = [], [], network
     for chip in chosen:
         try:
-            estimates.append(simulating.estimate(works, chip, energy=energy, dram=dram))
+            estimates.append(simulating.estimate(works, chip, energy=energy, dram=dram, left_out=left_out))
         except AcceleratorError as fact:
             if len(chosen) == 1:
                 raise
@@ -123,17 +123,20 @@ def _side_by_side(
             say(line)
 
 
-def _sweep(works: list[Workload], asked: ChipSweep, jobs: int, outputs: _Outputs) -> None:
+def _sweep(network: WholeNetwork, asked: ChipSweep, jobs: int, outputs: _Outputs) -> None:
     """Estimate the chip at each point; those that contradict themselves are named, not left out."""
     from zeroskip import exploration, report
 
-    folder = outputs.page
+    folder, (works, left_out, _) = outputs.page, network
     with progress_bars() as progress:
         points = folder / "points" if folder else None
-        outcome = exploration.sweep_chip(works, asked, folder=points, jobs=jobs, progress=progress)
+        outcome = exploration.sweep_chip(
+            works, asked, left_out=left_out, folder=points, jobs=jobs, progress=progress
+        )
+    notes = report.left_out_sentences(outcome.left_out, outcome.network_macs, refuses=outcome.chip)
     if folder is not None:
-        report.sweep_html(folder / "sweep.html", outcome.chip, outcome.rows)
-    show(outcome.to_json(), report.sweep_table(outcome.chip, outcome.rows), as_json=outputs.as_json)
+        report.sweep_html(folder / "sweep.html", outcome.chip, outcome.rows, notes)
+    show(outcome.to_json(), report.sweep_table(outcome.chip, outcome.rows, notes), as_json=outputs.as_json)
     if not outputs.as_json:
         for line in [*outcome.refused, *([f"wrote {folder / 'sweep.html'}"] if folder else [])]:
             say(line)
@@ -178,13 +181,17 @@ def _model(task: Task, path: Path) -> nn.Module:
 
 
 def _csv(estimates: Sequence[Estimate]) -> str:
-    """A line for each layer on each chip."""
+    """A line for each layer on each chip, and one for each that is in no figure: of these only the MACs are known."""
     columns = ("name", "op", "macs", "done", "gated", "skipped", "cycles", "slots", "roof", "note")
     stream = io.StringIO()
     writer = csv.writer(stream)
-    writer.writerow(("machine", *columns, "dram_bytes", "joules"))
+    writer.writerow(("machine", *columns, "dram_bytes", "joules", "runs", "share_of_macs"))
     for estimate in estimates:
         for layer in estimate.layers:
             values = (getattr(layer, name) for name in columns)
-            writer.writerow((estimate.chip, *values, layer.moved("DRAM"), layer.joules))
+            sums = layer.moved("DRAM"), layer.joules, layer.runs, estimate.share(layer.macs)
+            writer.writerow((estimate.chip, *values, *sums))
+        for other in estimate.left_out:
+            about = other.name, "", other.macs, *[""] * 6, f"not simulated: {other.reason}"
+            writer.writerow((estimate.chip, *about, "", "", "", estimate.share(other.macs)))
     return stream.getvalue()

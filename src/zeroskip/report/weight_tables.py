@@ -43,7 +43,7 @@ def weight_table(layers: Sequence[LayerSummary]) -> Grid:
             show_known(show_share, each.input_sparsity),
             show_macs(each.macs),
             each.kernel,
-            each.reason if each.dense in ("", each.reason) else f"{each.reason}; {each.dense}",
+            _why(each),
         )
         for each in layers
     ]
@@ -56,6 +56,12 @@ def weight_table(layers: Sequence[LayerSummary]) -> Grid:
     columns = ("layer", "weights", "kept", "zeros in weight", "zeros in input", "MACs", "kernel", "reason")
     grid = Grid("Layers", columns, tuple(rows), prose=("kernel", "reason"), marks={len(layers): "total"})
     return grid if any(each.macs for each in layers) else grid.without("MACs")
+
+
+def _why(layer: LayerSummary) -> str:
+    """Why it runs as it does, and that it was left whole where that is not said with it."""
+    whole = layer.weights_kept == layer.weights and layer.dense not in layer.reason
+    return f"{layer.reason}; {layer.dense}" if whole else layer.reason
 
 
 def choice_table(choices: Sequence[Choice]) -> Grid:

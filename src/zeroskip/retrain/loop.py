@@ -213,7 +213,7 @@ def _retrain(setting: _Setting, round_: Round, growing: Growing | None, stage: s
     elif divisor is not None and rate is not None:
         # Constant, as Caffe's step policy is within one retraining; without a divisor the task's own schedule runs.
         keywords["learning_rate"] = lambda step: float(rate) / divisor
-    example = task_api.bridge(task_api.batch(task).take(1))
+    example = task_api.first(task, 1)
     dropout = rescaled_dropout(model, example) if round_.rescale_dropout else nullcontext()
     with dropout, _frozen(model, round_.frozen):
         train(
