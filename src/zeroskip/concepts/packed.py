@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Packed:
     """A network's stored tensors. It holds no code: to run it, load it into the task's own model.
 
     ledger  tensor name -> bytes of its "values", "positions", "codebook", "tables", "header"; "(file)": of no tensor
+    tied    name of a further tensor -> the stored one whose memory it has
 
     >>> from zeroskip import pack
     >>> pack.encode({"fc1.weight": model.fc1.weight.detach()}).ledger["fc1.weight"]["values"]
@@ -49,6 +51,7 @@ class Packed:
 
     tensors: tuple[PackedTensor, ...]
     ledger: dict[str, dict[str, int]]
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def stored_bytes(self) -> int:

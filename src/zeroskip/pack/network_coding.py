@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from zeroskip.concepts import Packed, PackedTensor, Sparse
@@ -21,6 +22,7 @@ def encode(
     index_bits: int | Mapping[str, int] | None = None,
 ) -> Packed:
     """Every tensor of the network's state, exact, each in the coding that takes the fewest bytes.
+    Tensors that are one memory, as weights that two layers share, are stored once.
 
     coder       "fixed": codes of one width; "huffman": Huffman codes too; "arithmetic": arithmetic codes too
     index_bits  width of gaps, 2 to 16, for all tensors or by name, instead of the best; `escapes` counts those that
@@ -38,19 +40,27 @@ def encode(
         raise PackError(f"the coder {coder!r} is unknown. Give one of {', '.join(CODERS)}.")
     widths = dict(index_bits) if isinstance(index_bits, Mapping) else dict.fromkeys(state, index_bits)
     _check_widths(widths, state)
-    tensors = tuple(_encode_one(name, tensor, coder, widths.get(name)) for name, tensor in state.items())
-    return Packed(tensors, zs_file.ledger(tensors, len(zs_file.serialize(tensors))))
+    tied = _tied(state)
+    stored = {name: tensor for name, tensor in state.items() if name not in tied}
+    tensors = tuple(_encode_one(name, tensor, coder, widths.get(name)) for name, tensor in stored.items())
+    ledger = zs_file.ledger(tensors, tied, len(zs_file.serialize(tensors, tied)))
+    return Packed(tensors, ledger, tied)
 
 
 def decode(packed: Packed) -> dict[str, Tensor]:
-    """The state that was encoded, bit for bit, on the CPU; `model.load_state_dict` takes it.
+    """The state that was encoded, bit for bit, on the CPU; `model.load_state_dict` takes it. Tied names have the same
+    tensor.
 
     Raises PackError where `packed` was put together by hand and its parts do not fit.
 
     >>> decode(encode({"fc.bias": torch.tensor([0.0, 1.5])}))
     {'fc.bias': tensor([0.0000, 1.5000])}
     """
-    return {one.name: decode_tensor(one) for one in packed.tensors}
+    state = {one.name: decode_tensor(one) for one in packed.tensors}
+    unknown = next((name for name in packed.tied.values() if name not in state), None)
+    if unknown is not None:
+        raise PackError(f"a tensor is tied to {unknown!r:.80}, which is not there.")
+    return state | {name: state[tensor] for name, tensor in packed.tied.items()}
 
 
 def _state(weights: nn.Module | Sparse | Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -61,6 +71,26 @@ def _state(weights: nn.Module | Sparse | Mapping[str, Tensor]) -> Mapping[str, T
             f"{type(weights).__name__} holds no named tensors. Give a module, a Sparse, or a dict of tensors."
         )
     return state
+
+
+def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name -> the earlier one that has the same elements in the same memory."""
+    first: dict[tuple[object, ...], str] = {}
+    tied = {}
+    for name, tensor in state.items():
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.layout != torch.strided
+            or tensor.is_meta
+            or not tensor.numel()
+        ):
+            continue
+        # Lazily negated and conjugated views have the memory of others, and other elements.
+        memory = (tensor.device, tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        earlier = first.setdefault((*memory, tensor.is_neg(), tensor.is_conj()), name)
+        if earlier != name:
+            tied[name] = earlier
+    return tied
 
 
 def _check_widths(widths: Mapping[str, int | None], state: Mapping[str, Tensor]) -> None:

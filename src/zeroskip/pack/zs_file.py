@@ -1,11 +1,15 @@
-"""Packed <-> the bytes of a `.zs` file, format version 2.
+"""Packed <-> the bytes of a `.zs` file, format version 2, or 3 where tensors are tied.
 
     file      a safetensors file of one tensor "zs" (U8, one side), byte for byte as that library writes it;
               the tensor's bytes are the body
     body      magic      4 bytes  5A 53 4B 50, "ZSKP"
-              version    1 byte   2
+              version    1 byte   2; 3 if there are ties
               crc        4 bytes  CRC-32 (zlib's) of magic, version and all bytes after the crc
-              count      varint   number of tensors, which follow one by one and end the body
+              count      varint   number of tensors, which follow one by one; in version 2 they end the body
+              ties       varint   version 3: number of ties, at least 1, which follow one by one and end the body
+    tie       name       as that of a tensor
+              tensor     varint   which of the tensors, from 0, has this name too: one memory, as weights that two
+                                  layers share
     tensor    name       varint   length in bytes, at most 1024; then the name as UTF-8
               kind       1 byte   dtype + 16 x values coding + 64 if the codebook is stored as float16
                          dtype    0 bool, 1 uint8, 2 int8, 3 int16, 4 int32, 5 int64,
@@ -42,6 +46,7 @@ has read once more and refuses a file that differs anywhere.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +61,7 @@ from zeroskip.pack.tensor_record import FILE, Reader
 from zeroskip.pack.varint import varint
 
 MAGIC = b"ZSKP"
-VERSION = 2
+VERSION, TIED = 2, 3
 
 
 def save(packed: Packed, path: str | Path) -> Path:
@@ -97,7 +102,7 @@ def to_bytes(packed: Packed) -> bytes:
     >>> len(to_bytes(packed)) == packed.stored_bytes
     True
     """
-    return serialize(packed.tensors)
+    return serialize(packed.tensors, packed.tied)
 
 
 def from_bytes(data: bytes) -> Packed:
@@ -107,31 +112,35 @@ def from_bytes(data: bytes) -> Packed:
     >>> [tensor.name for tensor in from_bytes(to_bytes(pack.encode(model))).tensors]
     ['fc1.weight', 'fc1.bias', 'fc2.weight', 'fc2.bias']
     """
-    tensors = _parse(_body(data))
+    tensors, tied = _parse(*_body(data))
     # The checks before this one keep the parser safe; this one notices a changed byte wherever it is.
-    if serialize(tensors) != data:
+    if serialize(tensors, tied) != data:
         raise PackError("it differs from what a .zs file with its contents looks like")
-    return Packed(tensors, ledger(tensors, len(data)))
+    return Packed(tensors, ledger(tensors, tied, len(data)), tied)
 
 
-def serialize(tensors: tuple[PackedTensor, ...]) -> bytes:
-    """The whole file that holds these tensors."""
-    content = b"".join(
-        [varint(len(tensors)), *(part for one in tensors for part in tensor_record.write(one))]
-    )
-    body = b"".join([MAGIC, bytes([VERSION]), _crc(content), content])
+def serialize(tensors: tuple[PackedTensor, ...], tied: Mapping[str, str]) -> bytes:
+    """The whole file that holds these tensors, and names that are tied to them. PackError for a tie to no tensor."""
+    parts = [part for one in tensors for part in tensor_record.write(one)]
+    ties = [varint(len(tied)), *_ties(tensors, tied).values()] if tied else []
+    content = b"".join([varint(len(tensors)), *parts, *ties])
+    start = MAGIC + bytes([TIED if tied else VERSION])
+    body = b"".join([start, _crc(start, content), content])
     return safetensors.numpy.save({"zs": np.frombuffer(body, np.uint8)})
 
 
-def ledger(tensors: tuple[PackedTensor, ...], file_bytes: int) -> dict[str, dict[str, int]]:
-    """Where the bytes of a file of `file_bytes` went, to the last one.
+def ledger(
+    tensors: tuple[PackedTensor, ...], tied: Mapping[str, str], file_bytes: int
+) -> dict[str, dict[str, int]]:
+    """Where the bytes of a file of `file_bytes` went, to the last one. A tied name takes a few bytes of "header".
 
     >>> from zeroskip import pack
     >>> packed = pack.encode({"fc.bias": torch.tensor([0.0, 1.5])})
-    >>> ledger(packed.tensors, packed.stored_bytes)["fc.bias"]
+    >>> ledger(packed.tensors, {}, packed.stored_bytes)["fc.bias"]
     {'values': 4, 'positions': 1, 'codebook': 0, 'tables': 0, 'header': 13}
     """
     entries = {one.name: _entry(*map(len, tensor_record.write(one))) for one in tensors}
+    entries |= {name: _entry(len(tie), 0, 0, 0, 0) for name, tie in _ties(tensors, tied).items()}
     rest = file_bytes - sum(sum(entry.values()) for entry in entries.values())
     return {**entries, FILE: _entry(rest, 0, 0, 0, 0)}
 
@@ -146,20 +155,37 @@ def escapes(packed: Packed) -> dict[str, int]:
     return {one.name: one.escapes for one in packed.tensors}
 
 
-def _body(data: bytes) -> bytes:
-    """The bytes inside the safetensors file, whose own header stays unread: `from_bytes` compares it."""
+def _ties(tensors: tuple[PackedTensor, ...], tied: Mapping[str, str]) -> dict[str, bytes]:
+    """Tied name -> its bytes in the file."""
+    places = {one.name: varint(index) for index, one in enumerate(tensors)}
+    for name, tensor in tied.items():
+        if tensor not in places or name in places:
+            what = (
+                "has that name itself"
+                if name in places
+                else f"is tied to {tensor!r:.80}, which is not stored"
+            )
+            raise PackError(f"the tensor {name!r:.80} {what}")
+    stored = {name: tensor_record.check_name(name) for name in tied}
+    return {name: varint(len(stored[name])) + stored[name] + places[tensor] for name, tensor in tied.items()}
+
+
+def _body(data: bytes) -> tuple[int, bytes]:
+    """Version and content of the safetensors file, whose own header stays unread: `from_bytes` compares it."""
     header_bytes = int.from_bytes(data[:8], "little")
     body = data[8 + header_bytes :]
     if body[:4] != MAGIC:
         raise PackError("it is no .zs file")
-    if body[4:5] != bytes([VERSION]):
-        raise PackError(f"its format version is not {VERSION}, the one that this version of zeroskip reads")
-    if body[5:9] != _crc(body[9:]):
+    if body[4:5] not in (bytes([VERSION]), bytes([TIED])):
+        raise PackError(
+            f"its format version is not {VERSION} or {TIED}, which this version of zeroskip reads"
+        )
+    if body[5:9] != _crc(body[:5], body[9:]):
         raise PackError("it is truncated or altered (its checksum does not match)")
-    return body[9:]
+    return body[4], body[9:]
 
 
-def _parse(content: bytes) -> tuple[PackedTensor, ...]:
+def _parse(version: int, content: bytes) -> tuple[tuple[PackedTensor, ...], dict[str, str]]:
     reader = Reader(content)
     tensors: dict[str, PackedTensor] = {}
     for _ in range(reader.integer("tensors", len(content))):
@@ -167,9 +193,23 @@ def _parse(content: bytes) -> tuple[PackedTensor, ...]:
         if tensor.name in tensors:
             raise PackError(f'it holds two tensors "{tensor.name}"')
         tensors[tensor.name] = tensor
+    tied = _parse_ties(reader, list(tensors)) if version == TIED else {}
     if reader.at != len(content):
         raise PackError(f"{len(content) - reader.at:,} bytes follow its last tensor")
-    return tuple(tensors.values())
+    return tuple(tensors.values()), tied
+
+
+def _parse_ties(reader: Reader, names: list[str]) -> dict[str, str]:
+    """Tied name -> the stored tensor's: one that is there, so that no circle can be said."""
+    tied: dict[str, str] = {}
+    for _ in range(reader.integer("ties", len(reader.data))):
+        name = tensor_record.read_name(reader)
+        if name in names or name in tied:
+            raise PackError(f'it holds two tensors "{name}"')
+        if not names:
+            raise PackError(f'"{name}" is tied to a tensor, and there is none')
+        tied[name] = names[reader.integer("tensors before a tied one", len(names) - 1)]
+    return tied
 
 
 def _parse_tensor(reader: Reader) -> PackedTensor:
@@ -182,8 +222,8 @@ def _parse_tensor(reader: Reader) -> PackedTensor:
     return tensor
 
 
-def _crc(content: bytes) -> bytes:
-    return zlib.crc32(content, zlib.crc32(MAGIC + bytes([VERSION]))).to_bytes(4, "little")
+def _crc(start: bytes, content: bytes) -> bytes:
+    return zlib.crc32(content, zlib.crc32(start)).to_bytes(4, "little")
 
 
 def _entry(header: int, tables: int, codebook: int, positions: int, values: int) -> dict[str, int]:
