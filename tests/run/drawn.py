@@ -54,11 +54,11 @@ def sparse_(model: nn.Module, sparsity: float = 0.9) -> nn.Module:
 def let_win(monkeypatch: pytest.MonkeyPatch, *, alone: set[str], together: set[str]) -> None:
     """Timings by which these kernels win layer by layer, and these combinations as whole networks."""
 
-    def timed(winners: set[str]) -> Callable[..., dict[str, list[float]]]:
-        return lambda calls, **_: {name: [0.1 if name in winners else 1.0] for name in calls}
+    def timed(winners: set[str]) -> Callable[..., dict[str, float]]:
+        return lambda calls, *_: {name: 0.1 if name in winners else 1.0 for name in calls}
 
-    monkeypatch.setattr(layer_timing, "interleaved", timed(alone))
-    monkeypatch.setattr(network_selection, "interleaved", timed(together))
+    monkeypatch.setattr(layer_timing, "raced", timed(alone))
+    monkeypatch.setattr(network_selection, "raced", timed(together))
 
 
 def rounding(layer: Layer, x: Tensor) -> Tensor:

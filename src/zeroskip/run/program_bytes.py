@@ -70,7 +70,8 @@ def opened(data: bytes) -> tuple[JsonObject, dict[str, Tensor]]:
 
 def _as_in_memory(tensor: Tensor) -> list[int]:
     """Its axes in the order in which they lie in memory, slowest first: a transposed view is the same memory."""
-    return sorted(range(tensor.ndim), key=lambda axis: -tensor.stride(axis))
+    strides = tensor.stride()
+    return sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
 
 
 def _permuted_back(laid: Tensor, axes: Sequence[int]) -> Tensor:

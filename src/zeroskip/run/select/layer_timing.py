@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,9 +13,7 @@ from zeroskip.errors import EngineError
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import Element
 from zeroskip.run.output_difference import relative_error
-from zeroskip.run.timing import interleaved, medians
-
-LONG = 0.02  # seconds that all kernels of a layer take together
+from zeroskip.run.timing import CLOSE, preferred, raced, stop_watch
 
 
 @dataclass(frozen=True)
@@ -65,10 +62,7 @@ def time_kernels(
     possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
     accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
     built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
-    start = time.perf_counter()
     answers = {name: function(x) for name, function in built.items()}
-    # Long calls vary little, and a large batch through fifty layers adds up to minutes.
-    rounds = 7 if time.perf_counter() - start < LONG else 3
     for kernel in accepted:
         if not _is_right(kernel, answers[kernel.name], layer, relu, x):
             raise EngineError(
@@ -77,21 +71,30 @@ def time_kernels(
             )
     errors = {kernel.name: _error(kernel, answers.get(kernel.name), layer, relu, x) for kernel in possible}
     calls = {name: partial(function, x) for name, function in built.items()}
-    seconds = medians(interleaved(calls, rounds=rounds, seconds=5e-4))
-    fastest = min(accepted, key=lambda kernel: seconds[kernel.name])
+    seconds = raced(calls, stop_watch())
+    name = preferred(seconds)
+    fastest = next(kernel for kernel in accepted if kernel.name == name)
     choice = Choice(
         layer=layer.name,
         op=layer.op,
         weight_shape=tuple(layer.weight.shape),
         sparsity=weight_sparsity(layer.weight),
-        kernel=fastest.name,
+        kernel=name,
         seconds=seconds,
         refused={name: why for name, why in refusals.items() if why is not None},
-        reason="fastest" if len(built) > 1 else "the only one possible",
-        error=errors[fastest.name],
+        reason=_reason(seconds, name),
+        error=errors[name],
         skips=fastest.skips,
     )
     return LayerTiming(tuple(kernels), choice, built, errors)
+
+
+def _reason(seconds: Mapping[str, float], name: str) -> str:
+    """Why the kernel of that name was chosen."""
+    least = min(seconds, key=seconds.__getitem__)
+    if len(seconds) == 1:
+        return "the only one possible"
+    return "fastest" if seconds[name] <= seconds[least] else f"{least} is less than {CLOSE:.0%} faster"
 
 
 def _is_right(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) -> bool:

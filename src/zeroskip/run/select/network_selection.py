@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from zeroskip.run.output_difference import relative_error
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import Runner, runner
 from zeroskip.run.select.layer_timing import LayerTiming, works_on_tiles
-from zeroskip.run.timing import interleaved, medians
+from zeroskip.run.timing import preferred, raced, stop_watch
 
 Combination = dict[str, str]
 """Node of a layer -> name of the kernel that computes it."""
@@ -31,7 +30,6 @@ Combination = dict[str, str]
 Timings = Mapping[str, LayerTiming]
 """Node of a layer -> how long each kernel takes for it."""
 
-LONG = 0.5  # seconds of one round of all ways to run a network
 TOGETHER = 4  # images worked on at a time, where that is tried: code and weights then serve four
 
 
@@ -74,7 +72,7 @@ def select_network(
     tiled = _ways_on_tiles(captured, operations, timings, target)
     runs |= {name: _runner(way.graph, timings, rest) for name, way in tiled.items()}
     seconds = _timed(runs, example)
-    best = min(seconds, key=seconds.__getitem__)
+    best = preferred(seconds)
     combination, way = combinations.get(best, rest), tiled.get(best)
     choices = {node: _chosen(timing, combination[node]) for node, timing in timings.items()}
     if way is not None:
@@ -112,14 +110,11 @@ def _reference(timing: LayerTiming, name: str, layer: Layer, relu: bool, x: Tens
 
 
 def _timed(runs: Mapping[str, Runner], example: Tensor) -> dict[str, float]:
-    """Median seconds of each way that works."""
-    start = time.perf_counter()
+    """Seconds of each way that works."""
     calls = {
         name: partial(run, example) for name, run in runs.items() if name == "dense" or _works(run, example)
     }
-    # Nine rounds of a network that takes a second would make compiling a matter of minutes.
-    rounds = 9 if time.perf_counter() - start < LONG else 3
-    return medians(interleaved(calls, rounds=rounds, seconds=1e-3))
+    return raced(calls, stop_watch())
 
 
 def _works(run: Runner, example: Tensor) -> bool:
@@ -240,14 +235,7 @@ def _combinations(timings: Timings) -> dict[str, Combination]:
     win by joining its neighbours in one call.
     """
     fastest = {node: timing.choice.kernel for node, timing in timings.items()}
-    joined = {
-        node: min(
-            (name for name, function in timing.built.items() if isinstance(function, CompiledLinear)),
-            key=timing.choice.seconds.__getitem__,
-            default="dense",
-        )
-        for node, timing in timings.items()
-    }
+    joined = {node: _joined(timing) for node, timing in timings.items()}
     # Alone, a layer pays for changing the layout; together only the first one does.
     pixelwise = {
         node: "channels_last" if "channels_last" in timing.built else fastest[node]
@@ -258,6 +246,12 @@ def _combinations(timings: Timings) -> dict[str, Combination]:
         if way not in ways.values():
             ways[name] = way
     return ways
+
+
+def _joined(timing: LayerTiming) -> str:
+    """The fastest kernel that can be called together with its neighbours."""
+    able = [name for name, function in timing.built.items() if isinstance(function, CompiledLinear)]
+    return preferred({name: timing.choice.seconds[name] for name in able}) if able else "dense"
 
 
 def off_tiles(combinations: Mapping[str, Combination]) -> Combination:

@@ -53,13 +53,17 @@ def joined(steps: Sequence[Step], machine: Machine) -> Chain:
     return Chain(partial(_runner(machine), whole.address), tuple(steps), (whole, *steps))
 
 
-def seconds_by_node(chain: Chain, base: int, clock: Callable[[], float]) -> Mapping[str, float]:
-    """Seconds that the steps of each node take, run one by one."""
-    spent: dict[str, float] = {}
+def seconds_by_node(
+    chain: Chain, base: int, clock: Callable[[], float], reading: float = 0.0
+) -> Mapping[str, float]:
+    """Seconds that the steps of each node take, run one by one; reading the clock takes `reading` seconds of them."""
+    times = [clock()]
     for each in chain.steps:
-        start = clock()
         each.code(each.arguments.address, base)
-        spent[each.node] = spent.get(each.node, 0.0) + clock() - start
+        times.append(clock())
+    spent: dict[str, float] = {}
+    for each, start, end in zip(chain.steps, times, times[1:], strict=False):
+        spent[each.node] = spent.get(each.node, 0.0) + max(0.0, end - start - reading)
     return spent
 
 

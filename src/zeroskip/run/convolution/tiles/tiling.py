@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,11 @@ from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
 from zeroskip.run.element import FP16, FP32
+from zeroskip.run.timing import Clock, preferred, reading_seconds, settled
 
-ROUNDS = 5
+ASIDE = 0.1  # share by which a layer must gain by another kernel than the others have
+FEWEST, MOST = 12, 60  # rounds of running every way twice
+BUDGET = 0.4  # seconds after which no further round begins
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,45 @@ def fastest_on_tiles(
     if not any(each.kind == "conv" for each in operations) or not all(usable.values()):
         return None
     subgraphs = _subgraphs(captured.graph, operations)
-    seconds: dict[str, dict[str, float]] = {name: {} for name in usable}
-    for kernel in dict.fromkeys(kernel for kernels in usable.values() for kernel in kernels):
-        tried = {name: kernel if kernel in kernels else kernels[0] for name, kernels in usable.items()}
-        measured = _measured(captured.values, _codes(subgraphs, tried, machine, images), images)
-        for name in usable:
-            if tried[name] == kernel:
-                seconds[name][kernel.name] = measured[name]
-    fastest = {
-        name: min(kernels, key=lambda kernel: seconds[name][kernel.name]) for name, kernels in usable.items()
+    ways = {
+        kernel: {name: kernel if kernel in several else several[0] for name, several in usable.items()}
+        for kernel in dict.fromkeys(kernel for several in usable.values() for kernel in several)
     }
-    final = _with_segments(captured.graph, subgraphs, _codes(subgraphs, fastest, machine, images), threads)
-    return NetworkOnTiles(final, images, fastest, seconds, {each.name: each.names for each in operations})
+    codes = {kernel: _codes(subgraphs, way, machine, images) for kernel, way in ways.items()}
+    measured = _measured(captured.values, codes, images, time.thread_time)
+    seconds = {
+        name: {kernel.name: measured[kernel][name] for kernel in several} for name, several in usable.items()
+    }
+    chosen = _chosen(usable, seconds)
+    same = next((kernel for kernel, way in ways.items() if way == chosen), None)
+    final = codes[same] if same is not None else _codes(subgraphs, chosen, machine, images)
+    graph = _with_segments(captured.graph, subgraphs, final, threads)
+    return NetworkOnTiles(graph, images, chosen, seconds, {each.name: each.names for each in operations})
+
+
+def _chosen(
+    usable: Mapping[str, Sequence[Kernel]], seconds: Mapping[str, Mapping[str, float]]
+) -> dict[str, Kernel]:
+    """The kernel of each operation: the one with which all operations together take least, where it can be used.
+
+    Where that pays in all, layers that gain much by another kernel have it. Where code comes to lie makes a layer
+    faster or slower by several percent, anew each time that it is written: no choice is made by less.
+    """
+
+    def total(chosen: Mapping[str, Kernel]) -> float:
+        return sum(seconds[name][kernel.name] for name, kernel in chosen.items())
+
+    def leaning(common: Kernel, share: float) -> dict[str, Kernel]:
+        ordered = {name: sorted(several, key=lambda each: each != common) for name, several in usable.items()}
+        return {
+            name: preferred({kernel: seconds[name][kernel.name] for kernel in several}, share)
+            for name, several in ordered.items()
+        }
+
+    alike = {kernel: leaning(kernel, math.inf) for several in usable.values() for kernel in several}
+    common = preferred({kernel: total(chosen) for kernel, chosen in alike.items()})
+    ways = {"alike": alike[common], "mixed": leaning(common, ASIDE)}
+    return ways[preferred({way: total(chosen) for way, chosen in ways.items()})]
 
 
 def on_tiles(
@@ -133,17 +163,43 @@ def _codes(
     ]
 
 
-def _measured(values: Mapping[str, Tensor], codes: Sequence[SegmentCode], images: int) -> dict[str, float]:
-    """Median seconds of each operation on real inputs, for `images` examples."""
-    spent: dict[str, list[float]] = {}
-    for code in codes:
-        memory = allocate(code.bytes)
-        tensors = [_as_many(values[name], images) for name in (*code.inputs, *code.outputs)]
-        memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
-        for _ in range(ROUNDS):
-            for name, took in seconds_by_node(code.chain, memory.ctypes.data, time.perf_counter).items():
-                spent.setdefault(name, []).append(took)
-    return {name: median(took) for name, took in spent.items()}
+def _measured(
+    values: Mapping[str, Tensor], codes: Mapping[Kernel, Sequence[SegmentCode]], images: int, clock: Clock
+) -> dict[Kernel, dict[str, float]]:
+    """Kernel -> operation -> its seconds on real inputs, for `images` examples: the least of several rounds.
+
+    In a round the network runs twice with each kernel, since the first run finds another kernel's data in the caches.
+    Rounds are repeated until the halves of them agree about each whole network.
+    """
+    runs = {
+        kernel: [_prepared(values, code, images) for code in several] for kernel, several in codes.items()
+    }
+    spent: dict[Kernel, list[dict[str, float]]] = {kernel: [] for kernel in codes}
+    reading = reading_seconds(clock)
+    for number in range(MOST):
+        totals = {kernel: [sum(each.values()) for each in several] for kernel, several in spent.items()}
+        done = number >= FEWEST and all(map(settled, totals.values()))
+        if done or (number > 1 and sum(map(sum, totals.values())) > BUDGET):
+            break
+        for kernel in (each for each in runs for _ in range(2)):
+            took: dict[str, float] = {}
+            for code, memory, _ in runs[kernel]:
+                took |= seconds_by_node(code.chain, memory.ctypes.data, clock, reading)
+            spent[kernel].append(took)
+    return {
+        kernel: {name: min(each[name] for each in several) for name in several[0]}
+        for kernel, several in spent.items()
+    }
+
+
+def _prepared(
+    values: Mapping[str, Tensor], code: SegmentCode, images: int
+) -> tuple[SegmentCode, np.ndarray, list[Tensor]]:
+    """The code, memory to run it in, and the tensors that the memory names."""
+    memory = allocate(code.bytes)
+    tensors = [_as_many(values[name], images) for name in (*code.inputs, *code.outputs)]
+    memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
+    return code, memory, tensors
 
 
 def _as_many(value: Tensor, images: int) -> Tensor:

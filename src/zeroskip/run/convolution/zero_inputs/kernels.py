@@ -25,7 +25,7 @@ from zeroskip.run.convolution.zero_inputs.number_formats import BYTES
 from zeroskip.run.convolution.zero_inputs.scatter_blocking import cannot_be_scattered
 from zeroskip.run.dense import channels_last, pytorch
 from zeroskip.run.element import FP16
-from zeroskip.run.timing import interleaved, medians
+from zeroskip.run.timing import preferred, raced, stop_watch
 
 LEAST_ZEROS = 0.3  # of an input with fewer, PyTorch was faster for every layer that was tried
 # On networks with 90 % zero weights it lost to kernels on tiles in every layer, and took longest to compile.
@@ -153,8 +153,7 @@ def fastest_gather(
         for near in ((False, True) if _is_cut(layer, machine, storage) else (False,))
     }
     calls = {name: partial(form, x) for name, form in forms.items()}
-    seconds = medians(interleaved(calls, rounds=9, seconds=1e-3))
-    return forms[min(seconds, key=seconds.__getitem__)]
+    return forms[preferred(raced(calls, stop_watch()))]
 
 
 def _kernel(method: str, storage: str, accepts: Callable[..., str | None], skipping: _Builder) -> Kernel:

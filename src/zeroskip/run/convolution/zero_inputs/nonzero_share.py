@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from functools import cache
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector, compile_function
+from zeroskip.run.timing import Clock, stop_watch
 
 PIECE = 256  # floats looked at in a row
 PIECES = 256  # of them, spread over an input: larger ones are sampled
@@ -60,7 +60,8 @@ def break_even(
     drawn = torch.rand(shape, generator=generator).contiguous(memory_format=torch.channels_last)
     sparse, denser = (torch.where(drawn < share, drawn, 0.0) for share in TRIED)
     calls = (lambda: dense(denser), lambda: skipping(sparse), lambda: skipping(denser))
-    rounds = [[_seconds(call) for call in calls] for _ in range(ROUNDS)]
+    clock = stop_watch()
+    rounds = [[_seconds(call, clock) for call in calls] for _ in range(ROUNDS)]
     return meeting(*(min(times) for times in zip(*rounds, strict=True)))
 
 
@@ -74,7 +75,7 @@ def meeting(limit: float, low: float, high: float) -> float:
     return min(1.0, max(0.0, TRIED[0] + (limit - low) / more))
 
 
-def _seconds(call: Callable[[], Tensor]) -> float:
-    start = time.perf_counter()
+def _seconds(call: Callable[[], Tensor], clock: Clock) -> float:
+    start = clock()
     call()
-    return time.perf_counter() - start
+    return clock() - start
