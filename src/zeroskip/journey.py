@@ -357,11 +357,11 @@ def layer_summaries(
             runs=each.runs,
             raced=raced,
         )
-        layers.append(replace(layer, dense=_dense(layer, each.kept_dense, choices, why[0])))
+        layers.append(replace(layer, dense=_why_dense(layer, each.kept_dense, choices, why[0])))
     return tuple(layers)
 
 
-def _dense(layer: LayerSummary, kept_dense: str, choices: Sequence[Choice], why: str) -> str:
+def _why_dense(layer: LayerSummary, kept_dense: str, choices: Sequence[Choice], why: str) -> str:
     """Why no zero of the weight is skipped; "" where a kernel skips them."""
     if layer.weights_kept == layer.weights:
         return kept_dense or "nothing of it was pruned"

@@ -114,8 +114,8 @@ def profile_table(profile: Profile) -> Grid:
             show_count(layer.weights),
             show_macs(layer.macs),
             show_share(layer.weight_sparsity),
-            show_share(layer.input_sparsity),
-            show_share(layer.output_sparsity),
+            show_known(show_share, layer.input_sparsity),
+            show_known(show_share, layer.output_sparsity),
             *(show_known(show_error, layer.sensitivity.get(sparsity)) for sparsity in shown),
         )
         for layer in profile.layers
