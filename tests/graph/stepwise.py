@@ -12,14 +12,14 @@ from zeroskip.graph import Graph, last_uses
 
 def evaluate(graph: Graph, x: Tensor) -> Any:
     """The graph, node by node, forgetting each value as soon as `last_uses` allows. Shapes are as announced."""
-    values: dict[str, Any] = {graph.input: x}
+    values: dict[str, Any] = {graph.names[0]: x}
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
         values[node.name] = node.function(*[values[name] for name in node.inputs])
         if node.shape is not None:
             assert values[node.name].shape == (len(x), *node.shape)
         for name in ended:
             del values[name]
-    assert set(values) - {graph.input} == set(graph.outputs) - {graph.input}
+    assert set(values) - {*graph.names} == set(graph.outputs) - {*graph.names}
     return graph.rebuild([values[name] for name in graph.outputs])
 
 

@@ -124,7 +124,7 @@ def test_a_shape_is_one_examples_share_of_a_value_whose_first_axis_is_the_batch(
     a constant."""
     graph = captured(forward, batch, 2, 4)
     assert graph.nodes[-1].shape == shape
-    assert graph.shape == (2, 4)
+    assert graph.inputs[0].shape == (2, 4)
 
 
 def test_values_that_are_no_tensors_have_no_shape() -> None:
@@ -136,4 +136,4 @@ def test_values_that_are_no_tensors_have_no_shape() -> None:
 def test_a_network_bound_to_3_examples_has_shapes_too() -> None:
     graph = captured(lambda c, x: x.view(3, 8).exp(), 3, 2, 4)
     assert [node.shape for node in graph.nodes] == [(8,), (8,)]
-    assert (graph.batch, graph.shape) == (3, (2, 4))
+    assert (graph.batch, graph.inputs[0].shape) == (3, (2, 4))

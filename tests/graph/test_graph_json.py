@@ -15,7 +15,7 @@ from stepwise import batch_of, evaluate, lived_
 from torch import Tensor, nn
 
 from zeroskip.errors import EngineError
-from zeroskip.graph import Graph, Node, capture
+from zeroskip.graph import Graph, Input, Node, capture
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.graph.torch_operations import Bound, Slot
 
@@ -38,12 +38,10 @@ class Branches(nn.Module):
         return {"left": left, "rest": [(self.fc(means[:, :4]),), means]}
 
 
-def read_back(graph: Graph, dtype: torch.dtype = torch.float32) -> Graph:
+def read_back(graph: Graph) -> Graph:
     """The graph after JSON as text."""
-    described, tensors = to_json(graph, dtype)
-    again, its_dtype = from_json(json.loads(json.dumps(described)), tensors)
-    assert its_dtype is dtype
-    return again
+    described, tensors = to_json(graph)
+    return from_json(json.loads(json.dumps(described)), tensors)
 
 
 def flat(value: Any) -> list[Tensor]:
@@ -70,8 +68,8 @@ def test_a_graph_read_back_computes_the_same_to_the_last_bit(branches: Graph) ->
 
 
 def test_a_graph_read_back_is_described_by_the_same_json_and_tensors(branches: Graph) -> None:
-    described, tensors = to_json(branches, torch.float32)
-    again, its_tensors = to_json(read_back(branches), torch.float32)
+    described, tensors = to_json(branches)
+    again, its_tensors = to_json(read_back(branches))
     assert json.dumps(again) == json.dumps(described)
     assert all(its_tensors[name] is tensor for name, tensor in tensors.items())
     assert len(tensors) == len(its_tensors)
@@ -93,7 +91,7 @@ def test_a_network_bound_to_a_batch_stays_bound_to_it() -> None:
 
 
 def by_hand(function: Callable[..., Any], *, op: str = "aten.relu.default", rebuild: Any = list) -> Graph:
-    return Graph("x", (Node("y", op, ("x",), function, shape=(2,)),), ("y",), rebuild, None, (2,))
+    return Graph((Input("x", (2,)),), (Node("y", op, ("x",), function, shape=(2,)),), ("y",), rebuild)
 
 
 ARGUMENTS = st.recursive(
@@ -135,7 +133,7 @@ def filled(structure: Any, values: Any) -> Any:
 @given(STRUCTURES)
 def test_what_a_network_returns_comes_back_in_the_same_lists_tuples_and_dicts(structure: Any) -> None:
     nodes = tuple(Node(name, "aten.relu.default", ("x",), Bound(RELU, [Slot(0)], {})) for name in "abc")
-    graph = Graph("x", nodes, ("a", "b", "c"), lambda values: filled(structure, values), None)
+    graph = Graph((Input("x"),), nodes, ("a", "b", "c"), lambda values: filled(structure, values))
     assert read_back(graph).rebuild(["first", "second", "third"]) == filled(
         structure, ["first", "second", "third"]
     )
@@ -161,7 +159,7 @@ def test_what_a_network_returns_comes_back_in_the_same_lists_tuples_and_dicts(st
 )
 def test_graphs_that_json_cannot_hold_are_refused(graph: Graph, reason: str) -> None:
     with pytest.raises(EngineError, match=reason):
-        to_json(graph, torch.float32)
+        to_json(graph)
 
 
 def layer_graph() -> Graph:
@@ -203,7 +201,7 @@ LIES: list[tuple[list[Any], Any, str]] = [
 
 @pytest.mark.parametrize(("path", "value", "reason"), LIES, ids=[f"{lie[0]} {lie[1]}" for lie in LIES])
 def test_json_that_contradicts_itself_is_refused(path: list[Any], value: Any, reason: str) -> None:
-    described, tensors = to_json(layer_graph(), torch.float32)
+    described, tensors = to_json(layer_graph())
     network: Any = json.loads(json.dumps(described))
     place = network
     for key in path[:-1]:
@@ -214,7 +212,7 @@ def test_json_that_contradicts_itself_is_refused(path: list[Any], value: Any, re
 
 
 def test_two_nodes_of_the_same_name_are_refused() -> None:
-    described, tensors = to_json(layer_graph(), torch.float32)
+    described, tensors = to_json(layer_graph())
     network: Any = json.loads(json.dumps(described))
     network["nodes"].append(network["nodes"][1])
     with pytest.raises(EngineError, match="two values have the same name"):
@@ -231,13 +229,13 @@ def test_two_nodes_of_the_same_name_are_refused() -> None:
     ],
 )
 def test_tensors_that_do_not_fit_their_layer_are_refused(name: str, tensor: Tensor, reason: str) -> None:
-    described, tensors = to_json(layer_graph(), torch.float32)
+    described, tensors = to_json(layer_graph())
     with pytest.raises(EngineError, match=reason):
         from_json(described, tensors | {name: tensor})
 
 
 def test_reading_changes_neither_json_nor_tensors() -> None:
-    described, tensors = to_json(layer_graph(), torch.float32)
+    described, tensors = to_json(layer_graph())
     before, kept = copy.deepcopy(described), {name: tensor.clone() for name, tensor in tensors.items()}
     from_json(described, tensors)
     assert described == before

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from zeroskip.graph import Graph, Node, capture
+from zeroskip.graph import Graph, Input, Node, capture
 from zeroskip.run.captured import layer_nodes, overwrites, run_once
 from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.tiling import values_of
@@ -20,10 +20,10 @@ def convolutional() -> nn.Module:
 def test_inputs_of_layers_are_kept_besides_what_was_asked_for_and_nothing_else() -> None:
     model, x = convolutional(), torch.randn(2, 1, 8, 8)
     graph = capture(model, x)
-    captured = run_once(graph, x, [])
-    assert set(captured.values) == {graph.input, *(node.inputs[0] for node, _ in layer_nodes(graph))}
+    captured = run_once(graph, [x], [])
+    assert set(captured.values) == {*graph.names, *(node.inputs[0] for node, _ in layer_nodes(graph))}
     operations = operations_of(graph)
-    captured = run_once(graph, x, values_of(operations))
+    captured = run_once(graph, [x], values_of(operations))
     assert {name for each in operations for name in (each.name, *each.inputs)} <= set(captured.values)
     with torch.no_grad():
         torch.testing.assert_close(captured.values["max_pool2d"], model[:2](x))
@@ -35,8 +35,8 @@ def test_every_node_runs_once() -> None:
     def counted(name: str) -> Node:
         return Node(name, "aten.neg.default", ("x",), lambda x: counts.append(name) or -x)
 
-    graph = Graph("x", (counted("a"), counted("b")), ("a", "b"), list, None)
-    run_once(graph, torch.ones(1), ["a"])
+    graph = Graph((Input("x"),), (counted("a"), counted("b")), ("a", "b"), list)
+    run_once(graph, [torch.ones(1)], ["a"])
     assert counts == ["a", "b"]
 
 
@@ -59,10 +59,10 @@ def test_values_are_as_the_layer_found_them_and_the_example_stays_as_it_was() ->
     graph = capture(model, x.clone())
     assert any(map(overwrites, graph.nodes))
     with torch.no_grad():
-        captured = run_once(graph, x, [node.name for node, _ in layer_nodes(graph)])
+        captured = run_once(graph, [x], [node.name for node, _ in layer_nodes(graph)])
         (first, _), (second, _) = layer_nodes(graph)
         assert torch.equal(x, before)
-        assert torch.equal(captured.example, before)
+        assert torch.equal(captured.tensors[0], before)
         torch.testing.assert_close(captured.values[second.inputs[0]], before + 1)
         torch.testing.assert_close(captured.values[first.name], model.first(before).relu())
 

@@ -12,7 +12,7 @@ from drawn import HERE, sparse_
 from torch import Tensor, nn
 
 from zeroskip.concepts import Precision
-from zeroskip.graph import Graph, Node, capture
+from zeroskip.graph import Graph, Input, Node, capture
 from zeroskip.run import runner as module
 from zeroskip.run.linear.compiled_linear import CompiledLinear
 from zeroskip.run.linear.zero_weights import sell
@@ -98,7 +98,7 @@ def test_values_are_forgotten_after_their_last_use() -> None:
 
     names = ["x", "a", "b", "c"]
     nodes = [Node(name, "double", (before,), double) for before, name in itertools.pairwise(names)]
-    graph = Graph("x", (*nodes, Node("d", "both", ("c", "x"), both)), ("d",), list, None)
+    graph = Graph((Input("x"),), (*nodes, Node("d", "both", ("c", "x"), both)), ("d",), list)
     assert runner(graph, {})(torch.ones(1))[0].item() == 9.0
     assert len(alive) == 3
 
@@ -110,7 +110,7 @@ def test_batches_of_3_are_cut_from_7_and_the_last_is_filled_with_zeros() -> None
         seen.append(x.flatten().tolist())
         return x + 1
 
-    graph = Graph("x", (Node("y", "remember", ("x",), remember),), ("y",), list, 3)
+    graph = Graph((Input("x"),), (Node("y", "remember", ("x",), remember),), ("y",), list, 3)
     (y,) = runner(graph, {})(torch.arange(7.0).view(7, 1))
     assert y.flatten().tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert seen == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
@@ -118,6 +118,6 @@ def test_batches_of_3_are_cut_from_7_and_the_last_is_filled_with_zeros() -> None
 
 
 def test_a_network_that_does_nothing_returns_its_input() -> None:
-    graph = Graph("x", (), ("x",), list, None)
+    graph = Graph((Input("x"),), (), ("x",), list)
     x = torch.randn(2)
     assert runner(graph, {})(x)[0] is x

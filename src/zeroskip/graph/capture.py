@@ -4,53 +4,63 @@ from __future__ import annotations
 
 import io
 import logging
-import operator
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind, InputSpec
-from torch.nn import functional
+from torch.export.graph_signature import InputKind
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
+from zeroskip.graph.constant_values import changing
+from zeroskip.graph.exporting import OWNER, Exported, export
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
-from zeroskip.graph.layers import evaluating, per_example
-from zeroskip.graph.nodes import Graph, Node
-from zeroskip.graph.torch_operations import Argument, Constants, bind, known_arguments, title
+from zeroskip.graph.inputs import Given, Inputs, of
+from zeroskip.graph.layer_functions import arguments_of, function_of
+from zeroskip.graph.layers import evaluating
+from zeroskip.graph.nodes import Graph, Input, Node
+from zeroskip.graph.signature import Signature, places, signature_of
+from zeroskip.graph.structure import maker
+from zeroskip.graph.torch_operations import Argument, Bound, bind, known_arguments, title
+from zeroskip.graph.weighted_nodes import Weighted, layer_name, names_of, weighted
 
 ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)
-CONVOLUTIONS = (ATEN.conv2d.default, ATEN.conv2d.padding)
-DROPOUT = (ATEN.dropout.default, ATEN.feature_dropout.default, ATEN.alpha_dropout.default)
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def capture(model: nn.Module, example: Tensor, *, fold: bool = True) -> Graph:
-    """The operations that `model` does in evaluation mode on a batch like `example` (batch first).
+def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> Graph:
+    """The operations that `model` does in evaluation mode on a batch like `example`.
 
-    Linear and convolution layers become Layers named after their weight's parameter. What depends on
-    parameters alone (a parametrization) is computed once, dropout disappears, and a ReLU right after a layer
+    Operations with a constant weight become Layers named after its parameter. What depends on parameters alone
+    (a parametrization) is computed once, dropout disappears, and a ReLU right after a layer
     joins it, as does before it a batch norm that alone reads the layer; everything else stays the torch operation
     that was exported. Weights share the model's memory where nothing was computed; `fold=False` leaves every
     batch norm where it is. A network that cannot be exported for every batch size (`x.view(16, -1)`) is
     captured for that of `example`.
-    Raises EngineError where torch.export cannot follow the network or it changes its own buffers.
+    Raises EngineError where torch.export cannot follow the network, it changes its own buffers, or returns what a
+    program cannot give back.
 
     >>> [node.op for node in capture(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(1, 4)).nodes]
     ['aten.linear.default']
     """
-    if not len(example):
-        raise EngineError(
-            "the batch of examples is empty, so nothing can be seen at work. Give at least one."
-        )
+    inputs = of(example)
+    signature = signature_of(model, inputs)
+    tensors = signature.tensors(inputs.args, inputs.kwargs)
+    _check(signature, tensors, inputs)
     with evaluating(model), quiet():
-        exported, batch = _export(model, example)
-        return _graph(exported, example if batch else example[:1], batch, fold)
+        exported = export(model, signature, tensors, inputs)
+        walk = _begin(model, exported, signature, tensors, fold)
+        nodes = _nodes(walk)
+        outputs, rest = _outputs(walk)
+    rebuild = maker(exported.returns)
+    used = frozenset(name for node, name in walk.names.items() if node.users)
+    return Graph(walk.inputs, (*nodes, *rest), outputs, rebuild, exported.batch, signature, used)
 
 
 @contextmanager
@@ -70,196 +80,183 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _export(model: nn.Module, example: Tensor) -> tuple[torch.export.ExportedProgram, int | None]:
-    """The exported network, and the batch size that it is bound to, if it is."""
-    from torch.fx.experimental.symbolic_shapes import is_concrete_int  # imports sympy, which is slow
-
-    # torch.export takes a size of 1 for a constant, so a single example is doubled.
-    several = example if len(example) > 1 else torch.cat([example, example])
-    try:
-        dynamic = torch.export.export(model, (several,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
-        if not is_concrete_int(_input(dynamic).meta["val"].shape[0]):
-            return dynamic, None
-    except Exception:  # of any kind: the fixed batch may still work
-        pass
-    try:
-        return torch.export.export(model, (example,)), len(example)
-    except Exception as fact:
-        reason = str(fact).strip().splitlines()[0] if str(fact).strip() else type(fact).__name__
+def _check(signature: Signature, tensors: Sequence[Tensor], inputs: Inputs) -> None:
+    if not inputs.size:
         raise EngineError(
-            f"torch.export cannot follow the network on an input of shape {tuple(example.shape)}: {reason} "
-            "Take control flow that depends on values (if, while, .item()) out of forward, or put the part "
-            "that can be exported into a module of its own and compile that."
-        ) from fact
+            "the batch of examples is empty, so nothing can be seen at work. Give at least one."
+        )
+    for name, tensor in zip(places(signature), tensors, strict=True):
+        if not tensor.numel():
+            raise EngineError(
+                f"{name} is {tuple(tensor.shape)}, which holds no number, so nothing can be seen at work. Give at least one."
+            )
 
 
-def _graph(exported: torch.export.ExportedProgram, example: Tensor, batch: int | None, fold: bool) -> Graph:
-    """Nodes as data. Every operation runs once on `example`, which shows the shapes and folds constants."""
-    source, constants = _input(exported), _constants(exported)
-    names = {node: str(spec.target) for node, spec in _placeholders(exported)}
-    values: dict[fx.Node, Argument] = {source: example.clone()}
-    nodes: list[Node] = []
-    _drop_dropout_(exported.graph)
-    _drop_pools_(exported.graph)
+@dataclass
+class _Walk:
+    """The state of `capture`: every operation runs once, which shows shapes and folds constants.
+
+    count      the examples that it runs on
+    names      value -> its name; of a parameter the weight's
+    values     what changing nodes computed, as long as it is needed
+    constants  what other nodes computed
+    """
+
+    exported: Exported
+    inputs: tuple[Input, ...]
+    count: int
+    fold: bool
+    names: dict[fx.Node, str]
+    values: dict[fx.Node, Argument]
+    constants: dict[fx.Node, Argument]
+
+
+def _begin(
+    model: nn.Module, exported: Exported, signature: Signature, tensors: Sequence[Tensor], fold: bool
+) -> _Walk:
+    is_free = exported.batch is None and any(exported.batched)
+    batched = [(tensor, is_free and has) for tensor, has in zip(tensors, exported.batched, strict=True)]
+    shown = [(tensor[:1] if has else tensor).clone() for tensor, has in batched]
+    taken = {node.name for node in exported.graph.nodes}
+    named = [_free_name(place, taken) for place in places(signature)]
+    inputs = tuple(
+        Input(name, tuple(tensor.shape[1:] if has else tensor.shape), tensor.dtype, has)
+        for name, tensor, has in zip(named, shown, exported.batched, strict=True)
+    )
+    names, constants = _stored(model, exported)
+    names |= dict(zip(exported.inputs, named, strict=True))
+    values: dict[fx.Node, Argument] = dict(zip(exported.inputs, shown, strict=True))
+    return _Walk(exported, inputs, exported.batch or 1, fold, names, values, constants)
+
+
+def _free_name(place: str, taken: set[str]) -> str:
+    """The place of a tensor among a network's inputs as the name of a value, which no other has."""
+    name = re.sub(r"\W+", "_", place).strip("_") or "input"
+    while name in taken:
+        name += "_"
+    taken.add(name)
+    return name
+
+
+def _stored(model: nn.Module, exported: Exported) -> tuple[dict[fx.Node, str], dict[fx.Node, Argument]]:
+    """The names and values of parameters, buffers and constants."""
+    stored, module = (
+        {**exported.program.constants, **exported.program.state_dict},
+        exported.program.graph_module,
+    )
+    weights = names_of(model)
+    names: dict[fx.Node, str] = {}
+    constants: dict[fx.Node, Argument] = {}
+    for node, spec in exported.placeholders:
+        if spec.kind is not InputKind.USER_INPUT:
+            name = str(spec.target).removeprefix(OWNER)
+            names[node], constants[node] = weights.get(name, name), stored[spec.target].detach()
     for node in exported.graph.nodes:
         if node.op == "get_attr":
-            names[node], constants[node] = node.target, getattr(exported.graph_module, node.target)
+            names[node], constants[node] = node.target, getattr(module, node.target)
+    return names, constants
+
+
+def _nodes(walk: _Walk) -> list[Node]:
+    changes = changing(walk.exported.graph, walk.exported.inputs)
+    nodes: list[Node] = []
+    done: set[fx.Node] = set()
+    for node in walk.exported.graph.nodes:
         if node.op != "call_function":
             continue
-        function, inputs = bind(node, constants)
-        if _is_constant(node, constants):
-            constants[node] = function()
-            continue
-        arguments = [values[value] for value in inputs]
-        values[node] = function(*arguments)
-        operation = Node(
-            node.name,
-            title(node.target),
-            tuple(value.name for value in inputs),
-            function,
-            arguments=known_arguments(function),
-            shape=_shape(node, source),
-        )
-        if _is_layer(node, constants):
-            shapes = [
-                per_example(cast(Tensor, values[value]), len(example)) for value in (node.args[0], node)
-            ]
-            layer = _layer(_name(node.args[1], names), node, operation.arguments, shapes)
-            operation = _joined_(replace(operation, layer=layer), node, constants, fold)
-            if operation.function is not function:
-                values[node] = operation.function(*arguments)
-        nodes.append(operation)
-    returned = exported.call_spec.out_spec
-    rebuild = operator.itemgetter(0) if returned.is_leaf() else returned.unflatten
-    outputs = tuple(_outputs(exported, values, batch))
-    return Graph(source.name, tuple(nodes), outputs, rebuild, batch, tuple(example.shape[1:]))
+        if node in changes:
+            nodes.append(_node_(node, walk))
+        else:
+            walk.constants[node] = bind(node, walk.constants)[0]()
+        done.add(node)
+        for each in node.all_input_nodes:  # an example of a large network fills gigabytes
+            if each in walk.values and done.issuperset(each.users):
+                del walk.values[each]
+    return nodes
 
 
-def _input(exported: torch.export.ExportedProgram) -> fx.Node:
-    return next(node for node, spec in _placeholders(exported) if spec.kind is InputKind.USER_INPUT)
+def _node_(node: fx.Node, walk: _Walk) -> Node:
+    """The operation as data. What joins it is taken out of the graph; its value is left in `walk.values`."""
+    function, inputs = bind(node, walk.constants)
+    given = [walk.values[value] for value in inputs]
+    value = walk.values[node] = function(*given)
+    operation = Node(
+        node.name,
+        title(node.target),
+        tuple(walk.names.get(each, each.name) for each in inputs),
+        function,
+        arguments=known_arguments(function),
+        shape=_shape(node, walk.exported),
+        dtype=value.dtype if isinstance(value, Tensor) else None,
+    )
+    found = weighted(node, walk.constants)
+    if found is None or not isinstance(value, Tensor) or operation.dtype not in FLOATS:
+        return operation
+    operation = _layer_node(operation, found, walk, cast(Tensor, walk.values[found.inputs[0]]), value)
+    operation = _joined_(operation, node, walk)
+    if operation.function is not function:
+        walk.values[node] = operation.function(*(walk.values[each] for each in found.inputs))
+    return operation
 
 
-def _constants(exported: torch.export.ExportedProgram) -> dict[fx.Node, Argument]:
-    stored = {**exported.constants, **exported.state_dict}
-    return {
-        node: stored[spec.target].detach()
-        for node, spec in _placeholders(exported)
-        if spec.kind is not InputKind.USER_INPUT
-    }
-
-
-def _placeholders(exported: torch.export.ExportedProgram) -> list[tuple[fx.Node, InputSpec]]:
-    nodes = (node for node in exported.graph.nodes if node.op == "placeholder")
-    return list(zip(nodes, exported.graph_signature.input_specs, strict=True))
-
-
-def _drop_pools_(graph: fx.Graph) -> None:
-    """Take out adaptive pools to the size that is there already: AlexNet and VGG have one for other pictures."""
-    for node in list(graph.nodes):
-        if node.target is not ATEN.adaptive_avg_pool2d.default or len(node.args[0].users) > 1:
-            continue
-        if list(node.args[0].meta["val"].shape[-2:]) == list(node.args[1]):
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-
-
-def _drop_dropout_(graph: fx.Graph) -> None:
-    for node in list(graph.nodes):
-        if node.target in DROPOUT and node.args[2] is False:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-
-
-def _shape(node: fx.Node, source: fx.Node) -> tuple[int, ...] | None:
-    """One example's share of the node's value, as `Node.shape` has it."""
-    from torch.fx.experimental.symbolic_shapes import is_concrete_int, statically_known_true
-
-    value, batch = node.meta.get("val"), source.meta["val"].shape[0]
-    if not isinstance(value, Tensor) or not value.ndim:
-        return None
-    first, *rest = value.shape
-    # `first == batch` alone would be answered for the exported example, where a size may equal its batch by chance.
-    alone = statically_known_true(first == batch) and all(is_concrete_int(size) for size in rest)
-    return tuple(int(size) for size in rest) if alone else None
-
-
-def _is_constant(node: fx.Node, constants: Constants) -> bool:
-    """Whether the node depends on parameters and buffers alone. EngineError where it overwrites one."""
-    schema = getattr(node.target, "_schema", None)
-    for slot, argument in zip(schema.arguments if schema else (), node.args, strict=False):
-        written = slot.alias_info is not None and slot.alias_info.is_write
-        if written and isinstance(argument, fx.Node) and argument in constants:
-            raise EngineError(
-                f"the network overwrites its own buffer or parameter ({title(node.target)}), so its answers depend on "
-                "the calls before. Take that out of forward in evaluation mode, then compile."
-            )
-    random = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-    fixed = [source in constants for source in node.all_input_nodes]
-    return bool(fixed) and all(fixed) and not random
-
-
-def _is_layer(node: fx.Node, constants: Constants) -> bool:
-    """Whether it is a linear or convolution of a changing input with constant weight and bias."""
-    if node.target is not ATEN.linear.default and node.target not in CONVOLUTIONS:
-        return False
-    x, *weights = node.args[:3]
-    fixed = all(weight is None or weight in constants for weight in weights)
-    return fixed and x not in constants and not node.kwargs
-
-
-def _layer(
-    name: str, node: fx.Node, arguments: Mapping[str, Argument], shapes: Sequence[tuple[int, ...]]
-) -> Layer:
-    weight, bias = cast(Tensor, arguments["weight"]), cast("Tensor | None", arguments["bias"])
-    linear = Layer(name, "linear", weight, bias, shapes[0], shapes[1])
-    if node.target is ATEN.linear.default:
-        return linear
-    padding = arguments["padding"]
+def _layer_node(operation: Node, found: Weighted, walk: _Walk, x: Tensor, y: Tensor) -> Node:
+    """The operation with its Layer. A product with a matrix becomes what it is in PyTorch's words, linear."""
+    name = layer_name(found.weight, walk.names)
+    layer = found.layer(name, _share(x, walk.count), _share(y, walk.count))
+    if operation.op.split(".")[1] == layer.op:
+        return replace(operation, layer=layer)
+    op, inputs = f"aten.{layer.op}.default", tuple(walk.names.get(each, each.name) for each in found.inputs)
     return replace(
-        linear,
-        op="conv2d",
-        stride=_pair(arguments["stride"]),
-        padding=padding if isinstance(padding, str) else _pair(padding),
-        dilation=_pair(arguments["dilation"]),
-        groups=cast(int, arguments["groups"]),
+        operation,
+        op=op,
+        inputs=inputs,
+        layer=layer,
+        function=function_of(layer),
+        arguments=arguments_of(layer),
     )
 
 
-def _name(weight: fx.Node, names: dict[fx.Node, str]) -> str:
-    """The module that a weight, or the parameter it is computed from, belongs to: "fc1" of "fc1.weight"."""
-    while weight not in names:
-        weight = weight.all_input_nodes[0]
-    name = names[weight].split(".parametrizations.")[0]
-    return "" if name == "weight" else name.removesuffix(".weight")
+def _share(value: Tensor, count: int) -> tuple[int, ...]:
+    """The shape of one example's share of a value; the whole where its first axis has nothing to do with examples."""
+    first, *rest = value.shape
+    if first == count:
+        return tuple(rest)
+    return (first if first % count else first // count, *rest)
 
 
-def _pair(argument: Argument) -> tuple[int, int]:
-    # torch writes a size that is the same in both directions once or twice.
-    sizes = cast("Sequence[int]", argument)
-    return sizes[0], sizes[-1]
+def _shape(node: fx.Node, exported: Exported) -> tuple[int, ...] | None:
+    """One example's share of the node's value, as `Node.shape` has it."""
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int, statically_known_true
+
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor) or not value.ndim:
+        return None
+    first, *rest = value.shape
+    batched = zip(exported.inputs, exported.batched, strict=True)
+    batches = [each.meta["val"].shape[0] for each, has in batched if has]
+    # `first == batch` alone would be answered for the exported example, where a size may equal its batch by chance.
+    is_batch = any(statically_known_true(first == batch) for batch in batches)
+    return tuple(map(int, rest)) if is_batch and all(map(is_concrete_int, rest)) else None
 
 
-def _joined_(operation: Node, node: fx.Node, constants: Constants, fold: bool) -> Node:
+def _joined_(operation: Node, node: fx.Node, walk: _Walk) -> Node:
     """The layer with the batch norms (if `fold`) and then the ReLU after it; those are taken out of the graph."""
-    while fold and (layer := _take_norm_(operation.layer, node, constants)) is not None:
+    while walk.fold and (layer := _take_norm_(operation.layer, node, walk.constants)) is not None:
         arguments = {**operation.arguments, "weight": layer.weight, "bias": layer.bias}
-        compute: Callable[..., Tensor] = functional.linear if layer.op == "linear" else functional.conv2d
-        operation = replace(
-            operation, layer=layer, arguments=arguments, function=partial(compute, **arguments)
-        )
+        operation = replace(operation, layer=layer, arguments=arguments, function=function_of(layer))
     if _take_relu_(node):
         operation = replace(operation, relu=True, function=_with_relu(operation.function))
     return operation
 
 
-def _take_norm_(layer: Layer | None, node: fx.Node, constants: Constants) -> Layer | None:
+def _take_norm_(layer: Layer | None, node: fx.Node, constants: Mapping[fx.Node, Argument]) -> Layer | None:
     """The layer with the batch norm that alone reads it, which is then taken out of the graph."""
     users = list(node.users)
     if layer is None or len(users) != 1 or users[0].target is not ATEN.batch_norm.default:
         return None
     norm = batch_norm(known_arguments(bind(users[0], constants)[0]))
     # Its channels are the second axis, which are the layer's outputs for these numbers of axes only.
-    if norm is None or node.meta["val"].ndim != (2 if layer.op == "linear" else 4):
+    if norm is None or node.meta["val"].ndim != layer.weight.ndim or layer.op == "bilinear":
         return None
     folded = fold_norm(layer, norm)
     if folded is not None:
@@ -282,20 +279,35 @@ def _with_relu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return lambda *values: torch.relu(function(*values))
 
 
-def _outputs(
-    exported: torch.export.ExportedProgram, values: Mapping[fx.Node, Argument], batch: int | None
-) -> list[str]:
-    returned = cast("Sequence[fx.Node]", exported.graph.output_node().args[0])
-    known = [values.get(node) for node in returned if isinstance(node, fx.Node)]
-    tensors = [value for value in known if isinstance(value, Tensor)]
-    if len(tensors) < len(returned):
-        raise EngineError(
-            "the network returns something besides tensors that depend on its input, which a program cannot "
-            "give back. Compile a module whose forward returns those tensors only."
-        )
-    if batch is not None and any(tensor.shape[:1] != (batch,) for tensor in tensors):
-        raise EngineError(
-            f"the network can only be captured for batches of {batch}, and what it returns does not have one entry "
-            "for each example, so it cannot be run on others. Let its forward take any batch size."
-        )
-    return [node.name for node in returned]
+def _outputs(walk: _Walk) -> tuple[tuple[str, ...], list[Node]]:
+    """The names of what is returned, and nodes for those tensors among them that are the same at every call."""
+    returned = cast("Sequence[fx.Node]", walk.exported.graph.output_node().args[0])
+    names: list[str] = []
+    constant: dict[str, Node] = {}
+    for node in returned:
+        if node in walk.values:
+            names.append(walk.names.get(node, node.name))
+        elif isinstance(node, fx.Node) and isinstance(value := walk.constants[node], Tensor):
+            copy = Bound(ATEN.clone.default, [value], {})
+            names.append(f"{node.name}_copy")
+            constant[names[-1]] = Node(names[-1], title(copy.target), (), copy, dtype=value.dtype)
+        else:
+            raise EngineError(
+                "the network returns a number that it computes, which a program cannot give back. Compile a module "
+                "whose forward returns tensors."
+            )
+    _check_fixed(walk, [walk.values.get(node) for node in returned])
+    return tuple(names), list(constant.values())
+
+
+def _check_fixed(walk: _Walk, values: Sequence[Argument]) -> None:
+    batch = walk.exported.batch
+    if not values:
+        raise EngineError("the network returns no tensor. Compile one whose forward returns at least one.")
+    if batch is None or all(isinstance(each, Tensor) and each.shape[:1] == (batch,) for each in values):
+        return
+    raise EngineError(
+        f"the network can only be captured for batches of {batch}, and what it returns does not have one entry "
+        "for each example, so it cannot be run on others. Let its forward take any batch size. If the first axis of "
+        "what goes in is not that of examples, give batch_axis=None."
+    )

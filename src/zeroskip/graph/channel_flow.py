@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from zeroskip.concepts import Layer
 from zeroskip.graph.capture import capture
+from zeroskip.graph.inputs import Given, Inputs, of
 from zeroskip.graph.nodes import Graph, Node
 from zeroskip.graph.torch_operations import Argument
 
@@ -71,8 +72,8 @@ class Flow:
     bordered: frozenset[int]
 
 
-def follow(model: nn.Module, example: Tensor) -> Flow:
-    """Which units arrive where when `model`, without masks, runs on the first of `example` (batch first).
+def follow(model: nn.Module, example: Given | Inputs) -> Flow:
+    """Which units arrive where when `model`, without masks, runs on the first of `example`.
 
     Left out of the stages, and in `fixed` with what feeds them, are layers that run twice, share a parameter, have
     groups, or are not exactly an nn.Linear or nn.Conv2d. Raises EngineError where torch.export cannot follow.
@@ -82,7 +83,7 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
     """
     graph = capture(model, example, fold=False)
     walk = _Walk(*_cuttable(model, graph))
-    values: dict[str, Argument] = {graph.input: example.clone() if graph.batch else example[:1].clone()}
+    values = _first(graph, of(example))
     units: dict[str, Tensor] = {}
     with torch.no_grad():
         for node in graph.nodes:
@@ -98,6 +99,17 @@ def follow(model: nn.Module, example: Tensor) -> Flow:
             _fix_(walk, [stage.sources], f"{stage.name}, which runs more than once, reads them")
     _fix_(walk, [units.get(name) for name in graph.outputs], "they are the outputs of the network")
     return Flow(tuple(walk.stages), len(walk.owner) - 1, walk.fixed, frozenset(walk.bordered))
+
+
+def _first(graph: Graph, example: Inputs) -> dict[str, Argument]:
+    """The network's inputs, of the first example where any number of them is possible."""
+    assert graph.signature is not None
+    tensors = graph.signature.tensors(example.args, example.kwargs)
+    pairs = zip(graph.inputs, tensors, strict=True)
+    return {
+        each.name: (tensor[:1] if each.has_batch and graph.batch is None else tensor).clone()
+        for each, tensor in pairs
+    }
 
 
 @dataclass

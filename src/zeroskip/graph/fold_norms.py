@@ -56,8 +56,10 @@ def fold_norm(layer: Layer, norm: BatchNorm) -> Layer | None:
     >>> fold_norm(Layer("a", "linear", torch.ones(1, 1), None, (1,), (1,)), norm).weight
     tensor([[2.]])
     """
+    if layer.transposed and layer.groups > 1:
+        return None  # the weight of a group has outputs of its own along the second axis
     scale = norm.scale  # (out,)
-    weight = _scaled(layer.weight, scale)
+    weight = _scaled(layer.weight, scale, axis=1 if layer.transposed else 0)
     bias = -scale * norm.mean.double()
     if layer.bias is not None:
         bias = bias + scale * layer.bias.double()
@@ -68,9 +70,9 @@ def fold_norm(layer: Layer, norm: BatchNorm) -> Layer | None:
     return replace(layer, weight=weight, bias=bias) if finite else None
 
 
-def _scaled(weight: Tensor, scale: Tensor) -> Tensor:
-    """weight (out, ...) times scale (out,), with zeros exactly where one of the two is zero."""
-    scale = scale.reshape(-1, *[1] * (weight.ndim - 1))
+def _scaled(weight: Tensor, scale: Tensor, axis: int) -> Tensor:
+    """The weight times the scale (out,) of each of its outputs, with zeros exactly where one of the two is zero."""
+    scale = scale.reshape(*[1] * axis, -1, *[1] * (weight.ndim - 1 - axis))
     product = weight.double() * scale
     # A product too small for the weight's type would be rounded to zero, as if it were pruned.
     smallest = torch.finfo(weight.dtype).tiny

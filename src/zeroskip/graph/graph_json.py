@@ -10,19 +10,19 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
-from zeroskip.graph.nodes import Graph, Node
+from zeroskip.graph.layer_functions import OPS, arguments_of, function_of
+from zeroskip.graph.nodes import Graph, Input, Node
+from zeroskip.graph.signature import of_tensor
+from zeroskip.graph.structure import maker
+from zeroskip.graph.structure_json import Json, of_words, signature_of_json, signature_to_json, to_words
 from zeroskip.graph.torch_operations import Argument, Bound, Slot, TorchType, known_arguments, title
-
-Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
 
 # Operations on each number alone; the variants that overwrite their input ("relu_") may be stored as well.
 NUMBERWISE = """
@@ -55,52 +55,74 @@ TYPES = (torch.dtype, torch.memory_format, torch.layout)
 LARGEST = 1 << 31  # elements of one example's value; a damaged file may ask for anything
 
 
-def to_json(graph: Graph, dtype: torch.dtype) -> tuple[dict[str, Json], dict[str, Tensor]]:
-    """The network for inputs of `dtype` as JSON, and the tensors that it names.
+def to_json(graph: Graph) -> tuple[dict[str, Json], dict[str, Tensor]]:
+    """The network as JSON, and the tensors that it names.
 
-    Raises EngineError for an operation that is not listed, an argument or a returned structure that JSON lacks.
+    Raises EngineError for an operation that is not listed, an argument, a way to be called or a returned structure that
+    JSON lacks.
 
-    >>> to_json(graph, torch.float32)[0]["outputs"]
+    >>> to_json(graph)[0]["outputs"]
     ['linear_1']
     """
     tensors: dict[str, Tensor] = {}
+    slots: list[Any] = [Slot(number) for number in range(len(graph.outputs))]
     described: dict[str, Json] = {
-        "input": graph.input,
-        "shape": list(graph.shape),
-        "dtype": _word(dtype),
+        "inputs": [_described_input(each) for each in graph.inputs],
+        "signature": signature_to_json(graph.signature or of_tensor(graph.inputs[0].name)),
         "batch": graph.batch,
         "nodes": [_described(node, tensors) for node in graph.nodes],
         "outputs": list(graph.outputs),
-        "returns": _structure(graph.rebuild(range(len(graph.outputs)))),  # type: ignore[arg-type]
+        "returns": to_words(graph.rebuild(slots)),
     }
     return described, tensors
 
 
-def from_json(described: Json, tensors: Mapping[str, Tensor]) -> tuple[Graph, torch.dtype]:
+def from_json(described: Json, tensors: Mapping[str, Tensor]) -> Graph:
     """The network of `to_json`, and the type of its input.
 
     Raises EngineError, or whatever Python raises, where they describe no network. Whether shapes and arguments fit
     each other is not checked.
 
-    >>> from_json(*to_json(graph, torch.float32))[0].outputs
+    >>> from_json(*to_json(graph)).outputs
     ('linear_1',)
     """
     network = _object(described)
     nodes = tuple(_node(_object(node), tensors) for node in _list(network["nodes"]))
-    names = [str(network["input"]), *(node.name for node in nodes)]
-    shape, dtype = _shape(network["shape"]), _named(network["dtype"])
+    inputs = _inputs(network)
+    names = [*(each.name for each in inputs), *(node.name for node in nodes)]
     outputs = tuple(map(str, _list(network["outputs"])))
     batch = None if network["batch"] is None else _size(network["batch"])
-    for position, node in enumerate(nodes, 1):
-        _demand(
-            bool(node.inputs) and set(node.inputs) <= set(names[:position]), f"{node.name} reads the future"
-        )
+    for position, node in enumerate(nodes, len(inputs)):
+        _demand(set(node.inputs) <= set(names[:position]), f"{node.name} reads the future")
     _demand(len(set(names)) == len(names), "two values have the same name")
     _demand(outputs != () and set(outputs) <= set(names), "it returns what it does not compute")
     _demand(batch != 0, "its batch is empty")
+    returned = of_words(network["returns"], len(outputs))
+    stored = network.get("signature")
+    signature = of_tensor(names[0]) if stored is None else signature_of_json(_object(stored), len(inputs))
+    return Graph(inputs, nodes, outputs, maker(returned), batch, signature)
+
+
+def _described_input(each: Input) -> dict[str, Json]:
+    shape = list(each.shape)
+    return {"name": each.name, "shape": shape, "dtype": _word(each.dtype), "has_batch": each.has_batch}
+
+
+def _inputs(network: Mapping[str, Json]) -> tuple[Input, ...]:
+    """What the network is called with; a file of an older zeroskip knows one tensor."""
+    if "inputs" not in network:
+        return (_input({"name": network["input"], "has_batch": True, **network}),)
+    inputs = tuple(_input(_object(each)) for each in _list(network["inputs"]))
+    _demand(inputs != (), "it takes no input")
+    return inputs
+
+
+def _input(stored: Mapping[str, Json]) -> Input:
+    dtype = _named(stored["dtype"])
     if not isinstance(dtype, torch.dtype):
         raise EngineError("the type of the input is unknown")
-    return Graph(names[0], nodes, outputs, _rebuild(network["returns"], len(outputs)), batch, shape), dtype
+    _demand(isinstance(stored["has_batch"], bool), "has_batch is neither true nor false")
+    return Input(str(stored["name"]), _shape(stored["shape"]), dtype, stored["has_batch"] is True)
 
 
 def _described(node: Node, tensors: dict[str, Tensor]) -> dict[str, Json]:
@@ -109,6 +131,7 @@ def _described(node: Node, tensors: dict[str, Tensor]) -> dict[str, Json]:
         "op": node.op,
         "inputs": [*node.inputs],
         "shape": node.shape,
+        "dtype": None if node.dtype is None else _word(node.dtype),
     }
     if node.layer is not None:
         return stored | {"relu": node.relu, "layer": _described_layer(node.layer, node.name, tensors)}
@@ -127,7 +150,8 @@ def _described_layer(layer: Layer, name: str, tensors: dict[str, Tensor]) -> dic
     padding = layer.padding if isinstance(layer.padding, str) else list(layer.padding)
     steps = {"stride": list(layer.stride), "padding": padding, "dilation": list(layer.dilation)}
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
-    return {"name": layer.name, "op": layer.op, **shapes, **steps, "groups": layer.groups}
+    more = {"output_padding": list(layer.output_padding)} if layer.transposed else {}
+    return {"name": layer.name, "op": layer.op, **shapes, **steps, **more, "groups": layer.groups}
 
 
 def _plain(argument: Argument, node: Node, tensors: dict[str, Tensor]) -> Json:
@@ -168,75 +192,58 @@ def _argument(value: Json, tensors: Mapping[str, Tensor], inputs: int) -> Argume
 def _node(stored: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Node:
     name, op, inputs = str(stored["name"]), str(stored["op"]), tuple(map(str, _list(stored["inputs"])))
     shape = None if stored["shape"] is None else _shape(stored["shape"])
+    dtype = None if stored.get("dtype") is None else _named(stored["dtype"])
+    if not isinstance(dtype, (torch.dtype, type(None))):
+        raise EngineError(f"the type of {name} is unknown")
     target = _target(op)
     if target is None:
         raise EngineError(f'operation "{op}" is not among those that a saved program may hold')
     if "layer" in stored:
         layer, relu = _layer(_object(stored["layer"]), name, tensors), stored["relu"] is True
-        fits = len(inputs) == 1 and isinstance(stored["relu"], bool) and op.split(".")[1] == layer.op
+        most = 2 if layer.op == "bilinear" else 1
+        fits = 0 < len(inputs) <= most and isinstance(stored["relu"], bool) and op.split(".")[1] == layer.op
         _demand(fits, f"{name} is no layer")
-        given = _arguments(layer)
-        function = _computes(layer.op, given, relu)
-        return Node(name, op, inputs, function, layer=layer, relu=relu, arguments=given, shape=shape)
+        given, compute = arguments_of(layer), function_of(layer)
+        function = (lambda *values: torch.relu(compute(*values))) if relu else compute
+        return Node(name, op, inputs, function, layer, relu, given, shape, dtype)
     arguments = [_argument(value, tensors, len(inputs)) for value in _list(stored["arguments"])]
     named = {key: _argument(value, tensors, len(inputs)) for key, value in _object(stored["named"]).items()}
     bound = Bound(target, arguments, named)
-    return Node(name, op, inputs, bound, arguments=known_arguments(bound), shape=shape)
+    return Node(name, op, inputs, bound, arguments=known_arguments(bound), shape=shape, dtype=dtype)
 
 
 def _layer(stored: Mapping[str, Json], name: str, tensors: Mapping[str, Tensor]) -> Layer:
     weight, bias, op = tensors[f"{name}.weight"], tensors.get(f"{name}.bias"), str(stored["op"])
-    _demand(
-        weight.ndim == {"linear": 2, "conv2d": 4}[op] and weight.is_floating_point(), f"{name} has no weight"
-    )
-    fits = bias is None or (bias.shape == weight.shape[:1] and bias.dtype is weight.dtype)
+    known = op in OPS and weight.ndim == _axes(op) + 2 - (op == "linear") and weight.is_floating_point()
+    _demand(known, f"{name} has no weight")
+    stride, dilation, groups = _steps(stored["stride"]), _steps(stored["dilation"]), _size(stored["groups"])
+    _demand(min(*stride, *dilation, groups) > 0, f"{name} has steps of 0")
+    transposed = op.startswith("conv_transpose")
+    outputs = weight.shape[1] * groups if transposed else weight.shape[0]
+    fits = bias is None or (bias.shape == (outputs,) and bias.dtype is weight.dtype)
     _demand(fits, f"the bias of {name} does not fit its weight")
     word = stored["padding"]
-    padding = word if isinstance(word, str) and word in ("same", "valid") else _pair(word)
-    stride, dilation, groups = _pair(stored["stride"]), _pair(stored["dilation"]), _size(stored["groups"])
-    _demand(min(*stride, *dilation, groups) > 0, f"{name} has steps of 0")
+    padding = word if isinstance(word, str) and word in ("same", "valid") else _steps(word)
     shapes = _shape(stored["input_shape"]), _shape(stored["output_shape"])
     linear = Layer(str(stored["name"]), op, weight, bias, *shapes)
-    return replace(linear, stride=stride, padding=padding, dilation=dilation, groups=groups)
-
-
-def _arguments(layer: Layer) -> dict[str, Argument]:
-    arguments: dict[str, Argument] = {"weight": layer.weight, "bias": layer.bias}
-    if layer.op == "conv2d":
-        arguments |= {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "groups")}
-    return arguments
-
-
-def _computes(op: str, arguments: Mapping[str, Argument], relu: bool) -> Callable[[Tensor], Tensor]:
-    operation: Callable[..., Tensor] = functional.linear if op == "linear" else functional.conv2d
-    compute = partial(operation, **arguments)
-    return (lambda x: torch.relu(compute(x))) if relu else compute
-
-
-def _structure(value: object) -> Json:
-    """What a network returns, made of numbers of its outputs, as JSON."""
-    if isinstance(value, int):
-        return value
-    if isinstance(value, (tuple, list)) and type(value) in (tuple, list):
-        return {type(value).__name__: [_structure(part) for part in value]}
-    if type(value) is dict and all(isinstance(key, str) for key in value):
-        return {"dict": {key: _structure(part) for key, part in value.items()}}
-    raise EngineError(
-        f"the network returns a {type(value).__name__}, and a saved program tuples, lists and dicts"
+    more = _steps(stored["output_padding"]) if transposed else linear.output_padding
+    if op not in ("linear", "bilinear"):
+        axes = _axes(op)
+        sizes = (
+            stride,
+            dilation,
+            *([] if isinstance(padding, str) else [padding]),
+            *([more] if transposed else []),
+        )
+        _demand(all(len(each) == axes for each in sizes), f"{name} has steps along other axes than it has")
+    return replace(
+        linear, stride=stride, padding=padding, dilation=dilation, groups=groups, output_padding=more
     )
 
 
-def _rebuild(structure: Json, count: int) -> Callable[[Sequence[Tensor]], object]:
-    """The inverse of `_structure`, for `count` outputs."""
-    if isinstance(structure, int):
-        _demand(_size(structure) < count, "it returns more than it computes")
-        return operator.itemgetter(structure)
-    ((kind, inner),) = _object(structure).items()
-    if kind == "dict":
-        named = {key: _rebuild(part, count) for key, part in _object(inner).items()}
-        return lambda values: {key: make(values) for key, make in named.items()}
-    parts, whole = [_rebuild(part, count) for part in _list(inner)], {"tuple": tuple, "list": list}[kind]
-    return lambda values: whole(make(values) for make in parts)
+def _axes(op: str) -> int:
+    """Along how many axes an operation slides its weight; bilinear, along none, has a weight of one axis more."""
+    return int(op[-2]) if op[-1] == "d" else 1
 
 
 def _target(op: str) -> Callable[..., Argument] | None:
@@ -285,9 +292,8 @@ def _shape(value: Json) -> tuple[int, ...]:
     return shape
 
 
-def _pair(value: Json) -> tuple[int, int]:
-    first, second = map(_size, _list(value))
-    return first, second
+def _steps(value: Json) -> tuple[int, ...]:
+    return tuple(map(_size, _list(value)))
 
 
 def _demand(condition: bool, fact: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zeroskip.concepts import Layer
@@ -14,35 +15,58 @@ from zeroskip.graph import Graph, Node, last_uses
 
 @dataclass(frozen=True)
 class Captured:
-    """A network's operations, the batch it is compiled for, and what PyTorch computed on that.
+    """A network's operations, the tensors of the batch it is compiled for, and what PyTorch computed on that.
 
+    count   the examples in the batch; 1 where no axis is theirs
     values  by the name of their node; those that were asked for, and the inputs of layers
 
-    >>> {name: tuple(value.shape) for name, value in run_once(graph, x, []).values.items()}
+    >>> {name: tuple(value.shape) for name, value in run_once(graph, [x], []).values.items()}
     {'input': (3, 6), 'linear': (3, 8)}
     """
 
     graph: Graph
-    example: Tensor
+    tensors: tuple[Tensor, ...]
+    count: int
     values: dict[str, Tensor]
 
 
-def run_once(graph: Graph, example: Tensor, kept: Collection[str]) -> Captured:
+def run_once(graph: Graph, tensors: Sequence[Tensor], kept: Collection[str]) -> Captured:
     """Run the graph in PyTorch, keeping the inputs of its layers and the values named in `kept`."""
-    kept = {*kept, *(node.inputs[0] for node, _ in layer_nodes(graph))}
+    kept = {*kept, *(name for node, _ in layer_nodes(graph) for name in node.inputs)}
     changes = any(map(overwrites, graph.nodes))
-    values: dict[str, Any] = {graph.input: example.clone()}
-    seen: dict[str, Tensor] = {graph.input: example}
+    values: dict[str, Any] = {name: tensor.clone() for name, tensor in zip(graph.names, tensors, strict=True)}
+    seen: dict[str, Tensor] = dict(zip(graph.names, tensors, strict=True))
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
         given = [values[name] for name in node.inputs]
         if changes and node.layer is not None:  # as the layer finds it, which others may have overwritten
-            seen[node.inputs[0]] = given[0].clone()
+            seen |= {name: value.clone() for name, value in zip(node.inputs, given, strict=True)}
         values[node.name] = node.function(*given)
         if node.name in kept:
             seen[node.name] = values[node.name].clone() if changes else values[node.name]
         for name in ended:
             del values[name]
-    return Captured(graph, example, seen)
+    return Captured(graph, tuple(tensors), examples_in(graph, tensors), seen)
+
+
+def examples_in(graph: Graph, tensors: Sequence[Tensor]) -> int:
+    """How many examples the tensors hold; 1 where no axis is theirs.
+
+    >>> examples_in(graph, [x])
+    3
+    """
+    pairs = zip(graph.inputs, tensors, strict=True)
+    return next((len(tensor) for each, tensor in pairs if each.has_batch), 1)
+
+
+def taken(graph: Graph, tensors: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Copies of the first `count` examples; more than there are begin again with the first.
+
+    >>> taken(graph, [x], 4)[0].shape
+    torch.Size([4, 6])
+    """
+    places = torch.arange(count) % examples_in(graph, tensors)
+    pairs = zip(graph.inputs, tensors, strict=True)
+    return [tensor[places] if each.has_batch else tensor.clone() for each, tensor in pairs]
 
 
 def layer_nodes(graph: Graph) -> list[tuple[Node, Layer]]:

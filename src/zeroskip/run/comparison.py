@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Progress, Timing, silent
 from zeroskip.errors import EngineError
-from zeroskip.graph import evaluating, forward, quiet
+from zeroskip.graph import Given, Inputs, evaluating, forward, quiet
+from zeroskip.graph.inputs import of
 from zeroskip.run.compiler import compile
 from zeroskip.run.dense import channels_last as pixelwise
 from zeroskip.run.dense import pytorch
@@ -19,38 +20,51 @@ from zeroskip.run.output_difference import TOLERANCE, agree, difference
 from zeroskip.run.program import Program
 from zeroskip.run.timing import Call, interleaved, medians, torch_threads
 
-EngineBuilder = Callable[[nn.Module, Tensor], Call]
+EngineBuilder = Callable[[nn.Module, Inputs], Call]
 """(model in evaluation mode, batch) -> a call of an engine on that batch; any exception says why it cannot."""
 
 
-def eager(model: nn.Module, batch: Tensor) -> Call:
+def eager(model: nn.Module, batch: Inputs) -> Call:
     """The network as it is."""
-    return partial(model, batch)
+    return _call(model, batch)
 
 
-def channels_last(model: nn.Module, batch: Tensor) -> Call:
+def channels_last(model: nn.Module, batch: Inputs) -> Call:
     """A copy of the network with images stored pixel by pixel, which is faster for many convolutions."""
-    convolutions = any(isinstance(module, nn.Conv2d) for module in model.modules())
-    if batch.ndim != 4 or not convolutions:
+    convolutions = any(isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) for module in model.modules())
+    if not any(map(_is_images, batch.tensors)) or not convolutions:
         raise EngineError("the network has no 2-d convolution of images, so there is no layout to change")
     converted = copy.deepcopy(model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return partial(converted, batch.contiguous(memory_format=torch.channels_last))
+    return _call(converted, batch.map(_pixelwise))
 
 
-def compiled(model: nn.Module, batch: Tensor) -> Call:
+def compiled(model: nn.Module, batch: Inputs) -> Call:
     """A copy of the network through torch.compile, for this batch size; it needs a C++ compiler.
 
     What torch.compile has compiled before in this process is forgotten: beyond a number of versions it would
     quietly run the network uncompiled.
     """
     torch.compiler.reset()
-    return partial(torch.compile(copy.deepcopy(model), dynamic=False), batch)
+    return _call(torch.compile(copy.deepcopy(model), dynamic=False), batch)
 
 
-def all_dense(model: nn.Module, batch: Tensor) -> Call:
+def all_dense(model: nn.Module, batch: Inputs) -> Call:
     """A zeroskip program in which no kernel skips a zero: what a program gains by being compiled."""
-    kernels = (pytorch.KERNEL, pixelwise.KERNEL)
-    return partial(compile(model, batch, threads=torch.get_num_threads(), kernels=kernels), batch)
+    kernels, threads = (pytorch.KERNEL, pixelwise.KERNEL), torch.get_num_threads()
+    program = compile(model, batch, threads=threads, kernels=kernels, batch_axis=batch.batch_axis)
+    return _call(program, batch)
+
+
+def _call(network: Callable[..., object], batch: Inputs) -> Call:
+    return partial(network, *batch.args, **batch.kwargs)
+
+
+def _is_images(tensor: Tensor) -> bool:
+    return tensor.ndim == 4 and tensor.is_floating_point()
+
+
+def _pixelwise(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if _is_images(tensor) else tensor
 
 
 ENGINES: Mapping[str, EngineBuilder] = {
@@ -64,8 +78,9 @@ ENGINES: Mapping[str, EngineBuilder] = {
 def compare(
     program: Program,
     model: nn.Module,
-    batch: Tensor,
+    batch: Given | Inputs,
     *,
+    batch_axis: int | None = 0,
     threads: int = 1,
     runs: int = 3,
     rounds: int = 9,
@@ -83,8 +98,9 @@ def compare(
     """
     if runs < 1 or rounds < 1:
         raise EngineError(f"{runs} runs of {rounds} rounds measure nothing. Give at least one of each.")
+    inputs = of(batch, batch_axis)
     with torch_threads(threads), evaluating(model):
-        calls, differences, skipped = _prepare(engines, program, model, batch, progress)
+        calls, differences, skipped = _prepare(engines, program, model, inputs, progress)
         measured = []
         for run in range(runs):
             progress("timing", run, runs)
@@ -97,7 +113,7 @@ def compare(
         spread={name: (min(times), max(times)) for name, times in by_engine.items()},
         max_difference=differences,
         skipped=skipped,
-        batch=len(batch),
+        batch=inputs.size,
         threads=threads,
         precision=program.precision,
         machine=program.machine.title,
@@ -110,15 +126,15 @@ def _prepare(
     engines: Mapping[str, EngineBuilder],
     program: Program,
     model: nn.Module,
-    batch: Tensor,
+    batch: Inputs,
     progress: Progress,
 ) -> tuple[dict[str, Call], dict[str, float], dict[str, str]]:
     """Calls that compute the network, how far each is from it, and why the others cannot take part."""
     calls: dict[str, Call] = {}
     differences: dict[str, float] = {}
     skipped: dict[str, str] = {}
-    expected = forward(model, batch.clone())
-    all_engines: dict[str, EngineBuilder] = {**engines, "zeroskip": lambda _, batch: partial(program, batch)}
+    expected = forward(model, batch.map(Tensor.clone))
+    all_engines: dict[str, EngineBuilder] = {**engines, "zeroskip": lambda _, batch: _call(program, batch)}
     # What the program rounds was measured on one batch, and may well be a few times as much on another.
     tolerances = {"zeroskip": max(TOLERANCE, 4 * program.error)}
     for number, (name, engine) in enumerate(all_engines.items()):
@@ -135,7 +151,7 @@ def _prepare(
 
 
 def _checked_call(
-    engine: EngineBuilder, model: nn.Module, batch: Tensor, expected: object, tolerance: float
+    engine: EngineBuilder, model: nn.Module, batch: Inputs, expected: object, tolerance: float
 ) -> tuple[Call, float]:
     """The engine's call, which has run once, and how far its answer is from the network's."""
     with quiet():

@@ -21,6 +21,20 @@ Refusal = tuple[tuple[str, ...], str]
 
 
 @dataclass(frozen=True)
+class Unreached:
+    """A weight that is in no layer, so that no kernel skips its zeros.
+
+    weights, zeros  how many it has, and how many of them are zero
+    why             e.g. "lstm: no sparse kernel"
+    """
+
+    name: str
+    weights: int
+    zeros: int
+    why: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     """What was chosen and measured on the example; `run.Program` explains its attributes of the same names."""
 
@@ -31,6 +45,7 @@ class Measurement:
     seconds: float
     dense_seconds: float
     error: float = 0.0
+    unreached: tuple[Unreached, ...] = ()
 
 
 def to_json(measurement: Measurement) -> JsonObject:
@@ -52,7 +67,12 @@ def from_json(stored: JsonObject) -> Measurement:
         seconds=float(stored["seconds"]),
         dense_seconds=float(stored["dense_seconds"]),
         error=float(stored["error"]),
+        unreached=tuple(map(_unreached, stored.get("unreached", []))),
     )
+
+
+def _unreached(stored: JsonObject) -> Unreached:
+    return Unreached(str(stored["name"]), int(stored["weights"]), int(stored["zeros"]), str(stored["why"]))
 
 
 def _choice(stored: JsonObject) -> Choice:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import torch
@@ -13,19 +15,22 @@ from torch import Tensor, nn
 from zeroskip.concepts import Kernel, Machine, Precision
 from zeroskip.errors import EngineError
 from zeroskip.graph import Graph
+from zeroskip.graph.signature import of_tensor, places
+from zeroskip.run.call_checks import PLAIN, Key, key_of, refusal, sentence, shown
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.measurement import Measurement, table
 from zeroskip.run.runner import Runner
 
-# FakeTensor and others that only look like memory are subclasses; machine code would follow their address.
-PLAIN = (Tensor, nn.Parameter)
+CHANGED = (
+    "the network was changed after it was compiled: a parameter, buffer or module is another one or "
+    "was written to, so the program's answers would be old. Compile again with run.compile."
+)
 
 
 @dataclass(frozen=True)
 class Origin:
     """A network and how each of its layers is computed.
 
-    dtype    of the network's input
     kernels  node of a layer -> its kernel, unless the layer works on tiles
     tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. All of them have the
              same `element`, which is that of the maps
@@ -33,7 +38,6 @@ class Origin:
     """
 
     graph: Graph
-    dtype: torch.dtype
     precision: Precision
     kernels: dict[str, Kernel]
     tiles: dict[str, Kernel]
@@ -42,23 +46,42 @@ class Origin:
 
 @dataclass(frozen=True)
 class CompiledNetwork:
-    """What a program runs; `graph` has a node for each segment on tiles, in place of the nodes it stands for."""
+    """What a program runs for inputs of one size.
+
+    graph      has a node for each segment on tiles, in place of the nodes it stands for
+    functions  node of a layer that is not on tiles -> what computes it
+    """
 
     run: Runner
     origin: Origin
     machine: Machine
     graph: Graph
+    functions: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Further:
+    """How a program comes to inputs of further sizes.
+
+    make  the tensors of a call -> the network compiled for them, or EngineError
+    most  sizes in all
+    """
+
+    make: Callable[[Sequence[Tensor]], CompiledNetwork]
+    most: int = 8
 
 
 class Program:
-    """A network compiled for this machine: call it with a batch of any size, also from several threads.
+    """A network compiled for this machine: call it as the network is called, with any number of examples.
 
     It answers as the network does in evaluation mode, up to rounding and to one documented difference: a zero
     weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch (not so where it
     was compiled with strict=True). Inputs in any memory layout are taken, and copied where a kernel needs another;
-    gradients do not pass: an input that asks for them is detached. Everything else is refused with an EngineError:
-    another dtype, shape or device, sparse tensors, subclasses of Tensor. It was tuned for `batch` examples at once
-    and `threads` threads. `print(program)` shows which kernel runs each layer.
+    gradients do not pass: an input that asks for them is detached. Inputs of another size, say a longer sentence, are
+    compiled for at their first call, by the same kernels (`run.compile`, `sizes`). Everything else is refused with an
+    EngineError: another dtype or device, sparse tensors, subclasses of Tensor, other constants than in the example.
+    It was tuned for `batch` examples at once and `threads` threads. It may be called from several threads.
+    `print(program)` shows which kernel runs each layer.
 
     seconds, dense_seconds  of one call on the example batch; the latter with every layer dense, measured in turns
     error                   0 where no layer is rounded; otherwise the largest difference from the network on the
@@ -66,6 +89,7 @@ class Program:
     changed                 tells whether the network was changed after it was compiled
     scratch                 bytes of working memory of one call, for layers on tiles
     through                 what PyTorch computes between the layers, e.g. ("flatten", "softmax")
+    unreached               the weights that are in no layer, and why
     origin                  what it was made from, which `run.save` keeps
 
     >>> program = run.compile(model, x)
@@ -74,49 +98,93 @@ class Program:
     """
 
     def __init__(
-        self, compiled: CompiledNetwork, measurement: Measurement, changed: Callable[[], bool]
+        self,
+        compiled: CompiledNetwork,
+        measurement: Measurement,
+        changed: Callable[[], bool],
+        further: Further | None = None,
     ) -> None:
-        self.compiled, self.measurement, self.changed = compiled, measurement, changed
+        self.compiled, self.measurement, self.changed, self.further = compiled, measurement, changed, further
         self.origin, self.machine = compiled.origin, compiled.machine
         self.scratch = _scratch_bytes(compiled.graph, measurement.threads)
         self.through = _through(compiled.graph)
         self.choices, self.precision = measurement.choices, measurement.precision
         self.threads, self.batch, self.error = measurement.threads, measurement.batch, measurement.error
         self.seconds, self.dense_seconds = measurement.seconds, measurement.dense_seconds
-        self._run, self._rebuild = compiled.run, self.origin.graph.rebuild
-        self._dtype, self._shape = self.origin.dtype, torch.Size(self.origin.graph.shape)
+        self.unreached = measurement.unreached
+        graph = self.origin.graph
+        self.inputs = graph.inputs
+        self.signature = graph.signature or of_tensor(graph.names[0])
+        self.places = places(self.signature)
+        self._networks = {key_of(graph): compiled}
+        self._lock, self._warned = Lock(), False
+        # The call with one tensor of the known size takes the shortest way.
+        single = graph.inputs[0] if self.signature.single and graph.inputs[0].has_batch else None
+        self._dtype, self._shape = (single.dtype, torch.Size(single.shape)) if single else (None, None)
+        self._run, self._rebuild = compiled.run, graph.rebuild
 
-    def __call__(self, x: Tensor) -> Any:
-        """What the network returns for `x`. EngineError for an input that is refused, or changed weights."""
-        if not self._fits(x):
-            raise EngineError(self.refusal(x))
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network returns. EngineError for a call that is refused, or changed weights."""
+        if len(args) == 1 and not kwargs and self._fits(args[0]):
+            if self.changed():
+                raise EngineError(CHANGED)
+            return self._rebuild(self._run(_plain(args[0])))
+        tensors = self._tensors(args, kwargs)
         if self.changed():
-            raise EngineError(
-                "the network was changed after it was compiled: a parameter, buffer or module is another one or "
-                "was written to, so the program's answers would be old. Compile again with run.compile."
-            )
-        return self._rebuild(self._run(_plain(x)))
+            raise EngineError(CHANGED)
+        network = self._network_for(tensors)
+        return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
 
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
 
-    def refusal(self, x: Any) -> str | None:
-        """None where the program takes `x`; otherwise why not, and the line that converts it.
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: a program computes one call of forward.
 
-        >>> print(run.compile(model, x).refusal(torch.zeros(2, 9)))
-        the program was compiled for a dense tensor (batch, 6) of torch.float32 on the cpu, and was given (2, 9) of
-        torch.float32 on cpu. Give examples of that shape, the batch first, or compile again with one of the new shape.
+        >>> run.compile(model, x).generate(x)
+        Traceback (most recent call last):
+        zeroskip.errors.EngineError: a program computes one call of forward, and keeps nothing between calls. Call it in a loop, with all tokens so far, or call model.generate.
         """
-        if self._fits(x):
-            return None
-        shape = ", ".join(["batch", *map(str, self._shape)])
-        wanted = f"a dense tensor ({shape}) of {self._dtype} on the cpu"
-        given = f"a {type(x).__name__}"
-        if isinstance(x, Tensor):
-            kind = "" if type(x) in PLAIN else f"{given} "
-            layout = "" if x.layout is torch.strided else f", stored as {x.layout}"
-            given = f"{kind}{tuple(x.shape)} of {x.dtype} on {x.device}{layout}"
-        return f"the program was compiled for {wanted}, and was given {given}. {self._remedy(x)}"
+        raise EngineError(
+            "a program computes one call of forward, and keeps nothing between calls. Call it in a loop, with all "
+            "tokens so far, or call model.generate."
+        )
+
+    @property
+    def networks(self) -> tuple[CompiledNetwork, ...]:
+        """The network of each size that it is compiled for, in the order in which they came.
+
+        >>> len(run.compile(model, x).networks)
+        1
+        """
+        return tuple(self._networks.values())
+
+    def refusal(self, *args: Any, **kwargs: Any) -> str | None:
+        """None where the program takes the call; otherwise why not, and what converts it.
+
+        Whether it can be compiled for a further size is seen at the call.
+
+        >>> print(run.compile(model, x).refusal(x.double()))
+        the program was compiled for a dense tensor (batch, 6) of torch.float32 on the cpu, and was given (3, 6) of
+        torch.float64 on cpu. Convert it with x.to(torch.float32).
+        """
+        try:
+            tensors = self._tensors(args, kwargs)
+        except EngineError as error:
+            return str(error)
+        known = self._key(tensors) in self._networks
+        return None if known or self.further is not None else self._unknown_size(tensors)
+
+    def add(self, tensors: Sequence[Tensor], network: CompiledNetwork) -> None:
+        """Take in the network of a further size; EngineError where the bound is used up."""
+        key = self._key(tensors)
+        if (
+            key not in self._networks
+            and self.further is not None
+            and len(self._networks) >= self.further.most
+        ):
+            raise EngineError(self._used_up(tensors))
+        self._networks.setdefault(key, network)
 
     def _fits(self, x: Any) -> bool:
         return (
@@ -128,20 +196,87 @@ class Program:
             and x.layout is torch.strided
         )
 
-    def _remedy(self, x: Any) -> str:
-        if not isinstance(x, Tensor):
-            return "Convert it with torch.as_tensor(x)."
-        if type(x) not in PLAIN:
-            return "Convert it with x.as_subclass(torch.Tensor) if it holds plain numbers."
-        if x.layout is not torch.strided:
-            return "Convert it with x.to_dense()."
-        if not x.is_cpu:
-            return "Move it with x.cpu()."
-        if x.dtype.is_complex and not self._dtype.is_complex:
-            return "Convert it with x.real or x.abs(), whichever is meant."
-        if x.dtype is not self._dtype:
-            return f"Convert it with x.to({self._dtype})."
-        return "Give examples of that shape, the batch first, or compile again with one of the new shape."
+    def _tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+        """The tensors of a call, examples in all of them alike; EngineError where they are not as in the example."""
+        if (
+            len(args) == 1
+            and not kwargs
+            and self.signature.single
+            and not isinstance(args[0], (tuple, list, dict))
+        ):
+            tensors = list(args)
+        else:
+            tensors = self.signature.tensors(args, kwargs)
+        for each, name, tensor in zip(self.inputs, self.places, tensors, strict=True):
+            if (why := refusal(each, tensor)) is not None:
+                raise EngineError(sentence(each, name if len(tensors) > 1 else "", tensor, why))
+        return self._with_as_many_examples(tensors)
+
+    def _with_as_many_examples(self, tensors: list[Tensor]) -> list[Tensor]:
+        """The tensors, those of one example repeated to as many as the others have."""
+        counts = {
+            name: len(tensor)
+            for each, name, tensor in zip(self.inputs, self.places, tensors, strict=True)
+            if each.has_batch
+        }
+        if len(set(counts.values())) < 2:
+            return tensors
+        most = max(counts.values())
+        if set(counts.values()) != {1, most}:
+            given = ", ".join(f"{name} has {count}" for name, count in counts.items())
+            raise EngineError(
+                f"the inputs differ in their number of examples: {given}. Give as many in each."
+            )
+        return [
+            tensor.expand(most, *tensor.shape[1:]) if each.has_batch and len(tensor) == 1 else tensor
+            for each, tensor in zip(self.inputs, tensors, strict=True)
+        ]
+
+    def _key(self, tensors: Sequence[Tensor]) -> Key:
+        pairs = zip(self.inputs, tensors, strict=True)
+        return tuple(tuple(tensor.shape[1:] if each.has_batch else tensor.shape) for each, tensor in pairs)
+
+    def _network_for(self, tensors: Sequence[Tensor]) -> CompiledNetwork:
+        """The network of the size of these tensors, compiled now if it is a new one."""
+        key = self._key(tensors)
+        if (network := self._networks.get(key)) is not None:
+            return network
+        if self.further is None:
+            raise EngineError(self._unknown_size(tensors))
+        with self._lock:  # two threads would compile twice
+            if key not in self._networks:
+                if len(self._networks) >= self.further.most:
+                    raise EngineError(self._used_up(tensors))
+                self._networks[key] = self.further.make(tensors)
+            first, self._warned = not self._warned, True
+        if first:
+            warnings.warn(self._first_warning(tensors, self.further.most), stacklevel=3)
+        return self._networks[key]
+
+    def _unknown_size(self, tensors: Sequence[Tensor]) -> str:
+        return (
+            f"the program was compiled for {self._sizes()}, and was given {self._size(tensors)}. A program from a "
+            "file has no network to compile for another size. Compile with examples=[...] of all sizes, then save."
+        )
+
+    def _used_up(self, tensors: Sequence[Tensor]) -> str:
+        return (
+            f"the program is compiled for {len(self._networks)} sizes, which is its bound, and was given another, "
+            f"{self._size(tensors)}. It has {self._sizes()}. Pad to one of these, or compile with a larger sizes=..."
+        )
+
+    def _first_warning(self, tensors: Sequence[Tensor], most: int) -> str:
+        return (
+            f"the program was compiled for {shown(self.inputs, next(iter(self._networks)))}, and now also for "
+            f"{self._size(tensors)}: the first call with another size takes longer, and at most {most} sizes are kept. "
+            "To compile them beforehand: run.compile(model, example, examples=[...])."
+        )
+
+    def _size(self, tensors: Sequence[Tensor]) -> str:
+        return shown(self.inputs, self._key(tensors))
+
+    def _sizes(self) -> str:
+        return " and ".join(shown(self.inputs, key) for key in self._networks)
 
 
 def _scratch_bytes(graph: Graph, threads: int) -> int:
@@ -221,5 +356,5 @@ class _Running(nn.Module):
         self.model = model  # for evaluate functions that ask for parameters() or their device
         self._program = program
 
-    def forward(self, x: Tensor) -> object:
-        return self._program(x)
+    def forward(self, *args: object, **kwargs: object) -> object:
+        return self._program(*args, **kwargs)

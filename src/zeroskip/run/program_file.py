@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from zeroskip import files
 from zeroskip.concepts import Choice, Kernel, Machine, Precision
@@ -23,15 +24,14 @@ from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
+from zeroskip.run.building import built
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.shape_checks import check
-from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.measurement import JsonObject, Measurement
 from zeroskip.run.program import CompiledNetwork, Origin, Program
-from zeroskip.run.runner import runner
 
 MOST_IMAGES, MOST_THREADS, MOST_EXAMPLES = 64, 1024, 1 << 31  # that a file may ask for
 
@@ -55,7 +55,7 @@ def save(program: Program, path: str | Path) -> Path:
     if foreign:
         raise EngineError(f'the kernel "{min(foreign)}" is not zeroskip\'s own, and a file holds no code.')
     try:
-        described, tensors = to_json(origin.graph, origin.dtype)
+        described, tensors = to_json(origin.graph)
     except EngineError as error:
         reason = f"the program cannot be saved: {error}. Keep the network itself, and compile it again."
         raise EngineError(reason) from None
@@ -80,16 +80,16 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         raise FileError(f"there is no file {path}. Give one that run.save wrote.")
     try:
         content, tensors = program_bytes.opened(files.read(path))
-        graph, dtype = from_json(content["network"], tensors)
+        graph = from_json(content["network"], tensors)
         operations = operations_of(graph) if content["plan"]["tiles"] else []
-        check(operations, {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}})
-        origin = _origin(content["plan"], graph, dtype, operations)
+        check(operations, graph.shapes)
+        origin = _origin(content["plan"], graph, operations)
         replacements = _replacements(origin, operations, machine)
         tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
         measurement = _measurement(content["program"], list(replacements.values()))
-        compiled = _compiled(replace(origin, tiles=tiles), operations, machine, measurement.threads)
+        compiled = built(replace(origin, tiles=tiles), operations, machine, measurement.threads)
         program = Program(compiled, measurement, lambda: False)
-        program(torch.zeros(2, *graph.shape, dtype=dtype))  # says what does not fit together
+        compiled.run(*_zeros(graph))  # says what does not fit together
         return program
     except Exception as error:  # Python and torch raise all kinds of errors about what makes no sense to them
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
@@ -107,7 +107,13 @@ def _plan(origin: Origin) -> JsonObject:
     }
 
 
-def _origin(plan: JsonObject, graph: Graph, dtype: torch.dtype, operations: Sequence[Operation]) -> Origin:
+def _zeros(graph: Graph) -> list[Tensor]:
+    """Two examples of nothing but zeros."""
+    shapes = [((2, *each.shape) if each.has_batch else each.shape) for each in graph.inputs]
+    return [torch.zeros(shape, dtype=each.dtype) for shape, each in zip(shapes, graph.inputs, strict=True)]
+
+
+def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> Origin:
     there = {name for operation in operations for name in operation.names}
     off_tiles = [node.name for node, _ in layer_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
@@ -119,7 +125,7 @@ def _origin(plan: JsonObject, graph: Graph, dtype: torch.dtype, operations: Sequ
         if not fits or (name in tiles and len({each.element for each in tiles.values()}) > 1):
             raise EngineError(f'"{kernel.name}" does not compute {name}')
     precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
-    return Origin(graph, dtype, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
+    return Origin(graph, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
 
 
 @dataclass(frozen=True)
@@ -156,19 +162,6 @@ def _replacements(
         for name, why in reasons.items()
         if why is not None
     }
-
-
-def _compiled(
-    origin: Origin, operations: Sequence[Operation], machine: Machine, threads: int
-) -> CompiledNetwork:
-    final = origin.graph
-    if origin.tiles:
-        final = on_tiles(final, operations, origin.tiles, machine, images=origin.images, threads=threads)
-    functions = {
-        node.name: origin.kernels[node.name].build(layer, machine, origin.precision, node.relu)
-        for node, layer in layer_nodes(final)
-    }
-    return CompiledNetwork(runner(final, functions), origin, machine, final)
 
 
 def _measurement(stored: JsonObject, replacements: Sequence[_Replacement]) -> Measurement:

@@ -13,11 +13,11 @@ from torch import Tensor
 from zeroskip.graph import Graph, Node, last_uses
 from zeroskip.run.linear.compiled_linear import CompiledLinear, sequence
 
-Runner = Callable[[Tensor], Sequence[Tensor]]
-"""The input of a network -> its output tensors, in the order of `Graph.outputs`."""
+Runner = Callable[..., Sequence[Tensor]]
+"""The tensors that go into a network -> those that come out, in the order of `Graph.outputs`."""
 
 
-def runner(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Runner:
+def runner(graph: Graph, functions: Mapping[str, Callable[..., Tensor]]) -> Runner:
     """The graph as a function, with `functions` (by node name) in place of PyTorch's.
 
     Layers in machine code that follow each other become one call. Takes any batch size; a graph that is bound
@@ -29,7 +29,9 @@ def runner(graph: Graph, functions: Mapping[str, Callable[[Tensor], Tensor]]) ->
     nodes = [replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes]
     joined = replace(graph, nodes=tuple(_joined(nodes, graph.outputs)))
     run = _straight(joined) if _is_straight(joined) else _network(joined)
-    return run if graph.batch is None else _in_pieces(run, graph.batch)
+    if graph.batch is None:
+        return run
+    return _in_pieces(run, graph.batch, [each.has_batch for each in graph.inputs])
 
 
 def _joined(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
@@ -54,9 +56,9 @@ def _sequence(group: Sequence[Node]) -> Node:
 
 def _is_straight(graph: Graph) -> bool:
     """Whether every node reads just the one before it, and the last one is the result."""
-    names = [graph.input, *(node.name for node in graph.nodes)]
+    names = [*graph.names, *(node.name for node in graph.nodes)]
     straight = all(node.inputs == (before,) for node, before in zip(graph.nodes, names, strict=False))
-    return straight and graph.outputs == (names[-1],)
+    return straight and len(graph.inputs) == 1 and graph.outputs == (names[-1],)
 
 
 def _straight(graph: Graph) -> Runner:
@@ -76,8 +78,10 @@ def _network(graph: Graph) -> Runner:
         for node, ended in zip(graph.nodes, last_uses(graph), strict=True)
     ]
 
-    def run(x: Tensor) -> Sequence[Tensor]:
-        values: dict[str, Any] = {graph.input: x}
+    names = graph.names
+
+    def run(*tensors: Tensor) -> Sequence[Tensor]:
+        values: dict[str, Any] = dict(zip(names, tensors, strict=True))
         for function, inputs, name, ended in steps:
             values[name] = function(*[values[each] for each in inputs])
             for each in ended:
@@ -87,12 +91,20 @@ def _network(graph: Graph) -> Runner:
     return run
 
 
-def _in_pieces(run: Runner, batch: int) -> Runner:
-    def run_all(x: Tensor) -> Sequence[Tensor]:
-        count = len(x)
+def _in_pieces(run: Runner, batch: int, batched: Sequence[bool]) -> Runner:
+    def run_all(*tensors: Tensor) -> Sequence[Tensor]:
+        count = next(len(each) for each, has in zip(tensors, batched, strict=True) if has)
         missing = batch if not count else -count % batch
-        filled = torch.cat([x, x.new_zeros(missing, *x.shape[1:])]) if missing else x
-        results = zip(*[run(piece) for piece in filled.split(batch)], strict=True)
-        return [torch.cat(pieces)[:count] for pieces in results]
+        filled = [
+            torch.cat([each, each.new_zeros(missing, *each.shape[1:])]) if has and missing else each
+            for each, has in zip(tensors, batched, strict=True)
+        ]
+        starts = range(0, count + missing, batch)
+        pieces = [
+            [each[start : start + batch] if has else each for each, has in zip(filled, batched, strict=True)]
+            for start in starts
+        ]
+        results = zip(*[run(*piece) for piece in pieces], strict=True)
+        return [torch.cat(parts)[:count] for parts in results]
 
     return run_all

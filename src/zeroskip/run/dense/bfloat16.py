@@ -17,6 +17,8 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why the layer is not computed in bfloat16."""
     if precision.arithmetic != "bf16":
         return f"{precision.arithmetic} arithmetic was asked for"
+    if layer.op == "bilinear":
+        return "bilinear has no kernel in bf16"
     return pytorch.accepts(layer, machine, precision)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
+from zeroskip.graph.layer_functions import OPS, function_of
 
 
 def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
@@ -19,7 +18,7 @@ def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
     >>> torch.equal(reference(layer, x, False), model.fc1(x))
     True
     """
-    y = _operation(layer)(x)
+    y = function_of(layer)(x)
     return torch.relu(y) if relu else y
 
 
@@ -37,7 +36,12 @@ def not_float32(layer: Layer, op: str) -> str | None:
     'computes linear layers, not conv2d'
     """
     if layer.op != op:
-        return f"computes {'convolutions' if op == 'conv2d' else 'linear layers'}, not {layer.op}"
+        known = {"linear": "linear layers", "conv2d": "convolutions"}
+        return (
+            f"computes {known[op]}, not {layer.op}"
+            if layer.op in known
+            else f"{layer.op} has no sparse kernel"
+        )
     if layer.weight.dtype is not torch.float32:
         return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
     return None
@@ -47,30 +51,16 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why PyTorch is not asked to run the layer.
 
     >>> accepts(replace(layer, op="lstm"), machine, Precision())
-    'knows linear and conv2d, not lstm'
+    'knows no lstm'
     """
-    return None if layer.op in ("linear", "conv2d") else f"knows linear and conv2d, not {layer.op}"
+    return None if layer.op in OPS else f"knows no {layer.op}"
 
 
 def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
     """The layer as a function of its input."""
-    operation = _operation(layer)
+    operation = function_of(layer)
     # In place: the layer's output is new, and nothing else reads it.
-    return (lambda x: operation(x).relu_()) if relu else operation
-
-
-def _operation(layer: Layer) -> Callable[[Tensor], Tensor]:
-    if layer.op == "linear":
-        return partial(functional.linear, weight=layer.weight, bias=layer.bias)
-    return partial(
-        functional.conv2d,
-        weight=layer.weight,
-        bias=layer.bias,
-        stride=layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        groups=layer.groups,
-    )
+    return (lambda *values: operation(*values).relu_()) if relu else operation
 
 
 KERNEL = Kernel("dense", "dense", accepts, build, reference, skips="nothing")

@@ -109,7 +109,7 @@ def distinct_weights(weight: Tensor) -> Tensor:
 
 def arrays(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Weight (out, in) and bias (out,) of a linear layer; the bias is zero where it has none."""
-    weight = layer.weight.detach().numpy()
+    weight = np.ascontiguousarray(layer.weight.detach().numpy())  # a network may store it transposed
     bias = np.zeros(len(weight), np.float32) if layer.bias is None else layer.bias.detach().numpy()
     return weight, bias
 

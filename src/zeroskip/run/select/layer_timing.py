@@ -46,9 +46,9 @@ def works_on_tiles(kernel: Kernel, element: Element) -> bool:
 
 
 def time_kernels(
-    layer: Layer, relu: bool, x: Tensor, *, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
-) -> LayerTiming:
-    """Build, prove and time the kernels on the layer's real input `x` (batch, *input_shape).
+    layer: Layer, relu: bool, x: Tensor, *more: Tensor, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
+) -> LayerTiming:  # fmt: skip
+    """Build, prove and time the kernels on the layer's real input `x` (batch, *input_shape); bilinear has one `more`.
 
     Raises EngineError where a kernel does not compute what PyTorch does.
 
@@ -62,7 +62,7 @@ def time_kernels(
     possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
     accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
     built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
-    answers = {name: function(x) for name, function in built.items()}
+    answers = {name: function(x, *more) for name, function in built.items()}
     for kernel in accepted:
         if not _is_right(kernel, answers[kernel.name], layer, relu, x):
             raise EngineError(
@@ -70,7 +70,7 @@ def time_kernels(
                 "this machine. Leave it out with kernels=..., and please report it."
             )
     errors = {kernel.name: _error(kernel, answers.get(kernel.name), layer, relu, x) for kernel in possible}
-    calls = {name: partial(function, x) for name, function in built.items()}
+    calls = {name: partial(function, x, *more) for name, function in built.items()}
     seconds = raced(calls, stop_watch())
     name = preferred(seconds)
     fastest = next(kernel for kernel in accepted if kernel.name == name)

@@ -64,7 +64,7 @@ def select_network(
 
     `operations` are those that may work on tiles.
     """
-    graph, example = captured.graph, captured.example.clone()
+    graph, example = captured.graph, [tensor.clone() for tensor in captured.tensors]
     timings = _without_unfit_fp16(captured, operations, timings)
     combinations = _combinations(timings)
     runs = {name: _runner(graph, timings, kernels) for name, kernels in combinations.items()}
@@ -83,16 +83,17 @@ def select_network(
     untiled = [node.name for node, _ in layer_nodes(final)]
     origin = Origin(
         graph,
-        example.dtype,
         target.precision,
         kernels={name: timings[name].kernels[combination[name]] for name in untiled},
         tiles={} if way is None else way.kernels,
         images=1 if way is None else way.images,
     )
-    compiled = CompiledNetwork(runs[best], origin, target.machine, final)
+    functions = {name: timings[name].built[combination[name]] for name in untiled}
+    compiled = CompiledNetwork(runs[best], origin, target.machine, final, functions)
     references = {
         node.name: partial(_reference, timings[node.name], choices[node.name].kernel, layer, node.relu)
         for node, layer in layer_nodes(graph)
+        if len(node.inputs) == 1
     }
     rounded = runner(graph, references)
     return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"])
@@ -109,18 +110,18 @@ def _reference(timing: LayerTiming, name: str, layer: Layer, relu: bool, x: Tens
     return timing.kernels.get(name, pytorch.KERNEL).reference(layer, x, relu)
 
 
-def _timed(runs: Mapping[str, Runner], example: Tensor) -> dict[str, float]:
+def _timed(runs: Mapping[str, Runner], example: Sequence[Tensor]) -> dict[str, float]:
     """Seconds of each way that works."""
     calls = {
-        name: partial(run, example) for name, run in runs.items() if name == "dense" or _works(run, example)
+        name: partial(run, *example) for name, run in runs.items() if name == "dense" or _works(run, example)
     }
     return raced(calls, stop_watch())
 
 
-def _works(run: Runner, example: Tensor) -> bool:
+def _works(run: Runner, example: Sequence[Tensor]) -> bool:
     """Whether it runs at all: an operation between the layers may insist on the layout it was exported with."""
     try:
-        run(example)
+        run(*example)
     except RuntimeError:
         return False
     return True
@@ -172,7 +173,7 @@ def _ways_on_tiles(
         if single is None:
             continue
         ways[title] = single
-        if len(captured.example) >= TOGETHER * target.threads:
+        if captured.count >= TOGETHER * target.threads:
             selected = {name: [kernel] for name, kernel in single.kernels.items()}
             several = measure(selected, images=TOGETHER)
             ways |= {} if several is None else {f"{title} of {TOGETHER} images": several}
@@ -205,7 +206,7 @@ def _choices_on_tiles(
         node = node_of[next(each for each in selected.nodes[name] if each in node_of)]
         seconds = dict(choices[node.name].seconds)
         for way in ways:
-            turns = -(-len(captured.example) // (way.images * target.threads))
+            turns = -(-captured.count // (way.images * target.threads))
             seconds |= {tried: turns * took for tried, took in way.seconds[name].items()}
         error = timings[node.name].errors.get(kernel.name, 0.0)
         if kernel.element == FP16.name:

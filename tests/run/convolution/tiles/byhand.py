@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
-from zeroskip.graph import Graph, Node
+from zeroskip.graph import Graph, Input, Node
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
 from zeroskip.run.element import FP32, Element
 
@@ -122,7 +122,9 @@ def graph_of(
         Node(name, "aten.sin.default", (given[0],), torch.sin, shape=tuple(values[name].shape[1:]))
         for name in given[1:]
     ]
-    return Graph(given[0], (*others, *shaped), tuple(outputs), list, None, tuple(values[given[0]].shape[1:]))
+    return Graph(
+        (Input(given[0], tuple(values[given[0]].shape[1:])),), (*others, *shaped), tuple(outputs), list
+    )
 
 
 def _with_shape(node: Node, values: Mapping[str, Tensor]) -> Node:

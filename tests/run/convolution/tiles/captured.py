@@ -32,7 +32,7 @@ def operations_in(model: nn.Module, x: Tensor) -> list[Operation]:
 def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST, machine: Machine = HERE) -> SegmentCode:
     """All operations of the graph, with everything that leaves them."""
     operations = operations_of(graph)
-    shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
+    shapes: dict[str, Any] = graph.shapes
     made, covered = {one.name for one in operations}, {name for one in operations for name in one.names}
     read = {
         *graph.outputs,
@@ -46,7 +46,7 @@ def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST, machine: Ma
 
 def values_of(graph: Graph, x: Tensor) -> dict[str, Tensor]:
     """Every value of the graph as PyTorch computes it."""
-    values: dict[str, Any] = {graph.input: x.clone()}
+    values: dict[str, Any] = {graph.names[0]: x.clone()}
     with torch.no_grad():
         for node in graph.nodes:
             values[node.name] = node.function(*[values[name] for name in node.inputs])

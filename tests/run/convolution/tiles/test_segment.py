@@ -203,7 +203,7 @@ def test_a_network_that_returns_values_from_its_middle_gets_all_of_them() -> Non
     model = small()
     x, graph = batch(2), capture(model, batch(2))
     names = [node.name for node in graph.nodes if node.shape is not None and len(node.shape) == 3]
-    graph = type(graph)(graph.input, graph.nodes, tuple(names), list, None, graph.shape)
+    graph = type(graph)(graph.inputs, graph.nodes, tuple(names), list)
     part, values = lowered(graph), values_of(graph, x)
     assert set(part.outputs) == set(names)
     for ours, name in zip(Segment(part, 1)(x), part.outputs, strict=True):

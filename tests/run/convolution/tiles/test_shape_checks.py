@@ -37,7 +37,7 @@ class AllKinds(nn.Module):
 
 def seen(model: nn.Module, size: int, channels: int = 3) -> tuple[list[Operation], dict[str, Shape]]:
     graph = capture(model.eval(), torch.zeros(2, channels, size, size))
-    return operations_of(graph), {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
+    return operations_of(graph), graph.shapes
 
 
 OPERATIONS, SHAPES = seen(AllKinds(), 16)

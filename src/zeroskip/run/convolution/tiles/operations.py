@@ -84,11 +84,11 @@ def operations_of(graph: Graph) -> list[Operation]:
     shared = {name for name in uses if uses[name] > 1} | views
     if graph.batch is not None or any(overwrites(node) and node.inputs[0] in shared for node in graph.nodes):
         return []
-    shapes = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
+    shapes = graph.shapes
     possible = [made for made in (_operation(node, shapes) for node in graph.nodes) if made is not None]
     # Means are tensors at once, which are no maps to read.
     means = {made.name for made in possible if made.kind == "mean"}
-    return _fused([made for made in possible if not means & {*made.inputs}], uses, graph.input)
+    return _fused([made for made in possible if not means & {*made.inputs}], uses, graph.names)
 
 
 def is_too_large(layer: Layer) -> bool:
@@ -133,7 +133,7 @@ _Maps = Sequence[tuple[int, int, int]]
 
 def _plain(node: Node, kind: str) -> Operation | None:
     shape = node.shape
-    if shape is None or len(shape) != 3 or 0 in shape:
+    if shape is None or len(shape) != 3 or 0 in shape or node.dtype not in (None, torch.float32):
         return None
     return Operation(node.name, kind, node.inputs, (shape[0], shape[1], shape[2]), (node.name,))
 
@@ -239,7 +239,7 @@ def _pair(argument: Argument) -> tuple[int, int]:
     return sizes[0], sizes[-1]
 
 
-def _fused(operations: Sequence[Operation], uses: Counter[str], source: str) -> list[Operation]:
+def _fused(operations: Sequence[Operation], uses: Counter[str], sources: Sequence[str]) -> list[Operation]:
     """Activations join what they follow, and sums the later of the two convolutions they add to something."""
     fused: list[Operation] = []
     for operation in operations:
@@ -248,7 +248,7 @@ def _fused(operations: Sequence[Operation], uses: Counter[str], source: str) -> 
             joined = replace(last, name=operation.name, relu=operation.relu, bound=operation.bound)
             fused[fused.index(last)] = replace(joined, names=(*last.names, *operation.names))
             continue
-        position, other = _summand(operation, fused, uses, source)
+        position, other = _summand(operation, fused, uses, sources)
         if position is None:
             fused.append(operation)
             continue
@@ -259,18 +259,18 @@ def _fused(operations: Sequence[Operation], uses: Counter[str], source: str) -> 
 
 
 def _summand(
-    total: Operation, before: Sequence[Operation], uses: Counter[str], source: str
+    total: Operation, before: Sequence[Operation], uses: Counter[str], sources: Sequence[str]
 ) -> tuple[int | None, str]:
     """Where in `before` the convolution stands that can add the other input of the sum `total` to its own result.
 
-    The other one must be there by then: it is the network's input, or made before on tiles.
+    The other one must be there by then: it is an input of the network, or made before on tiles.
     """
     if total.kind != "add" or total.inputs[0] == total.inputs[1]:
         return None, ""
     names = [operation.name for operation in before]
     places = [(names.index(name) if name in names else -1, name) for name in total.inputs]
     (_, other), (position, name) = sorted(places)
-    if position < 0 or (other not in names and other != source):
+    if position < 0 or (other not in names and other not in sources):
         return None, ""
     last = before[position]
     fits = last.kind == "conv" and len(last.inputs) == 1 and uses[name] == 1 and not _is_active(last)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.emit.executable_memory import allocate
-from zeroskip.graph import Graph, Node
+from zeroskip.graph import Graph, Input, Node
 from zeroskip.run.captured import Captured
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
@@ -124,7 +124,7 @@ def values_of(operations: Sequence[Operation]) -> set[str]:
 def _subgraphs(graph: Graph, operations: Sequence[Operation]) -> list[Subgraph]:
     """The operations grouped into segments, cut only where a torch node lies between."""
     level = _levels(graph, operations)
-    shapes: dict[str, Any] = {graph.input: graph.shape, **{node.name: node.shape for node in graph.nodes}}
+    shapes: dict[str, Any] = graph.shapes
     covered = {name for operation in operations for name in operation.names}
     readers = [(node.name, node.inputs) for node in graph.nodes if node.name not in covered]
     readers += [(operation.name, operation.inputs) for operation in operations]
@@ -143,7 +143,7 @@ def _subgraphs(graph: Graph, operations: Sequence[Operation]) -> list[Subgraph]:
 def _levels(graph: Graph, operations: Sequence[Operation]) -> dict[str, int]:
     """How many changes between torch and tiles lie before each value: even in torch, odd on tiles."""
     operation_of = {name: operation for operation in operations for name in operation.names}
-    level = {graph.input: 0}
+    level = dict.fromkeys(graph.names, 0)
     for node in graph.nodes:
         operation = operation_of.get(node.name)
         if operation is None:
@@ -238,4 +238,4 @@ def graph_of(layer: Layer, relu: bool) -> Graph:
     """A network of one layer: its input is "x", its output "y"."""
     function = partial(reference, layer, relu=relu)
     node = Node("y", "aten.conv2d.default", ("x",), function, layer, relu, {}, layer.output_shape)
-    return Graph("x", (node,), ("y",), itemgetter(0), None, layer.input_shape)
+    return Graph((Input("x", layer.input_shape),), (node,), ("y",), itemgetter(0))

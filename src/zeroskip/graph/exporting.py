@@ -1,0 +1,193 @@
+"""A network through torch.export, as a function of its tensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec
+
+from zeroskip.errors import EngineError
+from zeroskip.graph.inputs import Inputs
+from zeroskip.graph.signature import Signature
+from zeroskip.graph.structure import Tree, check_returned, taken_apart
+
+ATEN = torch.ops.aten
+DROPOUT = tuple(
+    getattr(ATEN, f"{name}{inplace}").default
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+    for inplace in ("", "_")
+)
+CHECKS = (ATEN._assert_tensor_metadata.default,)  # of what was traced; a program checks its inputs itself
+OWNER = "network."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An exported network.
+
+    returns  the structure of what it returns, with Slots for the graph's outputs
+    batched  of each tensor, whether its first axis is that of the examples
+    batch    the number of examples that it is bound to, if it is
+    """
+
+    program: ExportedProgram
+    returns: Tree
+    batched: tuple[bool, ...]
+    batch: int | None
+
+    @property
+    def graph(self) -> fx.Graph:
+        """The operations."""
+        return self.program.graph
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """The nodes of the tensors."""
+        return [node for node, spec in self.placeholders if spec.kind is InputKind.USER_INPUT]
+
+    @property
+    def placeholders(self) -> list[tuple[fx.Node, InputSpec]]:
+        """The nodes of parameters, buffers, constants and tensors."""
+        nodes = (node for node in self.graph.nodes if node.op == "placeholder")
+        return list(zip(nodes, self.program.graph_signature.input_specs, strict=True))
+
+
+def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], inputs: Inputs) -> Exported:
+    """The network for any number of examples, or for as many as `inputs` hold where that cannot be.
+
+    >>> exported = export(model, signature_of(model, Inputs((x,), {})), [x], Inputs((x,), {}))
+    >>> exported.batched, exported.batch
+    ((True,), None)
+    """
+    batched = tuple(map(inputs.has_examples, tensors))
+    exported = _free(model, signature, tensors, batched) if any(batched) else None
+    if exported is None:
+        exported = _fixed(model, signature, tensors, batched, inputs.size)
+    for node in list(exported.graph.nodes):
+        _tidy(exported.program.graph_module, node)
+    return exported
+
+
+class _Returned:
+    """The structure of what a network returned last: torch.export puts back what is in a list of a module."""
+
+    tree: Tree = None
+
+
+class _OfTensors(nn.Module):
+    """A network as a function of tensors to a list of tensors."""
+
+    def __init__(self, network: nn.Module, signature: Signature) -> None:
+        super().__init__()
+        self.network, self._signature, self.returned = network, signature, _Returned()
+        self.training = False
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        args, kwargs = self._signature.call(tensors)
+        leaves: list[Any] = []
+        tree = taken_apart(self.network(*args, **kwargs), leaves)
+        check_returned(tree)
+        self.returned.tree = tree
+        return leaves
+
+
+def _free(
+    model: nn.Module, signature: Signature, tensors: Sequence[Tensor], batched: Sequence[bool]
+) -> Exported | None:
+    """The network for any number of examples; None where torch.export finds that it depends on that."""
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int  # imports sympy, which is slow
+
+    # torch.export takes a size of 1 for a constant, so a single example is doubled.
+    several = tuple(
+        torch.cat([tensor, tensor]) if has and len(tensor) == 1 else tensor
+        for tensor, has in zip(tensors, batched, strict=True)
+    )
+    sizes = tuple({0: torch.export.Dim.AUTO} if has else {} for has in batched)
+    network = _OfTensors(model, signature)
+    try:
+        program = torch.export.export(network, several, dynamic_shapes=(sizes,))
+    except EngineError:
+        raise
+    except Exception:  # of any kind: the fixed batch may still work
+        return None
+    exported = Exported(program, network.returned.tree, tuple(batched), None)
+    free = tuple(
+        has and not is_concrete_int(node.meta["val"].shape[0])
+        for node, has in zip(exported.inputs, batched, strict=True)
+    )
+    bound = [
+        len(each) for each, has, is_free in zip(tensors, batched, free, strict=True) if has and not is_free
+    ]
+    # A tensor of one row that was doubled above is bound to the wrong size.
+    if not any(free) or 1 in bound:
+        return None
+    return Exported(program, network.returned.tree, free, None)
+
+
+def _fixed(
+    model: nn.Module, signature: Signature, tensors: Sequence[Tensor], batched: Sequence[bool], size: int
+) -> Exported:
+    network = _OfTensors(model, signature)
+    try:
+        program = torch.export.export(network, tuple(tensors))
+    except EngineError:
+        raise
+    except Exception as fact:
+        reason = str(fact).strip().splitlines()[0] if str(fact).strip() else type(fact).__name__
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise EngineError(
+            f"torch.export cannot follow the network on an input of shape {shapes}: {reason} "
+            "Take control flow that depends on values (if, while, .item()) out of forward, or put the part "
+            "that can be exported into a module of its own and compile that."
+        ) from fact
+    return Exported(program, network.returned.tree, tuple(batched), size if any(batched) else None)
+
+
+def _tidy(module: fx.GraphModule, node: fx.Node) -> None:
+    """Take out what does nothing in evaluation mode, and put regions of torch in place of their calls."""
+    graph = module.graph
+    if node.op != "call_function":
+        return
+    if node.target in CHECKS and not node.users:
+        graph.erase_node(node)
+    elif (node.target in DROPOUT and node.args[2] is False) or _is_needless_pool(node):
+        node.replace_all_uses_with(node.args[0])
+        graph.erase_node(node)
+    elif _is_region(node):
+        _inline(module, node)
+
+
+def _is_needless_pool(node: fx.Node) -> bool:
+    """Whether it pools to the size that is there already: AlexNet and VGG have one for other pictures."""
+    if node.target is not ATEN.adaptive_avg_pool2d.default or len(node.args[0].users) > 1:
+        return False
+    return list(node.args[0].meta["val"].shape[-2:]) == list(node.args[1])
+
+
+def _is_region(node: fx.Node) -> bool:
+    """Whether it calls a graph for which gradients, or autocast, are switched off, as they are anyway."""
+    name = getattr(node.target, "__name__", "")
+    return name == "wrap_with_set_grad_enabled" or (name == "wrap_with_autocast" and node.args[2] is False)
+
+
+def _inline(module: fx.GraphModule, node: fx.Node) -> None:
+    graph = module.graph
+    place = next(n for n, each in enumerate(node.args) if isinstance(each, fx.Node) and each.op == "get_attr")
+    inner, given = getattr(module, node.args[place].target), node.args[place + 1 :]
+    inputs = (each for each in inner.graph.nodes if each.op == "placeholder")
+    values = dict(zip(inputs, given, strict=True))
+    with graph.inserting_before(node):
+        results = graph.graph_copy(inner.graph, values)
+    parts = results if isinstance(results, (tuple, list)) else (results,)
+    for user in list(node.users):
+        user.replace_all_uses_with(parts[user.args[1]])
+        graph.erase_node(user)
+    graph.erase_node(node)
+    for each in list(graph.nodes):
+        if _is_region(each):
+            _inline(module, each)

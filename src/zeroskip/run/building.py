@@ -1,0 +1,117 @@
+"""From an origin, which says which kernel computes what, to a network that runs; also for inputs of other sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from zeroskip.concepts import Kernel, Layer, Machine
+from zeroskip.graph import Graph, Node
+from zeroskip.graph.layer_functions import arguments_of, function_of
+from zeroskip.run.captured import layer_nodes
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
+from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.tiling import on_tiles
+from zeroskip.run.dense import pytorch
+from zeroskip.run.element import FP16
+from zeroskip.run.program import CompiledNetwork, Origin
+from zeroskip.run.runner import runner
+
+Functions = Mapping[str, Callable[..., Tensor]]
+"""Node of a layer -> what computes it."""
+
+
+def built(
+    origin: Origin, operations: Sequence[Operation], machine: Machine, threads: int, known: Functions | None = None
+) -> CompiledNetwork:  # fmt: skip
+    """The network of this origin; `known` functions are not built anew."""
+    final, known = origin.graph, known or {}
+    if origin.tiles:
+        final = on_tiles(final, operations, origin.tiles, machine, images=origin.images, threads=threads)
+    functions = {
+        node.name: known.get(node.name)
+        or origin.kernels[node.name].build(layer, machine, origin.precision, node.relu)
+        for node, layer in layer_nodes(final)
+    }
+    return CompiledNetwork(runner(final, functions), origin, machine, final, functions)
+
+
+def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwork:
+    """The network `graph`, which is that of `first` for inputs of another size, by the same kernels; nothing is timed.
+
+    Weights are those of `first` where they are equal, and functions where they do not depend on the size.
+    """
+    origin, machine = first.origin, first.machine
+    before = {node.name: node for node in origin.graph.nodes}
+    graph = replace(graph, nodes=tuple(_with_weights_of(before.get(node.name), node) for node in graph.nodes))
+    operations = operations_of(graph) if origin.tiles else []
+    tiles = {each.name: _on_tiles(each, origin, machine) for each in operations if each.layer is not None}
+    covered = {name for each in operations for name in each.names} if tiles else set()
+    kernels = {
+        node.name: _kernel(node, layer, origin, machine)
+        for node, layer in layer_nodes(graph)
+        if node.name not in covered
+    }
+    other = Origin(graph, origin.precision, kernels, tiles, origin.images)
+    known = {
+        name: function
+        for name, function in first.functions.items()
+        if name in kernels and kernels[name] is origin.kernels[name] and _is_same(before[name], name, graph)
+    }
+    return built(other, operations, machine, threads, known)
+
+
+def _with_weights_of(known: Node | None, node: Node) -> Node:
+    """The node with the weights of `known` where they are equal, so that they are in memory once."""
+    if known is None or known.layer is None or node.layer is None:
+        return node
+    old, new = known.layer, node.layer
+    if not _equal(old.weight, new.weight) or not _equal(old.bias, new.bias):
+        return node
+    if new.weight.data_ptr() == old.weight.data_ptr():
+        return node
+    layer = replace(new, weight=old.weight, bias=old.bias)
+    compute = function_of(layer)
+    function = (lambda *values: torch.relu(compute(*values))) if node.relu else compute
+    return replace(node, layer=layer, function=function, arguments=arguments_of(layer))
+
+
+def _equal(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None or one.data_ptr() == other.data_ptr():
+        return one is other or (one is not None and other is not None and one.shape == other.shape)
+    return one.dtype == other.dtype and torch.equal(one, other)
+
+
+def _is_same(known: Node, name: str, graph: Graph) -> bool:
+    """Whether the layer of that name is a linear one that computes what `known` does, on any size."""
+    node = next(each for each in graph.nodes if each.name == name)
+    if node.layer is None or known.layer is None or node.layer.op != "linear" or known.relu != node.relu:
+        return False
+    return known.layer.weight.data_ptr() == node.layer.weight.data_ptr() and _equal(
+        known.layer.bias, node.layer.bias
+    )
+
+
+def _kernel(node: Node, layer: Layer, origin: Origin, machine: Machine) -> Kernel:
+    """The kernel of the layer in `origin`, or of another run of the same weight; dense where it is none for it."""
+    same_weight = [
+        origin.kernels[other.name]
+        for other, known in layer_nodes(origin.graph)
+        if other.name in origin.kernels and known.name == layer.name
+    ]
+    kernel = origin.kernels.get(node.name) or next(iter(same_weight), pytorch.KERNEL)
+    return kernel if kernel.accepts(layer, machine, origin.precision) is None else pytorch.KERNEL
+
+
+def _on_tiles(operation: Operation, origin: Origin, machine: Machine) -> Kernel:
+    halves = any(kernel.element == FP16.name for kernel in origin.tiles.values())
+    depthwise, streamed = (DEPTHWISE_FP16, STREAMED_FP16) if halves else (DEPTHWISE, STREAMED)
+    if operation.kind == "depthwise":
+        return depthwise
+    kernel = origin.tiles.get(operation.name, streamed)
+    assert operation.layer is not None
+    fits = kernel is not depthwise and kernel.accepts(operation.layer, machine, origin.precision) is None
+    return kernel if fits else streamed

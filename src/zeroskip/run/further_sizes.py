@@ -1,0 +1,77 @@
+"""Compiling a program for inputs of a further size: captured anew, computed by the kernels that are known, not timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.errors import EngineError, ModelError
+from zeroskip.graph import Graph, Inputs
+from zeroskip.run.building import resized
+from zeroskip.run.call_checks import key_of, shown
+from zeroskip.run.captured import layer_nodes
+from zeroskip.run.dense import pytorch
+from zeroskip.run.network_checks import captured_graph, network_on
+from zeroskip.run.output_difference import agree, difference
+from zeroskip.run.program import CompiledNetwork, Origin
+from zeroskip.run.runner import runner
+from zeroskip.run.timing import torch_threads
+
+
+def further_sizes(
+    model: nn.Module, first: CompiledNetwork, batch_axis: int | None, tolerance: float, threads: int
+) -> Callable[[Sequence[Tensor]], CompiledNetwork]:
+    """A function: tensors of another size -> the network compiled for them, which has agreed with `model` on them.
+
+    It raises EngineError where the network does not run on them, or the compiled one does not compute the same.
+    """
+    graph = first.origin.graph
+    assert graph.signature is not None
+    signature = graph.signature
+
+    def make(tensors: Sequence[Tensor]) -> CompiledNetwork:
+        given = [tensor.detach().contiguous() for tensor in tensors]
+        args, kwargs = signature.call(given)
+        with torch_threads(threads), torch.no_grad():
+            expected = _expected(model, graph, given)
+            other = captured_graph(model, Inputs(tuple(args), kwargs, batch_axis))
+            if [each.has_batch for each in other.inputs] != [each.has_batch for each in graph.inputs]:
+                raise EngineError(
+                    f"for {_size(graph, given)} the network treats the first axis otherwise than for the example "
+                    "that it was compiled with. Compile it with this example alone."
+                )
+            for network in (resized(first, other, threads), _dense(first, other)):
+                answer = other.rebuild(network.run(*[tensor.clone() for tensor in given]))
+                if agree(answer, expected, tolerance=tolerance):
+                    return network
+        raise EngineError(
+            f"for {_size(graph, given)} the compiled program differs from the network by "
+            f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or it does "
+            "what torch.export cannot follow. Change that, then compile again."
+        )
+
+    return make
+
+
+def _expected(model: nn.Module, graph: Graph, given: Sequence[Tensor]) -> object:
+    try:
+        return network_on(model, graph, [tensor.clone() for tensor in given])
+    except ModelError as error:
+        raise EngineError(
+            f"the program was compiled for {shown(graph.inputs, key_of(graph))}, and the network itself refuses another "
+            f"size: {error}"
+        ) from error
+
+
+def _dense(first: CompiledNetwork, graph: Graph) -> CompiledNetwork:
+    """The network in PyTorch: where the kernels of the first size round too much for this one."""
+    kernels = {node.name: pytorch.KERNEL for node, _ in layer_nodes(graph)}
+    origin = Origin(graph, first.origin.precision, kernels, {})
+    return CompiledNetwork(runner(graph, {}), origin, first.machine, graph)
+
+
+def _size(graph: Graph, given: Sequence[Tensor]) -> str:
+    pairs = zip(graph.inputs, given, strict=True)
+    return shown(graph.inputs, [tuple(t.shape[1:] if each.has_batch else t.shape) for each, t in pairs])

@@ -1,0 +1,195 @@
+"""What is checked of a network before it is compiled, and of a compiled one: bad input gets a sentence, not a traceback."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from zeroskip.concepts import Packed
+from zeroskip.errors import EngineError, ModelError, ZeroskipError
+from zeroskip.graph import Given, Graph, Inputs, capture, forward, weight_name
+from zeroskip.graph.inputs import of
+from zeroskip.run.captured import examples_in, taken
+from zeroskip.run.output_difference import agree, difference, leaves, relative_error
+from zeroskip.run.runner import Runner, runner
+from zeroskip.run.select.network_selection import Selection
+
+UNPACK = """A file holds no code: load it into the network.
+    model.load_state_dict(pack.decode(packed))
+    program = run.compile(model, example)"""
+GENERATE = (
+    "it calls forward again and again. Compile the network, run.compile(model, example), and call the program in a "
+    "loop, with all tokens so far; use_cache=False belongs into the example."
+)
+NO_BATCH_AXIS = "If the first axis of what goes in is not that of examples (a graph), give batch_axis=None."
+
+
+def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -> Inputs:
+    """The example in one form, contiguous, on which the network has run; ModelError or EngineError with what to do."""
+    if not isinstance(model, nn.Module):
+        raise EngineError(
+            f"run.compile was given a {type(model).__name__}, and needs a torch.nn.Module. {_instead(model)}"
+        )
+    if isinstance(example, Tensor) and not example.ndim and batch_axis == 0:
+        raise EngineError(
+            "the example is a single number, and no batch. Give a tensor, examples along its first axis."
+        )
+    inputs = of(example, batch_axis).map(Tensor.contiguous)
+    tensors = [*inputs.tensors, *model.parameters(), *model.buffers()]
+    elsewhere = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
+    if elsewhere is not None:
+        raise EngineError(
+            f"the network or the example is on {elsewhere}, and programs run on the cpu. "
+            "Move both with .cpu(), then compile."
+        )
+    _check_types(model)
+    try:
+        forward(model, _copied(inputs))  # a network that cannot run at all says so in its own words
+    except ModelError as error:
+        raise (_without_batch(model, inputs) or error) from error
+    return inputs
+
+
+def captured_graph(model: nn.Module, inputs: Inputs) -> Graph:
+    """The network's operations; EngineError where they cannot be followed."""
+    try:
+        return capture(model, inputs)
+    except ZeroskipError as error:
+        raise (_without_batch(model, inputs) or error) from error
+    except (
+        Exception
+    ) as fact:  # whatever torch says of an operation that runs on fewer examples than were given
+        raise EngineError(
+            f"the network cannot be captured: {_first_line(fact)} on a single example. {NO_BATCH_AXIS}"
+        ) from fact
+
+
+def tensors_of(graph: Graph, inputs: Inputs) -> list[Tensor]:
+    """The tensors of an example, in the order of the graph's inputs."""
+    assert graph.signature is not None
+    return graph.signature.tensors(inputs.args, inputs.kwargs)
+
+
+def network_on(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> Any:
+    """What the network itself returns for these tensors."""
+    assert graph.signature is not None
+    args, kwargs = graph.signature.call(tensors)
+    return forward(model, Inputs(tuple(args), kwargs))
+
+
+def verify(selection: Selection, model: nn.Module, tensors: Sequence[Tensor], tolerance: float) -> float:
+    """The error of the selected program on the example.
+
+    EngineError unless program and network agree on one example, on all, and on one more. Where weights are rounded
+    on purpose, the graph is compared with the network, and the program with the graph of rounded layers.
+    """
+    graph, run = selection.compiled.origin.graph, selection.compiled.run
+    rounds, error, size = any(choice.error for choice in selection.choices), 0.0, examples_in(graph, tensors)
+    free = any(each.has_batch for each in graph.inputs)
+    for count in sorted({1, size, size + 1}) if free else [size]:
+        given = taken(graph, tensors, count)
+        answer = _answer(graph, run, given, count)
+        expected = _expected(graph, model, tensors, count, answer)
+        if rounds:
+            error = relative_error(answer, expected) if count == size else error
+            exact = _answer(graph, runner(graph, {}), taken(graph, tensors, count), count)
+            similar = _answer(graph, selection.rounded, taken(graph, tensors, count), count)
+            answer, expected = (answer, similar) if agree(exact, expected) else (exact, expected)
+        if not agree(answer, expected, tolerance=tolerance):
+            raise EngineError(
+                f"on {count} examples the compiled program differs from the network by "
+                f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or its answers "
+                "depend on the number of examples in a way that torch.export cannot follow (if, squeeze(), or len(x) "
+                f"where x.shape[0] would do). Change that, then compile. {NO_BATCH_AXIS}"
+            )
+    return error
+
+
+def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> Any:
+    try:
+        return graph.rebuild(run(*given))
+    except ZeroskipError:
+        raise
+    except Exception as fact:  # of an operation of torch that was captured for another number of examples
+        raise EngineError(
+            f"the compiled program fails on {count} examples: {_first_line(fact)} The network depends on the number of "
+            f"examples in a way that torch.export cannot follow. {NO_BATCH_AXIS}"
+        ) from fact
+
+
+def _expected(graph: Graph, model: nn.Module, tensors: Sequence[Tensor], count: int, answer: Any) -> object:
+    """What the network returns for the first `count` examples."""
+    try:
+        return network_on(model, graph, taken(graph, tensors, count))
+    except ModelError as error:
+        if graph.batch is None:
+            if count == examples_in(graph, tensors):
+                raise
+            raise EngineError(
+                f"the network runs on {examples_in(graph, tensors)} examples and fails on {count}: {error} "
+                f"{NO_BATCH_AXIS}"
+            ) from error
+    # The network itself takes no other size; the program computes its examples in batches of that one.
+    answers = leaves(network_on(model, graph, taken(graph, tensors, graph.batch)))
+    return [torch.cat([each, each])[:count] for each in answers]
+
+
+def _copied(inputs: Inputs) -> Inputs:
+    return inputs.map(Tensor.clone)
+
+
+def _instead(given: Any) -> str:
+    if isinstance(given, Packed):
+        return UNPACK
+    if isinstance(getattr(given, "__self__", None), nn.Module):
+        return (
+            GENERATE
+            if given.__name__ == "generate"
+            else "Compile the network itself, or put that into a forward."
+        )
+    return "Put it into the forward of one."
+
+
+def _without_batch(model: nn.Module, inputs: Inputs) -> EngineError | None:
+    """The error for an example that lacks the axis of examples: the network runs with one put in front."""
+    if inputs.batch_axis is None or all(tensor.ndim == 0 for tensor in inputs.tensors):
+        return None
+    one = inputs.map(lambda tensor: tensor[None].clone() if tensor.ndim else tensor.clone())
+    try:
+        capture(model, one)
+    except Exception:  # whatever: it was a guess
+        return None
+    return EngineError(
+        f"the example, {inputs.title}, seems to have no axis of examples: the network runs with one put in front. "
+        "Compile with it: run.compile(model, example[None]), and tensors in a tuple or dict alike."
+    )
+
+
+def _check_types(model: nn.Module) -> None:
+    """EngineError where no weight is float32, and one warning where some are not: no kernel of ours is for others."""
+    matrices = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1}
+    odd = {name: weight.dtype for name, weight in matrices.items() if weight.dtype is not torch.float32}
+    if not odd:
+        return
+    name, dtype = next(iter(odd.items()))
+    shown = str(dtype).removeprefix("torch.")
+    if len(odd) == len(matrices):
+        raise EngineError(
+            f"the network's weights are {shown} ({weight_name(name) or 'weight'} and the others), and programs compute "
+            "with float32 weights: nothing would be faster. Convert with model.float(), and the example likewise; fewer "
+            'bits are asked for by precision="bf16" or "fp16", and weights="bf16" or "int8".'
+        )
+    warnings.warn(
+        f"{len(odd)} of {len(matrices)} weights are not float32 ({weight_name(name)} is {shown}); they stay dense. "
+        "Convert with model.float().",
+        stacklevel=4,
+    )
+
+
+def _first_line(fact: Exception) -> str:
+    lines = str(fact).strip().splitlines()
+    return f"{type(fact).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(fact).__name__}."
