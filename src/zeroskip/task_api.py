@@ -36,6 +36,7 @@ from zeroskip.concepts import TrainState
 from zeroskip.errors import ModelError, RecipeError, TaskError, ZeroskipError
 from zeroskip.graph import Given, Inputs
 from zeroskip.graph.inputs import of as inputs_of
+from zeroskip.graph.state_names import misfit, with_tied_names
 
 FUNCTIONS = ("model", "train", "evaluate", "batch")
 # Where code lies that is not the user's; "<" begins the names of code without a file.
@@ -226,14 +227,6 @@ def first(task: Task, count: int) -> Inputs:
     return inputs.take(min(count, inputs.size))
 
 
-def bridged(task: Task) -> Iterator[object]:
-    return ((bridge(one[0]), one[1]) if isinstance(one, tuple) else bridge(one) for one in examples(task))
-
-
-def bridge(inputs: Inputs) -> Inputs:  # goes when all rooms take Inputs
-    return inputs.args[0] if len(inputs.args) == 1 and not inputs.kwargs else inputs
-
-
 def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
     """A fresh network of the task, with `weights` (a state dict) loaded where given, and the thresholds in it.
 
@@ -248,9 +241,9 @@ def model(task: Task, weights: dict[str, Tensor] | None = None) -> nn.Module:
         raise TaskError(f"{name(task)}: model() returned {type(made).__name__}, not a torch nn.Module.")
     if weights is not None:
         try:
-            thresholds.load_(made, weights)
+            thresholds.load_(made, with_tied_names(made, weights))
         except (RuntimeError, RecipeError) as fact:
-            reason = " ".join(str(fact).split())[:300]
+            reason = misfit(made, thresholds.without(weights)) or " ".join(str(fact).split())[:300]
             raise ModelError(f"these weights do not fit the network of {name(task)}: {reason}") from None
     check_finite(made)
     return made.eval()

@@ -81,6 +81,15 @@ def stored(state: Mapping[str, Tensor]) -> dict[str, float]:
     return {key.removesuffix(KEY).removesuffix("."): float(state[key]) for key in keys}
 
 
+def without(state: Mapping[str, Tensor]) -> list[str]:
+    """The names in a state dict that are no threshold's.
+
+    >>> without({"fc2.weight": torch.ones(2, 2), "fc2.input_threshold": torch.tensor(0.25)})
+    ['fc2.weight']
+    """
+    return [key for key in state if key != KEY and not key.endswith(f".{KEY}")]
+
+
 def load_(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     """Load a state dict with the thresholds in it, and no others: those that the model had before are gone.
 

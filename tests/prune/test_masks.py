@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune as torch_pruning
 
-from zeroskip import prune
+from zeroskip import pack, prune, retrain
 from zeroskip.concepts import Round
-from zeroskip.errors import ModelError, PatternError, RecipeError
+from zeroskip.errors import ModelError, PatternError, RecipeError, ZeroskipError
 from zeroskip.models import LeNet5, LeNet5Sizes
 from zeroskip.patterns import parse
 
@@ -184,6 +185,22 @@ def test_a_parameter_whose_name_torch_cannot_hold_is_refused_before_anything_is_
         prune.hold_(model, masks)
     assert not prune.masked(model)
     assert list(model.state_dict()) == ["weight", "bias", "keys"]
+
+
+def test_a_network_under_torch_s_pruning_is_counted_as_it_is_and_refused_with_the_remedy() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    torch_pruning.l1_unstructured(model[0], "weight", 0.5)
+    point = retrain.as_sparse(model)
+    assert {name: int(mask.sum()) for name, mask in point.masks.items()} == {"0": 8, "1": 8}
+    for refused in (lambda: prune.choose(model, Round(sparsity=0.5)), lambda: pack.encode(model)):
+        with pytest.raises(
+            ZeroskipError, match="0.weight. is still under torch.nn.utils.prune.*prune.remove"
+        ):
+            refused()
+    with pytest.raises(RecipeError, match='"0" cannot be pruned: .* prune.remove do'):
+        prune.hold_(model, {"0": torch.eye(4).bool()})
+    torch_pruning.remove(model[0], "weight")
+    assert prune.masked(prune.hold_(model, prune.choose(model, Round(sparsity=0.5))))
 
 
 OPTIMIZERS = [

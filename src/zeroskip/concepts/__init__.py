@@ -23,6 +23,7 @@ from zeroskip.concepts.network import (
     TrainState,
     pair,
     silent,
+    under_torch_pruning,
     weight_sparsity,
 )
 from zeroskip.concepts.packed import Packed, PackedTensor
@@ -44,5 +45,6 @@ __all__ = [
     "LayerProfile", "LayerSummary", "Machine", "MapSizes", "Masks", "MeasuredNetwork", "NetworkZeros", "Packed",
     "PackedTensor", "PaperFigures", "PaperOrigin", "PaperRow", "PlanComparison", "PlanPair", "PlannedNetwork",
     "Point", "Precision", "Profile", "Progress", "PrunedFrontier", "Recipe", "Record", "Round", "ShapeRow",
-    "Sparse", "Summary", "Timing", "Trace", "TrainState", "pair", "silent", "weight_sparsity",
+    "Sparse", "Summary", "Timing", "Trace", "TrainState", "pair", "silent",
+    "under_torch_pruning", "weight_sparsity",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,12 +105,16 @@ class Histogram:
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """What was measured of one layer. Sparsities are shares of exact zeros over a data set.
+    """What was measured of one weight. Sparsities are shares of exact zeros over a data set.
 
-    input_sparsity_by_channel  one share per input channel (conv2d) or input feature (linear)
-    sensitivity                sparsity -> error of the network when only this layer is pruned
-    weight_std                 standard deviation of the weights, the unit of Han's quality parameter
-    kept_dense                 why a plan leaves the weight dense, as `graph.weights` says; "" where it does not
+    op, input_shape, output_shape  of its first run; "" and () where it is not multiplied
+    macs, runs                     of one example; runs: how often it is multiplied
+    input_sparsity                 of what it is multiplied with; None where it is not
+    output_sparsity                of what leaves its layer; None where that is unknown, see `measure.Zeros`
+    ..._by_channel                 one share per channel (convolutions) or feature; () where unknown
+    sensitivity                    sparsity -> error of the network when only this weight is pruned
+    weight_std                     standard deviation of the weights, the unit of Han's quality parameter
+    kept_dense                     why a plan leaves the weight dense; "" where it does not
 
     >>> record.profile.layer("fc1").sensitivity[0.9]
     0.3
@@ -127,12 +131,13 @@ class LayerProfile:
     weight_sparsity: float
     weight_std: float
     histogram: Histogram
-    input_sparsity: float
-    output_sparsity: float
+    input_sparsity: float | None
+    output_sparsity: float | None
     input_sparsity_by_channel: tuple[float, ...]
     output_sparsity_by_channel: tuple[float, ...]
     sensitivity: dict[float, float] = field(default_factory=dict)
     kept_dense: str = ""
+    runs: int = 1
 
 
 @dataclass(frozen=True)
@@ -167,3 +172,14 @@ def weight_sparsity(weight: Tensor) -> float:
     0.5
     """
     return 1 - torch.count_nonzero(weight).item() / weight.numel() if weight.numel() else 0.0
+
+
+def under_torch_pruning(names: Iterable[str]) -> list[str]:
+    """Of the names in a state dict, the tensors that torch.nn.utils.prune has taken apart.
+
+    >>> under_torch_pruning(["fc.weight_orig", "fc.weight_mask", "fc.bias"])
+    ['fc.weight']
+    """
+    every = set(names)
+    stems = [name.removesuffix("_orig") for name in sorted(every) if name.endswith("_orig")]
+    return [stem for stem in stems if f"{stem}_mask" in every and stem not in every]

@@ -11,7 +11,7 @@ from zeroskip.held import Holder
 
 TABLE = "its rows are looked up, not multiplied"
 ADDED = "it is added or scales number by number, so its zeros save no multiplication"
-COMPUTED = "the network computes it (weight norm, or another parametrization), so zeros in it would not stay"
+COMPUTED = "the network computes it (weight norm, torch's pruning or parametrizations), so zeros in it would not stay"
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
@@ -114,7 +114,7 @@ def _tensors(model: nn.Module) -> Iterator[tuple[Place, nn.Parameter]]:
             continue
         for tensor, parameter in module._parameters.items():
             if parameter is not None and parameter.ndim > 1:
-                yield Place(path, module, tensor), parameter
+                yield Place(path, module, _torch_pruned(module, tensor) or tensor), parameter
         for tensor, steps in getattr(module, "parametrizations", {}).items():
             originals = sorted(steps.parameters(recurse=False), key=Tensor.numel)
             if originals and originals[-1].ndim > 1:
@@ -131,7 +131,11 @@ def _weight(parameter: nn.Parameter, places: tuple[Place, ...]) -> Weight:
 def _kept_dense(place: Place, parameter: nn.Parameter) -> str:
     module, steps = place.module, getattr(place.module, "parametrizations", {})
     held = place.tensor in steps and isinstance(steps[place.tensor][0], Holder)
-    if (place.tensor in steps and not held) or _is_norm_of_old(place):
+    if (
+        (place.tensor in steps and not held)
+        or _is_norm_of_old(place)
+        or _torch_pruned(module, f"{place.tensor}_orig")
+    ):
         return COMPUTED
     if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
         return TABLE
@@ -148,3 +152,9 @@ def _is_norm_of_old(place: Place) -> bool:
     """Whether torch.nn.utils.weight_norm made the tensor: `weight` is then the product of `weight_v` and a scale."""
     stem = place.tensor.removesuffix("_v").removesuffix("_g")
     return {f"{stem}_v", f"{stem}_g"} <= set(place.module._parameters)
+
+
+def _torch_pruned(module: nn.Module, tensor: str) -> str:
+    """The tensor that torch.nn.utils.prune makes of this parameter, `weight` of `weight_orig`, or ""."""
+    stem = tensor.removesuffix("_orig")
+    return stem if stem != tensor and f"{stem}_mask" in module._buffers else ""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from zeroskip.concepts import Packed, PackedTensor, Sparse
+from zeroskip.concepts import Packed, PackedTensor, Sparse, under_torch_pruning
 from zeroskip.errors import PackError
 from zeroskip.pack import zs_file
 from zeroskip.pack.position_coding import WIDTHS
@@ -40,6 +40,11 @@ def encode(
         raise PackError(f"the coder {coder!r} is unknown. Give one of {', '.join(CODERS)}.")
     widths = dict(index_bits) if isinstance(index_bits, Mapping) else dict.fromkeys(state, index_bits)
     _check_widths(widths, state)
+    if pruned := under_torch_pruning(state):
+        raise PackError(
+            f"{pruned[0]!r:.80} is still under torch.nn.utils.prune: all its weights would be stored, and a mask. Call "
+            f"torch.nn.utils.prune.remove(module, name) for each first."
+        )
     tied = _tied(state)
     stored = {name: tensor for name, tensor in state.items() if name not in tied}
     tensors = tuple(_encode_one(name, tensor, coder, widths.get(name)) for name, tensor in stored.items())

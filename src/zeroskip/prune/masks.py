@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip import graph
-from zeroskip.concepts import Masks
+from zeroskip.concepts import Masks, under_torch_pruning
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.graph import Weight
 from zeroskip.held import Holder, check_holdable, held_tensors, hold_tensor_, release_tensors_
@@ -53,7 +53,7 @@ def named(model: nn.Module, names: Iterable[str]) -> dict[str, Weight]:
     if computed is not None:
         raise RecipeError(
             f'"{computed}" cannot be pruned: {every[computed].kept_dense}. Leave it out, or make it a plain parameter '
-            f"first, as torch.nn.utils.parametrize.remove_parametrizations or remove_weight_norm do."
+            f"first: in torch.nn.utils parametrize.remove_parametrizations, remove_weight_norm and prune.remove do."
         )
     return {name: every[name] for name in names}
 
@@ -69,6 +69,11 @@ def check_names(named: Iterable[str], layers: Collection[str]) -> None:
 
 
 def _pruned(model: nn.Module) -> dict[str, Weight]:
+    if halfway := under_torch_pruning(model.state_dict()):
+        raise ModelError(
+            f'"{halfway[0]}" is still under torch.nn.utils.prune, whose mask is not ours. Make it plain, its zeros in '
+            f"place: torch.nn.utils.prune.remove(module, name) for each."
+        )
     every = graph.weights(model)
     found = {name: weight for name, weight in every.items() if not weight.kept_dense}
     if not found:

@@ -15,7 +15,7 @@ from zeroskip.prune.schedules import geometric
 
 Patterns = str | Mapping[str, str]
 """One of `zeroskip.patterns` for all layers, or by layer name."""
-NetworkCost = Callable[[Mapping[str, float]], float]
+PlanCost = Callable[[Mapping[str, float]], float]
 """Layer name -> sparsity, the others dense; gives the network's cost in cycles, joules, bytes, ..."""
 WeightShapes = Mapping[str, tuple[int, ...]]
 """Layer name -> shape of its weight."""
@@ -31,7 +31,7 @@ def plan(
     pattern: Patterns = "free",
     max_error_rise: float | None = 0.0,
     sparsities: Sequence[float] | None = None,
-    cost: NetworkCost | None = None,
+    cost: PlanCost | None = None,
     train: Mapping[str, object] | None = None,
 ) -> Recipe:
     """A recipe whose rounds reach `sparsities` of the layers that `pattern` fits, spread by sensitivity.
@@ -167,7 +167,7 @@ class _Step(NamedTuple):
 
 
 def _by_cost(
-    layers: Sequence[LayerProfile], cost: NetworkCost, sparsities: Sequence[float] | None
+    layers: Sequence[LayerProfile], cost: PlanCost, sparsities: Sequence[float] | None
 ) -> list[dict[str, float]]:
     """Rounds that each leave 0.7 of the cost that can be saved; steps that save most for their damage come first.
 
@@ -186,7 +186,7 @@ def _by_cost(
     return [_after_steps(layers, steps, share) for share in geometric(0.7, 16)]
 
 
-def _steps(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: float) -> list[_Step]:
+def _steps(layer: LayerProfile, curve: DamageCurve, cost: PlanCost, dense: float) -> list[_Step]:
     """The convex hull of cost over damage: each step from dense on goes to where most is saved for its damage."""
     points, hull = _points(layer, curve, cost, dense), []
     while len(points) > 1:
@@ -200,7 +200,7 @@ def _steps(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: fl
     return hull
 
 
-def _points(layer: LayerProfile, curve: DamageCurve, cost: NetworkCost, dense: float) -> list[CostPoint]:
+def _points(layer: LayerProfile, curve: DamageCurve, cost: PlanCost, dense: float) -> list[CostPoint]:
     """Eight for each piece of the curve.
 
     Damage is squared, since retraining repairs many small damages better than a large one: each layer that costs
@@ -228,7 +228,7 @@ def _after_steps(layers: Sequence[LayerProfile], steps: Sequence[_Step], share: 
     return shares
 
 
-def _checked_cost(cost: NetworkCost, sparsities: Mapping[str, float]) -> float:
+def _checked_cost(cost: PlanCost, sparsities: Mapping[str, float]) -> float:
     value = cost(sparsities)
     if not 0 <= value < math.inf:  # also catches NaN
         raise RecipeError(f"cost gave {value} for {dict(sparsities)}. It must be a number from 0 up.")
