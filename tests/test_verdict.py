@@ -99,6 +99,21 @@ def test_three_percent_faster_is_said_and_not_recommended() -> None:
     assert "about as fast as torch eager" in level
 
 
+def test_a_program_that_is_fast_without_its_zeros_is_no_reason_to_ship_zeros() -> None:
+    figures = summary(FASTER, stored_times_smaller=1.01)
+    assert verdict(figures, SPARSE).startswith(
+        "Ship model.zs and run it"
+    )  # nothing is known against the zeros
+    figures.timings[0].seconds["zeroskip, all dense"] = 1.02e-6
+    text = verdict(figures, SPARSE)
+    assert text.startswith(
+        "Ship the dense network and run it with zeroskip: zeros make it neither smaller nor faster"
+    )
+    smaller = summary(FASTER)
+    smaller.timings[0].seconds["zeroskip, all dense"] = 1.02e-6
+    assert verdict(smaller, SPARSE).startswith("Ship model.zs and run it with zeroskip")
+
+
 def whole(name: str, weights: int, dense: str = "nothing of it was pruned") -> LayerSummary:
     return LayerSummary(name, weights, weights, 0.0, None, "none", "", dense=dense, raced=False)
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from zeroskip import files, measure, pack, prune, report, retrain, run, run_folder, task_api
@@ -137,6 +136,7 @@ def dense_network(
     progress: Progress = silent,
 ) -> nn.Module:
     """The task's network with these weights, or trained; a training continues in `folder` where it was killed."""
+    task_api.seed_all(seed)  # its first weights too
     model = task_api.model(task, None if weights is None else dict(weights))
     if weights is None:
         retrain.train(task, model, stage="dense training", seed=seed, folder=folder, progress=progress)
@@ -212,7 +212,6 @@ def _dense(task: task_api.Task, folder: Path, setup: RunSetup, progress: Progres
     stored = folder / "dense.safetensors"
     if stored.exists():
         return task_api.model(task, run_folder.load_tensors(stored))
-    torch.manual_seed(setup.seed)
     model = dense_network(task, setup.weights, seed=setup.seed, folder=folder, progress=progress)
     run_folder.save_tensors(stored, model.state_dict())
     return model
@@ -282,7 +281,7 @@ class _Outcome:
 
 
 def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> Summary:
-    zeros = measure.activations(outcome.sparse.model, map(task_api.bridge, task_api.batches(task)))
+    zeros = measure.activations(outcome.sparse.model, task_api.batches(task))
     cost = measure.cost(outcome.sparse.model, task_api.batch(task).take(1))
     layers = layer_summaries(cost, outcome.program, zeros)
     dense_bytes, stored_bytes = _stored_bytes(outcome.sparse.model), outcome.packed.stored_bytes

@@ -9,6 +9,8 @@ from zeroskip.concepts.record import by_reason
 
 PAYS = 1.05
 """A gain below this factor, in speed or in size, is no reason to ship another network."""
+ALL_DENSE = "zeroskip, all dense"
+"""The entrant that is our program with no kernel that skips zeros."""
 NOTABLE = 0.05
 """A share of the weights above which it is said that they stay dense."""
 
@@ -44,11 +46,20 @@ def _advice(summary: Summary, choices: Sequence[Choice]) -> str:
     allowed = max(summary.max_error_rise, 1 / examples if examples else 0.0) + 1e-9
     if summary.error_run > summary.error_dense + allowed:
         return f"{ship_dense}: the sparse one makes more errors. It has {figures}. {speeds}."
-    if any(timing.settled and timing.speedup >= PAYS for timing in summary.timings):
+    faster = [timing for timing in summary.timings if timing.settled and timing.speedup >= PAYS]
+    if faster and (size >= PAYS or any(map(_zeros_pay, faster))):
         return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
     if size >= PAYS:
         return f"Ship {file} for its size, but run it dense: {figures}. {speeds}."
-    return f"{ship_dense}: the sparse one is neither smaller nor faster by {PAYS - 1:.0%}. It has {figures}. {speeds}."
+    neither = f"neither smaller nor faster by {PAYS - 1:.0%}"
+    if faster:
+        return f"{ship_dense} and run it with zeroskip: zeros make it {neither}. It has {figures}. {speeds}."
+    return f"{ship_dense}: the sparse one is {neither}. It has {figures}. {speeds}."
+
+
+def _zeros_pay(timing: Timing) -> bool:
+    """Whether zeros are the reason for a gain; nothing is known against it where the rival was not timed."""
+    return timing.seconds.get(ALL_DENSE, timing.dense_seconds) / timing.sparse_seconds >= PAYS
 
 
 def _whole(summary: Summary) -> list[str]:
@@ -102,7 +113,7 @@ def _speed(timing: Timing) -> str:
 
 def _by_zeros(timing: Timing) -> str:
     """What of the gain is due to zeros: against the same program with every layer dense."""
-    without = timing.seconds.get("zeroskip, all dense")
+    without = timing.seconds.get(ALL_DENSE)
     if without is None:
         return ""
     speedup = without / timing.sparse_seconds

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from zeroskip.concepts import Progress
-    from zeroskip.measure import Count, Sums, Zeros
+    from zeroskip.measure import Count, NetworkCost, Sums, Zeros
     from zeroskip.task_api import Task
 
 ACTIVATIONS = typer.Option(
@@ -46,7 +46,7 @@ def measure(
 ) -> None:
     """Look at a network: cost, zeros and sensitivity of each layer. Trains it first unless given --weights."""
     from zeroskip import measure as measuring
-    from zeroskip import report
+    from zeroskip import report, task_api
 
     if out is not None and not activations:
         raise RecipeError("--out goes with --activations; the profile is only shown.")
@@ -57,7 +57,15 @@ def measure(
             _activations(model, loaded, out, progress, as_json)
             return
         profile = measuring.profile(model, loaded, progress=progress)
-    show(asdict(profile), report.profile_table(profile), as_json=as_json)
+    cost = measuring.cost(model, task_api.first(loaded, 1))
+    figures = asdict(profile) | {"network": _network(cost)}
+    show(figures, report.profile_table(profile, cost.activation_macs), as_json=as_json)
+
+
+def _network(cost: NetworkCost) -> dict[str, int]:
+    """The whole network's figures."""
+    names = ("weights", "kept", "macs", "activation_macs", "stored_bytes")
+    return {name: getattr(cost, name) for name in names}
 
 
 def _activations(model: nn.Module, task: Task, out: Path | None, progress: Progress, as_json: bool) -> None:
@@ -81,7 +89,7 @@ def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -
     from zeroskip import run_folder, task_api
 
     if out is None:
-        return measuring.activations(model, task_api.bridged(task), progress=progress)
+        return measuring.activations(model, task_api.examples(task), progress=progress)
     owner = {"task": task_api.identity(task), "weights": run_folder.fingerprint(model.state_dict())}
     path = run_folder.claim(out, owner) / "activations.safetensors"
 
@@ -91,14 +99,16 @@ def _zeros(model: nn.Module, task: Task, out: Path | None, progress: Progress) -
 
     resume = run_folder.load_tensors(path) if path.exists() else None
     by = BY if task_api.has_classes(task) else ("position", "example")
-    examples = task_api.bridged(task)
+    examples = task_api.examples(task)
     return measuring.activations(model, examples, by=by, resume=resume, on_batch=keep, progress=progress)
 
 
-def _counts(zeros: Mapping[str, Zeros]) -> dict[str, dict[str, dict[str, int]]]:
+def _counts(zeros: Mapping[str, Zeros]) -> dict[str, dict[str, dict[str, int] | None]]:
     """Layer -> "before", "after" -> counts; without the maps, which belong into pictures."""
     return {name: {"before": _plain(z.before), "after": _plain(z.after)} for name, z in zeros.items()}
 
 
-def _plain(count: Count) -> dict[str, int]:
+def _plain(count: Count | None) -> dict[str, int] | None:
+    if count is None:
+        return None
     return {"zeros": count.zeros, "elements": count.elements, "nonfinite": count.nonfinite}

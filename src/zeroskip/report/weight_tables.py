@@ -97,19 +97,20 @@ def _runs(names: Sequence[str]) -> list[str]:
     return numbered
 
 
-def profile_table(profile: Profile) -> Grid:
-    """Per layer: size, work, zeros, and the network's error when this layer alone is pruned.
+def profile_table(profile: Profile, activation_macs: int = 0) -> Grid:
+    """Per weight: size, work of all its runs, zeros, and the network's error when it alone is pruned; then the network.
 
     The error is shown at two of the sparsities tried: a middle one and the highest.
+    activation_macs  products of two activations, which belong to no weight
 
-    >>> profile_table(record.profile).columns[-1]
-    'error at 90 %'
+    >>> profile_table(record.profile).rows[-1]
+    ('whole network', '', '80', '80', '0.0 %', '', '', '', '')
     """
     tried = sorted({sparsity for layer in profile.layers for sparsity in layer.sensitivity})
     shown = sorted({tried[len(tried) // 2], tried[-1]}) if tried else []
-    rows = tuple(
+    rows = [
         (
-            layer.name,
+            layer.name or "(itself)",
             "x".join(map(str, layer.weight_shape)),
             show_count(layer.weights),
             show_macs(layer.macs),
@@ -119,26 +120,37 @@ def profile_table(profile: Profile) -> Grid:
             *(show_known(show_error, layer.sensitivity.get(sparsity)) for sparsity in shown),
         )
         for layer in profile.layers
-    )
-    weights, macs = (sum(getattr(layer, which) for layer in profile.layers) for which in ("weights", "macs"))
-    zeros = sum(layer.weight_sparsity * layer.weights for layer in profile.layers) / max(weights, 1)
-    total = (
-        "whole network",
-        "",
-        show_count(weights),
-        show_macs(macs),
-        show_share(zeros),
-        "",
-        "",
-        *("" for _ in shown),
-    )
-    rows += (total,) if rows else ()
+    ]
     sizes = ("layer", "shape", "weights", "MACs", "zero weights", "zero inputs", "zero outputs")
     columns = (*sizes, *(f"error at {100 * sparsity:g} %" for sparsity in shown))
+    if rows:
+        rows.append((*_sums(profile), *[""] * (len(columns) - 5)))
     note = f"Error of the whole network on validation: {show_error(profile.error)}."
     if shown:
         note += " Error at s: with s of this layer's weights zero, all other layers untouched."
-    return Grid("Profile", columns, rows, note, marks={len(profile.layers): "total"})
+    note = " ".join([note, *_notes(profile, activation_macs)])
+    return Grid("Profile", columns, tuple(rows), note, marks={len(profile.layers): "total"})
+
+
+def _sums(profile: Profile) -> tuple[str, ...]:
+    weights, macs = (sum(getattr(layer, which) for layer in profile.layers) for which in ("weights", "macs"))
+    zeros = sum(layer.weight_sparsity * layer.weights for layer in profile.layers)
+    return "whole network", "", show_count(weights), show_macs(macs), show_share(zeros / max(weights, 1))
+
+
+def _notes(profile: Profile, activation_macs: int) -> list[str]:
+    """What runs several times, what stays dense and why, and what no weight takes part in."""
+    often = [f"{layer.name} runs {layer.runs} times" for layer in profile.layers if layer.runs > 1]
+    notes = [f"MACs are those of all runs: {_few(often)}."] if often else []
+    reasons = dict.fromkeys(layer.kept_dense for layer in profile.layers if layer.kept_dense)
+    total = sum(layer.weights for layer in profile.layers)
+    for reason in reasons:
+        dense = [layer for layer in profile.layers if layer.kept_dense == reason]
+        share = show_share(sum(layer.weights for layer in dense) / max(total, 1))
+        notes.append(f"Stays dense: {_few([each.name for each in dense])}, {share} of the weights: {reason}.")
+    if activation_macs:
+        notes.append(f"Products of two activations: {show_macs(activation_macs)} MACs more.")
+    return notes
 
 
 def dense_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
@@ -165,9 +177,13 @@ def macs_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
     )
 
 
-def _names(layers: Sequence[LayerSummary], most: int = 3) -> str:
-    names = ", ".join(each.name or "the network itself" for each in layers[:most])
-    return names + (f" and {len(layers) - most} more" if len(layers) > most else "")
+def _names(layers: Sequence[LayerSummary]) -> str:
+    return _few([each.name or "the network itself" for each in layers])
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    """The first of them, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _part(summary: Summary, layers: Sequence[LayerSummary]) -> str:
