@@ -10,10 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
+from small_networks import NETWORKS, Lstm
+from torch import Tensor, nn
 
-from zeroskip import measure, tasks
+from zeroskip import graph, measure, prune, tasks
+from zeroskip.concepts import ShapeRow
 from zeroskip.errors import ModelError, PatternError
+from zeroskip.graph.weights import TABLE
+from zeroskip.measure.cost import UNUSED
 from zeroskip.models import LeNet5, LeNet300100
 
 
@@ -89,9 +93,31 @@ def test_sensitivity_prunes_the_named_layers_one_at_a_time_and_reports_progress(
 
 
 def test_sensitivity_refuses_a_layer_whose_weight_is_computed() -> None:
-    layer = nn.utils.parametrizations.weight_norm(nn.Linear(3, 2))
-    with pytest.raises(ModelError, match="computes its weight"):
-        measure.sensitivity(nn.Sequential(layer), lambda _: 0.0)
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 2)), nn.Linear(2, 2))
+    assert list(measure.sensitivity(model, lambda _: 0.0)) == ["1"]
+    with pytest.raises(ModelError, match=r'computes its weight "0" \(weight norm'):
+        measure.sensitivity(model, lambda _: 0.0, names=["0"])
+
+
+def test_sensitivity_prunes_masked_weights_further_and_those_of_recurrent_layers_in_place() -> None:
+    model, seen = Lstm(), []
+    mask = torch.arange(64).view(2, 32) % 2 == 0
+    prune.hold_(model, {"head": mask})
+    before = copy.deepcopy(model.state_dict())
+
+    def zeros(pruned: nn.Module) -> float:
+        out = pruned(torch.ones(1, 3, 8))
+        seen.append(out.clone())
+        return float(sum((weight.tensor == 0).sum() for weight in graph.weights(pruned).values()))
+
+    curves = measure.sensitivity(model, zeros, at=[0.5, 0.75])
+    assert curves == {
+        "lstm.weight_ih_l0": {0.5: 512 + 32, 0.75: 768 + 32},
+        "lstm.weight_hh_l0": {0.5: 2048 + 32, 0.75: 3072 + 32},
+        "head": {0.5: 32, 0.75: 48},
+    }
+    assert len({tuple(each.flatten().tolist()) for each in seen}) == 6  # half of the head was gone before
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_sensitivity_returns_the_model_exactly_even_when_evaluation_fails(mlp: nn.Sequential) -> None:
@@ -106,8 +132,10 @@ def test_sensitivity_returns_the_model_exactly_even_when_evaluation_fails(mlp: n
 
 
 def test_sensitivity_refuses_what_cannot_be() -> None:
-    with pytest.raises(ModelError, match="nothing to prune"):
+    with pytest.raises(ModelError, match="no weight that can be pruned"):
         measure.sensitivity(nn.ReLU(), lambda _: 0.0)
+    with pytest.raises(ModelError, match=r'no weight "fc9"\. It has 0\.'):
+        measure.sensitivity(nn.Sequential(nn.Linear(2, 2)), lambda _: 0.0, names=["fc9"])
     with pytest.raises(PatternError, match="not a share"):
         measure.sensitivity(nn.Linear(2, 2), lambda _: 0.0, at=[1.5])
 
@@ -175,3 +203,68 @@ def test_a_profile_of_nan_weights_names_the_tensor() -> None:
     model.fc2.weight.data[3, 3] = float("nan")
     with pytest.raises(ModelError, match=r'"fc2.weight" holds NaN'):
         measure.profile(model, tasks.digits)
+
+
+class Words:
+    """A task of sequences: a table, an LSTM, a linear layer, and one layer that nothing uses."""
+
+    def model(self) -> nn.Module:
+        class Reader(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.table, self.body, self.spare = nn.Embedding(9, 8), Lstm(), nn.Linear(2, 2)
+
+            def forward(self, ids: Tensor) -> Tensor:
+                return self.body(self.table(ids))
+
+        return Reader().eval()
+
+    def train(self, model: nn.Module) -> None:
+        return None
+
+    def evaluate(self, model: nn.Module) -> float:
+        return float(model(self.batch()).detach().abs().mean())
+
+    def batch(self) -> Tensor:
+        return torch.arange(18).view(3, 6) % 9
+
+
+def test_a_profile_lists_every_weight_and_says_why_what_stays_dense_does() -> None:
+    model = Words().model()
+    profile = measure.profile(model, Words())
+    assert [layer.name for layer in profile.layers] == list(graph.weights(model))
+    assert sum(layer.weights for layer in profile.layers) == sum(
+        p.numel() for p in model.parameters() if p.ndim > 1
+    )
+    dense = {layer.name: layer.kept_dense for layer in profile.layers if layer.kept_dense}
+    assert dense == {"table": TABLE, "spare": UNUSED}
+    assert [name for name in graph.weights(model) if profile.layer(name).sensitivity] == [
+        "body.lstm.weight_ih_l0", "body.lstm.weight_hh_l0", "body.head",
+    ]  # fmt: skip
+    hidden = profile.layer("body.lstm.weight_hh_l0")
+    assert (hidden.runs, hidden.macs, hidden.input_shape, hidden.op) == (6, 6 * 4096, (32,), "linear")
+    assert hidden.input_sparsity == pytest.approx(1 / 6)  # the first state is zero
+    spare = profile.layer("spare")
+    assert (spare.op, spare.input_shape, spare.runs, spare.macs, spare.input_sparsity) == ("", (), 0, 0, None)
+
+
+def test_a_profile_of_what_can_only_be_looked_up_is_refused() -> None:
+    table = nn.Sequential(nn.Embedding(9, 4))
+    with pytest.raises(ModelError, match="nothing with a weight that can be pruned"):
+        measure.profile(table, Words())
+
+
+def test_a_table_of_shapes_has_a_row_for_each_weight_whatever_its_axes() -> None:
+    volume, sequence = NETWORKS["unet3d"], NETWORKS["lstm"]
+    first, up, last = shapes(volume.build(), volume.batch)
+    assert (first.channels, first.depth, first.height, first.width, first.kernel) == (1, 4, 4, 2, (3, 3, 3))
+    assert (up.channels, up.filters, up.depth, up.stride) == (4, 2, 2, (2, 2, 2))
+    assert (last.op, last.filters, last.kernel) == ("conv3d", 1, (1, 1, 1))
+    names = [row.layer for row in shapes(sequence.build(), sequence.batch)]
+    assert names == ["lstm.weight_ih_l0", "lstm.weight_hh_l0", "head"]  # one for all steps
+    (row, _) = shapes(NETWORKS["conv1d"].build(), NETWORKS["conv1d"].batch)
+    assert (row.height, row.width, row.kernel, row.padding, row.groups) == (1, 9, (3,), (1,), 2)
+
+
+def shapes(model: nn.Module, batch: Tensor) -> list[ShapeRow]:
+    return measure.table(model, batch, measure.activations(model, [batch]))

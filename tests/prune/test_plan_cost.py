@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from zeroskip import measure, prune, retrain, simulate, task_api
 from zeroskip.concepts import Histogram, LayerProfile, Profile
 from zeroskip.errors import AcceleratorError, RecipeError
-from zeroskip.prune.plan import NetworkCost
+from zeroskip.prune.plan import PlanCost
 from zeroskip.simulate import chips
 from zeroskip.tasks import load
 
@@ -32,7 +32,7 @@ def layer(name: str, rises: dict[float, float]) -> LayerProfile:
     )  # fmt: skip
 
 
-def linear(**prices: float) -> NetworkCost:
+def linear(**prices: float) -> PlanCost:
     """Each weight that is left has the price of its layer."""
     return lambda sparsities: sum(price * (1 - sparsities.get(name, 0.0)) for name, price in prices.items())
 

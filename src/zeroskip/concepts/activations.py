@@ -11,9 +11,11 @@ from typing import Any
 class ShapeRow:
     """One layer: what it reads is `channels` x `height` x `width`, what it makes has `filters` channels.
 
-    kernel   (r, s); a linear layer is one of 1 x 1 on a map of 1 x 1, and one on several rows has them as positions
-    padding  in pixels, or "same" and "valid" as torch has them
-    before   share of zeros in what the layer reads; after: in what leaves it, after its ReLU and pooling
+    kernel   (r, s), a number for each axis of the map, as padding and stride; a linear layer is one of 1 x 1 on a map
+             of 1 x 1, and one on several rows has them as positions
+    padding  in pixels
+    before   share of zeros in what the layer reads; after: in what leaves it, after its ReLU and pooling, None where
+             that is unknown
 
     >>> from zeroskip import measure
     >>> row = measure.table(model, x, measure.activations(model, [x]))[1]
@@ -27,12 +29,13 @@ class ShapeRow:
     height: int
     width: int
     filters: int
-    kernel: tuple[int, int]
-    padding: tuple[int, int] | str
-    stride: tuple[int, int]
+    kernel: tuple[int, ...]
+    padding: tuple[int, ...] | str
+    stride: tuple[int, ...]
     groups: int
     before: float
-    after: float
+    after: float | None
+    depth: int = 1
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -87,10 +87,14 @@ class Products(TorchDispatchMode):
             for tensor in dict.fromkeys([weight.parameter, weight.tensor]):
                 start = int(tensor.storage_offset())
                 self._add(tensor, Source(name, start, start + tensor.numel()))
-        self._sources |= {memory: None for tensor in inputs if (memory := _memory(tensor)) is not None}
+        self._sources |= {memory: None for tensor in inputs if (memory := memory_of(tensor)) is not None}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or torch.compile is imported, which takes a second
 
     def _add(self, tensor: Tensor, source: Source) -> None:
-        if (memory := _memory(tensor)) is not None:
+        if (memory := memory_of(tensor)) is not None:
             self._sources[memory] = (*(self._sources.get(memory) or ()), source)
             self._parameters.add(memory)
 
@@ -110,13 +114,13 @@ class Products(TorchDispatchMode):
     def _follow(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Enter where the result comes from, and the product if it is one."""
         given = _tensors((args, kwargs))
-        sources = [self._sources.get(memory, ()) for each in given if (memory := _memory(each)) is not None]
+        sources = [self._sources.get(memory, ()) for each in given if (memory := memory_of(each)) is not None]
         self.read |= {name for each in given for name in self.names(each)}
         product = self._product(func, args, result)
         changes = product or None in sources
-        known = {_memory(each) for each in given}
+        known = {memory_of(each) for each in given}
         for made in _tensors(result):
-            memory = _memory(made)
+            memory = memory_of(made)
             if memory is not None and changes:
                 self._sources[memory] = None
             elif memory is not None and memory not in known:
@@ -125,10 +129,15 @@ class Products(TorchDispatchMode):
 
     def names(self, tensor: Tensor) -> tuple[str, ...]:
         """The weights that a tensor is made of; none where it changes with the network's inputs."""
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         sources = None if memory is None else self._sources.get(memory)
         start = tensor.storage_offset() if sources else 0
         return tuple(source.name for source in sources or () if source.start <= start < source.stop)
+
+    def changes(self, tensor: Tensor) -> bool:
+        """Whether a tensor changes with the network's inputs."""
+        memory = memory_of(tensor)
+        return memory is None or self._sources.get(memory, ()) is None
 
     def _product(self, func: Any, args: tuple[Any, ...], result: Any) -> bool:
         """Whether the operation multiplies; then the runs of it are handed on, or it is counted without a weight."""
@@ -154,7 +163,12 @@ class Products(TorchDispatchMode):
             left, right = left if left.ndim == 2 else left[None], right[:, None]
             y, bias = y.reshape(-1, 1), None
         lefts, rights = self.names(left), self.names(right)
-        if lefts and rights and _memory(right) not in self._parameters and _memory(left) in self._parameters:
+        if (
+            lefts
+            and rights
+            and memory_of(right) not in self._parameters
+            and memory_of(left) in self._parameters
+        ):
             rights = ()
         if not lefts and not rights:
             self.unweighted += math.prod(left.shape) * right.shape[-1]
@@ -224,23 +238,26 @@ class _Calls(TorchFunctionMode):
         runs: list[Run] = []
         with self._instead(runs.append) as emit:
             y = F.linear(input, weight, bias)
-        if input.ndim > 1 and len(runs) == 1 and _memory(runs[0].weight) == _memory(weight):
+        if input.ndim > 1 and len(runs) == 1 and memory_of(runs[0].weight) == memory_of(weight):
             runs = [Run(runs[0].name, "linear", runs[0].weight, bias, input, y)]
         for run in runs:
             emit(run)
         return y
 
     @contextmanager
-    def _time_first(self, examples: int) -> Iterator[None]:
-        """Inside, rows of linear layers are those of all examples at the first step, then at the second, ..."""
+    def _time_first(self, examples: int | None) -> Iterator[None]:
+        """Inside, rows of linear layers are those of all examples at the first step, then at the second, ...
+
+        examples  None: of as many as are not over yet, so that (1, rows, features) is all that can be said
+        """
 
         def restored(run: Run) -> None:
-            rows = run.x.shape[0]
-            if run.x.ndim != 2 or examples < 2 or rows == examples or rows % examples:
-                emit(run)
-                return
-            x, y = (each.reshape(-1, examples, each.shape[-1]).transpose(0, 1) for each in (run.x, run.y))
-            emit(Run(run.name, run.op, run.weight, run.bias, x, y))
+            x, y, rows = run.x, run.y, run.x.shape[0]
+            if x.ndim == 2 and examples is None:
+                x, y = x[None], y[None]
+            elif x.ndim == 2 and examples and rows != examples and rows % examples == 0:
+                x, y = (each.reshape(-1, examples, each.shape[-1]).transpose(0, 1) for each in (x, y))
+            emit(replace(run, x=x, y=y))
 
         with self._instead(restored) as emit:
             yield
@@ -278,19 +295,19 @@ def _step_by_step() -> Iterator[None]:
         torch._C._set_mkldnn_enabled(before)
 
 
-def _examples_of_steps(args: tuple[Any, ...]) -> int:
-    """How many examples the arguments of a recurrent layer hold; 1 for a packed sequence."""
-    x, last = args[0], args[-1]
-    if isinstance(args[1], Tensor) and isinstance(args[3], list | tuple):  # data, sizes, states, weights, ...
-        return 1
-    return cast(Tensor, x).shape[0 if last else 1]
+def _examples_of_steps(args: tuple[Any, ...]) -> int | None:
+    """How many examples the arguments of a recurrent layer hold; None for a packed sequence."""
+    if isinstance(args[3], list | tuple):  # data, sizes, states, weights, ...
+        return None
+    batch_first = args[-1]
+    return cast(int, args[0].shape[0 if batch_first else 1])
 
 
 def _tensors(values: object) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _memory(tensor: Tensor) -> int | None:
+def memory_of(tensor: Tensor) -> int | None:
     """What tensors that share memory have in common; None for kinds of tensors without a plain one."""
     try:
         return cast(int, tensor.untyped_storage()._cdata)

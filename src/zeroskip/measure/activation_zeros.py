@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from operator import length_hint
@@ -11,27 +11,28 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
-from torch.utils.hooks import RemovableHandle
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from zeroskip.concepts import Progress, silent
 from zeroskip.errors import DataError, ModelError
-from zeroskip.graph import evaluating
-from zeroskip.measure.layer_outputs import Outputs
+from zeroskip.graph import Given, Inputs, evaluating, forward, weights
+from zeroskip.graph.inputs import of
+from zeroskip.graph.weight_runs import Run, watched
+from zeroskip.measure.layer_outputs import Output, Outputs
 from zeroskip.measure.tensor_zeros import CountMemory, TensorZeros, count_zeros
 from zeroskip.measure.zero_sums import BY, Batch, Count, Sums, add_, count
 
-COUNTED = (nn.Linear, nn.Conv2d, nn.RNNBase)
-Batches = Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]]
+Batches = Iterable[Given | Inputs | tuple[Given | Inputs, Tensor]]
 
 
 @dataclass(frozen=True)
 class Zeros:
-    """Exact zeros of one layer over a data set.
+    """Exact zeros that one weight meets over a data set, in all its runs.
 
-    before  in its input
-    after   in its output after its activation function and its pooling
+    before  in what it is multiplied with
+    after   in what leaves its layer after the normalisation, the activation function and the pooling that follow; of
+            an LSTM's weights, in what leaves the LSTM. None where it is unknown: no zeros were seen before something
+            that may make them, as a sum of two branches
 
     >>> from zeroskip import measure
     >>> zeros = measure.activations(model, [x])["fc2"]
@@ -40,7 +41,7 @@ class Zeros:
     """
 
     before: Count
-    after: Count
+    after: Count | None
 
     @property
     def input(self) -> float:
@@ -48,9 +49,9 @@ class Zeros:
         return self.before.share
 
     @property
-    def output(self) -> float:
-        """Share of zeros in what leaves it."""
-        return self.after.share
+    def output(self) -> float | None:
+        """Share of zeros in what leaves it; None where it is unknown."""
+        return None if self.after is None else self.after.share
 
 
 def activations(
@@ -62,14 +63,14 @@ def activations(
     on_batch: Callable[[int, Sums], None] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Zeros]:
-    """Layer name -> Zeros of every linear, convolution and recurrent layer; in eval mode, without gradients.
+    """Name -> Zeros of every weight that is multiplied (see `graph.layers`), in eval mode, without gradients.
 
-    batches   inputs, or pairs (inputs, classes), batch axis first; empty ones are passed over
+    batches   inputs (a tensor, a dict, Inputs), or pairs (inputs, classes), where inputs may be a tuple for
+              model(*inputs); a tuple of two is always such a pair. Empty ones are passed over
     by        counts besides those by layer and channel, of "position", "class", "example"
     on_batch  called as on_batch(batches done, sums); sums are plain tensors, and `resume=sums` continues the count
               with the batch after, of the same batches in the same order
-    A layer that runs twice counts twice; examples are the first axis of every tensor. Raises ModelError where there
-    is nothing to count.
+    What runs twice counts twice; examples are the first axis of every tensor. ModelError where nothing is counted.
 
     >>> {name: (zeros.before.zeros, zeros.after.zeros) for name, zeros in activations(model, [x]).items()}
     {'fc1': (0, 10), 'fc2': (10, 0)}
@@ -79,10 +80,13 @@ def activations(
     with evaluating(model):
         for done, batch in enumerate(islice(batches, start, None), start + 1):
             inputs, classes = _pair(batch)
-            if len(inputs):
-                sizes = _batch(len(inputs), classes, by)
-                for side, runs in _counted(model, inputs, memory, positions="position" in by).items():
+            if inputs.size:
+                sizes = _batch(inputs.size, classes, by)
+                sides, unknown = _counted(model, inputs, memory, positions="position" in by)
+                for side, runs in sides.items():
                     add_(sums, side, runs, sizes, by)
+                for side, times in unknown.items():
+                    sums[f"{side}.unknown"] = sums.get(f"{side}.unknown", torch.tensor(0)) + times
             sums["batches"] = torch.tensor(done)
             if on_batch is not None:
                 on_batch(done, dict(sums))
@@ -90,18 +94,19 @@ def activations(
     return results(model, sums)
 
 
-def _pair(batch: Tensor | tuple[Tensor, Tensor] | list[Tensor]) -> tuple[Tensor, Tensor | None]:
-    if isinstance(batch, Tensor):
-        return batch, None
+def _pair(batch: object) -> tuple[Inputs, Tensor | None]:
+    if not isinstance(batch, tuple | list):
+        return of(cast(Given, batch)), None
     if len(batch) != 2:
         raise DataError(
-            f"a batch is inputs, or a pair of inputs and classes; this one has {len(batch)} parts."
+            f"a batch is inputs, or a pair of inputs and classes; this one has {len(batch)} parts. Give several "
+            "inputs as a dict of forward's keywords, or in such a pair: ((first, second), classes)."
         )
-    return batch[0], batch[1]
+    return of(batch[0]), batch[1]
 
 
 def results(model: nn.Module, sums: Sums) -> dict[str, Zeros]:
-    """The zeros that the sums of a pass, finished or not, hold of each layer of `model`, in the order of its modules.
+    """The zeros that the sums of a pass, finished or not, hold of each weight of `model`, in the order of `weights`.
 
     Raises ModelError where nothing was counted.
 
@@ -110,13 +115,20 @@ def results(model: nn.Module, sums: Sums) -> dict[str, Zeros]:
     >>> results(model, kept[0])["fc2"].before.elements, results(model, kept[1])["fc2"].before.elements
     (24, 48)
     """
-    names = [name for name in _layers(model).values() if f"{name}.input.zeros" in sums]
+    names = [name for name in weights(model) if f"{name}.input.zeros" in sums]
     if not names:
         raise ModelError(
-            "no zeros could be counted: there was no batch with an example in it, or no linear, convolution or "
-            "recurrent layer was used. Give at least one batch."
+            "no zeros could be counted: there was no batch with an example in it, or nothing was multiplied with a "
+            "weight. Give at least one batch."
         )
-    return {name: Zeros(count(sums, f"{name}.input"), count(sums, f"{name}.output")) for name in names}
+    return {name: Zeros(count(sums, f"{name}.input"), _after(sums, f"{name}.output")) for name in names}
+
+
+def _after(sums: Sums, side: str) -> Count | None:
+    if f"{side}.zeros" not in sums:
+        return None
+    after = count(sums, side)
+    return None if after.zeros == 0 and int(sums.get(f"{side}.unknown", 0)) else after
 
 
 def _start(model: nn.Module, by: Collection[str], resume: Sums | None) -> Sums:
@@ -125,7 +137,7 @@ def _start(model: nn.Module, by: Collection[str], resume: Sums | None) -> Sums:
     sums = dict(resume or {"batches": torch.tensor(0)})
     kinds = {kind for kind in BY if any(key.endswith(f".{kind}") for key in sums)}
     layers = {key.rsplit(".", 2)[0] for key in sums if key != "batches"}
-    if layers and (kinds != set(by) or not layers <= set(_layers(model).values())):
+    if layers and (kinds != set(by) or not layers <= set(weights(model))):
         raise ModelError(
             f"the sums to continue are of {len(layers)} layers, counted by {sorted(kinds) or 'channel only'}: not of "
             f"this network, or not by {sorted(by) or 'channel only'}. Continue as they were begun, or begin anew."
@@ -143,80 +155,59 @@ def _batch(size: int, classes: object, by: Collection[str]) -> Batch:
     return Batch(size, classes)
 
 
-def _layers(model: nn.Module) -> dict[nn.Module, str]:
-    return {module: name for name, module in model.named_modules() if isinstance(module, COUNTED)}
-
-
 def _counted(
-    model: nn.Module, inputs: Tensor, memory: CountMemory, *, positions: bool
-) -> dict[str, list[TensorZeros]]:
-    """Side -> its zeros in each run of the layer while `model` ran on `inputs` once; all or nothing where it fails."""
+    model: nn.Module, inputs: Inputs, memory: CountMemory, *, positions: bool
+) -> tuple[dict[str, list[TensorZeros]], Counter[str]]:
+    """Side -> its zeros in each run while `model` ran on `inputs` once, and in how many they are not all."""
     memory.clear()
-    names = _layers(model)
-    runs: dict[str, list[TensorZeros]] = {}
-    counter = _Counter({name: module for module, name in names.items()}, memory, positions)
-    outputs = Outputs(counter.count)
+    sides: dict[str, list[TensorZeros]] = {}
+    unknown: Counter[str] = Counter()
+    counter = _Counter(memory, positions)
 
-    def ended(name: str) -> None:
-        if (zeros := outputs.take(name)) is not None:
-            runs.setdefault(f"{name}.output", []).append(zeros)
-
-    def ran(module: nn.Module, args: tuple[object, ...], named: dict[str, object], output: object) -> None:
-        name, read = names[module], args[0] if args else named["input"]
+    def ran(run: Run) -> None:
         with torch._C.DisableTorchFunction():  # our own operations are not the network's
-            runs.setdefault(f"{name}.input", []).append(counter.count(_values(read), name))
-            ended(name)  # a second call of a layer must not hide its first
-            if isinstance(module, nn.RNNBase) and isinstance(output, tuple):  # of outputs and states
-                output = output[0]
-            outputs.begin(name, _values(output))
+            zeros = counter.count(run.x, maps=run.op.startswith("conv"))
+        sides.setdefault(f"{run.name}.input", []).append(zeros)
+        outputs.ran(run)
 
-    with _hooked(names, ran), outputs:
-        model(inputs)
-    for name in names.values():
-        ended(name)
-    return runs
+    def left(tensor: Tensor, output: Output) -> TensorZeros:
+        return counter.count(tensor.transpose(0, 1) if output.steps_first else tensor, maps=output.maps)
 
-
-@contextmanager
-def _hooked(modules: Iterable[nn.Module], ran: Callable[..., None]) -> Iterator[None]:
-    hooks: list[RemovableHandle] = []
-    try:
-        hooks += [module.register_forward_hook(ran, with_kwargs=True) for module in modules]
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with evaluating(model), watched(model, inputs.tensors, ran) as products:
+        outputs = Outputs(products, left)
+        with outputs:
+            forward(model, inputs)
+    outputs.finish()
+    for output in outputs.all:
+        for name in output.names:
+            sides.setdefault(f"{name}.output", []).append(cast(TensorZeros, output.zeros))
+            unknown[f"{name}.output"] += output.unknown
+    return sides, unknown
 
 
 class _Counter:
     """Counts a tensor once, though it is the output of one layer and the input of others."""
 
-    def __init__(self, modules: dict[str, nn.Module], memory: CountMemory, positions: bool) -> None:
-        self._modules, self._memory, self._positions = modules, memory, positions
+    def __init__(self, memory: CountMemory, positions: bool) -> None:
+        self._memory, self._positions = memory, positions
         self._counted = WeakTensorKeyDictionary()  # tensor -> (its version, whether it is maps), TensorZeros
 
-    def count(self, tensor: Tensor, layer: str) -> TensorZeros:
-        module = self._modules[layer]
-        maps = isinstance(module, nn.Conv2d)
+    def count(self, tensor: Tensor, *, maps: bool) -> TensorZeros:
         version = None if tensor.is_inference() else tensor._version  # grows with each operation in place
         key = version, maps
         counted: tuple[object, TensorZeros] | None = self._counted.get(tensor)
         if counted is not None and version is not None and counted[0] == key:
             return counted[1]
-        rows = _examples_first(tensor, module)
-        zeros = count_zeros(rows, self._memory, maps=maps, positions=self._positions)
+        zeros = count_zeros(
+            _flat(tensor) if maps else tensor, self._memory, maps=maps, positions=self._positions
+        )
         self._counted[tensor] = key, zeros
         return zeros
 
 
-def _values(argument: object) -> Tensor:
-    return argument.data if isinstance(argument, PackedSequence) else cast(Tensor, argument)
-
-
-def _examples_first(tensor: Tensor, module: nn.Module) -> Tensor:
-    """(n, steps, features) for a recurrent layer; a packed sequence counts as one example."""
-    if not isinstance(module, nn.RNNBase):
-        return tensor
-    if tensor.ndim == 2:
-        return tensor[None]
-    return tensor if module.batch_first else tensor.transpose(0, 1)
+def _flat(maps: Tensor) -> Tensor:
+    """(n, channels, height, width) of maps with any number of axes: a volume's layers lie one above the other."""
+    if maps.ndim == 4:
+        return maps
+    first = maps.shape[:2] if maps.ndim > 2 else (*maps.shape, 1)[:2]
+    return maps.reshape(*first, -1, maps.shape[-1] if maps.ndim > 2 else 1)

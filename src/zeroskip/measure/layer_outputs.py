@@ -1,92 +1,160 @@
-"""The output of each layer after the activation function and the pooling that follow it.
+"""The output of each layer after the normalisation, the activation function and the pooling that follow it.
 
 Han et al. 2015 count zeros there: only these counts reproduce the totals of their tables.
+
+An output is followed as long as operations read nothing else that changes with the input, and keep its shape or pool
+it: `norm(x)`, `clamp(x, 0)`, `2 * x + bias`, `x * sigmoid(x)`. It ends where a layer reads it, or the network returns
+it. Where something else does (a sum of two branches, a softmax of products), zeros may be made that are of no layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Size, Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from zeroskip.graph.channel_flow import Keywords
+from zeroskip.graph.weight_runs import RECURRENT, Products, Run, memory_of
 from zeroskip.measure.tensor_zeros import TensorZeros
 
-# Operations between a layer and the next that belong to the layer's output. Not those that move elements between
-# channels (flatten): the share would be the same, its channels lost. Nor hardshrink, a threshold on the input of the
-# next layer: the zeros that it adds are the difference between an output and the input that follows.
-CARRY_ON = frozenset(
-    ["relu", "relu_", "relu6", "hardtanh", "leaky_relu", "leaky_relu_", "prelu", "elu", "selu", "celu", "threshold",
-     "threshold_", "clamp", "clamp_", "gelu", "silu", "mish", "softplus", "hardswish", "hardsigmoid",
-     "sigmoid", "tanh", "batch_norm", "local_response_norm", "dropout", "boolean_dispatch", "max_pool2d",
-     "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"]
-)  # fmt: skip
+# A threshold on the input of the next layer: the zeros that it adds are the difference between an output and the input
+# that follows.
+OF_THE_NEXT = "hardshrink"
+
+
+@dataclass
+class Output:
+    """What leaves a run of a layer, or of the layers `names` that make it together, as those of an LSTM do.
+
+    maps, steps_first  (n, channels, ...), or (steps, n, ..., channels), otherwise (n, ..., channels)
+    tensor             as far as it was followed; None once its zeros are counted
+    read               by a layer, so that nothing is unknown
+    lost               something that is not followed read it
+    """
+
+    names: tuple[str, ...]
+    maps: bool
+    steps_first: bool
+    tensor: Tensor | None
+    shape: Size
+    zeros: TensorZeros | None = None
+    read: bool = False
+    lost: bool = False
+
+    @property
+    def unknown(self) -> bool:
+        """Whether zeros may have been made where it was not followed."""
+        return self.lost and not self.read
 
 
 class Outputs(TorchFunctionMode):
-    """While active, follows each layer's output through the operations in CARRY_ON and counts its zeros after them.
+    """While active, follows the outputs of layers and counts their zeros; `all` has them afterwards.
 
     A tensor is counted as soon as another operation reads it, so that it is not kept alive, and before one overwrites
     it. Of several continuations (a branch with pooling, one without) the last one counts.
-    count  called as count(tensor, layer's name)
+    products  knows which tensors change with the network's input
+    count     called as count(tensor, output)
     """
 
-    def __init__(self, count: Callable[[Tensor, str], TensorZeros]) -> None:
+    def __init__(self, products: Products, count: Callable[[Tensor, Output], TensorZeros]) -> None:
         super().__init__()
-        self._count = count
-        self._layer = WeakTensorKeyDictionary()  # tensor -> name of the layer it left
-        self._left: dict[str, Tensor | TensorZeros] = {}  # layer -> its output, or the zeros counted in it
+        self.all: list[Output] = []
+        self._products, self._count = products, count
+        self._of = WeakTensorKeyDictionary()  # tensor -> the Output that it was made from, and nothing else
+        self._runs: list[Run] = []
 
-    def begin(self, layer: str, output: Tensor) -> None:
-        """The layer has run and returned `output`."""
-        self._layer[output] = layer
-        self._left[layer] = output
+    def ran(self, run: Run) -> None:
+        """A product with a weight was made, inside of the function that is being called."""
+        self._runs.append(run)
 
-    def take(self, layer: str) -> TensorZeros | None:
-        """The zeros of the layer's output since it ran; None if it did not, or if they were taken before."""
-        self._settle(layer)
-        zeros = self._left.pop(layer, None)
-        return zeros if isinstance(zeros, TensorZeros) else None
+    def finish(self) -> None:
+        """Count what the network returned."""
+        for output in self.all:
+            self._settle(output)
 
     def __torch_function__(
         self, func: Callable[..., object], types: object, args: Sequence[object] = (), kwargs: Keywords = None
     ) -> object:
-        arguments, carries = [*args, *(kwargs or {}).values()], _name(func) in CARRY_ON
-        if not carries and _overwrites(_name(func), kwargs):
-            self._read(arguments)
+        given, name = _tensors((args, kwargs or {})), getattr(func, "__name__", "")
+        changing = [tensor for tensor in given if self._products.changes(tensor)]
+        owner, overwrites = self._owner(changing), _overwrites(name, kwargs)
+        if owner is None and overwrites:
+            self._lose(changing)
+        self._runs.clear()
         result = func(*args, **(kwargs or {}))
-        layer = self._layer.get(arguments[0]) if carries and isinstance(arguments[0], Tensor) else None
-        if layer is not None and isinstance(result, Tensor):
-            self.begin(layer, result)
-        elif next(_tensors([result]), None) is not None:  # a question such as x.size() reads nothing
-            self._read(arguments)
+        if self._runs:
+            self._read(changing)
+            self._begin(func, args, result)
+        elif name == OF_THE_NEXT:
+            self._read(changing)
+        elif owner is None or not _tensors(result):  # a question such as x.size() reads nothing
+            if _tensors(result):
+                self._lose(changing)
+        else:
+            self._follow(owner, changing, given[0] if overwrites else result, pools=_pools(name))
         return result
 
-    def _read(self, arguments: Iterable[object]) -> None:
-        for tensor in _tensors(arguments):
-            layer = self._layer.get(tensor)
-            if layer is not None and self._left.get(layer) is tensor:
-                self._settle(layer)
+    def _owner(self, changing: Sequence[Tensor]) -> Output | None:
+        """The output that all of the tensors were made from."""
+        owners = [self._of.get(tensor) for tensor in changing]
+        return owners[0] if owners and all(each is owners[0] for each in owners) else None
 
-    def _settle(self, layer: str) -> None:
-        left = self._left.get(layer)
-        if isinstance(left, Tensor):
-            self._left[layer] = self._count(left, layer)
+    def _begin(self, func: Callable[..., object], args: Sequence[object], result: object) -> None:
+        names = tuple(dict.fromkeys(run.name for run in self._runs))
+        recurrent, tensors = func in RECURRENT, _tensors(result)
+        if not tensors:
+            return
+        output = Output(
+            names=names if recurrent else names[-1:],
+            maps=self._runs[-1].op.startswith("conv"),
+            steps_first=recurrent and args[-1] is False,
+            tensor=tensors[0],  # of a recurrent layer and of attention; states and scores follow it
+            shape=tensors[0].shape,
+        )
+        self.all.append(output)
+        self._of[tensors[0]] = output
+
+    def _follow(self, output: Output, changing: Sequence[Tensor], result: object, *, pools: bool) -> None:
+        for made in _tensors(result):
+            whole = isinstance(result, Tensor) and made.shape == output.shape
+            pooled = pools and changing[0].shape == output.shape and made.shape[:2] == output.shape[:2]
+            if whole or pooled:
+                output.tensor, output.shape, output.read, output.lost = made, made.shape, False, False
+            elif memory_of(made) is None or memory_of(made) != memory_of(changing[0]):  # it is no view
+                self._lose(changing)
+            self._of[made] = output
+
+    def _read(self, tensors: Sequence[Tensor]) -> None:
+        """A layer reads the tensors."""
+        for tensor in tensors:
+            output: Output | None = self._of.get(tensor)
+            if output is not None and not output.lost:
+                output.read = True
+                self._settle(output)
+
+    def _lose(self, tensors: Sequence[Tensor]) -> None:
+        """An operation that is not followed reads the tensors."""
+        for tensor in tensors:
+            output: Output | None = self._of.get(tensor)
+            if output is not None:
+                self._settle(output)
+                output.lost = True
+
+    def _settle(self, output: Output) -> None:
+        if output.tensor is not None:
+            output.zeros, output.tensor = self._count(output.tensor, output), None
 
 
-def _tensors(values: Iterable[object]) -> Iterator[Tensor]:
-    """The tensors among the values, and in lists and tuples among them."""
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+def _tensors(values: object) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _name(func: Callable[..., object]) -> str:
-    return getattr(func, "__name__", "")
+def _pools(name: str) -> bool:
+    return "pool" in name or name == "boolean_dispatch"  # which is torch's name of F.max_pool2d
 
 
 def _overwrites(name: str, kwargs: Keywords) -> bool:

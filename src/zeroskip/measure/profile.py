@@ -2,71 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from torch import Tensor, nn
 
 from zeroskip import task_api
 from zeroskip.concepts import Histogram, Layer, LayerProfile, Profile, Progress, silent, weight_sparsity
 from zeroskip.errors import ModelError
-from zeroskip.graph import layers
-from zeroskip.measure.activation_zeros import activations
-from zeroskip.measure.cost import cost
+from zeroskip.graph import Weight, layers, weights
+from zeroskip.measure.activation_zeros import Zeros, activations
+from zeroskip.measure.cost import LayerCost, cost
 from zeroskip.measure.sensitivity import sensitivity
 
 
 def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silent) -> Profile:
-    """Cost, zeros, histogram and sensitivity of each layer that runs on the task's batch.
+    """Cost, zeros, histogram and sensitivity of every weight of a network (see `graph.weights`).
 
-    Decisions are made on these figures, so the error is that of the validation split. The model comes back
-    as it was. Raises ModelError where there is nothing to prune or the weights hold NaN.
+    What stays dense, because it is no product or does not run on the task's batch, is listed with the reason and
+    without a sensitivity. Decisions are made on these figures, so the error is that of the validation split. The model
+    comes back as it was. Raises ModelError where there is nothing to prune or the weights hold NaN.
 
     >>> fc1 = profile(model, task).layer("fc1")
     >>> fc1.macs, fc1.weight_sparsity
     (48, 0.75)
     """
     task_api.check_finite(model)
-    pruneable = _unshared(layers(model, task_api.bridge(task_api.batch(task).take(1))))
-    if not pruneable:
-        raise ModelError("the network runs no linear or convolution layer. There is nothing to prune in it.")
-    costs = cost(model, task_api.batch(task).take(1)).layers
-    zeros = activations(model, map(task_api.bridge, task_api.batches(task)))
-    error = task_api.evaluate(task, model, "validation")
-    curves = sensitivity(
-        model,
-        lambda one: task_api.probe(task, one),
-        names=[layer.name for layer in pruneable],
-        progress=progress,
-    )
-    measured = []
-    for layer in pruneable:
-        spent, seen = costs[layer.name], zeros[layer.name]
-        measured.append(
-            LayerProfile(
-                name=layer.name,
-                op=layer.op,
-                weight_shape=tuple(layer.weight.shape),
-                input_shape=layer.input_shape,
-                output_shape=layer.output_shape,
-                weights=spent.weights,
-                macs=spent.macs,
-                stored_bytes=spent.stored_bytes,
-                weight_sparsity=weight_sparsity(layer.weight),
-                weight_std=float(layer.weight.float().std(correction=0)),
-                histogram=histogram(layer.weight),
-                input_sparsity=seen.input,
-                output_sparsity=seen.output,
-                input_sparsity_by_channel=seen.before.by_channel,
-                output_sparsity_by_channel=seen.after.by_channel,
-                sensitivity=curves[layer.name],
-                kept_dense=spent.kept_dense,
-            )
+    listed, example = weights(model), task_api.batch(task).take(1)
+    first: dict[str, Layer] = {layer.name: layer for layer in reversed(layers(model, example))}
+    costs = cost(model, example).layers
+    dense = {name: weight.kept_dense or costs[name].unmultiplied for name, weight in listed.items()}
+    pruned = [name for name, reason in dense.items() if not reason]
+    if not pruned:
+        raise ModelError(
+            "the network multiplies nothing with a weight that can be pruned. There is nothing to prune in it."
         )
+    zeros = activations(model, task_api.batches(task))
+    error = task_api.evaluate(task, model, "validation")
+    curves = sensitivity(model, lambda one: task_api.probe(task, one), names=pruned, progress=progress)
+    measured = (
+        replace(
+            _layer(weight, costs[name], first.get(name), zeros.get(name)),
+            sensitivity=curves.get(name, {}),
+            kept_dense=dense[name],
+        )
+        for name, weight in listed.items()
+    )
     return Profile(tuple(measured), error)
 
 
-def _unshared(all_layers: list[Layer]) -> list[Layer]:
-    """Of layers that share a weight, the first."""
-    return list({layer.weight.data_ptr(): layer for layer in reversed(all_layers)}.values())[::-1]
+def _layer(weight: Weight, spent: LayerCost, run: Layer | None, seen: Zeros | None) -> LayerProfile:
+    tensor, after = weight.tensor.detach(), seen.after if seen else None
+    return LayerProfile(
+        name=weight.name,
+        op=run.op if run else "",
+        weight_shape=tuple(tensor.shape),
+        input_shape=run.input_shape if run else (),
+        output_shape=run.output_shape if run else (),
+        weights=spent.weights,
+        macs=spent.macs,
+        stored_bytes=spent.stored_bytes,
+        weight_sparsity=weight_sparsity(tensor),
+        weight_std=float(tensor.float().std(correction=0)),
+        histogram=histogram(tensor),
+        input_sparsity=seen.input if seen else None,
+        output_sparsity=after.share if after else None,
+        input_sparsity_by_channel=seen.before.by_channel if seen else (),
+        output_sparsity_by_channel=after.by_channel if after else (),
+        runs=spent.runs,
+    )
 
 
 def histogram(weight: Tensor, *, bins: int = 61) -> Histogram:

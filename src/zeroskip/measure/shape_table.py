@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import nn
 
-from zeroskip.concepts import Layer, ShapeRow, pair
-from zeroskip.graph import layers
+from zeroskip.concepts import Layer, ShapeRow
+from zeroskip.graph import Given, Inputs, layers
 from zeroskip.measure.activation_zeros import Zeros
 
 
-def table(model: nn.Module, example: Tensor, zeros: Mapping[str, Zeros]) -> list[ShapeRow]:
-    """A row for every linear and convolution layer that runs on `example`, in the order of running.
+def table(model: nn.Module, example: Given | Inputs, zeros: Mapping[str, Zeros]) -> list[ShapeRow]:
+    """A row for every weight that is multiplied when `model` sees `example`, in the order of running.
 
+    One that runs several times on the same shapes, as an LSTM's at each step, has one row.
     example  a batch of inputs, for the shapes only;  zeros: what `activations` found
 
     >>> from zeroskip import measure
     >>> [(row.layer, row.channels, row.filters) for row in table(model, x, measure.activations(model, [x]))]
     [('fc1', 6, 8), ('fc2', 8, 4)]
     """
-    return [_row(layer, zeros[layer.name]) for layer in layers(model, example) if layer.name in zeros]
+    rows = (_row(layer, zeros[layer.name]) for layer in layers(model, example) if layer.name in zeros)
+    return list(dict.fromkeys(rows))
 
 
 def _row(layer: Layer, zeros: Zeros) -> ShapeRow:
     *places, channels = layer.input_shape
-    if layer.op == "conv2d":
+    kernel: tuple[int, ...] = (1, 1)
+    if layer.op.startswith("conv"):
         channels, *places = layer.input_shape
-    height, width = (1, 1, *places)[-2:]
-    filters, _, r, s = (*layer.weight.shape, 1, 1)[:4]
+        kernel = tuple(layer.weight.shape[2:])
+    *depths, height, width = (1, 1, *places)
+    inputs, outputs = layer.weight.shape[1], layer.weight.shape[0]
     return ShapeRow(
         layer=layer.name,
         op=layer.op,
         channels=channels,
         height=height,
         width=width,
-        filters=filters,
-        kernel=(r, s),
-        padding=layer.padding if isinstance(layer.padding, str) else pair(layer.padding),
-        stride=pair(layer.stride),
+        filters=inputs * layer.groups if layer.transposed else outputs,
+        kernel=kernel,
+        padding=layer.padding,
+        stride=layer.stride,
         groups=layer.groups,
         before=zeros.input,
         after=zeros.output,
+        depth=math.prod(depths),
     )

@@ -14,7 +14,7 @@ from zeroskip import files
 from zeroskip.concepts import ShapeRow
 from zeroskip.report.figures import HUES, SHADES, SHARE, Plot, blank, label, picture
 from zeroskip.report.grid import Grid
-from zeroskip.report.number_format import show_count, show_error, show_share, show_sides
+from zeroskip.report.number_format import show_count, show_error, show_known, show_share, show_sides
 from zeroskip.report.page import Section, render
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def activation_table(rows: Sequence[ShapeRow], *, title: str = "Zeros between th
     """
     shape = ("layer", "C", "HxW", "K", "RxS", "padding", "stride", "groups")
     cells = [_cells(row) for row in rows]
-    sizes = [row.channels * row.height * row.width for row in rows]
+    sizes = [row.channels * row.depth * row.height * row.width for row in rows]
     total = _mean([row.before for row in rows], sizes)
     later = _mean([row.before for row in rows[1:]], sizes[1:])
     few = later < FEW and len(rows) > 1
@@ -147,14 +147,14 @@ def _cells(row: ShapeRow) -> tuple[str, ...]:
     return (
         row.layer,
         show_count(row.channels),
-        f"{row.height}x{row.width}",
+        "x".join(map(str, (row.depth, row.height, row.width)[row.depth == 1 :])),
         show_count(row.filters),
         "x".join(map(str, row.kernel)),
         show_sides(row.padding),
         show_sides(row.stride),
         show_count(row.groups),
         show_share(row.before),
-        show_share(row.after),
+        show_known(show_share, row.after),
     )
 
 
@@ -166,7 +166,7 @@ def _nonfinite(zeros: Mapping[str, Zeros]) -> str:
     """A sentence if there were NaN or Inf, which layers hand on to each other: so the first has it."""
     for name, layer in zeros.items():
         for side, verb in ((layer.before, "reads"), (layer.after, "hands on")):
-            if side.nonfinite:
+            if side is not None and side.nonfinite:
                 count = show_count(side.nonfinite)
                 return f'"{name}" {verb} {count} values that are NaN or Inf. They count as non-zero.'
     return ""

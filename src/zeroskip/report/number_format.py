@@ -140,7 +140,7 @@ def _three_digits(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:,.0f}"
 
 
-def show_sides(value: tuple[int, int] | str) -> str:
+def show_sides(value: tuple[int, ...] | str) -> str:
     """A stride or padding: one number where both sides are the same, "2x1" where they differ; a word stays.
 
     >>> show_sides((2, 1))

@@ -84,8 +84,9 @@ def _tables(seed: Seed) -> dict[str, Any]:
     left, fed = {}, 1.0
     for layer in profile.layers:
         kept = 1 - layer.weight_sparsity
-        left[layer.name] = {"kept": kept, "output": 1 - layer.output_sparsity, "work": kept * fed}
-        fed = 1 - layer.output_sparsity
+        handed_on = 1 - (layer.output_sparsity or 0.0)
+        left[layer.name] = {"kept": kept, "output": handed_on, "work": kept * fed}
+        fed = handed_on
     return {
         **trainings.errors(seed, error_dense=dense, error_pruned=model),
         "weights_kept": sum(int((weight != 0).sum()) for weight in prune.weights(model).values()),
