@@ -117,7 +117,8 @@ def test_layers_that_a_chip_cannot_run_are_known_before_any_training(
     assert (status, err) == (0, "")
     layers = json.loads(out)["layers"]
     assert layers["SCNN"]["refused"] == []
-    assert layers["EIE"] == {"run": ["fc1", "fc2"], "refused": ["conv1", "conv2"]}
+    assert (layers["EIE"]["run"], layers["EIE"]["refused"]) == (["fc1", "fc2"], ["conv1", "conv2"])
+    assert layers["SCNN"]["simulated"] == 1 > layers["EIE"]["simulated"] > 0.1
 
 
 @pytest.mark.parametrize(

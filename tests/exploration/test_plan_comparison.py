@@ -177,7 +177,7 @@ def test_a_trace_of_examples_is_of_the_first_few() -> None:
     task = load("digits")
     trace: Trace = example_trace(task.model(), task)
     assert {len(x) for _, x, _ in trace} == {COST_EXAMPLES}
-    assert torch.equal(trace[0][1], task_api.bridge(task_api.first(task, COST_EXAMPLES)).flatten(1))
+    assert torch.equal(trace[0][1], task_api.first(task, COST_EXAMPLES).args[0].flatten(1))
 
 
 def test_a_comparison_is_what_the_table_shows(comparison: plan_comparison.PlanComparison) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
 from zeroskip.errors import AcceleratorError, ModelError, RecipeError
-from zeroskip.simulate import chips, formats, random_masks
+from zeroskip.simulate import CHIPS, Memory, chips, formats, parameters, random_masks, vary
+from zeroskip.simulate.accelerator import LARGE, MANY
 from zeroskip.simulate.energy import HAN_2015
 from zeroskip.simulate.operations import of_masks
 from zeroskip.simulate.simulation import estimate
@@ -23,7 +26,7 @@ CONV = of_masks("conv", torch.ones(8, 4, 3, 3) != 0, torch.ones(1, 4, 6, 6) != 0
     [
         ({"lanes": 0}, "SCNN: lanes = 0 must be above 0"),
         ({"hertz": math.nan}, "SCNN: hertz = nan must be above 0"),
-        ({"ramp": 0.9}, "SCNN: ramp = 0.9 must be a number from 1 on"),
+        ({"ramp": 0.9}, "SCNN: ramp = 0.9 must be a number from 1 to 1,048,576"),
         ({"skips": "WA"}, "SCNN: skips = 'WA' is none of"),
         ({"bits": {"A": 16}}, "SCNN: bits = {'A': 16} must have all of A, W and O"),
         ({"tile": chips.SCNN.tile | {"filters": -1}}, r"SCNN: tile\['filters'\] = -1 must be above 0"),
@@ -164,3 +167,55 @@ def test_a_variation_that_no_shares_can_have_is_refused():
 def test_a_sample_of_fewer_than_two_or_of_more_than_there_are_is_refused(count):
     with pytest.raises(ModelError, match=f"sample = {count} is not from 2 to the 2 examples"):
         estimate([FC], chips.DENSE, sample=count)
+
+
+# --- every number of every chip
+
+EVERY = pytest.mark.parametrize("chip", CHIPS, ids=lambda chip: chip.name)
+
+
+@EVERY
+def test_a_number_that_no_chip_has_is_refused_by_its_name(chip):
+    for name, number in product(parameters(chip), (math.inf, math.nan, 1e300, -math.inf, -1, 0)):
+        if name == "dram_bytes_per_cycle" and number > 0:
+            assert vary(chip, {name: number}).dram_bytes_per_cycle == number  # there may be no limit
+        else:
+            with pytest.raises(AcceleratorError, match=name.partition(".")[2] or name):
+                vary(chip, {name: number})
+
+
+@EVERY
+def test_the_largest_number_that_is_taken_is_estimated_or_refused_in_a_sentence(chip):
+    limits = {"hertz": LARGE, "dram_bytes_per_cycle": 1e300}
+    for name in parameters(chip):
+        most = limits.get(name, LARGE if name.startswith("memory") else MANY)
+        with suppress(AcceleratorError):
+            assert estimate([CONV, FC], vary(chip, {name: most})).cycles > 0
+        if name != "dram_bytes_per_cycle":
+            with pytest.raises(AcceleratorError, match=f"must be (at most|a number from 1 to) {most:,.0f}"):
+                vary(chip, {name: 2 * most})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lanes": "8"}, "lanes = '8' must be a number"),
+        ({"width": None}, "width = None must be a number"),
+        ({"lanes": 2.5}, "lanes = 2.5 must be a whole number"),
+        ({"tile": {"outputs": 2.5}}, r"tile\['outputs'\] = 2.5 must be a whole number"),
+        ({"bits": {"A": 16, "W": [4], "O": 16}}, r"bits\['W'\] = \[4\] must be a number"),
+        ({"ramp": "1"}, "ramp = '1' must be a number from 1"),
+        ({"memories": (Memory("m", 1 << 20, {"A": math.inf}),)}, r"memory 'm', reuse\['A'\] = inf must be"),
+        ({"memories": (Memory("m", math.inf, {"A": 1}),)}, "memory 'm', capacity = inf must be at most"),
+    ],
+)
+def test_a_number_of_a_chip_of_one_s_own_is_refused_by_its_field(change, message):
+    with pytest.raises(AcceleratorError, match=f"dense array: {message}"):
+        estimate([FC], replace(chips.DENSE, **change))
+
+
+def test_more_lanes_than_there_is_work_for_change_no_count_but_the_idle_ones():
+    few, many = (estimate([FC], vary(chips.EIE, {"lanes": lanes})).layers[0] for lanes in (8, 4096))
+    assert (few.done, few.skipped) == (many.done, many.skipped)
+    assert few.cycles == many.cycles == 2 * 16  # an entry a column on each of 8 lanes, none on the others
+    assert many.idle["imbalance"] + many.idle["fragmentation"] == many.slots - many.done

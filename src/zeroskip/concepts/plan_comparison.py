@@ -53,12 +53,15 @@ class PlanPair:
 class ChipLayers:
     """The layers of a network that a chip runs, and those it refuses, which are in no figure.
 
+    simulated  share of the network's multiplications that the chip runs; the rest may also be products of activations
+
     >>> ChipLayers(run=("fc1", "fc2"), refused=("conv1",)).refused
     ('conv1',)
     """
 
     run: tuple[str, ...]
     refused: tuple[str, ...]
+    simulated: float = 1.0
 
 
 @dataclass(frozen=True)

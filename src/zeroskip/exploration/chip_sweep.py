@@ -13,8 +13,9 @@ from typing import cast
 from zeroskip.concepts import Progress, silent
 from zeroskip.errors import AcceleratorError
 from zeroskip.exploration.chip_lookup import identity, one_chip
-from zeroskip.simulate import Workload, estimate, vary
+from zeroskip.simulate import LeftOut, Workload, estimate, vary
 from zeroskip.simulate.accelerator import check_parameters
+from zeroskip.simulate.simulation import reason, refusals
 from zeroskip.sweep import SweepPoint, sweep
 
 
@@ -62,6 +63,8 @@ class SweepRow:
 class SweepOutcome:
     """The rows of a sweep, and a sentence for each point at which the chip would contradict itself.
 
+    left_out      what of the network is in no row;  network_macs: those of the whole network
+
     >>> SweepOutcome("EIE", (), ("{'lanes': 0}: EIE: lanes = 0 must be above 0",)).to_json()["points"]
     []
     """
@@ -69,22 +72,29 @@ class SweepOutcome:
     chip: str
     rows: tuple[SweepRow, ...]
     refused: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    network_macs: int = 0
 
     def to_json(self) -> dict[str, object]:
         """What `zeroskip simulate --sweep --json` prints."""
         points = [asdict(row) for row in self.rows]
-        return {"machine": self.chip, "points": points, "refused": list(self.refused)}
+        left_out = [asdict(each) for each in self.left_out]
+        about = {"network_macs": self.network_macs, "left_out": left_out}
+        return {"machine": self.chip, "points": points, "refused": list(self.refused)} | about
 
 
 def sweep_chip(
     workloads: Sequence[Workload],
     asked: ChipSweep,
     *,
+    left_out: Sequence[LeftOut] = (),
     folder: str | Path | None = None,
     jobs: int = 1,
     progress: Progress = silent,
 ) -> SweepOutcome:
     """The network on the chip at every point; with `folder` and `jobs` as for `sweep.sweep`.
+
+    left_out  what else the network computes, see `simulate.whole_network`
 
     AcceleratorError for words that name no chip or several, for a parameter that the chip does not have, and where no
     point can be estimated.
@@ -105,7 +115,10 @@ def sweep_chip(
     refused = tuple(str(result["refused"]) for result in results if "refused" in result)
     if not rows:
         raise AcceleratorError(refused[0])
-    return SweepOutcome(chip.name, rows, refused)
+    others = (*refusals(workloads, chip), *left_out)
+    run = [work for work in workloads if chip.fallback or not reason(work, chip)]
+    macs = sum(work.macs for work in run) + sum(each.macs for each in others)
+    return SweepOutcome(chip.name, rows, refused, others, macs)
 
 
 def _estimated(workloads: Sequence[Workload], asked: ChipSweep, point: SweepPoint) -> dict[str, object]:
@@ -133,9 +146,10 @@ def _estimated(workloads: Sequence[Workload], asked: ChipSweep, point: SweepPoin
 def _digest(workloads: Sequence[Workload]) -> str:
     """SHA-256 of the layers' shapes and zeros."""
     digest = hashlib.sha256()
-    for work in workloads:
+    for place, work in enumerate(workloads):
         shapes = work.name, work.op, work.weight.shape, work.input.shape
         digest.update(repr((*shapes, work.stride, work.padding, work.dilation)).encode())
-        for mask in (work.weight, work.input, work.output):
-            digest.update(mask.numpy().tobytes())
+        for mask in (work.weight, work.input, work.output, work.stored_input, work.stored_output):
+            digest.update(b"" if mask is None else mask.numpy().tobytes())
+        digest.update(work.outside.encode() if place else b"")  # the first always reads the network's input
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from zeroskip.concepts import Progress, Trace, silent
 from zeroskip.concepts.plan_comparison import ChipLayers, PlanComparison, PlannedNetwork, PlanPair
 from zeroskip.errors import AcceleratorError
 from zeroskip.exploration.chip_lookup import find_chips, identity
-from zeroskip.prune.plan import NetworkCost
+from zeroskip.prune.plan import PlanCost
 from zeroskip.simulate import Accelerator
 from zeroskip.sweep import SweepPoint, sweep
 from zeroskip.task_api import Task
@@ -100,7 +100,7 @@ def compare_plans(
 
 def example_trace(model: nn.Module, task: Task) -> Trace:
     """What a few examples of the task's batch make the layers see: what a cost on a chip is estimated of."""
-    return measure.trace(model, task_api.bridge(task_api.first(task, COST_EXAMPLES)))
+    return measure.trace(model, task_api.first(task, COST_EXAMPLES))
 
 
 def _compared(study: PlanStudy, point: SweepPoint) -> _Result:
@@ -112,7 +112,7 @@ def _compared(study: PlanStudy, point: SweepPoint) -> _Result:
     retrain.train(task, dense, stage="dense training", seed=seed)
     profile, trace = measure.profile(dense.eval(), task), example_trace(dense, task)
 
-    def planned(cost: NetworkCost | None) -> _Network:
+    def planned(cost: PlanCost | None) -> _Network:
         recipe = prune.plan(profile, cost=cost, pattern=pattern, max_error_rise=rise, train=study.train)
         return _network(retrain.loop(deepcopy(dense), recipe, task, seed=seed).model, task, chips)
 
@@ -142,21 +142,24 @@ def _chips(words: str) -> list[Accelerator]:
 
 def _layers(task: Task, chips: Sequence[Accelerator]) -> dict[str, ChipLayers]:
     """What each chip runs, known before any training."""
-    trace = example_trace(task_api.model(task, None).eval(), task)
-    layers = {}
-    for network in (simulate.estimate_trace(trace, chip) for chip in chips):
-        layers[network.chip] = ChipLayers(
-            tuple(layer.name for layer in network.layers), tuple(network.refused)
+    works, left_out, _ = simulate.whole_network(
+        task_api.model(task, None).eval(), task_api.first(task, COST_EXAMPLES)
+    )
+    networks = (simulate.estimate(works, chip, left_out=left_out) for chip in chips)
+    return {
+        network.chip: ChipLayers(
+            tuple(layer.name for layer in network.layers), tuple(network.refused), network.simulated
         )
-    return layers
+        for network in networks
+    }
 
 
 def _network(model: nn.Module, task: Task, chips: Sequence[Accelerator]) -> _Network:
-    weights = [weight.detach() for weight in prune.weights(model).values()]
-    kept = sum(int(weight.count_nonzero()) for weight in weights)
-    estimates = [simulate.estimate_trace(example_trace(model, task), chip) for chip in chips]
+    examples = task_api.first(task, COST_EXAMPLES)
+    sizes, works = measure.cost(model, examples), simulate.whole_network(model, examples).works
+    estimates = [simulate.estimate(works, chip) for chip in chips]
     return {
-        "zeros": 1 - kept / sum(weight.numel() for weight in weights),
+        "zeros": 1 - sizes.kept / sizes.weights,
         "validation": task_api.evaluate(task, model, "validation"),
         "test": task_api.evaluate(task, model, "test"),
         "on": {each.chip: {"cycles": each.cycles, "joules": each.joules} for each in estimates},

@@ -40,14 +40,20 @@ from zeroskip.report.run_tables import (
     timing_table,
 )
 from zeroskip.report.simulation_page import simulation_html, sweep_html
-from zeroskip.report.simulation_tables import chip_table, layer_cost_table, sweep_table
+from zeroskip.report.simulation_tables import (
+    chip_table,
+    layer_cost_table,
+    left_out_sentences,
+    left_out_table,
+    sweep_table,
+)
 from zeroskip.report.weight_tables import choice_table, layer_table, profile_table, weight_table
 
 __all__ = [
     "Grid", "activation_sections", "activation_table", "activations_html", "activations_markdown", "chip_table",
     "choice_table", "comparison_table", "history_table", "html", "layer_cost_table", "layer_table",
-    "ledger_table", "profile_table", "reproduction_html", "reproduction_markdown", "reproduction_summary",
-    "reproduction_tables", "seeds_table", "show_bytes", "show_count", "show_error", "show_seconds", "show_share",
-    "show_times", "simulation_html", "summary_table", "sweep_html", "sweep_table", "threshold_table",
-    "timing_table", "weight_table",
+    "ledger_table", "left_out_sentences", "left_out_table", "profile_table", "reproduction_html",
+    "reproduction_markdown", "reproduction_summary", "reproduction_tables", "seeds_table", "show_bytes",
+    "show_count", "show_error", "show_seconds", "show_share", "show_times", "simulation_html", "summary_table",
+    "sweep_html", "sweep_table", "threshold_table", "timing_table", "weight_table",
 ]  # fmt: skip

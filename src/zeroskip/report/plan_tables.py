@@ -97,11 +97,16 @@ def _verdicts(comparison: PlanComparison) -> list[str]:
 
 def _refused(comparison: PlanComparison) -> list[str]:
     """What each chip's figures leave out."""
-    return [
-        f"{chip} cannot run {', '.join(layers.refused)}: its figures are of {', '.join(layers.run)} alone."
-        for chip, layers in comparison.layers.items()
-        if layers.refused
-    ]
+    lines = []
+    for chip, layers in comparison.layers.items():
+        share = f"{show_share(layers.simulated)} of the network's multiplications"
+        if layers.refused:
+            also = f", {share}" if layers.simulated < 1 else ""
+            refused, run = (", ".join(names) for names in (layers.refused, layers.run))
+            lines.append(f"{chip} cannot run {refused}: its figures are of {run} alone{also}.")
+        elif layers.simulated < 1:
+            lines.append(f"{chip}: its figures are of {share}; the others are products of activations.")
+    return lines
 
 
 def _different(pairs: Sequence[PlanPair]) -> list[PlanPair]:

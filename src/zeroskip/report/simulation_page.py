@@ -15,7 +15,7 @@ from zeroskip.report.figures import ACCENT, BROKEN, GOOD, GREY, HUES, PALE, Plot
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import show_count, show_share, show_times
 from zeroskip.report.page import Section, render
-from zeroskip.report.simulation_tables import chip_table, layer_cost_table, sweep_table
+from zeroskip.report.simulation_tables import chip_table, layer_cost_table, left_out_table, sweep_table
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -65,7 +65,10 @@ def simulation_html(
     'eie.html'
     """
     named = f"{len(estimates)} machines" if len(estimates) > 1 else estimates[0].chip
-    parts = [Section("Machines", CAPTIONS["Machines"], [chip_table(estimates), ideal_table(estimates)])]
+    tables = [chip_table(estimates), ideal_table(estimates)]
+    if any(estimate.left_out for estimate in estimates):
+        tables.append(left_out_table(estimates))
+    parts = [Section("Machines", CAPTIONS["Machines"], tables)]
     parts += [_chip(estimate, (bandwidths or {}).get(estimate.chip, np.inf)) for estimate in estimates]
     parts[1] = replace(parts[1], caption=CAPTIONS["machine"])  # said once, for all that follow
     if formats:
@@ -74,15 +77,17 @@ def simulation_html(
     return files.write(path, render(f"{named}: what are the zeros worth on silicon?", parts))
 
 
-def sweep_html(path: str | Path, chip: str, rows: Sequence[SweepRow]) -> Path:
+def sweep_html(path: str | Path, chip: str, rows: Sequence[SweepRow], notes: Sequence[str] = ()) -> Path:
     """Write the page of a sweep: its table, cycles over the first parameter, energy over cycles.
+
+    notes  as for `sweep_table`
 
     >>> from zeroskip.exploration import SweepRow
     >>> sweep_html("sweep.html", "EIE", [SweepRow({"lanes": 32}, 1000, 1e-6, 2e-6, "compute", 0.5, 4096)]).name
     'sweep.html'
     """
     plots = [Plot("Cycles", _over_first(rows)), Plot("Energy against cycles", _trade_off(rows))]
-    section = Section("Sweep", CAPTIONS["Sweep"], [sweep_table(chip, rows)], plots)
+    section = Section("Sweep", CAPTIONS["Sweep"], [sweep_table(chip, rows, notes)], plots)
     return files.write(path, render(f"{chip} with other numbers", [section]))
 
 

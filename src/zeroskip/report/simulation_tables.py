@@ -10,13 +10,15 @@ from zeroskip.report.number_format import show_bytes, show_count, show_seconds, 
 
 if TYPE_CHECKING:
     from zeroskip.exploration import SweepRow
-    from zeroskip.simulate import Estimate, LayerEstimate
+    from zeroskip.simulate import Estimate, LayerEstimate, LeftOut
 
+SIMULATED = "of the network"
 CHIPS = (
-    "machine", "cycles", "time", "MACs done", "gated", "skipped", "in use", "bound by", "DRAM", "energy",
+    "machine", SIMULATED, "cycles", "time", "MACs done", "gated", "skipped", "in use", "bound by", "DRAM", "energy",
 )  # fmt: skip
 LAYERS = (
-    "layer", "MACs", "done", "gated", "skipped", "cycles", "in use", "lost most to", "bound by", "DRAM", "energy",
+    "layer", "runs", "MACs", "done", "gated", "skipped", "cycles", "in use", "lost most to", "bound by", "DRAM",
+    "energy",
 )  # fmt: skip
 
 
@@ -30,11 +32,15 @@ def chip_table(estimates: Sequence[Estimate]) -> Grid:
     EIE | 32 | 40 ns | 38.3 % | 0.0 % | 61.7 %
     """
     first = estimates[0]
-    cells = [_chip(estimate) for estimate in estimates]
+    cells = tuple(_chip(estimate) for estimate in estimates)
     about = f"energies: {first.energy}, DRAM {first.dram}; for {first.examples} example"
     note = f"{about}{'s' if first.examples > 1 else ''}. One table of energies serves all: read ratios."
-    refused = [f"{found.chip}: {reason}" for found in estimates for reason in found.refused.values()]
-    return Grid("zeros on silicon", CHIPS, tuple(cells), " ".join([note, *refused[:3]]), prose=("machine",))
+    sentences = (
+        left_out_sentences(each.left_out, each.network_macs, refuses=each.chip) for each in estimates
+    )
+    notes = dict.fromkeys(sentence for found in sentences for sentence in found)
+    grid = Grid("zeros on silicon", CHIPS, cells, " ".join([note, *notes]), prose=("machine",))
+    return grid if any(each.simulated < 1 for each in estimates) else grid.without(SIMULATED)
 
 
 def layer_cost_table(estimate: Estimate) -> Grid:
@@ -45,13 +51,67 @@ def layer_cost_table(estimate: Estimate) -> Grid:
     [('fc1', '144', '25.0 %'), ('fc2', '96', '58.3 %'), ('total', '240', '38.3 %')]
     """
     cells = tuple(_layer(line) for line in (*estimate.layers, estimate.total))
-    notes = {layer.note for layer in estimate.layers if layer.note}
+    notes = sorted({layer.note for layer in estimate.layers if layer.note})
+    notes += left_out_sentences(estimate.left_out, estimate.network_macs, refuses=estimate.chip)
     title = f"{estimate.chip}, layer by layer"
-    return Grid(title, LAYERS, cells, " ".join(sorted(notes)), marks={len(cells) - 1: "total"})
+    grid = Grid(title, LAYERS, cells, " ".join(notes), marks={len(cells) - 1: "total"})
+    return grid if any(layer.runs > 1 for layer in estimate.layers) else grid.without("runs")
 
 
-def sweep_table(chip: str, rows: Sequence[SweepRow]) -> Grid:
+def left_out_table(estimates: Sequence[Estimate]) -> Grid:
+    """What of the network is in no figure, by chip, with its share of all multiplications.
+
+    >>> from zeroskip.simulate import LeftOut, estimate_trace
+    >>> table = LeftOut("table", 0, "its rows are looked up, not multiplied")
+    >>> left_out_table([estimate_trace(recorded, chips.EIE, left_out=[table])]).rows
+    (('EIE', 'table', '0', '0.0 %', 'its rows are looked up, not multiplied'),)
+    """
+    rows = tuple(
+        (
+            found.chip,
+            _named(each.name),
+            show_count(each.macs),
+            show_share(found.share(each.macs)),
+            each.reason,
+        )
+        for found in estimates
+        for each in found.left_out
+    )
+    columns = ("machine", "not simulated", "MACs", "of the network", "reason")
+    return Grid("What is in no figure", columns, rows, prose=("not simulated", "reason"))
+
+
+def left_out_sentences(left_out: Sequence[LeftOut], network_macs: int, *, refuses: str) -> list[str]:
+    """The same in sentences; `refuses` is the chip that has no way to run layers.
+
+    >>> from zeroskip.simulate import LeftOut
+    >>> left_out_sentences([LeftOut("products of activations", 25, "")], 100, refuses="EIE")
+    ["25.0 % of the network's multiplications are products of activations, which are not simulated."]
+    """
+    sentences = []
+    refused = [each for each in left_out if each.refused]
+    if refused:
+        share = show_share(sum(each.macs for each in refused) / max(network_macs, 1))
+        sentences.append(
+            f"{refuses} has no way to run {_names(refused)}: {share} of the network's multiplications, in no figure."
+        )
+    sentences += [
+        f"{show_share(each.macs / network_macs)} of the network's multiplications are {_named(each.name)}, which are "
+        "not simulated."
+        for each in left_out
+        if each.macs and not each.refused
+    ]
+    others = [each for each in left_out if not each.macs and not each.refused]
+    for reason in dict.fromkeys(each.reason for each in others):
+        names = _names([each for each in others if each.reason == reason])
+        sentences.append(f"Not simulated: {names} ({reason}).")
+    return sentences
+
+
+def sweep_table(chip: str, rows: Sequence[SweepRow], notes: Sequence[str] = ()) -> Grid:
     """One line for each point of a sweep of one chip.
+
+    notes  what of the network is in no row: `left_out_sentences`
 
     >>> from zeroskip.exploration import SweepRow
     >>> sweep_table("EIE", [SweepRow({"lanes": 32}, 1000, 1e-6, 2e-6, "compute", 0.5, 4096)]).rows
@@ -72,13 +132,14 @@ def sweep_table(chip: str, rows: Sequence[SweepRow]) -> Grid:
         for row in rows
     )
     note = "How operands lie in DRAM stays as the machine has it, also where its lanes are others."
-    return Grid(f"{chip} with other numbers", columns, cells, note)
+    return Grid(f"{chip} with other numbers", columns, cells, " ".join([note, *notes]))
 
 
 def _chip(estimate: Estimate) -> tuple[str, ...]:
     total = estimate.total
     return (
         estimate.chip,
+        show_share(estimate.simulated),
         show_count(total.cycles),
         show_seconds(estimate.seconds),
         *_shares(total),
@@ -92,7 +153,8 @@ def _chip(estimate: Estimate) -> tuple[str, ...]:
 def _layer(line: LayerEstimate) -> tuple[str, ...]:
     most = max(line.idle, key=line.idle.__getitem__, default="")
     return (
-        line.name,
+        _named(line.name),
+        show_count(line.runs),
         show_count(line.macs),
         *_shares(line),
         show_count(line.cycles),
@@ -102,6 +164,16 @@ def _layer(line: LayerEstimate) -> tuple[str, ...]:
         show_bytes(line.moved("DRAM")),
         _joules(line.joules),
     )
+
+
+def _names(left_out: Sequence[LeftOut], most: int = 3) -> str:
+    names = ", ".join(_named(each.name) for each in left_out[:most])
+    return names + (f" and {len(left_out) - most} more" if len(left_out) > most else "")
+
+
+def _named(name: str) -> str:
+    """A layer's name, also of a network that is one layer itself."""
+    return name or "(itself)"
 
 
 def _shares(line: LayerEstimate) -> tuple[str, ...]:

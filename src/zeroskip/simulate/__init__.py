@@ -1,6 +1,7 @@
 """What a network's zeros are worth on described chips: real tensors in, cycles, bytes and energy out.
 
-    estimates = [simulate.estimate_trace(measure.trace(model, batch), chip) for chip in simulate.CHIPS]
+    network = simulate.whole_network(model, batch)
+    estimates = [simulate.estimate(network.works, chip, left_out=network.left_out) for chip in simulate.CHIPS]
 
 Files import those above them only:
 
@@ -18,6 +19,7 @@ dataflows/       how each chip shares a layer out
 chips.py         the published chips
 estimates.py     what an estimate says of a layer and a network, with every DRAM
 simulation.py    a network through a chip
+whole_network.py all that a network computes: its layers, and what no chip is asked
 plan_cost.py     what pruning would save, for `prune.plan`
 """
 
@@ -31,6 +33,7 @@ from zeroskip.simulate.operations import of_masks
 from zeroskip.simulate.plan_cost import cost_on
 from zeroskip.simulate.recorded import of_trace
 from zeroskip.simulate.simulation import estimate, estimate_trace
+from zeroskip.simulate.whole_network import WholeNetwork, whole_network
 from zeroskip.simulate.workload import Geometry, Workload
 
 __all__ = [
@@ -45,6 +48,7 @@ __all__ = [
     "LayerEstimate",
     "LeftOut",
     "Memory",
+    "WholeNetwork",
     "Workload",
     "chips",
     "cost_on",
@@ -61,4 +65,5 @@ __all__ = [
     "random_masks",
     "undecided",
     "vary",
+    "whole_network",
 ]

@@ -98,6 +98,8 @@ class Accelerator:
         return self.formats.get(operand, dense)
 
 
+MANY = 1 << 20  # of lanes, or of what a tile has: no array of a lane each is too large for a computer
+LARGE = 1e15  # of bytes, of cycles a second
 _FRACTIONS = ("hertz", "dram_bytes_per_cycle", "ramp")
 FIELDS = ("lanes", "width", *_FRACTIONS)
 _ZEROS = ("", "A", "W", "AW")
@@ -117,11 +119,17 @@ def check(chip: Accelerator) -> None:
 
 
 def _faults(chip: Accelerator) -> Iterator[str]:
-    for name, value in _numbers(chip).items():
-        if not value > 0:  # also catches NaN
+    for name, (value, most, whole) in _numbers(chip).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield f"{name} = {value!r} must be a number"
+        elif not value > 0:  # also catches NaN
             yield f"{name} = {value} must be above 0"
-    if not 1 <= chip.ramp < math.inf:
-        yield f"ramp = {chip.ramp} must be a number from 1 on"
+        elif value > most:
+            yield f"{name} = {value:g} must be at most {most:,.0f}"
+        elif whole and value % 1:
+            yield f"{name} = {value} must be a whole number"
+    if not isinstance(chip.ramp, int | float) or not 1 <= chip.ramp <= MANY:
+        yield f"ramp = {chip.ramp!r} must be a number from 1 to {MANY:,}"
     for name, known in _KINDS.items():
         given = getattr(chip, name)
         if given not in known:
@@ -141,16 +149,24 @@ def _faults(chip: Accelerator) -> Iterator[str]:
             yield f"memory {memory.name!r}{fault}"
 
 
-def _numbers(chip: Accelerator) -> dict[str, float]:
-    """All that must be above 0, by the words of the description."""
-    numbers: dict[str, float] = {name: getattr(chip, name) for name in ("lanes", "width", "hertz")}
-    numbers |= {f"tile[{name!r}]": number for name, number in chip.tile.items()}
-    numbers |= {f"bits[{name!r}]": number for name, number in chip.bits.items()}
-    numbers["dram_bytes_per_cycle"] = chip.dram_bytes_per_cycle
+def _numbers(chip: Accelerator) -> dict[str, tuple[float, float, bool]]:
+    """All that must be above 0, by the words of the description: the most that it may be, whether it is whole."""
+    numbers: dict[str, tuple[float, float, bool]] = {
+        "lanes": (chip.lanes, MANY, True),
+        "width": (chip.width, MANY, True),
+        "hertz": (chip.hertz, LARGE, False),
+    }
+    numbers |= {f"tile[{name!r}]": (number, MANY, True) for name, number in chip.tile.items()}
+    numbers |= {f"bits[{name!r}]": (number, MANY, True) for name, number in chip.bits.items()}
+    numbers["dram_bytes_per_cycle"] = (chip.dram_bytes_per_cycle, math.inf, False)
     for memory in chip.memories:
-        fields = ("capacity", "bytes_per_cycle", "instances")
-        numbers |= {f"memory {memory.name!r}, {name}": getattr(memory, name) for name in fields}
-        numbers |= {f"memory {memory.name!r}, reuse[{name!r}]": macs for name, macs in memory.reuse.items()}
+        about = {
+            "capacity": (memory.capacity, LARGE, True),
+            "bytes_per_cycle": (memory.bytes_per_cycle, math.inf, False),
+            "instances": (memory.instances, MANY, True),
+        }
+        about |= {f"reuse[{name!r}]": (macs, LARGE, False) for name, macs in memory.reuse.items()}
+        numbers |= {f"memory {memory.name!r}, {name}": number for name, number in about.items()}
     return numbers
 
 

@@ -94,7 +94,7 @@ def columns(elements: int) -> Format:
 
     def stored(mask: np.ndarray, bits: int) -> Stored:
         matrix = mask.reshape(mask.shape[1], -1)
-        entries = int(interleaved(matrix, elements).sum())
+        entries = int(interleaved(matrix, min(elements, len(matrix))).sum())
         pointers = elements * (matrix.shape[1] + 1)
         return Stored(entries * bits, entries * 4 + pointers * eie.POINTER_BITS)
 
@@ -202,18 +202,23 @@ class FormatSizes:
 def format_sizes(works: Sequence[Workload], *, bits: int = 16) -> list[FormatSizes]:
     """The bits of the weights and the inputs of each layer, with values of so many, by each way to store them.
 
-    Run-length is Eyeriss's code of 16-bit values, or dense where that is smaller.
+    Weights count once, inputs for each run. Run-length is Eyeriss's code of 16-bit values, or dense where that is
+    smaller.
 
     >>> fc = of_masks("fc", torch.eye(8) != 0, torch.ones(2, 8) != 0)
     >>> [(sizes.operand, sizes.bits["dense"], sizes.bits["bitmask"]) for sizes in format_sizes([fc])]
     [('weights', 1024, 192), ('inputs', 256, 272)]
     """
-    sizes = []
+    runs: dict[str, list[Workload]] = {}
     for work in works:
-        for operand, mask in (("weights", work.weight), ("inputs", work.input)):
-            sparsity = 1 - int(mask.count_nonzero()) / mask.numel()
-            ways = {name: way(mask.numpy(), bits).bits for name, way in WAYS.items()}
-            sizes.append(FormatSizes(work.name, operand, sparsity, ways))
+        runs.setdefault(work.name, []).append(work)
+    sizes = []
+    for name, same in runs.items():
+        inputs = [work.operands["A"] for work in same]
+        for operand, masks in (("weights", [same[0].weight]), ("inputs", inputs)):
+            filled = sum(int(mask.count_nonzero()) for mask in masks)
+            ways = {word: sum(way(mask.numpy(), bits).bits for mask in masks) for word, way in WAYS.items()}
+            sizes.append(FormatSizes(name, operand, 1 - filled / sum(mask.numel() for mask in masks), ways))
     return sizes
 
 

@@ -54,6 +54,7 @@ def blocks(mask: Tensor, size: int) -> Tensor:
     >>> blocks(torch.ones(5) != 0, 2).tolist()
     [2, 2, 1]
     """
+    size = min(size, max(mask.shape[-1], 1))
     flags = grouped(mask, size).contiguous().numpy().view(np.uint8)
     narrow = np.uint8 if size < 256 else np.int64  # numpy adds bytes several times as fast
     return torch.from_numpy(flags.sum(-1, dtype=narrow).astype(np.int64))
@@ -97,7 +98,7 @@ def dealt(costs: Tensor, lanes: int) -> Tensor:
     >>> dealt(torch.tensor([1, 5, 2, 2]), 2)
     tensor(7)
     """
-    return grouped(costs, lanes).sum(-2).amax(-1)
+    return grouped(costs, min(lanes, max(costs.shape[-1], 1))).sum(-2).amax(-1)
 
 
 def interleaved(mask: np.ndarray, lanes: int, longest: int = 15) -> np.ndarray:
@@ -128,6 +129,7 @@ def queued(costs: np.ndarray, depth: int) -> int:
     >>> [queued(np.array([[3, 1], [1, 1], [1, 3]]), depth) for depth in (1, 2)]
     [7, 5]
     """
+    depth = min(depth, max(len(costs), 1))
     begun = np.zeros((depth, costs.shape[1]), np.int64)  # of the last `depth` steps, by lane
     free, sent = np.zeros(costs.shape[1], np.int64), -1
     for step, cost in enumerate(costs):

@@ -52,24 +52,14 @@ def estimate(
     if sample is not None:
         left_out = [replace(each, macs=each.macs * sample // works[0].examples) for each in left_out]
         works, error = _sampled(works, chip, sample)
-    refused = [] if chip.fallback else [work for work in works if reason(work, chip)]
+    refused = refusals(works, chip)
     runs = [work for work in works if chip.fallback or not reason(work, chip)]
     if not runs:
         raise AcceleratorError(f"{chip.name} runs none of the layers: {reason(works[0], chip)}")
     layers = [layer(work, chip, priced).times(count) for work, count in distinct(runs)]
-    others = [LeftOut(work.name, work.macs, reason(work, chip), refused=True) for work in refused]
-    return Estimate(
-        chip.name,
-        chip.hertz,
-        priced.table.name,
-        dram,
-        tuple(together(same) for same in _by_name(layers)),
-        tuple(
-            replace(same[0], macs=sum(each.macs for each in same)) for same in _by_name([*others, *left_out])
-        ),
-        works[0].examples,
-        error,
-    )
+    by_name = tuple(together(same) for same in _by_name(layers))
+    others, table = (*refused, *left_out), priced.table.name
+    return Estimate(chip.name, chip.hertz, table, dram, by_name, others, works[0].examples, error)
 
 
 def estimate_trace(
@@ -123,6 +113,21 @@ def layer(work: Workload, chip: Accelerator, prices: Prices) -> LayerEstimate:
 def reason(work: Workload, chip: Accelerator) -> str:
     """Why the chip has no way to run the layer; "" where it has."""
     return "" if work.runs_as in chip.ops else f'{chip.name} has no way to run "{work.name}", a {work.op}'
+
+
+def refusals(works: Sequence[Workload], chip: Accelerator) -> list[LeftOut]:
+    """The layers that the chip has no way to run, each with the MACs of all its runs.
+
+    >>> conv = of_masks("conv", torch.ones(4, 2, 1, 1) != 0, torch.ones(1, 2, 8, 8) != 0)
+    >>> [(layer.name, layer.macs) for layer in refusals([conv, conv], chips.EIE)]
+    [('conv', 1024)]
+    """
+    runs = [
+        LeftOut(work.name, work.macs, why, refused=True)
+        for work in works
+        if not chip.fallback and (why := reason(work, chip))
+    ]
+    return [replace(same[0], macs=sum(run.macs for run in same)) for same in _by_name(runs)]
 
 
 def distinct(works: Sequence[Workload]) -> list[tuple[Workload, int]]:

@@ -7,6 +7,7 @@ those are fetched that meet one of the other matrix at the same places.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,11 @@ def joined(work: Workload, chip: Accelerator) -> Schedule:
 
 def joins(work: Workload, chip: Accelerator) -> Joins:
     """What meets what in a layer, at each level."""
-    side = size(chip, "element")
+    _sides(chip)  # refuses what does not divide
+    most, side = max(work.weight.shape[1], work.positions, work.inputs), size(chip, "element")
+    if side > most:  # one tile holds everything, also one that is not larger than that
+        chip = replace(chip, tile={name: length // side * most for name, length in chip.tile.items()})
+        side = most
     weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together
     seen = [packed(block.flatten(2).transpose(0, 1).numpy(), side) for block in windows(work)]
     both = packed(weight.numpy(), side), np.concatenate(seen, axis=1)  # (g, rows, strips, words)
@@ -132,7 +137,8 @@ def _elements(
     """Comparisons of each element (lanes,), and what becomes of the products."""
     from zeroskip.simulate.dataflows import intersection  # numba, see there
 
-    up, across, deep = sides = _sides(chip)
+    lengths = *weights.tile.shape[:1], *inputs.tile.shape
+    up, across, deep = sides = tuple(map(min, _sides(chip), lengths))
     outputs, positions = chip.tile["outputs"], chip.tile["positions"]
     counts = _counts(weights.there, inputs.there, sides)  # (large n, large k, large m)
     begin = dealt + np.cumsum(counts).reshape(counts.shape) - counts

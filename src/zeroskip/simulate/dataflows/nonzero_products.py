@@ -23,14 +23,17 @@ def columns(work: Workload, chip: Accelerator) -> Schedule:
     8
     """
     matrix = work.weight.reshape(work.weight.shape[1], -1).numpy()
-    entries = lane_counts.interleaved(matrix, chip.lanes)  # (k, lanes)
+    lanes = min(
+        chip.lanes, len(matrix)
+    )  # others have no output; each column takes them a cycle, as an empty one
+    entries = lane_counts.interleaved(matrix, lanes)  # (k, lanes)
     costs, parts = np.maximum(entries, 1), size(chip, "inputs")
     cycles, busy, filled = 0, 0, 0
     for x in work.input.flatten(1).numpy():
         for first in range(0, len(x), parts):
             seen = np.flatnonzero(x[first : first + parts]) + first
             cycles += lane_counts.queued(costs[seen], size(chip, "queue"))
-            busy += int(costs[seen].sum())
+            busy += int(costs[seen].sum()) + (chip.lanes - lanes) * len(seen)
             filled += int(entries[seen].sum())
     return Schedule(cycles, busy, filled - count_macs(work).both)
 
@@ -79,7 +82,7 @@ def _weights(work: Workload, chip: Accelerator) -> Tensor:
 
 
 def _tile_and_phase(length: int, before: int, stride: int, lanes: int) -> Tensor:
-    """Which tile and phase a row belongs to, as 0/1: (length, lanes x stride)."""
-    row = torch.arange(length)
+    """Which tile and phase a row belongs to, as 0/1: (length, lanes x stride); of lanes only those that have a row."""
+    row, lanes = torch.arange(length), min(lanes, length)
     place = row // tiles(length, lanes) * stride + (row + before) % stride
     return torch.nn.functional.one_hot(place, lanes * stride).float()

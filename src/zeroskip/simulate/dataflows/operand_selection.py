@@ -72,5 +72,7 @@ def shared(work: Workload, chip: Accelerator) -> Schedule:
 
 def shared_weights(work: Workload, chip: Accelerator) -> Tensor:
     """The weights that Cambricon-S works on: all of a block of `lanes` filters of which one is not zero."""
-    blocks = lane_counts.filter_counts(work.weight, chip.lanes) > 0
-    return blocks.repeat_interleave(chip.lanes, dim=1)[:, : work.weight.shape[1]]
+    outputs = work.weight.shape[1]
+    lanes = min(chip.lanes, outputs)
+    blocks = lane_counts.filter_counts(work.weight, lanes) > 0
+    return blocks.repeat_interleave(lanes, dim=1)[:, :outputs]
