@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision, weight_
 from zeroskip.errors import EngineError
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import Element
+from zeroskip.run.linear.compiled_linear import CompiledLinear
 from zeroskip.run.output_difference import relative_error
 from zeroskip.run.timing import CLOSE, preferred, raced, stop_watch
 
@@ -21,13 +22,16 @@ class LayerTiming:
     """The choice of a layer's fastest kernel, and what it was chosen from.
 
     candidates  all kernels that were asked; those that cannot run the layer are in `choice.refused`
-    built       name of a kernel -> function; kernels on tiles are absent: `select_network` builds them
+    built       name of a kernel -> function: the chosen kernel, dense ones, and the fastest that can be joined with its
+                neighbours in one call; `select_network` builds those on tiles
+    joinable    the name of the last
     errors      name of a kernel -> its `Choice.error`
     """
 
     candidates: tuple[Kernel, ...]
     choice: Choice
     built: dict[str, Callable[[Tensor], Tensor]]
+    joinable: str
     errors: dict[str, float]
 
     @property
@@ -46,8 +50,14 @@ def works_on_tiles(kernel: Kernel, element: Element) -> bool:
 
 
 def time_kernels(
-    layer: Layer, relu: bool, x: Tensor, *more: Tensor, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
-) -> LayerTiming:  # fmt: skip
+    layer: Layer,
+    relu: bool,
+    x: Tensor,
+    *more: Tensor,
+    machine: Machine,
+    precision: Precision,
+    kernels: Sequence[Kernel],
+) -> LayerTiming:
     """Build, prove and time the kernels on the layer's real input `x` (batch, *input_shape); bilinear has one `more`.
 
     Raises EngineError where a kernel does not compute what PyTorch does.
@@ -63,13 +73,15 @@ def time_kernels(
     accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
     built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
     answers = {name: function(x, *more) for name, function in built.items()}
+    expected = cache(partial(_expected, layer, relu, x))  # most kernels have the same reference
     for kernel in accepted:
-        if not _is_right(kernel, answers[kernel.name], layer, relu, x):
+        if not _is_right(kernel, answers[kernel.name], expected):
             raise EngineError(
                 f'kernel "{kernel.name}" computes layer "{layer.name}" {tuple(layer.weight.shape)} wrongly on '
                 "this machine. Leave it out with kernels=..., and please report it."
             )
     errors = {kernel.name: _error(kernel, answers.get(kernel.name), layer, relu, x) for kernel in possible}
+    del answers, expected  # as much memory as dozens of outputs
     calls = {name: partial(function, x, *more) for name, function in built.items()}
     seconds = raced(calls, stop_watch())
     name = preferred(seconds)
@@ -86,7 +98,16 @@ def time_kernels(
         error=errors[name],
         skips=fastest.skips,
     )
-    return LayerTiming(tuple(kernels), choice, built, errors)
+    joinable = _joinable(built, seconds)
+    of_use = {name, joinable, "dense", "channels_last"}
+    kept = {name: function for name, function in built.items() if name in of_use}
+    return LayerTiming(tuple(kernels), choice, kept, joinable, errors)
+
+
+def _joinable(built: Mapping[str, Callable[[Tensor], Tensor]], seconds: Mapping[str, float]) -> str:
+    """The fastest kernel that can be called together with its neighbours; dense where there is none."""
+    able = {name: seconds[name] for name, function in built.items() if isinstance(function, CompiledLinear)}
+    return preferred(able) if able else "dense"
 
 
 def _reason(seconds: Mapping[str, float], name: str) -> str:
@@ -97,13 +118,22 @@ def _reason(seconds: Mapping[str, float], name: str) -> str:
     return "fastest" if seconds[name] <= seconds[least] else f"{least} is less than {CLOSE:.0%} faster"
 
 
-def _is_right(kernel: Kernel, y: Tensor, layer: Layer, relu: bool, x: Tensor) -> bool:
+def _expected(
+    layer: Layer, relu: bool, x: Tensor, reference: Callable[[Layer, Tensor, bool], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """What the reference of a kernel computes, and the sums of absolute products to which its rounding is related."""
+    bias = None if layer.bias is None else layer.bias.abs()
+    magnitude = reference(replace(layer, weight=layer.weight.abs(), bias=bias), x.abs(), False)
+    return reference(layer, x, relu), magnitude
+
+
+def _is_right(
+    kernel: Kernel, y: Tensor, expected_of: Callable[[Callable[..., Tensor]], tuple[Tensor, Tensor]]
+) -> bool:
     """Whether `y` is what the kernel's reference computes, wherever that is finite."""
     if kernel is pytorch.KERNEL:
         return True  # it is what others are compared with
-    expected = kernel.reference(layer, x, relu)
-    bias = None if layer.bias is None else layer.bias.abs()
-    magnitude = kernel.reference(replace(layer, weight=layer.weight.abs(), bias=bias), x.abs(), False)
+    expected, magnitude = expected_of(kernel.reference)
     if y.shape != expected.shape:
         return False
     close = (y - expected).abs() <= kernel.tolerance * magnitude

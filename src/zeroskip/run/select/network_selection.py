@@ -17,7 +17,6 @@ from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, fastest_on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, Element
-from zeroskip.run.linear.compiled_linear import CompiledLinear
 from zeroskip.run.output_difference import relative_error
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import Runner, runner
@@ -236,7 +235,7 @@ def _combinations(timings: Timings) -> dict[str, Combination]:
     win by joining its neighbours in one call.
     """
     fastest = {node: timing.choice.kernel for node, timing in timings.items()}
-    joined = {node: _joined(timing) for node, timing in timings.items()}
+    joined = {node: timing.joinable for node, timing in timings.items()}
     # Alone, a layer pays for changing the layout; together only the first one does.
     pixelwise = {
         node: "channels_last" if "channels_last" in timing.built else fastest[node]
@@ -247,12 +246,6 @@ def _combinations(timings: Timings) -> dict[str, Combination]:
         if way not in ways.values():
             ways[name] = way
     return ways
-
-
-def _joined(timing: LayerTiming) -> str:
-    """The fastest kernel that can be called together with its neighbours."""
-    able = [name for name, function in timing.built.items() if isinstance(function, CompiledLinear)]
-    return preferred({name: timing.choice.seconds[name] for name in able}) if able else "dense"
 
 
 def off_tiles(combinations: Mapping[str, Combination]) -> Combination:
