@@ -150,10 +150,10 @@ def test_what_a_network_returns_comes_back_in_the_same_lists_tuples_and_dicts(st
         (by_hand(Bound(RELU, [Slot(0)], {}), op="aten.sigmoid.default"), "is not among those"),
         (by_hand(Bound(RELU, [2j], {})), "is given 2j, which a saved program cannot hold"),
         (by_hand(Bound(RELU, [torch.device("meta")], {})), "is given device"),
-        (by_hand(Bound(RELU, [Slot(0)], {}), rebuild=set), "the network returns a set"),
+        (by_hand(Bound(RELU, [Slot(0)], {}), rebuild=set), "the network takes or returns a set"),
         (
             by_hand(Bound(RELU, [Slot(0)], {}), rebuild=lambda values: {1: values[0]}),
-            "the network returns a dict",
+            "the network takes or returns a dict",
         ),
     ],
 )
@@ -190,12 +190,16 @@ LIES: list[tuple[list[Any], Any, str]] = [
     (["nodes", 1, "name"], "conv2d", "linear reads the future"),
     (["outputs"], [], "returns what it does not compute"),
     (["outputs"], ["other"], "returns what it does not compute"),
-    (["returns"], 1, "returns more than it computes"),
-    (["returns"], {"tuple": 0}, "is no list"),
+    (["returns"], 1, "takes or returns more than there is"),
+    (["returns"], {"tuple": 0}, "tuple is no kind of structure"),
     (["batch"], 0, "its batch is empty"),
     (["batch"], "1", "is no size"),
-    (["dtype"], "channels_last", "type of the input is unknown"),
-    (["dtype"], "add", "torch has no type add"),
+    (["inputs", 0, "dtype"], "channels_last", "type of the input is unknown"),
+    (["inputs", 0, "dtype"], "add", "torch has no type add"),
+    (["inputs"], [], "it takes no input"),
+    (["inputs", 0, "has_batch"], 1, "has_batch is neither"),
+    (["signature", "given"], {}, "other tensors than it takes"),
+    (["signature", "given", "input"], 1, "takes or returns more than there is"),
 ]
 
 

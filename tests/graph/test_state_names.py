@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune as torch_pruning
 
 from zeroskip import task_api, thresholds
 from zeroskip.errors import ModelError

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 from drawn import HERE, sparse_
-from torch import Tensor, nn
+from torch import nn
 
 from zeroskip import run
 from zeroskip.errors import EngineError
+from zeroskip.graph import Inputs
 from zeroskip.run.comparison import ENGINES, all_dense, channels_last, eager
 
 
@@ -20,12 +21,12 @@ def convolutional() -> nn.Sequential:
     return sparse_(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10)))
 
 
-def broken(model: nn.Module, batch: Tensor) -> Callable[[], Any]:
+def broken(model: nn.Module, batch: Inputs) -> Callable[[], Any]:
     raise RuntimeError("no working C++ compiler\nand a page of details")
 
 
-def wrong(model: nn.Module, batch: Tensor) -> Callable[[], Any]:
-    return lambda: model(batch) + 1
+def wrong(model: nn.Module, batch: Inputs) -> Callable[[], Any]:
+    return lambda: model(*batch.args) + 1
 
 
 QUICK = {"torch eager": eager, "torch channels_last": channels_last}
@@ -81,7 +82,7 @@ def test_a_program_of_another_network_is_an_error(program: run.Program) -> None:
 
 def test_a_program_that_cannot_run_the_batch_is_an_error(program: run.Program) -> None:
     other = sparse_(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()))
-    with pytest.raises(EngineError, match=r"given \(4, 1, 9, 9\)"):
+    with pytest.raises(EngineError, match=r"the network itself refuses \(batch, 1, 9, 9\)"):
         run.compare(program, other, torch.randn(4, 1, 9, 9), engines=QUICK)
 
 
@@ -158,7 +159,7 @@ def test_a_program_that_skips_nothing_is_no_peer_but_shows_what_zeros_gain() -> 
     with torch.no_grad():
         model[0].weight[:, ::2] = 0.0
     batch = torch.randn(4, 64)
-    call = all_dense(model, batch)
+    call = all_dense(model, Inputs((batch,), {}))
     assert {choice.kernel for choice in call.func.choices} == {"dense"}
     timing = run.compare(
         run.compile(model, batch),

@@ -457,9 +457,8 @@ class Marked(Tensor):
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
-    "shape": (torch.zeros(2, 63), r"\(batch, 64\) of torch.float32.*\(2, 63\).*compile again"),
-    "one example": (torch.zeros(64), r"given \(64,\).*the batch first"),
-    "number": (torch.zeros(()), r"given \(\).*the batch first"),
+    "one example": (torch.zeros(64), r"given \(64,\).*The axis of examples is missing: give x\[None\]"),
+    "number": (torch.zeros(()), r"given \(\).*Give 2 axes"),
     "double": (torch.zeros(2, 64).double(), r"torch.float64.*x\.to\(torch\.float32\)"),
     "half": (torch.zeros(2, 64).half(), r"torch.float16.*x\.to\(torch\.float32\)"),
     "integer": (torch.zeros(2, 64).long(), r"torch.int64.*x\.to\(torch\.float32\)"),
@@ -471,7 +470,9 @@ REFUSED: dict[str, tuple[Any, str]] = {
         torch.zeros(2, 64).as_subclass(Marked),
         r"given a Marked .*x\.as_subclass\(torch\.Tensor\)",
     ),
-    "list": ([[0.0] * 64], r"given a list.*torch\.as_tensor\(x\)"),
+    "list": ([[0.0] * 64], r"given a list.*torch\.as_tensor"),
+    "list of tensors": ([torch.zeros(2, 64)], r"given a list.*program\(\*batch\)"),
+    "dict": ({"input": torch.zeros(2, 64)}, r"given a dict.*program\(\*\*batch\)"),
 }
 
 
@@ -558,21 +559,44 @@ def test_a_zero_weight_times_infinity_is_nan_where_strict_was_asked_for(prefer: 
         ),
         (functional.relu, torch.zeros(1, 64), "given a function, and needs a torch.nn.Module"),
         (lenet(), torch.tensor(1.0), "a single number, and no batch"),
-        (lenet(), [0.0] * 64, "a list, and no batch"),
+        (lenet().forward, torch.zeros(1, 64), "given a method.*Compile the network itself"),
+        (lenet(), [0.0] * 64, "a batch holds no tensor"),
     ],
-    ids=["packed", "function", "number", "list"],
+    ids=["packed", "function", "number", "method", "list"],
 )
 def test_what_is_no_network_or_no_batch_is_refused(model: Any, example: Any, reason: str) -> None:
-    with pytest.raises(EngineError, match=reason):
+    with pytest.raises((EngineError, ModelError), match=reason):
         run.compile(model, example)
 
 
-def test_a_program_of_doubles_stays_dense() -> None:
-    model = lenet().double()
-    program = run.compile(model, torch.randn(2, 64).double())
-    assert "not float64" in program.choices[0].refused["sell"]
-    x = torch.randn(3, 64).double()
-    torch.testing.assert_close(program(x), model(x).detach())
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_network_of_other_numbers_than_float32_is_refused_before_anything_is_timed(
+    dtype: torch.dtype,
+) -> None:
+    model, named = lenet().to(dtype), f"{str(dtype).removeprefix('torch.')} \\(0 and the others"
+    for refuse in (run.compile, run.check):
+        with pytest.raises(EngineError, match=named + r".*model\.float\(\)"):
+            refuse(model, torch.randn(2, 64).to(dtype))
+
+
+class Mixed(nn.Module):
+    """A layer of float32, then one of float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(64, 8), nn.Linear(8, 3).double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).double())
+
+
+def test_one_layer_of_doubles_stays_dense_with_a_warning_that_names_it() -> None:
+    model = sparse_(Mixed())
+    with pytest.warns(UserWarning, match=r"1 of 2 weights are not float32 \(head is float64\).*stay dense"):
+        program = run.compile(model, torch.randn(2, 64))
+    assert "not float64" in program.choices[1].refused["sell"]
+    x = torch.randn(3, 64)
+    torch.testing.assert_close(program(x), model(x).detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_a_network_whose_weights_are_nan_or_all_zero_works_as_in_pytorch(prefer: Prefer) -> None:

@@ -7,6 +7,6 @@ from zeroskip.graph.nodes import Graph, Input, Node, last_uses
 from zeroskip.graph.weights import Place, Weight, weight_name, weights
 
 __all__ = [
-    "Given", "Graph", "Input", "Inputs", "Node", "Place", "Weight", "capture", "evaluating", "forward", "last_uses", "layers",
-    "quiet", "record", "weight_name", "weights",
+    "Given", "Graph", "Input", "Inputs", "Node", "Place", "Weight", "capture", "evaluating", "forward", "last_uses",
+    "layers", "quiet", "record", "weight_name", "weights",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from zeroskip.graph.nodes import Graph, Input, Node
 from zeroskip.graph.signature import Signature, places, signature_of
 from zeroskip.graph.structure import maker
 from zeroskip.graph.torch_operations import Argument, Bound, bind, known_arguments, title
+from zeroskip.graph.undisturbed import undisturbed
 from zeroskip.graph.weighted_nodes import Weighted, layer_name, names_of, weighted
 
 ATEN = torch.ops.aten
@@ -53,14 +54,16 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     signature = signature_of(model, inputs)
     tensors = signature.tensors(inputs.args, inputs.kwargs)
     _check(signature, tensors, inputs)
-    with evaluating(model), quiet():
+    with evaluating(model), undisturbed(model), quiet():
         exported = export(model, signature, tensors, inputs)
         walk = _begin(model, exported, signature, tensors, fold)
         nodes = _nodes(walk)
         outputs, rest = _outputs(walk)
-    rebuild = maker(exported.returns)
-    used = frozenset(name for node, name in walk.names.items() if node.users)
-    return Graph(walk.inputs, (*nodes, *rest), outputs, rebuild, exported.batch, signature, used)
+        used = frozenset(name for node, name in walk.names.items() if node.users)
+    graph = Graph(
+        walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
+    )
+    return graph if _is_per_example(walk) else _for_this_batch(graph)
 
 
 @contextmanager
@@ -88,7 +91,7 @@ def _check(signature: Signature, tensors: Sequence[Tensor], inputs: Inputs) -> N
     for name, tensor in zip(places(signature), tensors, strict=True):
         if not tensor.numel():
             raise EngineError(
-                f"{name} is {tuple(tensor.shape)}, which holds no number, so nothing can be seen at work. Give at least one."
+                f"{name} is {tuple(tensor.shape)} and empty, so nothing can be seen at work. Give one at least."
             )
 
 
@@ -296,18 +299,23 @@ def _outputs(walk: _Walk) -> tuple[tuple[str, ...], list[Node]]:
                 "the network returns a number that it computes, which a program cannot give back. Compile a module "
                 "whose forward returns tensors."
             )
-    _check_fixed(walk, [walk.values.get(node) for node in returned])
+    if not names:
+        raise EngineError("the network returns no tensor. Compile one whose forward returns at least one.")
     return tuple(names), list(constant.values())
 
 
-def _check_fixed(walk: _Walk, values: Sequence[Argument]) -> None:
-    batch = walk.exported.batch
-    if not values:
-        raise EngineError("the network returns no tensor. Compile one whose forward returns at least one.")
-    if batch is None or all(isinstance(each, Tensor) and each.shape[:1] == (batch,) for each in values):
-        return
-    raise EngineError(
-        f"the network can only be captured for batches of {batch}, and what it returns does not have one entry "
-        "for each example, so it cannot be run on others. Let its forward take any batch size. If the first axis of "
-        "what goes in is not that of examples, give batch_axis=None."
+def _is_per_example(walk: _Walk) -> bool:
+    """Whether a network that is bound to a number of examples returns one entry for each of them."""
+    batch, returned = walk.exported.batch, walk.exported.graph.output_node().args[0]
+    values = [walk.values.get(node) for node in returned]
+    return batch is None or all(isinstance(each, Tensor) and each.shape[:1] == (batch,) for each in values)
+
+
+def _for_this_batch(graph: Graph) -> Graph:
+    """The graph for this number of examples alone: it cannot be run on others in parts."""
+    inputs = tuple(
+        replace(each, shape=(graph.batch, *each.shape), has_batch=False) if each.has_batch else each
+        for each in graph.inputs
     )
+    nodes = tuple(replace(node, shape=None) for node in graph.nodes)
+    return replace(graph, inputs=inputs, nodes=nodes, batch=None)

@@ -76,8 +76,8 @@ class Signature:
         names = [*self.positional, *(f"{self.rest}[{number}]" for number in range(len(args)) if self.rest)]
         if len(args) > len(names):
             raise EngineError(
-                f"the network is called with {', '.join(self.given)}; {_ordinal(len(names) + 1)} positional argument is "
-                "unexpected."
+                f"the network is called with {', '.join(self.given)}; {_ordinal(len(names) + 1)} positional argument "
+                "is unexpected."
             )
         values = dict(zip(names, args, strict=False))
         twice = next((name for name in kwargs if name in values), None)
@@ -97,13 +97,18 @@ class Signature:
 
     def _mismatch(self, missing: Sequence[str], unexpected: Sequence[str], values: Mapping[str, Any]) -> str:
         taken = f"the network takes {', '.join(self.given)}"
+        constant = None if not missing else self.given[missing[0]]
+        if missing and missing[0] in self.defaults and not isinstance(constant, (Slot, Branch)):
+            name = missing[0]
+            return (
+                f"the program was compiled for {name}={constant!r}, and was called with {self.defaults[name]!r}, the "
+                f"default. Give {name}={constant!r}, or compile again without it in the example."
+            )
         if missing:
-            constant = self.given[missing[0]]
-            asked = "" if isinstance(constant, (Slot, Branch)) else f"={constant!r}"
             lone = next(iter(values.values()), None) if len(values) == 1 else None
             stars = "**" if isinstance(lone, Mapping) else "*" if isinstance(lone, (tuple, list)) else ""
             remedy = f" Call it as the network is called: program({stars}batch)." if stars else ""
-            return f"{taken}; {missing[0]}{asked} is missing.{remedy}"
+            return f"{taken}; {missing[0]} is missing.{remedy}"
         return f"{taken}; {unexpected[0]} is unexpected. Leave it out, or compile again with an example that has it."
 
 
@@ -164,24 +169,27 @@ def _gather(tree: Tree, value: Any, name: str, found: list[Tensor]) -> None:
     elif isinstance(tree, Branch):
         container = opened(value)
         if container is None or type(value) is not tree.kind or container[0] != tree.keys:
-            keys = ", ".join(map(repr, tree.keys))
+            keys, others = (
+                ", ".join(map(repr, each)) for each in (tree.keys, container[0] if container else ())
+            )
             raise EngineError(
-                f"{name} is a {tree.kind.__name__} of {keys}, and was given a {type(value).__name__}. "
-                "Compile again with an example like it."
+                f"{name} is a {tree.kind.__name__} of {keys}, and was given a {type(value).__name__}"
+                f"{f' of {others}' if others else ''}. Compile again with an example like it."
             )
         for key, part, given in zip(tree.keys, tree.parts, container[1], strict=True):
             _gather(part, given, f"{name}[{key!r}]", found)
     elif not _same(tree, value):
         shown = "a tensor" if isinstance(value, Tensor) else repr(value)
         raise EngineError(
-            f"the program was compiled for {name}={tree!r}, and was given {shown}. Compile again with that in the example."
+            f"the program was compiled for {name}={tree!r}, and was given {shown}. Compile again with that in the "
+            "example."
         )
 
 
 def _remedy(value: object) -> str:
     if isinstance(value, Mapping):
         return "Call the program as the network is called: program(**batch)."
-    if isinstance(value, (tuple, list)):
+    if isinstance(value, (tuple, list)) and any(isinstance(each, Tensor) for each in value):
         return "Call the program as the network is called: program(*batch)."
     return "Convert it with torch.as_tensor."
 

@@ -116,8 +116,8 @@ def check_returned(tree: Tree) -> None:
     elif not isinstance(tree, (Slot, *PLAIN)):
         _refuse_cache(type(tree))
         raise EngineError(
-            f"the network returns a {type(tree).__name__}, which a program cannot give back: it gives tensors, numbers, "
-            "None, and tuples, lists, dicts and dataclasses of them. Compile a module whose forward returns those."
+            f"the network returns a {type(tree).__name__}, which a program cannot give back: it gives tensors, "
+            "numbers, None, and tuples, lists, dicts and dataclasses of them. Compile a module that returns those."
         )
 
 

@@ -53,7 +53,8 @@ def to_words(value: object) -> Json:
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {"dict": {key: to_words(part) for key, part in value.items()}}
     raise EngineError(
-        f"the network takes or returns a {type(value).__name__}, and a saved program tuples, lists, dicts and dataclasses"
+        f"the network takes or returns a {type(value).__name__}, and a saved program tuples, lists, dicts and "
+        "dataclasses"
     )
 
 

@@ -56,12 +56,17 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
         if node.name not in covered
     }
     other = Origin(graph, origin.precision, kernels, tiles, origin.images)
-    known = {
+    return built(other, operations, machine, threads, shared_functions(first, graph, kernels))
+
+
+def shared_functions(first: CompiledNetwork, graph: Graph, kernels: Mapping[str, Kernel]) -> Functions:
+    """The functions of `first` that compute layers of `graph` as well: linear ones with the same weights."""
+    old, new = ({node.name: node for node, _ in layer_nodes(each)} for each in (first.origin.graph, graph))
+    return {
         name: function
         for name, function in first.functions.items()
-        if name in kernels and kernels[name] is origin.kernels[name] and _is_same(before[name], name, graph)
+        if name in kernels and kernels[name] is first.origin.kernels[name] and _is_same(old[name], new[name])
     }
-    return built(other, operations, machine, threads, known)
 
 
 def _with_weights_of(known: Node | None, node: Node) -> Node:
@@ -85,9 +90,8 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
     return one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _is_same(known: Node, name: str, graph: Graph) -> bool:
-    """Whether the layer of that name is a linear one that computes what `known` does, on any size."""
-    node = next(each for each in graph.nodes if each.name == name)
+def _is_same(known: Node, node: Node) -> bool:
+    """Whether the node is a linear layer that computes what `known` does, on any size."""
     if node.layer is None or known.layer is None or node.layer.op != "linear" or known.relu != node.relu:
         return False
     return known.layer.weight.data_ptr() == node.layer.weight.data_ptr() and _equal(

@@ -56,7 +56,11 @@ def refusal(wanted: Input, x: Any) -> str | None:
     axes = len(wanted.shape) + wanted.has_batch
     if wanted.has_batch and x.ndim == axes - 1:
         return "The axis of examples is missing: give x[None]."
-    return None if x.ndim == axes else f"Give it {axes} axes."
+    return (
+        None
+        if x.ndim == axes
+        else f"Give {axes} axes{', examples along the first' if wanted.has_batch else ''}."
+    )
 
 
 def sentence(wanted: Input, name: str, x: Any, remedy: str) -> str:
@@ -68,6 +72,6 @@ def sentence(wanted: Input, name: str, x: Any, remedy: str) -> str:
         given = f"{kind}{tuple(x.shape)} of {x.dtype} on {x.device}{layout}"
     of = f" as {name}" if name else ""
     return (
-        f"the program was compiled for a dense tensor ({shape}) of {wanted.dtype} on the cpu{of}, and was given {given}. "
-        f"{remedy}"
+        f"the program was compiled for a dense tensor ({shape}) of {wanted.dtype} on the cpu{of}, and was given "
+        f"{given}. {remedy}"
     )

@@ -17,9 +17,9 @@ from zeroskip.run.captured import Captured, layer_nodes, run_once
 from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.tiling import values_of
 from zeroskip.run.dense import pytorch
+from zeroskip.run.further_sizes import further_sizes
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.stored_weights import STORAGES
-from zeroskip.run.further_sizes import further_sizes
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.network_checks import captured_graph, checked, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE

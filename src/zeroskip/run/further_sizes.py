@@ -1,4 +1,4 @@
-"""Compiling a program for inputs of a further size: captured anew, computed by the kernels that are known, not timed."""
+"""Compiling a program for inputs of a further size: captured anew, by the kernels that are known, not timed."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def _expected(model: nn.Module, graph: Graph, given: Sequence[Tensor]) -> object
         return network_on(model, graph, [tensor.clone() for tensor in given])
     except ModelError as error:
         raise EngineError(
-            f"the program was compiled for {shown(graph.inputs, key_of(graph))}, and the network itself refuses another "
-            f"size: {error}"
+            f"the program was compiled for {shown(graph.inputs, key_of(graph))}, and the network itself refuses "
+            f"{_size(graph, given)}: {error}"
         ) from error
 
 

@@ -1,9 +1,9 @@
-"""What is checked of a network before it is compiled, and of a compiled one: bad input gets a sentence, not a traceback."""
+"""What is checked of a network before it is compiled, and of a compiled one, so that bad input gets a sentence."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -57,15 +57,19 @@ def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -
 def captured_graph(model: nn.Module, inputs: Inputs) -> Graph:
     """The network's operations; EngineError where they cannot be followed."""
     try:
-        return capture(model, inputs)
+        graph = capture(model, inputs)
     except ZeroskipError as error:
         raise (_without_batch(model, inputs) or error) from error
     except (
         Exception
     ) as fact:  # whatever torch says of an operation that runs on fewer examples than were given
         raise EngineError(
-            f"the network cannot be captured: {_first_line(fact)} on a single example. {NO_BATCH_AXIS}"
+            f"the network cannot be captured on a single example: {_first_line(fact)} {NO_BATCH_AXIS}"
         ) from fact
+    bound = graph.batch is not None or not any(each.has_batch for each in graph.inputs)
+    if bound and (error := _without_batch(model, inputs)) is not None:
+        raise error
+    return graph
 
 
 def tensors_of(graph: Graph, inputs: Inputs) -> list[Tensor]:
@@ -155,17 +159,20 @@ def _instead(given: Any) -> str:
 
 
 def _without_batch(model: nn.Module, inputs: Inputs) -> EngineError | None:
-    """The error for an example that lacks the axis of examples: the network runs with one put in front."""
+    """The error for an example that lacks the axis of examples: with one in front, any number of them is possible."""
     if inputs.batch_axis is None or all(tensor.ndim == 0 for tensor in inputs.tensors):
         return None
     one = inputs.map(lambda tensor: tensor[None].clone() if tensor.ndim else tensor.clone())
     try:
-        capture(model, one)
+        graph = capture(model, one)
     except Exception:  # whatever: it was a guess
         return None
+    if graph.batch is not None or not any(each.has_batch for each in graph.inputs):
+        return None
     return EngineError(
-        f"the example, {inputs.title}, seems to have no axis of examples: the network runs with one put in front. "
-        "Compile with it: run.compile(model, example[None]), and tensors in a tuple or dict alike."
+        f"the example, {inputs.title}, has no axis of examples: the network takes any number of them along an axis in "
+        "front. Compile with one: run.compile(model, example[None]), and tensors in a tuple or dict alike. Where no "
+        "axis is that of examples, as in a graph, give batch_axis=None."
     )
 
 
@@ -179,9 +186,9 @@ def _check_types(model: nn.Module) -> None:
     shown = str(dtype).removeprefix("torch.")
     if len(odd) == len(matrices):
         raise EngineError(
-            f"the network's weights are {shown} ({weight_name(name) or 'weight'} and the others), and programs compute "
-            "with float32 weights: nothing would be faster. Convert with model.float(), and the example likewise; fewer "
-            'bits are asked for by precision="bf16" or "fp16", and weights="bf16" or "int8".'
+            f"the network's weights are {shown} ({weight_name(name) or 'weight'} and the others), and kernels compute "
+            "with float32 weights: nothing would be faster. Convert with model.float(), and the example likewise. "
+            'Fewer bits are asked for by precision="bf16" or "fp16", and weights="bf16" or "int8".'
         )
     warnings.warn(
         f"{len(odd)} of {len(matrices)} weights are not float32 ({weight_name(name)} is {shown}); they stay dense. "

@@ -143,7 +143,7 @@ class Program:
 
         >>> run.compile(model, x).generate(x)
         Traceback (most recent call last):
-        zeroskip.errors.EngineError: a program computes one call of forward, and keeps nothing between calls. Call it in a loop, with all tokens so far, or call model.generate.
+        zeroskip.errors.EngineError: a program computes one call of forward, and keeps nothing between calls...
         """
         raise EngineError(
             "a program computes one call of forward, and keeps nothing between calls. Call it in a loop, with all "

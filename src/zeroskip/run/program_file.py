@@ -9,7 +9,7 @@ The file is a safetensors file of the network's weights and constants, whose met
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
-from zeroskip.run.building import built
+from zeroskip.run.building import built, shared_functions
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
@@ -40,8 +40,9 @@ def save(program: Program, path: str | Path) -> Path:
     """Write the program to a file, whole or not at all.
 
     Raises EngineError where the network was changed since it was compiled, or is made of what a file cannot hold: an
-    unusual operation, a kernel of one's own, returned structures besides tuples, lists and dicts of tensors; FileError
-    where the file cannot be written.
+    unusual operation, a kernel of one's own, unusual structures of tensors; FileError where it cannot be written.
+    All sizes are stored that the program was compiled for by then. An object that the network returned comes back as a
+    dict of its fields, which can be read as attributes as well.
 
     >>> save(run.compile(model, x), "mlp.program")
     PosixPath('mlp.program')
@@ -54,22 +55,27 @@ def save(program: Program, path: str | Path) -> Path:
     foreign = {kernel.name for kernel in (*origin.kernels.values(), *origin.tiles.values())} - set(BY_NAME)
     if foreign:
         raise EngineError(f'the kernel "{min(foreign)}" is not zeroskip\'s own, and a file holds no code.')
-    try:
-        described, tensors = to_json(origin.graph)
-    except EngineError as error:
-        reason = f"the program cannot be saved: {error}. Keep the network itself, and compile it again."
-        raise EngineError(reason) from None
+    sizes: list[JsonObject] = []
+    tensors: dict[str, Tensor] = {}
+    for number, each in enumerate([origin, *(network.origin for network in program.networks[1:])]):
+        try:
+            described, its_tensors = to_json(each.graph)
+        except EngineError as error:
+            reason = f"the program cannot be saved: {error}. Keep the network itself, and compile it again."
+            raise EngineError(reason) from None
+        sizes.append({"network": described, "plan": _plan(each)})
+        tensors |= {_stored_name(number, name): tensor for name, tensor in its_tensors.items()}
     measured = measurements.to_json(program.measurement)
-    content = {"network": described, "plan": _plan(origin), "program": measured}
+    content = {**sizes[0], "program": measured, "sizes": sizes[1:]}
     return files.write(path, program_bytes.sealed(content, tensors))
 
 
 def load(path: str | Path, *, machine: Machine | None = None) -> Program:
     """The program in a file that `save` wrote; it owns its weights, so no network is watched for changes.
 
-    A layer on tiles whose kernel this machine cannot run gets the one that runs everywhere; if they compute in fp16,
-    all of them do, in fp32. Raises FileError where there is no such file, EngineError where it is damaged, or this
-    machine cannot run another of its kernels.
+    It answers for the sizes for which it was compiled when it was saved. A layer on tiles whose kernel this machine
+    cannot run gets the one that runs everywhere; if they compute in fp16, all of them do, in fp32. Raises FileError
+    where there is no such file, EngineError where it is damaged, or this machine cannot run another of its kernels.
 
     >>> program = run.compile(model, x)
     >>> torch.equal(load(save(program, "mlp.program"))(x), program(x))
@@ -80,22 +86,46 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         raise FileError(f"there is no file {path}. Give one that run.save wrote.")
     try:
         content, tensors = program_bytes.opened(files.read(path))
-        graph = from_json(content["network"], tensors)
-        operations = operations_of(graph) if content["plan"]["tiles"] else []
-        check(operations, graph.shapes)
-        origin = _origin(content["plan"], graph, operations)
-        replacements = _replacements(origin, operations, machine)
-        tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
-        measurement = _measurement(content["program"], list(replacements.values()))
-        compiled = built(replace(origin, tiles=tiles), operations, machine, measurement.threads)
-        program = Program(compiled, measurement, lambda: False)
-        compiled.run(*_zeros(graph))  # says what does not fit together
+        threads = _count(content["program"]["threads"], MOST_THREADS)
+        first, replacements = _network(content, tensors, machine, threads)
+        program = Program(first, _measurement(content["program"], replacements), lambda: False)
+        for number, size in enumerate(content.get("sizes", []), 1):
+            own = {name: tensors[_stored_name(number, name)] for name in _names(number, tensors)}
+            further, _ = _network(size, own, machine, threads, first)
+            program.add(_zeros(further.origin.graph), further)
         return program
     except Exception as error:  # Python and torch raise all kinds of errors about what makes no sense to them
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise EngineError(
             f"{path} holds no program that can run here: {reason}. Compile the network with run.compile, then save it."
         ) from None
+
+
+def _stored_name(number: int, name: str) -> str:
+    """The name of a tensor in the file: that of the first size is its own."""
+    return f"{number}/{name}" if number else name
+
+
+def _names(number: int, tensors: Mapping[str, Tensor]) -> list[str]:
+    start = _stored_name(number, "")
+    return [name.removeprefix(start) for name in tensors if name.startswith(start)]
+
+
+def _network(
+    stored: JsonObject, tensors: Mapping[str, Tensor], machine: Machine, threads: int,
+    first: CompiledNetwork | None = None,
+) -> tuple[CompiledNetwork, list[_Replacement]]:  # fmt: skip
+    """The network of one size, which has run on zeros. Functions of any size are those of `first`."""
+    graph = from_json(stored["network"], tensors)
+    operations = operations_of(graph) if stored["plan"]["tiles"] else []
+    check(operations, graph.shapes)
+    origin = _origin(stored["plan"], graph, operations)
+    replacements = _replacements(origin, operations, machine)
+    tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
+    known = {} if first is None else shared_functions(first, graph, origin.kernels)
+    compiled = built(replace(origin, tiles=tiles), operations, machine, threads, known)
+    compiled.run(*_zeros(graph))  # says what does not fit together
+    return compiled, list(replacements.values())
 
 
 def _plan(origin: Origin) -> JsonObject:

@@ -26,12 +26,21 @@ def runner(graph: Graph, functions: Mapping[str, Callable[..., Tensor]]) -> Runn
     >>> torch.equal(runner(graph, {})(x)[0], model(x))
     True
     """
-    nodes = [replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes]
-    joined = replace(graph, nodes=tuple(_joined(nodes, graph.outputs)))
-    run = _straight(joined) if _is_straight(joined) else _network(joined)
+    graph = joined(graph, functions)
+    run = _straight(graph) if _is_straight(graph) else _network(graph)
     if graph.batch is None:
         return run
     return _in_pieces(run, graph.batch, [each.has_batch for each in graph.inputs])
+
+
+def joined(graph: Graph, functions: Mapping[str, Callable[..., Tensor]]) -> Graph:
+    """The graph with `functions` in place of PyTorch's, layers that become one call as one node.
+
+    >>> [node.name for node in joined(graph, {}).nodes]
+    ['linear', 'linear_1']
+    """
+    nodes = [replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes]
+    return replace(graph, nodes=tuple(_joined(nodes, graph.outputs)))
 
 
 def _joined(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:

@@ -47,6 +47,7 @@ class Selection:
 
     rounded        the same in PyTorch, with weights and inputs rounded where the selected kernels round them
     seconds, dense_seconds  of one call on the example; the latter with every layer dense
+    lost           the fastest way on tiles, where another was faster, and its seconds
     """
 
     compiled: CompiledNetwork
@@ -54,6 +55,7 @@ class Selection:
     choices: tuple[Choice, ...]
     seconds: float
     dense_seconds: float
+    lost: tuple[Graph, float] | None = None
 
 
 def select_network(
@@ -78,6 +80,9 @@ def select_network(
         # Kernels that lost were timed image by image only.
         ways = [*(each for each in tiled.values() if each.images == 1 and each is not way), way]
         choices |= _choices_on_tiles(captured, choices, timings, ways, target)
+    beaten = sorted((each for each in tiled if way is None and each in seconds), key=seconds.__getitem__)
+    if beaten:
+        choices |= _choices_beside_tiles(captured, choices, tiled[beaten[0]], target)
     final = graph if way is None else way.graph
     untiled = [node.name for node, _ in layer_nodes(final)]
     origin = Origin(
@@ -95,7 +100,8 @@ def select_network(
         if len(node.inputs) == 1
     }
     rounded = runner(graph, references)
-    return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"])
+    lost = (tiled[beaten[0]].graph, seconds[beaten[0]]) if beaten else None
+    return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"], lost)
 
 
 def _runner(graph: Graph, timings: Timings, combination: Combination) -> Runner:
@@ -200,13 +206,10 @@ def _choices_on_tiles(
     Their seconds are for the whole batch, as those of other layers.
     """
     chosen, selected = {}, ways[-1]
-    node_of = {node.name: node for node, _ in layer_nodes(captured.graph)}
-    for name, kernel in selected.kernels.items():
-        node = node_of[next(each for each in selected.nodes[name] if each in node_of)]
-        seconds = dict(choices[node.name].seconds)
+    for name, node in _nodes_on_tiles(captured, selected).items():
+        kernel, seconds = selected.kernels[name], dict(choices[node.name].seconds)
         for way in ways:
-            turns = -(-captured.count // (way.images * target.threads))
-            seconds |= {tried: turns * took for tried, took in way.seconds[name].items()}
+            seconds |= _batch_seconds(captured, way, name, target)
         error = timings[node.name].errors.get(kernel.name, 0.0)
         if kernel.element == FP16.name:
             error = _error_alone(node, captured.values[node.inputs[0]], kernel, target.machine)
@@ -219,6 +222,33 @@ def _choices_on_tiles(
             skips=kernel.skips,
         )
     return chosen
+
+
+def _choices_beside_tiles(
+    captured: Captured, choices: Mapping[str, Choice], way: NetworkOnTiles, target: Target
+) -> dict[str, Choice]:
+    """The choices of layers that would be on tiles, with what they took there; the network was faster without."""
+    beside = {}
+    for name, node in _nodes_on_tiles(captured, way).items():
+        choice, on_tiles = choices[node.name], _batch_seconds(captured, way, name, target)
+        slower = min(on_tiles.values()) < choice.seconds[choice.kernel]
+        reason = "the whole network was slower on tiles" if slower else choice.reason
+        beside[node.name] = replace(choice, seconds=choice.seconds | on_tiles, reason=reason)
+    return beside
+
+
+def _nodes_on_tiles(captured: Captured, way: NetworkOnTiles) -> dict[str, Node]:
+    """Operation -> the node of its layer."""
+    node_of = {node.name: node for node, _ in layer_nodes(captured.graph)}
+    return {
+        name: node_of[next(each for each in way.nodes[name] if each in node_of)] for name in way.kernels
+    }
+
+
+def _batch_seconds(captured: Captured, way: NetworkOnTiles, name: str, target: Target) -> dict[str, float]:
+    """Name of a kernel -> its seconds for the operation, on the whole batch."""
+    turns = -(-captured.count // (way.images * target.threads))
+    return {tried: turns * took for tried, took in way.seconds[name].items()}
 
 
 def _error_alone(node: Node, x: Tensor, kernel: Kernel, machine: Machine) -> float:

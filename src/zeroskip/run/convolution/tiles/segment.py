@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.lowering import SegmentCode
-from zeroskip.run.convolution.tiles.steps import joined
+from zeroskip.run.convolution.tiles.steps import joined, seconds_by_step
 from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE
 
 
@@ -71,6 +72,42 @@ class Segment:
             yield memory
         finally:
             self._idle.append(memory)
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Seconds of a segment's steps on a batch, by operation.
+
+    total     of all that is done for it, the others included
+    entering  of reading tensors onto tiles for it
+    leaving   of writing its value into a tensor
+    """
+
+    total: Mapping[str, float]
+    entering: Mapping[str, float]
+    leaving: Mapping[str, float]
+
+
+def step_seconds(
+    segment: Segment, inputs: Sequence[Tensor], threads: int, clock: Callable[[], float], reading: float
+) -> StepSeconds:
+    """What the segment's steps take for these inputs, run one by one for as many examples as go through at a time."""
+    code, turns = segment.code, -(-len(inputs[0]) // (segment.code.images * threads))
+    tensors = [
+        each.repeat(code.images, *[1] * (each.ndim - 1))[: code.images].contiguous() for each in inputs
+    ]
+    tensors += [torch.empty(code.images, *shape) for shape in code.outputs.values()]
+    memory = allocate(code.bytes)
+    memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
+    rounds = [seconds_by_step(code.chain, memory.ctypes.data, clock, reading) for _ in range(3)]
+    spent = {key: turns * min(each[key] for each in rounds) for key in rounds[0]}
+    total: dict[str, float] = {}
+    for (_, node), seconds in spent.items():
+        total[node] = total.get(node, 0.0) + seconds
+    entering, leaving = (
+        {node: seconds for (name, node), seconds in spent.items() if name == kind} for kind in (READ, WRITE)
+    )
+    return StepSeconds(total, entering, leaving)
 
 
 def without_layout_conversion(segment: Segment, machine: Machine, *inputs: Tensor) -> Callable[[], None]:

@@ -57,13 +57,24 @@ def seconds_by_node(
     chain: Chain, base: int, clock: Callable[[], float], reading: float = 0.0
 ) -> Mapping[str, float]:
     """Seconds that the steps of each node take, run one by one; reading the clock takes `reading` seconds of them."""
+    spent: dict[str, float] = {}
+    for (_, node), seconds in seconds_by_step(chain, base, clock, reading).items():
+        spent[node] = spent.get(node, 0.0) + seconds
+    return spent
+
+
+def seconds_by_step(
+    chain: Chain, base: int, clock: Callable[[], float], reading: float = 0.0
+) -> Mapping[tuple[str, str], float]:
+    """(name of the kind of work, node) -> the seconds that these steps take, run one by one."""
     times = [clock()]
     for each in chain.steps:
         each.code(each.arguments.address, base)
         times.append(clock())
-    spent: dict[str, float] = {}
+    spent: dict[tuple[str, str], float] = {}
     for each, start, end in zip(chain.steps, times, times[1:], strict=False):
-        spent[each.node] = spent.get(each.node, 0.0) + max(0.0, end - start - reading)
+        key = each.name, each.node
+        spent[key] = spent.get(key, 0.0) + max(0.0, end - start - reading)
     return spent
 
 
