@@ -139,7 +139,7 @@ def _first_linear(model: nn.Module) -> Tensor:
 
 
 def _dead(seed: Seed) -> dict[str, object]:
-    model, example = iterative(seed).double(), task_api.batch(seed.task).map(torch.Tensor.double).args[0]
+    model, example = iterative(seed).double(), task_api.batch(seed.task).map(Tensor.double).tensors[0]
     small, _ = prune.compact(model, example)
     counts = prune.dead_counts(model, example).values()
     removed = sum(count.without_inputs + count.without_outputs for count in counts)
