@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from zeroskip.errors import AcceleratorError
 from zeroskip.exploration import ChipSweep, SweepRow, chip_sweep, sweep_chip
-from zeroskip.simulate import Workload, chips, estimate, of_masks, random_masks, vary
+from zeroskip.simulate import LeftOut, Workload, chips, estimate, of_masks, random_masks, vary
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_point_at_which_the_chip_contradicts_itself_is_named_and_the_others_ar
 ) -> None:
     outcome = sweep_chip(works, ChipSweep("sparten", {"lanes": [16, 32, 48, 64]}))
     assert [row.numbers["lanes"] for row in outcome.rows] == [32, 64]
-    assert [text.partition(":")[0] for text in outcome.refused] == ["{'lanes'", "{'lanes'"]
+    assert [text.partition(":")[0] for text in outcome.refused] == ["lanes=16", "lanes=48"]
     assert all("do not divide by tile['filters'] = 32" in text for text in outcome.refused)
 
 
@@ -134,3 +134,17 @@ def test_an_outcome_is_plain_json_by_the_names_that_pages_have(works: list[Workl
     value = json.loads(json.dumps(outcome.to_json()))
     assert (value["machine"], value["refused"]) == ("EIE", [])
     assert [SweepRow(**row) for row in value["points"]] == list(outcome.rows)
+
+
+def test_what_no_point_simulates_is_part_of_the_outcome(works: list[Workload]) -> None:
+    others = [LeftOut("products of activations", 700, "no chip")]
+    conv = of_masks("conv", torch.ones(4, 2, 1, 1) != 0, torch.ones(1, 2, 8, 8) != 0)
+    outcome = sweep_chip([*works, conv], ChipSweep("eie", {"lanes": [2, 8]}), left_out=others)
+    assert [(each.name, each.macs) for each in outcome.left_out] == [
+        ("conv", conv.macs),
+        ("products of activations", 700),
+    ]
+    assert outcome.network_macs == sum(work.macs for work in works) + conv.macs + 700
+    assert [row.cycles for row in outcome.rows] == [
+        estimate([*works, conv], vary(chips.EIE, row.numbers)).cycles for row in outcome.rows
+    ]

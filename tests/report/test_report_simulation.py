@@ -119,3 +119,61 @@ def test_a_sweep_has_a_line_for_each_choice_of_the_other_numbers(tmp_path: Path)
         "32", "1", "41", "1 µs", "50.0 %", "compute", "2.05 kB", "3 µJ",
     )  # fmt: skip
     assert "EIE with other numbers" in report.sweep_html(tmp_path / "s.html", "EIE", rows).read_text()
+
+
+@pytest.fixture
+def partial(works: list[simulate.Workload]) -> simulate.Estimate:
+    """EIE, which has no way to run a convolution, on a network with attention and a table."""
+    others = [
+        simulate.LeftOut("products of activations", 1000, "both change"),
+        simulate.LeftOut("table", 0, "looked up"),
+    ]
+    return simulate.estimate(works, chips.EIE, left_out=others)
+
+
+def test_what_is_in_no_figure_is_said_in_the_table_and_on_the_page(
+    partial: simulate.Estimate, tmp_path: Path
+) -> None:
+    macs = {each.name: each.macs for each in partial.left_out}
+    whole = sum(macs.values()) + partial.total.macs
+    share = report.show_share
+    refused = list(partial.refused)
+    sentences = [
+        f"EIE has no way to run {', '.join(refused)}: {share(sum(macs[name] for name in refused) / whole)} of the "
+        "network's multiplications, in no figure.",
+        f"{share(1000 / whole)} of the network's multiplications are products of activations, which are not simulated.",
+        "Not simulated: table (looked up).",
+    ]
+    for grid in (report.chip_table([partial]), report.layer_cost_table(partial)):
+        assert grid.note.endswith(" ".join(sentences))
+    assert report.chip_table([partial]).rows[0][0] == f"EIE ({share(partial.simulated)} of the MACs)"
+    rows = report.left_out_table([partial]).rows
+    assert [row[1:4] for row in rows] == [
+        (name, report.show_count(count), share(count / whole)) for name, count in macs.items()
+    ]
+    text = report.simulation_html(tmp_path / "page.html", [partial]).read_text()
+    assert "What is in no figure" in text
+    assert "products of activations" in text
+
+
+def test_a_layer_that_runs_several_times_says_how_often_and_its_formats_are_of_all_runs(
+    works: list[simulate.Workload],
+) -> None:
+    thrice = [works[0], works[0], works[0], *works[1:]]
+    grid = report.layer_cost_table(simulate.estimate(thrice, chips.DENSE))
+    assert grid.columns[:3] == ("layer", "runs", "MACs")
+    assert grid.rows[0][:3] == (works[0].name, "3", report.show_count(3 * works[0].macs))
+    assert "runs" not in report.layer_cost_table(simulate.estimate(works, chips.DENSE)).columns
+    once, all_runs = simulate.format_sizes(works), simulate.format_sizes(thrice)
+    assert [sizes.layer for sizes in once] == [sizes.layer for sizes in all_runs]
+    assert all_runs[0] == once[0]  # weights are stored once
+    assert all_runs[1].bits == {name: 3 * bits for name, bits in once[1].bits.items()}
+    assert all_runs[1].sparsity == pytest.approx(once[1].sparsity)
+
+
+def test_layers_counted_as_dense_are_named_in_one_sentence(works: list[simulate.Workload]) -> None:
+    found = simulate.estimate(works, chips.SCNN)
+    names = [layer.name for layer in found.layers if layer.note]
+    assert report.layer_cost_table(found).note == (
+        f"SCNN has no way to run {', '.join(names)}, counted as dense on the same multipliers."
+    )

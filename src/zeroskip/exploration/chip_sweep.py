@@ -65,7 +65,7 @@ class SweepOutcome:
 
     left_out      what of the network is in no row;  network_macs: those of the whole network
 
-    >>> SweepOutcome("EIE", (), ("{'lanes': 0}: EIE: lanes = 0 must be above 0",)).to_json()["points"]
+    >>> SweepOutcome("EIE", (), ("lanes=0: EIE: lanes = 0 must be above 0",)).to_json()["points"]
     []
     """
 
@@ -129,7 +129,8 @@ def _estimated(workloads: Sequence[Workload], asked: ChipSweep, point: SweepPoin
             workloads, vary(one_chip(asked.chip), numbers), energy=asked.energy, dram=asked.dram
         )
     except AcceleratorError as fact:
-        return {"numbers": numbers, "refused": f"{numbers}: {fact}"}
+        words = " ".join(f"{name}={number:.15g}" for name, number in numbers.items())
+        return {"numbers": numbers, "refused": f"{words}: {fact}"}
     total = network.total
     row = SweepRow(
         numbers,

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from zeroskip.exploration import SweepRow
     from zeroskip.simulate import Estimate, LayerEstimate, LeftOut
 
-SIMULATED = "of the network"
 CHIPS = (
-    "machine", SIMULATED, "cycles", "time", "MACs done", "gated", "skipped", "in use", "bound by", "DRAM", "energy",
+    "machine", "cycles", "time", "MACs done", "gated", "skipped", "in use", "bound by", "DRAM", "energy",
 )  # fmt: skip
 LAYERS = (
     "layer", "runs", "MACs", "done", "gated", "skipped", "cycles", "in use", "lost most to", "bound by", "DRAM",
@@ -39,8 +38,7 @@ def chip_table(estimates: Sequence[Estimate]) -> Grid:
         left_out_sentences(each.left_out, each.network_macs, refuses=each.chip) for each in estimates
     )
     notes = dict.fromkeys(sentence for found in sentences for sentence in found)
-    grid = Grid("zeros on silicon", CHIPS, cells, " ".join([note, *notes]), prose=("machine",))
-    return grid if any(each.simulated < 1 for each in estimates) else grid.without(SIMULATED)
+    return Grid("zeros on silicon", CHIPS, cells, " ".join([note, *notes]), prose=("machine",))
 
 
 def layer_cost_table(estimate: Estimate) -> Grid:
@@ -51,8 +49,13 @@ def layer_cost_table(estimate: Estimate) -> Grid:
     [('fc1', '144', '25.0 %'), ('fc2', '96', '58.3 %'), ('total', '240', '38.3 %')]
     """
     cells = tuple(_layer(line) for line in (*estimate.layers, estimate.total))
-    notes = sorted({layer.note for layer in estimate.layers if layer.note})
-    notes += left_out_sentences(estimate.left_out, estimate.network_macs, refuses=estimate.chip)
+    fallen_back = [layer.name for layer in estimate.layers if layer.note]
+    notes = [
+        f"{estimate.chip} has no way to run {_names(fallen_back)}, counted as dense on the same multipliers."
+    ]
+    notes = notes[: bool(fallen_back)] + left_out_sentences(
+        estimate.left_out, estimate.network_macs, refuses=estimate.chip
+    )
     title = f"{estimate.chip}, layer by layer"
     grid = Grid(title, LAYERS, cells, " ".join(notes), marks={len(cells) - 1: "total"})
     return grid if any(layer.runs > 1 for layer in estimate.layers) else grid.without("runs")
@@ -91,10 +94,9 @@ def left_out_sentences(left_out: Sequence[LeftOut], network_macs: int, *, refuse
     sentences = []
     refused = [each for each in left_out if each.refused]
     if refused:
-        share = show_share(sum(each.macs for each in refused) / max(network_macs, 1))
-        sentences.append(
-            f"{refuses} has no way to run {_names(refused)}: {share} of the network's multiplications, in no figure."
-        )
+        names, macs = _names([each.name for each in refused]), sum(each.macs for each in refused)
+        share = f"{show_share(macs / max(network_macs, 1))} of the network's multiplications"
+        sentences.append(f"{refuses} has no way to run {names}: {share}, in no figure.")
     sentences += [
         f"{show_share(each.macs / network_macs)} of the network's multiplications are {_named(each.name)}, which are "
         "not simulated."
@@ -103,7 +105,7 @@ def left_out_sentences(left_out: Sequence[LeftOut], network_macs: int, *, refuse
     ]
     others = [each for each in left_out if not each.macs and not each.refused]
     for reason in dict.fromkeys(each.reason for each in others):
-        names = _names([each for each in others if each.reason == reason])
+        names = _names([each.name for each in others if each.reason == reason])
         sentences.append(f"Not simulated: {names} ({reason}).")
     return sentences
 
@@ -137,9 +139,9 @@ def sweep_table(chip: str, rows: Sequence[SweepRow], notes: Sequence[str] = ()) 
 
 def _chip(estimate: Estimate) -> tuple[str, ...]:
     total = estimate.total
+    part = f" ({show_share(estimate.simulated)} of the MACs)" if estimate.refused else ""
     return (
-        estimate.chip,
-        show_share(estimate.simulated),
+        f"{estimate.chip}{part}",
         show_count(total.cycles),
         show_seconds(estimate.seconds),
         *_shares(total),
@@ -166,9 +168,9 @@ def _layer(line: LayerEstimate) -> tuple[str, ...]:
     )
 
 
-def _names(left_out: Sequence[LeftOut], most: int = 3) -> str:
-    names = ", ".join(_named(each.name) for each in left_out[:most])
-    return names + (f" and {len(left_out) - most} more" if len(left_out) > most else "")
+def _names(layers: Sequence[str], most: int = 3) -> str:
+    names = ", ".join(map(_named, layers[:most]))
+    return names + (f" and {len(layers) - most} more" if len(layers) > most else "")
 
 
 def _named(name: str) -> str:

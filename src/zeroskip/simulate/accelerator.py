@@ -125,7 +125,7 @@ def _faults(chip: Accelerator) -> Iterator[str]:
         elif not value > 0:  # also catches NaN
             yield f"{name} = {value} must be above 0"
         elif value > most:
-            yield f"{name} = {value:g} must be at most {most:,.0f}"
+            yield f"{name} = {value:.15g} must be at most {most:,.0f}"
         elif whole and value % 1:
             yield f"{name} = {value} must be a whole number"
     if not isinstance(chip.ramp, int | float) or not 1 <= chip.ramp <= MANY:
