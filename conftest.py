@@ -164,6 +164,19 @@ def record() -> Any:
     return nouns.Record("runs/demo", summary, profile, history, choices, timings, ledger, weights, weights)
 
 
+def explanation() -> Any:
+    """Why a program is not faster whose LSTM runs in PyTorch: 5 ms, 3 of them between its two layers."""
+    from zeroskip import concepts as nouns
+
+    between = (nouns.Between("lstm", 1, 2.5e-3), nouns.Between("silu", 4, 0.5e-3))
+    advice = (
+        nouns.Gain("a sparse kernel for lstm", 2.2e-3, "its time x its share of zeros"),
+        nouns.Gain("silu in compiled code", 0.5e-3, "its own time"),
+    )
+    unskipped = (nouns.Unskipped("lstm: no sparse kernel", 0.25),)
+    return nouns.Explanation(4000, 0.75, 0.75, unskipped, 2, between, 2e-3, 1.5e-3, advice=advice)
+
+
 def any_machine() -> Any:
     """A computer with 128-bit vectors and no features, as which every computer can pass: its code runs here."""
     from zeroskip.concepts import Machine
@@ -251,6 +264,7 @@ NAMES: dict[str, Callable[[], Any]] = {
         chips,
         of_masks,
         any_machine,
+        explanation,
         layer,
         conv,
     )

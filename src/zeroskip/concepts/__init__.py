@@ -11,6 +11,7 @@ biases and batch norm. An error (of a network) is 0..1, lower is better.
 
 from zeroskip.concepts.activations import CodedNetwork, MapSizes, NetworkZeros, ShapeRow
 from zeroskip.concepts.engine import Choice, Kernel, Machine, Precision, Timing
+from zeroskip.concepts.explanation import Between, Explanation, Gain, Unskipped
 from zeroskip.concepts.network import (
     Edits,
     Histogram,
@@ -41,10 +42,10 @@ from zeroskip.concepts.reproduction import (
 )
 
 __all__ = [
-    "ChipLayers", "Choice", "CodedNetwork", "Curve", "Edits", "FrontierPoint", "Histogram", "Kernel", "Layer",
-    "LayerProfile", "LayerSummary", "Machine", "MapSizes", "Masks", "MeasuredNetwork", "NetworkZeros", "Packed",
-    "PackedTensor", "PaperFigures", "PaperOrigin", "PaperRow", "PlanComparison", "PlanPair", "PlannedNetwork",
-    "Point", "Precision", "Profile", "Progress", "PrunedFrontier", "Recipe", "Record", "Round", "ShapeRow",
-    "Sparse", "Summary", "Timing", "Trace", "TrainState", "pair", "silent",
-    "under_torch_pruning", "weight_sparsity",
+    "Between", "ChipLayers", "Choice", "CodedNetwork", "Curve", "Edits", "Explanation", "FrontierPoint",
+    "Gain", "Histogram", "Kernel", "Layer", "LayerProfile", "LayerSummary", "Machine", "MapSizes", "Masks",
+    "MeasuredNetwork", "NetworkZeros", "Packed", "PackedTensor", "PaperFigures", "PaperOrigin", "PaperRow",
+    "PlanComparison", "PlanPair", "PlannedNetwork", "Point", "Precision", "Profile", "Progress",
+    "PrunedFrontier", "Recipe", "Record", "Round", "ShapeRow", "Sparse", "Summary", "Timing", "Trace",
+    "TrainState", "Unskipped", "pair", "silent", "under_torch_pruning", "weight_sparsity",
 ]  # fmt: skip

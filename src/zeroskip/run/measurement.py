@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from zeroskip.concepts import Choice, Machine
+from zeroskip.concepts import Choice, Explanation, Machine
 from zeroskip.errors import EngineError
 
 JsonObject = Mapping[str, Any]
@@ -26,17 +26,22 @@ class Unreached:
 
     weights, zeros  how many it has, and how many of them are zero
     why             e.g. "lstm: no sparse kernel"
+    operation       that multiplies with it, "lstm"; "" where none does
     """
 
     name: str
     weights: int
     zeros: int
     why: str
+    operation: str = ""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was chosen and measured on the example; `run.Program` explains its attributes of the same names."""
+    """What was chosen and measured on the example; `run.Program` explains its attributes of the same names.
+
+    explanation  None in files that older versions wrote
+    """
 
     choices: tuple[Choice, ...]
     precision: str
@@ -46,6 +51,7 @@ class Measurement:
     dense_seconds: float
     error: float = 0.0
     unreached: tuple[Unreached, ...] = ()
+    explanation: Explanation | None = None
 
 
 def to_json(measurement: Measurement) -> JsonObject:
@@ -54,11 +60,13 @@ def to_json(measurement: Measurement) -> JsonObject:
     >>> from_json(to_json(Measurement((), "fp32", 1, 64, 1e-3, 2e-3))).batch
     64
     """
-    return asdict(measurement)
+    explanation = measurement.explanation
+    return {**asdict(measurement), "explanation": explanation and explanation.to_json()}
 
 
 def from_json(stored: JsonObject) -> Measurement:
     """The measurement of a file; raises whatever Python says of what makes no sense."""
+    explained = stored.get("explanation")
     return Measurement(
         choices=tuple(map(_choice, stored["choices"])),
         precision=str(stored["precision"]),
@@ -68,11 +76,13 @@ def from_json(stored: JsonObject) -> Measurement:
         dense_seconds=float(stored["dense_seconds"]),
         error=float(stored["error"]),
         unreached=tuple(map(_unreached, stored.get("unreached", []))),
+        explanation=Explanation.from_json(explained) if explained else None,
     )
 
 
 def _unreached(stored: JsonObject) -> Unreached:
-    return Unreached(str(stored["name"]), int(stored["weights"]), int(stored["zeros"]), str(stored["why"]))
+    name, why, operation = str(stored["name"]), str(stored["why"]), str(stored.get("operation", ""))
+    return Unreached(name, int(stored["weights"]), int(stored["zeros"]), why, operation)
 
 
 def _choice(stored: JsonObject) -> Choice:
@@ -96,7 +106,7 @@ def _choice(stored: JsonObject) -> Choice:
 def table(
     measurement: Measurement, machine: Machine, scratch_bytes: int = 0, through: Sequence[str] = ()
 ) -> str:
-    """The table of a program; `through` is what PyTorch computes between the layers.
+    """The table of a program; `through` is what PyTorch computes between the layers, if nothing else says so.
 
     >>> seconds = {"sell": 6.1e-6, "dense": 15.4e-6, "spmm": 10.9e-6}
     >>> refused = {"channels_last": "a layout of images, and linear has none"}
@@ -112,13 +122,15 @@ def table(
     threads = f"{count} thread{'s' if count > 1 else ''}"
     head = f"{machine.title}; {measurement.precision}, batch {measurement.batch}, {threads}: "
     times = f"{_time(measurement.seconds)} a call, {_time(measurement.dense_seconds)} with every layer dense"
-    more = [f"through torch: {', '.join(through)}"] if through else []
+    explained = measurement.explanation
+    more = [f"through torch: {', '.join(through)}"] if through and explained is None else []
     more += [f"scratch {scratch_bytes / 1e6:.1f} MB a call"] if scratch_bytes else []
     notes = _footnotes(choices)
     titles = ("layer", "weight", "zeros", "kernel", "time", "dense", "why, and the others")
     rows = [titles, *(_row(choice, notes) for choice in choices)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(titles) - 1)]
-    lines = [_folded(head + times), *map(_folded, ["; ".join(more)] if more else [])]
+    above = [*(explained.lines if explained else ()), *(["; ".join(more)] if more else [])]
+    lines = [_folded(head + times), *map(_folded, above)]
     lines += [_line(row, widths) for row in rows]
     lines += [_folded(f"[{number}] {', '.join(names)}: {why}") for (names, why), number in notes.items()]
     return "\n".join(lines)

@@ -53,9 +53,10 @@ def part_seconds(
     What a segment's layers take is measured step by step; what layers take that are one call is divided as they took
     it alone. `operations` are those that may be on tiles, `choices` are in the order of the layers.
 
-    >>> compiled, choices = program.compiled, program.choices
-    >>> [part.operation for part in part_seconds(compiled, [], choices, [x], 1, time.thread_time)]
-    ['layers']
+    >>> from time import thread_time
+    >>> program = run.compile(model, x)
+    >>> {part.operation for part in part_seconds(program.compiled, [], program.choices, [x], 1, thread_time)}
+    {'layers'}
     """
     origin, graph = compiled.origin, joined(compiled.graph, compiled.functions)
     # A network that is bound to one batch size is called several times.

@@ -6,13 +6,10 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from zeroskip.graph import Graph, Node, weights
+from zeroskip.graph import Graph, Node, Weight, weights
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.measurement import Unreached
-
-LOOKED_UP = ("embedding", "embedding_bag", "_embedding_bag")
-ADDED = ("add", "sub", "rsub", "mul", "div", "cat", "layer_norm", "group_norm", "rms_norm")
 
 
 def unreached(model: nn.Module, graph: Graph) -> tuple[Unreached, ...]:
@@ -24,12 +21,31 @@ def unreached(model: nn.Module, graph: Graph) -> tuple[Unreached, ...]:
     reached = {layer.name for _, layer in layer_nodes(graph)}
     readers = _readers(graph)
     return tuple(
-        Unreached(
-            name, weight.tensor.numel(), _zeros(weight.tensor), _why(name, weight.tensor, graph, readers)
-        )
+        _of(name, weight, graph, readers)
         for name, weight in weights(model).items()
         if name not in reached
     )
+
+
+def weight_zeros(model: nn.Module) -> dict[str, int]:
+    """Every weight of the network -> how many of its numbers are zero.
+
+    >>> weight_zeros(model)
+    {'fc1': 36, 'fc2': 0}
+    """
+    return {name: _zeros(weight.tensor) for name, weight in weights(model).items()}
+
+
+def _of(name: str, weight: Weight, graph: Graph, readers: Mapping[int, list[str]]) -> Unreached:
+    found = readers.get(weight.tensor.untyped_storage().data_ptr(), [])
+    operation = found[0] if found and not weight.kept_dense else ""
+    if operation:
+        why = f"{operation}: no sparse kernel"
+    elif weight.kept_dense or name not in graph.used:
+        why = weight.kept_dense or "not used on this example"
+    else:
+        why = "computed once, from weights alone"
+    return Unreached(name, weight.tensor.numel(), _zeros(weight.tensor), why, operation)
 
 
 def _zeros(weight: Tensor) -> int:
@@ -57,12 +73,3 @@ def _tensors(node: Node) -> Iterator[Tensor]:
 
 def _kind(node: Node) -> str:
     return node.op.removeprefix("aten.").split(".")[0].rstrip("_")
-
-
-def _why(name: str, weight: Tensor, graph: Graph, readers: Mapping[int, list[str]]) -> str:
-    found = readers.get(weight.untyped_storage().data_ptr(), [])
-    if not found:
-        return "computed once, from weights alone" if name in graph.used else "not used on this example"
-    if found[0] in LOOKED_UP:
-        return f"{found[0]}: rows are looked up, not multiplied"
-    return f"{found[0]}: " + ("added or scaled, not multiplied" if found[0] in ADDED else "no sparse kernel")

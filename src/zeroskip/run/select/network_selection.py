@@ -47,7 +47,7 @@ class Selection:
 
     rounded        the same in PyTorch, with weights and inputs rounded where the selected kernels round them
     seconds, dense_seconds  of one call on the example; the latter with every layer dense
-    lost           the fastest way on tiles, where another was faster, and its seconds
+    lost           seconds on tiles, where another way was faster
     """
 
     compiled: CompiledNetwork
@@ -55,7 +55,7 @@ class Selection:
     choices: tuple[Choice, ...]
     seconds: float
     dense_seconds: float
-    lost: tuple[Graph, float] | None = None
+    lost: float | None = None
 
 
 def select_network(
@@ -82,7 +82,7 @@ def select_network(
         choices |= _choices_on_tiles(captured, choices, timings, ways, target)
     beaten = sorted((each for each in tiled if way is None and each in seconds), key=seconds.__getitem__)
     if beaten:
-        choices |= _choices_beside_tiles(captured, choices, tiled[beaten[0]], target)
+        choices |= _choices_off_tiles(captured, choices, tiled[beaten[0]], target)
     final = graph if way is None else way.graph
     untiled = [node.name for node, _ in layer_nodes(final)]
     origin = Origin(
@@ -100,7 +100,7 @@ def select_network(
         if len(node.inputs) == 1
     }
     rounded = runner(graph, references)
-    lost = (tiled[beaten[0]].graph, seconds[beaten[0]]) if beaten else None
+    lost = seconds[beaten[0]] if beaten else None
     return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"], lost)
 
 
@@ -224,25 +224,23 @@ def _choices_on_tiles(
     return chosen
 
 
-def _choices_beside_tiles(
+def _choices_off_tiles(
     captured: Captured, choices: Mapping[str, Choice], way: NetworkOnTiles, target: Target
 ) -> dict[str, Choice]:
     """The choices of layers that would be on tiles, with what they took there; the network was faster without."""
-    beside = {}
+    kept = {}
     for name, node in _nodes_on_tiles(captured, way).items():
         choice, on_tiles = choices[node.name], _batch_seconds(captured, way, name, target)
         slower = min(on_tiles.values()) < choice.seconds[choice.kernel]
         reason = "the whole network was slower on tiles" if slower else choice.reason
-        beside[node.name] = replace(choice, seconds=choice.seconds | on_tiles, reason=reason)
-    return beside
+        kept[node.name] = replace(choice, seconds=choice.seconds | on_tiles, reason=reason)
+    return kept
 
 
 def _nodes_on_tiles(captured: Captured, way: NetworkOnTiles) -> dict[str, Node]:
     """Operation -> the node of its layer."""
     node_of = {node.name: node for node, _ in layer_nodes(captured.graph)}
-    return {
-        name: node_of[next(each for each in way.nodes[name] if each in node_of)] for name in way.kernels
-    }
+    return {name: node_of[next(each for each in way.nodes[name] if each in node_of)] for name in way.kernels}
 
 
 def _batch_seconds(captured: Captured, way: NetworkOnTiles, name: str, target: Target) -> dict[str, float]:

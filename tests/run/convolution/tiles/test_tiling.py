@@ -44,7 +44,7 @@ def test_a_layer_that_cannot_use_the_common_kernel_has_its_own() -> None:
 def test_seconds_of_a_node_are_those_of_its_steps_without_reading_the_clock() -> None:
     now = list(accumulate([0.0, *repeat(1.5, 3)]))
     steps = [
-        SimpleNamespace(node=node, code=lambda *_: None, arguments=SimpleNamespace(address=0))
+        SimpleNamespace(name="", node=node, code=lambda *_: None, arguments=SimpleNamespace(address=0))
         for node in ("a", "b", "a")
     ]
     clock: Callable[[], float] = iter(now).__next__

@@ -18,7 +18,7 @@ from zeroskip.emit.executable_memory import allocate
 from zeroskip.graph import Graph, Input, Node
 from zeroskip.run.captured import Captured
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, kind_of, operations_of
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
@@ -151,6 +151,25 @@ def _levels(graph: Graph, operations: Sequence[Operation]) -> dict[str, int]:
         elif node.name == operation.name:
             level[node.name] = max(level[name] + 1 - level[name] % 2 for name in operation.inputs)
     return level
+
+
+def count_segments(graph: Graph, operations: Sequence[Operation], also: str = "") -> int:
+    """How many segments the operations form, if what PyTorch computes by the name `also` were on tiles as well.
+
+    >>> from zeroskip.graph import capture
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3))
+    >>> graph = capture(network, torch.zeros(1, 3, 8, 8))
+    >>> count_segments(graph, operations_of(graph)), count_segments(graph, operations_of(graph), "silu")
+    (2, 1)
+    """
+    covered = {name for operation in operations for name in operation.names}
+    more = [
+        Operation(node.name, "other", node.inputs, (0, 0, 0), (node.name,))
+        for node in graph.nodes
+        if node.name not in covered and node.inputs and kind_of(node) == also
+    ]
+    level = _levels(graph, [*operations, *more])
+    return len({level[operation.name] for operation in operations})
 
 
 def _codes(
