@@ -43,6 +43,11 @@ DATA = typer.Option(
 )
 DOWNLOAD = typer.Option(help="Fetch the data set into --data first, if it is absent.")
 JSON = typer.Option("--json", help="Print JSON instead of tables.")
+SEED = typer.Option(
+    min=0,
+    max=2**31 - 1,
+    help="Where random numbers start: the same command with the same seed ends the same.",
+)
 THREADS = typer.Option(min=1, help="Threads for every engine that is timed.")
 PATTERN = typer.Option(help="Where zeros may lie: free, 2:4, 4x1, 1x1x3x3, channel, ...")
 RISE = typer.Option(
@@ -53,7 +58,11 @@ RISE = typer.Option(
 
 
 def load_task(word: str, data: Path | None, download: bool = False) -> Task:
-    """The task called `word`, its data found in `data`, and fetched first where asked for and absent."""
+    """The task called `word`, its data found in `data`, and fetched first where asked for and absent.
+
+    A file that draws its data when it is read draws the same for every command.
+    """
+    from zeroskip import task_api
     from zeroskip.data import mnist
     from zeroskip.tasks import load
 
@@ -64,6 +73,7 @@ def load_task(word: str, data: Path | None, download: bool = False) -> Task:
         if not mnist.is_complete(parent):
             note(f"fetching MNIST into {parent / 'mnist'}")
             mnist.download(parent)
+    task_api.seed_all(0)
     return load(word)
 
 
@@ -91,11 +101,11 @@ def load_weights(path: Path | None) -> dict[str, Tensor] | None:
     return None if path is None else run_folder.load_tensors(path)
 
 
-def trained(task: Task, weights: Path | None, progress: Progress) -> nn.Module:
-    """The task's network with the weights in `weights`, or trained."""
+def trained(task: Task, weights: Path | None, progress: Progress, *, seed: int = 0) -> nn.Module:
+    """The task's network with the weights in `weights`, or trained from random ones that follow the seed."""
     from zeroskip import journey
 
-    return journey.dense_network(task, load_weights(weights), progress=progress)
+    return journey.dense_network(task, load_weights(weights), seed=seed, progress=progress)
 
 
 @contextmanager

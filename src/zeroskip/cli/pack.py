@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from zeroskip.cli.options import DATA, JSON, TASK, app, load_task, progress_bars, say, show
+from zeroskip.cli.options import DATA, JSON, TASK, app, load_task, note, progress_bars, say, show
 from zeroskip.errors import RecipeError
 
 BITS = typer.Option(
@@ -37,17 +37,22 @@ def pack(
 ) -> None:
     """Store sparse weights as a .zs file, and say where its bytes go.
 
-    Without --bits the file holds the very weights. With --bits it holds few values a layer, trained on the task
-    (Deep Compression); the error before and after is shown.
+    Without --bits the file holds the very weights, but for -0.0, which becomes 0.0. With --bits it holds few values a
+    layer, trained on the task (Deep Compression); the error before and after is shown.
     """
+    from zeroskip import graph, prune, report, retrain, run_folder, task_api
     from zeroskip import pack as packing
-    from zeroskip import report, retrain, run_folder, task_api
 
     if epochs is not None and bits is None:
         raise RecipeError("--epochs goes with --bits: without shared values nothing is trained.")
     packing.encode({}, coder=coder)  # an unknown coder is better known before the training
     loaded = load_task(task, data)
     model = task_api.model(loaded, run_folder.load_tensors(sparse))  # refuses weights of another network
+    if negative := prune.plain_zeros_(model):
+        note(
+            f"{negative:,} numbers were -0.0, as products with masks leave them, and are stored as 0.0: -0.0 takes the "
+            f"bytes of a number. w.masked_fill(~mask, 0.0), and not w * mask, makes 0.0."
+        )
     small, errors = retrain.as_sparse(model), {}
     if bits is not None:
         with progress_bars() as progress:
@@ -55,15 +60,20 @@ def pack(
             recipe = retrain.CodebookRecipe(bits=bits, train={"epochs": 4 if epochs is None else epochs})
             small = retrain.centroids(small, recipe, loaded, progress=progress)
             errors["error_shared"] = small.history[-1].error
-    widths = None if index_bits is None else {f"{name}.weight": index_bits for name in small.masks}
+    stored = {weight.stored for weight in graph.weights(small.model).values()} & set(small.model.state_dict())
+    widths = None if index_bits is None else dict.fromkeys(sorted(stored), index_bits)
     packed = packing.encode(small, coder=coder, index_bits=widths)
     packing.save(packed, out)
     figures = {"written": str(out), "stored_bytes": packed.stored_bytes, "ledger": packed.ledger, **errors}
     figures["escapes"] = {tensor.name: tensor.escapes for tensor in packed.tensors}
+    figures["weights"] = sum(mask.numel() for mask in small.masks.values())
+    figures["weights_kept"] = sum(int(mask.sum()) for mask in small.masks.values())
+    figures |= {"tied": packed.tied, "negative_zeros": negative}
     show(figures, report.ledger_table(packed.ledger), as_json=as_json)
     if not as_json:
         for name, error in errors.items():
             say(f"{name.removeprefix('error_')} weights: validation error {report.show_error(error)}")
+        say(f"{figures['weights_kept']:,} of {figures['weights']:,} weights of the network are not zero")
         say(f"wrote {out}, {packed.stored_bytes:,} bytes; next: zeroskip run {task} {out}")
 
 

@@ -16,6 +16,7 @@ from zeroskip.cli.options import (
     JSON,
     PATTERN,
     RISE,
+    SEED,
     TASK,
     WEIGHTS,
     app,
@@ -84,6 +85,7 @@ def prune(
     cost: Annotated[str, COST] = "cycles",
     learning_rate_divisor: Annotated[float | None, DIVISOR] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
+    seed: Annotated[int, SEED] = 0,
     data: Annotated[Path | None, DATA] = None,
     download: Annotated[bool, DOWNLOAD] = False,
     as_json: Annotated[bool, JSON] = False,
@@ -103,17 +105,22 @@ def prune(
     )
     _check(asked)
     loaded = load_task(task, data, download)
+    task_api.seed_all(seed)
     check_file(out)
     with progress_bars() as progress:
         check_plan(loaded, weights, pattern, max_error_rise, sparsity)
         if while_training:
             task_api.check_on_step(loaded)
-        model = trained(loaded, weights, progress)
+        model = trained(loaded, weights, progress, seed=seed)
         recipe = _recipe(asked, model, loaded, progress)
-        sparse = retrain.loop(model, recipe, loaded, progress=progress)
+        sparse = retrain.loop(model, recipe, loaded, seed=seed, progress=progress)
     run_folder.save_tensors(out, sparse.model.state_dict())
     history = [asdict(point) for point in sparse.history]
-    show({"written": str(out), "history": history}, report.history_table(sparse.history), as_json=as_json)
+    show(
+        {"written": str(out), "seed": seed, "history": history},
+        report.history_table(sparse.history),
+        as_json=as_json,
+    )
     if not as_json:
         say(f"wrote {out}; next: zeroskip pack {task} {out} --out model.zs")
 
@@ -192,6 +199,7 @@ def prune_activations(
     out: Annotated[Path, THRESHOLDS_OUT],
     max_error_rise: Annotated[str | None, THRESHOLD_RISE] = None,
     weights: Annotated[Path | None, WEIGHTS] = None,
+    seed: Annotated[int, SEED] = 0,
     data: Annotated[Path | None, DATA] = None,
     download: Annotated[bool, DOWNLOAD] = False,
     as_json: Annotated[bool, JSON] = False,
@@ -206,19 +214,21 @@ def prune_activations(
 
     number, in_sigmas = _number(max_error_rise)
     loaded = load_task(task, data, download)
+    task_api.seed_all(seed)
     check_file(out)
     with progress_bars() as progress:
         if number is not None and in_sigmas:
-            model, rise = _within_sigmas(loaded, weights, number, progress)
+            model, rise = _within_sigmas(loaded, weights, number, seed, progress)
         else:
             rise = task_api.one_example(loaded) if number is None else number
-            model = trained(loaded, weights, progress)
+            model = trained(loaded, weights, progress, seed=seed)
         search = pruning.thresholds(model, loaded, max_error_rise=rise, progress=progress)
         run_folder.save_tensors(out, thresholds.hold_(model, search.thresholds).state_dict())
         before = task_api.evaluate(loaded, thresholds.release_(model), "test")
         after = task_api.evaluate(loaded, thresholds.hold_(model, search.thresholds), "test")
     figures = {
         "written": str(out),
+        "seed": seed,
         "max_error_rise": rise,
         "removed": search.removed,
         "thresholds": search.thresholds,
@@ -252,13 +262,13 @@ def _number(word: str | None) -> tuple[float | None, bool]:
 
 
 def _within_sigmas(
-    task: Task, weights: Path | None, sigmas: float, progress: Progress
+    task: Task, weights: Path | None, sigmas: float, seed: int, progress: Progress
 ) -> tuple[nn.Module, float]:
     """The network to prune, and by how much its error may rise: so many sigma of five trainings."""
     from zeroskip import prune as pruning
 
-    noise = pruning.noise(task, progress=progress)
+    noise = pruning.noise(task, first=seed, progress=progress)
     if weights is not None:
-        return trained(task, weights, progress), sigmas * noise.sigma
+        return trained(task, weights, progress, seed=seed), sigmas * noise.sigma
     # The bound is the mean of the trainings and so many sigma; the middle one is near the mean, not on it.
     return noise.middle, max(0.0, noise.rise + (sigmas - 1) * noise.sigma)

@@ -11,6 +11,7 @@ from zeroskip.prune.masks import (
     masked,
     named,
     parameters,
+    plain_zeros_,
     release_,
     update_,
     weights,
@@ -25,7 +26,7 @@ from zeroskip.prune.training_noise import Noise, noise
 __all__ = [
     "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "check", "check_names",
     "choose", "compact", "dead_counts", "dead_neurons", "hold_", "is_masked", "judge", "left_alone",
-    "magnitude", "masked", "named", "noise", "parameters", "plan", "probabilistic", "quality",
+    "magnitude", "masked", "named", "noise", "parameters", "plain_zeros_", "plan", "probabilistic", "quality",
     "quality_threshold", "rebuild", "release_", "relu_edits", "schedules", "scores", "spread", "teal",
     "threshold_edits", "thresholds", "update_", "weights", "while_training",
 ]  # fmt: skip

@@ -169,6 +169,25 @@ def masked(model: nn.Module) -> dict[str, Weight]:
     }
 
 
+def plain_zeros_(model: nn.Module) -> int:
+    """Make 0.0 of every -0.0 among the model's parameters, as a product with a mask leaves them; returns how many.
+
+    `pack` stores every bit, and -0.0 is no zero to it.
+
+    >>> with torch.no_grad():
+    ...     _ = model.fc2.weight.mul_(0.0)  # half of them were negative
+    >>> plain_zeros_(model) > 0, plain_zeros_(model)
+    (True, 0)
+    """
+    count = 0
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            negative = torch.signbit(parameter.detach()) & (parameter.detach() == 0)
+            parameter.data.masked_fill_(negative, 0.0)
+            count += int(negative.sum())
+    return count
+
+
 def is_masked(module: nn.Module) -> bool:
     """Whether a tensor of this module itself is held by a Mask.
 

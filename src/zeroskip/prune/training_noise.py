@@ -44,10 +44,10 @@ class Noise:
         return self.mean + self.sigma - statistics.median_low(self.errors)
 
 
-def noise(task: task_api.Task, *, seeds: int = 5, progress: Progress = silent) -> Noise:
+def noise(task: task_api.Task, *, seeds: int = 5, first: int = 0, progress: Progress = silent) -> Noise:
     """Train the task's network `seeds` times from random starts, as Minerva (Reagen et al. 2016) bounds its errors.
 
-    Training number n has the seed n. Raises RecipeError for fewer than two.
+    Training number n has the seed first + n. Raises RecipeError for fewer than two.
 
     >>> measured = noise(task, seeds=2)
     >>> len(measured.errors), len(measured.models)
@@ -58,7 +58,7 @@ def noise(task: task_api.Task, *, seeds: int = 5, progress: Progress = silent) -
     models = []
     for seed in range(seeds):
         progress("training for the noise", seed, seeds)
-        task_api.seed_all(seed)
+        task_api.seed_all(first + seed)
         models.append(task_api.model(task))
         task_api.train(task, models[-1])
         task_api.check_finite(models[-1].eval())
