@@ -70,6 +70,9 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
         exported = _fixed(model, signature, tensors, batched, inputs.size)
     for node in list(exported.graph.nodes):
         _tidy(exported.program.graph_module, node)
+    for node in reversed(list(exported.graph.nodes)):
+        if node.op == "call_function" and not node.users and _does_nothing_else(node):
+            exported.graph.erase_node(node)
     return exported
 
 
@@ -160,6 +163,12 @@ def _tidy(module: fx.GraphModule, node: fx.Node) -> None:
         graph.erase_node(node)
     elif _is_region(node):
         _inline(module, node)
+
+
+def _does_nothing_else(node: fx.Node) -> bool:
+    """Whether an operation has no effect besides its value: it neither writes to its inputs nor checks them."""
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or (not schema.is_mutable and len(schema.returns) > 0)
 
 
 def _is_needless_pool(node: fx.Node) -> bool:

@@ -26,31 +26,44 @@ from zeroskip.graph.torch_operations import Argument, Bound, Slot, TorchType, kn
 
 # Operations on each number alone; the variants that overwrite their input ("relu_") may be stored as well.
 NUMBERWISE = """
-    abs acos add addcdiv addcmul asin atan bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max
-    clamp_min clip cos cosh div divide elu eq erf exp exp2 expm1 fill floor floor_divide fmod ge gelu greater gt
-    hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu lerp log log10 log1p log2
-    log_sigmoid logical_and logical_not logical_or lt masked_fill maximum minimum mish mul multiply nan_to_num ne
-    neg negative pow prelu reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu sin sinh softplus
-    softshrink sqrt square sub subtract tan tanh threshold trunc where
+    __and__ __or__ __xor__ abs acos acosh add addcdiv addcmul asin asinh atan atan2 atanh bitwise_and bitwise_not
+    bitwise_or bitwise_xor ceil celu clamp clamp_max clamp_min clip copy cos cosh div divide elu eq erf erfc erfinv
+    exp exp2 expm1 fill floor floor_divide fmod frac ge gelu greater gt heaviside hardshrink hardsigmoid hardswish
+    hardtanh isfinite isinf isnan le leaky_relu lerp log log10 log1p log2 log_sigmoid logical_and logical_not
+    logical_or logical_xor lt masked_fill maximum minimum mish mul multiply nan_to_num ne neg negative pow prelu
+    reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu sin sinc sinh softplus softshrink sqrt
+    square sub subtract tan tanh threshold tril triu trunc where xlogy zero
+
+    index_add index_copy index_fill index_put masked_scatter scatter scatter_add scatter_reduce squeeze transpose
+    unsqueeze
 """
 OTHERS = """
-    all amax amin any argmax argmin cumprod cumsum linalg_vector_norm log_softmax logsumexp max mean min norm prod
-    softmax std sum var var_mean
+    all amax amin any argmax argmin argsort bincount count_nonzero cummax cumprod cumsum diff frobenius_norm
+    linalg_vector_norm log_softmax logsumexp max mean median min norm prod softmax sort std std_mean sum topk var
+    var_mean
 
-    _assert_tensor_metadata alias cat channel_shuffle chunk clone concat concatenate constant_pad_nd contiguous
-    detach expand expand_as flatten flip full_like gather index index_select movedim narrow ones_like pad permute
-    pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d repeat replication_pad1d replication_pad2d
-    reshape roll select slice split split_with_sizes squeeze stack sym_size t tile to transpose tril triu type_as
-    unbind unflatten unsqueeze view view_as zeros_like
+    _assert_tensor_metadata _shape_as_tensor _to_copy _unsafe_view alias arange atleast_1d atleast_2d atleast_3d
+    broadcast_to bucketize cat channel_shuffle chunk clone col2im concat concatenate constant_pad_nd contiguous
+    diag_embed diagonal detach expand expand_as eye flatten flip full full_like gather hstack im2col index
+    index_select lift_fresh_copy linspace meshgrid movedim narrow new_full new_ones new_zeros one_hot ones ones_like
+    pad permute pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d repeat repeat_interleave
+    replication_pad1d replication_pad2d reshape reshape_as roll rot90 scalar_tensor searchsorted select select_scatter
+    slice slice_scatter split split_with_sizes squeeze stack swapaxes sym_numel sym_size t take_along_dim tile to
+    transpose type_as unbind unflatten unfold unsqueeze view view_as vstack zeros zeros_like
 
-    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d addmm avg_pool1d avg_pool2d
-    avg_pool3d baddbmm batch_norm bmm conv1d conv2d conv3d conv_transpose1d conv_transpose2d einsum embedding
-    group_norm instance_norm layer_norm linear matmul max_pool1d max_pool2d max_pool3d mm rms_norm
-    scaled_dot_product_attention upsample_bilinear2d upsample_nearest1d upsample_nearest2d
+    adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d addbmm addmm
+    addmv avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bmm cdist conv1d conv2d conv3d conv_transpose1d
+    conv_transpose2d conv_transpose3d cosine_similarity dot einsum embedding embedding_bag fft_irfft fft_rfft glu
+    grid_sampler grid_sampler_2d group_norm gru instance_norm layer_norm linalg_norm linear lstm matmul max_pool1d
+    max_pool2d max_pool3d mm mv normalize pairwise_distance rms_norm rnn_relu rnn_tanh scaled_dot_product_attention
+    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    upsample_nearest_exact2d upsample_trilinear3d
 """
 OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUMBERWISE.split())}
 PLAIN = {"getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
-         "floordiv": operator.floordiv}  # fmt: skip
+         "floordiv": operator.floordiv, "truediv": operator.truediv, "mod": operator.mod, "neg": operator.neg,
+         "pow": operator.pow, "sym_float": torch.sym_float, "sym_int": torch.sym_int, "sym_max": torch.sym_max,
+         "sym_min": torch.sym_min}  # fmt: skip
 TYPES = (torch.dtype, torch.memory_format, torch.layout)
 LARGEST = 1 << 31  # elements of one example's value; a damaged file may ask for anything
 
@@ -251,10 +264,12 @@ def _target(op: str) -> Callable[..., Argument] | None:
     parts = op.split(".")
     if parts[0] != "aten" or len(parts) != 3:
         return PLAIN.get(op)
-    if parts[1] not in OPERATIONS or parts[2].endswith("out"):
+    if parts[1] not in OPERATIONS:
         return None
     target = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)
-    return target if isinstance(target, torch._ops.OpOverload) and title(target) == op else None
+    if not isinstance(target, torch._ops.OpOverload) or title(target) != op:
+        return None
+    return None if any(slot.is_out for slot in target._schema.arguments) else target
 
 
 def _word(kind: TorchType) -> str:

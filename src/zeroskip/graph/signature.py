@@ -180,9 +180,11 @@ def _gather(tree: Tree, value: Any, name: str, found: list[Tensor]) -> None:
             _gather(part, given, f"{name}[{key!r}]", found)
     elif not _same(tree, value):
         shown = "a tensor" if isinstance(value, Tensor) else repr(value)
+        is_number = isinstance(tree, (int, float)) and not isinstance(tree, bool)
+        remedy = f", or with {name}=torch.tensor({tree!r}), which may change" if is_number else ""
         raise EngineError(
             f"the program was compiled for {name}={tree!r}, and was given {shown}. Compile again with that in the "
-            "example."
+            f"example{remedy}."
         )
 
 

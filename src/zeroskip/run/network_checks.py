@@ -22,7 +22,7 @@ UNPACK = """A file holds no code: load it into the network.
     model.load_state_dict(pack.decode(packed))
     program = run.compile(model, example)"""
 GENERATE = (
-    "it calls forward again and again. Compile the network, run.compile(model, example), and call the program in a "
+    "It calls forward again and again. Compile the network, run.compile(model, example), and call the program in a "
     "loop, with all tokens so far; use_cache=False belongs into the example."
 )
 NO_BATCH_AXIS = "If the first axis of what goes in is not that of examples (a graph), give batch_axis=None."
@@ -32,7 +32,7 @@ def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -
     """The example in one form, contiguous, on which the network has run; ModelError or EngineError with what to do."""
     if not isinstance(model, nn.Module):
         raise EngineError(
-            f"run.compile was given a {type(model).__name__}, and needs a torch.nn.Module. {_instead(model)}"
+            f"run.compile was given a {_title(model)}, and needs a torch.nn.Module. {_instead(model)}"
         )
     if isinstance(example, Tensor) and not example.ndim and batch_axis == 0:
         raise EngineError(
@@ -144,6 +144,11 @@ def _expected(graph: Graph, model: nn.Module, tensors: Sequence[Tensor], count: 
 
 def _copied(inputs: Inputs) -> Inputs:
     return inputs.map(Tensor.clone)
+
+
+def _title(given: Any) -> str:
+    bound = isinstance(getattr(given, "__self__", None), nn.Module)
+    return f"method, {given.__name__}" if bound else type(given).__name__
 
 
 def _instead(given: Any) -> str:
