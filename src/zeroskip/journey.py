@@ -315,6 +315,7 @@ def _summary(task: task_api.Task, goal: Goal, seed: int, outcome: _Outcome) -> S
         macs=cost.macs,
         macs_kept=sum(each.macs * each.weights_kept // max(each.weights, 1) for each in layers),
         activation_macs=cost.activation_macs,
+        explanation=outcome.program.explanation,
     )
     return replace(summary, verdict=verdict(summary, outcome.program.choices))
 
@@ -378,7 +379,7 @@ def _mean(records: Sequence[Record]) -> Summary:
         name: statistics.fmean(getattr(summary, name) for summary in summaries)
         for name in (*varying, "weights_kept", "stored_bytes")
     }
-    runs = tuple(replace(summary, layers=(), timings=()) for summary in summaries)
+    runs = tuple(replace(summary, layers=(), timings=(), explanation=None) for summary in summaries)
     mean = replace(median, seeds=len(runs), shown=f"seed-{median.seed}", runs=runs)
     mean = replace(mean, **means)  # type: ignore[arg-type]  # names of numbers only
     return replace(mean, verdict=verdict(mean, records[summaries.index(median)].choices))

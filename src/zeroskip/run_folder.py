@@ -224,6 +224,8 @@ def _choice(value: object) -> object:
 
 def _decode(kind: Any, value: Any) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if hasattr(kind, "from_json"):
+        return kind.from_json(value)
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{name: _decode(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
@@ -234,5 +236,6 @@ def _decode(kind: Any, value: Any) -> Any:
         # JSON knows only text as keys: {"0.9": ...} goes back to {0.9: ...}.
         return {_decode(inner[0], key): _decode(inner[1], part) for key, part in value.items()}
     if origin in (typing.Union, types.UnionType) or kind is Any:
-        return value
+        nouns = [each for each in inner if dataclasses.is_dataclass(each) and isinstance(value, dict)]
+        return _decode(nouns[0], value) if nouns else value
     return kind(value)

@@ -45,9 +45,11 @@ def run(
         "macs": cost.macs,
         "layers": [asdict(layer) for layer in layers],
         "choices": [asdict(choice) for choice in program.choices],
+        "explanation": program.explanation and program.explanation.to_json(),
         "timings": [asdict(timing) for timing in timings],
     }
     tables = [report.weight_table(layers), report.choice_table(program.choices)]
+    tables += [report.explanation_table(program.explanation)] if program.explanation else []
     show(figures, *tables, *map(report.timing_table, timings), as_json=as_json)
     if not as_json:
         say(f"error of what runs, test split: {report.show_error(error)}")

@@ -53,6 +53,7 @@ def sparsify(
         say(f"{task}: " + ", ".join(f"{count:,} {split}" for split, count in sizes.items()) + " examples")
     tables = [report.summary_table(record), report.layer_table(record)]
     tables += [report.timing_table(timing) for timing in record.timings]
+    tables += [report.explanation_table(why)] if (why := record.summary.explanation) else []
     tables += [report.seeds_table(record)] if seeds > 1 else []
     show(record.summary.to_json(), *tables, as_json=as_json)
     if not as_json:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from torch import Tensor
 
 from zeroskip.concepts.engine import Choice, Timing
+from zeroskip.concepts.explanation import Explanation
 from zeroskip.concepts.network import Profile
 from zeroskip.concepts.recipe import Point
 
@@ -101,6 +102,7 @@ class Summary:
     macs: int = 0
     macs_kept: int | float = 0
     activation_macs: int = 0
+    explanation: Explanation | None = None
 
     @property
     def dense_layers(self) -> tuple[LayerSummary, ...]:
@@ -126,9 +128,10 @@ class Summary:
         if self.timings:
             values["spread"] = self.timings[0].spread
         values["runs"] = [run.to_json() for run in self.runs]
+        values["explanation"] = self.explanation and self.explanation.to_json()
         values["dense_layers"] = [self._dense(layer) for layer in self.dense_layers]
         later = ("timings", "layers", "shown", "runs", "macs", "macs_kept", "activation_macs", "dense_layers")
-        absent = {name for name in later if not values[name]}
+        absent = {name for name in (*later, "explanation") if not values[name]}
         return {name: value for name, value in values.items() if name not in absent}
 
     def _dense(self, layer: LayerSummary) -> dict[str, object]:

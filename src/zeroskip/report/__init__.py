@@ -15,6 +15,7 @@ from zeroskip.report.activation_tables import (
     activations_html,
     threshold_table,
 )
+from zeroskip.report.explanation_table import explanation_table
 from zeroskip.report.grid import Grid
 from zeroskip.report.number_format import (
     show_bytes,
@@ -51,7 +52,7 @@ from zeroskip.report.weight_tables import choice_table, layer_table, profile_tab
 
 __all__ = [
     "Grid", "activation_sections", "activation_table", "activations_html", "activations_markdown", "chip_table",
-    "choice_table", "comparison_table", "history_table", "html", "layer_cost_table", "layer_table",
+    "choice_table", "comparison_table", "explanation_table", "history_table", "html", "layer_cost_table", "layer_table",
     "ledger_table", "left_out_sentences", "left_out_table", "profile_table", "reproduction_html",
     "reproduction_markdown", "reproduction_summary", "reproduction_tables", "seeds_table", "show_bytes",
     "show_count", "show_error", "show_seconds", "show_share", "show_times", "simulation_html", "summary_table",

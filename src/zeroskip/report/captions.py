@@ -7,6 +7,10 @@ CAPTIONS = {
         "All engines took turns in the same rounds, on the same inputs and threads. Where a dense engine beats "
         "zeroskip, its row says so in amber."
     ),
+    "Why it is not faster": (
+        "Which zeros of the network a kernel skips, and why the others are computed; how the time of one call divides "
+        "between compiled pieces and what PyTorch computes between them; what a single change would gain at most."
+    ),
     "Layer by layer": (
         "Which kernel runs each layer of the compiled program, and why. Zeros in the weight are what pruning left, "
         "zeros in the input are what the layer is fed."

@@ -10,7 +10,7 @@ from pathlib import Path
 from zeroskip import files
 from zeroskip.concepts import Record
 from zeroskip.errors import RunError
-from zeroskip.report import figures, weight_tables
+from zeroskip.report import explanation_table, figures, weight_tables
 from zeroskip.report import run_tables as tables
 from zeroskip.report.captions import CAPTIONS
 from zeroskip.report.figures import Plot
@@ -61,10 +61,13 @@ def one_run(record: Record) -> list[Section]:
     """The sections of one run's page; those without content are left out."""
     seeds = [tables.seeds_table(record)] if len(record.summary.runs) > 1 else []
     times = [tables.timing_table(timing) for timing in record.timings]
+    why = record.summary.explanation
+    explained = [explanation_table.explanation_table(why)] if why else []
     choices, history = weight_tables.choice_table(record.choices), tables.history_table(record.history)
     parts = [
         _verdict("Verdict", record, [tables.summary_table(record), *seeds]),
         _section("Time on this machine", grids=times),
+        _section(explanation_table.TITLE, grids=explained),
         _section("Layer by layer", grids=[weight_tables.layer_table(record)], detail=choices),
         _section(
             "Where the zeros are", figures.layers(record), detail=weight_tables.profile_table(record.profile)
