@@ -219,3 +219,9 @@ def test_more_lanes_than_there_is_work_for_change_no_count_but_the_idle_ones():
     assert (few.done, few.skipped) == (many.done, many.skipped)
     assert few.cycles == many.cycles == 2 * 16  # an entry a column on each of 8 lanes, none on the others
     assert many.idle["imbalance"] + many.idle["fragmentation"] == many.slots - many.done
+
+
+def test_a_sample_of_layers_that_have_other_numbers_of_inputs_is_refused_by_the_layer():
+    other = of_masks("odd", torch.ones(8, 16) != 0, torch.ones(3, 16) != 0)
+    with pytest.raises(ModelError, match='layer "odd" has 3 inputs for 2. Leave `sample` out'):
+        estimate([FC, other], chips.DENSE, sample=2)

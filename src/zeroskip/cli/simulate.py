@@ -70,7 +70,8 @@ def simulate(
     """What the zeros of a network, in weights and activations, are worth on silicon: cycles, bytes and energy.
 
     Counts are exact for the network's own zeros on real inputs: MACs done, gated (the slot is spent, the energy not)
-    and skipped. Two chips whose order changes with the DRAM are named: that is no result.
+    and skipped; every run of a weight counts, and what is not simulated is named with its share. Two chips whose
+    order changes with the DRAM are named: that is no result.
     """
     from zeroskip import exploration, task_api
     from zeroskip import simulate as simulating

@@ -63,7 +63,8 @@ class Accelerator:
     keeps     maps that stay on the chip from layer to layer where their memories hold them: "A" inputs, "O" outputs
               of one example, since such a chip takes them one by one
     traffic   (workload, chip, stored sizes) -> Bytes, where the rule of traffic.py does not fit
-    ops       layers that it runs; others are refused, or where `fallback` go densely through the same multipliers
+    ops       layers that it runs, "conv2d" for every convolution (operations.py); others are refused, or where
+              `fallback` go densely through the same multipliers
     ramp      cycles / cycles with every pipeline full
 
     >>> from dataclasses import replace

@@ -96,14 +96,22 @@ def _is_rectified(x: Tensor, y: Tensor) -> bool:
 
 def _is_scaled(x: Tensor, y: Tensor, axis: int) -> bool:
     """Whether `x` is ReLU of `y` scaled and shifted by channel, cut at its largest number."""
-    x, y = (values.movedim(axis, 0).flatten(1).double() for values in (x, y))  # (channels, ...)
-    most = x.max()
+    x, y, most, sure = x.movedim(axis, 0).flatten(1), y.movedim(axis, 0).flatten(1), x.max().double(), False
+    for part, other in zip(x.split(16), y.split(16), strict=True):  # the first channels decide mostly
+        known, fits = _on_lines(part.double(), other.double(), most)
+        sure |= bool(known.any())
+        if not bool(fits[known].all()):
+            return False
+    return sure
+
+
+def _on_lines(x: Tensor, y: Tensor, most: Tensor) -> tuple[Tensor, Tensor]:
+    """For each channel, whether it has points enough, and whether they lie on a line between 0 and `most`."""
     inner = (x > 0) & (x < most)
-    high, low = (x.where(inner, out).sort(1).indices for out in (-torch.inf, torch.inf))
-    high, low = high[:, -1:], low[:, :1]
+    high = x.where(inner, -torch.inf).argmax(1, keepdim=True)
+    low = x.where(inner, torch.inf).argmin(1, keepdim=True)
     x_high, x_low, y_high, y_low = (values.gather(1, at) for values in (x, y) for at in (high, low))
     slope = (x_high - x_low) / (y_high - y_low)
     expected = (slope * (y - y_high) + x_high).clamp(min=0).clamp(max=most)
-    sure = inner.sum(1) > 2  # two points lie on a line in any case
-    fits = (expected - x).abs() <= 1e-4 * most
-    return bool(sure.any()) and bool(fits[sure].all())
+    fits = (expected - x).abs().amax(1) <= 1e-4 * most  # not where a slope is no number
+    return inner.sum(1) > 2, fits  # two points lie on a line in any case

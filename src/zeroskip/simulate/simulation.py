@@ -188,6 +188,12 @@ def _sampled(works: list[Workload], chip: Accelerator, count: int) -> tuple[list
     examples = works[0].examples
     if not 1 < count <= examples:
         raise ModelError(f"sample = {count} is not from 2 to the {examples} examples that were recorded")
+    for work in works:
+        if len(work.input) % examples:
+            raise ModelError(
+                f'a sample takes whole examples, and layer "{work.name}" has {len(work.input)} inputs for {examples}. '
+                "Leave `sample` out"
+            )
     chosen = [place * examples // count for place in range(count)]
     single = [distinct([_examples(work, [place]) for work in works]) for place in chosen]
     cycles = [sum(count * _cycles(work, chip) for work, count in runs) for runs in single]
