@@ -23,12 +23,12 @@ TASK = str(TESTS / "random_task.py")
 Call = Callable[..., tuple[int, str, str]]
 
 PRUNE = {
-    "within a budget": ["--max-error-rise", 0.2],
+    "within a budget": ["--max-error-rise", 0.05],
     "to a sparsity": ["--sparsity", 0.8, "--rounds", 2],
     "at a lower rate": ["--sparsity", 0.5, "--rounds", 1, "--learning-rate-divisor", 10],
     "while training": ["--sparsity", 0.8, "--while-training"],
     "by a pattern": ["--sparsity", 0.5, "--rounds", 1, "--pattern", "4x1"],
-    "for a chip": ["--max-error-rise", 0.2, "--cost-on", "scnn"],
+    "for a chip": ["--max-error-rise", 0.05, "--cost-on", "scnn"],
 }
 
 
