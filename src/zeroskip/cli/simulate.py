@@ -69,9 +69,8 @@ def simulate(
 ) -> None:
     """What the zeros of a network, in weights and activations, are worth on silicon: cycles, bytes and energy.
 
-    Counts are exact for the network's own zeros on real inputs: MACs done, gated (the slot is spent, the energy not)
-    and skipped; every run of a weight counts, and what is not simulated is named with its share. Two chips whose
-    order changes with the DRAM are named: that is no result.
+    Exact for the network's own zeros on real inputs: MACs done, gated (the slot is spent, the energy not), skipped.
+    It names what is not simulated, with its share, and chips whose order changes with the DRAM: that is no result.
     """
     from zeroskip import exploration, task_api
     from zeroskip import simulate as simulating

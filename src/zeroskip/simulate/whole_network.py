@@ -20,7 +20,12 @@ UNMULTIPLIED = "nothing is multiplied with it"
 
 
 class WholeNetwork(NamedTuple):
-    """What `estimate` takes of a network: its layers, what else it computes, and what `cost_on` takes."""
+    """What `estimate` takes of a network: its layers, what else it computes, and what `cost_on` takes.
+
+    >>> works, left_out, _ = whole_network(model, x)
+    >>> [work.name for work in works], left_out
+    (['fc1', 'fc2'], [])
+    """
 
     works: list[Workload]
     left_out: list[LeftOut]
