@@ -14,6 +14,7 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Inputs
 from zeroskip.run.captured import Captured, layer_nodes, run_once
+from zeroskip.run.change_watch import watch
 from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.tiling import values_of
 from zeroskip.run.dense import pytorch
@@ -23,7 +24,7 @@ from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.network_checks import captured_graph, checked, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE
-from zeroskip.run.program import Further, Program, watch
+from zeroskip.run.program import Further, Program
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
 from zeroskip.run.select.network_selection import Target, select_network
 from zeroskip.run.timing import torch_threads

@@ -35,7 +35,8 @@ def zeroskip(
     that carry gradients (so call it under `torch.no_grad()`: training stays what it was), autocast, random numbers,
     overwritten inputs or statistics, several tensors as inputs, outputs that are no tensors or share memory, and
     whatever `run.compile` refuses; so are calls with other sizes than the first, but for the batch. A graph
-    without weights stays with PyTorch in silence. Writes through `.data` are not noticed; see `watch`.
+    without weights stays with PyTorch in silence. A few numbers written through `.data` may not be
+    noticed; see `change_watch.watch`.
 
     >>> with torch.no_grad():
     ...     same = torch.compile(model, backend="zeroskip")(x).isclose(model(x), rtol=1e-3)
