@@ -69,12 +69,13 @@ def visit(model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Ten
     The tensors are the network's own, with the examples first: what comes later may overwrite them.
     """
     inputs = of(batch)
+    return watch(model, inputs, lambda run: visited(*layer_of(run, inputs.size)))
+
+
+def watch(model: nn.Module, inputs: Inputs, ran: Callable[[Run], None]) -> Seen:
+    """Run `model` once and call `ran` right after each product with a weight, which may be of any rows."""
     if not inputs.size:
         raise ModelError(f"the batch holds no example: {inputs.title}. Give at least one.")
-
-    def ran(run: Run) -> None:
-        visited(*_layer(run, inputs.size))
-
     with evaluating(model), watched(model, inputs.tensors, ran) as products:
         forward(model, inputs)
     return Seen(products.unweighted // inputs.size, frozenset(products.read))
@@ -110,9 +111,9 @@ def per_example(tensor: Tensor, batch: int) -> tuple[int, ...]:
     if first % batch:
         raise ModelError(
             f"a layer works on a tensor {tuple(tensor.shape)}, whose first axis does not divide into the "
-            f"{batch} examples given, so the share of one is unknown. Give a single example (a batch of 1); one "
-            "without an axis for examples needs it in front, example[None]; for inputs that are no batch, as a graph "
-            "is none, use Inputs with batch_axis=None."
+            f"{batch} examples given, so the share of one is unknown. Give a single example (a batch of 1) with the "
+            "axis of the examples in front, example[None] where there is none; or Inputs with batch_axis=None for what "
+            "is no batch, as a graph."
         )
     return tuple(rest) if first == batch else (first // batch, *rest)
 
@@ -167,8 +168,11 @@ def _runs(model: nn.Module, inputs: Inputs) -> bool:
     return True
 
 
-def _layer(run: Run, batch: int) -> tuple[Layer, Tensor, Tensor]:
-    """The run as a Layer, and its tensors with the examples first, if it is no convolution."""
+def layer_of(run: Run, batch: int) -> tuple[Layer, Tensor, Tensor]:
+    """The run as a Layer, and its tensors with the examples first, if it is no convolution.
+
+    Raises ModelError where the share of one of the `batch` examples is unknown.
+    """
     x, y = run.x, run.y
     if run.op in ("linear", "bilinear"):
         x, y = _examples_first(x, batch), _examples_first(y, batch)

@@ -8,6 +8,7 @@ constants alone (a mask, weight norm, a copy in another order) is the weight tha
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -40,6 +41,7 @@ class Run:
     """One product with a weight: `weight` is oriented as in a Layer; x and y are the real tensors, batch included.
 
     `y` is the operation on x, weight and bias; of "bilinear", x is the first input.
+    packed  rows are those of all examples that are not over yet, so that they have no shares of one size
     """
 
     name: str
@@ -49,6 +51,13 @@ class Run:
     x: Tensor
     y: Tensor
     geometry: Mapping[str, Any] = field(default_factory=dict)
+    packed: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all examples together: each weight meets every position once."""
+        positions = self.x if self.op.startswith("conv_transpose") else self.y
+        return self.weight.numel() * (positions.numel() // max(self.weight.shape[0], 1))
 
 
 class Source(NamedTuple):
@@ -175,12 +184,33 @@ class Products(TorchDispatchMode):
             return
         weight, x, y = (right.mT, left, y) if rights else (left, right.mT, y.mT)
         bias = bias if bias is not None and bias.ndim == 1 and rights else None
-        name = self._owner(rights or lefts, weight)
+        names = rights or lefts
+        name = self._owner(names, weight)
         if weight.ndim == 3 and (len(weight) == 1 or weight.stride(0) == 0):  # one for all
             weight = weight[0]
-        matrices = [(weight, x, y)] if weight.ndim == 2 else list(zip(weight, x, y, strict=True))
-        for matrix, read, made in matrices:
-            self.emit(Run(name, "linear", matrix, bias, read, made))
+        if weight.ndim == 3:
+            for matrix, read, made in zip(weight, x, y, strict=True):
+                self.emit(Run(name, "linear", matrix, None, read, made))
+        elif self._is_stacked(names, weight):
+            self._stacked(names, Run(name, "linear", weight, bias, x, y))
+        else:
+            self.emit(Run(name, "linear", weight, bias, x, y))
+
+    def _is_stacked(self, names: Sequence[str], weight: Tensor) -> bool:
+        """Whether a matrix is several weights, one below the other."""
+        sizes = [self._sizes[name] for name in names]
+        widths = {size[1] for size in sizes if len(size) == 2}
+        return (
+            len(names) > 1 and widths == {weight.shape[1]} and sum(size[0] for size in sizes) == len(weight)
+        )
+
+    def _stacked(self, names: Sequence[str], run: Run) -> None:
+        start = 0
+        for name in names:
+            stop = start + self._sizes[name][0]
+            bias = None if run.bias is None else run.bias[start:stop]
+            self.emit(Run(name, run.op, run.weight[start:stop], bias, run.x, run.y[..., start:stop]))
+            start = stop
 
     def _convolution(self, args: tuple[Any, ...], y: Tensor) -> None:
         x, weight, bias, stride, padding, dilation, transposed, output_padding, groups = args[:9]
@@ -238,7 +268,7 @@ class _Calls(TorchFunctionMode):
         runs: list[Run] = []
         with self._instead(runs.append) as emit:
             y = F.linear(input, weight, bias)
-        if input.ndim > 1 and len(runs) == 1 and memory_of(runs[0].weight) == memory_of(weight):
+        if input.ndim > 1 and len(runs) == 1 and _same(runs[0], input, weight):
             runs = [Run(runs[0].name, "linear", runs[0].weight, bias, input, y)]
         for run in runs:
             emit(run)
@@ -257,7 +287,7 @@ class _Calls(TorchFunctionMode):
                 x, y = x[None], y[None]
             elif x.ndim == 2 and examples and rows != examples and rows % examples == 0:
                 x, y = (each.reshape(-1, examples, each.shape[-1]).transpose(0, 1) for each in (x, y))
-            emit(replace(run, x=x, y=y))
+            emit(replace(run, x=x, y=y, packed=examples is None))
 
         with self._instead(restored) as emit:
             yield
@@ -278,10 +308,20 @@ def watched(model: nn.Module, inputs: Sequence[Tensor], ran: Callable[[Run], Non
 
     Everything that is computed in one step elsewhere (attention, recurrent layers) is computed in parts.
     """
-    with parametrize.cached():
+    with parametrize.cached(), _eager():
         products = Products(weights(model), inputs, ran)
         with products, _Calls(products):
             yield products
+
+
+@contextmanager
+def _eager() -> Iterator[None]:
+    """Modules that torch.compile was applied to run as they were written."""
+    if "torch._dynamo" not in sys.modules:  # then there are none, and its import takes a second
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager
@@ -303,12 +343,19 @@ def _examples_of_steps(args: tuple[Any, ...]) -> int | None:
     return cast(int, args[0].shape[0 if batch_first else 1])
 
 
+def _same(run: Run, x: Tensor, weight: Tensor) -> bool:
+    """Whether a run is that of the function that was called: inside of vmap it has more numbers."""
+    return memory_of(run.weight) == memory_of(weight) and run.x.numel() == x.numel()
+
+
 def _tensors(values: object) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
 def memory_of(tensor: Tensor) -> int | None:
     """What tensors that share memory have in common; None for kinds of tensors without a plain one."""
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # inside of vmap and the like
+        return None
     try:
         return cast(int, tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):

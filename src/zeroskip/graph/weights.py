@@ -151,7 +151,7 @@ def _own_bases(module: nn.Module) -> list[type]:
 def _is_norm_of_old(place: Place) -> bool:
     """Whether torch.nn.utils.weight_norm made the tensor: `weight` is then the product of `weight_v` and a scale."""
     stem = place.tensor.removesuffix("_v").removesuffix("_g")
-    return {f"{stem}_v", f"{stem}_g"} <= set(place.module._parameters)
+    return {f"{stem}_v", f"{stem}_g"} <= {name for name, _ in place.module.named_parameters(recurse=False)}
 
 
 def _torch_pruned(module: nn.Module, tensor: str) -> str:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from zeroskip.concepts import Layer
 from zeroskip.graph import Given, Inputs, Weight, weights
-from zeroskip.graph.layers import visit
+from zeroskip.graph.inputs import of
+from zeroskip.graph.layers import layer_of, watch
+from zeroskip.graph.weight_runs import Run
 
 UNUSED = "the network did not use it on the example"
-UNMULTIPLIED = "it is looked up, added or computed with, and multiplied with nothing that the network reads"
+UNMULTIPLIED = "it is looked up, added or scales number by number, and is no factor of a product of matrices"
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class LayerCost:
     """Of one weight and one example.
 
     weights       numbers in it, biases excluded; kept: those that are not zero
-    macs          multiply-accumulates of all its runs, zeros included
+    macs          multiply-accumulates of all its runs, zeros included: the mean over the examples given
     runs          how often the network multiplies with it: once for each step, head or place that does
     stored_bytes  of the weight and its bias
     ops           what it is used as, see `Layer.op`
@@ -85,25 +86,34 @@ def cost(model: nn.Module, example: Given | Inputs) -> NetworkCost:
     >>> hidden.runs, hidden.macs
     (5, 20480)
     """
-    runs: dict[str, list[Layer]] = {}
-    seen = visit(model, example, lambda layer, x, y: runs.setdefault(layer.name, []).append(layer))
-    listed = {
-        name: _cost(weight, runs.get(name, []), name in seen.read) for name, weight in weights(model).items()
-    }
+    inputs = of(example)
+    runs: dict[str, list[tuple[str, int]]] = {}
+
+    def ran(run: Run) -> None:
+        if not run.packed:
+            layer_of(run, inputs.size)  # or ModelError, where the share of one example is unknown
+        runs.setdefault(run.name, []).append((run.op, run.macs))
+
+    seen = watch(model, inputs, ran)
+    listed = {}
+    for name, weight in weights(model).items():
+        ops = [op for op, _ in runs.get(name, [])]
+        macs = sum(each for _, each in runs.get(name, [])) // inputs.size
+        listed[name] = _cost(weight, ops, macs, name in seen.read)
     return NetworkCost(listed, seen.activation_macs, sum(map(_bytes, model.parameters())))
 
 
-def _cost(weight: Weight, runs: list[Layer], read: bool) -> LayerCost:
+def _cost(weight: Weight, ops: list[str], macs: int, read: bool) -> LayerCost:
     tensor = weight.tensor
     return LayerCost(
         weights=tensor.numel(),
         kept=tensor.numel() if tensor.is_meta else int(torch.count_nonzero(tensor)),
-        macs=sum(run.macs for run in runs),
-        runs=len(runs),
+        macs=macs,
+        runs=len(ops),
         stored_bytes=_bytes(tensor) + sum(map(_bytes, _biases(weight))),
-        ops=tuple(dict.fromkeys(run.op for run in runs)),
+        ops=tuple(dict.fromkeys(ops)),
         kept_dense=weight.kept_dense,
-        unmultiplied="" if runs else UNMULTIPLIED if read else UNUSED,
+        unmultiplied="" if ops else UNMULTIPLIED if read else UNUSED,
     )
 
 

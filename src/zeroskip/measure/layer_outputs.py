@@ -106,7 +106,7 @@ class Outputs(TorchFunctionMode):
     def _begin(self, func: Callable[..., object], args: Sequence[object], result: object) -> None:
         names = tuple(dict.fromkeys(run.name for run in self._runs))
         recurrent, tensors = func in RECURRENT, _tensors(result)
-        if not tensors:
+        if not tensors or memory_of(tensors[0]) is None:
             return
         output = Output(
             names=names if recurrent else names[-1:],

@@ -66,8 +66,8 @@ class Count:
 
     @property
     def share(self) -> float:
-        """Zeros of all elements, 0..1."""
-        return self.zeros / self.elements
+        """Zeros of all elements, 0..1; 0 where there was none, as of a sentence without words."""
+        return self.zeros / max(self.elements, 1)
 
 
 @dataclass(frozen=True)
@@ -126,13 +126,13 @@ def count(sums: Sums, side: str) -> Count:
     >>> count(sums | {"fc.input.nonfinite": torch.tensor(0)}, "fc.input").by_channel
     (0.6666666666666666, 0.3333333333333333)
     """
-    zeros, elements = sums[f"{side}.zeros"], int(sums[f"{side}.elements"])
+    zeros, elements = sums[f"{side}.zeros"], max(int(sums[f"{side}.elements"]), 1)
     position, classes = sums.get(f"{side}.position"), sums.get(f"{side}.class")
     by_position = [] if position is None else (position.double() * position.numel() / elements).tolist()
     by_class = enumerate([] if classes is None else classes.tolist())
     return Count(
         zeros=int(zeros.sum()),
-        elements=elements,
+        elements=int(sums[f"{side}.elements"]),
         nonfinite=int(sums[f"{side}.nonfinite"]),
         by_channel=tuple((zeros.double() * len(zeros) / elements).tolist()),
         by_position=tuple(map(tuple, by_position)),
@@ -173,6 +173,7 @@ def _of_classes(zeros: Tensor, elements: int, classes: Tensor, before: Tensor | 
 
 
 def _spread_(sums: Sums, side: str, zeros: Tensor, elements: int) -> None:
+    elements = max(elements, 1)  # a sentence without words has none
     shares = zeros.double() / elements
     # In whole numbers, so that no rounding moves an example.
     bins = (zeros * BINS // elements).clamp_(max=BINS - 1)
