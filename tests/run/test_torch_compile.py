@@ -307,7 +307,6 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "input overwritten": (lambda: Layered(lambda x, y: y + x.relu_()), "overwrites its inputs"),
     "view of the input": (lambda: Layered(lambda x, y: (y, x.view(-1))), "share memory"),
     "views of each other": (lambda: Layered(lambda x, y: (y, y.view(-1))), "share memory"),
-    "no batch": (lambda: Layered(lambda x, y: y.view(4, 8).sum()), "one entry for each example"),
 }
 
 
@@ -352,12 +351,44 @@ def test_gradients_asked_for_later_are_not_lost(programs: Programs) -> None:
         assert ours(x.clone().requires_grad_()).requires_grad
 
 
-def test_two_inputs_are_left_to_pytorch(programs: Programs) -> None:
+def test_two_inputs_and_other_numbers_of_examples_are_one_program(programs: Programs) -> None:
     model = Two()
-    x, y = torch.randn(3, 8), torch.randn(3, 6)
-    with torch.no_grad(), pytest.warns(UserWarning, match="other than a single tensor goes in"):
-        same(fast(model)(x, y), model(x, y))
-    assert programs == []
+    ours = fast(model, dynamic=True)
+    with torch.no_grad():
+        for count in (3, 5):
+            x, y = torch.randn(count, 8), torch.randn(count, 6)
+            same(ours(x, y), model(x, y))
+    assert len(programs) == 1
+
+
+class Sentences(nn.Module):
+    """A network of tokens and a mask, both of any length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = nn.Embedding(9, 8), nn.Linear(8, 4)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return (self.layer(self.table(tokens)) * mask[:, :, None]).sum(1)
+
+
+def test_integers_and_masks_of_several_lengths_are_programs_too(programs: Programs) -> None:
+    model = sparse_(Sentences())
+    ours = fast(model, dynamic=True)
+    with torch.no_grad():
+        for length in (5, 7, 5):
+            tokens, mask = torch.randint(9, (3, length)), torch.rand(3, length) < 0.7
+            same(ours(tokens, mask), model(tokens, mask))
+    assert [len(program.networks) for program in programs] == [2]
+
+
+def test_an_answer_without_an_entry_for_each_example_is_computed_for_each_number_of_them(
+    programs: Programs,
+) -> None:
+    ours, x = fast(model := Layered(lambda x, y: y.view(4, 8).sum())), torch.randn(4, 8)
+    with torch.no_grad():
+        same(ours(x), model(x))
+    assert len(programs) == 1
 
 
 def test_numbers_that_vary_besides_the_input_are_left_to_pytorch(programs: Programs) -> None:
@@ -385,18 +416,19 @@ def test_autocast_is_left_to_pytorch(programs: Programs) -> None:
         assert ours.dtype is model(x).dtype is torch.bfloat16
 
 
-def test_images_of_another_size_are_left_to_pytorch_and_those_of_the_first_are_not(
+def test_images_of_more_sizes_than_allowed_are_left_to_pytorch_and_the_others_are_not(
     programs: Programs,
 ) -> None:
     model = sparse_(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
-    ours = fast(model, dynamic=True)
-    first, second = torch.randn(2, 3, 8, 9), torch.randn(2, 3, 9, 10)
+    ours = fast(model, dynamic=True, options={"sizes": 2})
+    first, second, third = (torch.randn(2, 3, size, size + 1) for size in (8, 9, 10))
     with torch.no_grad():
         same(ours(first), model(first))
-        with pytest.warns(UserWarning, match="an input is not like the first one"):
-            same(ours(second), model(second))
+        same(ours(second), model(second))
+        with pytest.warns(UserWarning, match="an input is not like the first one.*compiled for 2 sizes"):
+            same(ours(third), model(third))
         same(ours(first), model(first))
-    assert len(programs) == 1
+    assert [len(program.networks) for program in programs] == [2]
 
 
 def test_functional_networks_work_as_modules_do(programs: Programs) -> None:

@@ -18,9 +18,10 @@ from zeroskip.run.compiler import compile
 from zeroskip.run.program import PLAIN, Program
 
 MIXED = (
-    "besides its weights, other than a single tensor goes in. If that is due to dynamic=True, which makes inputs of "
-    "a batch norm's eps and other numbers: leave it out, and the batch will be the only thing that varies."
+    "besides weights and tensors, numbers go in that are no sizes of these. If that is due to dynamic=True, which makes "
+    "inputs of a batch norm's eps and other numbers: leave it out."
 )
+NO_TENSOR = "besides its weights, no tensor goes in."
 
 PATIENCE = 3  # programs in a row that are compiled for a single call
 
@@ -33,10 +34,10 @@ def zeroskip(
     Each graph is compiled at its first call, which takes seconds, and again at the first call after a weight was
     changed. A graph is left to PyTorch, with one warning that says why, where a program could not repeat it: answers
     that carry gradients (so call it under `torch.no_grad()`: training stays what it was), autocast, random numbers,
-    overwritten inputs or statistics, several tensors as inputs, outputs that are no tensors or share memory, and
-    whatever `run.compile` refuses; so are calls with other sizes than the first, but for the batch. A graph
-    without weights stays with PyTorch in silence. A few numbers written through `.data` may not be
-    noticed; see `change_watch.watch`.
+    overwritten inputs or statistics, numbers as inputs, outputs that are no tensors or share memory, and whatever
+    `run.compile` refuses; so are calls of more sizes than `sizes`. Other numbers of examples are no other size. A graph
+    without weights stays with PyTorch in silence. A few numbers written through `.data` may not be noticed; see
+    `change_watch.watch`.
 
     >>> with torch.no_grad():
     ...     same = torch.compile(model, backend="zeroskip")(x).isclose(model(x), rtol=1e-3)
@@ -46,27 +47,27 @@ def zeroskip(
     if not any(_is_weight(node) for node in _placeholders(graph)):
         return graph.forward
     signature = _signature_of(graph)
-    if signature is None:
-        return _left(graph, MIXED)
+    if isinstance(signature, str):
+        return _left(graph, signature)
     return _LazyProgram(graph, signature, {"threads": torch.get_num_threads(), **(options or {})})
 
 
 _Inputs = Sequence[Any]
-"""What a graph is called with: weights, a tensor, numbers."""
+"""What a graph is called with: weights, tensors, sizes."""
 
 
 @dataclass(frozen=True)
 class _Signature:
-    """Which of a graph's inputs are what, by position: weights, the tensor, and sizes of it (position -> axis)."""
+    """Which of a graph's inputs are what, by position: weights, tensors, and sizes (position -> tensor and axis)."""
 
     names: tuple[str, ...]
     weights: tuple[int, ...]
-    x: int
-    sizes: dict[int, int]
+    tensors: tuple[int, ...]
+    sizes: dict[int, tuple[int, int]]
 
 
 class _Bound(nn.Module):
-    """A graph with its weights bound: a network of one input."""
+    """A graph with its weights bound: a network of its tensors."""
 
     def __init__(self, graph: fx.GraphModule, signature: _Signature, given: _Inputs) -> None:
         super().__init__()
@@ -77,11 +78,11 @@ class _Bound(nn.Module):
             is_parameter = isinstance(given[position], nn.Parameter)
             (self.register_parameter if is_parameter else self.register_buffer)(name, given[position])
 
-    def forward(self, x: Tensor) -> object:
+    def forward(self, *tensors: Tensor) -> object:
         signature = self._signature
         arguments = {position: getattr(self, name) for position, name in self._names.items()}
-        arguments[signature.x] = x
-        arguments |= {position: x.shape[axis] for position, axis in signature.sizes.items()}
+        arguments |= dict(zip(signature.tensors, tensors, strict=True))
+        arguments |= {at: arguments[tensor].shape[axis] for at, (tensor, axis) in signature.sizes.items()}
         return self.graph(*(arguments[position] for position in range(len(signature.names))))
 
 
@@ -96,15 +97,20 @@ class _LazyProgram:
         self._layouts: list[torch.memory_format | None] = []
 
     def __call__(self, *given: Any) -> Sequence[Tensor]:
-        x = given[self._signature.x]
+        tensors = [given[position] for position in self._signature.tensors]
         with self._lock:  # two threads would compile twice
-            program = self._current(given) if x.numel() else None  # of an empty batch nothing can be learnt
-        if program is not None and program.refusal(x) is not None:
-            _left(self._graph, f"an input is not like the first one. {program.refusal(x)}")
-            program = None
+            # Of an empty batch nothing can be learnt.
+            program = self._current(given) if all(each.numel() for each in tensors) else None
         if program is None:
             return self._graph(*given)
-        return [_in_layout(y, layout) for y, layout in zip(program(x), self._layouts, strict=True)]
+        try:
+            with warnings.catch_warnings():  # the user of torch.compile knows no examples=[...]
+                warnings.filterwarnings("ignore", "the program was compiled for", UserWarning)
+                answers = program(*tensors)
+        except ZeroskipError as error:
+            _left(self._graph, f"an input is not like the first one: {error}")
+            return self._graph(*given)
+        return [_in_layout(y, layout) for y, layout in zip(answers, self._layouts, strict=True)]
 
     def _current(self, given: _Inputs) -> Program | None:
         """The program of the weights as they are now; None where the graph is left to PyTorch."""
@@ -133,11 +139,15 @@ class _LazyProgram:
         if obstacle is not None:
             return None, obstacle
         bound = _Bound(self._graph, self._signature, given)
-        example = given[self._signature.x].detach().clone()
+        example = tuple(given[position].detach().clone() for position in self._signature.tensors)
         try:
             return compile(bound, example, **self._options), None
         except ZeroskipError as error:
-            return None, str(error)
+            reason = str(error)
+        try:  # what goes in need not be examples along the first axis
+            return compile(bound, example, **{**self._options, "batch_axis": None}), None
+        except ZeroskipError:
+            return None, reason
 
 
 def _left(graph: fx.GraphModule, reason: str) -> Callable[..., Sequence[Tensor]]:
@@ -154,21 +164,24 @@ def _is_weight(node: fx.Node) -> bool:
     return "_dynamo_static_input_type" in (node.meta.get("tensor_dict") or {})
 
 
-def _signature_of(graph: fx.GraphModule) -> _Signature | None:
-    """None where the graph does not take weights and one tensor."""
+def _signature_of(graph: fx.GraphModule) -> _Signature | str:
+    """What goes in; a reason where it is not weights, tensors and sizes of these."""
     nodes = _placeholders(graph)
     weights = tuple(position for position, node in enumerate(nodes) if _is_weight(node))
     shown: list[Any] = [node.meta.get("example_value") for node in nodes]
     others = [position for position in range(len(nodes)) if position not in weights]
-    tensors = [position for position in others if isinstance(shown[position], Tensor)]
-    if len(tensors) != 1:
-        return None
-    axes = {str(size): axis for axis, size in reversed(list(enumerate(shown[tensors[0]].shape)))}
+    tensors = tuple(position for position in others if isinstance(shown[position], Tensor))
+    if not tensors:
+        return NO_TENSOR
+    axes: dict[str, tuple[int, int]] = {}
+    for tensor in tensors:
+        for axis, size in enumerate(shown[tensor].shape):
+            axes.setdefault(str(size), (tensor, axis))
     rest = [position for position in others if position not in tensors]
     if any(str(shown[position]) not in axes for position in rest):
-        return None
+        return MIXED
     sizes = {position: axes[str(shown[position])] for position in rest}
-    return _Signature(tuple(node.name for node in nodes), weights, tensors[0], sizes)
+    return _Signature(tuple(node.name for node in nodes), weights, tensors, sizes)
 
 
 def _short(name: str) -> str:
