@@ -51,7 +51,8 @@ def _can_pack(layer: Layer) -> bool:
 def _packed(layer: Layer, relu: bool, plain: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """The layer with its weight as oneDNN likes it, as torch.compile has it; `plain` for batches without images."""
     shape = layer.padding, layer.stride, layer.dilation, layer.groups
-    weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight, *shape, (1, *layer.input_shape))
+    image = layer.input_shape[-3:]  # an example may be several: two frames, patches
+    weight = torch.ops.mkldnn._reorder_convolution_weight(layer.weight, *shape, (1, *image))
     convolve = torch.ops.mkldnn._convolution_pointwise.default
 
     def call(x: Tensor) -> Tensor:

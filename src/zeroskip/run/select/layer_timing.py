@@ -67,7 +67,10 @@ def time_kernels(
     'the only one possible'
     """
     refusals = {
-        kernel.name: kernel.accepts(layer, machine, precision) or kernel.suits(layer, x) for kernel in kernels
+        kernel.name: _no_images(kernel, layer, x)
+        or kernel.accepts(layer, machine, precision)
+        or kernel.suits(layer, x)
+        for kernel in kernels
     }
     possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
     accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
@@ -102,6 +105,12 @@ def time_kernels(
     of_use = {name, joinable, "dense", "channels_last"}
     kept = {name: function for name, function in built.items() if name in of_use}
     return LayerTiming(tuple(kernels), choice, kept, joinable, errors)
+
+
+def _no_images(kernel: Kernel, layer: Layer, x: Tensor) -> str | None:
+    """None, or that a kernel of images is not for `x`: torch also convolves one image without a batch."""
+    unbatched = layer.op == "conv2d" and kernel.layout != "rows" and x.ndim != 4
+    return "its input is one image, and no batch of them" if unbatched else None
 
 
 def _joinable(built: Mapping[str, Callable[[Tensor], Tensor]], seconds: Mapping[str, float]) -> str:

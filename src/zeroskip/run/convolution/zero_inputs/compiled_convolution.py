@@ -73,12 +73,12 @@ def compiled_convolution(
     bias = allocate(4 * outputs).view(np.float32)
     if layer.bias is not None:
         bias[: len(layer.bias)] = layer.bias.detach().numpy()
-    out, height, width = layer.output_shape
+    out, height, width = layer.output_shape[-3:]
     return CompiledConvolution(
         run=compile_function(f.text(machine), f.name, machine, len(PARAMETERS)),
         arrays=(weights, bias),
         fixed=(weights.ctypes.data, bias.ctypes.data),
-        input_shape=tuple(layer.input_shape),
+        input_shape=tuple(layer.input_shape[-3:]),
         output_shape=(out, height, width),
         strides=(height * width * out, 1, width * out, out),
         scratch=scratch,

@@ -34,12 +34,13 @@ class ConvolutionShape:
 
 
 def shape_of(layer: Layer) -> ConvolutionShape:
-    """The numbers of a convolution.
+    """The numbers of a convolution of one image, of which an example may have several.
 
     >>> shape_of(conv).taps
     (3, 3)
     """
-    (channels, height, width), (outputs, out_height, out_width) = layer.input_shape, layer.output_shape
+    image, result = layer.input_shape[-3:], layer.output_shape[-3:]
+    (channels, height, width), (outputs, out_height, out_width) = image, result
     taps = layer.weight.shape[2], layer.weight.shape[3]
     return ConvolutionShape(
         *(channels, height, width, outputs, out_height, out_width),

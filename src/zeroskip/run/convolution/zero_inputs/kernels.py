@@ -101,7 +101,7 @@ def _build(
     alike = replace(layer, weight=rounded(storage, layer.weight))
     dense = channels_last.build(alike, machine, precision, relu)
     compiled = skipping(layer, machine, relu, storage=storage)
-    return replace(compiled, dense=dense, most=break_even(compiled, dense, (1, *layer.input_shape)))
+    return replace(compiled, dense=dense, most=break_even(compiled, dense, (1, *compiled.input_shape)))
 
 
 def reference(layer: Layer, x: Tensor, relu: bool, *, storage: str) -> Tensor:
