@@ -33,7 +33,8 @@ hand.
   parameters with two or more axes, each once; half of what torch's FlopCounterMode counts.
 - **zeros**: of all zeros in weights, the share in layers for which a kernel that skips them was timed, and in those
   where one won.
-- **pieces**: how many calls of compiled code a call of the network needs on tiles, and what cuts it.
+- **pieces**: calls that compute layers in a call of the network (in brackets: on tiles, where that way lost), and what
+  PyTorch computes between them most often.
 - **times**: milliseconds of CPU time, the median of {rounds} turns; engines took turns in one process.
 - **ratio**: the fastest other engine over ours. Below 1 we are slower.
 
@@ -136,9 +137,10 @@ def _counts(check: Record, note: Any) -> str:
 def _pieces(why: Record) -> str:
     if not why:
         return NOTHING
+    tiles = f" ({why['tiles']})" if why["tiles"] else ""
     cuts = sorted(why["cuts"].items(), key=lambda item: (-item[1], item[0]))
     most = ", ".join(f"{name} {count}" for name, count in cuts[:3])
-    return f"{why['pieces']}{': ' + most if most else ''}"
+    return f"{why['pieces']}{tiles}{': ' + most if most else ''}"
 
 
 def _times(timed: Record, note: Any) -> tuple[str, ...]:

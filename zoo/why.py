@@ -1,4 +1,4 @@
-"""What a program says about itself: which zeros it skips, in how many pieces it runs."""
+"""What a program says of its speed: which zeros it skips, in how many pieces it runs, and what cuts it."""
 
 from __future__ import annotations
 
@@ -6,5 +6,15 @@ from zeroskip import run
 
 
 def why(program: run.Program) -> dict[str, object]:
-    """Placeholder of what comes."""
-    return {}
+    """For the page; `pieces` are those of the way that was chosen, `tiles` those on tiles where that way lost."""
+    explanation = program.explanation
+    if explanation is None:
+        return {}
+    return {
+        "timed": explanation.zeros_reached,
+        "won": explanation.zeros_won,
+        "pieces": explanation.pieces,
+        "tiles": explanation.tiles_pieces,
+        "cuts": {each.operation: each.count for each in explanation.between},
+        "lines": list(explanation.lines),
+    }
