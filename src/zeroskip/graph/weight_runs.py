@@ -130,9 +130,10 @@ class Products(TorchDispatchMode):
         known = {memory_of(each) for each in given}
         for made in _tensors(result):
             memory = memory_of(made)
+            fills = func._schema.is_mutable and memory not in self._parameters
             if memory is not None and changes:
                 self._sources[memory] = None
-            elif memory is not None and memory not in known:
+            elif memory is not None and (memory not in known or fills):
                 names = dict.fromkeys(name for each in given for name in self.names(each))
                 self._sources[memory] = tuple(Source(name, 0, math.inf) for name in names)
 
@@ -142,6 +143,10 @@ class Products(TorchDispatchMode):
         sources = None if memory is None else self._sources.get(memory)
         start = tensor.storage_offset() if sources else 0
         return tuple(source.name for source in sources or () if source.start <= start < source.stop)
+
+    def _is_plain(self, tensor: Tensor) -> bool:
+        """Whether it is a weight itself, and not computed from one."""
+        return memory_of(tensor) in self._parameters
 
     def changes(self, tensor: Tensor) -> bool:
         """Whether a tensor changes with the network's inputs."""
@@ -172,12 +177,7 @@ class Products(TorchDispatchMode):
             left, right = left if left.ndim == 2 else left[None], right[:, None]
             y, bias = y.reshape(-1, 1), None
         lefts, rights = self.names(left), self.names(right)
-        if (
-            lefts
-            and rights
-            and memory_of(right) not in self._parameters
-            and memory_of(left) in self._parameters
-        ):
+        if lefts and rights and self._is_plain(left) and not self._is_plain(right):
             rights = ()
         if not lefts and not rights:
             self.unweighted += math.prod(left.shape) * right.shape[-1]
