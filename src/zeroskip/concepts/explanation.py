@@ -152,6 +152,9 @@ class Explanation:
         won, *others = percents([self.zeros_won, *(each.share for each in self.unskipped)])
         (reached,) = percents([self.zeros_reached])
         rest = [f"{share} {each.reason}" for share, each in zip(others, self.unskipped, strict=True)]
+        if len(rest) > SHOWN + 1:
+            (left,) = percents([sum(each.share for each in self.unskipped[SHOWN:])])
+            rest[SHOWN:] = [f"{left} for {len(rest) - SHOWN} more reasons"]
         won = f"zeros: {reached} lie where a sparse kernel was timed, {won} where one won"
         return "; ".join([won, ", ".join(rest)] if rest else [won])
 
@@ -182,7 +185,7 @@ class Explanation:
         gains = [
             f"{gain.change}: at most {_number(gain.seconds, unit)} {of} ({gain.why})" for gain in self.paying
         ]
-        return f"most to gain: {'; '.join(gains[:SHOWN])}"
+        return f"most to gain: {'; '.join(gains[: SHOWN - 1])}"
 
 
 def percents(shares: Sequence[float]) -> list[str]:

@@ -9,26 +9,29 @@ from functools import partial
 import torch
 from torch import nn
 
-from zeroskip.concepts import Kernel, Machine, Precision
+from zeroskip.concepts import Explanation, Kernel, Machine, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Inputs
 from zeroskip.run.captured import Captured, layer_nodes, run_once
 from zeroskip.run.change_watch import watch
-from zeroskip.run.convolution.tiles.operations import operations_of
-from zeroskip.run.convolution.tiles.tiling import values_of
+from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.tiling import count_segments, values_of
 from zeroskip.run.dense import pytorch
+from zeroskip.run.explaining import Facts, explain
 from zeroskip.run.further_sizes import further_sizes
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.network_checks import captured_graph, checked, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE
+from zeroskip.run.part_timing import part_seconds
+from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
-from zeroskip.run.select.network_selection import Target, select_network
-from zeroskip.run.timing import torch_threads
-from zeroskip.run.unreached import unreached
+from zeroskip.run.select.network_selection import Selection, Target, select_network
+from zeroskip.run.timing import stop_watch, torch_threads
+from zeroskip.run.unreached import unreached, weight_zeros
 
 # Numbers of bf16 have 8 bits: outputs of several layers, each rounded in turn, may differ by a few of the last.
 # Those of fp16 have 11, but a sum is rounded whenever something is added: VGG-16, which adds a thousand products for
@@ -77,6 +80,8 @@ def compile(
         timings = _layer_timings(captured, candidates, target)
         selection = select_network(captured, operations, timings, target)
         error = verify(selection, model, tensors, TOLERANCES[precision])
+        allowed = [kernel for kernel in kernels if not strict or kernel.skips == "nothing"]
+        explanation = _explained(model, captured, operations, selection, allowed, target)
     measurement = Measurement(
         choices=selection.choices,
         precision=_described(asked, strict),
@@ -86,6 +91,7 @@ def compile(
         dense_seconds=selection.dense_seconds,
         error=error,
         unreached=unreached(model, graph),
+        explanation=explanation,
     )
     further = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
     program = Program(selection.compiled, measurement, watch(model), Further(further, sizes))
@@ -101,6 +107,24 @@ def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None =
     >>> check(model, x)
     """
     captured_graph(model, checked(model, example, batch_axis))
+
+
+def _explained(
+    model: nn.Module, captured: Captured, operations: Sequence[Operation], selection: Selection,
+    kernels: Sequence[Kernel], target: Target,
+) -> Explanation:  # fmt: skip
+    """Why the selected network is not faster; its parts are timed here."""
+    graph, choices = captured.graph, selection.choices
+    parts = part_seconds(
+        selection.compiled, operations, choices, captured.tensors, target.threads, stop_watch()
+    )
+    facts = Facts(
+        graph, operations, weight_zeros(model), unreached(model, graph), choices, parts, kernels, target.machine,
+        target.precision,
+    )  # fmt: skip
+    lost = selection.lost
+    tiles = (0, 0.0) if lost is None else (count_segments(graph, operations), lost)
+    return explain(facts, possible_gains(facts, tiles_lost=lost is not None), tiles)
 
 
 def _precision(arithmetic: str, weights: str) -> Precision:

@@ -61,10 +61,14 @@ class Facts:
         """Node of a layer -> its seconds."""
         return {node: seconds for part in self.parts for node, seconds in part.layers.items()}
 
+    def sparse_kernels(self, choice: Choice) -> list[str]:
+        """The names of the kernels that skip zero weights and were timed."""
+        skips = {kernel.name: kernel.skips for kernel in self.kernels} | {choice.kernel: choice.skips}
+        return [name for name in choice.seconds if skips.get(name) in SKIP_WEIGHTS]
+
     def is_reached(self, choice: Choice) -> bool:
         """Whether a kernel that skips zero weights was timed."""
-        skips = {kernel.name: kernel.skips for kernel in self.kernels} | {choice.kernel: choice.skips}
-        return any(skips.get(name) in SKIP_WEIGHTS for name in choice.seconds)
+        return bool(self.sparse_kernels(choice))
 
     @property
     def skipping(self) -> bool:

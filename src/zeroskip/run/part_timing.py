@@ -17,8 +17,8 @@ from zeroskip.run.program import CompiledNetwork
 from zeroskip.run.runner import joined
 from zeroskip.run.timing import Clock, reading_seconds
 
-FEWEST, MOST = 3, 20  # rounds
-BUDGET = 0.05  # seconds after which no further round begins
+FEWEST, MOST = 3, 10  # runs
+BUDGET = 0.03  # seconds after which no further run begins
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def part_seconds(
     compiled: CompiledNetwork, operations: Sequence[Operation], choices: Sequence[Choice], tensors: Sequence[Tensor],
     threads: int, clock: Clock,
 ) -> tuple[Part, ...]:  # fmt: skip
-    """The program's parts in running order, for the whole batch: the least seconds of each in several rounds.
+    """The program's parts in running order, for the whole batch: their seconds in the fastest of several runs.
 
     What a segment's layers take is measured step by step; what layers take that are one call is divided as they took
     it alone. `operations` are those that may be on tiles, `choices` are in the order of the layers.
@@ -62,7 +62,7 @@ def part_seconds(
     # A network that is bound to one batch size is called several times.
     calls = 1 if graph.batch is None else -(-examples_in(graph, tensors) // graph.batch)
     given = list(tensors) if graph.batch is None else taken(graph, tensors, graph.batch)
-    seconds, steps = _least(graph, given, threads, clock)
+    seconds, steps = _fastest(graph, given, threads, clock)
     layers = [node.name for node, _ in layer_nodes(origin.graph)]
     alone = {name: choice.seconds[choice.kernel] for name, choice in zip(layers, choices, strict=True)}
     on_tiles = {each.name: each.names for each in operations}
@@ -107,20 +107,18 @@ def _segment(
     return Part(name, "tiles", seconds, layers, entering, leaving)
 
 
-def _least(
+def _fastest(
     graph: Graph, tensors: Sequence[Tensor], threads: int, clock: Clock
 ) -> tuple[dict[str, float], dict[str, StepSeconds]]:
-    """Node -> the least seconds of several rounds; segment -> those of its steps."""
-    reading, spent = reading_seconds(clock), 0.0
-    least: dict[str, float] = {}
+    """Node -> its seconds in the fastest of several runs; segment -> those of its steps."""
+    reading, runs = reading_seconds(clock), list[dict[str, float]]()
     steps: dict[str, StepSeconds] = {}
 
     def timed(node: Node, given: Sequence[Any]) -> Any:
         function = node.function
         start = clock()
         value = function(*given)
-        seconds = max(0.0, clock() - start - reading)
-        least[node.name] = min(seconds, least.get(node.name, seconds))
+        runs[-1][node.name] = max(0.0, clock() - start - reading)
         return value
 
     def step_by_step(node: Node, given: Sequence[Any]) -> Any:
@@ -131,12 +129,15 @@ def _least(
     if any(isinstance(node.function, Segment) for node in graph.nodes):
         _run(graph, tensors, step_by_step)
     for number in range(MOST):
-        if number >= FEWEST and spent > BUDGET:
+        if number >= FEWEST and sum(map(_total, runs)) > BUDGET:
             break
-        start = clock()
+        runs.append({})
         _run(graph, tensors, timed)
-        spent += clock() - start
-    return least, steps
+    return min(runs, key=_total), steps
+
+
+def _total(run: Mapping[str, float]) -> float:
+    return sum(run.values())
 
 
 def _run(graph: Graph, tensors: Sequence[Tensor], call: Callable[[Node, Sequence[Any]], Any]) -> None:

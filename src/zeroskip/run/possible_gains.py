@@ -6,16 +6,15 @@ has the formulas.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
-from zeroskip.concepts import Choice, Gain, Kernel, Layer, Precision
+from zeroskip.concepts import Choice, Gain, Precision
 from zeroskip.run.convolution.tiles.operations import kind_of
 from zeroskip.run.convolution.tiles.tiling import count_segments
 from zeroskip.run.element import FP16
 from zeroskip.run.explaining import FEW, SKIP_WEIGHTS, Facts, between, kind_without_kernel
 
-SPARSE = 0.9  # share of zeros that pruning seldom exceeds
+SPARSE, ENOUGH = 0.9, 0.85  # share of zeros that is advised, and from which on it is not
 NAMED = 0.01  # share of the time below which a gain is not worth a line
 PLAIN = Precision()
 
@@ -93,12 +92,10 @@ def _zeros(facts: Facts) -> Iterator[Gain]:
     """90 % zeros in layers that have fewer and whose zeros a kernel can skip: one layer, if it is half of the gain."""
     gained: dict[str, float] = {}
     for node, layer, choice in facts.layers:
-        possible = facts.is_reached(choice) or (choice.op == "linear" and choice.sparsity < FEW)
-        if facts.skipping and possible and choice.sparsity < SPARSE:
-            # A kernel that skips zeros has time in proportion to what is left; a dense one computes all.
-            left = 1 - choice.sparsity if choice.skips in SKIP_WEIGHTS else 1.0
-            gain = facts.layer_seconds[node] * (1 - (1 - SPARSE) / left)
-            gained[layer.name] = gained.get(layer.name, 0.0) + gain
+        best = _sparse_seconds(facts, node, choice)
+        if facts.skipping and best is not None and choice.sparsity < ENOUGH:
+            gain = facts.layer_seconds[node] - best * (1 - SPARSE) / (1 - choice.sparsity)
+            gained[layer.name] = gained.get(layer.name, 0.0) + max(0.0, gain)
     if not gained:
         return
     most, total = max(gained, key=gained.__getitem__), sum(gained.values())
@@ -106,6 +103,18 @@ def _zeros(facts: Facts) -> Iterator[Gain]:
     names = {most} if single else set(gained)
     where = (most or "the layer") if single else f"{len(gained)} layers"
     yield Gain(f"{SPARSE:.0%} zeros in {where}", gained[most] if single else total, _share_of(facts, names))
+
+
+def _sparse_seconds(facts: Facts, node: str, choice: Choice) -> float | None:
+    """Of the layer, by the fastest kernel that skips its zeros; None where there is none.
+
+    A linear layer without zeros is not timed with such kernels, which would take no less than dense ones.
+    """
+    seconds = facts.layer_seconds[node]
+    if choice.skips in SKIP_WEIGHTS or (choice.op == "linear" and choice.sparsity < FEW):
+        return seconds
+    skipping = facts.sparse_kernels(choice)
+    return min((choice.seconds[name] for name in skipping), default=None)
 
 
 def _share_of(facts: Facts, names: set[str]) -> str:
@@ -117,47 +126,33 @@ def _share_of(facts: Facts, names: set[str]) -> str:
     return f"now {zeros:.0%} zero, and {share:.0%} of the time"
 
 
-@dataclass(frozen=True)
-class _Fewer:
-    """Fewer bits: what is asked for, the features of an x86 processor that make it fast, what it saves of the time of
-    which layers."""
-
-    words: str
-    precision: Precision
-    features: frozenset[str]
-    saved: float
-    kernels: Callable[[Kernel], bool]
-    now: Callable[[Choice, bool], bool]
-
-
-# Twice as many numbers in a vector; AMX multiplies 16 times as many in bf16 as AVX-512 in fp32; 8 of 32 bits are read.
-FEWER = (
-    _Fewer('precision="fp16"', Precision("fp16"), FP16.baked_features, 1 / 2,
-           lambda kernel: kernel.layout == "tiles" and kernel.element == "fp16", lambda _, on_tiles: on_tiles),
-    _Fewer('precision="bf16"', Precision("bf16"), frozenset({"amx-bf16"}), 15 / 16,
-           lambda kernel: kernel.element == "bf16", lambda choice, _: choice.skips == "nothing"),
-    _Fewer('weights="int8"', Precision(weights="int8"), frozenset(), 3 / 4,
-           lambda kernel: kernel.weights == "int8",
-           lambda choice, _: choice.op == "linear" and choice.skips in SKIP_WEIGHTS),
-)  # fmt: skip
-
-
 def _precisions(facts: Facts) -> Iterator[Gain]:
     """Fewer bits, where fp32 was asked for and the machine is fast with them."""
-    tiled = {node for part in facts.parts if part.operation == "tiles" for node in part.layers}
-    for fewer in FEWER:
-        if facts.precision != PLAIN or not fewer.features <= facts.machine.features:
-            continue
-        kernels = [kernel for kernel in facts.kernels if fewer.kernels(kernel)]
-        seconds = sum(
-            facts.layer_seconds[node]
-            for node, layer, choice in facts.layers
-            if fewer.now(choice, node in tiled) and _accepted(kernels, layer, facts, fewer.precision)
-        )
+    if facts.precision != PLAIN:
+        return
+    features, tiled = facts.machine.features, _on_tiles(facts)
+    if FP16.baked_features <= features:
+        seconds = sum(facts.layer_seconds[node] for node in tiled)
         yield Gain(
-            fewer.words, fewer.saved * seconds, f"{fewer.saved:.0%} of its layers' time; rounds answers"
+            'precision="fp16"', seconds / 2, "half of the time of layers on tiles; answers are rounded"
         )
+    if "amx-bf16" in features and any(kernel.element == "bf16" for kernel in facts.kernels):
+        dense = sum(
+            facts.layer_seconds[node] for node, _, choice in facts.layers if choice.skips == "nothing"
+        )
+        # AMX multiplies 16 times as many numbers in bf16 as AVX-512 in fp32.
+        yield Gain(
+            'precision="bf16"', dense * 15 / 16, "15/16 of the time of dense layers; answers are rounded"
+        )
+    # Kernels that store int8 have a form that stores fp32, which was timed; it would take a quarter of that at least.
+    methods = {kernel.method for kernel in facts.kernels if kernel.weights == "int8"}
+    same = {kernel.name for kernel in facts.kernels if kernel.method in methods and kernel.weights == "fp32"}
+    shorter = 0.0
+    for node, _, choice in facts.layers:
+        seconds = [took for name, took in choice.seconds.items() if name in same]
+        shorter += max(0.0, facts.layer_seconds[node] - min(seconds) / 4) if seconds else 0.0
+    yield Gain('weights="int8"', shorter, "kernels that read a quarter of the bytes; weights are rounded")
 
 
-def _accepted(kernels: Sequence[Kernel], layer: Layer, facts: Facts, precision: Precision) -> bool:
-    return any(kernel.accepts(layer, facts.machine, precision) is None for kernel in kernels)
+def _on_tiles(facts: Facts) -> set[str]:
+    return {node for part in facts.parts if part.operation == "tiles" for node in part.layers}

@@ -90,6 +90,7 @@ class Program:
     scratch                 bytes of working memory of one call, for layers on tiles
     through                 what PyTorch computes between the layers, e.g. ("flatten", "softmax")
     unreached               the weights that are in no layer, and why
+    explanation             why it is not faster; None of a program saved by an older version
     origin                  what it was made from, which `run.save` keeps
 
     >>> program = run.compile(model, x)
@@ -111,7 +112,7 @@ class Program:
         self.choices, self.precision = measurement.choices, measurement.precision
         self.threads, self.batch, self.error = measurement.threads, measurement.batch, measurement.error
         self.seconds, self.dense_seconds = measurement.seconds, measurement.dense_seconds
-        self.unreached = measurement.unreached
+        self.unreached, self.explanation = measurement.unreached, measurement.explanation
         graph = self.origin.graph
         self.inputs = graph.inputs
         self.signature = graph.signature or of_tensor(graph.names[0])

@@ -8,8 +8,17 @@ from torch import Tensor, nn
 
 from zeroskip.graph import Graph, Node, Weight, weights
 from zeroskip.graph.torch_operations import Argument
+from zeroskip.graph.weights import ADDED, TABLE
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.measurement import Unreached
+
+# Operation -> why zeros of what it reads save no multiplication.
+NO_PRODUCTS = dict.fromkeys(
+    ("embedding", "embedding_bag", "index", "index_select", "gather"), TABLE
+) | dict.fromkeys(
+    ("add", "sub", "rsub", "mul", "div", "cat", "stack", "where", "layer_norm", "group_norm", "rms_norm"),
+    ADDED,
+)
 
 
 def unreached(model: nn.Module, graph: Graph) -> tuple[Unreached, ...]:
@@ -21,9 +30,7 @@ def unreached(model: nn.Module, graph: Graph) -> tuple[Unreached, ...]:
     reached = {layer.name for _, layer in layer_nodes(graph)}
     readers = _readers(graph)
     return tuple(
-        _of(name, weight, graph, readers)
-        for name, weight in weights(model).items()
-        if name not in reached
+        _of(name, weight, graph, readers) for name, weight in weights(model).items() if name not in reached
     )
 
 
@@ -38,11 +45,12 @@ def weight_zeros(model: nn.Module) -> dict[str, int]:
 
 def _of(name: str, weight: Weight, graph: Graph, readers: Mapping[int, list[str]]) -> Unreached:
     found = readers.get(weight.tensor.untyped_storage().data_ptr(), [])
-    operation = found[0] if found and not weight.kept_dense else ""
+    reason = weight.kept_dense or next((NO_PRODUCTS[each] for each in found if each in NO_PRODUCTS), "")
+    operation = found[0] if found and not reason else ""
     if operation:
         why = f"{operation}: no sparse kernel"
-    elif weight.kept_dense or name not in graph.used:
-        why = weight.kept_dense or "not used on this example"
+    elif reason or name not in graph.used:
+        why = reason or "not used on this example"
     else:
         why = "computed once, from weights alone"
     return Unreached(name, weight.tensor.numel(), _zeros(weight.tensor), why, operation)
