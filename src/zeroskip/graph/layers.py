@@ -19,14 +19,14 @@ from zeroskip.graph.weight_runs import Run, watched
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What `visit` saw besides the layers.
+class OutsideLayers:
+    """What a network did outside of its layers.
 
     activation_macs  multiply-accumulates of one example in products without a weight: attention scores, fixed filters
     read             the weights that any operation read, also those that are added or looked up
 
     >>> visit(model, x, lambda layer, x, y: None)
-    Seen(activation_macs=0, read=frozenset({...}))
+    OutsideLayers(activation_macs=0, read=frozenset({...}))
     """
 
     activation_macs: int
@@ -63,7 +63,7 @@ def record(model: nn.Module, batch: Given | Inputs) -> Trace:
     return trace
 
 
-def visit(model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Tensor, Tensor], None]) -> Seen:
+def visit(model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Tensor, Tensor], None]) -> OutsideLayers:
     """Run `model` once and call `visited(layer, input, output)` right after each product with a weight.
 
     The tensors are the network's own, with the examples first: what comes later may overwrite them.
@@ -72,13 +72,13 @@ def visit(model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Ten
     return watch(model, inputs, lambda run: visited(*layer_of(run, inputs.size)))
 
 
-def watch(model: nn.Module, inputs: Inputs, ran: Callable[[Run], None]) -> Seen:
+def watch(model: nn.Module, inputs: Inputs, ran: Callable[[Run], None]) -> OutsideLayers:
     """Run `model` once and call `ran` right after each product with a weight, which may be of any rows."""
     if not inputs.size:
         raise ModelError(f"the batch holds no example: {inputs.title}. Give at least one.")
     with evaluating(model), watched(model, inputs.tensors, ran) as products:
         forward(model, inputs)
-    return Seen(products.unweighted // inputs.size, frozenset(products.read))
+    return OutsideLayers(products.unweighted // inputs.size, frozenset(products.read))
 
 
 @contextmanager
