@@ -260,6 +260,9 @@ def _broadcast(jobs: list[list[int]], lanes: int, depth: int) -> tuple[int, int]
 
 
 def cnvlutin(work: Workload, chip: Accelerator) -> Found:
+    """Too few channels for a brick are not encoded."""
+    if work.weight.shape[2] < chip.tile["brick"]:
+        return dadiannao(work, chip)
     clock = busy = done = 0
     groups, outputs, channels = work.weight.shape[:3]
     rounds = -(-outputs // chip.width)

@@ -104,7 +104,8 @@ def linears(draw: st.DrawFn) -> Workload:
 def counted(work: Workload, chip: chips.Accelerator) -> tuple[int, ...]:
     schedule = chip.dataflow(work, chip)
     taken = replace(work, weight=chip.stored(work, chip)) if chip.stored else work
-    kinds = slot_audit.kinds(count_macs(taken), chip.skips, chip.gates)
+    skips = chip.skips if schedule.skips is None else schedule.skips
+    kinds = slot_audit.kinds(count_macs(taken), skips, chip.gates)
     return (schedule.cycles, schedule.busy, schedule.useless, kinds.done, kinds.skipped)
 
 
