@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from zeroskip.errors import EngineError
-from zeroskip.run import timing
 from zeroskip.run.output_difference import agree, difference, leaves
 from zeroskip.run.timing import (
     CLOSE,
@@ -38,7 +37,7 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 0.0
         self.called: list[str] = []
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def takes(self, name: str, seconds: float) -> Callable[[], None]:
         def call() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate, repeat
-from types import SimpleNamespace
 
 import pytest
 
 from zeroskip.concepts import Kernel
+from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.kernels import BAKED, DEPTHWISE, STREAMED
-from zeroskip.run.convolution.tiles.steps import seconds_by_node
+from zeroskip.run.convolution.tiles.steps import Chain, Step, seconds_by_node
 from zeroskip.run.convolution.tiles.tiling import _chosen
 
 BOTH = (BAKED, STREAMED)
@@ -43,9 +43,7 @@ def test_a_layer_that_cannot_use_the_common_kernel_has_its_own() -> None:
 
 def test_seconds_of_a_node_are_those_of_its_steps_without_reading_the_clock() -> None:
     now = list(accumulate([0.0, *repeat(1.5, 3)]))
-    steps = [
-        SimpleNamespace(name="", node=node, code=lambda *_: None, arguments=SimpleNamespace(address=0))
-        for node in ("a", "b", "a")
-    ]
+    block = argument_block()
+    steps = tuple(Step("", node, lambda *_: None, block) for node in ("a", "b", "a"))
     clock: Callable[[], float] = iter(now).__next__
-    assert seconds_by_node(SimpleNamespace(steps=steps), 0, clock, 0.5) == {"a": 2.0, "b": 1.0}
+    assert seconds_by_node(Chain(lambda _: None, steps, ()), 0, clock, 0.5) == {"a": 2.0, "b": 1.0}
