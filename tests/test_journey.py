@@ -164,8 +164,10 @@ def test_layers_that_are_no_modules_or_shared_do_not_stop_the_journey(tmp_path: 
             return Odd()
 
     summary = journey.sparsify(OddTask(), tmp_path / "run", Goal(max_error_rise=0.1)).summary
-    assert [layer.name for layer in summary.layers] == ["first", "last"]
-    assert summary.weights == 64 + 24
+    assert {layer.name: layer.weights for layer in summary.layers} == {"by_hand": 64, "first": 64, "last": 24}
+    assert summary.weights == 64 + 64 + 24
+    assert summary.macs == 64 + 2 * 64 + 24
+    assert "runs 2 times" in summary.layers[1].reason
 
 
 def test_a_network_that_is_not_in_its_state_dict_is_noticed(tmp_path: Path) -> None:

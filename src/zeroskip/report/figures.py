@@ -148,13 +148,15 @@ def _histogram(record: Record, name: str) -> go.Figure:
 def first_layer(record: Record) -> list[Plot]:
     """The first layer's mask as a picture, and for a square image the connections left per pixel.
 
-    A convolution shows its kernels instead, one filter per row, removed weights left blank.
+    A convolution shows its kernels instead, one filter per row, removed weights left blank. What stays dense is
+    passed over: there is nothing to see in a table of embeddings.
     """
-    first = record.profile.layers[0] if record.profile.layers else None
-    if first is None or first.name not in record.sparse_weights:
+    pruned = (layer for layer in record.profile.layers if not layer.kept_dense)
+    first = next((layer for layer in pruned if layer.name in record.sparse_weights), None)
+    if first is None or first.op == "bilinear":
         return []
     weight = record.sparse_weights[first.name].detach().float()
-    if first.op == "conv2d":
+    if first.op.startswith("conv"):
         return [Plot(f"Kernels of {first.name}", _kernels(weight))]
     kept = (weight != 0).float()  # (out, in)
     mask = picture(kept, "input", "output neuron", SHADES)
