@@ -53,6 +53,7 @@ def test_its_weights_and_multiplications_are_counted_as_by_hand(name: str) -> No
     assert cost.activation_macs == (2 * 16 * 16 * 64 if name == "transformer_task" else 0)
 
 
+@pytest.mark.slow
 def test_the_transformer_of_two_inputs_is_compiled_and_answers_as_it_does() -> None:
     task = tasks.load(str(FOLDER / "transformer_task.py"))
     torch.manual_seed(0)
