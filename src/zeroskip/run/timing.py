@@ -43,15 +43,19 @@ def torch_threads(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def thread_clock() -> Clock:
+    """CPU time of this thread, which other programs do not lengthen; wall time where a system counts it coarsely."""
+    return time.thread_time if time.get_clock_info("thread_time").resolution <= 1e-6 else time.perf_counter
+
+
 def stop_watch() -> Clock:
-    """CPU time of this thread where PyTorch computes with one, so that what else runs does not count; else wall time.
+    """The clock for calls that compute as PyTorch does: that of this thread where it uses one, else wall time.
 
     >>> with torch_threads(1):
     ...     stop_watch().__name__
     'thread_time'
     """
-    fine = time.get_clock_info("thread_time").resolution <= 1e-6
-    return time.thread_time if fine and torch.get_num_threads() == 1 else time.perf_counter
+    return thread_clock() if torch.get_num_threads() == 1 else time.perf_counter
 
 
 def reading_seconds(clock: Clock) -> float:

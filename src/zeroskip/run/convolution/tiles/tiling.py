@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,7 +22,7 @@ from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
 from zeroskip.run.element import FP16, FP32
-from zeroskip.run.timing import Clock, preferred, reading_seconds, settled
+from zeroskip.run.timing import Clock, preferred, reading_seconds, settled, thread_clock
 
 ASIDE = 0.1  # share by which a layer must gain by another kernel than the others have
 FEWEST, MOST = 12, 60  # rounds of running every way twice
@@ -65,7 +64,7 @@ def fastest_on_tiles(
         for kernel in dict.fromkeys(kernel for several in usable.values() for kernel in several)
     }
     codes = {kernel: _codes(subgraphs, way, machine, images) for kernel, way in ways.items()}
-    measured = _measured(captured.values, codes, images, time.thread_time)
+    measured = _measured(captured.values, codes, images, thread_clock())
     seconds = {
         name: {kernel.name: measured[kernel][name] for kernel in several} for name, several in usable.items()
     }
