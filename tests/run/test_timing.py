@@ -154,7 +154,7 @@ def test_beside_a_busy_neighbour_the_choices_are_those_of_a_quiet_machine() -> N
         processor = Processor()
         calls = {name: processor.takes(name, took, busy()) for name, took in seconds.items()}
         equal += preferred(raced(calls, processor.clock)) == preferred(seconds)
-    assert equal >= 0.97 * 200
+    assert equal >= 0.98 * 200
 
 
 def test_near_ties_are_decided_by_the_order_and_noise_does_not_change_them() -> None:

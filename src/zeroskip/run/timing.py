@@ -20,7 +20,7 @@ Name = TypeVar("Name")
 
 CLOSE = 0.05  # share by which the seconds of two kernels must differ to decide between them
 TURN = 5e-4  # seconds that a short call is repeated for, before the next one has its turn
-FEWEST, MOST = 4, 40  # rounds
+FEWEST, MOST = 6, 40  # rounds
 AGREED = 0.01  # share by which two readings of the same call may differ
 BUDGET = 0.1  # seconds after which readings that still differ are taken as they are
 
