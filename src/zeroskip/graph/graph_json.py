@@ -42,7 +42,8 @@ OTHERS = """
     linalg_vector_norm log_softmax logsumexp max mean median min norm prod softmax sort std std_mean sum topk var
     var_mean
 
-    _assert_tensor_metadata _shape_as_tensor _to_copy _unsafe_view alias arange atleast_1d atleast_2d atleast_3d
+    _assert_scalar _assert_tensor_metadata _local_scalar_dense _shape_as_tensor _to_copy _unsafe_view alias arange
+    atleast_1d atleast_2d atleast_3d item masked_select nonzero sym_constrain_range sym_constrain_range_for_size
     broadcast_to bucketize cat channel_shuffle chunk clone col2im concat concatenate constant_pad_nd contiguous
     diag_embed diagonal detach expand expand_as eye flatten flip full full_like gather hstack im2col index
     index_select lift_fresh_copy linspace meshgrid movedim narrow new_full new_ones new_zeros one_hot ones ones_like
@@ -63,7 +64,9 @@ OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUM
 PLAIN = {"getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
          "floordiv": operator.floordiv, "truediv": operator.truediv, "mod": operator.mod, "neg": operator.neg,
          "pow": operator.pow, "sym_float": torch.sym_float, "sym_int": torch.sym_int, "sym_max": torch.sym_max,
-         "sym_min": torch.sym_min}  # fmt: skip
+         "sym_min": torch.sym_min, "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
+         "eq": operator.eq, "ne": operator.ne, "and_": operator.and_, "or_": operator.or_,
+         "sym_not": torch.sym_not}  # fmt: skip
 TYPES = (torch.dtype, torch.memory_format, torch.layout)
 LARGEST = 1 << 31  # elements of one example's value; a damaged file may ask for anything
 

@@ -12,7 +12,8 @@ from torch import nn
 from zeroskip.concepts import Explanation, Kernel, Machine, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError
-from zeroskip.graph import Given, Inputs
+from zeroskip.graph import Given, Inputs, undisturbed
+from zeroskip.graph.inputs import of
 from zeroskip.run.captured import Captured, layer_nodes, run_once
 from zeroskip.run.change_watch import watch
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
@@ -73,7 +74,7 @@ def compile(
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
-    with torch_threads(threads), torch.no_grad():
+    with torch_threads(threads), torch.no_grad(), undisturbed(model):
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
         operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
         captured = run_once(graph, tensors, values_of(operations))
@@ -96,8 +97,8 @@ def compile(
     further = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
     program = Program(selection.compiled, measurement, watch(model), Further(further, sizes))
     for other in examples:
-        named = tensors_of(graph, checked(model, other, batch_axis))
-        program.add(named, further(named))
+        named = of(other, batch_axis)
+        program.add(*named.args, **named.kwargs)
     return program
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.errors import EngineError, ModelError
-from zeroskip.graph import Graph, Inputs
+from zeroskip.graph import Graph, Inputs, undisturbed
 from zeroskip.run.building import resized
 from zeroskip.run.call_checks import key_of, shown
 from zeroskip.run.captured import layer_nodes
@@ -34,7 +34,7 @@ def further_sizes(
     def make(tensors: Sequence[Tensor]) -> CompiledNetwork:
         given = [tensor.detach().contiguous() for tensor in tensors]
         args, kwargs = signature.call(given)
-        with torch_threads(threads), torch.no_grad():
+        with torch_threads(threads), torch.no_grad(), undisturbed(model):
             expected = _expected(model, graph, given)
             other = captured_graph(model, Inputs(tuple(args), kwargs, batch_axis))
             if [each.has_batch for each in other.inputs] != [each.has_batch for each in graph.inputs]:

@@ -38,7 +38,7 @@ def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -
         raise EngineError(
             "the example is a single number, and no batch. Give a tensor, examples along its first axis."
         )
-    inputs = of(example, batch_axis).map(Tensor.contiguous)
+    inputs = of(example, batch_axis).map(lambda tensor: tensor.detach().contiguous())
     tensors = [*inputs.tensors, *model.parameters(), *model.buffers()]
     elsewhere = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
     if elsewhere is not None:

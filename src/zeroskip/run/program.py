@@ -104,6 +104,7 @@ class Program:
         measurement: Measurement,
         changed: Callable[[], bool],
         further: Further | None = None,
+        others: Sequence[CompiledNetwork] = (),
     ) -> None:
         self.compiled, self.measurement, self.changed, self.further = compiled, measurement, changed, further
         self.origin, self.machine = compiled.origin, compiled.machine
@@ -117,7 +118,7 @@ class Program:
         self.inputs = graph.inputs
         self.signature = graph.signature or of_tensor(graph.names[0])
         self.places = places(self.signature)
-        self._networks = {key_of(graph): compiled}
+        self._networks = {key_of(each.origin.graph): each for each in (compiled, *others)}
         self._lock, self._warned = Lock(), False
         # The call with one tensor of the known size takes the shortest way.
         single = graph.inputs[0] if self.signature.single and graph.inputs[0].has_batch else None
@@ -176,16 +177,15 @@ class Program:
         known = self._key(tensors) in self._networks
         return None if known or self.further is not None else self._unknown_size(tensors)
 
-    def add(self, tensors: Sequence[Tensor], network: CompiledNetwork) -> None:
-        """Take in the network of a further size; EngineError where the bound is used up."""
-        key = self._key(tensors)
-        if (
-            key not in self._networks
-            and self.further is not None
-            and len(self._networks) >= self.further.most
-        ):
-            raise EngineError(self._used_up(tensors))
-        self._networks.setdefault(key, network)
+    def add(self, *args: Any, **kwargs: Any) -> None:
+        """Compile for the size of such a call now, if it is a new one; EngineError as at the call.
+
+        >>> program = run.compile(nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 8, 8))
+        >>> program.add(torch.zeros(1, 1, 9, 9))
+        >>> len(program.networks)
+        2
+        """
+        self._compile_for(self._tensors(args, kwargs))
 
     def _fits(self, x: Any) -> bool:
         return (
@@ -238,21 +238,27 @@ class Program:
         return tuple(tuple(tensor.shape[1:] if each.has_batch else tensor.shape) for each, tensor in pairs)
 
     def _network_for(self, tensors: Sequence[Tensor]) -> CompiledNetwork:
-        """The network of the size of these tensors, compiled now if it is a new one."""
-        key = self._key(tensors)
-        if (network := self._networks.get(key)) is not None:
+        """The network of the size of these tensors, compiled now, with one warning, if it is a new one."""
+        if (network := self._networks.get(self._key(tensors))) is not None:
             return network
-        if self.further is None:
-            raise EngineError(self._unknown_size(tensors))
-        with self._lock:  # two threads would compile twice
-            if key not in self._networks:
-                if len(self._networks) >= self.further.most:
-                    raise EngineError(self._used_up(tensors))
-                self._networks[key] = self.further.make(tensors)
+        network = self._compile_for(tensors)
+        with self._lock:
             first, self._warned = not self._warned, True
-        if first:
+        if first and self.further is not None:
             warnings.warn(self._first_warning(tensors, self.further.most), stacklevel=3)
-        return self._networks[key]
+        return network
+
+    def _compile_for(self, tensors: Sequence[Tensor]) -> CompiledNetwork:
+        key = self._key(tensors)
+        with self._lock:  # two threads would compile twice
+            if key in self._networks:
+                return self._networks[key]
+            if self.further is None:
+                raise EngineError(self._unknown_size(tensors))
+            if len(self._networks) >= self.further.most:
+                raise EngineError(self._used_up(tensors))
+            network = self._networks[key] = self.further.make(tensors)
+            return network
 
     def _unknown_size(self, tensors: Sequence[Tensor]) -> str:
         return (

@@ -88,17 +88,28 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         content, tensors = program_bytes.opened(files.read(path))
         threads = _count(content["program"]["threads"], MOST_THREADS)
         first, replacements = _network(content, tensors, machine, threads)
-        program = Program(first, _measurement(content["program"], replacements), lambda: False)
+        others = []
         for number, size in enumerate(content.get("sizes", []), 1):
             own = {name: tensors[_stored_name(number, name)] for name in _names(number, tensors)}
-            further, _ = _network(size, own, machine, threads, first)
-            program.add(_zeros(further.origin.graph), further)
-        return program
+            others.append(_network(size, own, machine, threads, first)[0])
+        _demand_same_inputs(first, others)
+        measurement = _measurement(content["program"], replacements)
+        return Program(first, measurement, lambda: False, others=others)
     except Exception as error:  # Python and torch raise all kinds of errors about what makes no sense to them
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise EngineError(
             f"{path} holds no program that can run here: {reason}. Compile the network with run.compile, then save it."
         ) from None
+
+
+def _demand_same_inputs(first: CompiledNetwork, others: Sequence[CompiledNetwork]) -> None:
+    """EngineError where the networks of a file are not one network at several sizes."""
+    all_inputs = [
+        [(each.dtype, each.has_batch, len(each.shape)) for each in network.origin.graph.inputs]
+        for network in (first, *others)
+    ]
+    if any(inputs != all_inputs[0] for inputs in all_inputs):
+        raise EngineError("its sizes are of different networks")
 
 
 def _stored_name(number: int, name: str) -> str:

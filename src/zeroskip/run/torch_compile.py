@@ -18,8 +18,8 @@ from zeroskip.run.compiler import compile
 from zeroskip.run.program import PLAIN, Program
 
 MIXED = (
-    "besides weights and tensors, numbers go in that are no sizes of these. If that is due to dynamic=True, which makes "
-    "inputs of a batch norm's eps and other numbers: leave it out."
+    "besides weights and tensors, numbers go in that are no sizes of these. If that is due to dynamic=True, which "
+    "makes inputs of a batch norm's eps and other numbers: leave it out."
 )
 NO_TENSOR = "besides its weights, no tensor goes in."
 
