@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "concepts": {"errors"},
     "held": {"errors"},
     "thresholds": {"errors", "held"},
-    "task_api": {"errors", "concepts", "files", "thresholds"},
+    "task_api": {"errors", "concepts", "files", "thresholds", "graph"},
     "patterns": set(),
     "graph": {"held"},
     "emit": set(),
@@ -74,7 +74,7 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "convolution": {"argument_block", "captured", "dense", "element", "timing"},
         "kernels": {"convolution", "dense", "linear"},
         "runner": {"linear"},
-        "program": {"convolution", "measurement", "runner"},
+        "program": {"call_checks", "convolution", "measurement", "runner"},
         "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}
         | {"program", "runner", "timing"},
     },
