@@ -122,6 +122,9 @@ def test_measure_run_and_report_speak_json(call: Call, tmp_path: Path) -> None:
     status, out, _ = call("run", TASK, packed, "--batch", 7, "--json")
     assert status == 0
     assert [timing["batch"] for timing in json.loads(out)["timings"]] == [7]
+    explanation = json.loads(out)["explanation"]
+    others = sum(each["share"] for each in explanation["unskipped"])
+    assert explanation["zeros_won"] + others == pytest.approx(float(bool(explanation["zeros"])))
     status, out, _ = call(
         "report", tmp_path / "a", tmp_path / "a" / "seed-1", "--out", tmp_path / "two.html", "--json"
     )

@@ -10,7 +10,20 @@ import pytest
 import torch
 
 from zeroskip import run_folder
-from zeroskip.concepts import Choice, Histogram, LayerProfile, LayerSummary, Point, Profile, Summary, Timing
+from zeroskip.concepts import (
+    Between,
+    Choice,
+    Explanation,
+    Gain,
+    Histogram,
+    LayerProfile,
+    LayerSummary,
+    Point,
+    Profile,
+    Summary,
+    Timing,
+    Unskipped,
+)
 from zeroskip.errors import FileError, RunError
 
 LAYER = LayerProfile(
@@ -24,6 +37,10 @@ SUMMARY = Summary(
     "digits", 1, 0, "free", 0.01, None, None, 0.02, 0.03, 0.03, 0.03, 80, 44, 80 / 44, 368, 316, 368 / 316, 2e-5, 1e-5,
     "torch eager", 1, 1, "fp32", "M", "validation", {"test": 100}, "Ship it.", (TIMING,),
     (LayerSummary("fc1", 80, 44, 0.45, None, "sell", "fastest"),),
+)  # fmt: skip
+EXPLANATION = Explanation(
+    36, 1.0, 0.5, (Unskipped("dense kernels were faster", 0.5),), 1, (Between("silu", 2, 1e-6),), 9e-6, 0.0,
+    advice=(Gain("silu in compiled code", 1e-6, "its own time"),),
 )  # fmt: skip
 NOUNS = [
     Profile((LAYER,), 0.05),
@@ -148,6 +165,21 @@ def test_what_stays_dense_is_written_for_readers_and_comes_back_with_the_layers(
     assert stored["dense_layers"] == [{"name": lstm.name, "weights": 320, **share, "reason": lstm.dense}]
     finished(tmp_path, stored, [])
     assert run_folder.load(tmp_path).summary == summary
+
+
+def test_why_a_program_is_not_faster_comes_back_and_was_not_there_before(tmp_path: Path) -> None:
+    stored = json.loads(json.dumps(replace(SUMMARY, explanation=EXPLANATION).to_json()))
+    assert stored["explanation"]["lines"][0].startswith(
+        "zeros: 100.0% lie where a sparse kernel was timed, 50.0%"
+    )
+    assert stored["explanation"]["seconds"] == 1e-5
+    finished(tmp_path, stored, [])
+    assert run_folder.load(tmp_path).summary.explanation == EXPLANATION
+    assert "explanation" not in SUMMARY.to_json()
+    del stored["explanation"]["pieces"]
+    finished(tmp_path, stored, [])
+    with pytest.raises(RunError, match="damaged"):
+        run_folder.load(tmp_path)
 
 
 def test_weights_are_found_by_name_however_a_state_dict_calls_them(tmp_path: Path) -> None:

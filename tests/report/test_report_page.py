@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from zeroskip import report
-from zeroskip.concepts import Profile, Record
+from zeroskip.concepts import Between, Explanation, Gain, Profile, Record, Unskipped
 from zeroskip.errors import FileError, RunError
 from zeroskip.report import figures
 from zeroskip.report.captions import CAPTIONS
@@ -122,6 +122,24 @@ def test_a_hostile_name_is_text_wherever_it_appears(
 )
 def test_what_a_record_lacks_has_no_section(record: Record, tmp_path: Path, missing: dict, title: str):
     assert page(tmp_path, replace(record, **missing)).titles == [name for name in TITLES if name != title]
+
+
+def test_why_a_program_is_not_faster_has_a_section_where_it_is_known(record: Record, tmp_path: Path):
+    between = (Between("silu", 2, 3e-6),)
+    unskipped = (Unskipped("lstm: no sparse kernel", 0.25),)
+    gains = (Gain("silu on tiles", 3e-6, "its own time"), Gain("too little", 1e-8, "to be shown"))
+    why = Explanation(40, 0.75, 0.75, unskipped, 1, between, 7e-6, 7e-6, 3, 2e-5, gains)
+    shown = page(tmp_path, replace(record, summary=replace(record.summary, explanation=why)))
+    assert shown.titles == [*TITLES[:2], "Why it is not faster", *TITLES[2:]]
+    cells = (
+        "25.0%",
+        "lstm: no sparse kernel",
+        "silu, 2 times",
+        "silu on tiles: its own time",
+        "in 3 pieces: slower",
+    )
+    assert set(cells) <= set(shown.words)
+    assert "too little: to be shown" not in shown.words
 
 
 def test_without_sensitivity_and_layer_list_two_sections_are_gone(record: Record, tmp_path: Path):

@@ -91,7 +91,7 @@ class Explanation:
         >>> explanation.between_seconds
         0.003
         """
-        return sum(each.seconds for each in self.between)
+        return sum((each.seconds for each in self.between), 0.0)
 
     @property
     def seconds(self) -> float:

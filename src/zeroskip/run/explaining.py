@@ -91,8 +91,10 @@ def explain(facts: Facts, advice: Sequence[Gain], tiles: tuple[int, float] = (0,
         unskipped=tuple(Unskipped(reason, count / total) for reason, count in ordered),
         pieces=len(pieces),
         between=between(facts.parts),
-        piece_seconds=sum(part.seconds for part in pieces),
-        sparse_seconds=sum(seconds[node] for node, _, choice in facts.layers if choice.skips in SKIP_WEIGHTS),
+        piece_seconds=sum((part.seconds for part in pieces), 0.0),
+        sparse_seconds=sum(
+            (seconds[node] for node, _, choice in facts.layers if choice.skips in SKIP_WEIGHTS), 0.0
+        ),
         tiles_pieces=tiles[0],
         tiles_seconds=tiles[1],
         advice=tuple(advice),
