@@ -31,8 +31,8 @@ class Zeros:
 
     before  in what it is multiplied with
     after   in what leaves its layer after the normalisation, the activation function and the pooling that follow; of
-            an LSTM's weights, in what leaves the LSTM. None where it is unknown: no zeros were seen before something
-            that may make them, as a sum of two branches
+            an LSTM's weights, in what leaves the LSTM. None where it is unknown: before any ReLU it went into
+            something else, as a sum of two branches
 
     >>> from zeroskip import measure
     >>> zeros = measure.activations(model, [x])["fc2"]
@@ -125,10 +125,8 @@ def results(model: nn.Module, sums: Sums) -> dict[str, Zeros]:
 
 
 def _after(sums: Sums, side: str) -> Count | None:
-    if f"{side}.zeros" not in sums:
-        return None
-    after = count(sums, side)
-    return None if after.zeros == 0 and int(sums.get(f"{side}.unknown", 0)) else after
+    unknown = f"{side}.zeros" not in sums or int(sums.get(f"{side}.unknown", 0))
+    return None if unknown else count(sums, side)
 
 
 def _start(model: nn.Module, by: Collection[str], resume: Sums | None) -> Sums:

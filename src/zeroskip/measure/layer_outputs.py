@@ -4,7 +4,8 @@ Han et al. 2015 count zeros there: only these counts reproduce the totals of the
 
 An output is followed as long as operations read nothing else that changes with the input, and keep its shape or pool
 it: `norm(x)`, `clamp(x, 0)`, `2 * x + bias`, `x * sigmoid(x)`. It ends where a layer reads it, or the network returns
-it. Where something else does (a sum of two branches, a softmax of products), zeros may be made that are of no layer.
+it. Where something else does (a sum of two branches, a softmax of products), zeros may be made that are of no layer:
+then the output is known only if it had been through its ReLU.
 """
 
 from __future__ import annotations
@@ -24,6 +25,18 @@ from zeroskip.measure.tensor_zeros import TensorZeros
 # A threshold on the input of the next layer: the zeros that it adds are the difference between an output and the input
 # that follows.
 OF_THE_NEXT = "hardshrink"
+# Parts of the names of functions that make zeros. One that is missing here makes an output unknown, never wrong.
+RECTIFIERS = (
+    "relu",
+    "clamp",
+    "clip",
+    "threshold",
+    "hardtanh",
+    "hardswish",
+    "hardsigmoid",
+    "maximum",
+    "dropout",
+)
 
 
 @dataclass
@@ -32,6 +45,7 @@ class Output:
 
     maps, steps_first  (n, channels, ...), or (steps, n, ..., channels), otherwise (n, ..., channels)
     tensor             as far as it was followed; None once its zeros are counted
+    rectified          a function that makes zeros has run
     read               by a layer, so that nothing is unknown
     lost               something that is not followed read it
     """
@@ -42,13 +56,14 @@ class Output:
     tensor: Tensor | None
     shape: Size
     zeros: TensorZeros | None = None
+    rectified: bool = False
     read: bool = False
     lost: bool = False
 
     @property
     def unknown(self) -> bool:
         """Whether zeros may have been made where it was not followed."""
-        return self.lost and not self.read
+        return self.lost and not self.read and not self.rectified
 
 
 class Outputs(TorchFunctionMode):
@@ -95,7 +110,7 @@ class Outputs(TorchFunctionMode):
             if _tensors(result):
                 self._lose(changing)
         else:
-            self._follow(owner, changing, given[0] if overwrites else result, pools=_pools(name))
+            self._follow(owner, changing, given[0] if overwrites else result, name)
         return result
 
     def _owner(self, changing: Sequence[Tensor]) -> Output | None:
@@ -118,12 +133,13 @@ class Outputs(TorchFunctionMode):
         self.all.append(output)
         self._of[tensors[0]] = output
 
-    def _follow(self, output: Output, changing: Sequence[Tensor], result: object, *, pools: bool) -> None:
+    def _follow(self, output: Output, changing: Sequence[Tensor], result: object, name: str) -> None:
         for made in _tensors(result):
             whole = isinstance(result, Tensor) and made.shape == output.shape
-            pooled = pools and changing[0].shape == output.shape and made.shape[:2] == output.shape[:2]
+            pooled = _pools(name) and changing[0].shape == output.shape and made.shape[:2] == output.shape[:2]
             if whole or pooled:
                 output.tensor, output.shape, output.read, output.lost = made, made.shape, False, False
+                output.rectified |= any(part in name for part in RECTIFIERS)
             elif memory_of(made) is None or memory_of(made) != memory_of(changing[0]):  # it is no view
                 self._lose(changing)
             self._of[made] = output

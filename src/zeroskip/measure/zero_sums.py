@@ -4,6 +4,7 @@ batches                   () number of batches read
 <layer>.input.zeros       (channels,) int64; and <layer>.output.zeros, of what leaves the layer
              .elements    () of all channels together
              .nonfinite   () of them NaN or Inf
+             .unknown     () of an output: runs in which it was not followed to its ReLU
              .position    (h, w) zeros over all examples and channels
              .class       (classes, 2) zeros and elements of the examples of each class
              .example     (BINS,) examples by their share of zeros
