@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zeroskip.concepts import Choice, Gain, Precision
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16
 from zeroskip.run.convolution.tiles.operations import kind_of
 from zeroskip.run.convolution.tiles.tiling import count_segments
 from zeroskip.run.element import FP16
@@ -57,7 +58,8 @@ def _transfers(facts: Facts, operation: str) -> float:
 
 def _gained_on_tiles(facts: Facts) -> float:
     """Seconds by which layers were faster on tiles, each measured there, in a network that was slower there."""
-    on_tiles = {kernel.name for kernel in facts.kernels if kernel.layout == "tiles"}
+    kernels = (*facts.kernels, DEPTHWISE, DEPTHWISE_FP16)
+    on_tiles = {kernel.name for kernel in kernels if kernel.layout == "tiles"}
     gained = 0.0
     for node, _, choice in facts.layers:
         there = [seconds for name, seconds in choice.seconds.items() if name in on_tiles]
