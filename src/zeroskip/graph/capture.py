@@ -24,6 +24,8 @@ from zeroskip.graph.inputs import Given, Inputs, of
 from zeroskip.graph.layer_functions import arguments_of, function_of
 from zeroskip.graph.layers import evaluating
 from zeroskip.graph.nodes import Graph, Input, Node
+from zeroskip.graph.recurrent import function_of as recurrent_function
+from zeroskip.graph.recurrent import recurrent_of
 from zeroskip.graph.signature import Signature, places, signature_of
 from zeroskip.graph.structure import maker
 from zeroskip.graph.torch_operations import Argument, Bound, bind, known_arguments, title
@@ -32,6 +34,8 @@ from zeroskip.graph.weighted_nodes import Weighted, layer_name, names_of, weight
 
 ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)
+# Where nobody reads them.
+NEEDLESS = ("aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default", "aten.sym_size.int")
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -60,6 +64,7 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
         nodes = _nodes(walk)
         outputs, rest = _outputs(walk)
         used = frozenset(name for node, name in walk.names.items() if node.users)
+    nodes = _without_unread(nodes, outputs)
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
     )
@@ -192,6 +197,14 @@ def _node_(node: fx.Node, walk: _Walk) -> Node:
         shape=_shape(node, walk.exported),
         dtype=value.dtype if isinstance(value, Tensor) else None,
     )
+    recurring = recurrent_of(node, walk.constants, walk.values, walk.names)
+    if recurring is not None:
+        return replace(
+            operation,
+            inputs=tuple(walk.names.get(each, each.name) for each in recurring.inputs),
+            recurrent=recurring.recurrent,
+            function=recurrent_function(recurring.recurrent),
+        )
     found = weighted(node, walk.constants)
     if found is None or not isinstance(value, Tensor) or operation.dtype not in FLOATS:
         return operation
@@ -200,6 +213,17 @@ def _node_(node: fx.Node, walk: _Walk) -> Node:
     if operation.function is not function:
         walk.values[node] = operation.function(*(walk.values[each] for each in found.inputs))
     return operation
+
+
+def _without_unread(nodes: Sequence[Node], outputs: Sequence[str]) -> list[Node]:
+    """The nodes without zeros, and sizes, that nobody reads: an LSTM begins with zeros by itself."""
+    kept: list[Node] = []
+    read = set(outputs)
+    for node in reversed(nodes):
+        if node.name in read or node.op not in NEEDLESS:
+            kept.insert(0, node)
+            read |= set(node.inputs)
+    return kept
 
 
 def _layer_node(operation: Node, found: Weighted, walk: _Walk, x: Tensor, y: Tensor) -> Node:

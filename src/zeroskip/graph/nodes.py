@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Layer
+from zeroskip.graph.recurrent import Recurrent
 from zeroskip.graph.signature import Signature
 from zeroskip.graph.torch_operations import Argument
 
@@ -39,6 +40,7 @@ class Node:
     op         torch's name, e.g. "aten.max_pool2d.default"; a name like "aten.add_.Tensor" overwrites its first input
     function   computes the node in plain PyTorch
     layer      the weighted operation, where it is one with constant weights
+    recurrent  the LSTM, GRU or RNN, where it is one with constant weights
     relu       the layer's output goes through a ReLU, which is part of this node
     arguments  of the operation besides `inputs`, by the names in torch's schema ("1" for the second of a plain
                function like getitem), defaults filled in. A list with values of `inputs` among others has None for
@@ -59,6 +61,14 @@ class Node:
     arguments: Mapping[str, Argument] = field(default_factory=dict)
     shape: tuple[int, ...] | None = None
     dtype: torch.dtype | None = None
+    recurrent: Recurrent | None = None
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """The layer, or the matrices of a recurrent operation."""
+        if self.recurrent is not None:
+            return self.recurrent.matrices
+        return () if self.layer is None else (self.layer,)
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,13 @@ def two_vectors(stored: StoredVectors, place: str) -> list[str]:
     if stored.storage == "codes":
         look_up = _permuted if stored.machine.vector_bytes == 64 else _looked_up
         return [look_up(f, v, stored.table, codes) for codes in nibbles(f, v, stored.numbers, place)]
-    places = [place, f.add(place, v.lanes)]
-    element = ELEMENT[stored.storage]
-    raw = [f.load(v.of(element), f.at(stored.numbers, each, element)) for each in places]
-    return [_as_floats(stored, each) for each in raw]
+    return [one_vector(stored, each) for each in (place, f.add(place, v.lanes))]
+
+
+def one_vector(stored: StoredVectors, place: str) -> str:
+    """A vector of weights (of int8: before scaling), whose numbers begin at the element `place`; no codes."""
+    f, element = stored.f, ELEMENT[stored.storage]
+    return _as_floats(stored, f.load(stored.v.of(element), f.at(stored.numbers, place, element)))
 
 
 def prefetch_two(stored: StoredVectors, place: str) -> None:

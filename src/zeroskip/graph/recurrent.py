@@ -1,0 +1,227 @@
+"""LSTM, GRU and RNN operations with constant weights: their matrices as Layers, and what PyTorch computes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx
+
+from zeroskip.concepts import Layer
+from zeroskip.graph.torch_operations import Argument, Constants
+from zeroskip.graph.weighted_nodes import layer_name
+
+ATEN = torch.ops.aten
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+SEQUENCES = {getattr(ATEN, kind).input: kind for kind in GATES}
+CELLS = {
+    ATEN.lstm_cell.default: "lstm",
+    ATEN.gru_cell.default: "gru",
+    ATEN.rnn_tanh_cell.default: "rnn_tanh",
+    ATEN.rnn_relu_cell.default: "rnn_relu",
+}
+ZEROS = (ATEN.zeros.default, ATEN.zeros_like.default, ATEN.new_zeros.default)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The weights of one layer in one direction; biases belong to their matrices.
+
+    inputs      (gates x units, in): of an LSTM i, f, g, o; of a GRU r, z, n
+    hidden      (gates x units, states)
+    projection  (states, units) of an LSTM with `proj_size`; otherwise there are as many states as units
+
+    >>> cell.units, cell.states
+    (4, 4)
+    """
+
+    inputs: Layer
+    hidden: Layer
+    projection: Layer | None = None
+
+    @property
+    def matrices(self) -> tuple[Layer, ...]:
+        """All of them."""
+        return (self.inputs, self.hidden, *([self.projection] if self.projection else []))
+
+    @property
+    def states(self) -> int:
+        """Numbers that a step hands to the next one, and outputs."""
+        return self.hidden.weight.shape[1]
+
+    @property
+    def units(self) -> int:
+        """Numbers in each gate."""
+        return self.states if self.projection is None else self.projection.weight.shape[1]
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """An operation that goes through a sequence step by step, in all its layers and directions.
+
+    kind         "lstm", "gru", "rnn_tanh" or "rnn_relu"
+    cells        layer after layer; forward before backward
+    directions   1 or 2
+    batch_first  whether values are (batch, steps, features), otherwise (steps, batch, features)
+    given        whether the first states are inputs; otherwise they are zeros
+    is_step      whether it is one step of a cell: values are (batch, features)
+
+    >>> recurrent.name, [layer.name for layer in recurrent.matrices]
+    ('lstm', ['lstm.weight_ih_l0', 'lstm.weight_hh_l0'])
+    """
+
+    kind: str
+    cells: tuple[Cell, ...]
+    directions: int = 1
+    batch_first: bool = False
+    given: bool = False
+    is_step: bool = False
+
+    @property
+    def matrices(self) -> tuple[Layer, ...]:
+        """The matrices of all cells."""
+        return tuple(layer for cell in self.cells for layer in cell.matrices)
+
+    @property
+    def name(self) -> str:
+        """That of the module that owns the weights; "" for a bare one."""
+        return self.matrices[0].name.rpartition(".")[0]
+
+
+def function_of(recurrent: Recurrent) -> Callable[..., Any]:
+    """It as PyTorch computes it: of the sequence, and the first states where they are given.
+
+    A cell returns its state (of an LSTM: both), anything else its outputs and the last states.
+
+    >>> y, h, c = function_of(recurrent)(torch.zeros(2, 3, 5))
+    >>> y.shape, h.shape
+    (torch.Size([2, 3, 4]), torch.Size([1, 3, 4]))
+    """
+    return _step(recurrent) if recurrent.is_step else _sequence(recurrent)
+
+
+def _sequence(recurrent: Recurrent) -> Callable[..., Any]:
+    operation = getattr(ATEN, recurrent.kind).input
+    biased = recurrent.cells[0].inputs.bias is not None
+    parameters = [each for cell in recurrent.cells for each in _parameters(cell)]
+    layers = len(recurrent.cells) // recurrent.directions
+    # has_biases, num_layers, dropout, train, bidirectional, batch_first
+    rest = biased, layers, 0.0, False, recurrent.directions == 2, recurrent.batch_first
+
+    def run(x: Tensor, *states: Tensor) -> Any:
+        batch = x.shape[0 if recurrent.batch_first else 1]
+        first = states or [x.new_zeros(shape) for shape in state_shapes(recurrent, batch)]
+        return operation(x, list(first) if recurrent.kind == "lstm" else first[0], parameters, *rest)
+
+    return run
+
+
+def _step(recurrent: Recurrent) -> Callable[..., Any]:
+    operation = getattr(ATEN, "lstm_cell" if recurrent.kind == "lstm" else f"{recurrent.kind}_cell").default
+    (cell,) = recurrent.cells
+    weights = cell.inputs.weight, cell.hidden.weight, cell.inputs.bias, cell.hidden.bias
+
+    def run(x: Tensor, *states: Tensor) -> Any:
+        first = states or [x.new_zeros(shape[1:]) for shape in state_shapes(recurrent, len(x))]
+        return operation(x, list(first) if recurrent.kind == "lstm" else first[0], *weights)
+
+    return run
+
+
+def state_shapes(recurrent: Recurrent, batch: int) -> list[tuple[int, int, int]]:
+    """The shapes of the states, (cells, batch, numbers): of an LSTM those of h and c.
+
+    >>> state_shapes(recurrent, 3)
+    [(1, 3, 4), (1, 3, 4)]
+    """
+    cell, cells = recurrent.cells[0], len(recurrent.cells)
+    sizes = (cell.states, cell.units) if recurrent.kind == "lstm" else (cell.states,)
+    return [(cells, batch, size) for size in sizes]
+
+
+def _parameters(cell: Cell) -> list[Tensor]:
+    weights = [cell.inputs.weight, cell.hidden.weight]
+    biases = [layer.bias for layer in (cell.inputs, cell.hidden) if layer.bias is not None]
+    return [*weights, *biases, *([cell.projection.weight] if cell.projection else [])]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A recurrent operation of an exported network, and the changing values that it reads."""
+
+    recurrent: Recurrent
+    inputs: tuple[fx.Node, ...]
+
+
+def recurrent_of(
+    node: fx.Node, constants: Constants, values: Mapping[fx.Node, Argument], names: Mapping[fx.Node, str]
+) -> Found | None:
+    """The node as a recurrent operation with constant weights; None where it is something else."""
+    kind = SEQUENCES.get(node.target) or CELLS.get(node.target)
+    if kind is None or node.kwargs:
+        return None
+    args: tuple[Any, ...] = node.args
+    x, states = args[0], list(args[1]) if kind == "lstm" else [args[1]]
+    is_step = node.target in CELLS
+    parameters = list(args[2:6]) + [None] * (6 - len(args)) if is_step else list(args[2])
+    if x in constants or not all(each is None or each in constants for each in parameters):
+        return None
+    if not is_step and args[6]:  # in training
+        return None
+    zeros = all(_is_zero(each, constants) for each in states)
+    if not zeros and any(each in constants for each in states):
+        return None
+    biased, steps, layers, directions, batch_first = True, 1, 1, 1, False
+    if not is_step:
+        biased, layers, directions, batch_first = args[3], args[4], 1 + args[7], args[8]
+        steps = cast(Tensor, values[x]).shape[1 if batch_first else 0]
+    every = len(parameters) // (layers * directions)
+    parts = [parameters[start : start + every] for start in range(0, len(parameters), every)]
+    cells = tuple(_cell(part, biased, steps, constants, names) for part in parts)
+    found = Recurrent(kind, cells, directions, batch_first, not zeros, is_step)
+    return Found(found, (x,) if zeros else (x, *states))
+
+
+def _cell(
+    nodes: Sequence[fx.Node | None], biased: bool, steps: int, constants: Constants, names: Mapping[fx.Node, str]
+) -> Cell:  # fmt: skip
+    """A cell of w_ih, w_hh, b_ih and b_hh where there are biases, w_hr where there is a projection."""
+    weights = [*nodes[:2], *nodes[4 if biased else 2 :]]
+    biases = [*(nodes[2:4] if biased else (None, None)), None]
+
+    def layer(weight: fx.Node | None, bias: fx.Node | None) -> Layer:
+        assert weight is not None
+        matrix = cast(Tensor, constants[weight])
+        shift = None if bias is None else cast(Tensor, constants[bias])
+        shapes = (steps, matrix.shape[1]), (steps, matrix.shape[0])
+        return Layer(layer_name(weight, names), "linear", matrix, shift, *shapes)
+
+    return Cell(*(layer(weight, bias) for weight, bias in zip(weights, biases, strict=False)))
+
+
+def _is_zero(state: fx.Node, constants: Constants) -> bool:
+    """Whether a first state is nothing but zeros at every call."""
+    if state in constants:
+        return not torch.any(cast(Tensor, constants[state]))
+    read_alone = all(user.target in SEQUENCES or user.target in CELLS for user in state.users)
+    return state.target in ZEROS and read_alone  # another reader might be one that writes
+
+
+def with_weights_of(known: Recurrent, recurrent: Recurrent) -> Recurrent:
+    """`recurrent` with the tensors of `known` where they are equal, so that they are in memory once."""
+    if len(known.cells) != len(recurrent.cells) or known.kind != recurrent.kind:
+        return recurrent
+    pairs = zip(recurrent.cells, known.cells, strict=True)
+    return replace(recurrent, cells=tuple(_shared(cell, other) for cell, other in pairs))
+
+
+def _shared(cell: Cell, known: Cell) -> Cell:
+    layers = []
+    for layer, other in zip(cell.matrices, known.matrices, strict=True):
+        biases = [each for each in (layer.bias, other.bias) if each is not None]
+        same = layer.weight.shape == other.weight.shape and torch.equal(layer.weight, other.weight)
+        same = same and len(biases) != 1 and (not biases or torch.equal(*biases))
+        layers.append(replace(layer, weight=other.weight, bias=other.bias) if same else layer)
+    return Cell(*layers)

@@ -1,0 +1,1 @@
+"""LSTM, GRU and RNN: all steps of a layer in one call, products with sparse matrices and activations together."""
