@@ -27,8 +27,8 @@ class CompiledCell:
 
     fused: Steps
     bias: Tensor
-    steps: Steps | None
-    product: Product | None
+    steps: Steps | None = None
+    product: Product | None = None
     few: int = 0
 
     def __call__(

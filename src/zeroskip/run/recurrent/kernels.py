@@ -15,6 +15,7 @@ from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.refusals import WIDEST
 from zeroskip.run.linear.stored_weights import cannot_be_stored, rounded
 from zeroskip.run.linear.zero_weights import spmm
+from zeroskip.run.recurrent import spmm as many_examples
 from zeroskip.run.recurrent import spmv
 from zeroskip.run.recurrent.call import CompiledCell, CompiledRecurrent, Product
 
@@ -36,6 +37,8 @@ def accepts(storage: str, recurrent: Recurrent, machine: Machine, precision: Pre
     widest = max(max(layer.weight.shape[1] for layer in cell.matrices) for cell in recurrent.cells)
     if widest > WIDEST:
         return f"{widest} columns: numbers of 16 bits reach {WIDEST}"
+    if storage == "fp32":
+        return None
     reasons = (cannot_be_stored(storage, layer, precision) for layer in matrices)
     return next((why for why in reasons if why is not None), None)
 
@@ -44,6 +47,13 @@ def build(storage: str, recurrent: Recurrent, machine: Machine, precision: Preci
     """The operation as a function of the sequence, and of the first states where they are given."""
     make = partial(_few_examples, storage, recurrent.kind, machine=machine, precision=precision)
     return CompiledRecurrent(recurrent, tuple(map(make, recurrent.cells)))
+
+
+def build_spmm(recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool) -> CompiledRecurrent:
+    """The same for many examples."""
+    kind = recurrent.kind
+    cells = [CompiledCell(many_examples.build(kind, cell, machine), torch.zeros(0)) for cell in recurrent.cells]
+    return CompiledRecurrent(recurrent, tuple(cells))
 
 
 def _few_examples(storage: str, kind: str, cell: Cell, *, machine: Machine, precision: Precision) -> CompiledCell:
@@ -85,7 +95,7 @@ def _rounded(storage: str, layer: Layer) -> Layer:
     return replace(layer, weight=rounded(storage, layer.weight))
 
 
-KERNELS = tuple(
+SPMV = tuple(
     Kernel(
         name=f"spmv_{storage}",
         method="spmv",
@@ -97,3 +107,5 @@ KERNELS = tuple(
     )
     for storage in ("fp32", "bf16", "int8")
 )
+SPMM = Kernel("spmm_steps", "spmm", partial(accepts, "fp32"), build_spmm, partial(reference, "fp32"), layout="steps")
+KERNELS = (*SPMV, SPMM)
