@@ -217,6 +217,17 @@ def with_weights_of(known: Recurrent, recurrent: Recurrent) -> Recurrent:
     return replace(recurrent, cells=tuple(_shared(cell, other) for cell, other in pairs))
 
 
+def is_same(known: Recurrent, recurrent: Recurrent) -> bool:
+    """Whether the two compute the same of a sequence of any length, with the same tensors.
+
+    >>> is_same(recurrent, recurrent)
+    True
+    """
+    pairs = list(zip(known.matrices, recurrent.matrices, strict=False))
+    same = replace(known, cells=()) == replace(recurrent, cells=()) and len(known.matrices) == len(recurrent.matrices)
+    return same and all(a.weight is b.weight and a.bias is b.bias for a, b in pairs)
+
+
 def _shared(cell: Cell, known: Cell) -> Cell:
     layers = []
     for layer, other in zip(cell.matrices, known.matrices, strict=True):

@@ -11,7 +11,9 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.layer_functions import arguments_of, function_of
-from zeroskip.run.captured import layer_nodes
+from zeroskip.graph.recurrent import Recurrent, is_same, with_weights_of
+from zeroskip.graph.recurrent import function_of as recurrent_function
+from zeroskip.run.captured import kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.tiling import on_tiles
@@ -33,8 +35,8 @@ def built(
         final = on_tiles(final, operations, origin.tiles, machine, images=origin.images, threads=threads)
     functions = {
         node.name: known.get(node.name)
-        or origin.kernels[node.name].build(layer, machine, origin.precision, node.relu)
-        for node, layer in layer_nodes(final)
+        or origin.kernels[node.name].build(computed, machine, origin.precision, node.relu)
+        for node, computed in kernel_nodes(final)
     }
     return CompiledNetwork(runner(final, functions), origin, machine, final, functions)
 
@@ -51,8 +53,8 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     tiles = {each.name: _on_tiles(each, origin, machine) for each in operations if each.layer is not None}
     covered = {name for each in operations for name in each.names} if tiles else set()
     kernels = {
-        node.name: _kernel(node, layer, origin, machine)
-        for node, layer in layer_nodes(graph)
+        node.name: _kernel(node, computed, origin, machine)
+        for node, computed in kernel_nodes(graph)
         if node.name not in covered
     }
     other = Origin(graph, origin.precision, kernels, tiles, origin.images)
@@ -61,7 +63,7 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
 
 def shared_functions(first: CompiledNetwork, graph: Graph, kernels: Mapping[str, Kernel]) -> Functions:
     """The functions of `first` that compute layers of `graph` as well: linear ones with the same weights."""
-    old, new = ({node.name: node for node, _ in layer_nodes(each)} for each in (first.origin.graph, graph))
+    old, new = ({node.name: node for node, _ in kernel_nodes(each)} for each in (first.origin.graph, graph))
     return {
         name: function
         for name, function in first.functions.items()
@@ -71,6 +73,9 @@ def shared_functions(first: CompiledNetwork, graph: Graph, kernels: Mapping[str,
 
 def _with_weights_of(known: Node | None, node: Node) -> Node:
     """The node with the weights of `known` where they are equal, so that they are in memory once."""
+    if known is not None and known.recurrent is not None and node.recurrent is not None:
+        recurrent = with_weights_of(known.recurrent, node.recurrent)
+        return replace(node, recurrent=recurrent, function=recurrent_function(recurrent))
     if known is None or known.layer is None or node.layer is None:
         return node
     old, new = known.layer, node.layer
@@ -91,7 +96,9 @@ def _equal(one: Tensor | None, other: Tensor | None) -> bool:
 
 
 def _is_same(known: Node, node: Node) -> bool:
-    """Whether the node is a linear layer that computes what `known` does, on any size."""
+    """Whether the node is a linear layer, or recurrent, and computes what `known` does, on any size."""
+    if known.recurrent is not None and node.recurrent is not None:
+        return is_same(known.recurrent, node.recurrent)
     if node.layer is None or known.layer is None or node.layer.op != "linear" or known.relu != node.relu:
         return False
     return known.layer.weight.data_ptr() == node.layer.weight.data_ptr() and _equal(
@@ -99,15 +106,15 @@ def _is_same(known: Node, node: Node) -> bool:
     )
 
 
-def _kernel(node: Node, layer: Layer, origin: Origin, machine: Machine) -> Kernel:
+def _kernel(node: Node, computed: Layer | Recurrent, origin: Origin, machine: Machine) -> Kernel:
     """The kernel of the layer in `origin`, or of another run of the same weight; dense where it is none for it."""
     same_weight = [
         origin.kernels[other.name]
-        for other, known in layer_nodes(origin.graph)
-        if other.name in origin.kernels and known.name == layer.name
+        for other, known in kernel_nodes(origin.graph)
+        if other.name in origin.kernels and type(known) is type(computed) and known.name == computed.name
     ]
     kernel = origin.kernels.get(node.name) or next(iter(same_weight), pytorch.KERNEL)
-    return kernel if kernel.accepts(layer, machine, origin.precision) is None else pytorch.KERNEL
+    return kernel if kernel.accepts(computed, machine, origin.precision) is None else pytorch.KERNEL
 
 
 def _on_tiles(operation: Operation, origin: Origin, machine: Machine) -> Kernel:

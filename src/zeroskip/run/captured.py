@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, Node, last_uses
+from zeroskip.graph.recurrent import Recurrent
 
 
 @dataclass(frozen=True)
@@ -32,13 +33,13 @@ class Captured:
 
 def run_once(graph: Graph, tensors: Sequence[Tensor], kept: Collection[str]) -> Captured:
     """Run the graph in PyTorch, keeping the inputs of its layers and the values named in `kept`."""
-    kept = {*kept, *(name for node, _ in layer_nodes(graph) for name in node.inputs)}
+    kept = {*kept, *(name for node, _ in kernel_nodes(graph) for name in node.inputs)}
     changes = any(map(overwrites, graph.nodes))
     values: dict[str, Any] = {name: tensor.clone() for name, tensor in zip(graph.names, tensors, strict=True)}
     seen: dict[str, Tensor] = dict(zip(graph.names, tensors, strict=True))
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
         given = [values[name] for name in node.inputs]
-        if changes and node.layer is not None:  # as the layer finds it, which others may have overwritten
+        if changes and node.layers:  # as the layer finds it, which others may have overwritten
             seen |= {name: value.clone() for name, value in zip(node.inputs, given, strict=True)}
         values[node.name] = node.function(*given)
         if node.name in kept:
@@ -76,6 +77,38 @@ def layer_nodes(graph: Graph) -> list[tuple[Node, Layer]]:
     [('linear', 'fc1'), ('linear_1', 'fc2')]
     """
     return [(node, node.layer) for node in graph.nodes if node.layer is not None]
+
+
+def kernel_nodes(graph: Graph) -> list[tuple[Node, Layer | Recurrent]]:
+    """What kernels compute, each with its node: layers, and recurrent operations as a whole.
+
+    >>> [node.name for node, _ in kernel_nodes(graph)]
+    ['linear', 'linear_1']
+    """
+    pairs = ((node, node.recurrent or node.layer) for node in graph.nodes)
+    return [(node, computed) for node, computed in pairs if computed is not None]
+
+
+def all_layers(graph: Graph) -> list[tuple[str, Layer]]:
+    """All layers, and the matrices of recurrent operations, in the order of running, each with a key of its own.
+
+    The key is the name of the node, for a matrix with the number that it has in there.
+
+    >>> [(key, layer.name) for key, layer in all_layers(graph)]
+    [('linear', 'fc1'), ('linear_1', 'fc2')]
+    """
+    return [
+        (key_of_layer(node, number), layer) for node in graph.nodes for number, layer in enumerate(node.layers)
+    ]
+
+
+def key_of_layer(node: Node, number: int) -> str:
+    """The key of the layer with that number in the node.
+
+    >>> key_of_layer(graph.nodes[0], 0)
+    'linear'
+    """
+    return node.name if node.recurrent is None else f"{node.name}.{number}"
 
 
 def overwrites(node: Node) -> bool:

@@ -14,7 +14,8 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Inputs, undisturbed
 from zeroskip.graph.inputs import of
-from zeroskip.run.captured import Captured, layer_nodes, run_once
+from zeroskip.graph.recurrent import Recurrent
+from zeroskip.run.captured import Captured, kernel_nodes, run_once
 from zeroskip.run.change_watch import watch
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.tiling import count_segments, values_of
@@ -30,6 +31,7 @@ from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
+from zeroskip.run.select.recurrent_timing import time_recurrent
 from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.timing import stop_watch, torch_threads
 from zeroskip.run.unreached import unreached, weight_zeros
@@ -149,8 +151,12 @@ def _strict(kernel: Kernel) -> Kernel:
 def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target) -> dict[str, LayerTiming]:
     """Node of a layer -> its kernels timed on its real input, dense always among them."""
     candidates = kernels if pytorch.KERNEL in kernels else (pytorch.KERNEL, *kernels)
-    timed = partial(time_kernels, machine=target.machine, precision=target.precision, kernels=candidates)
-    return {
-        node.name: timed(layer, node.relu, *(captured.values[name] for name in node.inputs))
-        for node, layer in layer_nodes(captured.graph)
-    }
+    asked = {"machine": target.machine, "precision": target.precision}
+    of_layers = partial(time_kernels, kernels=[each for each in candidates if each.layout != "steps"], **asked)
+    of_steps = partial(time_recurrent, kernels=[pytorch.KERNEL, *(e for e in kernels if e.layout == "steps")], **asked)
+    timings = {}
+    for node, computed in kernel_nodes(captured.graph):
+        values = [captured.values[name] for name in node.inputs]
+        is_recurrent = isinstance(computed, Recurrent)
+        timings[node.name] = of_steps(computed, *values) if is_recurrent else of_layers(computed, node.relu, *values)
+    return timings

@@ -17,14 +17,15 @@ from zeroskip.concepts import (
     Unskipped,
 )  # fmt: skip
 from zeroskip.graph import Graph
-from zeroskip.run.captured import layer_nodes
+from zeroskip.graph.recurrent import GATES
+from zeroskip.run.captured import all_layers
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.measurement import Unreached
 from zeroskip.run.part_timing import Part
 
 SKIP_WEIGHTS = ("weights", "both")  # `skips` of kernels that skip zero weights
-OPS = ("linear", "conv2d")  # of layers that sparse kernels compute
+OPS = ("linear", "conv2d", *GATES)  # of layers that sparse kernels compute
 FEW = 0.01  # share of zeros below which a layer is not worth building with every kernel
 LEFT_OUT = "kernels that skip zero weights were left out"
 
@@ -52,9 +53,9 @@ class Facts:
 
     @property
     def layers(self) -> list[tuple[str, Layer, Choice]]:
-        """(node, layer, choice) of all layers."""
-        pairs = zip(layer_nodes(self.graph), self.choices, strict=True)
-        return [(node.name, layer, choice) for (node, layer), choice in pairs]
+        """(key, layer, choice) of all layers: `captured.all_layers`."""
+        pairs = zip(all_layers(self.graph), self.choices, strict=True)
+        return [(key, layer, choice) for (key, layer), choice in pairs]
 
     @property
     def layer_seconds(self) -> dict[str, float]:

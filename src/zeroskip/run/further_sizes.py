@@ -11,7 +11,7 @@ from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, Inputs, undisturbed
 from zeroskip.run.building import resized
 from zeroskip.run.call_checks import key_of, shown
-from zeroskip.run.captured import layer_nodes
+from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.dense import pytorch
 from zeroskip.run.network_checks import captured_graph, network_on
 from zeroskip.run.output_difference import agree, difference
@@ -67,7 +67,7 @@ def _expected(model: nn.Module, graph: Graph, given: Sequence[Tensor]) -> object
 
 def _dense(first: CompiledNetwork, graph: Graph) -> CompiledNetwork:
     """The network in PyTorch: where the kernels of the first size round too much for this one."""
-    kernels = {node.name: pytorch.KERNEL for node, _ in layer_nodes(graph)}
+    kernels = {node.name: pytorch.KERNEL for node, _ in kernel_nodes(graph)}
     origin = Origin(graph, first.origin.precision, kernels, {})
     return CompiledNetwork(runner(graph, {}), origin, first.machine, graph)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Choice
 from zeroskip.graph import Graph, Node, last_uses
-from zeroskip.run.captured import examples_in, layer_nodes, overwrites, taken
+from zeroskip.run.captured import all_layers, examples_in, key_of_layer, overwrites, taken
 from zeroskip.run.convolution.tiles.operations import Operation, kind_of
 from zeroskip.run.convolution.tiles.segment import Segment, StepSeconds, step_seconds
 from zeroskip.run.program import CompiledNetwork
@@ -63,8 +63,9 @@ def part_seconds(
     calls = 1 if graph.batch is None else -(-examples_in(graph, tensors) // graph.batch)
     given = list(tensors) if graph.batch is None else taken(graph, tensors, graph.batch)
     seconds, steps = _fastest(graph, given, threads, clock)
-    layers = [node.name for node, _ in layer_nodes(origin.graph)]
-    alone = {name: choice.seconds[choice.kernel] for name, choice in zip(layers, choices, strict=True)}
+    pairs = zip(all_layers(origin.graph), choices, strict=True)
+    alone = {key: choice.seconds[choice.kernel] for (key, _), choice in pairs}
+    keys = {node.name: [key_of_layer(node, number) for number in range(len(node.layers))] for node in origin.graph.nodes}
     on_tiles = {each.name: each.names for each in operations}
     waiting, parts = iter(compiled.graph.nodes), []
     for node in graph.nodes:
@@ -77,7 +78,7 @@ def part_seconds(
         if node.name in steps:
             parts.append(_segment(node.name, took, steps[node.name], on_tiles, alone))
             continue
-        mine = {name: alone[name] for name in inside if name in alone}
+        mine = {key: alone[key] for name in inside for key in keys.get(name, ())}
         whole = Part(node.name, "layers" if mine else kind_of(node), took)
         parts.append(replace(whole, layers=_divided(mine, took)))
     return tuple(parts)

@@ -25,7 +25,7 @@ from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
 from zeroskip.run.building import built, shared_functions
-from zeroskip.run.captured import layer_nodes
+from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.shape_checks import check
@@ -156,7 +156,7 @@ def _zeros(graph: Graph) -> list[Tensor]:
 
 def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> Origin:
     there = {name for operation in operations for name in operation.names}
-    off_tiles = [node.name for node, _ in layer_nodes(graph) if node.name not in there]
+    off_tiles = [node.name for node, _ in kernel_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
     kinds = {operation.name: operation.kind for operation in operations if operation.layer is not None}
     tiles = {name: BY_NAME[plan["tiles"][name]] for name in kinds}
@@ -185,9 +185,9 @@ def _replacements(
 
     EngineError where a layer elsewhere has such a kernel.
     """
-    for node, layer in layer_nodes(origin.graph):
+    for node, computed in kernel_nodes(origin.graph):
         kernel = origin.kernels.get(node.name)
-        why = None if kernel is None else kernel.accepts(layer, machine, origin.precision)
+        why = None if kernel is None else kernel.accepts(computed, machine, origin.precision)
         if kernel is not None and why is not None:
             raise EngineError(f'{node.name} was compiled for "{kernel.name}", which {why}')
     layers = {operation.name: operation.layer for operation in operations if operation.layer is not None}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from zeroskip.graph import Graph, Node, Weight, weights
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.graph.weights import ADDED, TABLE
-from zeroskip.run.captured import layer_nodes
+from zeroskip.run.captured import all_layers
 from zeroskip.run.measurement import Unreached
 
 # Operation -> why zeros of what it reads save no multiplication.
@@ -27,7 +27,7 @@ def unreached(model: nn.Module, graph: Graph) -> tuple[Unreached, ...]:
     >>> unreached(model, graph)
     ()
     """
-    reached = {layer.name for _, layer in layer_nodes(graph)}
+    reached = {layer.name for _, layer in all_layers(graph)}
     readers = _readers(graph)
     return tuple(
         _of(name, weight, graph, readers) for name, weight in weights(model).items() if name not in reached

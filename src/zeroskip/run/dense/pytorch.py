@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.graph.layer_functions import OPS, function_of
+from zeroskip.graph.recurrent import Recurrent
+from zeroskip.graph.recurrent import function_of as recurrent_function
 
 
 def reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
@@ -47,17 +50,21 @@ def not_float32(layer: Layer, op: str) -> str | None:
     return None
 
 
-def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+def accepts(layer: Layer | Recurrent, machine: Machine, precision: Precision) -> str | None:
     """None, or why PyTorch is not asked to run the layer.
 
     >>> accepts(replace(layer, op="lstm"), machine, Precision())
     'knows no lstm'
     """
+    if isinstance(layer, Recurrent):
+        return None
     return None if layer.op in OPS else f"knows no {layer.op}"
 
 
-def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
+def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., Any]:
     """The layer as a function of its input."""
+    if isinstance(layer, Recurrent):
+        return recurrent_function(layer)
     operation = function_of(layer)
     # In place: the layer's output is new, and nothing else reads it.
     return (lambda *values: operation(*values).relu_()) if relu else operation

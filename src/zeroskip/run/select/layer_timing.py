@@ -97,7 +97,7 @@ def time_kernels(
         kernel=name,
         seconds=seconds,
         refused={name: why for name, why in refusals.items() if why is not None},
-        reason=_reason(seconds, name),
+        reason=reason_for(seconds, name),
         error=errors[name],
         skips=fastest.skips,
     )
@@ -119,8 +119,12 @@ def _joinable(built: Mapping[str, Callable[[Tensor], Tensor]], seconds: Mapping[
     return preferred(able) if able else "dense"
 
 
-def _reason(seconds: Mapping[str, float], name: str) -> str:
-    """Why the kernel of that name was chosen."""
+def reason_for(seconds: Mapping[str, float], name: str) -> str:
+    """Why the kernel of that name was chosen.
+
+    >>> reason_for({"dense": 1.0, "sell": 0.98}, "dense")
+    'sell is less than 5% faster'
+    """
     least = min(seconds, key=seconds.__getitem__)
     if len(seconds) == 1:
         return "the only one possible"

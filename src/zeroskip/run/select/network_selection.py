@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
 from zeroskip.graph import Graph, Node
-from zeroskip.run.captured import Captured, layer_nodes
+from zeroskip.graph.recurrent import Recurrent, function_of
+from zeroskip.run.captured import Captured, kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
 from zeroskip.run.convolution.tiles.operations import Operation
@@ -21,6 +23,7 @@ from zeroskip.run.output_difference import relative_error
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import Runner, runner
 from zeroskip.run.select.layer_timing import LayerTiming, works_on_tiles
+from zeroskip.run.select.recurrent_timing import by_matrix
 from zeroskip.run.timing import preferred, raced, stop_watch
 
 Combination = dict[str, str]
@@ -84,7 +87,7 @@ def select_network(
     if beaten:
         choices |= _choices_off_tiles(captured, choices, tiled[beaten[0]], target)
     final = graph if way is None else way.graph
-    untiled = [node.name for node, _ in layer_nodes(final)]
+    untiled = [node.name for node, _ in kernel_nodes(final)]
     origin = Origin(
         graph,
         target.precision,
@@ -95,24 +98,34 @@ def select_network(
     functions = {name: timings[name].built[combination[name]] for name in untiled}
     compiled = CompiledNetwork(runs[best], origin, target.machine, final, functions)
     references = {
-        node.name: partial(_reference, timings[node.name], choices[node.name].kernel, layer, node.relu)
-        for node, layer in layer_nodes(graph)
-        if len(node.inputs) == 1
+        node.name: partial(_reference, timings[node.name], choices[node.name].kernel, computed, node.relu)
+        for node, computed in kernel_nodes(graph)
+        if node.recurrent or len(node.inputs) == 1
     }
     rounded = runner(graph, references)
     lost = seconds[beaten[0]] if beaten else None
-    return Selection(compiled, rounded, tuple(choices.values()), seconds[best], seconds["dense"], lost)
+    of_layers = tuple(each for node, _ in kernel_nodes(graph) for each in _choices_of(node, choices[node.name]))
+    return Selection(compiled, rounded, of_layers, seconds[best], seconds["dense"], lost)
 
 
 def _runner(graph: Graph, timings: Timings, combination: Combination) -> Runner:
     """The network by these kernels; what is on tiles needs none."""
-    names = [node.name for node, _ in layer_nodes(graph)]
+    names = [node.name for node, _ in kernel_nodes(graph)]
     return runner(graph, {name: timings[name].built[combination[name]] for name in names})
 
 
-def _reference(timing: LayerTiming, name: str, layer: Layer, relu: bool, x: Tensor) -> Tensor:
-    """The layer in PyTorch, rounded as the kernel of that name rounds."""
-    return timing.kernels.get(name, pytorch.KERNEL).reference(layer, x, relu)
+def _choices_of(node: Node, choice: Choice) -> list[Choice]:
+    """The choice of a layer, or those of the matrices of a recurrent operation."""
+    return [choice] if node.recurrent is None else by_matrix(choice, node.recurrent)
+
+
+def _reference(timing: LayerTiming, name: str, computed: Layer | Recurrent, relu: bool, *values: Tensor) -> Any:
+    """The layer or recurrent operation in PyTorch, rounded as the kernel of that name rounds."""
+    kernel = timing.kernels.get(name, pytorch.KERNEL)
+    if isinstance(computed, Recurrent):
+        exact = kernel is pytorch.KERNEL
+        return function_of(computed)(*values) if exact else kernel.reference(computed, *values)
+    return kernel.reference(computed, *values, relu)
 
 
 def _timed(runs: Mapping[str, Runner], example: Sequence[Tensor]) -> dict[str, float]:
