@@ -19,6 +19,8 @@ from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
 from zeroskip.graph.layer_functions import OPS, arguments_of, function_of
 from zeroskip.graph.nodes import Graph, Input, Node
+from zeroskip.graph.recurrent import CELLS, SEQUENCES, Cell, Recurrent, fits
+from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.signature import of_tensor
 from zeroskip.graph.structure import maker
 from zeroskip.graph.structure_json import Json, of_words, signature_of_json, signature_to_json, to_words
@@ -55,8 +57,9 @@ OTHERS = """
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d addbmm addmm
     addmv avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bmm cdist conv1d conv2d conv3d conv_transpose1d
     conv_transpose2d conv_transpose3d cosine_similarity dot einsum embedding embedding_bag fft_irfft fft_rfft glu
-    grid_sampler grid_sampler_2d group_norm gru instance_norm layer_norm linalg_norm linear lstm matmul max_pool1d
-    max_pool2d max_pool3d mm mv normalize pairwise_distance rms_norm rnn_relu rnn_tanh scaled_dot_product_attention
+    grid_sampler grid_sampler_2d group_norm gru gru_cell instance_norm layer_norm linalg_norm linear lstm lstm_cell
+    matmul max_pool1d max_pool2d max_pool3d mm mv normalize pairwise_distance rms_norm rnn_relu rnn_relu_cell rnn_tanh
+    rnn_tanh_cell scaled_dot_product_attention
     upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
     upsample_nearest_exact2d upsample_trilinear3d
 """
@@ -149,6 +152,8 @@ def _described(node: Node, tensors: dict[str, Tensor]) -> dict[str, Json]:
         "shape": node.shape,
         "dtype": None if node.dtype is None else _word(node.dtype),
     }
+    if node.recurrent is not None:
+        return stored | {"recurrent": _described_recurrent(node.recurrent, node.name, tensors)}
     if node.layer is not None:
         return stored | {"relu": node.relu, "layer": _described_layer(node.layer, node.name, tensors)}
     bound = node.function
@@ -168,6 +173,15 @@ def _described_layer(layer: Layer, name: str, tensors: dict[str, Tensor]) -> dic
     shapes = {"input_shape": layer.input_shape, "output_shape": layer.output_shape}
     more = {"output_padding": list(layer.output_padding)} if layer.transposed else {}
     return {"name": layer.name, "op": layer.op, **shapes, **steps, **more, "groups": layer.groups}
+
+
+def _described_recurrent(recurrent: Recurrent, name: str, tensors: dict[str, Tensor]) -> dict[str, Json]:
+    matrices = [
+        [_described_layer(layer, f"{name}.{cell}.{number}", tensors) for number, layer in enumerate(each.matrices)]
+        for cell, each in enumerate(recurrent.cells)
+    ]
+    words = {name: getattr(recurrent, name) for name in ("kind", "directions", "batch_first", "given", "is_step")}
+    return {"cells": matrices, **words}
 
 
 def _plain(argument: Argument, node: Node, tensors: dict[str, Tensor]) -> Json:
@@ -222,10 +236,31 @@ def _node(stored: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Node:
         given, compute = arguments_of(layer), function_of(layer)
         function = (lambda *values: torch.relu(compute(*values))) if relu else compute
         return Node(name, op, inputs, function, layer, relu, given, shape, dtype)
+    if "recurrent" in stored:
+        recurrent = _recurrent(_object(stored["recurrent"]), name, tensors)
+        states = (1 + (recurrent.kind == "lstm")) * recurrent.given
+        kind = (CELLS if recurrent.is_step else SEQUENCES).get(target)
+        _demand(kind == recurrent.kind and len(inputs) == 1 + states, f"{name} is no {recurrent.kind}")
+        function = recurrent_function(recurrent)
+        return Node(name, op, inputs, function, shape=shape, dtype=dtype, recurrent=recurrent)
     arguments = [_argument(value, tensors, len(inputs)) for value in _list(stored["arguments"])]
     named = {key: _argument(value, tensors, len(inputs)) for key, value in _object(stored["named"]).items()}
     bound = Bound(target, arguments, named)
     return Node(name, op, inputs, bound, arguments=known_arguments(bound), shape=shape, dtype=dtype)
+
+
+def _recurrent(stored: Mapping[str, Json], name: str, tensors: Mapping[str, Tensor]) -> Recurrent:
+    every = [_list(cell) for cell in _list(stored["cells"])]
+    _demand(all(len(cell) in (2, 3) for cell in every), f"{name} lacks a matrix")
+    cells = tuple(
+        Cell(*(_layer(_object(each), f"{name}.{cell}.{n}", tensors) for n, each in enumerate(layers)))
+        for cell, layers in enumerate(every)
+    )
+    flags = {each: stored[each] for each in ("batch_first", "given", "is_step")}
+    _demand(all(isinstance(each, bool) for each in flags.values()), f"{name} has a flag that is none")
+    recurrent = Recurrent(str(stored["kind"]), cells, _size(stored["directions"]), **{k: v is True for k, v in flags.items()})
+    _demand(fits(recurrent), f"the matrices of {name} do not fit each other")
+    return recurrent
 
 
 def _layer(stored: Mapping[str, Json], name: str, tensors: Mapping[str, Tensor]) -> Layer:

@@ -217,6 +217,32 @@ def with_weights_of(known: Recurrent, recurrent: Recurrent) -> Recurrent:
     return replace(recurrent, cells=tuple(_shared(cell, other) for cell, other in pairs))
 
 
+def fits(recurrent: Recurrent) -> bool:
+    """Whether the shapes of all matrices and biases are those of such an operation.
+
+    >>> fits(recurrent), fits(replace(recurrent, kind="gru"))
+    (True, False)
+    """
+    gates, directions, cells = GATES.get(recurrent.kind, 0), recurrent.directions, recurrent.cells
+    if not gates or not cells or directions not in (1, 2) or len(cells) % directions:
+        return False
+    if recurrent.is_step and (len(cells) > 1 or cells[0].projection is not None):
+        return False
+    states, biased = cells[0].states, cells[0].inputs.bias is not None
+    for number, cell in enumerate(cells):
+        rows = gates * cell.units
+        columns = cell.inputs.weight.shape[1] if number < directions else directions * states
+        shapes = [(rows, columns), (rows, states), *([(states, cell.units)] if cell.projection else [])]
+        same = [tuple(layer.weight.shape) for layer in cell.matrices] == shapes
+        biases = [layer.bias is not None for layer in cell.matrices] == [biased, biased, False][: len(cell.matrices)]
+        projected = cell.projection is None or recurrent.kind == "lstm"
+        if not (same and biases and projected and cell.units == cells[0].units):
+            return False
+        if number % directions and cell.inputs.weight.shape != cells[number - 1].inputs.weight.shape:
+            return False
+    return len({layer.weight.dtype for layer in recurrent.matrices}) == 1
+
+
 def is_same(known: Recurrent, recurrent: Recurrent) -> bool:
     """Whether the two compute the same of a sequence of any length, with the same tensors.
 
