@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,18 @@ from zeroskip.run.recurrent.steps import Steps
 
 Product = Callable[[Tensor], Tensor]
 """(..., in) -> (..., gates x units): the input matrix at all steps, and what else the gates begin with."""
+
+
+class Walked(NamedTuple):
+    """Where the first step's numbers lie, and how many floats one step and one example lie behind another."""
+
+    address: int
+    step: int
+    example: int
+
+    def backward(self, steps: int) -> Walked:
+        """The same from the last step to the first."""
+        return Walked(self.address + 4 * (steps - 1) * self.step, -self.step, self.example)
 
 
 @dataclass(frozen=True)
@@ -31,78 +44,115 @@ class CompiledCell:
     product: Product | None = None
     few: int = 0
 
-    def __call__(
-        self, x: Tensor, y: Tensor, h: Tensor, c: Tensor, axes: tuple[int, int], *, backward: bool
-    ) -> None:
-        """Write the outputs of `x` to `y`, and the last states over the first; `axes` are those of steps and examples."""
+    def sequence(self, x: Tensor, axes: tuple[int, int], y: Walked, h: int, c: int, *, backward: bool) -> None:
+        """Write the outputs of `x` to `y`, the last states over the first; `axes` are those of steps and examples."""
         steps, batch = (x.shape[axis] for axis in axes)
-        code, sums, strides = self.fused, self.bias, (0, 0)
+        code, sums = self.fused, Walked(self.bias.data_ptr(), 0, 0)
         if self.steps is not None and self.product is not None and steps * batch >= self.few:
-            code, sums = self.steps, self.product(x)
-            strides = sums.stride(axes[0]), sums.stride(axes[1])
-        strides = (x.stride(axes[0]), x.stride(axes[1]), *strides, y.stride(axes[0]), y.stride(axes[1]))
-        starts = [x.data_ptr(), sums.data_ptr(), y.data_ptr()]
+            made = self.product(x)
+            code, sums = self.steps, _walked(made, axes)
+        given = [_walked(x, axes), sums, y]
         if backward:
-            starts = [at + 4 * (steps - 1) * stride for at, stride in zip(starts, strides[::2], strict=True)]
-            strides = tuple(-each if place % 2 == 0 else each for place, each in enumerate(strides))
+            given = [each.backward(steps) for each in given]
         scratch = torch.empty(code.scratch)
+        (x_at, *x_by), (sums_at, *sums_by), (y_at, *y_by) = given
         code.run(
-            code.arguments.address, *starts, h.data_ptr(), c.data_ptr(), scratch.data_ptr(), steps, batch, *strides
+            code.arguments.address, x_at, sums_at, y_at, h, c, scratch.data_ptr(), steps, batch, *x_by, *sums_by, *y_by
+        )
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor) -> None:
+        """Write the states after one step over those before it; x (batch, in)."""
+        batch, states = h.shape
+        scratch = torch.empty(self.fused.scratch + batch * states)  # the outputs, which are the states, behind it
+        at = scratch.data_ptr()
+        self.fused.run(
+            *(self.fused.arguments.address, x.data_ptr(), self.bias.data_ptr(), at + 4 * self.fused.scratch),
+            *(h.data_ptr(), c.data_ptr(), at, 1, batch, 0, x.shape[1], 0, 0, 0, states),
         )
 
 
 @dataclass(frozen=True)
-class CompiledRecurrent:
-    """The operation as a function of the sequence and of the first states, where they are given."""
+class CompiledStep:
+    """One step of a cell as a function of the input (batch, in), and of the states, where they are given."""
+
+    recurrent: Recurrent
+    cell: CompiledCell
+
+    def __call__(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
+        (cell,) = self.recurrent.cells
+        batch = x.shape[0] if x.ndim == 2 else 0
+        sizes = (cell.states, cell.units)[: 1 + (self.recurrent.kind == "lstm")]
+        shapes = [(batch, size) for size in sizes]
+        _check(self.recurrent, x, 2, states, shapes)
+        first = _first_states(states, shapes)
+        self.cell.step(x if x.is_contiguous() else x.contiguous(), first[0], first[-1])
+        return first[0] if len(first) == 1 else tuple(first)
+
+
+@dataclass(frozen=True)
+class CompiledSequence:
+    """The operation as a function of a sequence, and of the first states, where they are given."""
 
     recurrent: Recurrent
     cells: tuple[CompiledCell, ...]
 
-    def __call__(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def __call__(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         recurrent = self.recurrent
-        value = x[None] if recurrent.is_step else x
-        axes = (1, 0) if recurrent.batch_first and not recurrent.is_step else (0, 1)
-        batch = value.shape[axes[1]] if value.ndim == 3 else 0
+        axes = (1, 0) if recurrent.batch_first else (0, 1)
+        batch = x.shape[axes[1]] if x.ndim == 3 else 0
         shapes = state_shapes(recurrent, batch)
-        self._check(x, value, states, shapes)
-        states = states or (None,) * len(shapes)
-        first = [_first(state, shape) for state, shape in zip(states, shapes, strict=True)]
-        h, c = first[0], first[-1]
+        _check(recurrent, x, 3, states, shapes)
+        first = _first_states(states, shapes)
         for start in range(0, len(self.cells), recurrent.directions):
-            value = self._layer(value.contiguous(), start, h, c, axes)
-        if recurrent.is_step:
-            return (h[0], c[0]) if len(first) > 1 else h[0]
-        return (value, *first)
+            x = self._layer(x.contiguous(), axes, start, first)
+        return (x, *first)
 
-    def _layer(self, x: Tensor, start: int, h: Tensor, c: Tensor, axes: tuple[int, int]) -> Tensor:
-        size, directions = h.shape[-1], self.recurrent.directions
+    def _layer(self, x: Tensor, axes: tuple[int, int], start: int, states: Sequence[Tensor]) -> Tensor:
+        """The outputs of the layer whose first cell is that with the number `start`."""
+        size, directions = states[0].shape[-1], self.recurrent.directions
         y = torch.empty(*x.shape[:2], directions * size)
+        outputs = _walked(y, axes)
         for direction in range(directions):
             cell = start + direction
-            part = y[..., direction * size :]
-            self.cells[cell](x, part, h[cell], c[cell], axes, backward=direction == 1)
+            mine = outputs._replace(address=outputs.address + 4 * direction * size)
+            h, c = (each.data_ptr() + 4 * cell * each.stride(0) for each in (states[0], states[-1]))
+            self.cells[cell].sequence(x, axes, mine, h, c, backward=direction == 1)
         return y
 
-    def _check(
-        self, x: Tensor, value: Tensor, states: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]
-    ) -> None:
-        """EngineError where machine code, which checks nothing, would read foreign memory."""
-        recurrent = self.recurrent
-        inputs = recurrent.cells[0].inputs.weight.shape[1]
-        if value.ndim != 3 or value.shape[-1] != inputs or x.dtype is not torch.float32:
-            raise EngineError(
-                f"{recurrent.name or recurrent.kind} takes float32 of {inputs} features, and was given "
-                f"{tuple(x.shape)} of {x.dtype}."
-            )
-        expected = [shape[1:] if recurrent.is_step else shape for shape in shapes] if recurrent.given else []
-        if [tuple(state.shape) for state in states] != expected:
-            raise EngineError(
-                f"{recurrent.name or recurrent.kind} takes first states of {' and '.join(map(str, expected)) or 'zeros'}, "
-                f"and was given {' and '.join(str(tuple(state.shape)) for state in states)}."
-            )
+
+def compiled(recurrent: Recurrent, cells: Sequence[CompiledCell]) -> CompiledStep | CompiledSequence:
+    """The operation whose cells these are."""
+    return CompiledStep(recurrent, cells[0]) if recurrent.is_step else CompiledSequence(recurrent, tuple(cells))
 
 
-def _first(state: Tensor | None, shape: tuple[int, ...]) -> Tensor:
-    """A state that steps write over."""
-    own = torch.empty(shape)
-    return own.zero_() if state is None else own.copy_(state.reshape(shape))
+def _walked(tensor: Tensor, axes: tuple[int, int]) -> Walked:
+    return Walked(tensor.data_ptr(), tensor.stride(axes[0]), tensor.stride(axes[1]))
+
+
+def _first_states(states: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:
+    """States that steps write over: copies, or zeros."""
+    own = [torch.empty(shape) for shape in shapes]
+    for place, each in enumerate(own):
+        if states:
+            each.copy_(states[place])
+        else:
+            each.zero_()
+    return own
+
+
+def _check(
+    recurrent: Recurrent, x: Tensor, axes: int, states: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]
+) -> None:
+    """EngineError where machine code, which checks nothing, would read foreign memory."""
+    name, inputs = recurrent.name or recurrent.kind, recurrent.cells[0].inputs.weight.shape[1]
+    if x.ndim != axes or x.shape[-1] != inputs or x.dtype is not torch.float32 or not x.numel():
+        raise EngineError(
+            f"{name} takes float32 of {axes} axes, one example and one step at least, and {inputs} features. It was "
+            f"given {tuple(x.shape)} of {x.dtype}."
+        )
+    expected = list(shapes) if recurrent.given else []
+    if [state.shape for state in states] != expected:
+        given = " and ".join(str(tuple(state.shape)) for state in states)
+        raise EngineError(
+            f"{name} begins with states of {' and '.join(map(str, expected)) or 'zeros'}, and was given {given or 'none'}."
+        )
