@@ -39,6 +39,12 @@ class Signature:
         """Whether it is called with one tensor and nothing else."""
         return list(self.given.values()) == [Slot(0)] and self._positions(self.given)[:1] == [*self.given]
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is called with tensors alone, which may all be given by position."""
+        slots = [Slot(number) for number in range(len(self.given))]
+        return list(self.given.values()) == slots and self._positions(self.given) == [*self.given]
+
     def call(self, tensors: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
         """The positional and keyword arguments with which the network is called on these tensors.
 

@@ -120,17 +120,17 @@ class Program:
         self.places = places(self.signature)
         self._networks = {key_of(each.origin.graph): each for each in (compiled, *others)}
         self._lock, self._warned = Lock(), False
-        # The call with one tensor of the known size takes the shortest way.
-        single = graph.inputs[0] if self.signature.single and graph.inputs[0].has_batch else None
-        self._dtype, self._shape = (single.dtype, torch.Size(single.shape)) if single else (None, None)
+        # The call with tensors of the known size, by position, takes the shortest way.
+        plain = graph.inputs if self.signature.plain else ()
+        self._known = [(each.dtype, torch.Size(each.shape), each.has_batch) for each in plain]
         self._run, self._rebuild = compiled.run, graph.rebuild
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """What the network returns. EngineError for a call that is refused, or changed weights."""
-        if len(args) == 1 and not kwargs and self._fits(args[0]):
+        if not kwargs and len(args) == len(self._known) and self._fit(args):
             if self.changed():
                 raise EngineError(CHANGED)
-            return self._rebuild(self._run(_plain(args[0])))
+            return self._rebuild(self._run(*map(_plain, args)))
         tensors = self._tensors(args, kwargs)
         if self.changed():
             raise EngineError(CHANGED)
@@ -187,15 +187,21 @@ class Program:
         """
         self._compile_for(self._tensors(args, kwargs))
 
-    def _fits(self, x: Any) -> bool:
-        return (
-            type(x) in PLAIN
-            and x.dtype is self._dtype
-            and x.shape[1:] == self._shape
-            and x.ndim > 0
-            and x.is_cpu
-            and x.layout is torch.strided
-        )
+    def _fit(self, tensors: Sequence[Any]) -> bool:
+        """Whether the program takes these tensors as they are, by the network of the first size."""
+        count = None
+        for x, (dtype, shape, has_batch) in zip(tensors, self._known, strict=True):
+            if type(x) not in PLAIN or x.dtype is not dtype or not x.is_cpu or x.layout is not torch.strided:
+                return False
+            size = x.shape
+            if not has_batch:
+                if size != shape:
+                    return False
+            elif not size or size[1:] != shape or (count is not None and size[0] != count):
+                return False
+            else:
+                count = size[0]
+        return True
 
     def _tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors of a call, examples in all of them alike; EngineError where they are not as in the example."""

@@ -77,12 +77,10 @@ class CompiledStep:
 
     recurrent: Recurrent
     cell: CompiledCell
+    units: int
 
     def __call__(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
-        (cell,) = self.recurrent.cells
-        batch = x.shape[0] if x.ndim == 2 else 0
-        sizes = (cell.states, cell.units)[: 1 + (self.recurrent.kind == "lstm")]
-        shapes = [(batch, size) for size in sizes]
+        shapes = [(x.shape[0] if x.ndim else 0, self.units)] * (1 + (self.recurrent.kind == "lstm"))
         _check(self.recurrent, x, 2, states, shapes)
         first = _first_states(states, shapes)
         self.cell.step(x if x.is_contiguous() else x.contiguous(), first[0], first[-1])
@@ -122,7 +120,9 @@ class CompiledSequence:
 
 def compiled(recurrent: Recurrent, cells: Sequence[CompiledCell]) -> CompiledStep | CompiledSequence:
     """The operation whose cells these are."""
-    return CompiledStep(recurrent, cells[0]) if recurrent.is_step else CompiledSequence(recurrent, tuple(cells))
+    if recurrent.is_step:
+        return CompiledStep(recurrent, cells[0], recurrent.cells[0].units)
+    return CompiledSequence(recurrent, tuple(cells))
 
 
 def _walked(tensor: Tensor, axes: tuple[int, int]) -> Walked:
@@ -144,15 +144,16 @@ def _check(
     recurrent: Recurrent, x: Tensor, axes: int, states: Sequence[Tensor], shapes: Sequence[tuple[int, ...]]
 ) -> None:
     """EngineError where machine code, which checks nothing, would read foreign memory."""
-    name, inputs = recurrent.name or recurrent.kind, recurrent.cells[0].inputs.weight.shape[1]
-    if x.ndim != axes or x.shape[-1] != inputs or x.dtype is not torch.float32 or not x.numel():
+    inputs, expected = recurrent.cells[0].inputs.weight.shape[1], shapes if recurrent.given else []
+    fits = x.ndim == axes and x.shape[-1] == inputs and x.dtype is torch.float32 and x.numel()
+    if fits and [state.shape for state in states] == expected:
+        return
+    name = recurrent.name or recurrent.kind
+    if not fits:
         raise EngineError(
             f"{name} takes float32 of {axes} axes, one example and one step at least, and {inputs} features. It was "
             f"given {tuple(x.shape)} of {x.dtype}."
         )
-    expected = list(shapes) if recurrent.given else []
-    if [state.shape for state in states] != expected:
-        given = " and ".join(str(tuple(state.shape)) for state in states)
-        raise EngineError(
-            f"{name} begins with states of {' and '.join(map(str, expected)) or 'zeros'}, and was given {given or 'none'}."
-        )
+    given = " and ".join(str(tuple(state.shape)) for state in states)
+    wanted = " and ".join(map(str, expected))
+    raise EngineError(f"{name} begins with states of {wanted or 'zeros'}, and was given {given or 'none'}.")
