@@ -77,6 +77,21 @@ def machine() -> Any:
     return Machine("an example", "x86_64", frozenset({"avx2", "fma", "f16c", "avx512f"}), 2, 64)
 
 
+def recurrent() -> Any:
+    """An LSTM of 5 inputs and 4 units as an operation of a network."""
+    from zeroskip.graph.capture import capture
+
+    torch.manual_seed(0)
+    network = nn.Sequential()
+    network.add_module("lstm", nn.LSTM(5, 4))
+    return capture(network, torch.zeros(1, 3, 5)).nodes[0].recurrent
+
+
+def cell() -> Any:
+    """The only cell of `recurrent`."""
+    return recurrent().cells[0]
+
+
 def graph() -> Any:
     """The operations of `model`, captured: the inputs "input", the layers "linear" and "linear_1"."""
     from zeroskip.graph import capture

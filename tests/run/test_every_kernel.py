@@ -23,6 +23,7 @@ from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import ALL, BY_NAME
 from zeroskip.run.linear.stored_weights import rounded
 
+OF_LAYERS = {name: kernel for name, kernel in BY_NAME.items() if kernel.layout != "steps"}
 # Processors that this one need not be: code for them is made here, not run.
 BARE = Machine("no features at all", "x86_64", frozenset(), 1, 16)
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi2", "avx512fp16"}
@@ -56,7 +57,7 @@ class Case:
 
 def cases() -> Iterator[Case]:
     """Every kernel at every width at which it runs here; where it runs at none, on the machine it is for."""
-    for kernel in BY_NAME.values():
+    for kernel in OF_LAYERS.values():
         machines = [replace(machine, cache_bytes=SMALL_CACHE) for machine in MACHINES]
         fitting = [machine for machine in machines if accepted(kernel, machine)]
         yield from [Case(kernel, machine, True) for machine in fitting]
@@ -65,7 +66,7 @@ def cases() -> Iterator[Case]:
 
 
 CASES = list(cases())
-for_every_kernel = pytest.mark.parametrize("kernel", BY_NAME.values(), ids=BY_NAME)
+for_every_kernel = pytest.mark.parametrize("kernel", OF_LAYERS.values(), ids=OF_LAYERS)
 on_every_machine = pytest.mark.parametrize("case", [case for case in CASES if case.runs], ids=str)
 
 
@@ -81,7 +82,7 @@ def zeros_are_always_skipped(
 def test_no_two_kernels_have_the_same_name() -> None:
     kernels = (*ALL, tiles.DEPTHWISE, tiles.DEPTHWISE_FP16)
     assert sorted(kernel.name for kernel in kernels) == sorted(BY_NAME)
-    assert {kernel.layout for kernel in kernels} == {"rows", "channels_last", "tiles"}
+    assert {kernel.layout for kernel in kernels} == {"rows", "channels_last", "tiles", "steps"}
 
 
 def built(case: Case, layer: Layer, relu: bool) -> Callable[[Tensor], Tensor]:

@@ -145,14 +145,15 @@ def _check(
 ) -> None:
     """EngineError where machine code, which checks nothing, would read foreign memory."""
     inputs, expected = recurrent.cells[0].inputs.weight.shape[1], shapes if recurrent.given else []
-    fits = x.ndim == axes and x.shape[-1] == inputs and x.dtype is torch.float32 and x.numel()
+    fits = x.ndim == axes and x.shape[-1] == inputs and x.dtype is torch.float32
+    fits = fits and (axes == 2 or x.shape[1 if recurrent.batch_first else 0] > 0)
     if fits and [state.shape for state in states] == expected:
         return
     name = recurrent.name or recurrent.kind
     if not fits:
         raise EngineError(
-            f"{name} takes float32 of {axes} axes, one example and one step at least, and {inputs} features. It was "
-            f"given {tuple(x.shape)} of {x.dtype}."
+            f"{name} takes float32 of {axes} axes, {'' if axes == 2 else 'one step at least, '}and {inputs} features. It "
+            f"was given {tuple(x.shape)} of {x.dtype}."
         )
     given = " and ".join(str(tuple(state.shape)) for state in states)
     wanted = " and ".join(map(str, expected))

@@ -23,15 +23,19 @@ BEFOREHAND = 8  # rows from which on the products of the input matrix are made b
 DENSE = 0.5  # share of zeros below which PyTorch makes them
 
 
-def accepts(storage: str, recurrent: Recurrent, machine: Machine, precision: Precision) -> str | None:
+def accepts(storage: str, recurrent: Layer | Recurrent, machine: Machine, precision: Precision) -> str | None:
     """None, or why not.
 
     >>> accepts("int8", recurrent, machine, Precision(weights="bf16"))
     'bf16 weights were asked for'
     """
+    if not isinstance(recurrent, Recurrent):
+        return f"computes LSTM, GRU and RNN, not {recurrent.op}"
     matrices = recurrent.matrices
     if any(layer.weight.dtype is not torch.float32 for layer in matrices):
         return f"computes float32 weights, not {str(matrices[0].weight.dtype).removeprefix('torch.')}"
+    if any(0 in layer.weight.shape for layer in matrices):
+        return "a matrix has no weights at all"
     if not any(weight_sparsity(layer.weight) for layer in matrices):
         return "0 % zeros: nothing to skip"
     widest = max(max(layer.weight.shape[1] for layer in cell.matrices) for cell in recurrent.cells)
