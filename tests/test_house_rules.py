@@ -72,7 +72,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "timing": set(),
         "linear": {"argument_block", "dense"},
         "convolution": {"argument_block", "captured", "dense", "element", "timing"},
-        "kernels": {"convolution", "dense", "linear"},
+        "recurrent": {"argument_block", "dense", "linear"},
+        "kernels": {"convolution", "dense", "linear", "recurrent"},
         "runner": {"linear"},
         "program": {"call_checks", "convolution", "measurement", "runner"},
         "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}

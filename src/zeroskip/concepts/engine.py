@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
 from zeroskip.concepts.network import Layer
+
+Computed: TypeAlias = Any
+"""What a kernel computes, a Layer or the recurrent operation of a node, and what comes out: a tensor or several."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,8 @@ class Kernel:
     weights    how weights are stored: "fp32", "fp16", "bf16", "int8" or "codes"
     skips      the zeros that it does not compute: those of "weights", of "inputs", of "both", of "nothing"
     layout     of the maps that it works on: "rows", "channels_last", or "tiles", which it shares with its neighbours:
-               such a kernel is timed in the whole network, not alone
+               such a kernel is timed in the whole network, not alone; "steps" of kernels for LSTM, GRU and RNN, which
+               compute a recurrent operation in place of a layer, and several tensors
     accepts    (layer, machine, precision) -> None, or the reason why this kernel cannot run it
     build      (layer, machine, precision, relu) -> function of the input tensor; relu is fused in
     reference  (layer, input, relu) -> output, in plain PyTorch; what the kernel rounds is rounded here alike
@@ -74,9 +79,9 @@ class Kernel:
 
     name: str
     method: str
-    accepts: Callable[[Layer, Machine, Precision], str | None]
-    build: Callable[[Layer, Machine, Precision, bool], Callable[[Tensor], Tensor]]
-    reference: Callable[[Layer, Tensor, bool], Tensor]
+    accepts: Callable[[Computed, Machine, Precision], str | None]
+    build: Callable[[Computed, Machine, Precision, bool], Callable[..., Computed]]
+    reference: Callable[..., Computed]
     element: str = "fp32"
     weights: str = "fp32"
     skips: str = "weights"

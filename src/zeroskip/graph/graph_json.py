@@ -177,10 +177,15 @@ def _described_layer(layer: Layer, name: str, tensors: dict[str, Tensor]) -> dic
 
 def _described_recurrent(recurrent: Recurrent, name: str, tensors: dict[str, Tensor]) -> dict[str, Json]:
     matrices = [
-        [_described_layer(layer, f"{name}.{cell}.{number}", tensors) for number, layer in enumerate(each.matrices)]
+        [
+            _described_layer(layer, f"{name}.{cell}.{number}", tensors)
+            for number, layer in enumerate(each.matrices)
+        ]
         for cell, each in enumerate(recurrent.cells)
     ]
-    words = {name: getattr(recurrent, name) for name in ("kind", "directions", "batch_first", "given", "is_step")}
+    words = {
+        name: getattr(recurrent, name) for name in ("kind", "directions", "batch_first", "given", "is_step")
+    }
     return {"cells": matrices, **words}
 
 
@@ -241,8 +246,9 @@ def _node(stored: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Node:
         states = (1 + (recurrent.kind == "lstm")) * recurrent.given
         kind = (CELLS if recurrent.is_step else SEQUENCES).get(target)
         _demand(kind == recurrent.kind and len(inputs) == 1 + states, f"{name} is no {recurrent.kind}")
-        function = recurrent_function(recurrent)
-        return Node(name, op, inputs, function, shape=shape, dtype=dtype, recurrent=recurrent)
+        return Node(
+            name, op, inputs, recurrent_function(recurrent), shape=shape, dtype=dtype, recurrent=recurrent
+        )
     arguments = [_argument(value, tensors, len(inputs)) for value in _list(stored["arguments"])]
     named = {key: _argument(value, tensors, len(inputs)) for key, value in _object(stored["named"]).items()}
     bound = Bound(target, arguments, named)
@@ -258,7 +264,9 @@ def _recurrent(stored: Mapping[str, Json], name: str, tensors: Mapping[str, Tens
     )
     flags = {each: stored[each] for each in ("batch_first", "given", "is_step")}
     _demand(all(isinstance(each, bool) for each in flags.values()), f"{name} has a flag that is none")
-    recurrent = Recurrent(str(stored["kind"]), cells, _size(stored["directions"]), **{k: v is True for k, v in flags.items()})
+    recurrent = Recurrent(
+        str(stored["kind"]), cells, _size(stored["directions"]), **{k: v is True for k, v in flags.items()}
+    )
     _demand(fits(recurrent), f"the matrices of {name} do not fit each other")
     return recurrent
 

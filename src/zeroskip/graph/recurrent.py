@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, fx
@@ -15,13 +15,15 @@ from zeroskip.graph.weighted_nodes import layer_name
 
 ATEN = torch.ops.aten
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-SEQUENCES = {getattr(ATEN, kind).input: kind for kind in GATES}
-CELLS = {
+SEQUENCES: dict[object, str] = {getattr(ATEN, kind).input: kind for kind in GATES}
+CELLS: dict[object, str] = {
     ATEN.lstm_cell.default: "lstm",
     ATEN.gru_cell.default: "gru",
     ATEN.rnn_tanh_cell.default: "rnn_tanh",
     ATEN.rnn_relu_cell.default: "rnn_relu",
 }
+Value: TypeAlias = Tensor | tuple[Tensor, ...]
+"""What a recurrent operation returns."""
 ZEROS = (ATEN.zeros.default, ATEN.zeros_like.default, ATEN.new_zeros.default)
 
 
@@ -90,7 +92,7 @@ class Recurrent:
         return self.matrices[0].name.rpartition(".")[0]
 
 
-def function_of(recurrent: Recurrent) -> Callable[..., Any]:
+def function_of(recurrent: Recurrent) -> Callable[..., Value]:
     """It as PyTorch computes it: of the sequence, and the first states where they are given.
 
     A cell returns its state (of an LSTM: both), anything else its outputs and the last states.
@@ -102,7 +104,7 @@ def function_of(recurrent: Recurrent) -> Callable[..., Any]:
     return _step(recurrent) if recurrent.is_step else _sequence(recurrent)
 
 
-def _sequence(recurrent: Recurrent) -> Callable[..., Any]:
+def _sequence(recurrent: Recurrent) -> Callable[..., Value]:
     operation = getattr(ATEN, recurrent.kind).input
     biased = recurrent.cells[0].inputs.bias is not None
     parameters = [each for cell in recurrent.cells for each in _parameters(cell)]
@@ -110,22 +112,24 @@ def _sequence(recurrent: Recurrent) -> Callable[..., Any]:
     # has_biases, num_layers, dropout, train, bidirectional, batch_first
     rest = biased, layers, 0.0, False, recurrent.directions == 2, recurrent.batch_first
 
-    def run(x: Tensor, *states: Tensor) -> Any:
+    def run(x: Tensor, *states: Tensor) -> Value:
         batch = x.shape[0 if recurrent.batch_first else 1]
         first = states or [x.new_zeros(shape) for shape in state_shapes(recurrent, batch)]
-        return operation(x, list(first) if recurrent.kind == "lstm" else first[0], parameters, *rest)
+        given = list(first) if recurrent.kind == "lstm" else first[0]
+        return cast(Value, operation(x, given, parameters, *rest))
 
     return run
 
 
-def _step(recurrent: Recurrent) -> Callable[..., Any]:
+def _step(recurrent: Recurrent) -> Callable[..., Value]:
     operation = getattr(ATEN, "lstm_cell" if recurrent.kind == "lstm" else f"{recurrent.kind}_cell").default
     (cell,) = recurrent.cells
     weights = cell.inputs.weight, cell.hidden.weight, cell.inputs.bias, cell.hidden.bias
 
-    def run(x: Tensor, *states: Tensor) -> Any:
+    def run(x: Tensor, *states: Tensor) -> Value:
         first = states or [x.new_zeros(shape[1:]) for shape in state_shapes(recurrent, len(x))]
-        return operation(x, list(first) if recurrent.kind == "lstm" else first[0], *weights)
+        given = list(first) if recurrent.kind == "lstm" else first[0]
+        return cast(Value, operation(x, given, *weights))
 
     return run
 
@@ -234,7 +238,9 @@ def fits(recurrent: Recurrent) -> bool:
         columns = cell.inputs.weight.shape[1] if number < directions else directions * states
         shapes = [(rows, columns), (rows, states), *([(states, cell.units)] if cell.projection else [])]
         same = [tuple(layer.weight.shape) for layer in cell.matrices] == shapes
-        biases = [layer.bias is not None for layer in cell.matrices] == [biased, biased, False][: len(cell.matrices)]
+        biases = [layer.bias is not None for layer in cell.matrices] == [biased, biased, False][
+            : len(cell.matrices)
+        ]
         projected = cell.projection is None or recurrent.kind == "lstm"
         if not (same and biases and projected and cell.units == cells[0].units):
             return False
@@ -250,7 +256,9 @@ def is_same(known: Recurrent, recurrent: Recurrent) -> bool:
     True
     """
     pairs = list(zip(known.matrices, recurrent.matrices, strict=False))
-    same = replace(known, cells=()) == replace(recurrent, cells=()) and len(known.matrices) == len(recurrent.matrices)
+    same = replace(known, cells=()) == replace(recurrent, cells=()) and len(known.matrices) == len(
+        recurrent.matrices
+    )
     return same and all(a.weight is b.weight and a.bias is b.bias for a, b in pairs)
 
 

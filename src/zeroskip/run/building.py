@@ -13,7 +13,7 @@ from zeroskip.graph import Graph, Node
 from zeroskip.graph.layer_functions import arguments_of, function_of
 from zeroskip.graph.recurrent import Recurrent, is_same, with_weights_of
 from zeroskip.graph.recurrent import function_of as recurrent_function
-from zeroskip.run.captured import kernel_nodes, layer_nodes
+from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.tiling import on_tiles

@@ -98,7 +98,9 @@ def all_layers(graph: Graph) -> list[tuple[str, Layer]]:
     [('linear', 'fc1'), ('linear_1', 'fc2')]
     """
     return [
-        (key_of_layer(node, number), layer) for node in graph.nodes for number, layer in enumerate(node.layers)
+        (key_of_layer(node, number), layer)
+        for node in graph.nodes
+        for number, layer in enumerate(node.layers)
     ]
 
 

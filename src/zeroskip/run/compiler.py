@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 
 import torch
 from torch import nn
@@ -31,8 +30,8 @@ from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
-from zeroskip.run.select.recurrent_timing import time_recurrent
 from zeroskip.run.select.network_selection import Selection, Target, select_network
+from zeroskip.run.select.recurrent_timing import time_recurrent
 from zeroskip.run.timing import stop_watch, torch_threads
 from zeroskip.run.unreached import unreached, weight_zeros
 
@@ -151,12 +150,17 @@ def _strict(kernel: Kernel) -> Kernel:
 def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target) -> dict[str, LayerTiming]:
     """Node of a layer -> its kernels timed on its real input, dense always among them."""
     candidates = kernels if pytorch.KERNEL in kernels else (pytorch.KERNEL, *kernels)
-    asked = {"machine": target.machine, "precision": target.precision}
-    of_layers = partial(time_kernels, kernels=[each for each in candidates if each.layout != "steps"], **asked)
-    of_steps = partial(time_recurrent, kernels=[pytorch.KERNEL, *(e for e in kernels if e.layout == "steps")], **asked)
+    of_layers = [kernel for kernel in candidates if kernel.layout != "steps"]
+    of_steps = [pytorch.KERNEL, *(kernel for kernel in candidates if kernel.layout == "steps")]
+    machine, precision = target.machine, target.precision
     timings = {}
     for node, computed in kernel_nodes(captured.graph):
         values = [captured.values[name] for name in node.inputs]
-        is_recurrent = isinstance(computed, Recurrent)
-        timings[node.name] = of_steps(computed, *values) if is_recurrent else of_layers(computed, node.relu, *values)
+        timings[node.name] = (
+            time_recurrent(computed, *values, machine=machine, precision=precision, kernels=of_steps)
+            if isinstance(computed, Recurrent)
+            else time_kernels(
+                computed, node.relu, *values, machine=machine, precision=precision, kernels=of_layers
+            )
+        )
     return timings

@@ -65,7 +65,10 @@ def part_seconds(
     seconds, steps = _fastest(graph, given, threads, clock)
     pairs = zip(all_layers(origin.graph), choices, strict=True)
     alone = {key: choice.seconds[choice.kernel] for (key, _), choice in pairs}
-    keys = {node.name: [key_of_layer(node, number) for number in range(len(node.layers))] for node in origin.graph.nodes}
+    keys = {
+        node.name: [key_of_layer(node, number) for number in range(len(node.layers))]
+        for node in origin.graph.nodes
+    }
     on_tiles = {each.name: each.names for each in operations}
     waiting, parts = iter(compiled.graph.nodes), []
     for node in graph.nodes:

@@ -300,9 +300,7 @@ def _scratch_bytes(graph: Graph, threads: int) -> int:
 
 def _through(graph: Graph) -> tuple[str, ...]:
     """The operations that are neither layers nor on tiles, by torch's names."""
-    others = [
-        node.op for node in graph.nodes if not node.layers and not isinstance(node.function, Segment)
-    ]
+    others = [node.op for node in graph.nodes if not node.layers and not isinstance(node.function, Segment)]
     names = [op.removeprefix("aten.").split(".")[0] for op in others]
     return tuple(dict.fromkeys(name for name in names if name != "getitem"))
 

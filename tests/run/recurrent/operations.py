@@ -40,7 +40,11 @@ def operation(module: nn.Module, *, given: bool = False) -> Recurrent:
     kind = kind if kind != "rnn" else f"rnn_{module.nonlinearity}"
     if is_step:
         return Recurrent(kind, (_cell(module, ""),), given=given, is_step=True)
-    ends = [f"_l{layer}{way}" for layer in range(module.num_layers) for way in ("", "_reverse")[: 1 + module.bidirectional]]
+    ends = [
+        f"_l{layer}{way}"
+        for layer in range(module.num_layers)
+        for way in ("", "_reverse")[: 1 + module.bidirectional]
+    ]
     cells = tuple(_cell(module, end) for end in ends)
     return Recurrent(kind, cells, 1 + module.bidirectional, module.batch_first, given)
 

@@ -25,7 +25,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")  # of Py
 EXACT = (SPMV[0], SPMM)
 by_kernel = pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
 exact_ones = pytest.mark.parametrize("kernel", EXACT, ids=lambda kernel: kernel.name)
-on_machines = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{8 * machine.vector_bytes}bit")
+on_machines = pytest.mark.parametrize(
+    "machine", MACHINES, ids=lambda machine: f"{8 * machine.vector_bytes}bit"
+)
 
 
 @st.composite
@@ -53,7 +55,9 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
 def test_any_options_batch_and_number_of_steps(
     drawn: dict[str, Any], batch: int, steps: int, stated: bool, kernel: Kernel
 ) -> None:
-    module = sparse(KINDS[drawn["kind"]](*drawn["sizes"], **drawn["options"]), drawn["zeros"], seed=drawn["seed"])
+    module = sparse(
+        KINDS[drawn["kind"]](*drawn["sizes"], **drawn["options"]), drawn["zeros"], seed=drawn["seed"]
+    )
     shape = (batch, steps) if module.batch_first else (steps, batch)
     x = torch.randn(*shape, module.input_size)
     sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 1 + (module.mode == "LSTM")]
@@ -172,7 +176,11 @@ def test_what_machine_code_would_misread_is_refused(kernel: Kernel, wrong: Any, 
 def test_first_states_of_another_size_are_refused(kernel: Kernel) -> None:
     module = sparse(KINDS["lstm"](8, 17, batch_first=True))
     run = built(kernel, operation(module, given=True), HERE)
-    for wrong in ((), (torch.zeros(1, 3, 16), torch.zeros(1, 3, 17)), (torch.zeros(1, 2, 17), torch.zeros(1, 3, 17))):
+    for wrong in (
+        (),
+        (torch.zeros(1, 3, 16), torch.zeros(1, 3, 17)),
+        (torch.zeros(1, 2, 17), torch.zeros(1, 3, 17)),
+    ):
         with pytest.raises(EngineError, match=r"begins with states of \(1, 3, 17\) and \(1, 3, 17\)"):
             run(torch.zeros(3, 2, 8), *wrong)
 
@@ -185,9 +193,7 @@ def test_a_kernel_says_why_it_refuses(kernel: Kernel) -> None:
         parameter.data += (parameter == 0).float()
     reasons = {
         kernel.accepts(operation(dense), HERE, plain): "nothing to skip",
-        kernel.accepts(operation(sparse(KINDS["lstm"](3, 4)).double()), HERE, plain): (
-            "not float64"
-        ),
+        kernel.accepts(operation(sparse(KINDS["lstm"](3, 4)).double()), HERE, plain): ("not float64"),
     }
     if kernel.weights != "fp32":
         sequence = operation(sparse(KINDS["lstm"](3, 4)))
@@ -210,7 +216,11 @@ X86, ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
 @pytest.mark.parametrize(
     ("machine", "triple", "there", "absent"),
-    [(WIDE, X86, "vpermt2ps|vpermi2ps", "gather"), (AVX2, X86, "vinsertps", "zmm"), (NEON, ARM, "fmla", "ymm")],
+    [
+        (WIDE, X86, "vpermt2ps|vpermi2ps", "gather"),
+        (AVX2, X86, "vinsertps", "zmm"),
+        (NEON, ARM, "fmla", "ymm"),
+    ],
     ids=["AVX-512", "AVX2", "NEON"],
 )
 def test_the_code_is_that_of_the_machine(machine: Machine, triple: str, there: str, absent: str) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.graph.layer_functions import OPS, function_of
-from zeroskip.graph.recurrent import Recurrent
+from zeroskip.graph.recurrent import Recurrent, Value
 from zeroskip.graph.recurrent import function_of as recurrent_function
 
 
@@ -61,7 +60,7 @@ def accepts(layer: Layer | Recurrent, machine: Machine, precision: Precision) ->
     return None if layer.op in OPS else f"knows no {layer.op}"
 
 
-def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., Any]:
+def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., Value]:
     """The layer as a function of its input."""
     if isinstance(layer, Recurrent):
         return recurrent_function(layer)

@@ -44,7 +44,9 @@ class CompiledCell:
     product: Product | None = None
     few: int = 0
 
-    def sequence(self, x: Tensor, axes: tuple[int, int], y: Walked, h: int, c: int, *, backward: bool) -> None:
+    def sequence(
+        self, x: Tensor, axes: tuple[int, int], y: Walked, h: int, c: int, *, backward: bool
+    ) -> None:
         """Write the outputs of `x` to `y`, the last states over the first; `axes` are those of steps and examples."""
         steps, batch = (x.shape[axis] for axis in axes)
         code, sums = self.fused, Walked(self.bias.data_ptr(), 0, 0)
@@ -57,13 +59,26 @@ class CompiledCell:
         scratch = torch.empty(code.scratch)
         (x_at, *x_by), (sums_at, *sums_by), (y_at, *y_by) = given
         code.run(
-            code.arguments.address, x_at, sums_at, y_at, h, c, scratch.data_ptr(), steps, batch, *x_by, *sums_by, *y_by
+            code.arguments.address,
+            x_at,
+            sums_at,
+            y_at,
+            h,
+            c,
+            scratch.data_ptr(),
+            steps,
+            batch,
+            *x_by,
+            *sums_by,
+            *y_by,
         )
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> None:
         """Write the states after one step over those before it; x (batch, in)."""
         batch, states = h.shape
-        scratch = torch.empty(self.fused.scratch + batch * states)  # the outputs, which are the states, behind it
+        scratch = torch.empty(
+            self.fused.scratch + batch * states
+        )  # the outputs, which are the states, behind it
         at = scratch.data_ptr()
         self.fused.run(
             *(self.fused.arguments.address, x.data_ptr(), self.bias.data_ptr(), at + 4 * self.fused.scratch),
@@ -152,8 +167,8 @@ def _check(
     name = recurrent.name or recurrent.kind
     if not fits:
         raise EngineError(
-            f"{name} takes float32 of {axes} axes, {'' if axes == 2 else 'one step at least, '}and {inputs} features. It "
-            f"was given {tuple(x.shape)} of {x.dtype}."
+            f"{name} takes float32 of {axes} axes,{' one step at least,' if axes == 3 else ''} and {inputs} features. "
+            f"It was given {tuple(x.shape)} of {x.dtype}."
         )
     given = " and ".join(str(tuple(state.shape)) for state in states)
     wanted = " and ".join(map(str, expected))

@@ -10,7 +10,9 @@ from zeroskip.emit.activations import sigmoid, tanh
 
 def lstm(f: Function, v: Vector, sums: Sequence[str], c: str) -> tuple[str, str]:
     """The vectors (h, c) of the gates i, f, g, o and of c before."""
-    i, forget, g, o = (act(f, v, each) for act, each in zip((sigmoid, sigmoid, tanh, sigmoid), sums, strict=True))
+    i, forget, g, o = (
+        act(f, v, each) for act, each in zip((sigmoid, sigmoid, tanh, sigmoid), sums, strict=True)
+    )
     c = f.multiply_add(v, forget, c, f.value(f"fmul {v} {i}, {g}"))
     return f.value(f"fmul {v} {o}, {tanh(f, v, c)}"), c
 

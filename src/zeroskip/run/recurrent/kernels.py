@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
-from zeroskip.graph.recurrent import Cell, Recurrent, function_of
+from zeroskip.graph.recurrent import Cell, Recurrent, Value, function_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.refusals import WIDEST
 from zeroskip.run.linear.stored_weights import cannot_be_stored, rounded
@@ -47,20 +46,28 @@ def accepts(storage: str, recurrent: Layer | Recurrent, machine: Machine, precis
     return next((why for why in reasons if why is not None), None)
 
 
-def build(storage: str, recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool) -> CompiledStep | CompiledSequence:
+def build(
+    storage: str, recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool
+) -> CompiledStep | CompiledSequence:
     """The operation as a function of the sequence, and of the first states where they are given."""
     make = partial(_few_examples, storage, recurrent.kind, machine=machine, precision=precision)
     return compiled(recurrent, [make(cell) for cell in recurrent.cells])
 
 
-def build_spmm(recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool) -> CompiledStep | CompiledSequence:
+def build_spmm(
+    recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool
+) -> CompiledStep | CompiledSequence:
     """The same for many examples."""
     kind = recurrent.kind
-    cells = [CompiledCell(many_examples.build(kind, cell, machine), torch.zeros(0)) for cell in recurrent.cells]
+    cells = [
+        CompiledCell(many_examples.build(kind, cell, machine), torch.zeros(0)) for cell in recurrent.cells
+    ]
     return compiled(recurrent, cells)
 
 
-def _few_examples(storage: str, kind: str, cell: Cell, *, machine: Machine, precision: Precision) -> CompiledCell:
+def _few_examples(
+    storage: str, kind: str, cell: Cell, *, machine: Machine, precision: Precision
+) -> CompiledCell:
     return CompiledCell(
         fused=spmv.build(kind, cell, storage, machine, fused=True),
         bias=_bias(kind, cell),
@@ -87,7 +94,7 @@ def _product(storage: str, kind: str, cell: Cell, machine: Machine, precision: P
     return made_by.build(layer, machine, precision, False)
 
 
-def reference(storage: str, recurrent: Recurrent, *values: Any) -> Any:
+def reference(storage: str, recurrent: Recurrent, *values: Tensor) -> Value:
     """The operation in PyTorch, of rounded weights."""
     if storage == "fp32":
         return function_of(recurrent)(*values)
@@ -111,5 +118,7 @@ SPMV = tuple(
     )
     for storage in ("fp32", "bf16", "int8")
 )
-SPMM = Kernel("spmm_steps", "spmm", partial(accepts, "fp32"), build_spmm, partial(reference, "fp32"), layout="steps")
+SPMM = Kernel(
+    "spmm_steps", "spmm", partial(accepts, "fp32"), build_spmm, partial(reference, "fp32"), layout="steps"
+)
 KERNELS = (*SPMV, SPMM)

@@ -1,10 +1,10 @@
 """Steps of many examples: one example of the batch in each lane, so that a non-zero weight meets all of them at once.
 
 Inputs and states lie as (features, lanes) in working memory. A group of rows, the gates of a unit (of an RNN: of four
-units), is summed together: an entry of its list has a weight for each of the rows, and where each one's input lies. Rows
-that end before others of their group meet weights of 0, at columns where they have a zero: an infinite input there does
-what it does in PyTorch. Lists of a group begin and end at the same time, so that the end of a loop surprises the processor
-once for a group.
+units), is summed together: an entry of its list has a weight for each of the rows, and where each one's input lies.
+Rows that end before others of their group meet weights of 0, at columns where they have a zero: an infinite input there
+does what it does in PyTorch. Lists of a group begin and end at the same time, so that the end of a loop surprises the
+processor once for a group.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from zeroskip.run.linear.stored_weights import arrays
 from zeroskip.run.recurrent import gates
 from zeroskip.run.recurrent.steps import PARAMETERS, Steps, at, compiled
 
-ROWS = 4  # of an RNN or a projection, which have one row for each unit: sums in turn hide each other's latency
+ROWS = (
+    4  # of an RNN or a projection, which have one row for each unit: sums in turn hide each other's latency
+)
 
 
 def build(kind: str, cell: Cell, machine: Machine) -> Steps:
@@ -85,7 +87,8 @@ def emit(machine: Machine, kind: str, projected: int) -> Function:
     lists = [fields[3 + 4 * number : 7 + 4 * number] for number in range(count)]
     v = Vector(machine.vector_bytes // 4)
     with f.loop(0, "%batch", v.lanes) as first:
-        _Writer(f, v, kind, first, *fields[:3], lists, bool(projected)).emit()
+        inputs, units, states = fields[:3]
+        _Writer(f, v, kind, first, inputs, units, states, lists, bool(projected)).emit()
     return f
 
 

@@ -1,8 +1,8 @@
 """Steps of a few examples: as many units as a vector has lanes at a time, all their gates together.
 
 The products of the hidden matrix go through windows of columns (window_lists.py). Those of the input matrix are either
-made beforehand, for all steps at once, or alike in the same call: of one step of one example there is nothing to gain by
-doing them beforehand. Up to four examples share the reading of a weight.
+made beforehand, for all steps at once, or alike in the same call: for one step of one example there is no use in
+making them beforehand. Up to four examples share the reading of a weight.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def build(kind: str, cell: Cell, storage: str, machine: Machine, *, fused: bool)
         bias[: cell.units] = cell.hidden.bias.detach().numpy()[2 * cell.units :]
     arrays = [array for layer, gates_ in matrices for array in window_lists(layer, gates_, storage, machine)]
     arguments = argument_block(
-        *(inputs if fused else 0, cell.units, cell.states, slices, -(-cell.states // lanes), *rooms), bias, *arrays
+        *(inputs if fused else 0, cell.units, cell.states, slices, -(-cell.states // lanes), *rooms),
+        bias,
+        *arrays,
     )
     run = compiled(emit, machine, kind, storage, int(fused), int(cell.projection is not None))
     return Steps(run, arguments, TOGETHER * (rooms[0] + 3 * rooms[1]))
@@ -83,10 +85,13 @@ class _Writer:
 
     def emit(self) -> None:
         """All steps, from the first states to the last."""
-        f, (inputs, units, states, slices, state_slices, x_room, h_room, _) = self.f, self.fields
+        f, (inputs, _, states, slices, state_slices, x_room, h_room, _) = self.f, self.fields
         xs = [f.at("%scratch", f.multiply(x_room, number)) for number in range(len(self.examples))]
         begin = f.at("%scratch", f.multiply(x_room, len(self.examples)))
-        rooms = [[f.at(begin, f.multiply(h_room, 3 * number + part)) for part in range(3)] for number in range(len(xs))]
+        rooms = [
+            [f.at(begin, f.multiply(h_room, 3 * number + part)) for part in range(3)]
+            for number in range(len(xs))
+        ]
         old, new, between = ([each[part] for each in rooms] for part in range(3))
         olds, news = ([f.slot(POINTER, each) for each in part] for part in (old, new))
         for example, room_ in zip(self.examples, old, strict=True):
@@ -94,11 +99,18 @@ class _Writer:
         with f.loop(0, "%steps") as step:
             if self.fused:
                 for example, x in zip(self.examples, xs, strict=True):
-                    self._copy(at(f, "x", step, example), x, inputs, f.value(f"sdiv i64 {f.add(inputs, self.v.lanes - 1)}, {self.v.lanes}"))
+                    self._copy(
+                        at(f, "x", step, example),
+                        x,
+                        inputs,
+                        f.value(f"sdiv i64 {f.add(inputs, self.v.lanes - 1)}, {self.v.lanes}"),
+                    )
             befores, afters = ([f.load(POINTER, slot) for slot in part] for part in (olds, news))
             projected = len(self.matrices) > 2
             with f.loop(0, slices) as number:
-                self._emit_slice(step, number, xs, befores, between if projected else afters, outputs=not projected)
+                self._emit_slice(
+                    step, number, xs, befores, between if projected else afters, outputs=not projected
+                )
             if projected:
                 with f.loop(0, state_slices) as number:
                     self._emit_projection(step, number, between, afters)
@@ -108,7 +120,12 @@ class _Writer:
         for example, slot in zip(self.examples, olds, strict=True):
             last = f.load(POINTER, slot)
             with f.loop(0, state_slices) as number:
-                self._store(f.load(self.v, f.at(last, f.multiply(number, self.v.lanes))), f.at("%h", f.multiply(example, states)), number, states)
+                self._store(
+                    f.load(self.v, f.at(last, f.multiply(number, self.v.lanes))),
+                    f.at("%h", f.multiply(example, states)),
+                    number,
+                    states,
+                )
 
     def _copy(self, source: str, target: str, count: str, slices: str) -> None:
         """Numbers into working memory, in whole vectors."""
@@ -141,9 +158,15 @@ class _Writer:
             begin = at(f, "sums", step, example)
             sums = [self._load(f.at(begin, f.multiply(units, gate)), number, units) for gate in range(count)]
             if of_x is not None:
-                sums = [self.matrices[0].emit_scaled(number, gate, slices, of_x[place][gate], sums[gate]) for gate in range(count)]
+                sums = [
+                    self.matrices[0].emit_scaled(number, gate, slices, of_x[place][gate], sums[gate])
+                    for gate in range(count)
+                ]
             shifts = [*sums[:2], f.load(v, f.at(bias, lane))] if self.kind == "gru" else sums
-            totals = [self.matrices[1].emit_scaled(number, gate, slices, of_h[place][gate], shifts[gate]) for gate in range(count)]
+            totals = [
+                self.matrices[1].emit_scaled(number, gate, slices, of_h[place][gate], shifts[gate])
+                for gate in range(count)
+            ]
             h = self._new_state(number, example, sums, totals, f.at(befores[place], lane))
             f.store(v, h, f.at(afters[place], lane))
             if outputs:

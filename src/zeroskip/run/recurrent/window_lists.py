@@ -2,8 +2,8 @@
 
 Rows g x units + u (gate g, unit u) are cut into slices: all gates of the units of a vector. A step looks at a window of
 neighbouring columns, out of which each row of the slice takes its next non-zero; the window begins where the slowest
-row goes on. Rows whose next non-zero lies behind it wait. With AVX-512 a window is 32 columns, held by two registers, and
-one permutation gives each lane its own: for four gates the two are loaded once. Elsewhere it is as wide as a byte
+row goes on. Rows whose next non-zero lies behind it wait. With AVX-512 a window is 32 columns, held by two registers,
+and one permutation gives each lane its own: for four gates the two are loaded once. Elsewhere it is as wide as a byte
 reaches.
 """
 
@@ -57,7 +57,10 @@ def window_lists(layer: Layer, gates: int, storage: str, machine: Machine) -> li
     starts = np.concatenate([*begins, np.zeros(0, np.int64)]).astype(np.uint16)
     step = begin[row // (gates * lanes)] + step
     place = step * gates * lanes + row % (gates * lanes)
-    picks, placed = np.zeros(begin[-1] * gates * lanes, np.uint8), np.zeros(begin[-1] * gates * lanes, numbers.dtype)
+    picks, placed = (
+        np.zeros(begin[-1] * gates * lanes, np.uint8),
+        np.zeros(begin[-1] * gates * lanes, numbers.dtype),
+    )
     picks[place], placed[place] = columns - starts[step], numbers
     scale = np.ones((gates, slices * lanes), np.float32)
     scale[:, :units] = stored.scale.reshape(gates, units)
@@ -103,7 +106,7 @@ class Windows:
     def emit_sums(self, slice_: str, sources: list[str]) -> list[list[str]]:
         """For each source (an example's inputs) and each gate, the vector of a slice's sums."""
         f, v = self.f, Vector(lanes_of(self.machine))
-        begin, window, picks, numbers, scale = self.fields
+        begin, window, picks, numbers, _ = self.fields
         stored = StoredVectors(f, self.machine, v, self.storage, numbers, "")
         sums = [[f.slot(v, "zeroinitializer") for _ in range(self.gates)] for _ in sources]
         first, stop = (f.load(INTEGER, f.at(begin, each, INTEGER)) for each in (slice_, f.add(slice_, 1)))

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
+from zeroskip.concepts.engine import Computed
 from zeroskip.graph import Graph, Node
-from zeroskip.graph.recurrent import Recurrent, function_of
+from zeroskip.graph.recurrent import Recurrent, Value, function_of
 from zeroskip.run.captured import Captured, kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
@@ -97,14 +97,16 @@ def select_network(
     )
     functions = {name: timings[name].built[combination[name]] for name in untiled}
     compiled = CompiledNetwork(runs[best], origin, target.machine, final, functions)
-    references = {
+    references: dict[str, Callable[..., Computed]] = {
         node.name: partial(_reference, timings[node.name], choices[node.name].kernel, computed, node.relu)
         for node, computed in kernel_nodes(graph)
         if node.recurrent or len(node.inputs) == 1
     }
     rounded = runner(graph, references)
     lost = seconds[beaten[0]] if beaten else None
-    of_layers = tuple(each for node, _ in kernel_nodes(graph) for each in _choices_of(node, choices[node.name]))
+    of_layers = tuple(
+        each for node, _ in kernel_nodes(graph) for each in _choices_of(node, choices[node.name])
+    )
     return Selection(compiled, rounded, of_layers, seconds[best], seconds["dense"], lost)
 
 
@@ -119,7 +121,9 @@ def _choices_of(node: Node, choice: Choice) -> list[Choice]:
     return [choice] if node.recurrent is None else by_matrix(choice, node.recurrent)
 
 
-def _reference(timing: LayerTiming, name: str, computed: Layer | Recurrent, relu: bool, *values: Tensor) -> Any:
+def _reference(
+    timing: LayerTiming, name: str, computed: Layer | Recurrent, relu: bool, *values: Tensor
+) -> Value:
     """The layer or recurrent operation in PyTorch, rounded as the kernel of that name rounds."""
     kernel = timing.kernels.get(name, pytorch.KERNEL)
     if isinstance(computed, Recurrent):

@@ -41,7 +41,9 @@ def time_recurrent(
         errors[kernel.name] = 0.0 if kernel.weights == "fp32" else relative_error(answer, exact)
         if not agree(answer, expected, tolerance=TOLERANCE):
             error = relative_error(answer, expected)
-            refused[kernel.name] = f"differs by {error:.2g} of the largest output, as rounding grows with the steps"
+            refused[kernel.name] = (
+                f"differs by {error:.2g} of the largest output, as rounding grows with the steps"
+            )
             del built[kernel.name]
     seconds = raced({name: partial(call, *values) for name, call in built.items()}, stop_watch())
     name = preferred(seconds)
