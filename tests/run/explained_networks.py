@@ -11,7 +11,7 @@ from torch.nn.functional import silu
 
 from zeroskip.concepts import Choice, Explanation, Kernel, Machine, Precision, weight_sparsity
 from zeroskip.graph import capture
-from zeroskip.run.captured import layer_nodes
+from zeroskip.run.captured import all_layers, layer_nodes
 from zeroskip.run.convolution.tiles.operations import kind_of, operations_of
 from zeroskip.run.explaining import Facts, explain
 from zeroskip.run.kernels import ALL, BY_NAME
@@ -50,6 +50,18 @@ class Words(nn.Module):
         return self.head(self.lstm(self.table(x))[0][:, -1])
 
 
+class Heads(nn.Module):
+    """The same with 64 weights that meet the words in two heads, in place of the LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.heads = nn.Embedding(10, 4), nn.Parameter(torch.randn(2, 4, 8))
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.matmul(self.table(x).mean(1)[None], self.heads).sum(0))
+
+
 def half_zero(model: nn.Module) -> nn.Module:
     """The network with every second weight zero."""
     with torch.no_grad():
@@ -78,7 +90,17 @@ def facts_of(
     on_tiles = {name for each in operations if each.kind == "conv" for name in each.names}
     choices, parts = [], []
     nodes = {node.name: layer for node, layer in layer_nodes(graph)}
+    matrices = {key: layer for key, layer in all_layers(graph) if key not in nodes}
     for node in graph.nodes:
+        if node.recurrent is not None:
+            mine = {key: layer for key, layer in matrices.items() if key.startswith(f"{node.name}.")}
+            for layer in mine.values():
+                kernel = chosen.get(layer.name, "dense")
+                timed = {"dense": 4.0, "spmv_fp32": 1.0}
+                choices.append(choice_of(kernel, weight_sparsity(layer.weight), layer.name, "lstm", timed))
+            took = {key: timed[chosen.get(layer.name, "dense")] for key, layer in mine.items()}
+            parts.append(Part(node.name, "layers", sum(took.values()), took))
+            continue
         if node.name not in nodes:
             if node.op != "getitem" and kind_of(node) != "mean":
                 parts.append(Part(node.name, kind_of(node), seconds(kind_of(node))))

@@ -10,6 +10,7 @@ import pytest
 import torch
 from explained_networks import (
     COMPUTER,
+    Heads,
     SqueezeAndExcite,
     Words,
     explained,
@@ -89,17 +90,27 @@ def test_a_network_that_lost_on_tiles_says_so_and_what_its_layers_would_gain_the
     assert "on tiles it took 99000.0 ms in 2 pieces" in explanation.lines[1]
 
 
-def test_a_sparse_kernel_for_an_lstm_would_gain_its_time_x_its_zeros() -> None:
-    facts = facts_of(half_zero(Words()), torch.zeros(1, 5, dtype=torch.int64), {"head": "spmm"},
-                     seconds=lambda name: 8.0 if name == "lstm" else 0.1)  # fmt: skip
+def test_a_sparse_kernel_for_a_product_would_gain_its_time_x_its_zeros() -> None:
+    facts = facts_of(half_zero(Heads()), torch.zeros(1, 5, dtype=torch.int64), {"head": "spmm"},
+                     seconds=lambda name: 8.0 if name == "matmul" else 0.1)  # fmt: skip
     explanation = explained(facts)
-    assert explanation.zeros_won == 8 / 220
-    assert shares(explanation) == {
-        "lstm: no sparse kernel": 192 / 220,
-        TABLE: 20 / 220,
-    }
-    assert explanation.advice[0] == Gain("a sparse kernel for lstm", 4.0, "its time x its zeros, 50%")
-    assert explanation.between[0] == Between("lstm", 1, 8.0)
+    assert explanation.zeros_won == 8 / 60
+    assert shares(explanation) == {"matmul: no sparse kernel": 32 / 60, TABLE: 20 / 60}
+    assert explanation.advice[0] == Gain("a sparse kernel for matmul", 4.0, "its time x its zeros, 50%")
+    assert explanation.between[0] == Between("matmul", 1, 8.0)
+
+
+def test_zeros_of_an_lstm_are_won_matrix_by_matrix_and_it_is_one_piece() -> None:
+    chosen = {"head": "spmm", "lstm.weight_ih_l0": "spmv_fp32", "lstm.weight_hh_l0": "spmv_fp32"}
+    words = torch.zeros(1, 5, dtype=torch.int64)
+    explanation = explained(facts_of(half_zero(Words()), words, chosen))
+    assert (explanation.zeros_reached, explanation.zeros_won) == (200 / 220, 200 / 220)
+    assert (explanation.pieces, explanation.sparse_seconds) == (2, 1.0 + 1.0 + 1.0)
+    assert shares(explanation) == {TABLE: 20 / 220}
+    # Half of each matrix is left; a tenth would be a fifth of the time.
+    assert gains(explanation)["90% zeros in 3 layers"] == pytest.approx(3 * 0.8)
+    dense = explained(facts_of(half_zero(Words()), words, {"head": "spmm"}))
+    assert shares(dense) == {"dense kernels were faster": 192 / 220, TABLE: 20 / 220}
 
 
 def test_a_convolution_along_one_axis_has_no_sparse_kernel() -> None:
