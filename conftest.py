@@ -273,6 +273,8 @@ NAMES: dict[str, Callable[[], Any]] = {
         task,
         machine,
         graph,
+        recurrent,
+        cell,
         run,
         record,
         recorded,

@@ -82,7 +82,7 @@ def test_without_avx512_what_needs_it_is_named_with_the_reason() -> None:
     assert set(fp32.refused) == {"baked", "windows_fp32", "balanced_fp32", "columns_sparse"}
     assert {"dense", "sell", "spmm", "gaps_fp32", "streamed", "gather", "scatter"} <= set(fp32.kernels)
     assert fp32.arithmetic == "fp32, 8 numbers a vector"
-    assert int8.kernels == ("gaps_int8", "columns_int8")
+    assert int8.kernels == ("gaps_int8", "columns_int8", "spmv_int8")
     assert int8.arithmetic == "fp32, 8 numbers a vector; weights stored as int8 are converted"
 
 

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "tasks": {"data", "models", "run_folder"},
     "verdict": set(),
     "journey": {"measure", "prune", "retrain", "pack", "run", "run_folder", "report", "verdict"},
-    "doctor": {"data", "emit", "run", "report"},
+    "doctor": {"data", "graph", "emit", "run", "report"},
     "papers": {
         "graph",
         "emit",

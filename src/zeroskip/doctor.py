@@ -15,6 +15,7 @@ from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.data import data_folder, imagenet
 from zeroskip.errors import DataError
 from zeroskip.report import Grid
+from zeroskip.graph.recurrent import Cell, Recurrent
 from zeroskip.run import kernels
 from zeroskip.run.element import FP16
 
@@ -147,7 +148,8 @@ def _refusal(kernel: Kernel, precision: Precision, machine: Machine) -> str | No
     """None, or why this machine cannot run a kernel, said of a layer that a machine with all features could."""
     features = AVX512_COMPUTER.union(*(features for features, _ in INSTRUCTIONS.values()))
     complete = replace(machine, arch="x86_64", features=frozenset(features), vector_bytes=64)
-    possible = [layer for layer in _examples() if kernel.accepts(layer, complete, precision) is None]
+    examples = _recurrent_examples() if kernel.layout == "steps" else _examples()
+    possible = [each for each in examples if kernel.accepts(each, complete, precision) is None]
     reasons = [kernel.accepts(layer, machine, precision) for layer in possible]
     return None if None in reasons else next(iter(reasons), "no example of a layer suits it")
 
@@ -177,6 +179,13 @@ def _examples() -> tuple[Layer, ...]:
         Layer("dense and large", "conv2d", large, None, (256, 14, 14), (256, 12, 12)),
         Layer("zeros in blocks", "conv2d", blocks, None, (8, 8, 8), (64, 8, 8)),
     )
+
+
+@cache
+def _recurrent_examples() -> tuple[Recurrent, ...]:
+    """An RNN that each kernel of steps computes."""
+    half = Layer("half zero", "linear", torch.eye(2), None, (2,), (2,))
+    return (Recurrent("rnn_tanh", (Cell(half, half),)),)
 
 
 def _folder(find: Callable[[], Path]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,12 @@ DROPOUT = tuple(
 )
 CHECKS = (ATEN._assert_tensor_metadata.default,)  # of what was traced; a program checks its inputs itself
 OWNER = "network."
+PACKED = (
+    "torch.export cannot follow packed sequences, whose sizes depend on the lengths given. Hand over the padded "
+    "sequences, (batch, steps, features), and take each one's own last step: "
+    "y[torch.arange(y.shape[0]), lengths - 1]. What is behind a sequence's end changes nothing before it, but where an "
+    "LSTM, GRU or RNN runs backward."
+)
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,8 @@ def _fixed(
     except EngineError:
         raise
     except Exception as fact:
+        if _is_packed(fact):
+            raise EngineError(PACKED) from fact
         reason = str(fact).strip().splitlines()[0] if str(fact).strip() else type(fact).__name__
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise EngineError(
@@ -149,6 +158,12 @@ def _fixed(
             "that can be exported into a module of its own and compile that."
         ) from fact
     return Exported(program, network.returned.tree, tuple(batched), size if any(batched) else None)
+
+
+def _is_packed(fact: Exception) -> bool:
+    """Whether torch.export failed inside of torch's packed sequences, or an LSTM, GRU or RNN that was given one."""
+    files = [frame.filename.replace("\\", "/") for frame in traceback.extract_tb(fact.__traceback__)]
+    return any(file.endswith(("torch/nn/utils/rnn.py", "torch/nn/modules/rnn.py")) for file in files)
 
 
 def _tidy(module: fx.GraphModule, node: fx.Node) -> None:

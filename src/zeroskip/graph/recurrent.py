@@ -22,7 +22,7 @@ CELLS: dict[object, str] = {
     ATEN.rnn_tanh_cell.default: "rnn_tanh",
     ATEN.rnn_relu_cell.default: "rnn_relu",
 }
-Value: TypeAlias = Tensor | tuple[Tensor, ...]
+StepOutputs: TypeAlias = Tensor | tuple[Tensor, ...]
 """What a recurrent operation returns."""
 ZEROS = (ATEN.zeros.default, ATEN.zeros_like.default, ATEN.new_zeros.default)
 
@@ -92,7 +92,7 @@ class Recurrent:
         return self.matrices[0].name.rpartition(".")[0]
 
 
-def function_of(recurrent: Recurrent) -> Callable[..., Value]:
+def function_of(recurrent: Recurrent) -> Callable[..., StepOutputs]:
     """It as PyTorch computes it: of the sequence, and the first states where they are given.
 
     A cell returns its state (of an LSTM: both), anything else its outputs and the last states.
@@ -104,7 +104,7 @@ def function_of(recurrent: Recurrent) -> Callable[..., Value]:
     return _step(recurrent) if recurrent.is_step else _sequence(recurrent)
 
 
-def _sequence(recurrent: Recurrent) -> Callable[..., Value]:
+def _sequence(recurrent: Recurrent) -> Callable[..., StepOutputs]:
     operation = getattr(ATEN, recurrent.kind).input
     biased = recurrent.cells[0].inputs.bias is not None
     parameters = [each for cell in recurrent.cells for each in _parameters(cell)]
@@ -112,24 +112,24 @@ def _sequence(recurrent: Recurrent) -> Callable[..., Value]:
     # has_biases, num_layers, dropout, train, bidirectional, batch_first
     rest = biased, layers, 0.0, False, recurrent.directions == 2, recurrent.batch_first
 
-    def run(x: Tensor, *states: Tensor) -> Value:
+    def run(x: Tensor, *states: Tensor) -> StepOutputs:
         batch = x.shape[0 if recurrent.batch_first else 1]
         first = states or [x.new_zeros(shape) for shape in state_shapes(recurrent, batch)]
         given = list(first) if recurrent.kind == "lstm" else first[0]
-        return cast(Value, operation(x, given, parameters, *rest))
+        return cast(StepOutputs, operation(x, given, parameters, *rest))
 
     return run
 
 
-def _step(recurrent: Recurrent) -> Callable[..., Value]:
+def _step(recurrent: Recurrent) -> Callable[..., StepOutputs]:
     operation = getattr(ATEN, "lstm_cell" if recurrent.kind == "lstm" else f"{recurrent.kind}_cell").default
     (cell,) = recurrent.cells
     weights = cell.inputs.weight, cell.hidden.weight, cell.inputs.bias, cell.hidden.bias
 
-    def run(x: Tensor, *states: Tensor) -> Value:
+    def run(x: Tensor, *states: Tensor) -> StepOutputs:
         first = states or [x.new_zeros(shape[1:]) for shape in state_shapes(recurrent, len(x))]
         given = list(first) if recurrent.kind == "lstm" else first[0]
-        return cast(Value, operation(x, given, *weights))
+        return cast(StepOutputs, operation(x, given, *weights))
 
     return run
 

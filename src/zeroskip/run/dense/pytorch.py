@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.graph.layer_functions import OPS, function_of
-from zeroskip.graph.recurrent import Recurrent, Value
+from zeroskip.graph.recurrent import Recurrent, StepOutputs
 from zeroskip.graph.recurrent import function_of as recurrent_function
 
 
@@ -60,7 +60,7 @@ def accepts(layer: Layer | Recurrent, machine: Machine, precision: Precision) ->
     return None if layer.op in OPS else f"knows no {layer.op}"
 
 
-def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., Value]:
+def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., StepOutputs]:
     """The layer as a function of its input."""
     if isinstance(layer, Recurrent):
         return recurrent_function(layer)

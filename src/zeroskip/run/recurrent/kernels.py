@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
-from zeroskip.graph.recurrent import Cell, Recurrent, Value, function_of
+from zeroskip.graph.recurrent import Cell, Recurrent, StepOutputs, function_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.refusals import WIDEST
 from zeroskip.run.linear.stored_weights import cannot_be_stored, rounded
@@ -26,7 +26,7 @@ def accepts(storage: str, recurrent: Layer | Recurrent, machine: Machine, precis
     """None, or why not.
 
     >>> accepts("int8", recurrent, machine, Precision(weights="bf16"))
-    'bf16 weights were asked for'
+    '0 % zeros: nothing to skip'
     """
     if not isinstance(recurrent, Recurrent):
         return f"computes LSTM, GRU and RNN, not {recurrent.op}"
@@ -94,7 +94,7 @@ def _product(storage: str, kind: str, cell: Cell, machine: Machine, precision: P
     return made_by.build(layer, machine, precision, False)
 
 
-def reference(storage: str, recurrent: Recurrent, *values: Tensor) -> Value:
+def reference(storage: str, recurrent: Recurrent, *values: Tensor) -> StepOutputs:
     """The operation in PyTorch, of rounded weights."""
     if storage == "fp32":
         return function_of(recurrent)(*values)

@@ -11,7 +11,7 @@ from torch import Tensor
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
 from zeroskip.concepts.engine import Computed
 from zeroskip.graph import Graph, Node
-from zeroskip.graph.recurrent import Recurrent, Value, function_of
+from zeroskip.graph.recurrent import Recurrent, StepOutputs, function_of
 from zeroskip.run.captured import Captured, kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
@@ -123,7 +123,7 @@ def _choices_of(node: Node, choice: Choice) -> list[Choice]:
 
 def _reference(
     timing: LayerTiming, name: str, computed: Layer | Recurrent, relu: bool, *values: Tensor
-) -> Value:
+) -> StepOutputs:
     """The layer or recurrent operation in PyTorch, rounded as the kernel of that name rounds."""
     kernel = timing.kernels.get(name, pytorch.KERNEL)
     if isinstance(computed, Recurrent):
