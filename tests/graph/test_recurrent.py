@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from zeroskip.errors import EngineError
 from zeroskip.graph import Graph, capture
 from zeroskip.graph.graph_json import from_json, to_json
 
@@ -98,6 +99,13 @@ def test_states_of_zeros_are_no_operations_of_their_own() -> None:
         "getitem",
         "aten.select.int",
     ]
+
+
+@pytest.mark.parametrize("sizes", [[(3, 2, 6)], [(2, 5)], [(3, 2, 5), (1, 3, 4)]], ids=str)
+def test_pytorch_itself_is_not_handed_what_its_module_refuses(sizes: list[tuple[int, ...]]) -> None:
+    (node,) = (node for node in captured("lstm")[1].nodes if node.recurrent is not None)
+    with pytest.raises(EngineError, match="takes 5 features"):
+        node.function(*map(torch.zeros, sizes))
 
 
 @pytest.mark.parametrize(

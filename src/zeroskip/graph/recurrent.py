@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from zeroskip.concepts import Layer
+from zeroskip.errors import EngineError
 from zeroskip.graph.torch_operations import Argument, Constants
 from zeroskip.graph.weighted_nodes import layer_name
 
@@ -113,12 +114,25 @@ def _sequence(recurrent: Recurrent) -> Callable[..., StepOutputs]:
     rest = biased, layers, 0.0, False, recurrent.directions == 2, recurrent.batch_first
 
     def run(x: Tensor, *states: Tensor) -> StepOutputs:
+        _check(recurrent, x, states)
         batch = x.shape[0 if recurrent.batch_first else 1]
         first = states or [x.new_zeros(shape) for shape in state_shapes(recurrent, batch)]
         given = list(first) if recurrent.kind == "lstm" else first[0]
         return cast(StepOutputs, operation(x, given, parameters, *rest))
 
     return run
+
+
+def _check(recurrent: Recurrent, x: Tensor, states: Sequence[Tensor]) -> None:
+    """EngineError for sizes that torch's own modules refuse: the operation below them would read foreign memory."""
+    features = recurrent.cells[0].inputs.weight.shape[1]
+    batch = x.shape[0 if recurrent.batch_first else 1] if x.ndim == 3 else 0
+    expected = state_shapes(recurrent, batch) if recurrent.given else []
+    if x.ndim != 3 or x.shape[2] != features or [state.shape for state in states] != expected:
+        given = ", ".join(str(tuple(each.shape)) for each in (x, *states))
+        raise EngineError(
+            f"{recurrent.name or recurrent.kind} takes {features} features, and was given {given}."
+        )
 
 
 def _step(recurrent: Recurrent) -> Callable[..., StepOutputs]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from zeroskip.errors import ZeroskipError
+from zeroskip.graph.recurrent import GATES
 from zeroskip.run.compiler import compile
 from zeroskip.run.program import PLAIN, Program
 
@@ -141,13 +142,20 @@ class _LazyProgram:
         bound = _Bound(self._graph, self._signature, given)
         example = tuple(given[position].detach().clone() for position in self._signature.tensors)
         try:
-            return compile(bound, example, **self._options), None
+            if not _is_recurrent(self._graph):
+                return compile(bound, example, **self._options), None
+            reason = ""
         except ZeroskipError as error:
             reason = str(error)
         try:  # what goes in need not be examples along the first axis
             return compile(bound, example, **{**self._options, "batch_axis": None}), None
-        except ZeroskipError:
-            return None, reason
+        except ZeroskipError as error:
+            return None, reason or str(error)
+
+
+def _is_recurrent(graph: fx.GraphModule) -> bool:
+    """Whether it calls torch's LSTM, GRU or RNN, which crash on first states of another number of examples."""
+    return any(getattr(node.target, "__name__", "") in GATES for node in graph.graph.nodes)
 
 
 def _left(graph: fx.GraphModule, reason: str) -> Callable[..., Sequence[Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,12 +134,39 @@ class Padded(Packed):
 
 
 def test_packed_sequences_are_refused_with_what_can_be_done_and_that_does_the_same() -> None:
-    packed, padded, given = sparse(Packed()), sparse(Padded()), (torch.randn(3, 4, 6), torch.tensor([2, 4, 1]))
-    with pytest.raises(EngineError, match=r"packed sequences.*y\[torch.arange\(y.shape\[0\]\), lengths - 1\]"):
+    packed, padded, given = (
+        sparse(Packed()),
+        sparse(Padded()),
+        (torch.randn(3, 4, 6), torch.tensor([2, 4, 1])),
+    )
+    with pytest.raises(
+        EngineError, match=r"packed sequences.*y\[torch.arange\(y.shape\[0\]\), lengths - 1\]"
+    ):
         run.compile(packed, given)
     assert_close(run.compile(padded, given, kernels=[SPMV[0]])(*given), packed(*given))
     with pytest.raises(ModelError, match="greater than 0"):
         run.compile(packed, (given[0], torch.tensor([2, 0, 1])))
+
+
+def test_torch_compile_hands_over_an_lstm_where_it_follows_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch._dynamo  # when it is used: its import takes a second
+
+    from zeroskip.run import torch_compile as backend
+
+    seen: list[str] = []
+
+    def compiled(*given: Any, **options: Any) -> run.Program:
+        program = run.compile(*given, **options)
+        seen.extend(choice.layer for choice in program.choices)
+        return program
+
+    monkeypatch.setattr(backend, "compile", compiled)
+    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", True)
+    model = sparse(Classifier())
+    fast = torch.compile(model, backend=backend.zeroskip, options={"kernels": [SPMV[0]]})
+    with torch.no_grad():
+        assert_close(fast(X), model(X))
+    assert "lstm_weight_hh_l1_reverse" in seen
 
 
 def test_strict_and_fewer_bits_are_said_of_each_matrix() -> None:

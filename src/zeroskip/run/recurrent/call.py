@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -73,33 +73,56 @@ class CompiledCell:
             *y_by,
         )
 
-    def step(self, x: Tensor, h: Tensor, c: Tensor) -> None:
-        """Write the states after one step over those before it; x (batch, in)."""
-        batch, states = h.shape
-        scratch = torch.empty(
-            self.fused.scratch + batch * states
-        )  # the outputs, which are the states, behind it
-        at = scratch.data_ptr()
-        self.fused.run(
-            *(self.fused.arguments.address, x.data_ptr(), self.bias.data_ptr(), at + 4 * self.fused.scratch),
-            *(h.data_ptr(), c.data_ptr(), at, 1, batch, 0, x.shape[1], 0, 0, 0, states),
-        )
-
 
 @dataclass(frozen=True)
 class CompiledStep:
-    """One step of a cell as a function of the input (batch, in), and of the states, where they are given."""
+    """One step of a cell as a function of the input (batch, inputs), and of the states, where they are given.
+
+    A step takes microseconds, so that the way to its code is short.
+
+    spare  working memory of calls that are over
+    """
 
     recurrent: Recurrent
     cell: CompiledCell
+    inputs: int
     units: int
+    spare: list[Tensor] = field(default_factory=list)
 
     def __call__(self, x: Tensor, *states: Tensor) -> Tensor | tuple[Tensor, ...]:
-        shapes = [(x.shape[0] if x.ndim else 0, self.units)] * (1 + (self.recurrent.kind == "lstm"))
-        _check(self.recurrent, x, 2, states, shapes)
-        first = _first_states(states, shapes)
-        self.cell.step(x if x.is_contiguous() else x.contiguous(), first[0], first[-1])
-        return first[0] if len(first) == 1 else tuple(first)
+        batch, units, count = x.shape[0] if x.ndim else 0, self.units, 1 + (self.recurrent.kind == "lstm")
+        if not self._fits(x, states, (batch, units), count):
+            _check(self.recurrent, x, 2, states, [(batch, units)] * count)
+        x = x if x.is_contiguous() else x.contiguous()
+        own = [torch.empty(batch, units) for _ in range(count)]
+        for number, each in enumerate(own):
+            _ = each.copy_(states[number]) if states else each.zero_()
+        h, c = own[0], own[-1]
+        code = self.cell.fused
+        scratch = self._scratch(code.scratch + batch * units)  # the outputs, which are the states, at its end
+        at = scratch.data_ptr()
+        code.run(
+            *(code.arguments.address, x.data_ptr(), self.cell.bias.data_ptr(), at + 4 * code.scratch),
+            *(h.data_ptr(), c.data_ptr(), at, 1, batch, 0, self.inputs, 0, 0, 0, units),
+        )
+        self.spare.append(scratch)
+        return (h, c) if count == 2 else h
+
+    def _fits(self, x: Tensor, states: Sequence[Tensor], shape: tuple[int, int], count: int) -> bool:
+        """The same as `_check`, in a microsecond."""
+        if x.ndim != 2 or x.shape[1] != self.inputs or x.dtype is not torch.float32:
+            return False
+        if not self.recurrent.given:
+            return not states
+        return len(states) == count and states[0].shape == shape and states[-1].shape == shape
+
+    def _scratch(self, count: int) -> Tensor:
+        """Working memory that no other call has."""
+        try:
+            spare = self.spare.pop()
+        except IndexError:
+            return torch.empty(count)
+        return spare if spare.numel() == count else torch.empty(count)
 
 
 @dataclass(frozen=True)
@@ -136,7 +159,8 @@ class CompiledSequence:
 def compiled(recurrent: Recurrent, cells: Sequence[CompiledCell]) -> CompiledStep | CompiledSequence:
     """The operation whose cells these are."""
     if recurrent.is_step:
-        return CompiledStep(recurrent, cells[0], recurrent.cells[0].units)
+        cell = recurrent.cells[0]
+        return CompiledStep(recurrent, cells[0], cell.inputs.weight.shape[1], cell.units)
     return CompiledSequence(recurrent, tuple(cells))
 
 
