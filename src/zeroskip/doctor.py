@@ -14,8 +14,8 @@ import torch
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.data import data_folder, imagenet
 from zeroskip.errors import DataError
-from zeroskip.report import Grid
 from zeroskip.graph.recurrent import Cell, Recurrent
+from zeroskip.report import Grid
 from zeroskip.run import kernels
 from zeroskip.run.element import FP16
 

@@ -161,10 +161,9 @@ def test_torch_compile_hands_over_an_lstm_where_it_follows_one(monkeypatch: pyte
         return program
 
     monkeypatch.setattr(backend, "compile", compiled)
-    monkeypatch.setattr(torch._dynamo.config, "allow_rnn", True)
     model = sparse(Classifier())
     fast = torch.compile(model, backend=backend.zeroskip, options={"kernels": [SPMV[0]]})
-    with torch.no_grad():
+    with torch.no_grad(), torch._dynamo.config.patch(allow_rnn=True):
         assert_close(fast(X), model(X))
     assert "lstm_weight_hh_l1_reverse" in seen
 
