@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -56,6 +57,7 @@ FORMS: dict[str, tuple[nn.Module, Callable[..., Any], tuple[Tensor, ...], dict[s
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections")
 
 
+@cache
 def captured(name: str) -> tuple[nn.Module, Graph]:
     module, forward, inputs, _ = FORMS[name]
     network = Called(module, forward).eval()

@@ -50,7 +50,7 @@ def options(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(options(), st.integers(1, 17), st.integers(1, 4), st.booleans(), st.sampled_from(EXACT))
 def test_any_options_batch_and_number_of_steps(
     drawn: dict[str, Any], batch: int, steps: int, stated: bool, kernel: Kernel
@@ -90,7 +90,7 @@ def test_all_steps_stay_inside_their_memory(kernel: Kernel, machine: Machine, at
             (KINDS["lstm"], 19, {"proj_size": 3}), (KINDS["gru"], 16, {"batch_first": True}),
         )
     ]  # fmt: skip
-    for module in modules:
+    for module in modules if machine is HERE else modules[:1]:
         for batch, steps in ((0, 2), (1, 1), (5, 3), (18, 1)):
             x = torch.randn(batch, steps, 5) if module.batch_first else torch.randn(steps, batch, 5)
             recurrent = operation(module)
@@ -102,7 +102,7 @@ def test_all_steps_stay_inside_their_memory(kernel: Kernel, machine: Machine, at
 
 
 @by_kernel
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_every_storage_computes_its_reference(kernel: Kernel, kind: str) -> None:
     module = sparse(KINDS[kind](40, 33, 1, batch_first=True), 0.7)
     for shape in ((1, 3, 40), (9, 2, 40)):

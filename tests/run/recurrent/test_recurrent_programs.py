@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,13 @@ class Decoder(nn.Module):
 X = torch.randn(2, 3, 6)
 
 
+@cache
+def classifier() -> run.Program:
+    return run.compile(sparse(Classifier()), X, kernels=[SPMV[0]])
+
+
 def test_each_matrix_has_a_row_with_its_kernel_and_none_is_left_out() -> None:
-    program = run.compile(sparse(Classifier()), X, kernels=[SPMV[0]])
+    program = classifier()
     names = [choice.layer for choice in program.choices]
     assert names[:2] == ["lstm.weight_ih_l0", "lstm.weight_hh_l0"]
     assert len(names) == 8 + 1
@@ -107,9 +113,8 @@ def test_a_decoder_that_unrolls_a_cell_names_its_matrices_once_for_each_run(
 
 
 def test_what_eager_refuses_is_refused_in_a_sentence() -> None:
-    program = run.compile(sparse(Classifier()), X, kernels=[SPMV[0]])
     with pytest.raises(EngineError, match="network itself refuses"):
-        program(torch.zeros(2, 0, 6))
+        classifier()(torch.zeros(2, 0, 6))
     decoder = run.compile(sparse(Decoder()), (torch.randn(2, 5), torch.randn(2, 9)), kernels=[SPMV[0]])
     with pytest.raises(EngineError, match="network itself refuses"):
         decoder(torch.zeros(2, 5), torch.zeros(2, 8))
