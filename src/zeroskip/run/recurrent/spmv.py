@@ -85,53 +85,58 @@ class _Writer:
 
     def emit(self) -> None:
         """All steps, from the first states to the last."""
-        f, (inputs, _, states, slices, state_slices, x_room, h_room, _) = self.f, self.fields
-        xs = [f.at("%scratch", f.multiply(x_room, number)) for number in range(len(self.examples))]
-        begin = f.at("%scratch", f.multiply(x_room, len(self.examples)))
-        rooms = [
-            [f.at(begin, f.multiply(h_room, 3 * number + part)) for part in range(3)]
-            for number in range(len(xs))
-        ]
-        old, new, between = ([each[part] for each in rooms] for part in range(3))
+        f, (_, _, states, _, _, x_room, h_room, _) = self.f, self.fields
+        count = len(self.examples)
+        xs = [f.at("%scratch", f.multiply(x_room, number)) for number in range(count)]
+        begin = f.at("%scratch", f.multiply(x_room, count))
+        old, new, between = (
+            [f.at(begin, f.multiply(h_room, part * count + number)) for number in range(count)]
+            for part in range(3)
+        )
         olds, news = ([f.slot(POINTER, each) for each in part] for part in (old, new))
-        for example, room_ in zip(self.examples, old, strict=True):
-            self._copy(f.at("%h", f.multiply(example, states)), room_, states, state_slices)
+        hs = [f.at("%h", f.multiply(example, states)) for example in self.examples]
+        for h, room_ in zip(hs, old, strict=True):
+            self._copy(h, room_, states)
         with f.loop(0, "%steps") as step:
-            if self.fused:
-                for example, x in zip(self.examples, xs, strict=True):
-                    self._copy(
-                        at(f, "x", step, example),
-                        x,
-                        inputs,
-                        f.value(f"sdiv i64 {f.add(inputs, self.v.lanes - 1)}, {self.v.lanes}"),
-                    )
             befores, afters = ([f.load(POINTER, slot) for slot in part] for part in (olds, news))
-            projected = len(self.matrices) > 2
-            with f.loop(0, slices) as number:
-                self._emit_slice(
-                    step, number, xs, befores, between if projected else afters, outputs=not projected
-                )
-            if projected:
-                with f.loop(0, state_slices) as number:
-                    self._emit_projection(step, number, between, afters)
+            self._emit_step(step, xs, befores, between, afters)
             for slots, pointers in ((olds, afters), (news, befores)):
                 for slot, pointer in zip(slots, pointers, strict=True):
                     f.store(POINTER, pointer, slot)
-        for example, slot in zip(self.examples, olds, strict=True):
-            last = f.load(POINTER, slot)
-            with f.loop(0, state_slices) as number:
-                self._store(
-                    f.load(self.v, f.at(last, f.multiply(number, self.v.lanes))),
-                    f.at("%h", f.multiply(example, states)),
-                    number,
-                    states,
-                )
+        for h, slot in zip(hs, olds, strict=True):
+            self._write(f.load(POINTER, slot), h, states)
 
-    def _copy(self, source: str, target: str, count: str, slices: str) -> None:
-        """Numbers into working memory, in whole vectors."""
-        f, v = self.f, self.v
+    def _emit_step(
+        self, step: str, xs: list[str], befores: list[str], between: list[str], afters: list[str]
+    ) -> None:
+        """One step: the states of `befores` become those of `afters`."""
+        f, (inputs, _, _, slices, state_slices, *_) = self.f, self.fields
+        projected = len(self.matrices) > 2
+        for example, x in zip(self.examples, xs, strict=True) if self.fused else ():
+            self._copy(at(f, "x", step, example), x, inputs)
         with f.loop(0, slices) as number:
+            self._emit_slice(
+                step, number, xs, befores, between if projected else afters, outputs=not projected
+            )
+        if projected:
+            with f.loop(0, state_slices) as number:
+                self._emit_projection(step, number, between, afters)
+
+    def _copy(self, source: str, target: str, count: str) -> None:
+        """`count` numbers into working memory, in whole vectors."""
+        f, v = self.f, self.v
+        with f.loop(0, self._slices(count)) as number:
             f.store(v, self._load(source, number, count), f.at(target, f.multiply(number, v.lanes)))
+
+    def _write(self, source: str, target: str, count: str) -> None:
+        """`count` numbers of working memory, and no more."""
+        f, v = self.f, self.v
+        with f.loop(0, self._slices(count)) as number:
+            self._store(f.load(v, f.at(source, f.multiply(number, v.lanes))), target, number, count)
+
+    def _slices(self, count: str) -> str:
+        """How many vectors hold so many numbers."""
+        return self.f.value(f"sdiv i64 {self.f.add(count, self.v.lanes - 1)}, {self.v.lanes}")
 
     def _mask(self, number: str, count: str) -> str:
         return self.f.below(self.v.lanes, self.f.subtract(count, self.f.multiply(number, self.v.lanes)))
