@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
+from zeroskip.concepts.engine import Computed
 from zeroskip.graph.layer_functions import OPS, function_of
-from zeroskip.graph.recurrent import Recurrent, StepOutputs
+from zeroskip.graph.recurrent import Recurrent
 from zeroskip.graph.recurrent import function_of as recurrent_function
 
 
@@ -60,7 +61,7 @@ def accepts(layer: Layer | Recurrent, machine: Machine, precision: Precision) ->
     return None if layer.op in OPS else f"knows no {layer.op}"
 
 
-def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., StepOutputs]:
+def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., Computed]:
     """The layer as a function of its input."""
     if isinstance(layer, Recurrent):
         return recurrent_function(layer)
