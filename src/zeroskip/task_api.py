@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ LIBRARIES = (
     *(str(Path(__file__).parent), "<"),
 )
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(model, inputs, targets) -> the number that a training makes small."""
+Loss = Callable[[nn.Module, Any, Tensor], Tensor]
+"""(model, inputs as the task has them, targets) -> the number that a training makes small."""
 OnStep = Callable[[int, int, Optimizer], None]
 """Called as (step, steps, optimizer) after each backward and before the update."""
 OnEpoch = Callable[[int, int, TrainState], None]

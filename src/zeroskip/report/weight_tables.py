@@ -161,7 +161,8 @@ def dense_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
             show_count(sum(each.weights for each in layers)),
             show_count(sum(each.weights_kept for each in layers)),
         )
-        rows.append((f"of them dense: {_names(layers)}", *counts, f"{_part(summary, layers)}: {reason}"))
+        word = "stay" if all(each.weights_kept == each.weights for each in layers) else "run"
+        rows.append((f"{word} dense: {_names(layers)}", *counts, f"{_part(summary, layers)}: {reason}"))
     return rows
 
 
