@@ -11,7 +11,7 @@ import pytest
 import torch
 from run.drawn import MACHINES
 from run.guard_pages import all_memory_guarded, guarded_copy
-from run.layers_of_all_kinds import LAYERS, inputs
+from run.layers_of_all_kinds import LAYERS, OTHERS, inputs
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
@@ -220,6 +220,18 @@ def test_a_kernel_says_why_it_refuses_other_layers_and_precisions(kernel: Kernel
             for layer in LAYERS:
                 reason = kernel.accepts(layer, machine, precision)
                 assert is_sentence(reason) or (reason is None and allows(precision, kernel))
+
+
+@for_every_kernel
+@pytest.mark.parametrize("layer", OTHERS, ids=lambda layer: layer.op)
+def test_operations_without_a_sparse_kernel_are_left_to_dense_ones_and_named(
+    kernel: Kernel, layer: Layer
+) -> None:
+    reason = kernel.accepts(layer, ABLE, asked_for(kernel))
+    if kernel.method == "dense":
+        assert reason in (None, f"a layout of images, and {layer.op} has none")
+    else:
+        assert reason == f"{layer.op} has no sparse kernel"
 
 
 def allows(precision: Precision, kernel: Kernel) -> bool:

@@ -53,7 +53,7 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     inputs = of(example)
     signature = signature_of(model, inputs)
     tensors = signature.tensors(inputs.args, inputs.kwargs)
-    _check(signature, tensors, inputs)
+    demand_numbers(inputs)
     with evaluating(model), undisturbed(model), quiet():
         exported = export(model, signature, tensors, inputs)
         walk = _begin(model, exported, signature, tensors, fold)
@@ -83,16 +83,19 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _check(signature: Signature, tensors: Sequence[Tensor], inputs: Inputs) -> None:
+def demand_numbers(inputs: Inputs) -> None:
+    """EngineError where there is no example, or an input holds no number.
+
+    >>> demand_numbers(Inputs((x,), {}))
+    """
     if not inputs.size:
         raise EngineError(
             "the batch of examples is empty, so nothing can be seen at work. Give at least one."
         )
-    for name, tensor in zip(places(signature), tensors, strict=True):
-        if not tensor.numel():
-            raise EngineError(
-                f"{name} is {tuple(tensor.shape)} and empty, so nothing can be seen at work. Give one at least."
-            )
+    if not all(tensor.numel() for tensor in inputs.tensors):
+        raise EngineError(
+            f"of the inputs, {inputs.title}, one is empty, so nothing can be seen at work. Give at least one number."
+        )
 
 
 @dataclass

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, Inputs, undisturbed
+from zeroskip.graph.capture import demand_numbers
 from zeroskip.run.building import resized
 from zeroskip.run.call_checks import key_of, shown
 from zeroskip.run.captured import layer_nodes
@@ -34,9 +35,11 @@ def further_sizes(
     def make(tensors: Sequence[Tensor]) -> CompiledNetwork:
         given = [tensor.detach().contiguous() for tensor in tensors]
         args, kwargs = signature.call(given)
+        inputs = Inputs(tuple(args), kwargs, batch_axis)
+        demand_numbers(inputs)
         with torch_threads(threads), torch.no_grad(), undisturbed(model):
             expected = _expected(model, graph, given)
-            other = captured_graph(model, Inputs(tuple(args), kwargs, batch_axis))
+            other = captured_graph(model, inputs)
             if [each.has_batch for each in other.inputs] != [each.has_batch for each in graph.inputs]:
                 raise EngineError(
                     f"for {_size(graph, given)} the network treats the first axis otherwise than for the example "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zeroskip.concepts import Packed
 from zeroskip.errors import EngineError, ModelError, ZeroskipError
 from zeroskip.graph import Given, Graph, Inputs, capture, forward, weight_name
+from zeroskip.graph.capture import demand_numbers
 from zeroskip.graph.inputs import of
 from zeroskip.run.captured import examples_in, taken
 from zeroskip.run.output_difference import agree, difference, leaves, relative_error
@@ -39,6 +40,7 @@ def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -
             "the example is a single number, and no batch. Give a tensor, examples along its first axis."
         )
     inputs = of(example, batch_axis).map(lambda tensor: tensor.detach().contiguous())
+    demand_numbers(inputs)
     tensors = [*inputs.tensors, *model.parameters(), *model.buffers()]
     elsewhere = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
     if elsewhere is not None:

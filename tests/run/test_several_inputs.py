@@ -1,0 +1,337 @@
+"""Networks of several tensors, numbers and constants: called as they are, answered as they answer."""
+
+from __future__ import annotations
+
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from zeroskip import run
+from zeroskip.errors import EngineError, ModelError
+from zeroskip.run import Program
+from zeroskip.run.linear.zero_weights import sell
+
+TOKENS = 20
+
+
+class Encoder(nn.Module):
+    """A transformer of one layer that reads tokens and a mask, as a tokenizer hands them over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(TOKENS, 16), nn.Linear(16, 3)
+        self.layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        hidden = self.layer(self.table(input_ids), src_key_padding_mask=attention_mask == 0)
+        return {"logits": self.head(hidden[:, 0]), "hidden": hidden}
+
+
+def batch(count: int, length: int) -> dict[str, Tensor]:
+    """Sentences of up to `length` tokens; the first is the shortest."""
+    mask = torch.ones(count, length).long()
+    mask[0, length // 2 :] = 0
+    return {"input_ids": torch.randint(TOKENS, (count, length)), "attention_mask": mask}
+
+
+def quick(model: nn.Module, example: Any, **options: Any) -> Program:
+    """Compiled with two kernels, which takes no time."""
+    return run.compile(model, example, kernels=[sell.KERNEL], **options)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.manual_seed(0)
+    model = Encoder().eval().requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.mul_(torch.rand_like(parameter) < 0.5)
+    return model
+
+
+@pytest.fixture(scope="module")
+def program(encoder: Encoder) -> Program:
+    return quick(encoder, batch(2, 7), examples=[batch(1, 5)], sizes=3)
+
+
+def same(ours: Any, theirs: Any) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("length", [7, 5])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_tokens_and_a_mask_are_answered_as_by_the_network_at_any_number_and_at_two_lengths(
+    encoder: Encoder, program: Program, count: int, length: int
+) -> None:
+    given = batch(count, length)
+    expected = encoder(**given)
+    same(program(**given), expected)
+    same(program(given["input_ids"], given["attention_mask"]), expected)
+    same(program(given["input_ids"], attention_mask=given["attention_mask"], labels=None), expected)
+    assert len(program.networks) == 2
+
+
+def test_a_mask_of_one_row_serves_all_examples(encoder: Encoder, program: Program) -> None:
+    given = batch(3, 7)
+    row = given["attention_mask"][:1]
+    same(program(given["input_ids"], row), encoder(given["input_ids"], row.expand(3, 7)))
+
+
+def test_every_layer_of_attention_has_its_weights_name_and_the_table_of_tokens_is_named_apart(
+    program: Program,
+) -> None:
+    assert [choice.layer for choice in program.choices] == [
+        "layer.self_attn.in_proj_weight", "layer.self_attn.out_proj", "layer.linear1", "layer.linear2", "head"
+    ]  # fmt: skip
+    (table,) = program.unreached
+    assert (table.name, table.weights) == ("table", TOKENS * 16)
+    assert table.why == "its rows are looked up, not multiplied"
+
+
+IDS, MASK = batch(2, 7).values()
+WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
+    "a missing mask": ((IDS,), {}, "takes input_ids, attention_mask; attention_mask is missing"),
+    "a tuple": (((IDS, MASK),), {}, r"attention_mask is missing\. Call it .*program\(\*batch\)"),
+    "a dict": ((batch(2, 7),), {}, r"attention_mask is missing\. Call it .*program\(\*\*batch\)"),
+    "a keyword too many": ((IDS, MASK), {"labels": IDS}, "labels is unexpected"),
+    "an unknown keyword": ((), {"input_ids": IDS, "attention_mask": MASK, "cache": 1}, "cache is unexpected"),
+    "too many": ((IDS, MASK, None, IDS), {}, "a 4th positional argument is unexpected"),
+    "twice": ((IDS, MASK), {"input_ids": IDS}, "input_ids is given twice"),
+    "a list": ((IDS.tolist(), MASK), {}, "input_ids is a tensor, and was given a list.*as_tensor"),
+    "another type": (
+        (IDS, MASK.bool()),
+        {},
+        r"torch.int64 on the cpu as attention_mask.*x\.to\(torch.int64\)",
+    ),
+    "unlike numbers": ((IDS, MASK[:1].repeat(3, 1)), {}, "input_ids has 2, attention_mask has 3"),
+    "no axis of examples": ((IDS[0], MASK), {}, r"as input_ids.*axis of examples is missing: give x\[None\]"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_call_unlike_the_example_is_refused_with_the_name_of_what_is_wrong(
+    what: str, program: Program
+) -> None:
+    args, kwargs, reason = WRONG[what]
+    with pytest.raises(EngineError, match=reason):
+        program(*args, **kwargs)
+    assert program.refusal(*args, **kwargs)
+    assert program.refusal(IDS, MASK) is None
+
+
+def test_zero_tokens_are_refused_by_name(encoder: Encoder, program: Program) -> None:
+    for refused in (lambda given: program(**given), lambda given: quick(encoder, given)):
+        with pytest.raises(EngineError, match=r"\(1, 0\) of torch.int64, one is empty"):
+            refused(batch(1, 0))
+
+
+class Scaled(nn.Module):
+    """x W, scaled by a mask of numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, scale: Tensor) -> Tensor:
+        return self.layer(x) * scale
+
+
+def test_nan_in_a_mask_is_answered_as_by_the_network() -> None:
+    model, x, scale = (
+        Scaled().eval(),
+        torch.randn(2, 4),
+        torch.tensor([1.0, torch.nan, 0.0, torch.inf]).repeat(2, 1),
+    )
+    with torch.no_grad():
+        torch.testing.assert_close(quick(model, (x, scale))(x, scale), model(x, scale), equal_nan=True)
+
+
+def test_a_number_is_an_input_that_is_the_same_for_all_examples() -> None:
+    model, ours = Scaled().eval(), quick(model_ := Scaled().eval(), (torch.randn(2, 4), torch.tensor(2.0)))
+    model.load_state_dict(model_.state_dict())
+    with torch.no_grad():
+        for count, scale in ((2, 2.0), (5, 3.0)):
+            x = torch.randn(count, 4)
+            same(ours(x, torch.tensor(scale)), model(x, scale))
+    assert [each.has_batch for each in ours.inputs] == [True, False]
+
+
+class Nested(nn.Module):
+    """What a network may take besides tensors: lists, dicts, numbers, flags, and any further ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, *more: Tensor, parts: Any = None, scale: float = 1.0, **rest: Any) -> Tensor:
+        y = self.layer(x) * scale + sum(more)
+        for part in [] if parts is None else parts["list"]:
+            y = y + part
+        return y if rest.get("square") is None else y.square()
+
+
+def test_tensors_in_lists_and_dicts_and_constants_beside_them_are_as_in_the_example() -> None:
+    torch.manual_seed(0)
+    model, x = Nested().eval().requires_grad_(False), torch.randn(2, 4)
+    program = quick(model, {"x": x, "parts": {"list": [x, x + 1]}, "scale": 2.0, "square": True})
+    y = torch.randn(3, 4)
+    call: dict[str, Any] = {"parts": {"list": [y, y * 2]}, "square": True}
+    same(program(y, scale=2.0, **call), model(y, scale=2.0, **call))
+    for changed, reason in (
+        ({"scale": 3.0}, r"compiled for scale=2\.0, and was given 3\.0.*scale=torch\.tensor\(2\.0\)"),
+        ({"scale": 1.0}, r"compiled for scale=2\.0, and was called with 1\.0, the default"),
+        ({"scale": 2.0, "square": False}, "compiled for square=True, and was given False"),
+        (
+            {"scale": 2.0, "parts": {"list": [y]}},
+            r"parts\['list'\] is a list of 0, 1, and was given a list of 0",
+        ),
+    ):
+        with pytest.raises(EngineError, match=reason):
+            program(y, **{**call, **changed})
+
+
+def test_further_tensors_by_position_are_counted() -> None:
+    model, x = Nested().eval().requires_grad_(False), torch.randn(2, 4)
+    program = quick(model, (x, x, x))
+    same(program(x, x, x + 1), model(x, x, x + 1))
+    with pytest.raises(EngineError, match=r"takes x, more\[0\], more\[1\]; more\[1\] is missing"):
+        program(x, x)
+
+
+Pair = namedtuple("Pair", ["first", "second"])
+
+
+@dataclass
+class Result:
+    """As transformers returns one, but for its name."""
+
+    logits: Tensor
+    loss: Tensor | None = None
+    steps: int = 3
+
+
+class Returning(nn.Module):
+    """A layer whose output is returned in a form of one's own."""
+
+    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.layer, self.form = nn.Linear(4, 4), form
+
+    def forward(self, x: Tensor) -> Any:
+        return self.form(self.layer(x))
+
+
+FORMS: dict[str, Callable[[Tensor], Any]] = {
+    "tuple": lambda y: (y, y + 1),
+    "named tuple": lambda y: Pair(y, [y, None]),
+    "dataclass": lambda y: Result(y),
+    "dataclass in a dict": lambda y: {"a": Result(y, y.sum()), "b": "text"},
+    "constant tensor": lambda y: (y, torch.arange(3)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_outputs_have_the_form_that_the_network_gives_them(form: str) -> None:
+    model, x = Returning(FORMS[form]).eval().requires_grad_(False), torch.randn(3, 4)
+    ours, theirs = quick(model, x[:2])(x), model(x)
+    assert type(ours) is type(theirs)
+    assert str(ours).split("(")[0] == str(theirs).split("(")[0]
+    if not isinstance(theirs, Result):
+        ours, theirs = (([*each.values()] if isinstance(each, dict) else [*each]) for each in (ours, theirs))
+    for mine, yours in zip(_tensors(ours), _tensors(theirs), strict=True):
+        same(mine, yours)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    parts = (
+        vars(value).values()
+        if isinstance(value, Result)
+        else value
+        if isinstance(value, (list, tuple))
+        else []
+    )
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+class TokenCache:
+    """As a decoder's cache looks: a class of its own, whose name says what it is."""
+
+    def __init__(self, keys: Tensor) -> None:
+        self.keys = keys
+
+
+REFUSED: dict[str, tuple[nn.Module, str]] = {
+    "a cache": (
+        Returning(lambda y: (y, TokenCache(y))),
+        "returns a TokenCache.*use_cache=False.*model.config.use_cache",
+    ),
+    "a set": (Returning(lambda y: {y}), "returns a set, which a program cannot give back"),
+    "no tensor": (Returning(lambda y: None), "returns no tensor"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_a_program_cannot_return_is_refused_with_the_word_that_helps(what: str) -> None:
+    model, reason = REFUSED[what]
+    with pytest.raises(EngineError, match=reason):
+        run.check(model.eval(), torch.randn(2, 4))
+
+
+class Generating(nn.Linear):
+    """A network with a loop around its forward."""
+
+    def generate(self, x: Tensor) -> Tensor:
+        return self(x)
+
+
+def test_generating_is_refused_of_a_network_and_of_a_program() -> None:
+    model = Generating(3, 3)
+    with pytest.raises(EngineError, match=r"given a method, generate.*calls forward again and again"):
+        run.compile(model.generate, torch.zeros(1, 3))  # type: ignore[arg-type]
+    with pytest.raises(EngineError, match="one call of forward"):
+        quick(model, torch.zeros(1, 3)).generate(torch.zeros(1, 3))
+
+
+def test_an_example_that_lacks_what_forward_takes_is_an_error_in_the_networks_words(encoder: Encoder) -> None:
+    with pytest.raises(ModelError, match="missing 1 required positional argument: 'attention_mask'"):
+        run.check(encoder, IDS)
+
+
+class Graph(nn.Module):
+    """A graph network: sums of neighbours, then a layer, twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, features: Tensor, edges: Tensor) -> Tensor:
+        def summed(x: Tensor) -> Tensor:
+            return torch.zeros_like(x).index_add_(0, edges[1], x[edges[0]])
+
+        return self.second(summed(torch.relu(self.first(summed(features)))))
+
+
+def graph(nodes: int, edges: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(nodes, 6), torch.randint(nodes, (2, edges))
+
+
+def test_a_graph_network_is_compiled_for_its_graph_and_for_others() -> None:
+    torch.manual_seed(0)
+    model = Graph().eval().requires_grad_(False)
+    program = quick(model, graph(9, 20), batch_axis=None, examples=[graph(5, 8)])
+    for given in (graph(9, 20), graph(5, 8)):
+        same(program(*given), model(*given))
+    assert len(program.networks) == 2
+
+
+def test_a_graph_network_taken_for_one_of_examples_is_told_apart_from_them() -> None:
+    with pytest.raises(EngineError, match="give batch_axis=None"):
+        quick(Graph().eval(), graph(9, 20))
