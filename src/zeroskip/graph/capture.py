@@ -59,7 +59,7 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
         walk = _begin(model, exported, signature, tensors, fold)
         nodes = _nodes(walk)
         outputs, rest = _outputs(walk)
-        used = frozenset(name for node, name in walk.names.items() if node.users)
+        used = frozenset(walk.names[node] for node in walk.constants if node.users and node in walk.names)
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
     )
