@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from zeroskip import task_api
 from zeroskip.concepts import Edits
 from zeroskip.errors import RecipeError, TaskError
+from zeroskip.graph import Inputs, weights
 from zeroskip.prune.edits import threshold_edits
 from zeroskip.task_api import Task
 from zeroskip.thresholds import held, hold_, release_
@@ -134,6 +135,25 @@ def dead(judged: Judged, before: Judged) -> list[str]:
     return [name for name in alive if name in judged.layers and not judged.layers[name].nonzero]
 
 
+def uncounted(model: nn.Module) -> str:
+    """Which weights are of other layers than linear and 2-d convolutions, which have no thresholds; "" for none.
+
+    >>> uncounted(nn.Sequential(nn.LSTM(8, 32), nn.Linear(32, 2)))
+    '0.weight_ih_l0, 0.weight_hh_l0 (99 % of the weights) are not counted: thresholds are for linear and conv2d layers'
+    """
+    every = weights(model)
+    free = {
+        name: each for name, each in every.items()
+        if (each.computed or not each.kept_dense) and not any(isinstance(p.module, Weighted) for p in each.places)
+    }  # fmt: skip
+    if not free:
+        return ""
+    total = sum(each.tensor.numel() for each in every.values())
+    share = sum(each.tensor.numel() for each in free.values()) / total
+    names = ", ".join([*free][:3]) + (", ..." if len(free) > 3 else "")
+    return f"{names} ({100 * share:.0f} % of the weights) are not counted: thresholds are for linear and conv2d layers"
+
+
 def look(model: nn.Module, task: Task, *, split: str = "validation", seen: Seen | None = None) -> Judged:
     """`judge` of the model as it is, whatever its thresholds let through; an error that is no number is infinite.
 
@@ -195,8 +215,8 @@ def _counting(model: nn.Module, work: dict[str, _Work], seen: Seen | None) -> It
         if seen is not None:
             seen(name, x)
 
-    def at_end(module: nn.Module, args: LayerInputs, named: dict[str, Tensor], y: object) -> None:
-        examples.append(len(args[0] if args else next(iter(named.values()))))
+    def at_end(module: nn.Module, args: tuple[object, ...], named: dict[str, object], y: object) -> None:
+        examples.append(Inputs(args, named).size)
 
     layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Weighted)]
     # Names go with the hooks, which a copy that `evaluate` may make of the network keeps.
