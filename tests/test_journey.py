@@ -339,6 +339,34 @@ def test_each_batch_size_has_a_program_and_a_timing_of_its_own() -> None:
     assert [choice.layer for choice in program.choices] == ["0", "2"]
 
 
+def test_sentences_of_more_lengths_than_a_program_keeps_by_default_are_evaluated() -> None:
+    torch.manual_seed(0)
+
+    class Lengths(Tiny):
+        """The mean of however many steps of 8 numbers there are."""
+
+        def model(self) -> nn.Module:
+            class Mean(nn.Linear):
+                def forward(self, x: torch.Tensor) -> torch.Tensor:
+                    return super().forward(x).mean(1)
+
+            return Mean(8, 3)
+
+        def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+            sums = [model(torch.ones(2, length, 8)).sum() for length in range(1, 13)]
+            return float(sum(each.detach() for each in sums))
+
+        def batch(self) -> torch.Tensor:
+            return torch.randn(1, 4, 8)
+
+    model = Lengths().model().eval()
+    ((program, _),) = journey.compile_and_compare(Lengths(), model)
+    with pytest.warns(UserWarning, match="the first call with another size takes longer"):
+        error = Lengths().evaluate(run.as_module(program, model))
+    assert error == pytest.approx(Lengths().evaluate(model), rel=1e-4)
+    assert len(program.networks) == 12
+
+
 def test_the_dense_network_is_the_one_given_or_trained() -> None:
     task = Tiny()
     given = task.model().state_dict()
