@@ -60,7 +60,8 @@ class Exported:
 def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], inputs: Inputs) -> Exported:
     """The network for any number of examples, or for as many as `inputs` hold where that cannot be.
 
-    >>> exported = export(model, signature_of(model, Inputs((x,), {})), [x], Inputs((x,), {}))
+    >>> from zeroskip.graph.signature import of_tensor
+    >>> exported = export(model, of_tensor("input"), [x], Inputs((x,), {}))
     >>> exported.batched, exported.batch
     ((True,), None)
     """
