@@ -167,6 +167,7 @@ def dense_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
 
 
 def macs_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """A row of the products with weights and, where there are any, one of those without; none in old records."""
     if not summary.macs:
         return []
     macs, kept = show_macs(summary.macs), show_macs(summary.macs_kept)
