@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from zeroskip.concepts import (
     Between,
@@ -19,7 +20,7 @@ from zeroskip.concepts import (
 from zeroskip.graph import Graph
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16
-from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.operations import Operation, barrier
 from zeroskip.run.measurement import Unreached
 from zeroskip.run.part_timing import Part
 
@@ -50,16 +51,21 @@ class Facts:
     machine: Machine
     precision: Precision
 
-    @property
+    @cached_property
     def layers(self) -> list[tuple[str, Layer, Choice]]:
         """(node, layer, choice) of all layers."""
         pairs = zip(layer_nodes(self.graph), self.choices, strict=True)
         return [(node.name, layer, choice) for (node, layer), choice in pairs]
 
-    @property
+    @cached_property
     def layer_seconds(self) -> dict[str, float]:
         """Node of a layer -> its seconds."""
         return {node: seconds for part in self.parts for node, seconds in part.layers.items()}
+
+    @cached_property
+    def barrier(self) -> str:
+        """What keeps the whole network off tiles, if something does."""
+        return barrier(self.graph)
 
     def sparse_kernels(self, choice: Choice) -> list[str]:
         """The names of the kernels that skip zero weights and were timed."""
@@ -136,7 +142,7 @@ def reason_of(facts: Facts, node: str, choice: Choice) -> str:
         return LEFT_OUT
     if facts.is_reached(choice):
         lost = min(choice.seconds.values()) < choice.seconds[choice.kernel] and choice.op == "conv2d"
-        return "the network was slower on tiles" if lost else "dense kernels were faster"
+        return "the network was not faster on tiles" if lost else "dense kernels were faster"
     kind = kind_without_kernel(facts, node, choice)
     if kind:
         return f"{kind}: no sparse kernel"
@@ -150,4 +156,6 @@ def kind_without_kernel(facts: Facts, node: str, choice: Choice) -> str:
     kinds = {name: operation.kind for operation in facts.operations for name in operation.names}
     if kinds.get(node) == "depthwise" or choice.kernel in (DEPTHWISE.name, DEPTHWISE_FP16.name):
         return "depthwise conv2d"
-    return "conv2d off tiles" if choice.op == "conv2d" and node not in kinds else ""
+    if choice.op != "conv2d" or node in kinds:
+        return ""
+    return "conv2d off tiles" + (f" ({facts.barrier})" if facts.barrier else "")

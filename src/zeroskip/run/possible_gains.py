@@ -6,6 +6,7 @@ has the formulas.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from zeroskip.concepts import Choice, Gain, Precision
@@ -21,7 +22,7 @@ PLAIN = Precision()
 
 
 def possible_gains(facts: Facts, tiles_lost: bool) -> tuple[Gain, ...]:
-    """The changes that may gain 1 % or more, largest first; `tiles_lost`: the network was slower on tiles."""
+    """The changes that may gain 1 % or more, largest first; `tiles_lost`: the network was not faster on tiles."""
     found = [*_operations(facts, tiles_lost), *_kernels(facts), *_zeros(facts), *_precisions(facts)]
     least = NAMED * sum(part.seconds for part in facts.parts)
     return tuple(sorted((gain for gain in found if gain.seconds > least), key=lambda gain: -gain.seconds))
@@ -151,8 +152,8 @@ def _precisions(facts: Facts) -> Iterator[Gain]:
     same = {kernel.name for kernel in facts.kernels if kernel.method in methods and kernel.weights == "fp32"}
     shorter = 0.0
     for node, _, choice in facts.layers:
-        seconds = [took for name, took in choice.seconds.items() if name in same]
-        shorter += max(0.0, facts.layer_seconds[node] - min(seconds) / 4) if seconds else 0.0
+        alone = min((took for name, took in choice.seconds.items() if name in same), default=math.inf)
+        shorter += max(0.0, facts.layer_seconds[node] - alone / 4)
     yield Gain('weights="int8"', shorter, "kernels that read a quarter of the bytes; weights are rounded")
 
 

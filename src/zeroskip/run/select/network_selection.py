@@ -232,7 +232,7 @@ def _choices_off_tiles(
     for name, node in _nodes_on_tiles(captured, way).items():
         choice, on_tiles = choices[node.name], _batch_seconds(captured, way, name, target)
         slower = min(on_tiles.values()) < choice.seconds[choice.kernel]
-        reason = "the whole network was slower on tiles" if slower else choice.reason
+        reason = "the whole network was not faster on tiles" if slower else choice.reason
         kept[node.name] = replace(choice, seconds=choice.seconds | on_tiles, reason=reason)
     return kept
 

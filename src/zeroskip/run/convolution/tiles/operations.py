@@ -79,16 +79,32 @@ def operations_of(graph: Graph) -> list[Operation]:
     >>> [(operation.kind, operation.shape, operation.bound) for operation in operations_of(graph)]
     [('conv', (8, 6, 6), 6.0), ('max', (8, 3, 3), None)]
     """
-    uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
-    views = {node.name for node in graph.nodes if _is_view(node)}
-    shared = {name for name in uses if uses[name] > 1} | views
-    if graph.batch is not None or any(overwrites(node) and node.inputs[0] in shared for node in graph.nodes):
+    if barrier(graph):
         return []
-    shapes = graph.shapes
+    uses, shapes = _uses(graph), graph.shapes
     possible = [made for made in (_operation(node, shapes) for node in graph.nodes) if made is not None]
     # Means are tensors at once, which are no maps to read.
     means = {made.name for made in possible if made.kind == "mean"}
     return _fused([made for made in possible if not means & {*made.inputs}], uses, graph.names)
+
+
+def barrier(graph: Graph) -> str:
+    """What keeps the whole network off tiles; "" where nothing does.
+
+    >>> barrier(replace(graph, batch=3))
+    'the network is bound to 3 examples'
+    """
+    if graph.batch is not None:
+        return f"the network is bound to {graph.batch} examples"
+    uses = _uses(graph)
+    shared = {name for name in uses if uses[name] > 1} | {node.name for node in graph.nodes if _is_view(node)}
+    writer = next((node for node in graph.nodes if overwrites(node) and node.inputs[0] in shared), None)
+    return "" if writer is None else f"{writer.op.split('.')[1]} overwrites what others read"
+
+
+def _uses(graph: Graph) -> Counter[str]:
+    """Value -> how many read it."""
+    return Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
 
 
 def is_too_large(layer: Layer) -> bool:
