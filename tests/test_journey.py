@@ -49,6 +49,8 @@ def check_summary(record: Record, folder: Path) -> None:
     assert summary.stored_times_smaller == summary.stored_bytes_dense / summary.stored_bytes
     assert summary.error_sparse == summary.error_unpacked
     assert summary.weights_kept == sum(layer.weights_kept for layer in summary.layers)
+    assert summary.macs == sum(layer.macs for layer in summary.layers)
+    assert summary.weights_kept / summary.weights <= 1 >= summary.macs_kept / summary.macs > 0
     assert summary.timings == record.timings
     assert summary.dense_seconds == record.timings[0].seconds[summary.dense_engine]
     assert summary.sparse_seconds > 0
@@ -223,6 +225,7 @@ def test_three_seeds_give_means_records_and_the_median_seed(tmp_path: Path) -> N
         "error_run",
         "weights_kept",
         "weights_times_fewer",
+        "macs_kept",
         "stored_bytes",
         "dense_seconds",
     ):

@@ -382,7 +382,7 @@ def _mean(records: Sequence[Record]) -> Summary:
     varying = [field.name for field in fields(median) if isinstance(getattr(median, field.name), float)]
     means = {
         name: statistics.fmean(getattr(summary, name) for summary in summaries)
-        for name in (*varying, "weights_kept", "stored_bytes")
+        for name in (*varying, "weights_kept", "macs_kept", "stored_bytes")
     }
     runs = tuple(replace(summary, layers=(), timings=(), explanation=None) for summary in summaries)
     mean = replace(median, seeds=len(runs), shown=f"seed-{median.seed}", runs=runs)
