@@ -129,3 +129,27 @@ def test_what_forward_leaves_in_attributes_is_as_it_was_before() -> None:
     model = Keeping().eval()
     capture(model, torch.randn(2, 4))
     assert (model.seen, model.last, hasattr(model, "size")) == ([1], None, False)
+
+
+class Regions(nn.Module):
+    """Parts of a forward without gradients and without autocast, one inside the other, as rotary positions are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            y = functional.dropout(self.layer(x).relu(), 0.5, self.training)
+            with torch.no_grad():
+                angle, scale = y.cos(), y.sin()
+        return angle * x + scale
+
+
+def test_regions_without_gradients_or_autocast_are_operations_like_others() -> None:
+    torch.manual_seed(0)
+    model = Regions().eval()
+    graph, x = capture(model, torch.randn(2, 4)), torch.randn(3, 4)
+    assert [node.op.split(".")[1] for node in graph.nodes] == ["linear", "cos", "sin", "mul", "add"]
+    with torch.no_grad():
+        torch.testing.assert_close(evaluate(graph, x), model(x))

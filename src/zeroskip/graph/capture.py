@@ -309,7 +309,8 @@ def _outputs(walk: _Walk) -> tuple[tuple[str, ...], list[Node]]:
 
 def _is_per_example(walk: _Walk) -> bool:
     """Whether a network that is bound to a number of examples returns one entry for each of them."""
-    batch, returned = walk.exported.batch, walk.exported.graph.output_node().args[0]
+    batch = walk.exported.batch
+    returned = cast("Sequence[fx.Node]", walk.exported.graph.output_node().args[0])
     values = [walk.values.get(node) for node in returned]
     return batch is None or all(isinstance(each, Tensor) and each.shape[:1] == (batch,) for each in values)
 
@@ -317,7 +318,7 @@ def _is_per_example(walk: _Walk) -> bool:
 def _for_this_batch(graph: Graph) -> Graph:
     """The graph for this number of examples alone: it cannot be run on others in parts."""
     inputs = tuple(
-        replace(each, shape=(graph.batch, *each.shape), has_batch=False) if each.has_batch else each
+        replace(each, shape=(graph.batch or 1, *each.shape), has_batch=False) if each.has_batch else each
         for each in graph.inputs
     )
     nodes = tuple(replace(node, shape=None) for node in graph.nodes)

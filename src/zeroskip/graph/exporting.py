@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -69,8 +69,10 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
     exported = _free(model, signature, tensors, batched) if any(batched) else None
     if exported is None:
         exported = _fixed(model, signature, tensors, batched, inputs.size)
+    for node in filter(_is_region, list(exported.graph.nodes)):
+        _inline(exported.program.graph_module, node)
     for node in list(exported.graph.nodes):
-        _tidy(exported.program.graph_module, node)
+        _tidy(exported.graph, node)
     for node in reversed(list(exported.graph.nodes)):
         if node.op == "call_function" and not node.users and _does_nothing_else(node):
             exported.graph.erase_node(node)
@@ -152,18 +154,14 @@ def _fixed(
     return Exported(program, network.returned.tree, tuple(batched), size if any(batched) else None)
 
 
-def _tidy(module: fx.GraphModule, node: fx.Node) -> None:
-    """Take out what does nothing in evaluation mode, and put regions of torch in place of their calls."""
-    graph = module.graph
-    if node.op != "call_function":
-        return
+def _tidy(graph: fx.Graph, node: fx.Node) -> None:
+    """Take out an operation that does nothing in evaluation mode."""
+    args: tuple[Any, ...] = node.args
     if node.target in CHECKS and not node.users:
         graph.erase_node(node)
-    elif (node.target in DROPOUT and node.args[2] is False) or _is_needless_pool(node):
-        node.replace_all_uses_with(node.args[0])
+    elif (node.target in DROPOUT and args[2] is False) or _is_needless_pool(node):
+        node.replace_all_uses_with(args[0])
         graph.erase_node(node)
-    elif _is_region(node):
-        _inline(module, node)
 
 
 def _does_nothing_else(node: fx.Node) -> bool:
@@ -174,30 +172,32 @@ def _does_nothing_else(node: fx.Node) -> bool:
 
 def _is_needless_pool(node: fx.Node) -> bool:
     """Whether it pools to the size that is there already: AlexNet and VGG have one for other pictures."""
-    if node.target is not ATEN.adaptive_avg_pool2d.default or len(node.args[0].users) > 1:
+    args: tuple[Any, ...] = node.args
+    if node.target is not ATEN.adaptive_avg_pool2d.default or len(args[0].users) > 1:
         return False
-    return list(node.args[0].meta["val"].shape[-2:]) == list(node.args[1])
+    return list(args[0].meta["val"].shape[-2:]) == list(args[1])
 
 
 def _is_region(node: fx.Node) -> bool:
     """Whether it calls a graph for which gradients, or autocast, are switched off, as they are anyway."""
-    name = getattr(node.target, "__name__", "")
+    name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
     return name == "wrap_with_set_grad_enabled" or (name == "wrap_with_autocast" and node.args[2] is False)
 
 
 def _inline(module: fx.GraphModule, node: fx.Node) -> None:
-    graph = module.graph
-    place = next(n for n, each in enumerate(node.args) if isinstance(each, fx.Node) and each.op == "get_attr")
-    inner, given = getattr(module, node.args[place].target), node.args[place + 1 :]
+    """Put the operations of a region, and of regions in it, in place of its call."""
+    graph, args = module.graph, cast("tuple[Any, ...]", node.args)
+    place = next(n for n, each in enumerate(args) if isinstance(each, fx.Node) and each.op == "get_attr")
+    inner = getattr(module, args[place].target)
+    for each in list(inner.graph.nodes):
+        if _is_region(each):
+            _inline(inner, each)
     inputs = (each for each in inner.graph.nodes if each.op == "placeholder")
-    values = dict(zip(inputs, given, strict=True))
+    values = dict(zip(inputs, args[place + 1 :], strict=True))
     with graph.inserting_before(node):
-        results = graph.graph_copy(inner.graph, values)
-    parts = results if isinstance(results, (tuple, list)) else (results,)
+        results: Any = graph.graph_copy(inner.graph, values)
     for user in list(node.users):
-        user.replace_all_uses_with(parts[user.args[1]])
+        picks = cast("tuple[Any, ...]", user.args)
+        user.replace_all_uses_with(results[picks[1]])
         graph.erase_node(user)
     graph.erase_node(node)
-    for each in list(graph.nodes):
-        if _is_region(each):
-            _inline(module, each)

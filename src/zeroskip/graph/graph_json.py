@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -61,7 +61,8 @@ OTHERS = """
     upsample_nearest_exact2d upsample_trilinear3d
 """
 OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUMBERWISE.split())}
-PLAIN = {"getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+PLAIN: Mapping[str, Callable[..., Any]] = {
+         "getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
          "floordiv": operator.floordiv, "truediv": operator.truediv, "mod": operator.mod, "neg": operator.neg,
          "pow": operator.pow, "sym_float": torch.sym_float, "sym_int": torch.sym_int, "sym_max": torch.sym_max,
          "sym_min": torch.sym_min, "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
@@ -272,7 +273,8 @@ def _target(op: str) -> Callable[..., Argument] | None:
     target = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)
     if not isinstance(target, torch._ops.OpOverload) or title(target) != op:
         return None
-    return None if any(slot.is_out for slot in target._schema.arguments) else target
+    writes_out = any(slot.is_out for slot in target._schema.arguments)
+    return None if writes_out else cast(Callable[..., Argument], target)
 
 
 def _word(kind: TorchType) -> str:

@@ -95,7 +95,9 @@ class Graph:
         """Value -> its shape of one example; None where it has none, or its numbers are not float32."""
         shapes = {each.name: each.shape if each.has_batch else None for each in self.inputs}
         shapes |= {node.name: node.shape for node in self.nodes}
-        kinds = {each.name: each.dtype for each in (*self.inputs, *self.nodes)}
+        kinds = {each.name: each.dtype for each in self.inputs} | {
+            node.name: node.dtype for node in self.nodes
+        }
         return {
             name: shape if kinds[name] in (None, torch.float32) else None for name, shape in shapes.items()
         }

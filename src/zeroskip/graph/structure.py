@@ -76,16 +76,14 @@ def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Callable[[Sequenc
         named = isinstance(value, tuple) and hasattr(value, "_fields")
         make = (lambda parts: kind(*parts)) if named else kind
         return tuple(range(len(value))), list(value), make
-    if kind is dict:
-        keys = tuple(value)  # type: ignore[arg-type]
-        return keys, list(value.values()), lambda parts: dict(zip(keys, parts, strict=True))  # type: ignore[attr-defined]
+    if type(value) is dict:
+        return tuple(value), list(value.values()), partial(_mapping, dict, tuple(value))
     if kind in pytree.SUPPORTED_NODES:
         node = pytree.SUPPORTED_NODES[kind]
         parts, context = node.flatten_fn(value)
         return tuple(range(len(parts))), parts, lambda parts: node.unflatten_fn(list(parts), context)
     if isinstance(value, Mapping):
-        keys = tuple(value)
-        return keys, list(value.values()), lambda parts: kind(zip(keys, parts, strict=True))
+        return tuple(value), list(value.values()), partial(_mapping, kind, tuple(value))
     return None
 
 
@@ -124,6 +122,10 @@ def check_returned(tree: Tree) -> None:
 def _refuse_cache(kind: type) -> None:
     if any(base.__name__.endswith("Cache") for base in kind.__mro__):
         raise EngineError(USE_CACHE.format(name=kind.__name__))
+
+
+def _mapping(kind: Any, keys: Sequence[Any], parts: Sequence[Any]) -> Any:
+    return kind(zip(keys, parts, strict=True))
 
 
 def _dataclass(kind: Any, names: Sequence[str], parts: Sequence[Any]) -> Any:

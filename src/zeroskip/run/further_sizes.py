@@ -77,4 +77,4 @@ def _dense(first: CompiledNetwork, graph: Graph) -> CompiledNetwork:
 
 def _size(graph: Graph, given: Sequence[Tensor]) -> str:
     pairs = zip(graph.inputs, given, strict=True)
-    return shown(graph.inputs, [tuple(t.shape[1:] if each.has_batch else t.shape) for each, t in pairs])
+    return shown(graph.inputs, tuple(tuple(t.shape[1:] if each.has_batch else t.shape) for each, t in pairs))

@@ -62,15 +62,14 @@ def captured_graph(model: nn.Module, inputs: Inputs) -> Graph:
         graph = capture(model, inputs)
     except ZeroskipError as error:
         raise (_without_batch(model, inputs) or error) from error
-    except (
-        Exception
-    ) as fact:  # whatever torch says of an operation that runs on fewer examples than were given
+    except Exception as fact:  # whatever torch says of operations that run on fewer examples than were given
         raise EngineError(
             f"the network cannot be captured on a single example: {_first_line(fact)} {NO_BATCH_AXIS}"
         ) from fact
     bound = graph.batch is not None or not any(each.has_batch for each in graph.inputs)
-    if bound and (error := _without_batch(model, inputs)) is not None:
-        raise error
+    refusal = _without_batch(model, inputs) if bound else None
+    if refusal is not None:
+        raise refusal
     return graph
 
 

@@ -122,7 +122,8 @@ class Program:
         self._lock, self._warned = Lock(), False
         # The call with one tensor of the known size takes the shortest way.
         single = graph.inputs[0] if self.signature.single and graph.inputs[0].has_batch else None
-        self._dtype, self._shape = (single.dtype, torch.Size(single.shape)) if single else (None, None)
+        self._dtype = single.dtype if single else None
+        self._shape = torch.Size(single.shape) if single else None
         self._run, self._rebuild = compiled.run, graph.rebuild
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
