@@ -201,6 +201,11 @@ def batch(task: Task) -> Inputs:
     """
     with _blaming(task, "batch"):
         inputs = _inputs(task, task.batch(), "batch")
+    if not all(tensor.numel() for tensor in inputs.tensors):
+        raise TaskError(
+            f"{name(task)}: batch() returned {inputs.title}, one of them empty. Return one or more examples, each of "
+            "one or more numbers."
+        )
     if inputs.batch_axis is None:
         return inputs
     first = inputs.tensors[0]
@@ -209,10 +214,6 @@ def batch(task: Task) -> Inputs:
         raise TaskError(
             f"{name(task)}: batch() returned {inputs.title}, without an axis of examples. Return the batch with its "
             "examples along the first axis, one example as x[None]; or set batch_axis = None where no axis is theirs."
-        )
-    if not inputs.size:
-        raise TaskError(
-            f"{name(task)}: batch() returned {inputs.title}: no example. Return a batch with one or more."
         )
     return inputs
 
