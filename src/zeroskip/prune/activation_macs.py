@@ -23,7 +23,7 @@ from zeroskip.prune.edits import threshold_edits
 from zeroskip.task_api import Task
 from zeroskip.thresholds import held, hold_, release_
 
-Weighted = nn.Linear | nn.Conv2d
+CountedLayer = nn.Linear | nn.Conv2d
 LayerInputs = tuple[Tensor, ...]
 Seen = Callable[[str, Tensor], None]
 """Called as seen(layer name, its input)."""
@@ -144,7 +144,7 @@ def uncounted(model: nn.Module) -> str:
     every = weights(model)
     free = {
         name: each for name, each in every.items()
-        if (each.computed or not each.kept_dense) and not any(isinstance(p.module, Weighted) for p in each.places)
+        if (each.computed or not each.kept_dense) and not any(isinstance(p.module, CountedLayer) for p in each.places)
     }  # fmt: skip
     if not free:
         return ""
@@ -181,7 +181,7 @@ class _Work:
         self.macs, self.nonzero = 0, 0.0
         self.meets: dict[tuple[int, ...], Tensor] = {}
 
-    def add(self, module: Weighted, x: Tensor, y: Tensor) -> None:
+    def add(self, module: CountedLayer, x: Tensor, y: Tensor) -> None:
         shape = tuple(x.shape[-1:] if isinstance(module, nn.Linear) else x.shape[-3:])
         if shape not in self.meets:
             self.meets[shape] = _meets(module, shape)
@@ -192,7 +192,7 @@ class _Work:
         self.macs += int(torch.count_nonzero(module.weight)) * (y.numel() // outputs)
 
 
-def _meets(module: Weighted, shape: tuple[int, ...]) -> Tensor:
+def _meets(module: CountedLayer, shape: tuple[int, ...]) -> Tensor:
     """How many weights that are not zero each element of one input, shaped `shape`, is multiplied with."""
     weight = (module.weight.detach() != 0).cpu().double()
     if isinstance(module, nn.Linear):
@@ -209,7 +209,9 @@ def _counting(model: nn.Module, work: dict[str, _Work], seen: Seen | None) -> It
     """Inside, `work` grows with every layer that runs, and the list that comes with every example."""
     examples: list[int] = []
 
-    def at_layer(name: str, module: Weighted, args: LayerInputs, named: dict[str, Tensor], y: Tensor) -> None:
+    def at_layer(
+        name: str, module: CountedLayer, args: LayerInputs, named: dict[str, Tensor], y: Tensor
+    ) -> None:
         x = args[0] if args else named["input"]
         work.setdefault(name, _Work()).add(module, x, y)
         if seen is not None:
@@ -218,7 +220,7 @@ def _counting(model: nn.Module, work: dict[str, _Work], seen: Seen | None) -> It
     def at_end(module: nn.Module, args: tuple[object, ...], named: dict[str, object], y: object) -> None:
         examples.append(Inputs(args, named).size)
 
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Weighted)]
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, CountedLayer)]
     # Names go with the hooks, which a copy that `evaluate` may make of the network keeps.
     hooks = [m.register_forward_hook(partial(at_layer, name), with_kwargs=True) for name, m in layers]
     hooks.append(model.register_forward_hook(at_end, with_kwargs=True))
