@@ -18,7 +18,7 @@ import torch
 from tiny import Bare, Tiny
 from torch import nn
 
-from zeroskip import files, journey, pack, prune, run, run_folder, tasks
+from zeroskip import files, journey, pack, prune, report, run, run_folder, tasks
 from zeroskip.concepts import Record
 from zeroskip.errors import (
     EngineError,
@@ -32,12 +32,15 @@ from zeroskip.errors import (
 from zeroskip.journey import Goal, RunSetup
 from zeroskip.run.comparison import eager
 
+PAGE = report.html
+
 
 @pytest.fixture(autouse=True)
 def short_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One dense engine and two rounds: what is timed does not matter here."""
+    """One dense engine and two rounds, and a page of one line: what is timed and drawn does not matter here."""
     short = partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
     monkeypatch.setattr(run, "compare", short)
+    monkeypatch.setattr(report, "html", lambda path, *_: files.write(path, "a page"))
 
 
 def check_summary(record: Record, folder: Path) -> None:
@@ -57,7 +60,10 @@ def check_summary(record: Record, folder: Path) -> None:
     assert summary.verdict.startswith("Ship ")
 
 
-def test_the_journey_leaves_a_complete_consistent_record(tmp_path: Path) -> None:
+def test_the_journey_leaves_a_complete_consistent_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "html", PAGE)
     task, folder = Tiny(), tmp_path / "run"
     record = journey.sparsify(task, folder, Goal(max_error_rise=0.05))
     check_summary(record, folder)
