@@ -34,8 +34,7 @@ NUMBERWISE = """
     reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu sin sinc sinh softplus softshrink sqrt
     square sub subtract tan tanh threshold tril triu trunc where xlogy zero
 
-    index_add index_copy index_fill index_put masked_scatter scatter scatter_add scatter_reduce squeeze transpose
-    unsqueeze
+    index_add index_copy index_fill index_put masked_scatter scatter scatter_add scatter_reduce
 """
 OTHERS = """
     all amax amin any argmax argmin argsort bincount count_nonzero cummax cumprod cumsum diff frobenius_norm
@@ -56,9 +55,9 @@ OTHERS = """
     addmv avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bmm cdist conv1d conv2d conv3d conv_transpose1d
     conv_transpose2d conv_transpose3d cosine_similarity dot einsum embedding embedding_bag fft_irfft fft_rfft glu
     grid_sampler grid_sampler_2d group_norm gru instance_norm layer_norm linalg_norm linear lstm matmul max_pool1d
-    max_pool2d max_pool3d mm mv normalize pairwise_distance rms_norm rnn_relu rnn_tanh scaled_dot_product_attention
+    max_pool2d max_pool3d mm mv pairwise_distance rms_norm rnn_relu rnn_tanh scaled_dot_product_attention
     upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    upsample_nearest_exact2d upsample_trilinear3d
+    upsample_trilinear3d _upsample_nearest_exact2d
 """
 OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUMBERWISE.split())}
 PLAIN: Mapping[str, Callable[..., Any]] = {
