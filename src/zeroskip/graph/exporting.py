@@ -95,11 +95,11 @@ class _OfTensors(nn.Module):
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         args, kwargs = self._signature.call(tensors)
-        leaves: list[Any] = []
+        leaves: list[object] = []
         tree = taken_apart(self.network(*args, **kwargs), leaves)
         check_returned(tree)
         self.returned.tree = tree
-        return leaves
+        return cast("list[Tensor]", leaves)
 
 
 def _free(

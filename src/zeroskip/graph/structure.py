@@ -25,6 +25,10 @@ USE_CACHE = (
 )
 
 
+Make: TypeAlias = Callable[[Sequence[Any]], Any]
+"""Parts -> what they are parts of."""
+
+
 @dataclass(frozen=True)
 class Branch:
     """A container: `make` puts it together from its parts; `keys` name them.
@@ -36,14 +40,14 @@ class Branch:
     kind: type
     keys: tuple[Any, ...]
     parts: tuple[Tree, ...]
-    make: Callable[[Sequence[Any]], Any]
+    make: Make
 
 
 Tree: TypeAlias = Any
 """A Slot for a tensor, a Branch, or a constant."""
 
 
-def taken_apart(value: object, leaves: list[Any]) -> Tree:
+def taken_apart(value: object, leaves: list[object]) -> Tree:
     """The structure of the value, whose tensors are appended to `leaves`.
 
     >>> leaves = []
@@ -60,7 +64,7 @@ def taken_apart(value: object, leaves: list[Any]) -> Tree:
     return Branch(type(value), keys, tuple(taken_apart(part, leaves) for part in parts), make)
 
 
-def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Callable[[Sequence[Any]], Any]] | None:
+def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Make] | None:
     """The keys and parts of a container, and what makes one of other parts; None where it is none.
 
     Tuples, lists, mappings, dataclasses, and what is registered with torch's pytree.
@@ -87,7 +91,7 @@ def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Callable[[Sequenc
     return None
 
 
-def maker(tree: Tree) -> Callable[[Sequence[Any]], Any]:
+def maker(tree: Tree) -> Make:
     """values of the slots -> the value.
 
     >>> maker(taken_apart((x, {"y": None}), []))(["one"])

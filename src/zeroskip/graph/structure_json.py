@@ -23,10 +23,9 @@ class Fields(dict[str, Any]):
     (1.0, 1.0, 1.0)
     """
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
+    def __init__(self, *parts: object, **named: object) -> None:
+        super().__init__(*parts, **named)
+        self.__dict__ = self
 
     def __getitem__(self, key: str | int) -> Any:
         return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)

@@ -79,7 +79,7 @@ def tensors_of(graph: Graph, inputs: Inputs) -> list[Tensor]:
     return graph.signature.tensors(inputs.args, inputs.kwargs)
 
 
-def network_on(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> Any:
+def network_on(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> object:
     """What the network itself returns for these tensors."""
     assert graph.signature is not None
     args, kwargs = graph.signature.call(tensors)
@@ -114,7 +114,7 @@ def verify(selection: Selection, model: nn.Module, tensors: Sequence[Tensor], to
     return error
 
 
-def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> Any:
+def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> object:
     try:
         return graph.rebuild(run(*given))
     except ZeroskipError:
@@ -126,7 +126,9 @@ def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> A
         ) from fact
 
 
-def _expected(graph: Graph, model: nn.Module, tensors: Sequence[Tensor], count: int, answer: Any) -> object:
+def _expected(
+    graph: Graph, model: nn.Module, tensors: Sequence[Tensor], count: int, answer: object
+) -> object:
     """What the network returns for the first `count` examples."""
     try:
         return network_on(model, graph, taken(graph, tensors, count))

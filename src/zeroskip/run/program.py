@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ class Program:
         self._shape = torch.Size(single.shape) if single else None
         self._run, self._rebuild = compiled.run, graph.rebuild
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """What the network returns. EngineError for a call that is refused, or changed weights."""
         if len(args) == 1 and not kwargs and self._fits(args[0]):
             if self.changed():
@@ -141,7 +141,7 @@ class Program:
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
+    def generate(self, *args: object, **kwargs: object) -> None:
         """Refused: a program computes one call of forward.
 
         >>> run.compile(model, x).generate(x)
@@ -162,7 +162,7 @@ class Program:
         """
         return tuple(self._networks.values())
 
-    def refusal(self, *args: Any, **kwargs: Any) -> str | None:
+    def refusal(self, *args: object, **kwargs: object) -> str | None:
         """None where the program takes the call; otherwise why not, and what converts it.
 
         Whether it can be compiled for a further size is seen at the call.
@@ -178,7 +178,7 @@ class Program:
         known = self._key(tensors) in self._networks
         return None if known or self.further is not None else self._unknown_size(tensors)
 
-    def add(self, *args: Any, **kwargs: Any) -> None:
+    def add(self, *args: object, **kwargs: object) -> None:
         """Compile for the size of such a call now, if it is a new one; EngineError as at the call.
 
         >>> program = run.compile(nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 8, 8))
@@ -188,9 +188,10 @@ class Program:
         """
         self._compile_for(self._tensors(args, kwargs))
 
-    def _fits(self, x: Any) -> bool:
+    def _fits(self, x: object) -> TypeGuard[Tensor]:
         return (
-            type(x) in PLAIN
+            isinstance(x, Tensor)
+            and type(x) in PLAIN
             and x.dtype is self._dtype
             and x.shape[1:] == self._shape
             and x.ndim > 0
@@ -198,7 +199,7 @@ class Program:
             and x.layout is torch.strided
         )
 
-    def _tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    def _tensors(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         """The tensors of a call, examples in all of them alike; EngineError where they are not as in the example."""
         if (
             len(args) == 1
@@ -206,7 +207,7 @@ class Program:
             and self.signature.single
             and not isinstance(args[0], (tuple, list, dict))
         ):
-            tensors = list(args)
+            tensors = cast("list[Tensor]", list(args))
         else:
             tensors = self.signature.tensors(args, kwargs)
         for each, name, tensor in zip(self.inputs, self.places, tensors, strict=True):
