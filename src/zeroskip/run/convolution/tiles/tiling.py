@@ -189,9 +189,8 @@ def _measured(
     In a round the network runs twice with each kernel, since the first run finds another kernel's data in the caches.
     Rounds are repeated until the halves of them agree about each whole network.
     """
-    runs = {
-        kernel: [_prepared(values, code, images) for code in several] for kernel, several in codes.items()
-    }
+    memories = [_prepared(values, several, images) for several in zip(*codes.values(), strict=True)]
+    runs = {kernel: list(zip(several, memories, strict=True)) for kernel, several in codes.items()}
     spent: dict[Kernel, list[dict[str, float]]] = {kernel: [] for kernel in codes}
     reading = reading_seconds(clock)
     for number in range(MOST):
@@ -201,7 +200,7 @@ def _measured(
             break
         for kernel in (each for each in runs for _ in range(2)):
             took: dict[str, float] = {}
-            for code, memory, _ in runs[kernel]:
+            for code, (memory, _) in runs[kernel]:
                 took |= seconds_by_node(code.chain, memory.ctypes.data, clock, reading)
             spent[kernel].append(took)
     return {
@@ -211,13 +210,13 @@ def _measured(
 
 
 def _prepared(
-    values: Mapping[str, Tensor], code: SegmentCode, images: int
-) -> tuple[SegmentCode, np.ndarray, list[Tensor]]:
-    """The code, memory to run it in, and the tensors that the memory names."""
-    memory = allocate(code.bytes)
-    tensors = [_as_many(values[name], images) for name in (*code.inputs, *code.outputs)]
+    values: Mapping[str, Tensor], codes: Sequence[SegmentCode], images: int
+) -> tuple[np.ndarray, list[Tensor]]:
+    """Memory to run a segment in by each of several kernels, one at a time, and the tensors that the memory names."""
+    memory = allocate(max(code.bytes for code in codes))
+    tensors = [_as_many(values[name], images) for name in (*codes[0].inputs, *codes[0].outputs)]
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
-    return code, memory, tensors
+    return memory, tensors
 
 
 def _as_many(value: Tensor, images: int) -> Tensor:
