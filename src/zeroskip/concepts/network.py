@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Masks = dict[str, Tensor]
-"""Layer name -> bool tensor shaped like the layer's weight; True is kept."""
+"""Name of a weight, see `graph.weights` -> bool tensor of its shape; True is kept."""
 
 
 Progress = Callable[[str, int, int], None]

@@ -144,6 +144,7 @@ def _attempt(setting: _Setting, start: _State, round_: Round, kind: str, index: 
     prune.hold_(model, prune.choose(model, at_once, also=setting.named))
     growing = Growing(model, round_, also=setting.named) if round_.gradual else None
     try:
+        prune.check_reach(model, task_api.first(setting.task, 1))
         _retrain(setting, round_, growing, f"{kind} {index}", setting.seed * 1000 + index)
     finally:
         prune.release_(model)
