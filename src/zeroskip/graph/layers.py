@@ -63,7 +63,9 @@ def record(model: nn.Module, batch: Given | Inputs) -> Trace:
     return trace
 
 
-def visit(model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Tensor, Tensor], None]) -> OutsideLayers:
+def visit(
+    model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Tensor, Tensor], None]
+) -> OutsideLayers:
     """Run `model` once and call `visited(layer, input, output)` right after each product with a weight.
 
     The tensors are the network's own, with the examples first: what comes later may overwrite them.
