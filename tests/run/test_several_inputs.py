@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -335,3 +336,41 @@ def test_a_graph_network_is_compiled_for_its_graph_and_for_others() -> None:
 def test_a_graph_network_taken_for_one_of_examples_is_told_apart_from_them() -> None:
     with pytest.raises(EngineError, match="give batch_axis=None"):
         quick(Graph().eval(), graph(9, 20))
+
+
+class Stack(nn.Module):
+    """PyTorch's own encoder, which takes another way through its layers when it is not being exported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+
+    def forward(self, x: Tensor, hidden: Tensor) -> Tensor:
+        return self.encoder(x, src_key_padding_mask=hidden)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_pytorchs_encoder_that_answers_zeros_for_hidden_tokens_is_refused_with_the_line_that_helps() -> None:
+    torch.manual_seed(0)
+    model, x = Stack().eval().requires_grad_(False), torch.randn(2, 5, 16)
+    hidden = torch.tensor([[False] * 3 + [True] * 2, [False] * 5])
+    with pytest.raises(EngineError, match=r"Set model\.encoder\.use_nested_tensor = False"):
+        quick(model, (x, hidden))
+    model.encoder.use_nested_tensor = False
+    same(quick(model, (x, hidden))(x, hidden), model(x, hidden))
+
+
+def test_what_is_no_plain_network_or_no_plain_tensor_is_refused_with_what_to_do() -> None:
+    x = torch.randn(2, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        traced = torch.jit.trace(nn.Linear(3, 3), x)
+    for model, example, options, reason in (
+        (traced, x, {}, "is a ScriptModule.*module it was made from"),
+        (nn.Linear(3, 3), x.to_sparse(), {}, r"stored as torch.sparse_coo.*x\.to_dense\(\)"),
+        (nn.Linear(3, 3), x, {"examples": x}, r"examples is a Tensor.*examples=\[\.\.\.\]"),
+        (nn.Linear(3, 3), x, {"sizes": 0}, "sizes=0 leaves none for the example"),
+    ):
+        with pytest.raises(EngineError, match=reason):
+            quick(model, example, **options)

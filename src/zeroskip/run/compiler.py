@@ -71,6 +71,7 @@ def compile(
     """
     asked = _precision(precision, weights)
     target = Target(machine or detect(), asked, threads)
+    _check_sizes(examples, sizes)
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
@@ -100,6 +101,15 @@ def compile(
         named = of(other, batch_axis)
         program.add(*named.args, **named.kwargs)
     return program
+
+
+def _check_sizes(examples: Sequence[Given | Inputs], sizes: int) -> None:
+    if not isinstance(examples, (list, tuple)):
+        raise EngineError(
+            f"examples is a {type(examples).__name__}. Give a list of examples: examples=[...]."
+        )
+    if sizes < 1:
+        raise EngineError(f"sizes={sizes} leaves none for the example itself. Give at least 1.")
 
 
 def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None = 0) -> None:

@@ -14,7 +14,7 @@ from zeroskip.run.building import resized
 from zeroskip.run.call_checks import key_of, shown
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.dense import pytorch
-from zeroskip.run.network_checks import captured_graph, network_on
+from zeroskip.run.network_checks import captured_graph, network_on, why_different
 from zeroskip.run.output_difference import agree, difference
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import runner
@@ -51,8 +51,7 @@ def further_sizes(
                     return network
         raise EngineError(
             f"for {_size(graph, given)} the compiled program differs from the network by "
-            f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or it does "
-            "what torch.export cannot follow. Change that, then compile again."
+            f"{difference(answer, expected):.3g}. {why_different(model)}"
         )
 
     return make

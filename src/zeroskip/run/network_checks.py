@@ -14,6 +14,7 @@ from zeroskip.errors import EngineError, ModelError, ZeroskipError
 from zeroskip.graph import Given, Graph, Inputs, capture, forward, weight_name
 from zeroskip.graph.capture import demand_numbers
 from zeroskip.graph.inputs import of
+from zeroskip.run.call_checks import PLAIN
 from zeroskip.run.captured import examples_in, taken
 from zeroskip.run.output_difference import agree, difference, leaves, relative_error
 from zeroskip.run.runner import Runner, runner
@@ -35,11 +36,22 @@ def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -
         raise EngineError(
             f"run.compile was given a {_title(model)}, and needs a torch.nn.Module. {_instead(model)}"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise EngineError(
+            "the network is a ScriptModule, whose operations cannot be followed. Compile the module it was made from."
+        )
     if isinstance(example, Tensor) and not example.ndim and batch_axis == 0:
         raise EngineError(
             "the example is a single number, and no batch. Give a tensor, examples along its first axis."
         )
-    inputs = of(example, batch_axis).map(lambda tensor: tensor.detach().contiguous())
+    given = of(example, batch_axis)
+    for tensor in given.tensors:
+        if type(tensor) not in PLAIN or tensor.layout is not torch.strided:
+            raise EngineError(
+                f"the example holds a {type(tensor).__name__} stored as {tensor.layout}, and programs read plain dense "
+                "tensors. Convert it with x.to_dense(), or x.as_subclass(torch.Tensor)."
+            )
+    inputs = given.map(lambda tensor: tensor.detach().contiguous())
     demand_numbers(inputs)
     tensors = [*inputs.tensors, *model.parameters(), *model.buffers()]
     elsewhere = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
@@ -107,11 +119,29 @@ def verify(selection: Selection, model: nn.Module, tensors: Sequence[Tensor], to
         if not agree(answer, expected, tolerance=tolerance):
             raise EngineError(
                 f"on {count} examples the compiled program differs from the network by "
-                f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or its answers "
-                "depend on the number of examples in a way that torch.export cannot follow (if, squeeze(), or len(x) "
-                f"where x.shape[0] would do). Change that, then compile. {NO_BATCH_AXIS}"
+                f"{difference(answer, expected):.3g}. {why_different(model)} {NO_BATCH_AXIS}"
             )
     return error
+
+
+def why_different(model: nn.Module) -> str:
+    """What makes a network compute something else than was captured, and the remedy.
+
+    >>> why_different(model).split(",")[0]
+    'Either the network is random in evaluation mode'
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
+            where = f"model.{name}" if name else "model"
+            return (
+                f"{where} is an nn.TransformerEncoder, which returns zeros for tokens that its mask hides, unless it "
+                f"is being exported. Set {where}.use_nested_tensor = False: it then always computes the same."
+            )
+    return (
+        "Either the network is random in evaluation mode, or its answers depend on the number of examples in a way "
+        "that torch.export cannot follow (if, squeeze(), or len(x) where x.shape[0] would do). Change that, then "
+        "compile."
+    )
 
 
 def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> object:

@@ -141,6 +141,9 @@ class Program:
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
 
+    def __deepcopy__(self, memo: object) -> Program:
+        return self  # nothing in it changes but the sizes that it is compiled for, which copies may share
+
     def generate(self, *args: object, **kwargs: object) -> None:
         """Refused: a program computes one call of forward.
 
