@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_networks import NETWORKS, Lstm
 from torch import Tensor, nn
@@ -149,6 +149,7 @@ def test_a_histogram_counts_every_weight_that_is_not_zero() -> None:
     assert sum(measure.histogram(torch.zeros(3, 3)).counts) == 0
 
 
+@example([1.401298464324817e-45], 3)
 @given(st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=50), st.integers(1, 9))
 def test_a_bin_counts_the_weights_between_its_edges(values: list[float], bins: int) -> None:
     weight = torch.tensor(values)

@@ -82,5 +82,7 @@ def histogram(weight: Tensor, *, bins: int = 61) -> Histogram:
     values = weight.detach().float().flatten().numpy()
     values = values[values != 0]
     reach = float(np.abs(values).max()) if len(values) else 1.0
+    if reach / bins < np.finfo(np.float32).tiny:  # bins of the smallest numbers need more digits
+        values = values.astype(np.float64)
     counts, edges = np.histogram(values, bins=bins, range=(-reach, reach))
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))
