@@ -71,7 +71,7 @@ def on_tiles(model: nn.Module, x: Tensor) -> tuple[Callable[[], object], Callabl
     graph, machine = capture(model, x), detect()
     operations = operations_of(graph)
     kernels = {operation.name: [BAKED, STREAMED] for operation in operations if operation.layer is not None}
-    captured = run_once(graph, x, values_of(operations))
+    captured = run_once(graph, [x], values_of(operations))
     fastest = fastest_on_tiles(captured, operations, kernels, machine, images=len(x), threads=1)
     if fastest is None:
         raise ValueError("the layer cannot work on tiles")

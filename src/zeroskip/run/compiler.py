@@ -69,8 +69,7 @@ def compile(
     >>> torch.equal(program(x), model(x))
     True
     """
-    asked = _precision(precision, weights)
-    target = Target(machine or detect(), asked, threads)
+    target = Target(machine or detect(), _precision(precision, weights), threads)
     _check_sizes(examples, sizes)
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
@@ -86,7 +85,7 @@ def compile(
         explanation = _explained(model, captured, operations, selection, allowed, target)
     measurement = Measurement(
         choices=selection.choices,
-        precision=_described(asked, strict),
+        precision=_described(target.precision, strict),
         threads=threads,
         batch=captured.count,
         seconds=selection.seconds,
@@ -97,8 +96,7 @@ def compile(
     )
     further = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
     program = Program(selection.compiled, measurement, watch(model), Further(further, sizes))
-    for other in examples:
-        named = of(other, batch_axis)
+    for named in (of(other, batch_axis) for other in examples):
         program.add(*named.args, **named.kwargs)
     return program
 
