@@ -110,7 +110,7 @@ def test_a_loaded_program_answers_the_same_to_the_last_bit(case: str, tmp_path: 
 def test_loading_captures_and_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, _ = compiled(models.LeNet5, torch.randn(1, 1, 28, 28))
     run.save(program, tmp_path / "program")
-    for name in ("captured_graph", "run_once", "time_kernels", "select_network"):
+    for name in ("captured_graph", "run_on", "time_kernels", "select_network"):
         monkeypatch.setattr(compiler, name, lambda *_, **__: pytest.fail("it compiled again"))
     assert run.load(tmp_path / "program").seconds == program.seconds
 

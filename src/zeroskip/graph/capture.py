@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from zeroskip.concepts import Layer
-from zeroskip.errors import EngineError
+from zeroskip.errors import EngineError, ZeroskipError
 from zeroskip.graph.constant_values import changing
 from zeroskip.graph.exporting import OWNER, Exported, export
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
@@ -32,6 +32,7 @@ from zeroskip.graph.weighted_nodes import Weighted, layer_name, names_of, weight
 
 ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)
+NO_BATCH_AXIS = "If the first axis of what goes in is not that of examples (a graph), give batch_axis=None."
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -57,13 +58,31 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     with evaluating(model), undisturbed(model), quiet():
         exported = export(model, signature, tensors, inputs)
         walk = _begin(model, exported, signature, tensors, fold)
-        nodes = _nodes(walk)
+        try:
+            nodes = _nodes(walk)
+        except ZeroskipError:
+            raise
+        except Exception as fact:  # whatever torch says of an operation on fewer examples than were given
+            raise EngineError(
+                f"the network fails on {'a single example' if walk.count == 1 else f'{walk.count} examples'}: "
+                f"{first_line(fact)} {NO_BATCH_AXIS}"
+            ) from fact
         outputs, rest = _outputs(walk)
         used = frozenset(walk.names[node] for node in walk.constants if node.users and node in walk.names)
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
     )
     return graph if _is_per_example(walk) else _for_this_batch(graph)
+
+
+def first_line(fact: Exception) -> str:
+    """What torch or Python says of a failure, in one line.
+
+    >>> first_line(ValueError("no\\nand more"))
+    'ValueError: no.'
+    """
+    lines = str(fact).strip().splitlines()
+    return f"{type(fact).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(fact).__name__}."
 
 
 @contextmanager

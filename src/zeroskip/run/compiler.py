@@ -14,7 +14,7 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Inputs, undisturbed
 from zeroskip.graph.inputs import of
-from zeroskip.run.captured import Captured, layer_nodes, run_once
+from zeroskip.run.captured import Captured, layer_nodes
 from zeroskip.run.change_watch import watch
 from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.tiling import count_segments, values_of
@@ -24,7 +24,7 @@ from zeroskip.run.further_sizes import further_sizes
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
-from zeroskip.run.network_checks import captured_graph, checked, tensors_of, verify
+from zeroskip.run.network_checks import captured_graph, checked, run_on, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE
 from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
@@ -77,7 +77,7 @@ def compile(
     with torch_threads(threads), torch.no_grad(), undisturbed(model):
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
         operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
-        captured = run_once(graph, tensors, values_of(operations))
+        captured = run_on(graph, tensors, values_of(operations))
         timings = _layer_timings(captured, candidates, target)
         selection = select_network(captured, operations, timings, target)
         error = verify(selection, model, tensors, TOLERANCES[precision])

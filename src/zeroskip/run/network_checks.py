@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from zeroskip.concepts import Packed
 from zeroskip.errors import EngineError, ModelError, ZeroskipError
 from zeroskip.graph import Given, Graph, Inputs, capture, forward, weight_name
-from zeroskip.graph.capture import demand_numbers
+from zeroskip.graph.capture import NO_BATCH_AXIS, demand_numbers, first_line
 from zeroskip.graph.inputs import of
 from zeroskip.run.call_checks import PLAIN
-from zeroskip.run.captured import examples_in, taken
+from zeroskip.run.captured import Captured, examples_in, run_once, taken
 from zeroskip.run.output_difference import agree, difference, leaves, relative_error
 from zeroskip.run.runner import Runner, runner
 from zeroskip.run.select.network_selection import Selection
@@ -27,7 +27,6 @@ GENERATE = (
     "It calls forward again and again. Compile the network, run.compile(model, example), and call the program in a "
     "loop, with all tokens so far; use_cache=False belongs into the example."
 )
-NO_BATCH_AXIS = "If the first axis of what goes in is not that of examples (a graph), give batch_axis=None."
 
 
 def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -> Inputs:
@@ -74,10 +73,8 @@ def captured_graph(model: nn.Module, inputs: Inputs) -> Graph:
         graph = capture(model, inputs)
     except ZeroskipError as error:
         raise (_without_batch(model, inputs) or error) from error
-    except Exception as fact:  # whatever torch says of operations that run on fewer examples than were given
-        raise EngineError(
-            f"the network cannot be captured on a single example: {_first_line(fact)} {NO_BATCH_AXIS}"
-        ) from fact
+    except Exception as fact:  # whatever Python says of a forward that has no signature
+        raise EngineError(f"the network cannot be captured: {first_line(fact)}") from fact
     bound = graph.batch is not None or not any(each.has_batch for each in graph.inputs)
     refusal = _without_batch(model, inputs) if bound else None
     if refusal is not None:
@@ -89,6 +86,16 @@ def tensors_of(graph: Graph, inputs: Inputs) -> list[Tensor]:
     """The tensors of an example, in the order of the graph's inputs."""
     assert graph.signature is not None
     return graph.signature.tensors(inputs.args, inputs.kwargs)
+
+
+def run_on(graph: Graph, tensors: Sequence[Tensor], kept: Collection[str]) -> Captured:
+    """`run_once`, whose failure is an EngineError."""
+    try:
+        return run_once(graph, tensors, kept)
+    except ZeroskipError:
+        raise
+    except Exception as fact:  # of an operation of torch that was captured for another number of examples
+        raise EngineError(_fails(examples_in(graph, tensors), fact)) from fact
 
 
 def network_on(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> object:
@@ -150,10 +157,14 @@ def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> o
     except ZeroskipError:
         raise
     except Exception as fact:  # of an operation of torch that was captured for another number of examples
-        raise EngineError(
-            f"the compiled program fails on {count} examples: {_first_line(fact)} The network depends on the number of "
-            f"examples in a way that torch.export cannot follow. {NO_BATCH_AXIS}"
-        ) from fact
+        raise EngineError(_fails(count, fact)) from fact
+
+
+def _fails(count: int, fact: Exception) -> str:
+    return (
+        f"the compiled program fails on {count} examples: {first_line(fact)} The network depends on the number of "
+        f"examples in a way that torch.export cannot follow. {NO_BATCH_AXIS}"
+    )
 
 
 def _expected(
@@ -233,8 +244,3 @@ def _check_types(model: nn.Module) -> None:
         "Convert with model.float().",
         stacklevel=4,
     )
-
-
-def _first_line(fact: Exception) -> str:
-    lines = str(fact).strip().splitlines()
-    return f"{type(fact).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(fact).__name__}."
