@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from zeroskip import run
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.run import Program
+from zeroskip.run.convolution.tiles.kernels import STREAMED
 from zeroskip.run.linear.zero_weights import sell
+from zeroskip.run.select import network_selection
 
 TOKENS = 20
 
@@ -374,3 +376,41 @@ def test_what_is_no_plain_network_or_no_plain_tensor_is_refused_with_what_to_do(
     ):
         with pytest.raises(EngineError, match=reason):
             quick(model, example, **options)
+
+
+class TwoPictures(nn.Module):
+    """Two pictures and the places of one: each is read by convolutions, and the integers lie between them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = (
+            nn.Conv2d(2, 8, 3, padding=1),
+            nn.Conv2d(3, 8, 1),
+            nn.Conv2d(9, 4, 3),
+        )
+
+    def forward(self, left: Tensor, right: Tensor, places: Tensor) -> Tensor:
+        y = torch.relu(self.first(left)) + self.second(right)
+        return self.last(torch.cat([y, places.float()], 1)) + right.mean((2, 3), keepdim=True).sum(
+            1, keepdim=True
+        )
+
+
+def test_segments_on_tiles_read_any_of_the_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        network_selection, "raced", lambda calls, *_: {name: name != "tiles" for name in calls}
+    )
+    torch.manual_seed(0)
+    model = TwoPictures().eval().requires_grad_(False)
+
+    def pictures(count: int) -> tuple[Tensor, ...]:
+        places = torch.randint(9, (count, 1, 8, 8))
+        return torch.randn(count, 2, 8, 8), torch.randn(count, 3, 8, 8), places
+
+    program = run.compile(model, pictures(1), kernels=[STREAMED])
+    read = {name for node in program.compiled.graph.nodes if node.op == "tiles" for name in node.inputs}
+    assert {"left", "right"} <= read
+    assert "places" not in read
+    for count in (1, 3):
+        given = pictures(count)
+        same(program(*given), model(*given))
