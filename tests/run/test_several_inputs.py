@@ -128,6 +128,20 @@ def test_a_call_unlike_the_example_is_refused_with_the_name_of_what_is_wrong(
     assert program.refusal(IDS, MASK) is None
 
 
+def test_numbers_that_an_operation_of_torch_refuses_are_an_error_with_what_went_in(
+    encoder: Encoder, program: Program
+) -> None:
+    given = batch(3, 7)
+    given["input_ids"][1, 2] = TOKENS
+    with pytest.raises(
+        EngineError, match=r"fails on \(3, 7\) of torch.int64, .* IndexError: index out of range"
+    ):
+        program(**given)
+    lookup = quick(nn.Sequential(encoder.table, nn.Linear(16, 2)).eval(), torch.zeros(2, 4).long())
+    with pytest.raises(EngineError, match=r"fails on \(1, 4\) of torch.int64: IndexError"):
+        lookup(torch.full((1, 4), -1))
+
+
 def test_zero_tokens_are_refused_by_name(encoder: Encoder, program: Program) -> None:
     for refused in (lambda given: program(**given), lambda given: quick(encoder, given)):
         with pytest.raises(EngineError, match=r"\(1, 0\) of torch.int64, one is empty"):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.concepts import Kernel, Machine, Precision
-from zeroskip.errors import EngineError
-from zeroskip.graph import Graph
+from zeroskip.errors import EngineError, ZeroskipError
+from zeroskip.graph import Graph, Inputs
+from zeroskip.graph.capture import first_line
 from zeroskip.graph.signature import of_tensor, places
 from zeroskip.run.call_checks import PLAIN, Key, key_of, refusal, sentence, shown
 from zeroskip.run.convolution.tiles.segment import Segment
@@ -131,12 +132,18 @@ class Program:
         if len(args) == 1 and not kwargs and self._fits(args[0]):
             if self.changed():
                 raise EngineError(CHANGED)
-            return self._rebuild(self._run(_plain(args[0])))
+            try:
+                return self._rebuild(self._run(_plain(args[0])))
+            except Exception as fact:  # of an operation of torch that refuses these numbers
+                raise _failure(args, fact) from fact
         tensors = self._tensors(args, kwargs)
         if self.changed():
             raise EngineError(CHANGED)
         network = self._network_for(tensors)
-        return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
+        try:
+            return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
+        except Exception as fact:
+            raise _failure(tensors, fact) from fact
 
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
@@ -289,6 +296,16 @@ class Program:
 
     def _sizes(self) -> str:
         return " and ".join(shown(self.inputs, key) for key in self._networks)
+
+
+def _failure(tensors: Sequence[Any], fact: Exception) -> ZeroskipError:
+    """What to raise where a call fails: our own errors as they are, those of torch with what went in."""
+    if isinstance(fact, ZeroskipError):
+        return fact
+    return EngineError(
+        f"the program fails on {Inputs(tuple(tensors), {}).title}: {first_line(fact)} See whether the network itself "
+        "takes these numbers, as an embedding takes ids below its number of rows."
+    )
 
 
 def _scratch_bytes(graph: Graph, threads: int) -> int:
