@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from zeroskip import prune
 from zeroskip.concepts import Between, Explanation, Gain, Precision, Unskipped
 from zeroskip.concepts.explanation import percents
 from zeroskip.graph.weights import ADDED, TABLE
@@ -89,8 +90,13 @@ def test_a_network_that_lost_on_tiles_says_so_and_what_its_layers_would_gain_the
     assert "on tiles it took 99000.0 ms in 2 pieces" in explanation.lines[1]
 
 
-def test_a_sparse_kernel_for_an_lstm_would_gain_its_time_x_its_zeros() -> None:
-    facts = facts_of(half_zero(Words()), torch.zeros(1, 5, dtype=torch.int64), {"head": "spmm"},
+@pytest.mark.parametrize("held", [False, True])
+def test_a_sparse_kernel_for_an_lstm_would_gain_its_time_x_its_zeros_also_behind_masks(held: bool) -> None:
+    words = half_zero(Words())
+    if held:
+        names = ("lstm.weight_ih_l0", "lstm.weight_hh_l0")
+        prune.hold_(words, {name: prune.weights(words)[name] != 0 for name in names})
+    facts = facts_of(words, torch.zeros(1, 5, dtype=torch.int64), {"head": "spmm"},
                      seconds=lambda name: 8.0 if name == "lstm" else 0.1)  # fmt: skip
     explanation = explained(facts)
     assert explanation.zeros_won == 8 / 220
