@@ -86,6 +86,27 @@ def test_a_mask_of_one_row_serves_all_examples(encoder: Encoder, program: Progra
     same(program(given["input_ids"], row), encoder(given["input_ids"], row.expand(3, 7)))
 
 
+class Shift(nn.Module):
+    """Adds one row to all examples, and counts what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
+        return self.fc(x) + row, row.sum()
+
+
+def test_one_row_of_which_the_network_computes_something_else_than_of_equal_rows_is_refused() -> None:
+    model, x, row = Shift().eval(), torch.randn(3, 4), torch.randn(1, 4)
+    single, several = quick(model, (x[:1], row)), quick(model, (x, row))
+    same(single(x[:1], row), model(x[:1], row))
+    with pytest.raises(EngineError, match=r"row has one row for 3 examples.*one in row"):
+        single(x, row)
+    same(single(x, row.expand(3, 4)), model(x, row.expand(3, 4)))
+    same(several(x[:2], row), model(x[:2], row))  # as the error advises
+
+
 def test_every_layer_of_attention_has_its_weights_name_and_the_table_of_tokens_is_named_apart(
     program: Program,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,6 +144,27 @@ def test_8_threads_that_meet_a_new_size_at_once_compile_it_once(
     for x, y in zip(inputs, answers, strict=True):
         same(y, model(x))
     assert len(made) == 1
+
+
+def test_a_call_waits_while_another_thread_compiles_and_tensors_are_in_other_places(
+    model: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, known = run.compile(model, pictures(1, 8), kernels=KERNELS), pictures(2, 8)
+    true, layer = further_sizes.resized, model.body[-1]  # type: ignore[index, union-attr]
+    weight = layer.weight
+    calls = []
+
+    def resized(*given: Any) -> Any:
+        layer.weight = nn.Parameter(weight.detach().clone())  # as torch.export does
+        calls.append(pool.submit(program, known))
+        time.sleep(0.2)
+        layer.weight = weight
+        return true(*given)
+
+    monkeypatch.setattr(further_sizes, "resized", resized)
+    with ThreadPoolExecutor(1) as pool:
+        program.add(pictures(1, 9))
+        same(calls[0].result(), model(known))
 
 
 class Large(nn.Module):

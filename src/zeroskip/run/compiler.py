@@ -20,7 +20,7 @@ from zeroskip.run.convolution.tiles.operations import Operation, operations_of
 from zeroskip.run.convolution.tiles.tiling import count_segments, values_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.explaining import Facts, explain
-from zeroskip.run.further_sizes import further_sizes
+from zeroskip.run.further_sizes import further_sizes, repeats
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
@@ -95,7 +95,9 @@ def compile(
         explanation=explanation,
     )
     further = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
-    program = Program(selection.compiled, measurement, watch(model), Further(further, sizes))
+    program = Program(
+        selection.compiled, measurement, watch(model), Further(further, repeats(model, graph), sizes)
+    )
     for named in (of(other, batch_axis) for other in examples):
         program.add(*named.args, **named.kwargs)
     return program

@@ -57,6 +57,23 @@ def further_sizes(
     return make
 
 
+def repeats(model: nn.Module, graph: Graph) -> Callable[[Sequence[Tensor], Sequence[Tensor]], bool]:
+    """A function: tensors with a row for each example, and with one row for all -> whether `model` answers alike.
+
+    True too where it takes the former only: then one row can mean nothing else.
+    """
+
+    def alike(tensors: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
+        with torch.no_grad(), undisturbed(model):
+            try:
+                answer = network_on(model, graph, [tensor.clone() for tensor in given])
+            except ModelError:
+                return True
+            return agree(answer, network_on(model, graph, [tensor.clone() for tensor in tensors]))
+
+    return alike
+
+
 def _expected(model: nn.Module, graph: Graph, given: Sequence[Tensor]) -> object:
     try:
         return network_on(model, graph, [tensor.clone() for tensor in given])

@@ -63,11 +63,14 @@ class CompiledNetwork:
 class Further:
     """How a program comes to inputs of further sizes.
 
-    make  the tensors of a call -> the network compiled for them, or EngineError
-    most  sizes in all
+    make     the tensors of a call -> the network compiled for them, or EngineError
+    repeats  the tensors of a call, and the same with one row in place of as many as there are examples -> whether the
+             network computes the same of both; also True where it takes the former only
+    most     sizes in all
     """
 
     make: Callable[[Sequence[Tensor]], CompiledNetwork]
+    repeats: Callable[[Sequence[Tensor], Sequence[Tensor]], bool]
     most: int = 8
 
 
@@ -121,6 +124,7 @@ class Program:
         self.places = places(self.signature)
         self._networks = {key_of(each.origin.graph): each for each in (compiled, *others)}
         self._lock, self._warned = Lock(), False
+        self._repeated: set[tuple[bool, ...]] = set()  # which inputs' one row was seen to serve all
         # The call with one tensor of the known size takes the shortest way.
         single = graph.inputs[0] if self.signature.single and graph.inputs[0].has_batch else None
         self._dtype = single.dtype if single else None
@@ -131,14 +135,17 @@ class Program:
         """What the network returns. EngineError for a call that is refused, or changed weights."""
         if len(args) == 1 and not kwargs and self._fits(args[0]):
             if self.changed():
-                raise EngineError(CHANGED)
+                self._refuse_changed()
             try:
                 return self._rebuild(self._run(_plain(args[0])))
             except Exception as fact:  # of an operation of torch that refuses these numbers
                 raise _failure(args, fact) from fact
-        tensors = self._tensors(args, kwargs)
+        given = self._given(args, kwargs)
+        tensors = self._with_as_many_examples(given)
         if self.changed():
-            raise EngineError(CHANGED)
+            self._refuse_changed()
+        if tensors is not given:
+            self._check_repeated(tensors, given)
         network = self._network_for(tensors)
         try:
             return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
@@ -211,6 +218,9 @@ class Program:
 
     def _tensors(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         """The tensors of a call, examples in all of them alike; EngineError where they are not as in the example."""
+        return self._with_as_many_examples(self._given(args, kwargs))
+
+    def _given(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         if (
             len(args) == 1
             and not kwargs
@@ -223,7 +233,7 @@ class Program:
         for each, name, tensor in zip(self.inputs, self.places, tensors, strict=True):
             if (why := refusal(each, tensor)) is not None:
                 raise EngineError(sentence(each, name if len(tensors) > 1 else "", tensor, why))
-        return self._with_as_many_examples(tensors)
+        return tensors
 
     def _with_as_many_examples(self, tensors: list[Tensor]) -> list[Tensor]:
         """The tensors, those of one example repeated to as many as the others have."""
@@ -244,6 +254,28 @@ class Program:
             tensor.expand(most, *tensor.shape[1:]) if each.has_batch and len(tensor) == 1 else tensor
             for each, tensor in zip(self.inputs, tensors, strict=True)
         ]
+
+    def _refuse_changed(self) -> None:
+        with self._lock:  # while a further size is compiled, torch.export has other tensors in their places
+            changed = self.changed()
+        if changed:
+            raise EngineError(CHANGED)
+
+    def _check_repeated(self, tensors: Sequence[Tensor], given: Sequence[Tensor]) -> None:
+        """EngineError where the network computes something else of `given`, seen at the first call like it."""
+        repeated = tuple(len(tensor) != len(one) for tensor, one in zip(tensors, given, strict=True))
+        if self.further is None or repeated in self._repeated:
+            return
+        with self._lock:  # the network itself answers, which several threads may not ask at once
+            alike = self.further.repeats(tensors, given)
+        if not alike:
+            name, count = self.places[repeated.index(True)], len(tensors[repeated.index(True)])
+            raise EngineError(
+                f"{name} has one row for {count} examples, of which the network computes something else than of as "
+                f"many equal rows. Compile with an example of several rows in the other inputs and one in {name}, "
+                "which is then the same for all examples; or repeat it: expand(count, ...)."
+            )
+        self._repeated.add(repeated)
 
     def _key(self, tensors: Sequence[Tensor]) -> Key:
         pairs = zip(self.inputs, tensors, strict=True)
