@@ -402,8 +402,8 @@ def test_a_network_for_3_examples_only_runs_any_number_by_cutting_and_filling_up
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Single(), "on 1 examples the compiled program differs"),
-        (Unseen(), r"on 1 examples .* where x\.shape\[0\] would do"),
+        (Single(), "on 1 example the compiled program differs"),
+        (Unseen(), r"on 1 example .* where x\.shape\[0\] would do"),
         (Noisy(), "random in evaluation mode"),
         (Deciding(), "torch.export cannot follow the network"),
     ],

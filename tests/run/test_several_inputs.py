@@ -408,6 +408,7 @@ def test_what_is_no_plain_network_or_no_plain_tensor_is_refused_with_what_to_do(
         (nn.Linear(3, 3), x.to_sparse(), {}, r"stored as torch.sparse_coo.*x\.to_dense\(\)"),
         (nn.Linear(3, 3), x, {"examples": x}, r"examples is a Tensor.*examples=\[\.\.\.\]"),
         (nn.Linear(3, 3), x, {"sizes": 0}, "sizes=0 leaves none for the example"),
+        (nn.Linear(3, 3), x, {"sizes": "8"}, "sizes='8' is no whole number"),
     ):
         with pytest.raises(EngineError, match=reason):
             quick(model, example, **options)

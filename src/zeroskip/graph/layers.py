@@ -114,8 +114,8 @@ def per_example(tensor: Tensor, batch: int) -> tuple[int, ...]:
         raise ModelError(
             f"a layer works on a tensor {tuple(tensor.shape)}, whose first axis does not divide into the "
             f"{batch} examples given, so the share of one is unknown. Give a single example (a batch of 1) with the "
-            "axis of the examples in front, example[None] where there is none; or Inputs with batch_axis=None for what "
-            "is no batch, as a graph."
+            "axis of the examples in front, example[None] where there is none; or, for what is no batch, as a graph, "
+            "zeroskip.graph.Inputs((x, edges), {}, batch_axis=None)."
         )
     return tuple(rest) if first == batch else (first // batch, *rest)
 

@@ -108,6 +108,8 @@ def _check_sizes(examples: Sequence[Given | Inputs], sizes: int) -> None:
         raise EngineError(
             f"examples is a {type(examples).__name__}. Give a list of examples: examples=[...]."
         )
+    if not isinstance(sizes, int):
+        raise EngineError(f"sizes={sizes!r} is no whole number. Give at least 1.")
     if sizes < 1:
         raise EngineError(f"sizes={sizes} leaves none for the example itself. Give at least 1.")
 

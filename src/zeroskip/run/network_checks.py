@@ -125,7 +125,7 @@ def verify(selection: Selection, model: nn.Module, tensors: Sequence[Tensor], to
             answer, expected = (answer, similar) if agree(exact, expected) else (exact, expected)
         if not agree(answer, expected, tolerance=tolerance):
             raise EngineError(
-                f"on {count} examples the compiled program differs from the network by "
+                f"on {_examples(count)} the compiled program differs from the network by "
                 f"{difference(answer, expected):.3g}. {why_different(model)} {NO_BATCH_AXIS}"
             )
     return error
@@ -162,7 +162,7 @@ def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> o
 
 def _fails(count: int, fact: Exception) -> str:
     return (
-        f"the compiled program fails on {count} examples: {first_line(fact)} The network depends on the number of "
+        f"the compiled program fails on {_examples(count)}: {first_line(fact)} The network depends on the number of "
         f"examples in a way that torch.export cannot follow. {NO_BATCH_AXIS}"
     )
 
@@ -178,12 +178,16 @@ def _expected(
             if count == examples_in(graph, tensors):
                 raise
             raise EngineError(
-                f"the network runs on {examples_in(graph, tensors)} examples and fails on {count}: {error} "
+                f"the network runs on {_examples(examples_in(graph, tensors))} and fails on {count}: {error} "
                 f"{NO_BATCH_AXIS}"
             ) from error
     # The network itself takes no other size; the program computes its examples in batches of that one.
     answers = leaves(network_on(model, graph, taken(graph, tensors, graph.batch)))
     return [torch.cat([each, each])[:count] for each in answers]
+
+
+def _examples(count: int) -> str:
+    return f"{count} example{'' if count == 1 else 's'}"
 
 
 def _copied(inputs: Inputs) -> Inputs:

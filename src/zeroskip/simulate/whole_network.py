@@ -35,6 +35,7 @@ class WholeNetwork(NamedTuple):
 def whole_network(model: nn.Module, given: Given | Inputs) -> WholeNetwork:
     """The network on real inputs, as chips see it: no multiplication of it is forgotten.
 
+    `graph.Inputs((x, edges), {}, batch_axis=None)` is for what is no batch, as a graph.
     Raises ModelError where the network cannot run on the inputs.
 
     >>> network = whole_network(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), torch.tensor([[3], [8]]))
