@@ -94,10 +94,9 @@ def compile(
         unreached=unreached(model, graph),
         explanation=explanation,
     )
-    further = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
-    program = Program(
-        selection.compiled, measurement, watch(model), Further(further, repeats(model, graph), sizes)
-    )
+    make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
+    further = Further(make, repeats(model, graph), sizes)
+    program = Program(selection.compiled, measurement, watch(model), further)
     for named in (of(other, batch_axis) for other in examples):
         program.add(*named.args, **named.kwargs)
     return program

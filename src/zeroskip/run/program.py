@@ -138,8 +138,10 @@ class Program:
                 self._refuse_changed()
             try:
                 return self._rebuild(self._run(_plain(args[0])))
+            except ZeroskipError:
+                raise
             except Exception as fact:  # of an operation of torch that refuses these numbers
-                raise _failure(args, fact) from fact
+                raise EngineError(_fails_on(args, fact)) from fact
         given = self._given(args, kwargs)
         tensors = self._with_as_many_examples(given)
         if self.changed():
@@ -149,8 +151,10 @@ class Program:
         network = self._network_for(tensors)
         try:
             return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
+        except ZeroskipError:
+            raise
         except Exception as fact:
-            raise _failure(tensors, fact) from fact
+            raise EngineError(_fails_on(tensors, fact)) from fact
 
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
@@ -330,11 +334,8 @@ class Program:
         return " and ".join(shown(self.inputs, key) for key in self._networks)
 
 
-def _failure(tensors: Sequence[Any], fact: Exception) -> ZeroskipError:
-    """What to raise where a call fails: our own errors as they are, those of torch with what went in."""
-    if isinstance(fact, ZeroskipError):
-        return fact
-    return EngineError(
+def _fails_on(tensors: Sequence[Any], fact: Exception) -> str:
+    return (
         f"the program fails on {Inputs(tuple(tensors), {}).title}: {first_line(fact)} See whether the network itself "
         "takes these numbers, as an embedding takes ids below its number of rows."
     )
