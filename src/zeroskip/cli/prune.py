@@ -46,7 +46,7 @@ DIVISOR = typer.Option(
     min=1.0, metavar="N", help="Retrain at the task's learning rate divided by this (Han et al.: 10)."
 )
 COST_ON = typer.Option(
-    metavar="CHIP", help="Spend the budget where this chip gains most, e.g. eie, or a Python file."
+    metavar="CHIP", help="Spend the budget where this chip gains most: eie, ..."
 )
 COST = typer.Option(help="What shall fall on a chip: cycles or joules.")
 OUT = typer.Option(metavar="FILE", help="The sparse weights, as safetensors.")
@@ -100,7 +100,7 @@ def prune(
     download: Annotated[bool, DOWNLOAD] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
+    """Prune, retrain, write the sparse weights. Trains the network first unless given --weights."""
     from zeroskip import report, retrain, run_folder, task_api
 
     asked = _Asked(
