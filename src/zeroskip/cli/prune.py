@@ -100,7 +100,7 @@ def prune(
     download: Annotated[bool, DOWNLOAD] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Prune, retrain, write the sparse weights. Trains the network first unless given --weights."""
+    """Prune, retrain, write the weights. Trains first unless given --weights."""
     from zeroskip import report, retrain, run_folder, task_api
 
     asked = _Asked(
