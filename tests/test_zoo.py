@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from zoo import counts, page, preparation, results, stand_ins
 from zoo.network import Network
 from zoo.networks import NETWORKS
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_table_holds_enough_of_each_kind_of_network() -> None:
@@ -107,6 +110,11 @@ def test_what_is_not_equal_is_said() -> None:
     text = page.text({**STORED, "networks": {"GPT-2": {"check": record(**wrong)}}})
     assert "macs 8 beside 9" in text
     assert "Counts are equal for 0" in text
+
+
+def test_the_page_in_docs_is_that_of_the_stored_results() -> None:
+    (path,) = (ROOT / "benchmarks" / "results" / "zoo").glob("*.json")
+    assert (ROOT / "docs" / "NETWORKS.md").read_text() == page.text(json.loads(path.read_text()))
 
 
 def test_results_are_whole_or_not_there(tmp_path: Path) -> None:
