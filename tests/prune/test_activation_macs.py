@@ -216,5 +216,7 @@ def test_a_recurrent_network_of_two_inputs_says_which_of_its_weights_are_not_cou
     found = prune.thresholds(Reads(), Reading(), max_error_rise=10.0, evaluations=5)  # type: ignore[arg-type]
     words = "lstm.weight_ih_l0, lstm.weight_hh_l0 (93 % of the weights) are not counted"
     assert words in found.note
-    with pytest.raises(RecipeError, match='no linear or convolution layer "lstm" for a threshold. It has head'):
+    with pytest.raises(
+        RecipeError, match='no linear or convolution layer "lstm" for a threshold. It has head'
+    ):
         prune.judge(Reads(), Reading(), {"lstm": 0.1})  # type: ignore[arg-type]
