@@ -16,8 +16,8 @@ from zeroskip.concepts import Layer, Precision
 from zeroskip.emit import detect
 from zeroskip.graph import capture
 from zeroskip.run.captured import run_once
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import BAKED, STREAMED
-from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.segment import Segment, without_layout_conversion
 from zeroskip.run.convolution.tiles.tiling import fastest_on_tiles, values_of
 from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
+import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit.code_cache import cached
@@ -154,6 +156,14 @@ class Function:
         """Vector that holds `value` in every lane."""
         single = self.value(f"insertelement {v} poison, {v.element} {value}, i32 0")
         return self.value(f"shufflevector {v} {single}, {v} poison, {v.of('i32')} zeroinitializer")
+
+    def constant(self, v: Vector, value: float) -> str:
+        """Vector of floats or halves that holds the number in every lane."""
+        if v.element == "half":
+            return self.splat(v, f"0xH{np.float16(value).view(np.uint16):04X}")
+        # LLVM writes a float as the bits of the double that is equal to it.
+        bits = struct.unpack("<Q", struct.pack("<d", float(np.float32(value))))[0]
+        return self.splat(v, f"0x{bits:016X}")
 
     def below(self, lanes: int, count: str) -> str:
         """Mask whose first `count` lanes are true."""

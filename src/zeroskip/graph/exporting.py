@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -71,6 +71,8 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
         exported = _fixed(model, signature, tensors, batched, inputs.size)
     for node in filter(_is_region, list(exported.graph.nodes)):
         _inline(exported.program.graph_module, node)
+    if any(map(_overwrites_for_others, exported.graph.nodes)):
+        exported = replace(exported, program=exported.program.run_decompositions({}))
     for node in list(exported.graph.nodes):
         _tidy(exported.graph, node)
     for node in reversed(list(exported.graph.nodes)):
@@ -162,12 +164,48 @@ def _tidy(graph: fx.Graph, node: fx.Node) -> None:
     elif (node.target in DROPOUT and args[2] is False) or _is_needless_pool(node):
         node.replace_all_uses_with(args[0])
         graph.erase_node(node)
+    elif node.target is ATEN._native_batch_norm_legit_no_training.default:
+        _with_batch_norm_(graph, node)
 
 
 def _does_nothing_else(node: fx.Node) -> bool:
     """Whether an operation has no effect besides its value: it neither writes to its inputs nor checks them."""
     schema = getattr(node.target, "_schema", None)
     return schema is None or (not schema.is_mutable and len(schema.returns) > 0)
+
+
+def _overwrites_for_others(node: fx.Node) -> bool:
+    """Whether the node writes into a value that others read as well, perhaps as part of another one."""
+    schema = getattr(node.target, "_schema", None)
+    written = [
+        value
+        for slot, value in zip(schema.arguments if schema else (), node.args, strict=False)
+        if slot.alias_info is not None and slot.alias_info.is_write and isinstance(value, fx.Node)
+    ]
+    return any(len(value.users) > 1 or _is_part(value) for value in written)
+
+
+def _is_part(node: fx.Node) -> bool:
+    """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
+    returns = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or returns is None:
+        return node.op == "call_function"
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in returns.returns)
+
+
+def _with_batch_norm_(graph: fx.Graph, node: fx.Node) -> None:
+    """Put the batch norm that users know in place of what run_decompositions makes of it."""
+    x, weight, bias, mean, variance, momentum, eps = node.args
+    with graph.inserting_before(node):
+        norm = graph.call_function(
+            ATEN.batch_norm.default, (x, weight, bias, mean, variance, False, momentum, eps, True)
+        )
+    for part in list(node.users):
+        norm.meta = dict(part.meta) if part.args[1] == 0 else norm.meta
+        if part.args[1] == 0:
+            part.replace_all_uses_with(norm)
+        graph.erase_node(part)
+    graph.erase_node(node)
 
 
 def _is_needless_pool(node: fx.Node) -> bool:

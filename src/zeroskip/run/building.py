@@ -12,8 +12,9 @@ from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.layer_functions import arguments_of, function_of
 from zeroskip.run.captured import layer_nodes
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
-from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16

@@ -84,4 +84,5 @@ def overwrites(node: Node) -> bool:
     >>> overwrites(Node("y", "aten.relu_.default", ("x",), torch.relu_))
     True
     """
-    return bool(node.inputs) and node.op.count(".") > 1 and node.op.split(".")[1].endswith("_")
+    name = node.op.split(".")[1] if node.op.count(".") > 1 else ""
+    return bool(node.inputs) and name.endswith("_") and not name.endswith("__")

@@ -16,7 +16,8 @@ from zeroskip.graph import Given, Inputs, undisturbed
 from zeroskip.graph.inputs import of
 from zeroskip.run.captured import Captured, layer_nodes
 from zeroskip.run.change_watch import watch
-from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import count_segments, values_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.explaining import Facts, explain

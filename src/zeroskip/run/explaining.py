@@ -19,13 +19,14 @@ from zeroskip.concepts import (
 )  # fmt: skip
 from zeroskip.graph import Graph
 from zeroskip.run.captured import layer_nodes
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16
-from zeroskip.run.convolution.tiles.operations import Operation, barrier
+from zeroskip.run.convolution.tiles.graph_operations import barrier
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, ON_TILES
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.measurement import Unreached
 from zeroskip.run.part_timing import Part
 
 SKIP_WEIGHTS = ("weights", "both")  # `skips` of kernels that skip zero weights
-OPS = ("linear", "conv2d")  # of layers that sparse kernels compute
+OPS = ON_TILES  # of layers that sparse kernels compute
 FEW = 0.01  # share of zeros below which a layer is not worth building with every kernel
 LEFT_OUT = "kernels that skip zero weights were left out"
 
@@ -155,7 +156,7 @@ def kind_without_kernel(facts: Facts, node: str, choice: Choice) -> str:
         return choice.op
     kinds = {name: operation.kind for operation in facts.operations for name in operation.names}
     if kinds.get(node) == "depthwise" or choice.kernel in (DEPTHWISE.name, DEPTHWISE_FP16.name):
-        return "depthwise conv2d"
-    if choice.op != "conv2d" or node in kinds:
+        return f"depthwise {choice.op}"
+    if choice.op == "linear" or node in kinds:
         return ""
-    return "conv2d off tiles" + (f" ({facts.barrier})" if facts.barrier else "")
+    return f"{choice.op} off tiles" + (f" ({facts.barrier})" if facts.barrier else "")

@@ -26,8 +26,9 @@ from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
 from zeroskip.run.building import built, shared_functions
 from zeroskip.run.captured import layer_nodes
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
-from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, KERNELS, STREAMED
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.measurement import JsonObject, Measurement
@@ -129,7 +130,7 @@ def _network(
     """The network of one size, which has run on zeros. Functions of any size are those of `first`."""
     graph = from_json(stored["network"], tensors)
     operations = operations_of(graph) if stored["plan"]["tiles"] else []
-    check(operations, graph.shapes)
+    check(operations, graph)
     origin = _origin(stored["plan"], graph, operations)
     replacements = _replacements(origin, operations, machine)
     tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
@@ -159,7 +160,7 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
     off_tiles = [node.name for node, _ in layer_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
     kinds = {operation.name: operation.kind for operation in operations if operation.layer is not None}
-    tiles = {name: BY_NAME[plan["tiles"][name]] for name in kinds}
+    tiles = _tiles(plan["tiles"], [operation for operation in operations if operation.layer is not None])
     for name, kernel in {**kernels, **tiles}.items():
         fits = (kernel.layout == "tiles") == (name in tiles)
         fits &= (kernel.method == DEPTHWISE.method) == (kinds.get(name) == "depthwise")
@@ -167,6 +168,27 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
             raise EngineError(f'"{kernel.name}" does not compute {name}')
     precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
     return Origin(graph, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
+
+
+def _tiles(stored: JsonObject, operations: Sequence[Operation]) -> dict[str, Kernel]:
+    """Operation -> its kernel. Programs of older versions have fewer operations on tiles, under other names.
+
+    Layers that were not among them then compute as everywhere, and all in fp32: their range in fp16 is not known.
+    """
+    known = {
+        operation.name: BY_NAME[stored[name]]
+        for operation in operations
+        for name in [operation.name, *operation.names]
+        if name in stored
+    }
+    if len(known) == len(operations):
+        return known
+    for operation in operations:
+        standard = DEPTHWISE if operation.kind == "depthwise" else STREAMED
+        kernel = known.get(operation.name, standard)
+        fp32 = (each for each in KERNELS if each.method == kernel.method and each.element == standard.element)
+        known[operation.name] = next(fp32, standard)
+    return known
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from zeroskip.run.captured import Captured, layer_nodes
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
 from zeroskip.run.convolution.tiles.operations import Operation
-from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, fastest_on_tiles
+from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, as_maps, fastest_on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, Element
 from zeroskip.run.output_difference import relative_error
@@ -139,7 +139,7 @@ def _without_unfit_fp16(captured: Captured, operations: Sequence[Operation], tim
     """
     if not operations or not any(timing.on_tiles(FP16) for timing in timings.values()):
         return timings
-    why = _without_kernel(operations, timings) or beyond(operations, captured.values)
+    why = _without_kernel(operations, timings) or beyond(operations, as_maps(captured, operations))
     return timings if why is None else {node: _without_fp16(timing, why) for node, timing in timings.items()}
 
 

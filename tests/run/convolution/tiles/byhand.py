@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.graph import Graph, Input, Node
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.element import FP32, Element
 
 Shape = tuple[int, ...]

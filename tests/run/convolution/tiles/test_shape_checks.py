@@ -13,7 +13,8 @@ from torch.nn import functional
 from zeroskip import models
 from zeroskip.errors import EngineError
 from zeroskip.graph import capture
-from zeroskip.run.convolution.tiles.operations import Operation, Window, operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Window
 from zeroskip.run.convolution.tiles.shape_checks import Shape, check
 
 

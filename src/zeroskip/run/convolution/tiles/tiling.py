@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +14,11 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.graph import Graph, Input, Node
-from zeroskip.run.captured import Captured
+from zeroskip.run.captured import Captured, overwrites
+from zeroskip.run.convolution.tiles.forms import to_map
+from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, kind_of, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, kind_of
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
@@ -115,6 +116,16 @@ def on_tiles(
     return _with_segments(graph, subgraphs, _codes(subgraphs, kernels, machine, images), threads)
 
 
+def as_maps(captured: Captured, operations: Sequence[Operation]) -> dict[str, Tensor]:
+    """The captured values that operations read and make, as maps (batch, channels, height, width)."""
+    maps = maps_of(captured.graph, operations)
+    return {
+        name: to_map(form, shape, captured.values[name])
+        for name, (shape, form) in maps.items()
+        if name in captured.values
+    }
+
+
 def values_of(operations: Sequence[Operation]) -> set[str]:
     """The names of the values that the operations read and make."""
     return {name for operation in operations for name in (operation.name, *operation.inputs)}
@@ -123,32 +134,49 @@ def values_of(operations: Sequence[Operation]) -> set[str]:
 def _subgraphs(graph: Graph, operations: Sequence[Operation]) -> list[Subgraph]:
     """The operations grouped into segments, cut only where a torch node lies between."""
     level = _levels(graph, operations)
-    shapes: dict[str, Any] = graph.shapes
-    covered = {name for operation in operations for name in operation.names}
-    readers = [(node.name, node.inputs) for node in graph.nodes if node.name not in covered]
+    maps = maps_of(graph, operations)
+    readers = [(node.name, node.inputs) for node in _left(graph, operations)]
     readers += [(operation.name, operation.inputs) for operation in operations]
     subgraphs = []
     for number in sorted({level[operation.name] for operation in operations}):
         inside = tuple(operation for operation in operations if level[operation.name] == number)
         made = {operation.name for operation in inside}
-        entering = {name: shapes[name] for each in inside for name in each.inputs if name not in made}
+        outside = dict.fromkeys(name for each in inside for name in each.inputs if name not in made)
         read = {name for reader, inputs in readers if reader not in made for name in inputs}
         needed = read.union(graph.outputs)
-        leaving = [each.name for each in inside if each.name in needed or each.kind == "mean"]
-        subgraphs.append(Subgraph(inside, entering, {name: shapes[name] for name in leaving}))
+        leaving = [each.name for each in inside if each.name in needed]
+        entering, left = ({name: maps[name][0] for name in names} for names in (outside, leaving))
+        forms = {name: maps[name][1] for name in (*outside, *leaving)}
+        subgraphs.append(Subgraph(inside, entering, left, forms))
     return subgraphs
+
+
+def _left(graph: Graph, operations: Sequence[Operation]) -> list[Node]:
+    """The nodes that PyTorch computes: those that no operation stands for, and that something needs."""
+    covered = {name for operation in operations for name in operation.names}
+    needed = {*graph.outputs, *(name for operation in operations for name in operation.inputs)}
+    left: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.name not in covered and (node.name in needed or overwrites(node)):
+            left.append(node)
+            needed |= {*node.inputs}
+    return left[::-1]
 
 
 def _levels(graph: Graph, operations: Sequence[Operation]) -> dict[str, int]:
     """How many changes between torch and tiles lie before each value: even in torch, odd on tiles."""
-    operation_of = {name: operation for operation in operations for name in operation.names}
+    covered = {name for operation in operations for name in operation.names}
+    ending: dict[str, list[Operation]] = {}
+    for operation in operations:
+        ending.setdefault(operation.names[-1], []).append(operation)
     level = dict.fromkeys(graph.names, 0)
     for node in graph.nodes:
-        operation = operation_of.get(node.name)
-        if operation is None:
-            level[node.name] = max((level[name] + level[name] % 2 for name in node.inputs), default=0)
-        elif node.name == operation.name:
-            level[node.name] = max(level[name] + 1 - level[name] % 2 for name in operation.inputs)
+        if node.name not in covered:
+            level[node.name] = max(
+                (level[name] + level[name] % 2 for name in node.inputs if name in level), default=0
+            )
+        for operation in ending.get(node.name, ()):
+            level[operation.name] = max(level[name] + 1 - level[name] % 2 for name in operation.inputs)
     return level
 
 
@@ -214,7 +242,9 @@ def _prepared(
 ) -> tuple[np.ndarray, list[Tensor]]:
     """Memory to run a segment in by each of several kernels, one at a time, and the tensors that the memory names."""
     memory = allocate(max(code.bytes for code in codes))
-    tensors = [_as_many(values[name], images) for name in (*codes[0].inputs, *codes[0].outputs)]
+    shapes = {**codes[0].inputs, **codes[0].outputs}
+    maps = [to_map(codes[0].forms[name], shape, values[name]) for name, shape in shapes.items()]
+    tensors = [_as_many(each, images) for each in maps]
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     return memory, tensors
 
@@ -230,9 +260,7 @@ def _with_segments(
     """The graph with a node for each segment, and one for each value that leaves it."""
     operations = [operation for subgraph in subgraphs for operation in subgraph.operations]
     level = _levels(graph, operations)
-    covered = {name for operation in operations for name in operation.names}
-    others = [node for node in graph.nodes if node.name not in covered]
-    ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in others]
+    ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in _left(graph, operations)]
     for subgraph, code in zip(subgraphs, codes, strict=True):
         number = level[subgraph.operations[0].name]
         name = f"tiles_{number}"
@@ -254,5 +282,6 @@ def alone(layer: Layer, relu: bool, kernel: Kernel, machine: Machine) -> Callabl
 def graph_of(layer: Layer, relu: bool) -> Graph:
     """A network of one layer: its input is "x", its output "y"."""
     function = partial(reference, layer, relu=relu)
-    node = Node("y", "aten.conv2d.default", ("x",), function, layer, relu, {}, layer.output_shape)
+    overload = "input" if layer.op == "conv_transpose2d" else "default"
+    node = Node("y", f"aten.{layer.op}.{overload}", ("x",), function, layer, relu, {}, layer.output_shape)
     return Graph((Input("x", layer.input_shape),), (node,), ("y",), itemgetter(0))
