@@ -15,8 +15,8 @@ from zeroskip.emit import detect
 from zeroskip.graph import Graph, capture
 from zeroskip.run.building import built
 from zeroskip.run.captured import layer_nodes
-from zeroskip.run.convolution.tiles.kernels import STREAMED
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.kernels import STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.zero_weights import spmm

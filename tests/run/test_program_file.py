@@ -24,8 +24,8 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import graph_json
 from zeroskip.run import compiler, measurement, program_bytes
-from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.linear.zero_weights import sell

@@ -32,8 +32,8 @@ from torch import Tensor
 
 from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange
-from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.element import FP16, FP32, Element
 

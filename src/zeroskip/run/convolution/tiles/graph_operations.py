@@ -62,7 +62,7 @@ class _Reading:
     def read(self, node: Node) -> Made:
         """The operations of the node, whose value is known from here on."""
         kind = kind_of(node)
-        if node.dtype not in (None, torch.float32) or node.shape is None and kind not in CUTS:
+        if node.dtype not in (None, torch.float32) or (node.shape is None and kind not in CUTS):
             return ()
         if kind in SAME or kind in VIEWS or _is_whole_batch(node) or self._is_whole(node, kind):
             return self._viewed(node, kind)

@@ -120,7 +120,12 @@ def _padded(node: Node, values: Values) -> Made:
     mode = BORDERS.get(kind, str(arguments.get("mode", "constant")))
     amounts = _integers(arguments.get("pad", arguments.get("padding")))
     known = mode in ("constant", "reflect", "replicate") and node.shape is not None
-    if x is None or len(amounts) % 2 or not known or max(map(abs, amounts), default=0) > max(node.shape or (0,)):
+    if (
+        x is None
+        or len(amounts) % 2
+        or not known
+        or max(map(abs, amounts), default=0) > max(node.shape or (0,))
+    ):
         return ()
     value = arguments.get("value") or 0
     if not isinstance(value, (int, float)) or not math.isfinite(value):
@@ -228,7 +233,13 @@ def _rolled(node: Node, values: Values) -> Made:
 
 def _channel_shuffle(node: Node, values: Values) -> Made:
     x, groups = values.any(node.inputs[0]), node.arguments.get("groups")
-    if x is None or not isinstance(groups, int) or groups < 1 or x.shape[0] % groups or not x.form.holds(0, "c"):
+    if (
+        x is None
+        or not isinstance(groups, int)
+        or groups < 1
+        or x.shape[0] % groups
+        or not x.form.holds(0, "c")
+    ):
         return ()
     each = x.shape[0] // groups
     order = [group * each + number for number in range(each) for group in range(groups)]

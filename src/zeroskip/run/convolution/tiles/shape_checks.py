@@ -132,7 +132,8 @@ def _is_convolution(operation: Operation, inputs: Sequence[MapShape]) -> bool:
     fits = tuple(size) == window.size and (layer.bias is None or layer.bias.shape == (out,))
     passes = per_group * layer.groups == inputs[0][0] and out % layer.groups == 0
     added = all(shape == operation.shape for shape in inputs[1:]) and len(inputs) <= 2
-    return fits and passes and added and out == operation.shape[0] and _stands(window, inputs[0], operation.shape)  # fmt: skip
+    stands = out == operation.shape[0] and _stands(window, inputs[0], operation.shape)
+    return fits and passes and added and stands
 
 
 def _is_depthwise(operation: Operation, inputs: Sequence[MapShape]) -> bool:
