@@ -119,9 +119,8 @@ def _is_norm(operation: Operation, inputs: Sequence[MapShape]) -> bool:
 def _is_pool(operation: Operation, inputs: Sequence[MapShape]) -> bool:
     window = operation.window
     divides = operation.divisor is None or operation.divisor > 0
-    return window is not None and divides and len(inputs) == 1 and inputs[0][0] == operation.shape[0] and (
-        _stands(window, inputs[0], operation.shape)
-    )  # fmt: skip
+    same = len(inputs) == 1 and inputs[0][0] == operation.shape[0]
+    return window is not None and divides and same and _stands(window, inputs[0], operation.shape)
 
 
 def _is_convolution(operation: Operation, inputs: Sequence[MapShape]) -> bool:
