@@ -197,8 +197,8 @@ def test_fewer_bits_are_advised_only_where_the_machine_computes_with_them() -> N
     assert not {'precision="fp16"', 'precision="bf16"'} & {*gains(explained(facts))}
     able = replace(COMPUTER, features=COMPUTER.features | {"avx512fp16", "avx512bw", "amx-bf16"})
     bounds = gains(explained(on(able, facts)))
-    assert bounds['precision="fp16"'] == 6 / 2  # three streamed layers and the depthwise one
-    assert bounds['precision="bf16"'] == (4 + 3) * 15 / 16  # what skips nothing
+    assert bounds['precision="fp16"'] == 7 / 2  # four streamed layers and the depthwise one
+    assert bounds['precision="bf16"'] == 3 * 15 / 16  # what skips nothing
     asked = replace(on(able, facts), precision=Precision("fp16"))
     assert not {'precision="fp16"', 'precision="bf16"', 'weights="int8"'} & {*gains(explained(asked))}
 

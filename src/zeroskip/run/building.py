@@ -13,6 +13,7 @@ from zeroskip.graph import Graph, Node
 from zeroskip.graph.layer_functions import arguments_of, function_of
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.half_precision import holds_constants
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import on_tiles
@@ -49,6 +50,8 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     before = {node.name: node for node in origin.graph.nodes}
     graph = replace(graph, nodes=tuple(_with_weights_of(before.get(node.name), node) for node in graph.nodes))
     operations = operations_of(graph) if origin.tiles else []
+    if _in_fp16(origin) and not holds_constants(operations):
+        operations = []
     tiles = {each.name: _on_tiles(each, origin, machine) for each in operations if each.layer is not None}
     covered = {name for each in operations for name in each.names} if tiles else set()
     kernels = {
@@ -111,9 +114,12 @@ def _kernel(node: Node, layer: Layer, origin: Origin, machine: Machine) -> Kerne
     return kernel if kernel.accepts(layer, machine, origin.precision) is None else pytorch.KERNEL
 
 
+def _in_fp16(origin: Origin) -> bool:
+    return any(kernel.element == FP16.name for kernel in origin.tiles.values())
+
+
 def _on_tiles(operation: Operation, origin: Origin, machine: Machine) -> Kernel:
-    halves = any(kernel.element == FP16.name for kernel in origin.tiles.values())
-    depthwise, streamed = (DEPTHWISE_FP16, STREAMED_FP16) if halves else (DEPTHWISE, STREAMED)
+    depthwise, streamed = (DEPTHWISE_FP16, STREAMED_FP16) if _in_fp16(origin) else (DEPTHWISE, STREAMED)
     if operation.kind == "depthwise":
         return depthwise
     kernel = origin.tiles.get(operation.name, streamed)

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 
 from zeroskip.graph import Graph, Node
+from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.captured import overwrites
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.node_operations import MEANS, Made, is_over_batch, operations_of_node
@@ -49,6 +50,7 @@ def barrier(graph: Graph) -> str:
     return "" if writer is None else f"{writer.op.split('.')[1]} overwrites what others read"
 
 
+PLACE = ("dim", "start", "end", "step")  # arguments of a slice
 CUTS = ("chunk", "split", "split_with_sizes")  # their values are lists
 
 
@@ -58,22 +60,43 @@ class _Reading:
     def __init__(self, graph: Graph) -> None:
         self.graph, self.values = graph, Values(graph.shapes)
         self._parts: dict[str, tuple[MapValue, int, list[range]]] = {}
+        self._writes: dict[str, tuple[list[Argument], str]] = {}
 
     def read(self, node: Node) -> Made:
         """The operations of the node, whose value is known from here on."""
         kind = kind_of(node)
         if node.dtype not in (None, torch.float32) or (node.shape is None and kind not in CUTS):
             return ()
+        written = self._written(node, kind)
+        if written is not None:
+            return self._viewed(replace(node, inputs=(written,)), "alias")
         if kind in SAME or kind in VIEWS or _is_whole_batch(node) or self._is_whole(node, kind):
             return self._viewed(node, kind)
-        if kind == "slice_scatter" and self.values.shapes.get(node.inputs[-1]) == node.shape:
-            return self._viewed(replace(node, inputs=node.inputs[-1:]), "alias")
         if kind in CUTS:
             self._cut(node)
             return ()
         if kind == "getitem":
             return self._known(node, self._taken(node))
         return self._known(node, operations_of_node(node, self.values) or rearrangement(node, self.values))
+
+    def _written(self, node: Node, kind: str) -> str | None:
+        """The value of which the node is another name, as parts of a value are written and read again.
+
+        `y[:, :3] += x` is a slice of y, a sum, and y with the sum in the place of the slice.
+        """
+        place, source = [node.arguments.get(name) for name in PLACE], node.inputs[-1] if node.inputs else ""
+        if kind == "slice_scatter":
+            whole = self.values.shapes.get(source) == node.shape
+            if not whole or source in self._writes:
+                self._writes[node.name] = self._writes[source] if whole else (place, source)
+            return source if whole else None
+        if kind != "slice" or source not in self._writes:
+            return None
+        if _is_whole_batch(node):
+            self._writes[node.name] = self._writes[source]
+            return None
+        last, value = self._writes[source]
+        return value if last == place else None
 
     def uses(self, operations: Sequence[Operation]) -> Counter[str]:
         """How often each map is read: by operations, and by what is left to PyTorch."""

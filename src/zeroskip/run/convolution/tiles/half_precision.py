@@ -40,17 +40,31 @@ def beyond(operations: Sequence[Operation], values: Mapping[str, Tensor]) -> str
     return None
 
 
+def holds_constants(operations: Sequence[Operation]) -> bool:
+    """Whether fp16 holds the weights and factors of all operations, be their inputs what they may.
+
+    >>> holds_constants([Operation("y", "scale", ("x",), (1, 1, 2), ("y",), factors=(torch.ones(1), torch.ones(1)))])
+    True
+    """
+    return all(FP16.overflow(_largest_constant(operation)) is None for operation in operations)
+
+
+def _largest_constant(operation: Operation) -> float:
+    layer = operation.layer
+    tensors = [*(operation.factors or ()), *([] if layer is None else [layer.weight, layer.bias])]
+    sizes = [float(each.detach().abs().max()) for each in tensors if each is not None and each.numel()]
+    return max([_end(operation), abs(operation.fill), *sizes])
+
+
 def _largest(operation: Operation, made: Tensor, *inputs: Tensor) -> tuple[float, float]:
     """The largest magnitude of any number in an operation, and of its sums, given values without their signs."""
-    total, parts = inputs[0], [made, *inputs, torch.tensor(_end(operation))]
+    total, parts = inputs[0], [made, *inputs, torch.tensor(_largest_constant(operation))]
     if operation.layer is not None:
         weight, bias = operation.layer.weight.detach().abs(), operation.layer.bias
         bias = None if bias is None else bias.detach().abs()
-        parts.append(weight)
         total = pytorch.reference(replace(operation.layer, weight=weight, bias=bias), total, False)
     if operation.kind == "scale" and operation.factors is not None:
         scale, shift = (factor.abs() for factor in operation.factors)
-        parts += [scale, shift]
         total = total * scale[:, None, None] + shift[:, None, None]
     if operation.kind in ("conv", "add") and len(inputs) > 1:
         total = total + inputs[1]
