@@ -224,12 +224,14 @@ def test_a_kernel_says_why_it_refuses_other_layers_and_precisions(kernel: Kernel
 
 @for_every_kernel
 @pytest.mark.parametrize("layer", OTHERS, ids=lambda layer: layer.op)
-def test_operations_without_a_sparse_kernel_are_left_to_dense_ones_and_named(
+def test_convolutions_of_other_kinds_are_computed_on_tiles_or_have_no_sparse_kernel(
     kernel: Kernel, layer: Layer
 ) -> None:
     reason = kernel.accepts(layer, ABLE, asked_for(kernel))
     if kernel.method == "dense":
         assert reason in (None, f"a layout of images, and {layer.op} has none")
+    elif kernel.layout == "tiles" and layer.op in tiles.ON_TILES:
+        assert reason is None or kernel.method in ("blocks", "depthwise")
     else:
         assert reason == f"{layer.op} has no sparse kernel"
 

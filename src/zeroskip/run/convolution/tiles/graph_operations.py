@@ -112,9 +112,9 @@ class _Reading:
 
     def _known(self, node: Node, made: Made) -> Made:
         # A file may say that a node makes what it does not: such a node is PyTorch's, which finds out.
-        if not made or made[-1].form is None or made[-1].form.shape != node.shape or 0 in node.shape:
+        last = made[-1] if made else None
+        if last is None or last.form is None or last.form.shape != node.shape or 0 in last.form.shape:
             return ()
-        last = made[-1]
         self.values.maps[node.name] = MapValue(last.name, last.shape, last.form)
         return made
 

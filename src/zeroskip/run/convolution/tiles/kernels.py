@@ -44,7 +44,7 @@ def streamed_accepts(layer: Layer, machine: Machine, precision: Precision) -> st
     'fewer than 8 rows, for which other kernels are faster'
     """
     if layer.op not in ON_TILES:
-        return f"{layer.op} has no kernel on tiles"
+        return f"{layer.op} has no sparse kernel"
     if layer.weight.dtype is not torch.float32:
         return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
     if layer.op == "conv2d" and layer.stride[0] != layer.stride[1]:

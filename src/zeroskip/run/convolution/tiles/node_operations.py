@@ -275,7 +275,7 @@ def _by_channel(constant: Argument, x: MapValue) -> Tensor | None:
         return torch.full((x.shape[0],), float(constant), dtype=torch.float64)
     if not isinstance(constant, Tensor) or constant.dtype is not torch.float32:
         return None
-    if constant.numel() == 1 and constant.ndim <= len(x.form.axes):
+    if constant.numel() == 1 and constant.ndim <= len(x.form.axes) + 1:
         return constant.detach().reshape(1).double().expand(x.shape[0])
     places = [place for place, axis in enumerate(x.form.axes) if axis and x.form.holds(place, "c")]
     if len(places) != 1 or constant.numel() != x.shape[0]:

@@ -33,7 +33,7 @@ def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Made:
     shape = node.shape
     if shape is None or 0 in shape or not 0 <= dim < len(x.form.axes):
         return ()
-    axis = next((name for name in "chw" if x.form.axes[dim] and x.form.holds(dim, name)), None)
+    axis = _axis_at(x, dim)
     if axis is None:
         return ()
     taken = {"c": range(x.shape[0]), "h": range(x.shape[1]), "w": range(x.shape[2])} | {axis: places}
@@ -55,6 +55,17 @@ def channels_in_order(node: Node, x: MapValue) -> Operation | None:
     order = _places(form.axes[dims[0]])
     made = _Target(x.shape, form.with_axis(dims[0], "c", x.shape[0]))
     return _moved(node, x, made, [_part(order, range(x.shape[1]), range(x.shape[2]))])
+
+
+def _axis_at(x: MapValue, dim: int) -> str | None:
+    """The axis of the map that the tensor's axis is, the whole of it; None where it is none alone, or the batch."""
+    if not 0 <= dim < len(x.form.axes):
+        return None
+    if x.form.axes[dim]:
+        return next((name for name in "chw" if x.form.holds(dim, name)), None)
+    # An axis of size 1 is known by its place only.
+    named = {channels_first(x.shape): "chw", sequence(x.shape[0], x.shape[2]): "cw"}.get(x.form)
+    return None if named is None else named[dim]
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,7 @@ def _padded(node: Node, values: Values) -> Made:
     form = x.form
     for number, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
         dim = len(form.axes) - 1 - number
-        axis = next((name for name in "chw" if dim >= 0 and form.axes[dim] and form.holds(dim, name)), None)
+        axis = _axis_at(x, dim)
         if (before, after) == (0, 0):
             continue
         if axis is None or (axis == "c" and mode != "constant"):
@@ -221,9 +232,7 @@ def _rolled(node: Node, values: Values) -> Made:
     taken: dict[str, Places] = {name: range(size) for name, size in zip("chw", x.shape, strict=True)}
     for shift, dim in zip(shifts, dims, strict=True):
         place = dim % (len(x.form.axes) + 1) - 1
-        axis = next(
-            (name for name in "chw" if place >= 0 and x.form.axes[place] and x.form.holds(place, name)), None
-        )
+        axis = _axis_at(x, place)
         if axis is None:
             return ()
         before = taken[axis]
@@ -303,14 +312,13 @@ def _transposed(node: Node, values: Values) -> Made:
     phases = phase_weights(weight, steps, layer.groups)
     taps = phases.shape[2], phases.shape[3]
     made = (shape[0], 1, shape[1]) if flat else (shape[0], shape[1], shape[2])
-    inner = phases.shape[0], x.shape[1] + taps[0] - 1, x.shape[2] + taps[1] - 1
-    if any(
-        (size + c - 1) // s >= length
-        for size, c, s, length in zip(made[1:], cut, steps, inner[1:], strict=True)
-    ):
-        return ()  # output padding beyond what the input reaches
+    ends = [(size + c - 1) // s + 1 for size, c, s in zip(made[1:], cut, steps, strict=True)]
+    # Output padding may want more than the input reaches, of which only the bias is left.
+    more = [max(0, end - (size + tap - 1)) for end, size, tap in zip(ends, x.shape[1:], taps, strict=True)]
+    padding = taps[0] - 1 + more[0], taps[1] - 1 + more[1]
+    inner = phases.shape[0], x.shape[1] + padding[0] + more[0], x.shape[2] + padding[1] + more[1]
     bias = None if layer.bias is None else layer.bias.repeat_interleave(steps[0] * steps[1])
-    window = Window((taps[0], taps[1]), 1, (taps[0] - 1, taps[1] - 1))
+    window = Window(taps, 1, padding)
     convolution = replace(
         layer, op="conv2d", weight=phases, bias=bias, stride=(1, 1), padding=window.padding, dilation=(1, 1)
     )
@@ -321,6 +329,7 @@ def _transposed(node: Node, values: Values) -> Made:
     )
     value = MapValue(name, inner, channels_first(inner))
     form = sequence(made[0], made[2]) if flat else channels_first(made)
+    cut = cut[0] + more[0] * steps[0], cut[1] + more[1] * steps[1]
     return first, _moved(node, value, _Target(made, form), _interleaved(made, steps, cut))
 
 
