@@ -16,7 +16,7 @@ from zeroskip.graph import Graph, capture
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.graph_operations import entering, operations_of
-from zeroskip.run.convolution.tiles.operations import Operation, Part, Window
+from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window
 from zeroskip.run.convolution.tiles.shape_checks import CHECKS, check, check_all, is_whole
 
 
@@ -179,9 +179,9 @@ def test_what_a_pool_divides_by_is_positive(divisor: int) -> None:
     refused(replace(of_kind("average"), divisor=divisor))
 
 
-PART = Part((0, 1), (1, 0), (0, 1, -1), (0, 0))
+MOVEMENT = Movement((0, 1), (1, 0), (0, 1, -1), (0, 0))
 """Of a map of 2 channels, 2 rows and 1 column, into one of 2 channels, 3 rows and 2 columns."""
-MOVED = Operation("y", "rearrange", ("x",), (2, 3, 2), ("y",), parts=(PART,))
+MOVED = Operation("y", "rearrange", ("x",), (2, 3, 2), ("y",), movements=(MOVEMENT,))
 WEIGHTS = ((1.0, 1.0, 1.0), (0.5, 0.5))
 
 BROKEN: dict[str, dict[str, Any]] = {
@@ -204,21 +204,21 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 def test_the_part_of_these_lies_is_true() -> None:
     check_all([MOVED], {"x": (2, 2, 1)}, {})
-    check_all([replace(MOVED, parts=(replace(PART, weights=WEIGHTS),) * 2)], {"x": (2, 2, 1)}, {})
+    check_all([replace(MOVED, movements=(replace(MOVEMENT, weights=WEIGHTS),) * 2)], {"x": (2, 2, 1)}, {})
 
 
 @pytest.mark.parametrize("words", BROKEN)
 def test_numbers_are_moved_from_places_that_there_are_to_places_that_there_are(words: str) -> None:
     with pytest.raises(EngineError, match="y is no rearrange of its inputs"):
-        check_all([replace(MOVED, parts=(replace(PART, **BROKEN[words]),))], {"x": (2, 2, 1)}, {})
+        check_all([replace(MOVED, movements=(replace(MOVEMENT, **BROKEN[words]),))], {"x": (2, 2, 1)}, {})
 
 
 def test_parts_fill_all_channels_before_they_add_to_one() -> None:
-    first, second = (replace(PART, targets=(number,), sources=(0,)) for number in (0, 1))
-    check_all([replace(MOVED, parts=(first, second))], {"x": (2, 2, 1)}, {})
-    for parts in ((), (first,), (first, PART)):
+    first, second = (replace(MOVEMENT, targets=(number,), sources=(0,)) for number in (0, 1))
+    check_all([replace(MOVED, movements=(first, second))], {"x": (2, 2, 1)}, {})
+    for movements in ((), (first,), (first, MOVEMENT)):
         with pytest.raises(EngineError, match="of its inputs"):
-            check_all([replace(MOVED, parts=parts)], {"x": (2, 2, 1)}, {})
+            check_all([replace(MOVED, movements=movements)], {"x": (2, 2, 1)}, {})
 
 
 def test_two_values_of_one_name_are_refused() -> None:

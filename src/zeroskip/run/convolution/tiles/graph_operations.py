@@ -14,7 +14,12 @@ from zeroskip.graph import Graph, Node
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.captured import overwrites
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
-from zeroskip.run.convolution.tiles.node_operations import MEANS, Made, is_over_batch, operations_of_node
+from zeroskip.run.convolution.tiles.node_operations import (
+    MEANS,
+    Operations,
+    is_over_batch,
+    operations_of_node,
+)
 from zeroskip.run.convolution.tiles.operations import Operation, kind_of
 from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, rearrangement, slice_of
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
@@ -62,7 +67,7 @@ class _Reading:
         self._parts: dict[str, tuple[MapValue, int, list[range]]] = {}
         self._writes: dict[str, tuple[list[Argument], str]] = {}
 
-    def read(self, node: Node) -> Made:
+    def read(self, node: Node) -> Operations:
         """The operations of the node, whose value is known from here on."""
         kind = kind_of(node)
         if node.dtype not in (None, torch.float32) or (node.shape is None and kind not in CUTS):
@@ -110,7 +115,7 @@ class _Reading:
     def _is_view(self, node: Node) -> bool:
         return node.name in self.values.maps or node.name in self._parts
 
-    def _known(self, node: Node, made: Made) -> Made:
+    def _known(self, node: Node, made: Operations) -> Operations:
         # A file may say that a node makes what it does not: such a node is PyTorch's, which finds out.
         last = made[-1] if made else None
         if last is None or last.form is None or last.form.shape != node.shape or 0 in last.form.shape:
@@ -127,7 +132,7 @@ class _Reading:
             return math.prod(node.shape) == value.shape[0] and not is_over_batch(node, value)
         return kind in ("slice", "narrow") and value.form.shape == node.shape
 
-    def _viewed(self, node: Node, kind: str) -> Made:
+    def _viewed(self, node: Node, kind: str) -> Operations:
         # Others among its inputs are sizes, such as that of the batch.
         value = self.values.maps.get(node.inputs[0])
         if value is None or node.shape is None:
@@ -159,7 +164,7 @@ class _Reading:
         starts = [0, *ends[:-1]]
         self._parts[node.name] = value, dim, [range(*ends_) for ends_ in zip(starts, ends, strict=True)]
 
-    def _taken(self, node: Node) -> Made:
+    def _taken(self, node: Node) -> Operations:
         """One of the parts that another node cut."""
         number, known = node.arguments.get("1"), self._parts.get(node.inputs[0])
         if known is None or not isinstance(number, int):

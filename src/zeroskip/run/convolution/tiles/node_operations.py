@@ -18,14 +18,14 @@ from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first,
 from zeroskip.run.convolution.tiles.operations import Operation, Window, is_too_large, kind_of
 from zeroskip.run.convolution.tiles.values import MapValue, Values
 
-Made = tuple[Operation, ...]
+Operations = tuple[Operation, ...]
 """The operations that a node becomes, the last of which makes its value; none where it stays with PyTorch."""
 
 FEW_ROWS = 8  # of a linear layer; for fewer there are kernels that read weights faster
 LARGEST_WINDOW = 49  # pixels that a pool may see
 
 
-def operations_of_node(node: Node, values: Values) -> Made:
+def operations_of_node(node: Node, values: Values) -> Operations:
     """The node as operations; none where it cannot work on tiles."""
     if activation_of(node) is not None:
         return _activation(node, values)
@@ -40,12 +40,12 @@ def plain(
     return Operation(node.name, kind, (x.base,), shape or x.shape, (node.name,), form=form or x.form)
 
 
-def _activation(node: Node, values: Values) -> Made:
+def _activation(node: Node, values: Values) -> Operations:
     x = values.any(node.inputs[0])
     return () if x is None else (replace(plain(node, "scale", x), activation=activation_of(node)),)
 
 
-def _convolution(node: Node, values: Values) -> Made:
+def _convolution(node: Node, values: Values) -> Operations:
     layer = node.layer
     if layer is None or layer.weight.dtype is not torch.float32:
         return ()
@@ -68,7 +68,7 @@ def _convolution(node: Node, values: Values) -> Made:
     return (replace(operation, layer=layer, window=window, activation=RELU if node.relu else None),)
 
 
-def _linear(node: Node, layer: Layer, values: Values) -> Made:
+def _linear(node: Node, layer: Layer, values: Values) -> Operations:
     x = values.rows(node.inputs[0])
     if x is None or is_too_large(layer) or x.shape[1] * x.shape[2] < FEW_ROWS:
         return ()
@@ -106,7 +106,7 @@ def _padding(layer: Layer, size: tuple[int, int]) -> tuple[int, int] | None:
     return None if any(each % 2 for each in reach) else (reach[0] // 2, reach[1] // 2)
 
 
-def _pool(node: Node, values: Values) -> Made:
+def _pool(node: Node, values: Values) -> Operations:
     arguments, kind, shape = node.arguments, kind_of(node), node.shape
     flat = kind.endswith("1d")
     x = values.sequences(node.inputs[0]) if flat else values.images(node.inputs[0])
@@ -139,7 +139,7 @@ def sizes(argument: Argument, flat: bool = False, *, other: int = 1) -> tuple[in
     return (other, given[-1]) if flat else (given[0], given[-1])
 
 
-def _mean(node: Node, values: Values) -> Made:
+def _mean(node: Node, values: Values) -> Operations:
     """The mean over all pixels."""
     x = values.any(node.inputs[0])
     if x is None or node.shape is None or is_over_batch(node, x):
@@ -171,7 +171,7 @@ def _averaged(node: Node, x: MapValue) -> list[int]:
 MEANS = ("mean", "adaptive_avg_pool2d", "adaptive_avg_pool1d")
 
 
-def _norm(node: Node, values: Values) -> Made:
+def _norm(node: Node, values: Values) -> Operations:
     x, norm = values.any(node.inputs[0]), batch_norm(node.arguments)
     if x is None or len(node.inputs) != 1 or norm is None or not x.form.holds(0, "c"):
         return ()
@@ -182,7 +182,7 @@ def _norm(node: Node, values: Values) -> Made:
     return (replace(plain(node, "scale", x), factors=(scale.float(), shift.float())),)
 
 
-def _layer_norm(node: Node, values: Values) -> Made:
+def _layer_norm(node: Node, values: Values) -> Operations:
     x, arguments = values.rows(node.inputs[0]), node.arguments
     shape = arguments["normalized_shape"]
     if x is None or len(node.inputs) != 1 or list(cast("Sequence[int]", shape)) != [x.shape[0]]:
@@ -191,7 +191,7 @@ def _layer_norm(node: Node, values: Values) -> Made:
                     epsilon=float(cast(float, arguments["eps"]))),)  # fmt: skip
 
 
-def _group_norm(node: Node, values: Values) -> Made:
+def _group_norm(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
     if x is None or len(node.inputs) != 1 or not x.form.holds(0, "c"):
         return ()
@@ -210,7 +210,7 @@ def _factors(arguments: Mapping[str, Argument], channels: int) -> tuple[Tensor, 
     return scale.contiguous(), shift.contiguous()
 
 
-def _prelu(node: Node, values: Values) -> Made:
+def _prelu(node: Node, values: Values) -> Operations:
     x, slopes = values.any(node.inputs[0]), node.arguments.get("weight")
     if x is None or not isinstance(slopes, Tensor) or not x.form.holds(0, "c"):
         return ()
@@ -222,7 +222,7 @@ FUNCTIONS = {"mul": "multiply", "multiply": "multiply", "sub": "subtract", "subt
              "div": "divide", "divide": "divide", "maximum": "maximum", "minimum": "minimum"}  # fmt: skip
 
 
-def _combined(node: Node, values: Values) -> Made:
+def _combined(node: Node, values: Values) -> Operations:
     """A sum, product, ... of two maps, of a map and one pixel of each channel, or of a map and constants."""
     function, arguments = FUNCTIONS[kind_of(node)], node.arguments
     if arguments.get("alpha", 1) != 1 or arguments.get("rounding_mode") is not None:
@@ -249,7 +249,7 @@ def _aligned(pixel: Form, form: Form) -> bool:
     return all(not mine or mine == theirs for mine, theirs in zip(pixel.axes, form.axes, strict=True))
 
 
-def _with_constant(node: Node, function: str, values: Values) -> Made:
+def _with_constant(node: Node, function: str, values: Values) -> Operations:
     """A map times, plus, ... a number, or a number for each channel."""
     x, arguments = values.any(node.inputs[0]), node.arguments
     constant = arguments.get("other", arguments.get("self"))
@@ -285,7 +285,7 @@ def _by_channel(constant: Argument, x: MapValue) -> Tensor | None:
     return constant.detach().flatten().double() if fits else None
 
 
-def _concat(node: Node, values: Values) -> Made:
+def _concat(node: Node, values: Values) -> Operations:
     parts = [values.any(name) for name in node.inputs]
     if any(part is None for part in parts) or node.shape is None:
         return ()
@@ -311,7 +311,7 @@ def _is_channels(part: MapValue, dim: int, first: MapValue) -> bool:
     ]
 
 
-MAKERS: Mapping[str, Callable[[Node, Values], Made]] = {
+MAKERS: Mapping[str, Callable[[Node, Values], Operations]] = {
     **dict.fromkeys(("conv2d", "conv1d", "linear"), _convolution),
     **dict.fromkeys(("max_pool2d", "avg_pool2d", "max_pool1d", "avg_pool1d"), _pool),
     **dict.fromkeys(MEANS, _mean),

@@ -26,14 +26,14 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Part:
+class Movement:
     """Where the numbers of a value come from: (targets[i], h, w) is number (sources[i], rows[h], columns[w]) of a map.
 
     rows, columns  -1: nothing comes from there
     weights        of each row and of each column, by which the numbers are multiplied and added to what is there; None:
                    they are put there
 
-    >>> Part((0,), (0,), rows=(0, 0, 1, 1), columns=(0, 0)).rows  # every row twice
+    >>> Movement((0,), (0,), rows=(0, 0, 1, 1), columns=(0, 0)).rows  # every row twice
     (0, 0, 1, 1)
     """
 
@@ -58,7 +58,7 @@ class Operation:
     activation  of the result
     function  of a "combine": "multiply", "subtract", "add", "maximum" or "minimum"
     epsilon, groups  of a norm
-    parts, fill  of a "rearrange", and what is where no part puts anything
+    movements, fill of a "rearrange", and what is where no movement puts anything
     form      of the tensor that PyTorch would make; None: (channels, height, width)
     """
 
@@ -76,7 +76,7 @@ class Operation:
     function: str = ""
     epsilon: float = 0.0
     groups: int = 1
-    parts: tuple[Part, ...] = ()
+    movements: tuple[Movement, ...] = ()
     fill: float = 0.0
     form: Form | None = None
 

@@ -12,19 +12,19 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Vector
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.layout import Layout, Map, bits
-from zeroskip.run.convolution.tiles.operations import Operation, Part
+from zeroskip.run.convolution.tiles.operations import Movement, Operation
 from zeroskip.run.convolution.tiles.relayout import INDEX, permuted
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 
 
 def rearrange(operation: Operation, x: Map, y: Map, machine: Machine) -> list[Step]:
-    """Every part of the operation, one after the other; the first to reach a channel also fills what it leaves out."""
+    """Every movement of the operation in turn; the first to reach a channel also fills what it leaves out."""
     started: set[int] = set()
     steps = []
-    for part in operation.parts:
-        begins = not started & {*part.targets}
-        started |= {*part.targets}
-        steps.append(_step(operation, part, (x, y), begins, machine))
+    for movement in operation.movements:
+        begins = not started & {*movement.targets}
+        started |= {*movement.targets}
+        steps.append(_step(operation, movement, (x, y), begins, machine))
     return steps
 
 
@@ -43,9 +43,11 @@ class _Sources:
     pixels: np.ndarray
 
 
-def _step(operation: Operation, part: Part, maps: tuple[Map, Map], begins: bool, machine: Machine) -> Step:
+def _step(
+    operation: Operation, movement: Movement, maps: tuple[Map, Map], begins: bool, machine: Machine
+) -> Step:
     x, y = maps
-    element, tables = y.layout.element, _tables(x.layout, y.layout, part, begins)
+    element, tables = y.layout.element, _tables(x.layout, y.layout, movement, begins)
     arrays: list[int | np.ndarray] = []
     for table in tables:
         order = table.lanes.astype(f"i{element.bytes}")
@@ -60,10 +62,10 @@ def _step(operation: Operation, part: Part, maps: tuple[Map, Map], begins: bool,
         ]
         arrays.append(table.pixels)
     size = y.layout.vector_bytes
-    channels = [np.array(numbers, np.int64) * size for numbers in (part.targets, part.sources)]
-    weighted, numbers = part.weights is not None, tuple(table.number for table in tables)
+    channels = [np.array(numbers, np.int64) * size for numbers in (movement.targets, movement.sources)]
+    weighted, numbers = movement.weights is not None, tuple(table.number for table in tables)
     code = _code(machine, y.layout.vector, _Ways(numbers, begins, weighted, operation.fill))
-    return Step("rearrange", operation.name, code, argument_block(len(part.targets), *channels, *arrays))
+    return Step("rearrange", operation.name, code, argument_block(len(movement.targets), *channels, *arrays))
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,9 @@ class _Place:
     masks: np.ndarray
 
 
-def _tables(source: Layout, target: Layout, part: Part, begins: bool) -> list[_Sources]:
+def _tables(source: Layout, target: Layout, movement: Movement, begins: bool) -> list[_Sources]:
     places = target.inside()
-    wanted, there, weights = _wanted(target, part)
+    wanted, there, weights = _wanted(target, movement)
     at, lane = source.find(np.where(there[..., None], wanted, 0))
     groups: dict[int, list[_Place]] = {}
     for index in range(len(places)):
@@ -99,15 +101,15 @@ def _tables(source: Layout, target: Layout, part: Part, begins: bool) -> list[_S
     return tables
 
 
-def _wanted(target: Layout, part: Part) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _wanted(target: Layout, movement: Movement) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each place and lane of the target: image, row and column of the source; whether it has them; the weight."""
     image, row, column = np.moveaxis(target.pixels(target.inside()), -1, 0)  # (places, lanes) each
-    rows, columns = (np.array([*numbers, -1]) for numbers in (part.rows, part.columns))
+    rows, columns = (np.array([*numbers, -1]) for numbers in (movement.rows, movement.columns))
     from_row, from_column = rows[np.where(image >= 0, row, -1)], columns[np.where(image >= 0, column, -1)]
     there = (image >= 0) & (from_row >= 0) & (from_column >= 0)
     weights = np.zeros(there.shape)
-    if part.weights is not None:
-        by_row, by_column = (np.array([*numbers, 0.0]) for numbers in part.weights)
+    if movement.weights is not None:
+        by_row, by_column = (np.array([*numbers, 0.0]) for numbers in movement.weights)
         weights = by_row[np.where(there, row, -1)] * by_column[np.where(there, column, -1)]
     return np.stack([image, from_row, from_column], -1), there, weights
 

@@ -14,21 +14,21 @@ from zeroskip.graph import Node
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first, sequence
-from zeroskip.run.convolution.tiles.node_operations import Made, plain, sizes
-from zeroskip.run.convolution.tiles.operations import Operation, Part, Window, is_too_large, kind_of
+from zeroskip.run.convolution.tiles.node_operations import Operations, plain, sizes
+from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window, is_too_large, kind_of
 from zeroskip.run.convolution.tiles.values import MapValue, Values
 
 Places = Sequence[int]
 """For each place of a value's axis its place in the source; -1: it has none."""
 
 
-def rearrangement(node: Node, values: Values) -> Made:
+def rearrangement(node: Node, values: Values) -> Operations:
     """The node as an operation that rearranges; none where it is no such node, or one that tiles cannot do."""
     maker = MAKERS.get(kind_of(node))
     return maker(node, values) if maker is not None and node.inputs else ()
 
 
-def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Made:
+def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
     """The places of x along one axis of its tensor, as the value of the node."""
     shape = node.shape
     if shape is None or 0 in shape or not 0 <= dim < len(x.form.axes):
@@ -41,7 +41,7 @@ def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Made:
     form = x.form.with_axis(dim, axis, len(places))
     return (
         _moved(
-            node, x, _Target((made[0], made[1], made[2]), form), [_part(*(taken[name] for name in "chw"))]
+            node, x, _Target((made[0], made[1], made[2]), form), [_movement(*(taken[name] for name in "chw"))]
         ),
     )
 
@@ -54,7 +54,7 @@ def channels_in_order(node: Node, x: MapValue) -> Operation | None:
         return None
     order = _places(form.axes[dims[0]])
     made = _Target(x.shape, form.with_axis(dims[0], "c", x.shape[0]))
-    return _moved(node, x, made, [_part(order, range(x.shape[1]), range(x.shape[2]))])
+    return _moved(node, x, made, [_movement(order, range(x.shape[1]), range(x.shape[2]))])
 
 
 def _axis_at(x: MapValue, dim: int) -> str | None:
@@ -76,12 +76,14 @@ class _Target:
     form: Form
 
 
-def _part(channels: Places, rows: Places, columns: Places) -> Part:
-    return Part(tuple(range(len(channels))), tuple(channels), tuple(rows), tuple(columns))
+def _movement(channels: Places, rows: Places, columns: Places) -> Movement:
+    return Movement(tuple(range(len(channels))), tuple(channels), tuple(rows), tuple(columns))
 
 
-def _moved(node: Node, x: MapValue, made: _Target, parts: Sequence[Part], fill: float = 0.0) -> Operation:
-    return replace(plain(node, "rearrange", x, made.shape, made.form), parts=tuple(parts), fill=fill)
+def _moved(
+    node: Node, x: MapValue, made: _Target, movements: Sequence[Movement], fill: float = 0.0
+) -> Operation:
+    return replace(plain(node, "rearrange", x, made.shape, made.form), movements=tuple(movements), fill=fill)
 
 
 def _places(axis: tuple[Atom, ...]) -> list[int]:
@@ -102,7 +104,7 @@ def _dim(node: Node, x: MapValue) -> int:
     return int(cast(int, node.arguments.get("dim", 0))) % (len(x.form.axes) + 1) - 1
 
 
-def _slice(node: Node, values: Values) -> Made:
+def _slice(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
     if x is None or (dim := _dim(node, x)) < 0:
         return ()
@@ -113,7 +115,7 @@ def _slice(node: Node, values: Values) -> Made:
     return slice_of(node, x, dim, range(length)[slice(*cast("list[int | None]", given))])
 
 
-def _narrow(node: Node, values: Values) -> Made:
+def _narrow(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
     start, length = arguments.get("start"), arguments.get("length")
     if x is None or not isinstance(start, int) or not isinstance(length, int) or (dim := _dim(node, x)) < 0:
@@ -125,7 +127,7 @@ BORDERS = {"reflection_pad1d": "reflect", "reflection_pad2d": "reflect", "replic
            "replication_pad2d": "replicate"}  # fmt: skip
 
 
-def _padded(node: Node, values: Values) -> Made:
+def _padded(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
     kind = kind_of(node)
     mode = BORDERS.get(kind, str(arguments.get("mode", "constant")))
@@ -158,11 +160,11 @@ def _padded(node: Node, values: Values) -> Made:
     target, rows, columns = _Target((made[0], made[1], made[2]), form), tuple(taken["h"]), tuple(taken["w"])
     channels = list(enumerate(taken["c"]))
     full = [(to, source) for to, source in channels if source >= 0]
-    parts = [Part(tuple(to for to, _ in full), tuple(source for _, source in full), rows, columns)]
+    movements = [Movement(tuple(to for to, _ in full), tuple(source for _, source in full), rows, columns)]
     empty = tuple(to for to, source in channels if source < 0)
     if empty:  # channels of nothing but the value
-        parts.append(Part(empty, (0,) * len(empty), (-1,) * made[1], (-1,) * made[2]))
-    return (_moved(node, x, target, parts, float(value)),)
+        movements.append(Movement(empty, (0,) * len(empty), (-1,) * made[1], (-1,) * made[2]))
+    return (_moved(node, x, target, movements, float(value)),)
 
 
 def _with_border(length: int, before: int, after: int, mode: str) -> Places:
@@ -174,7 +176,7 @@ def _with_border(length: int, before: int, after: int, mode: str) -> Places:
     return [place if 0 <= place < length else -1 for place in places]
 
 
-def _upsampled(node: Node, values: Values) -> Made:
+def _upsampled(node: Node, values: Values) -> Operations:
     flat = kind_of(node).endswith("1d")
     x = values.sequences(node.inputs[0]) if flat else values.images(node.inputs[0])
     shape = node.shape
@@ -187,16 +189,16 @@ def _upsampled(node: Node, values: Values) -> Made:
         return ()
     if kind_of(node).startswith("upsample_nearest"):
         places = _nearest(x.shape[1], up), _nearest(x.shape[2], across)
-        return (_moved(node, x, _Target(made, form), [_part(range(made[0]), *places)]),)
+        return (_moved(node, x, _Target(made, form), [_movement(range(made[0]), *places)]),)
     if node.arguments.get("align_corners"):
         return ()
     channels = tuple(range(made[0]))
-    parts = [
-        Part(channels, channels, rows, columns, (row_weights, column_weights))
+    movements = [
+        Movement(channels, channels, rows, columns, (row_weights, column_weights))
         for rows, row_weights in _neighbours(x.shape[1], up)
         for columns, column_weights in _neighbours(x.shape[2], across)
     ]
-    return (_moved(node, x, _Target(made, form), parts),)
+    return (_moved(node, x, _Target(made, form), movements),)
 
 
 def _is_scaled_by(node: Node, up: int, across: int) -> bool:
@@ -224,7 +226,7 @@ def _neighbours(length: int, factor: int) -> list[tuple[tuple[int, ...], tuple[f
     return [(tuple(lower), tuple(1 - share for share in shares)), (tuple(upper), tuple(shares))]
 
 
-def _rolled(node: Node, values: Values) -> Made:
+def _rolled(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
     shifts, dims = _integers(arguments.get("shifts")), _integers(arguments.get("dims"))
     if x is None or len(shifts) != len(dims) or not dims:
@@ -237,10 +239,10 @@ def _rolled(node: Node, values: Values) -> Made:
             return ()
         before = taken[axis]
         taken[axis] = [before[(number - shift) % len(before)] for number in range(len(before))]
-    return (_moved(node, x, _Target(x.shape, x.form), [_part(*(taken[name] for name in "chw"))]),)
+    return (_moved(node, x, _Target(x.shape, x.form), [_movement(*(taken[name] for name in "chw"))]),)
 
 
-def _channel_shuffle(node: Node, values: Values) -> Made:
+def _channel_shuffle(node: Node, values: Values) -> Operations:
     x, groups = values.any(node.inputs[0]), node.arguments.get("groups")
     if (
         x is None
@@ -252,10 +254,12 @@ def _channel_shuffle(node: Node, values: Values) -> Made:
         return ()
     each = x.shape[0] // groups
     order = [group * each + number for number in range(each) for group in range(groups)]
-    return (_moved(node, x, _Target(x.shape, x.form), [_part(order, range(x.shape[1]), range(x.shape[2]))]),)
+    return (
+        _moved(node, x, _Target(x.shape, x.form), [_movement(order, range(x.shape[1]), range(x.shape[2]))]),
+    )
 
 
-def _pixel_shuffle(node: Node, values: Values) -> Made:
+def _pixel_shuffle(node: Node, values: Values) -> Operations:
     x, factor = values.images(node.inputs[0]), node.arguments.get("upscale_factor")
     if x is None or not isinstance(factor, int) or factor < 1:
         return ()
@@ -267,25 +271,25 @@ def _pixel_shuffle(node: Node, values: Values) -> Made:
     )
 
 
-def _pixel_unshuffle(node: Node, values: Values) -> Made:
+def _pixel_unshuffle(node: Node, values: Values) -> Operations:
     x, factor = values.images(node.inputs[0]), node.arguments.get("downscale_factor")
     if x is None or not isinstance(factor, int) or factor < 1:
         return ()
     made = x.shape[0] * factor**2, x.shape[1] // factor, x.shape[2] // factor
     if made != node.shape or (made[1] * factor, made[2] * factor) != x.shape[1:]:
         return ()
-    sources, parts = tuple(range(x.shape[0])), []
+    sources, movements = tuple(range(x.shape[0])), []
     for row in range(factor):
         for column in range(factor):
             targets = tuple(source * factor**2 + row * factor + column for source in sources)
             rows, columns = range(row, x.shape[1], factor), range(column, x.shape[2], factor)
-            parts.append(Part(targets, sources, tuple(rows), tuple(columns)))
-    return (_moved(node, x, _Target(made, channels_first(made)), parts),)
+            movements.append(Movement(targets, sources, tuple(rows), tuple(columns)))
+    return (_moved(node, x, _Target(made, channels_first(made)), movements),)
 
 
-def _interleaved(made: MapShape, steps: tuple[int, int], cut: tuple[int, int]) -> list[Part]:
-    """One part for each phase: pixel p of the value is pixel (p + cut) // step of the channel for (p + cut) % step."""
-    channels, parts = range(made[0]), []
+def _interleaved(made: MapShape, steps: tuple[int, int], cut: tuple[int, int]) -> list[Movement]:
+    """A movement for each phase: pixel p is pixel (p + cut) // step of the channel for (p + cut) % step."""
+    channels, movements = range(made[0]), []
     for row in range(steps[0]):
         for column in range(steps[1]):
             phase = row * steps[1] + column
@@ -294,11 +298,11 @@ def _interleaved(made: MapShape, steps: tuple[int, int], cut: tuple[int, int]) -
                 for size, s, c, mine in zip(made[1:], steps, cut, (row, column), strict=True)
             )
             sources = tuple(channel * steps[0] * steps[1] + phase for channel in channels)
-            parts.append(Part(tuple(channels), sources, rows, columns))
-    return parts
+            movements.append(Movement(tuple(channels), sources, rows, columns))
+    return movements
 
 
-def _transposed(node: Node, values: Values) -> Made:
+def _transposed(node: Node, values: Values) -> Operations:
     """A transposed convolution: one convolution for each phase of its stride, whose pixels are then interleaved."""
     layer, shape = node.layer, node.shape
     if layer is None or shape is None or 0 in shape or layer.weight.dtype is not torch.float32:
@@ -349,7 +353,7 @@ def phase_weights(weight: torch.Tensor, steps: tuple[int, int], groups: int) -> 
     ).contiguous()
 
 
-MAKERS: Mapping[str, Callable[[Node, Values], Made]] = {
+MAKERS: Mapping[str, Callable[[Node, Values], Operations]] = {
     "slice": _slice,
     "narrow": _narrow,
     **dict.fromkeys(

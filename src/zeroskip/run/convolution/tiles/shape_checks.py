@@ -11,7 +11,7 @@ from zeroskip.run.convolution.tiles.activation import NUMBERS
 from zeroskip.run.convolution.tiles.elementwise import FUNCTIONS
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.graph_operations import entering
-from zeroskip.run.convolution.tiles.operations import Operation, Part, Window
+from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window
 
 Shape = tuple[int, ...] | None
 
@@ -142,11 +142,11 @@ def _is_depthwise(operation: Operation, inputs: Sequence[MapShape]) -> bool:
 
 
 def _is_rearrangement(operation: Operation, inputs: Sequence[MapShape]) -> bool:
-    """Whether each part's places are places of the input, and all channels are filled before one is added to."""
+    """Whether each movement's places are places of the input, and all channels are filled before one is added to."""
     started: set[int] = set()
-    for part in operation.parts:
-        targets = {*part.targets}
-        if len(inputs) != 1 or not _is_part(part, inputs[0], operation.shape):
+    for movement in operation.movements:
+        targets = {*movement.targets}
+        if len(inputs) != 1 or not _is_movement(movement, inputs[0], operation.shape):
             return False
         if started & targets and not targets <= started:
             return False
@@ -154,12 +154,17 @@ def _is_rearrangement(operation: Operation, inputs: Sequence[MapShape]) -> bool:
     return started == {*range(operation.shape[0])} and math.isfinite(operation.fill)
 
 
-def _is_part(part: Part, source: MapShape, made: MapShape) -> bool:
-    weights = part.weights or (part.rows, part.columns)
-    sizes = [(part.rows, made[1]), (part.columns, made[2]), (weights[0], made[1]), (weights[1], made[2])]
-    places = zip((part.rows, part.columns), source[1:], strict=True)
-    channels = _within(part.targets, 0, made[0]) and _within(part.sources, 0, source[0])
-    single = len({*part.targets}) == len(part.targets) == len(part.sources)
+def _is_movement(movement: Movement, source: MapShape, made: MapShape) -> bool:
+    weights = movement.weights or (movement.rows, movement.columns)
+    sizes = [
+        (movement.rows, made[1]),
+        (movement.columns, made[2]),
+        (weights[0], made[1]),
+        (weights[1], made[2]),
+    ]
+    places = zip((movement.rows, movement.columns), source[1:], strict=True)
+    channels = _within(movement.targets, 0, made[0]) and _within(movement.sources, 0, source[0])
+    single = len({*movement.targets}) == len(movement.targets) == len(movement.sources)
     inside = all(_within(several, -1, size) for several, size in places)
     return channels and single and inside and all(len(each) == size for each, size in sizes)
 
