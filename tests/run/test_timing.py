@@ -175,6 +175,8 @@ def test_near_ties_are_decided_by_the_order_and_noise_does_not_change_them() -> 
         assert preferred(noisy) == "dense"
     assert preferred({"dense": 1 + 1.01 * CLOSE, "sell": 1.0}) == "sell"
     assert preferred({"only": 2.0}) == "only"
+    assert preferred({"first": 1.0, "of no time": 0.0}, math.inf) == "first"
+    assert preferred({"first": 1.0, "of no time": 0.0}) == "of no time"
 
 
 def test_halves_agree_when_their_least_differ_by_no_more_than_one_percent() -> None:

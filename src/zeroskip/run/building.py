@@ -12,7 +12,7 @@ from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.layer_functions import arguments_of, function_of
 from zeroskip.run.captured import layer_nodes
-from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.half_precision import holds_constants
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
 from zeroskip.run.convolution.tiles.operations import Operation
@@ -49,7 +49,7 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     origin, machine = first.origin, first.machine
     before = {node.name: node for node in origin.graph.nodes}
     graph = replace(graph, nodes=tuple(_with_weights_of(before.get(node.name), node) for node in graph.nodes))
-    operations = operations_of(graph) if origin.tiles else []
+    operations = without_layers(operations_of(graph), origin.kernels) if origin.tiles else []
     if _in_fp16(origin) and not holds_constants(operations):
         operations = []
     tiles = {each.name: _on_tiles(each, origin, machine) for each in operations if each.layer is not None}

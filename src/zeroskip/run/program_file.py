@@ -26,8 +26,8 @@ from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
 from zeroskip.run.building import built, shared_functions
 from zeroskip.run.captured import layer_nodes
-from zeroskip.run.convolution.tiles.graph_operations import operations_of
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, KERNELS, STREAMED
+from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.kernels import BY_NAME
@@ -131,6 +131,9 @@ def _network(
     graph = from_json(stored["network"], tensors)
     operations = operations_of(graph) if stored["plan"]["tiles"] else []
     check(operations, graph)
+    known = _tiles(stored["plan"]["tiles"], operations)
+    left = {name for each in operations if each.name not in known for name in each.names}
+    operations = without_layers(operations, left)
     origin = _origin(stored["plan"], graph, operations)
     replacements = _replacements(origin, operations, machine)
     tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
@@ -160,7 +163,7 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
     off_tiles = [node.name for node, _ in layer_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
     kinds = {operation.name: operation.kind for operation in operations if operation.layer is not None}
-    tiles = _tiles(plan["tiles"], [operation for operation in operations if operation.layer is not None])
+    tiles = _tiles(plan["tiles"], operations)
     for name, kernel in {**kernels, **tiles}.items():
         fits = (kernel.layout == "tiles") == (name in tiles)
         fits &= (kernel.method == DEPTHWISE.method) == (kinds.get(name) == "depthwise")
@@ -171,24 +174,13 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
 
 
 def _tiles(stored: JsonObject, operations: Sequence[Operation]) -> dict[str, Kernel]:
-    """Operation -> its kernel. Programs of older versions have fewer operations on tiles, under other names.
-
-    Layers that were not among them then compute as everywhere, and all in fp32: their range in fp16 is not known.
-    """
-    known = {
+    """Operation with a layer -> its kernel. Those of older versions may have the name of another of their nodes."""
+    return {
         operation.name: BY_NAME[stored[name]]
         for operation in operations
-        for name in [operation.name, *operation.names]
-        if name in stored
+        if operation.layer is not None
+        for name in [each for each in (*operation.names, operation.name) if each in stored][-1:]
     }
-    if len(known) == len(operations):
-        return known
-    for operation in operations:
-        standard = DEPTHWISE if operation.kind == "depthwise" else STREAMED
-        kernel = known.get(operation.name, standard)
-        fp32 = (each for each in KERNELS if each.method == kernel.method and each.element == standard.element)
-        known[operation.name] = next(fp32, standard)
-    return known
 
 
 @dataclass(frozen=True)

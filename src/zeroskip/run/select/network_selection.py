@@ -11,6 +11,7 @@ from torch import Tensor
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
 from zeroskip.graph import Graph, Node
 from zeroskip.run.captured import Captured, layer_nodes
+from zeroskip.run.convolution.tiles.graph_operations import without_layers
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
 from zeroskip.run.convolution.tiles.operations import Operation
@@ -172,17 +173,35 @@ def _ways_on_tiles(
 ) -> dict[str, NetworkOnTiles]:
     """The network on tiles in fp32 and in fp16, image by image and, for batches, several at a time."""
     ways: dict[str, NetworkOnTiles] = {}
-    measure = partial(fastest_on_tiles, captured, operations, machine=target.machine, threads=target.threads)
+    measure = partial(fastest_on_tiles, captured, machine=target.machine, threads=target.threads)
     for title, element in (("tiles", FP32), ("tiles in fp16", FP16)):
-        single = measure(_candidates(operations, timings, element), images=1)
+        single = measure(operations, _candidates(operations, timings, element), images=1)
         if single is None:
             continue
         ways[title] = single
+        selected = {name: [kernel] for name, kernel in single.kernels.items()}
+        rest = without_layers(operations, _faster_alone(captured, operations, timings, single, target))
+        if len(rest) < len(operations):
+            fewer = measure(rest, selected, images=1)
+            ways |= {} if fewer is None else {f"{title} without linear layers": fewer}
         if captured.count >= TOGETHER * target.threads:
-            selected = {name: [kernel] for name, kernel in single.kernels.items()}
-            several = measure(selected, images=TOGETHER)
+            several = measure(operations, selected, images=TOGETHER)
             ways |= {} if several is None else {f"{title} of {TOGETHER} images": several}
     return ways
+
+
+def _faster_alone(
+    captured: Captured, operations: Sequence[Operation], timings: Timings, way: NetworkOnTiles, target: Target
+) -> set[str]:
+    """The nodes of linear layers that are faster by another kernel than on tiles."""
+    faster = set()
+    for operation in operations:
+        choice = None if operation.layer is None else timings[_layer_node(operation, timings)].choice
+        if choice is not None and choice.op == "linear":
+            on_tiles = _batch_seconds(captured, way, operation.name, target)
+            slower = choice.seconds[choice.kernel] < min(on_tiles.values())
+            faster |= {_layer_node(operation, timings)} if slower else set()
+    return faster
 
 
 def _candidates(
@@ -246,7 +265,7 @@ def _nodes_on_tiles(captured: Captured, way: NetworkOnTiles) -> dict[str, Node]:
 def _batch_seconds(captured: Captured, way: NetworkOnTiles, name: str, target: Target) -> dict[str, float]:
     """Name of a kernel -> its seconds for the operation, on the whole batch."""
     turns = -(-captured.count // (way.images * target.threads))
-    return {tried: turns * took for tried, took in way.seconds[name].items()}
+    return {tried: turns * took for tried, took in way.seconds.get(name, {}).items()}
 
 
 def _error_alone(node: Node, x: Tensor, kernel: Kernel, machine: Machine) -> float:

@@ -104,7 +104,8 @@ def cases(draw: st.DrawFn) -> Case:
         shape = *shape[:2], max(2, shape[2]), max(2, shape[3])
     channels = shape[1]
     scale = norm("y", "x", normal(channels, seed=seed), normal(channels, seed=seed + 1))
-    first = [scale] if draw(st.booleans()) else [relu("y", "x")]
+    # Norms of few numbers make their rounding up to 30 times as large: what they read is exact in fp16.
+    first = [scale] if "norm" not in kind and draw(st.booleans()) else [relu("y", "x")]
     return Case((*first, *draw(operation(kind, shape))), shape, seed, kind)
 
 
@@ -193,7 +194,7 @@ def movement(draw: st.DrawFn, kind: str, shape: tuple[int, int, int, int]) -> No
 
 def assert_near(case: Case, host: Host, behind: bool | None) -> None:
     machine, element = host
-    nodes, x = list(case.nodes), normal(*case.shape, seed=case.seed)
+    nodes, x = list(case.nodes), normal(*case.shape, seed=case.seed).half().float()
     _, [(ours, exact)] = both(nodes, {"x": x}, machine, behind=behind, element=element)
     assert ours.shape == exact.shape
     size = 1 + max(float(exact.abs().max()), 4.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -201,9 +201,17 @@ def entering(graph: Graph) -> dict[str, MapValue]:
     return {name: reading.values.maps[name] for name in reading.values.entered}
 
 
+def without_layers(operations: Sequence[Operation], nodes: Collection[str]) -> list[Operation]:
+    """The operations but those that compute the layers of these nodes."""
+    return [each for each in operations if each.layer is None or not {*nodes} & {*each.names}]
+
+
 def maps_of(graph: Graph, operations: Sequence[Operation]) -> dict[str, tuple[MapShape, Form]]:
     """Every value that the operations read or make -> its shape as a map, and the form of its tensor."""
-    maps = {name: (value.shape, value.form) for name, value in entering(graph).items()}
+    reading = _Reading(graph)
+    for node in graph.nodes:
+        reading.read(node)
+    maps = {name: (value.shape, value.form) for name, value in reading.values.maps.items()}
     return maps | {each.name: (each.shape, each.form or channels_first(each.shape)) for each in operations}
 
 
