@@ -184,9 +184,9 @@ def count_segments(graph: Graph, operations: Sequence[Operation], also: str = ""
     """How many segments the operations form, if what PyTorch computes by the name `also` were on tiles as well.
 
     >>> from zeroskip.graph import capture
-    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3))
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softshrink(), nn.Conv2d(8, 4, 3))
     >>> graph = capture(network, torch.zeros(1, 3, 8, 8))
-    >>> count_segments(graph, operations_of(graph)), count_segments(graph, operations_of(graph), "silu")
+    >>> count_segments(graph, operations_of(graph)), count_segments(graph, operations_of(graph), "softshrink")
     (2, 1)
     """
     covered = {name for operation in operations for name in operation.names}
