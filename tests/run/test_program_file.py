@@ -241,6 +241,25 @@ def test_without_avx512_fp16_what_was_baked_for_it_takes_its_neighbours_to_fp32(
     torch.testing.assert_close(again(x), model(x), rtol=1e-4, atol=1e-6)
 
 
+def test_a_program_of_a_version_with_fewer_operations_on_tiles_keeps_its_kernels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.ConvTranspose2d(8, 8, 2), nn.Conv2d(8, 4, 3))
+    x = torch.randn(2, 3, 9, 9)
+    program = run.compile(pruned(network), x)
+    graph = program.origin.graph
+    layers = [node.name for node in graph.nodes if node.layer is not None]
+    program.origin = replace(program.origin, tiles={}, kernels=dict.fromkeys(layers, pytorch.KERNEL))
+    content, tensors = program_bytes.opened(run.save(program, tmp_path / "program").read_bytes())
+    # SiLU was no operation, so that the convolution before it had its own name; transposed ones were none.
+    content["plan"]["tiles"] = dict.fromkeys([layers[0], layers[2]], "streamed")
+    content["plan"]["kernels"] = {layers[1]: "dense"}
+    (tmp_path / "old").write_bytes(program_bytes.sealed(content, tensors))
+    again = run.load(tmp_path / "old")
+    assert {name: kernel.name for name, kernel in again.origin.kernels.items()} == {layers[1]: "dense"}
+    assert {kernel.name for kernel in again.origin.tiles.values()} == {"streamed"}
+    torch.testing.assert_close(again(x), network(x), rtol=1e-4, atol=1e-5)
+
+
 def test_a_kernel_that_cannot_run_here_is_named_with_its_reason(tmp_path: Path) -> None:
     program, _ = compiled(models.LeNet300100, torch.randn(1, 784))
     kernels = dict.fromkeys(program.origin.kernels, BY_NAME["windows_fp32"])
