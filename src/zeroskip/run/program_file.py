@@ -131,10 +131,10 @@ def _network(
     graph = from_json(stored["network"], tensors)
     operations = operations_of(graph) if stored["plan"]["tiles"] else []
     check(operations, graph)
+    layers = {node.name for node, _ in layer_nodes(graph)}
     on_tiles = _tiles(stored["plan"]["tiles"], operations)
-    operations = without_layers(
-        operations, {name for each in operations if each.name not in on_tiles for name in each.names}
-    )
+    kept = {name for each in operations if each.name in on_tiles for name in each.names}
+    operations = without_layers(operations, layers - kept)
     origin = _origin(stored["plan"], graph, operations)
     replacements = _replacements(origin, operations, machine)
     tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}

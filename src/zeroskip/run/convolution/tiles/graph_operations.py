@@ -202,8 +202,10 @@ def entering(graph: Graph) -> dict[str, MapValue]:
 
 
 def without_layers(operations: Sequence[Operation], nodes: Collection[str]) -> list[Operation]:
-    """The operations but those that compute the layers of these nodes."""
-    return [each for each in operations if each.layer is None or not {*nodes} & {*each.names}]
+    """The operations but those that compute the layers of these nodes, whole: also the pixels of transposed ones."""
+    computing = (each for each in operations if each.layer is not None and {*nodes} & {*each.names})
+    gone = {name for each in computing for name in each.names}
+    return [each for each in operations if not gone & {*each.names}]
 
 
 def maps_of(graph: Graph, operations: Sequence[Operation]) -> dict[str, tuple[MapShape, Form]]:

@@ -274,7 +274,9 @@ def _with_segments(
 def alone(layer: Layer, relu: bool, kernel: Kernel, machine: Machine) -> Callable[[Tensor], Tensor]:
     """A single convolution on tiles, as a function of images (batch, *input_shape)."""
     graph = graph_of(layer, relu)
-    (code,) = _codes(_subgraphs(graph, operations_of(graph)), {"y": kernel}, machine, 1)
+    operations = operations_of(graph)
+    kernels = {operation.name: kernel for operation in operations if operation.layer is not None}
+    (code,) = _codes(_subgraphs(graph, operations), kernels, machine, 1)
     segment = Segment(code, 1)
     return lambda x: segment(x)[0]
 
