@@ -9,9 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
 from zeroskip.errors import EngineError
+from zeroskip.graph.constant_values import changing
 from zeroskip.graph.inputs import Inputs
 from zeroskip.graph.signature import Signature
 from zeroskip.graph.structure import Tree, check_returned, taken_apart
@@ -72,13 +73,27 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
     for node in filter(_is_region, list(exported.graph.nodes)):
         _inline(exported.program.graph_module, node)
     if any(map(_overwrites_for_others, exported.graph.nodes)):
-        exported = replace(exported, program=exported.program.run_decompositions({}))
+        exported = _without_writing(exported)
     for node in list(exported.graph.nodes):
         _tidy(exported.graph, node)
     for node in reversed(list(exported.graph.nodes)):
         if node.op == "call_function" and not node.users and _does_nothing_else(node):
             exported.graph.erase_node(node)
     return exported
+
+
+def _without_writing(exported: Exported) -> Exported:
+    """The same by operations that write into nothing.
+
+    What the network writes into its inputs is no value of it. EngineError where it writes into its own buffers or
+    parameters, which would be gone from the graph.
+    """
+    changing(exported.graph, exported.inputs)
+    program = exported.program.run_decompositions({})
+    output, specs = program.graph.output_node(), program.graph_signature.output_specs
+    values = zip(cast("Sequence[fx.Node]", output.args[0]), specs, strict=True)
+    output.args = (tuple(value for value, spec in values if spec.kind is OutputKind.USER_OUTPUT),)
+    return replace(exported, program=program)
 
 
 class _Returned:
