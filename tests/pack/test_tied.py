@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 
 import numpy as np
@@ -126,7 +127,7 @@ HOSTILE = {
     "a name of 300 bytes that ends": (GOLDEN_BODY[:-7] + b"\1\xac\2b", "ends after"),
     "a name that is no text": (GOLDEN_BODY.replace(b"\1b\0", b"\1\xff\0"), "is not UTF-8"),
     "the ledger's own name": (GOLDEN_BODY[:-7] + b"\1\6(file)\0", 'not "(file)"'),
-    "many ties, no tensor": (b"\0\1\1b\0", '"b" is tied to a tensor, and there is none'),
+    "a tie, no tensor": (b"\0\1\1b\0", '"b" is tied to a tensor, and there is none'),
 }
 
 
@@ -188,11 +189,19 @@ def test_any_choice_of_ties_comes_back(which: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor"), [("b", "nowhere"), ("a", "a"), ("(file)", "a"), ("b" * 1025, "a")]
+    ("name", "tensor", "fact"),
+    [
+        ("b", "nowhere", "tied to 'nowhere', which is not stored"),
+        ("a", "a", "'a' is stored, so it cannot be tied"),
+        ("(file)", "a", "(file)"),
+        ("b" * 1025, "a", "at most 1,024 bytes"),
+    ],
 )
-def test_ties_put_together_by_hand_are_checked_before_they_are_written(name: str, tensor: str) -> None:
+def test_ties_put_together_by_hand_are_checked_before_they_are_written(
+    name: str, tensor: str, fact: str
+) -> None:
     whole = pack.encode({"a": torch.ones(2)})
-    with pytest.raises(PackError):
+    with pytest.raises(PackError, match=re.escape(fact)):
         pack.to_bytes(Packed(whole.tensors, whole.ledger, {name: tensor}))
     if tensor == "nowhere":
         with pytest.raises(PackError, match="tied to 'nowhere', which is not there"):
