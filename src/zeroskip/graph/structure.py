@@ -64,6 +64,17 @@ def taken_apart(value: object, leaves: list[object]) -> Tree:
     return Branch(type(value), keys, tuple(taken_apart(part, leaves) for part in parts), make)
 
 
+def tensors_in(value: object) -> list[Tensor]:
+    """The tensors in the value, in tuples, lists, mappings and dataclasses too.
+
+    >>> [tensor is x for tensor in tensors_in({"scale": 2.0, "x": [x]})]
+    [True]
+    """
+    leaves: list[object] = []
+    taken_apart(value, leaves)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
 def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Make] | None:
     """The keys and parts of a container, and what makes one of other parts; None where it is none.
 
