@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import zlib
 
-import numpy as np
 import pytest
-import safetensors.numpy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from zs_bytes import file_of, refused_or_written_again
 
 from zeroskip import pack, prune, retrain
 from zeroskip.concepts import Packed
@@ -42,9 +40,7 @@ GOLDEN_BODY = (
 
 def file(content: bytes, version: int = 3) -> bytes:
     """A file of this content with a right checksum."""
-    start = b"ZSKP" + bytes([version])
-    body = start + zlib.crc32(start + content).to_bytes(4, "little") + content
-    return safetensors.numpy.save({"zs": np.frombuffer(body, np.uint8)})
+    return file_of(content, b"ZSKP" + bytes([version]))
 
 
 def test_a_golden_file_of_two_tensors_and_two_ties_is_written_and_read_byte_for_byte() -> None:
@@ -167,13 +163,10 @@ def test_a_file_with_ties_cut_at_any_byte_is_refused(length: int) -> None:
 def test_any_ties_behind_a_right_checksum_are_refused_or_written_again_byte_for_byte(
     start: int, noise: bytes
 ) -> None:
-    data = file(GOLDEN_BODY[:start] + noise + GOLDEN_BODY[start + len(noise) :])
-    try:
-        packed = pack.from_bytes(data)
-    except PackError:
-        return
-    assert pack.to_bytes(packed) == data
-    assert set(pack.decode(packed)) == {one.name for one in packed.tensors} | set(packed.tied)
+    packed = refused_or_written_again(file(GOLDEN_BODY[:start] + noise + GOLDEN_BODY[start + len(noise) :]))
+    assert packed is None or set(pack.decode(packed)) == {one.name for one in packed.tensors} | set(
+        packed.tied
+    )
 
 
 @settings(deadline=None, max_examples=50)
