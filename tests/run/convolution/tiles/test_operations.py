@@ -47,6 +47,18 @@ def overwritten_through_a_view(net: Net, x: Tensor) -> Tensor:
     return net.b(y)
 
 
+def masked(net: Net, x: Tensor) -> Tensor:
+    mask = x > 0
+    return net.a(x) * (mask & (x < 1)) * mask
+
+
+def masked_by_an_overwritten_mask(net: Net, x: Tensor) -> Tensor:
+    mask = x > 0
+    y = net.a(x) * mask
+    mask &= x < 1
+    return y * mask
+
+
 FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     "a ReLU joins the convolution before it": (lambda n, x: n.a(x).relu(), ["conv"]),
     "so does a batch norm": (lambda n, x: n.norm(n.a(x)).relu(), ["conv"]),
@@ -105,6 +117,8 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     "below each other is not a concatenation of channels": (lambda n, x: torch.cat([n.a(x), x], 2), ["conv"]),
     "an overwritten value that others read keeps all off": (overwritten, []),
     "also where only a view is overwritten": (overwritten_through_a_view, []),
+    "a mask out of two is new memory": (masked, ["conv"]),
+    "a mask that is overwritten keeps all off": (masked_by_an_overwritten_mask, []),
 }
 
 

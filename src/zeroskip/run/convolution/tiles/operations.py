@@ -14,7 +14,8 @@ from torch import Tensor
 from zeroskip.concepts import Layer, pair
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.fold_norms import batch_norm
-from zeroskip.graph.torch_operations import Argument
+from zeroskip.graph.nodes import kind_of
+from zeroskip.graph.torch_operations import Argument, schema_of
 from zeroskip.run.captured import overwrites
 
 MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
@@ -116,18 +117,12 @@ def is_too_large(layer: Layer) -> bool:
 Shapes = Mapping[str, tuple[int, ...] | None]
 
 
-def kind_of(node: Node) -> str:
-    """The operation's plain name."""
-    return node.op.removeprefix("aten.").split(".")[0].rstrip("_")
-
-
 def _is_view(node: Node) -> bool:
     """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
-    _, name, overload = node.op.split(".") if node.op.startswith("aten.") else ("", "", "")
-    if not name:
+    schema = schema_of(node.op)
+    if schema is None:
         return True
-    returns = getattr(getattr(torch.ops.aten, name), overload)._schema.returns
-    return any(each.alias_info is not None and not each.alias_info.is_write for each in returns)
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in schema.returns)
 
 
 def _operation(node: Node, shapes: Shapes) -> Operation | None:

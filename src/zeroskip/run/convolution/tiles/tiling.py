@@ -15,9 +15,10 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.graph import Graph, Input, Node
+from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import Captured
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, kind_of, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
