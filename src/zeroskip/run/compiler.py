@@ -82,7 +82,7 @@ def compile(
         selection = select_network(captured, operations, timings, target)
         error = verify(selection, model, tensors, TOLERANCES[precision])
         allowed = [kernel for kernel in kernels if not strict or kernel.skips == "nothing"]
-        explanation = _explained(model, captured, operations, selection, allowed, target)
+        facts = _facts(model, captured, operations, selection, allowed, target)
     measurement = Measurement(
         choices=selection.choices,
         precision=_described(target.precision, strict),
@@ -91,8 +91,8 @@ def compile(
         seconds=selection.seconds,
         dense_seconds=selection.dense_seconds,
         error=error,
-        unreached=unreached(model, graph),
-        explanation=explanation,
+        unreached=tuple(facts.unreached),
+        explanation=_explained(facts, selection.lost),
     )
     make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
     further = Further(make, repeats(model, graph), sizes)
@@ -121,21 +121,24 @@ def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None =
     captured_graph(model, checked(model, example, batch_axis))
 
 
-def _explained(
+def _facts(
     model: nn.Module, captured: Captured, operations: Sequence[Operation], selection: Selection,
     kernels: Sequence[Kernel], target: Target,
-) -> Explanation:  # fmt: skip
-    """Why the selected network is not faster; its parts are timed here."""
+) -> Facts:  # fmt: skip
+    """What is known of the selected network; its parts are timed here."""
     graph, choices = captured.graph, selection.choices
     parts = part_seconds(
         selection.compiled, operations, choices, captured.tensors, target.threads, stop_watch()
     )
-    facts = Facts(
+    return Facts(
         graph, operations, weight_zeros(model), unreached(model, graph), choices, parts, kernels, target.machine,
         target.precision,
     )  # fmt: skip
-    lost = selection.lost
-    tiles = (0, 0.0) if lost is None else (count_segments(graph, operations), lost)
+
+
+def _explained(facts: Facts, lost: float | None) -> Explanation:
+    """Why the network is not faster; `lost` are its seconds on tiles, where another way was selected."""
+    tiles = (0, 0.0) if lost is None else (count_segments(facts.graph, facts.operations), lost)
     return explain(facts, possible_gains(facts, tiles_lost=lost is not None), tiles)
 
 
