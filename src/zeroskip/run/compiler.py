@@ -70,7 +70,7 @@ def compile(
     True
     """
     target = Target(machine or detect(), _precision(precision, weights), threads)
-    _check_sizes(examples, sizes)
+    _check_options(examples, sizes, kernels, machine)
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
@@ -102,7 +102,16 @@ def compile(
     return program
 
 
-def _check_sizes(examples: Sequence[Given | Inputs], sizes: int) -> None:
+def _check_options(
+    examples: Sequence[Given | Inputs], sizes: int, kernels: Sequence[Kernel], machine: Machine | None
+) -> None:
+    if not isinstance(kernels, (list, tuple)) or not all(isinstance(each, Kernel) for each in kernels):
+        raise EngineError(
+            f"kernels={kernels!r} is no list of kernels. zeroskip.run.kernels has them by their names: "
+            'kernels=[BY_NAME["sell"]].'
+        )
+    if not isinstance(machine, (Machine, type(None))):
+        raise EngineError(f"machine={machine!r} is no Machine. Leave it out for this one.")
     if not isinstance(examples, (list, tuple)):
         raise EngineError(
             f"examples is a {type(examples).__name__}. Give a list of examples: examples=[...]."
@@ -144,7 +153,7 @@ def _explained(facts: Facts, lost: float | None) -> Explanation:
 
 def _precision(arithmetic: str, weights: str) -> Precision:
     for what, given, known in (("precision", arithmetic, TOLERANCES), ("weights", weights, STORAGES)):
-        if given not in known:
+        if given not in (*known,):
             raise EngineError(f'{what}="{given}" is unknown. Known are {", ".join(known)}.')
     return Precision(arithmetic, weights)
 
