@@ -26,7 +26,7 @@ USE_CACHE = (
 
 
 Make: TypeAlias = Callable[[Sequence[Any]], Any]
-"""Parts -> what they are parts of."""
+"""The parts of a container, in order -> the container."""
 
 
 @dataclass(frozen=True)
