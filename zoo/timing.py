@@ -99,7 +99,7 @@ def _onnxruntime(model: nn.Module, given: Given, folder: Path) -> Answer:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     tensors = [*args, *kwargs.values()]
-    by_name = dict(zip(kwargs, kwargs.values(), strict=True))
+    by_name = dict(kwargs)
     names = [each.name for each in session.get_inputs()]
     if not set(names) <= set(by_name):
         by_name = dict(zip(names, tensors, strict=True))

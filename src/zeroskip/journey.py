@@ -344,7 +344,7 @@ def layer_summaries(
         choices = [choice for choice in program.choices if choice.layer == name]
         raced = any(SKIPS.get(kernel) in SKIP_WEIGHTS for choice in choices for kernel in choice.seconds)
         why = list(dict.fromkeys(choice.reason for choice in choices))
-        if choices and not raced:
+        if choices and not raced and each.kept < each.weights:
             why = [f"{choices[0].op}: no sparse kernel"]
         elif not choices:
             why = [

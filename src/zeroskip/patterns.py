@@ -29,7 +29,7 @@ from zeroskip.errors import PatternError
 class Pattern:
     """A parsed pattern: either `kept` of every `of` inputs, or blocks that live and die together.
 
-    block  (out, in) or (out, in, taps ...), of 1 tap where they are not named; 0 stands for all axes from there on
+    block  (out, in) or (out, in, taps ...), of 1 tap where they are not named; 0: the whole axis, and those behind it
     """
 
     text: str

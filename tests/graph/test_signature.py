@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from zeroskip.errors import EngineError
-from zeroskip.graph import Inputs
+from zeroskip.errors import EngineError, ModelError
+from zeroskip.graph import Inputs, forward
 from zeroskip.graph.signature import of_tensor, places, signature_of
 from zeroskip.graph.structure import maker, taken_apart
 from zeroskip.graph.structure_json import Fields, of_words, signature_of_json, signature_to_json, to_words
@@ -43,6 +43,16 @@ def test_a_call_is_the_same_by_position_by_keyword_and_with_defaults_written_out
     assert signature == signature_of(Network(), Inputs((X, MASK), {}))
     assert signature.call([X, MASK]) == ([X, MASK], {})
     assert places(signature) == ["x", "mask"]
+
+
+def test_a_forward_that_is_not_written_in_python_is_refused_in_our_words() -> None:
+    class Builtin(nn.Linear):
+        forward = staticmethod(torch.relu)  # type: ignore[assignment]
+
+    with pytest.raises(EngineError, match="forward are unknown: no signature found.*Write a forward that"):
+        signature_of(Builtin(3, 2), Inputs((X,), {}))
+    with pytest.raises(ModelError, match="cannot run on inputs.*as the network takes it"):
+        forward(Builtin(3, 2), (X, X))
 
 
 def test_what_follows_a_parameter_that_is_left_out_is_given_by_name() -> None:
@@ -87,6 +97,11 @@ def test_a_signature_is_the_same_after_json() -> None:
 def test_words_that_are_no_structure_are_refused(words: Any) -> None:
     with pytest.raises(EngineError):
         of_words(words, 1)
+
+
+def test_a_signature_of_more_tensors_than_anyone_counts_is_stored() -> None:
+    signature = signature_of(Network(), Inputs(([X] * 1100,), {}))
+    assert places(signature_of_json(signature_to_json(signature), 1100)) == places(signature)  # type: ignore[arg-type]
 
 
 def test_fields_are_read_by_name_number_and_as_attributes() -> None:

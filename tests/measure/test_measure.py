@@ -249,6 +249,24 @@ def test_a_profile_lists_every_weight_and_says_why_what_stays_dense_does() -> No
     assert (spare.op, spare.input_shape, spare.runs, spare.macs, spare.input_sparsity) == ("", (), 0, 0, None)
 
 
+class Unclean(Words):
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).eval()
+
+    def evaluate(self, model: nn.Module) -> float:
+        return 0.5
+
+    def batch(self) -> Tensor:
+        return torch.tensor([[1.0, torch.nan, 0.0, torch.inf]] * 3)
+
+
+def test_a_profile_of_inputs_that_are_nan_warns_of_the_first_weight_that_meets_them() -> None:
+    with pytest.warns(UserWarning, match='"0" is multiplied with 6 values that are NaN or Inf') as noted:
+        profile = measure.profile(Unclean().model(), Unclean())
+    assert len(noted) == 1
+    assert profile.layer("0").input_sparsity == 0.25
+
+
 def test_a_profile_of_what_can_only_be_looked_up_is_refused() -> None:
     table = nn.Sequential(nn.Embedding(9, 4))
     with pytest.raises(ModelError, match="nothing with a weight that can be pruned"):

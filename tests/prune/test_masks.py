@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -213,6 +214,22 @@ def test_a_network_that_reads_a_weight_past_its_mask_is_noticed_and_left_as_it_w
     prune.release_(model)
     prune.check_reach(prune.hold_(model, {"one": torch.eye(4).bool()}), x)
     prune.check_reach(model, torch.full((2, 4), torch.nan))  # whose answer is NaN in any case
+
+
+@dataclasses.dataclass
+class Answer:
+    scores: torch.Tensor
+
+
+def test_a_weight_read_past_its_mask_is_noticed_in_an_answer_that_is_a_dataclass() -> None:
+    class Wrapped(Listed):
+        def forward(self, x: torch.Tensor) -> Answer:  # type: ignore[override]
+            return Answer(super().forward(x))
+
+    model = Wrapped()
+    prune.hold_(model, prune.choose(model, Round(sparsity={})))
+    with pytest.raises(ModelError, match='reads "two" past its mask'):
+        prune.check_reach(model, torch.randn(2, 4))
 
 
 def test_a_network_under_torch_s_pruning_is_counted_as_it_is_and_refused_with_the_remedy() -> None:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Choice, Explanation, Kernel, Machine, Precision, weight_sparsity
 from zeroskip.graph import capture
+from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
-from zeroskip.run.convolution.tiles.operations import kind_of
 from zeroskip.run.explaining import Facts, explain
 from zeroskip.run.kernels import ALL, BY_NAME
 from zeroskip.run.part_timing import Part

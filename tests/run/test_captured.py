@@ -72,9 +72,16 @@ def test_values_are_as_the_layer_found_them_and_the_example_stays_as_it_was() ->
         torch.testing.assert_close(captured.values[first.name], model.first(before).relu())
 
 
-def test_only_names_with_a_final_underscore_overwrite() -> None:
-    node = Node("y", "aten.relu_.default", ("x",), torch.relu_)
-    assert overwrites(node)
-    names = ("aten.relu.default", "aten.add.Tensor", "tiles", "getitem")
+def test_what_overwrites_is_known_by_the_schema_and_not_by_the_name() -> None:
+    for op in ("aten.relu_.default", "aten.__iand__.Tensor", "aten.index_put_.default"):
+        assert overwrites(Node("y", op, ("x",), torch.relu_))
+    names = (
+        "aten.relu.default",
+        "aten.add.Tensor",
+        "aten.__and__.Tensor",
+        "aten.none.such",
+        "tiles",
+        "getitem",
+    )
     assert not any(overwrites(Node("y", op, ("x",), torch.relu)) for op in names)
     assert not overwrites(Node("y", "aten.zero_.default", (), torch.zeros))

@@ -191,8 +191,8 @@ def test_nan_in_a_mask_is_answered_as_by_the_network() -> None:
 
 
 def test_a_number_is_an_input_that_is_the_same_for_all_examples() -> None:
-    model, ours = Scaled().eval(), quick(model_ := Scaled().eval(), (torch.randn(2, 4), torch.tensor(2.0)))
-    model.load_state_dict(model_.state_dict())
+    model = Scaled().eval()
+    ours = quick(model, (torch.randn(2, 4), torch.tensor(2.0)))
     with torch.no_grad():
         for count, scale in ((2, 2.0), (5, 3.0)):
             x = torch.randn(count, 4)
@@ -409,9 +409,14 @@ def test_what_is_no_plain_network_or_no_plain_tensor_is_refused_with_what_to_do(
         (nn.Linear(3, 3), x, {"examples": x}, r"examples is a Tensor.*examples=\[\.\.\.\]"),
         (nn.Linear(3, 3), x, {"sizes": 0}, "sizes=0 leaves none for the example"),
         (nn.Linear(3, 3), x, {"sizes": "8"}, "sizes='8' is no whole number"),
+        (nn.Linear(3, 3), x, {"kernels": "sell"}, r"'sell' is no list of kernels.*BY_NAME\[\"sell\"\]"),
+        (nn.Linear(3, 3), x, {"kernels": ["sell"]}, "is no list of kernels"),
+        (nn.Linear(3, 3), x, {"machine": "avx2"}, "machine='avx2' is no Machine"),
+        (nn.Linear(3, 3), x, {"threads": 1.5}, r"1\.5 threads cannot compute anything\. Give threads=1"),
+        (nn.Linear(3, 3), x, {"precision": ["fp32"]}, "is unknown. Known are fp32"),
     ):
         with pytest.raises(EngineError, match=reason):
-            quick(model, example, **options)
+            run.compile(model, example, **{"kernels": [sell.KERNEL], **options})
 
 
 class TwoPictures(nn.Module):

@@ -152,10 +152,13 @@ def _left_dense(sparse: Sparse, recipe: Recipe) -> list[_Dense]:
 
 
 def check_file(path: Path) -> None:
-    """Make the folder of a file before a training; FileError where that fails, or where `path` is a folder."""
+    """FileError, before a training, where `path` is a folder or its folder cannot be made; none is left behind."""
     from zeroskip import files
 
+    absent = [folder for folder in path.parents if not folder.exists()]
     files.folder(path.parent)
+    for folder in absent:
+        folder.rmdir()
     if path.is_dir():
         raise FileError(f"{path} is a folder. Name a file in it.")
 

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from typing import cast
@@ -18,10 +18,10 @@ from torch.export.graph_signature import InputKind
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError, ZeroskipError
 from zeroskip.graph.constant_values import changing
-from zeroskip.graph.exporting import OWNER, Exported, export
+from zeroskip.graph.exporting import OWNER, Exported, export, first_line
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
 from zeroskip.graph.inputs import Given, Inputs, of
-from zeroskip.graph.layer_functions import arguments_of, function_of
+from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.graph.layers import evaluating
 from zeroskip.graph.nodes import Graph, Input, Node
 from zeroskip.graph.signature import Signature, places, signature_of
@@ -73,16 +73,6 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
     )
     return graph if _is_per_example(walk) else _for_this_batch(graph)
-
-
-def first_line(fact: Exception) -> str:
-    """What torch or Python says of a failure, in one line.
-
-    >>> first_line(ValueError("no\\nand more"))
-    'ValueError: no.'
-    """
-    lines = str(fact).strip().splitlines()
-    return f"{type(fact).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(fact).__name__}."
 
 
 @contextmanager
@@ -270,7 +260,7 @@ def _joined_(operation: Node, node: fx.Node, walk: _Walk) -> Node:
         arguments = {**operation.arguments, "weight": layer.weight, "bias": layer.bias}
         operation = replace(operation, layer=layer, arguments=arguments, function=function_of(layer))
     if _take_relu_(node):
-        operation = replace(operation, relu=True, function=_with_relu(operation.function))
+        operation = replace(operation, relu=True, function=with_relu(operation.function))
     return operation
 
 
@@ -298,10 +288,6 @@ def _take_relu_(node: fx.Node) -> bool:
     users[0].replace_all_uses_with(node)
     users[0].graph.erase_node(users[0])
     return True
-
-
-def _with_relu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda *values: torch.relu(function(*values))
 
 
 def _outputs(walk: _Walk) -> tuple[tuple[str, ...], list[Node]]:

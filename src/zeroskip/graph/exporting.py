@@ -96,6 +96,16 @@ def _without_writing(exported: Exported) -> Exported:
     return replace(exported, program=program)
 
 
+def first_line(fact: Exception) -> str:
+    """What torch or Python says of a failure, in one line.
+
+    >>> first_line(ValueError("no\\nand more"))
+    'ValueError: no.'
+    """
+    lines = str(fact).strip().splitlines()
+    return f"{type(fact).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(fact).__name__}."
+
+
 class _Returned:
     """The structure of what a network returned last: torch.export puts back what is in a list of a module."""
 
@@ -161,10 +171,9 @@ def _fixed(
     except EngineError:
         raise
     except Exception as fact:
-        reason = str(fact).strip().splitlines()[0] if str(fact).strip() else type(fact).__name__
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise EngineError(
-            f"torch.export cannot follow the network on an input of shape {shapes}: {reason} "
+            f"torch.export cannot follow the network on an input of shape {shapes}: {first_line(fact)} "
             "Take control flow that depends on values (if, while, .item()) out of forward, or put the part "
             "that can be exported into a module of its own and compile that."
         ) from fact

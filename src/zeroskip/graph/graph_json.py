@@ -17,11 +17,18 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
-from zeroskip.graph.layer_functions import OPS, arguments_of, function_of
+from zeroskip.graph.layer_functions import OPS, arguments_of, function_of, with_relu
 from zeroskip.graph.nodes import Graph, Input, Node
 from zeroskip.graph.signature import of_tensor
 from zeroskip.graph.structure import maker
-from zeroskip.graph.structure_json import Json, of_words, signature_of_json, signature_to_json, to_words
+from zeroskip.graph.structure_json import (
+    Json,
+    of_words,
+    put_together,
+    signature_of_json,
+    signature_to_json,
+    to_words,
+)
 from zeroskip.graph.torch_operations import Argument, Bound, Slot, TorchType, known_arguments, title
 
 # Operations on each number alone; the variants that overwrite their input ("relu_") may be stored as well.
@@ -60,7 +67,7 @@ OTHERS = """
     upsample_trilinear3d _upsample_nearest_exact2d
 """
 OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUMBERWISE.split())}
-PLAIN: Mapping[str, Callable[..., Any]] = {
+OF_PYTHON: Mapping[str, Callable[..., Any]] = {
          "getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
          "floordiv": operator.floordiv, "truediv": operator.truediv, "mod": operator.mod, "neg": operator.neg,
          "pow": operator.pow, "sym_float": torch.sym_float, "sym_int": torch.sym_int, "sym_max": torch.sym_max,
@@ -81,20 +88,19 @@ def to_json(graph: Graph) -> tuple[dict[str, Json], dict[str, Tensor]]:
     ['linear_1']
     """
     tensors: dict[str, Tensor] = {}
-    slots: list[Any] = [Slot(number) for number in range(len(graph.outputs))]
     described: dict[str, Json] = {
         "inputs": [_described_input(each) for each in graph.inputs],
         "signature": signature_to_json(graph.signature or of_tensor(graph.inputs[0].name)),
         "batch": graph.batch,
         "nodes": [_described(node, tensors) for node in graph.nodes],
         "outputs": list(graph.outputs),
-        "returns": to_words(graph.rebuild(slots)),
+        "returns": to_words(put_together(graph.rebuild, len(graph.outputs))),
     }
     return described, tensors
 
 
 def from_json(described: Json, tensors: Mapping[str, Tensor]) -> Graph:
-    """The network of `to_json`, and the type of its input.
+    """The network of `to_json`.
 
     Raises EngineError, or whatever Python raises, where they describe no network. Whether shapes and arguments fit
     each other is not checked.
@@ -219,9 +225,8 @@ def _node(stored: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Node:
         most = 2 if layer.op == "bilinear" else 1
         fits = 0 < len(inputs) <= most and isinstance(stored["relu"], bool) and op.split(".")[1] == layer.op
         _demand(fits, f"{name} is no layer")
-        given, compute = arguments_of(layer), function_of(layer)
-        function = (lambda *values: torch.relu(compute(*values))) if relu else compute
-        return Node(name, op, inputs, function, layer, relu, given, shape, dtype)
+        function = with_relu(function_of(layer)) if relu else function_of(layer)
+        return Node(name, op, inputs, function, layer, relu, arguments_of(layer), shape, dtype)
     arguments = [_argument(value, tensors, len(inputs)) for value in _list(stored["arguments"])]
     named = {key: _argument(value, tensors, len(inputs)) for key, value in _object(stored["named"]).items()}
     bound = Bound(target, arguments, named)
@@ -266,7 +271,7 @@ def _target(op: str) -> Callable[..., Argument] | None:
     """The operation of this name; None where it is not among those that may be stored."""
     parts = op.split(".")
     if parts[0] != "aten" or len(parts) != 3:
-        return PLAIN.get(op)
+        return OF_PYTHON.get(op)
     if parts[1] not in OPERATIONS:
         return None
     target = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)

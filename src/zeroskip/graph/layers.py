@@ -149,7 +149,10 @@ def _shown(inputs: Inputs) -> str:
 
 
 def _remedy(model: nn.Module, inputs: Inputs) -> str:
-    signature = inspect.signature(model.forward)
+    try:
+        signature = inspect.signature(model.forward)
+    except ValueError:  # of a function that is not written in Python
+        return "Give a batch as the network takes it, examples first."
     try:
         signature.bind(*inputs.args, **inputs.kwargs)
     except TypeError:

@@ -117,3 +117,13 @@ def last_uses(graph: Graph) -> list[tuple[str, ...]]:
         ends.append(tuple(sorted(ending)))
         needed |= ending
     return ends[::-1]
+
+
+def kind_of(node: Node) -> str:
+    """The operation's plain name: "relu" of "aten.relu_.default".
+
+    >>> kind_of(Node("y", "aten.__and__.Tensor", ("x",), torch.bitwise_and))
+    '__and__'
+    """
+    name = node.op.removeprefix("aten.").split(".")[0]
+    return name if name.startswith("__") else name.rstrip("_")

@@ -116,10 +116,17 @@ class Signature:
 def signature_of(model: nn.Module, inputs: Inputs) -> Signature:
     """How `inputs` call the network. The same, whether they are given by position or by name.
 
+    Raises EngineError where the parameters of forward are unknown.
+
     >>> signature_of(model, Inputs((), {"input": x})) == signature_of(model, Inputs((x,), {}))
     True
     """
-    parameters = inspect.signature(model.forward).parameters.values()
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError as fact:  # of a function that is not written in Python
+        raise EngineError(
+            f"the parameters of the network's forward are unknown: {fact}. Write a forward that names them."
+        ) from fact
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = tuple(each.name for each in parameters if each.kind in by_position)
     rest = next((each.name for each in parameters if each.kind is inspect.Parameter.VAR_POSITIONAL), "")

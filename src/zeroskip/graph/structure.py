@@ -26,7 +26,7 @@ USE_CACHE = (
 
 
 Make: TypeAlias = Callable[[Sequence[Any]], Any]
-"""Parts -> what they are parts of."""
+"""The parts of a container, in order -> the container."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,17 @@ def taken_apart(value: object, leaves: list[object]) -> Tree:
         return value
     keys, parts, make = container
     return Branch(type(value), keys, tuple(taken_apart(part, leaves) for part in parts), make)
+
+
+def tensors_in(value: object) -> list[Tensor]:
+    """The tensors in the value, in tuples, lists, mappings and dataclasses too.
+
+    >>> [tensor is x for tensor in tensors_in({"scale": 2.0, "x": [x]})]
+    [True]
+    """
+    leaves: list[object] = []
+    taken_apart(value, leaves)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Make] | None:

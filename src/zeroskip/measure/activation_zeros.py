@@ -171,7 +171,7 @@ def _counted(
     def left(tensor: Tensor, output: Output) -> TensorZeros:
         return counter.count(tensor.transpose(0, 1) if output.steps_first else tensor, maps=output.maps)
 
-    with evaluating(model), watched(model, inputs.tensors, ran) as products:
+    with watched(model, inputs.tensors, ran) as products:
         outputs = Outputs(products, left)
         with outputs:
             forward(model, inputs)

@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from zeroskip import graph
 from zeroskip.concepts import Masks, under_torch_pruning
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.graph import Given, Inputs, Weight
+from zeroskip.graph.structure import tensors_in
 from zeroskip.held import Holder, check_holdable, held_tensors, hold_tensor_, release_tensors_
 
 
@@ -178,8 +178,7 @@ def _first(tensor: Tensor) -> Tensor:
 
 
 def _has_nan(answer: object) -> bool:
-    leaves = [leaf for leaf in pytree.tree_leaves(answer) if isinstance(leaf, Tensor)]
-    return any(bool(leaf.isnan().any()) for leaf in leaves)
+    return any(bool(tensor.isnan().any()) for tensor in tensors_in(answer))
 
 
 def update_(model: nn.Module, masks: Masks) -> nn.Module:

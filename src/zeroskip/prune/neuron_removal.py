@@ -11,8 +11,6 @@ the layers in `left_alone`.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +21,7 @@ from zeroskip.errors import ModelError
 from zeroskip.graph import Given, Inputs, forward
 from zeroskip.graph.channel_flow import Flow, Stage, follow
 from zeroskip.graph.inputs import of
+from zeroskip.graph.structure import tensors_in
 from zeroskip.prune.edits import plain_copy, rebuild, threshold_edits
 from zeroskip.thresholds import held
 
@@ -220,27 +219,17 @@ def _check_same(small: nn.Module, model: nn.Module, example: Given | Inputs) -> 
             torch.randn(each.shape, generator=generator).to(each) if each.is_floating_point() else each
         )
     )
-    expected = _leaves(forward(model, x))
+    expected = tensors_in(forward(model, x))
     if not expected:
         raise ModelError("the network's answer holds no tensor: a smaller one cannot be compared with it.")
     try:
-        answers = _leaves(forward(small, x))
+        answers = tensors_in(forward(small, x))
     except ModelError as fact:
         raise ModelError(f"without its dead neurons the network no longer runs. {_ADVICE} {fact}") from fact
     pairs = list(zip(answers, expected, strict=False))
     same = len(answers) == len(expected) and all(a.shape == b.shape for a, b in pairs)
     if not same or any(_differ(a, b) for a, b in pairs):
         raise ModelError(f"without its dead neurons the network answers otherwise. {_ADVICE}")
-
-
-def _leaves(value: object) -> list[Tensor]:
-    """The tensors in an answer, which may be a tuple, a dict, or a dataclass of a library's."""
-    if isinstance(value, Tensor):
-        return [value]
-    if dataclasses.is_dataclass(value):
-        value = vars(value)
-    parts = list(value.values()) if isinstance(value, Mapping) else value
-    return [leaf for part in parts for leaf in _leaves(part)] if isinstance(parts, list | tuple) else []
 
 
 def _differ(answer: Tensor, expected: Tensor) -> bool:

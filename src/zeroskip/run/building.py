@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.graph import Graph, Node
-from zeroskip.graph.layer_functions import arguments_of, function_of
+from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.run.captured import layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.half_precision import holds_constants
@@ -83,8 +83,7 @@ def _with_weights_of(known: Node | None, node: Node) -> Node:
     if new.weight.data_ptr() == old.weight.data_ptr():
         return node
     layer = replace(new, weight=old.weight, bias=old.bias)
-    compute = function_of(layer)
-    function = (lambda *values: torch.relu(compute(*values))) if node.relu else compute
+    function = with_relu(function_of(layer)) if node.relu else function_of(layer)
     return replace(node, layer=layer, function=function, arguments=arguments_of(layer))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, Node, last_uses
+from zeroskip.graph.torch_operations import schema_of
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ def layer_nodes(graph: Graph) -> list[tuple[Node, Layer]]:
 
 
 def overwrites(node: Node) -> bool:
-    """Whether the node writes its result into its first input, as "aten.relu_.default" does.
+    """Whether the node writes into the memory of what it reads, by torch's schema: "aten.relu_.default" does.
 
     >>> overwrites(Node("y", "aten.relu_.default", ("x",), torch.relu_))
     True
     """
-    name = node.op.split(".")[1] if node.op.count(".") > 1 else ""
-    return bool(node.inputs) and name.endswith("_") and not name.endswith("__")
+    schema = schema_of(node.op)
+    return bool(node.inputs) and schema is not None and schema.is_mutable

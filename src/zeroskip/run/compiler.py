@@ -71,7 +71,7 @@ def compile(
     True
     """
     target = Target(machine or detect(), _precision(precision, weights), threads)
-    _check_sizes(examples, sizes)
+    _check_options(examples, sizes, kernels, machine)
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
@@ -83,7 +83,7 @@ def compile(
         selection = select_network(captured, operations, timings, target)
         error = verify(selection, model, tensors, TOLERANCES[precision])
         allowed = [kernel for kernel in kernels if not strict or kernel.skips == "nothing"]
-        explanation = _explained(model, captured, operations, selection, allowed, target)
+        facts = _facts(model, captured, operations, selection, allowed, target)
     measurement = Measurement(
         choices=selection.choices,
         precision=_described(target.precision, strict),
@@ -92,8 +92,8 @@ def compile(
         seconds=selection.seconds,
         dense_seconds=selection.dense_seconds,
         error=error,
-        unreached=unreached(model, graph),
-        explanation=explanation,
+        unreached=tuple(facts.unreached),
+        explanation=_explained(facts, selection.lost),
     )
     make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
     further = Further(make, repeats(model, graph), sizes)
@@ -103,7 +103,16 @@ def compile(
     return program
 
 
-def _check_sizes(examples: Sequence[Given | Inputs], sizes: int) -> None:
+def _check_options(
+    examples: Sequence[Given | Inputs], sizes: int, kernels: Sequence[Kernel], machine: Machine | None
+) -> None:
+    if not isinstance(kernels, (list, tuple)) or not all(isinstance(each, Kernel) for each in kernels):
+        raise EngineError(
+            f"kernels={kernels!r} is no list of kernels. zeroskip.run.kernels has them by their names: "
+            'kernels=[BY_NAME["sell"]].'
+        )
+    if not isinstance(machine, (Machine, type(None))):
+        raise EngineError(f"machine={machine!r} is no Machine. Leave it out for this one.")
     if not isinstance(examples, (list, tuple)):
         raise EngineError(
             f"examples is a {type(examples).__name__}. Give a list of examples: examples=[...]."
@@ -122,27 +131,30 @@ def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None =
     captured_graph(model, checked(model, example, batch_axis))
 
 
-def _explained(
+def _facts(
     model: nn.Module, captured: Captured, operations: Sequence[Operation], selection: Selection,
     kernels: Sequence[Kernel], target: Target,
-) -> Explanation:  # fmt: skip
-    """Why the selected network is not faster; its parts are timed here."""
+) -> Facts:  # fmt: skip
+    """What is known of the selected network; its parts are timed here."""
     graph, choices = captured.graph, selection.choices
     parts = part_seconds(
         selection.compiled, operations, choices, captured.tensors, target.threads, stop_watch()
     )
-    facts = Facts(
+    return Facts(
         graph, operations, weight_zeros(model), unreached(model, graph), choices, parts, kernels, target.machine,
         target.precision,
     )  # fmt: skip
-    lost = selection.lost
-    tiles = (0, 0.0) if lost is None else (count_segments(graph, operations), lost)
+
+
+def _explained(facts: Facts, lost: float | None) -> Explanation:
+    """Why the network is not faster; `lost` are its seconds on tiles, where another way was selected."""
+    tiles = (0, 0.0) if lost is None else (count_segments(facts.graph, facts.operations), lost)
     return explain(facts, possible_gains(facts, tiles_lost=lost is not None), tiles)
 
 
 def _precision(arithmetic: str, weights: str) -> Precision:
     for what, given, known in (("precision", arithmetic, TOLERANCES), ("weights", weights, STORAGES)):
-        if given not in known:
+        if given not in (*known,):
             raise EngineError(f'{what}="{given}" is unknown. Known are {", ".join(known)}.')
     return Precision(arithmetic, weights)
 

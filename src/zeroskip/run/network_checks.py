@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from zeroskip.concepts import Packed
 from zeroskip.errors import EngineError, ModelError, ZeroskipError
 from zeroskip.graph import Given, Graph, Inputs, capture, forward, weight_name
-from zeroskip.graph.capture import NO_BATCH_AXIS, demand_numbers, first_line
+from zeroskip.graph.capture import NO_BATCH_AXIS, demand_numbers
+from zeroskip.graph.exporting import first_line
 from zeroskip.graph.inputs import of
 from zeroskip.run.call_checks import PLAIN
 from zeroskip.run.captured import Captured, examples_in, run_once, taken

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zeroskip.concepts import Kernel, Machine, Precision
 from zeroskip.errors import EngineError, ZeroskipError
 from zeroskip.graph import Graph, Inputs
-from zeroskip.graph.capture import first_line
+from zeroskip.graph.exporting import first_line
 from zeroskip.graph.signature import of_tensor, places
 from zeroskip.run.call_checks import PLAIN, Key, key_of, refusal, sentence, shown
 from zeroskip.run.convolution.tiles.segment import Segment

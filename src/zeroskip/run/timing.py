@@ -34,8 +34,8 @@ def torch_threads(threads: int) -> Iterator[None]:
     ...     torch.get_num_threads()
     3
     """
-    if threads < 1:
-        raise EngineError(f"{threads} threads cannot compute anything. Give threads=1 or more.")
+    if not isinstance(threads, int) or threads < 1:
+        raise EngineError(f"{threads!r} threads cannot compute anything. Give threads=1 or more.")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

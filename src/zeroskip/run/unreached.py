@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.graph import Graph, Node, Weight, weights
+from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.graph.weights import ADDED, TABLE
 from zeroskip.run.captured import layer_nodes
@@ -66,7 +67,7 @@ def _readers(graph: Graph) -> dict[int, list[str]]:
     readers: dict[int, list[str]] = {}
     for node in graph.nodes:
         for tensor in _tensors(node):
-            readers.setdefault(tensor.untyped_storage().data_ptr(), []).append(_kind(node))
+            readers.setdefault(tensor.untyped_storage().data_ptr(), []).append(kind_of(node))
     return readers
 
 
@@ -76,7 +77,7 @@ def _readers_of_equal(weight: Weight, graph: Graph) -> list[str]:
         return []
     value = weight.tensor
     return [
-        _kind(node)
+        kind_of(node)
         for node in graph.nodes
         if any(each.shape == value.shape and torch.equal(each, value) for each in _tensors(node))
     ]
@@ -90,7 +91,3 @@ def _tensors(node: Node) -> Iterator[Tensor]:
             yield argument
         elif isinstance(argument, (list, tuple)):
             waiting += argument
-
-
-def _kind(node: Node) -> str:
-    return node.op.removeprefix("aten.").split(".")[0].rstrip("_")

@@ -47,6 +47,18 @@ def overwritten_through_a_view(net: Net, x: Tensor) -> Tensor:
     return net.b(y)
 
 
+def masked(net: Net, x: Tensor) -> Tensor:
+    mask = x > 0
+    return net.a(x) * (mask & (x < 1)) * mask
+
+
+def masked_by_an_overwritten_mask(net: Net, x: Tensor) -> Tensor:
+    mask = x > 0
+    y = net.a(x) * mask
+    mask &= x < 1
+    return y * mask
+
+
 FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     "a ReLU joins the convolution before it": (lambda n, x: n.a(x).relu(), ["conv"]),
     "so does a batch norm": (lambda n, x: n.norm(n.a(x)).relu(), ["conv"]),
@@ -125,6 +137,8 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
         overwritten_through_a_view,
         ["conv", "rearrange", "scale", "conv"],
     ),
+    "a mask out of two is new memory": (masked, ["conv"]),
+    "a mask that is overwritten is another from then on": (masked_by_an_overwritten_mask, ["conv"]),
 }
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from zeroskip.graph import Graph, capture
+from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
@@ -98,6 +99,15 @@ def windows(x: Tensor, first: nn.Module, norm: nn.Module, wide: nn.Module) -> Te
     return torch.roll(wide(norm(y)), (1, 1), (1, 2)).permute(0, 3, 1, 2)
 
 
+def one_window(x: Tensor, first: nn.Module, inner: nn.Module, last: nn.Module) -> Tensor:
+    y = first(x).permute(0, 2, 3, 1)
+    n, h, w, c = y.shape
+    windows = y.view(n, 1, h, 1, w, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h * w, c)
+    z = inner(windows.cumsum(1)).view(-1, h, w, c)
+    z = z.view(n, 1, 1, h, w, c).permute(0, 1, 3, 2, 4, 5).reshape(n, h, w, c)
+    return last(y + z[:, :h, :w])
+
+
 IMAGE, ROW, TOKENS = (3, 12, 16), (4, 40), (20, 12)
 SHORT = {"a": "average", "c": "conv", "d": "depthwise", "g": "group_norm", "l": "layer_norm", "m": "mean",
          "M": "max", "p": "prelu", "r": "rearrange", "s": "scale", "x": "combine", "+": "add",
@@ -165,6 +175,8 @@ def networks() -> dict[str, Case]:
             TOKENS, "clc"),
         "windows that are rolled": Case(
             Net(windows, conv(3, 8), nn.LayerNorm(8), nn.Linear(8, 4)), IMAGE, "crlcr"),
+        "a window as large as the map": Case(
+            Net(one_window, conv(3, 8), nn.Linear(8, 8), nn.Linear(8, 4)), IMAGE, "ccc", 2),
         "a sum into a slice": Case(
             Net(ghost, conv(6, 4), conv(4, 4, groups=4)), (6, 9, 7), "cd&r+"),
         "PReLU with one slope and with several": Case(
@@ -254,6 +266,13 @@ def test_which_operations_a_network_becomes_and_in_how_many_pieces(name: str) ->
     case, operations = networks()[name], operations_of(graph_of(name))
     assert Counter(one.kind for one in operations) == Counter(SHORT[letter] for letter in case.operations)
     assert count_segments(graph_of(name), operations) == case.pieces
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_operation_added_to_tiles_loses_a_value(name: str) -> None:
+    graph, operations = graph_of(name), operations_of(graph_of(name))
+    for kind in sorted({kind_of(node) for node in graph.nodes}):
+        assert 1 <= count_segments(graph, operations, kind) <= networks()[name].pieces + 1
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 
 from zeroskip.graph import Graph, Node
+from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.captured import overwrites
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
@@ -20,7 +21,7 @@ from zeroskip.run.convolution.tiles.node_operations import (
     is_over_batch,
     operations_of_node,
 )
-from zeroskip.run.convolution.tiles.operations import Operation, kind_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, rearrangement, slice_of
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
 

@@ -12,10 +12,11 @@ from torch import Tensor
 from zeroskip.concepts import Layer, pair
 from zeroskip.graph import Node
 from zeroskip.graph.fold_norms import batch_norm
+from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.activation import RELU, activation_of
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, sequence
-from zeroskip.run.convolution.tiles.operations import Operation, Window, is_too_large, kind_of
+from zeroskip.run.convolution.tiles.operations import Operation, Window, is_too_large
 from zeroskip.run.convolution.tiles.values import MapValue, Values
 
 Operations = tuple[Operation, ...]

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from zeroskip.concepts import Layer
-from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.forms import Form, MapShape
 
@@ -94,11 +93,6 @@ class Subgraph:
     inputs: Mapping[str, MapShape]
     outputs: Mapping[str, MapShape]
     forms: Mapping[str, Form] = field(default_factory=dict)
-
-
-def kind_of(node: Node) -> str:
-    """The operation's plain name."""
-    return node.op.removeprefix("aten.").split(".")[0].rstrip("_")
 
 
 def is_too_large(layer: Layer) -> bool:

@@ -11,11 +11,12 @@ import torch
 from torch.nn import functional
 
 from zeroskip.graph import Node
+from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first, sequence
 from zeroskip.run.convolution.tiles.node_operations import Operations, plain, sizes
-from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window, is_too_large, kind_of
+from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window, is_too_large
 from zeroskip.run.convolution.tiles.values import MapValue, Values
 
 Places = Sequence[int]

@@ -14,11 +14,12 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.graph import Graph, Input, Node
+from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import Captured, overwrites
 from zeroskip.run.convolution.tiles.forms import to_map
 from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, kind_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
@@ -189,11 +190,11 @@ def count_segments(graph: Graph, operations: Sequence[Operation], also: str = ""
     >>> count_segments(graph, operations_of(graph)), count_segments(graph, operations_of(graph), "softshrink")
     (2, 1)
     """
-    covered = {name for operation in operations for name in operation.names}
+    # Views of what is inside an operation stay in the graph, and nothing reads them.
     more = [
         Operation(node.name, "other", node.inputs, (0, 0, 0), (node.name,))
-        for node in graph.nodes
-        if node.name not in covered and node.inputs and kind_of(node) == also
+        for node in _left(graph, operations)
+        if node.inputs and kind_of(node) == also
     ]
     level = _levels(graph, [*operations, *more])
     return len({level[operation.name] for operation in operations})
