@@ -147,7 +147,9 @@ def record() -> Any:
     )  # fmt: skip
     layers = (
         nouns.LayerSummary("fc1", 48, 12, 0.75, 0.0, "sell", "fastest", macs=48),
-        nouns.LayerSummary("fc2", 32, 32, 0.0, 0.5, "dense", "fastest", macs=32, dense="nothing of it was pruned"),
+        nouns.LayerSummary(
+            "fc2", 32, 32, 0.0, 0.5, "dense", "fastest", macs=32, dense="nothing of it was pruned"
+        ),
     )
     timings = tuple(
         nouns.Timing(

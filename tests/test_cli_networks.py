@@ -1,4 +1,4 @@
-"""The command line on networks that are no chain of linear layers: recurrent, one-dimensional, of two inputs.
+"""The command line on networks that are no chain of linear layers: recurrent, 1-d, of two inputs, on a graph.
 
 Every count is written out by hand here: of weights, of multiply-accumulates, of what is left.
 """
@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from zeroskip import prune
+from zeroskip import prune, tasks
 from zeroskip.concepts import Recipe, Round
 
 TESTS = Path(__file__).parent
-LSTM, CONV1D, TWO = (str(TESTS / f"{name}_task.py") for name in ("lstm", "conv1d", "two_input"))
+LSTM, CONV1D, TWO, GRAPH = (
+    str(TESTS / f"{name}_task.py") for name in ("lstm", "conv1d", "two_input", "graph")
+)
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -32,10 +34,13 @@ COUNTS = {
     CONV1D: {"0": (8 * 4 * 3, 10 * 8 * 4 * 3), "2": (16 * 8 * 3, 4 * 16 * 8 * 3), "6": (32, 32)},
     # 6 tokens; the rows of the table are looked up.
     TWO: {"table": (80, 0), "hidden": (24 * 8, 6 * 24 * 8), "head": (48, 48)},
+    # 30 nodes, no axis of examples.
+    GRAPH: {"first": (96, 30 * 96), "last": (32, 30 * 32)},
 }
+NAMES = ["lstm", "conv1d", "two inputs", "graph"]
 
 
-@pytest.mark.parametrize("task", COUNTS, ids=["lstm", "conv1d", "two inputs"])
+@pytest.mark.parametrize("task", COUNTS, ids=NAMES)
 def test_measure_counts_every_weight_and_every_run(call: Call, task: str) -> None:
     status, out, err = call("measure", task, "--json")
     assert (status, err) == (0, "")
@@ -64,7 +69,9 @@ def test_measure_counts_the_zeros_that_a_recurrent_weight_meets(call: Call) -> N
     assert "lstm.weight_hh_l0" in call("measure", LSTM, "--activations")[1]
 
 
-@pytest.mark.parametrize("task", COUNTS, ids=["lstm", "conv1d", "two inputs"])
+@pytest.mark.parametrize(
+    "task", [*(pytest.param(task, marks=pytest.mark.slow) for task in (LSTM, CONV1D)), TWO, GRAPH], ids=NAMES
+)
 def test_the_whole_journey_counts_every_weight(call: Call, tmp_path: Path, task: str) -> None:
     status, out, err = call("sparsify", task, "--out", tmp_path / "run", "--max-error-rise", 0.1, "--json")
     assert (status, err) == (0, "")
@@ -103,10 +110,10 @@ def test_of_an_lstm_whose_head_alone_is_pruned_the_rest_is_named(
         "lstm.weight_hh_l0": 4096 / 5184,
         "lstm.weight_ih_l0": 1024 / 5184,
     }
-    assert "of them dense: lstm.weight_hh_l0, lstm.weight_ih_l0" in (run / "report.html").read_text()
+    assert "stay dense: lstm.weight_hh_l0, lstm.weight_ih_l0" in (run / "report.html").read_text()
 
 
-@pytest.mark.parametrize("task", COUNTS, ids=["lstm", "conv1d", "two inputs"])
+@pytest.mark.parametrize("task", COUNTS, ids=NAMES)
 def test_prune_pack_run_and_simulate_go_from_one_file_to_the_next(
     call: Call, tmp_path: Path, task: str
 ) -> None:
@@ -128,6 +135,15 @@ def test_prune_pack_run_and_simulate_go_from_one_file_to_the_next(
 
     status, out, err = call("simulate", task, sparse, "--on", "eie", "--json")
     assert (status, err) == (0, "")
+
+
+def test_a_graph_has_no_batch_to_make_larger(call: Call, tmp_path: Path) -> None:
+    sparse, packed = tmp_path / "sparse.safetensors", tmp_path / "model.zs"
+    safetensors.torch.save_file(tasks.load(GRAPH).model().state_dict(), sparse)
+    call("pack", GRAPH, sparse, "--out", packed)
+    status, _, err = call("run", GRAPH, packed, "--batch", 9)
+    assert status == 1
+    assert err == "error: graph_task has no axis of examples to make a batch of 9 of. Leave it out.\n"
 
 
 def sum_of(task: str, which: int) -> int:

@@ -108,3 +108,12 @@ def test_weights_under_other_names_are_refused_with_the_line_that_renames_them(
         assert "unexpected: 6 (module." in errors
         assert 'name.removeprefix("module.")' in errors
         assert not (tmp_path / "new").exists()
+
+
+def test_a_prune_that_is_refused_leaves_no_folder_behind(call: Call, tmp_path: Path) -> None:
+    words = ("--weights", tmp_path / "absent.safetensors", "--sparsity", 0.5)
+    status, _, errors = call(
+        "prune", TESTS / "lstm_task.py", *words, "--out", tmp_path / "a" / "b" / "w.safetensors"
+    )
+    assert (status, "absent.safetensors" in errors) == (1, True)
+    assert not (tmp_path / "a").exists()

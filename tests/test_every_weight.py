@@ -146,6 +146,7 @@ def test_a_masked_network_answers_as_one_whose_weights_were_multiplied(network: 
     masks = halves(network)
     expected = zeroed(network, masks).train(mode == "training")(inputs(network))
     prune.hold_(network, masks).train(mode == "training")
+    prune.check_reach(network, inputs(network))
     torch.testing.assert_close(network(inputs(network)), expected)
     with torch.inference_mode():  # where torch has paths of its own for attention
         torch.testing.assert_close(network(inputs(network)), expected)

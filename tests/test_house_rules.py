@@ -64,7 +64,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 INSIDE: dict[str, dict[str, set[str]]] = {
     "run": {
         "argument_block": set(),
+        "call_checks": set(),
         "captured": set(),
+        "change_watch": set(),
         "dense": set(),
         "element": set(),
         "measurement": set(),
@@ -78,6 +80,13 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "program": {"call_checks", "convolution", "measurement", "runner"},
         "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}
         | {"program", "runner", "timing"},
+        "program_bytes": {"measurement"},
+        "building": {"captured", "convolution", "dense", "element", "program", "runner"},
+        "network_checks": {"call_checks", "captured", "output_difference", "runner", "select"},
+        "unreached": {"captured", "measurement"},
+        "part_timing": {"captured", "convolution", "program", "runner", "timing"},
+        "explaining": {"captured", "convolution", "measurement", "part_timing"},
+        "possible_gains": {"convolution", "element", "explaining"},
     },
     "run.convolution": {"tiles": set(), "zero_inputs": set()},
 }

@@ -18,7 +18,7 @@ import torch
 from tiny import Bare, Tiny
 from torch import nn
 
-from zeroskip import files, journey, pack, prune, run, run_folder, tasks
+from zeroskip import files, journey, pack, prune, report, run, run_folder, tasks
 from zeroskip.concepts import Record
 from zeroskip.errors import (
     EngineError,
@@ -32,12 +32,15 @@ from zeroskip.errors import (
 from zeroskip.journey import Goal, RunSetup
 from zeroskip.run.comparison import eager
 
+PAGE = report.html
+
 
 @pytest.fixture(autouse=True)
 def short_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One dense engine and two rounds: what is timed does not matter here."""
+    """One dense engine and two rounds, and a page of one line: what is timed and drawn does not matter here."""
     short = partial(run.compare, engines={"torch eager": eager}, runs=1, rounds=2)
     monkeypatch.setattr(run, "compare", short)
+    monkeypatch.setattr(report, "html", lambda path, *_: files.write(path, "a page"))
 
 
 def check_summary(record: Record, folder: Path) -> None:
@@ -49,13 +52,18 @@ def check_summary(record: Record, folder: Path) -> None:
     assert summary.stored_times_smaller == summary.stored_bytes_dense / summary.stored_bytes
     assert summary.error_sparse == summary.error_unpacked
     assert summary.weights_kept == sum(layer.weights_kept for layer in summary.layers)
+    assert summary.macs == sum(layer.macs for layer in summary.layers)
+    assert summary.weights_kept / summary.weights <= 1 >= summary.macs_kept / summary.macs > 0
     assert summary.timings == record.timings
     assert summary.dense_seconds == record.timings[0].seconds[summary.dense_engine]
     assert summary.sparse_seconds > 0
     assert summary.verdict.startswith("Ship ")
 
 
-def test_the_journey_leaves_a_complete_consistent_record(tmp_path: Path) -> None:
+def test_the_journey_leaves_a_complete_consistent_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "html", PAGE)
     task, folder = Tiny(), tmp_path / "run"
     record = journey.sparsify(task, folder, Goal(max_error_rise=0.05))
     check_summary(record, folder)
@@ -223,6 +231,7 @@ def test_three_seeds_give_means_records_and_the_median_seed(tmp_path: Path) -> N
         "error_run",
         "weights_kept",
         "weights_times_fewer",
+        "macs_kept",
         "stored_bytes",
         "dense_seconds",
     ):
@@ -337,6 +346,34 @@ def test_each_batch_size_has_a_program_and_a_timing_of_its_own() -> None:
     )  # more than the task has
     assert timing.batch == 9
     assert [choice.layer for choice in program.choices] == ["0", "2"]
+
+
+def test_sentences_of_more_lengths_than_a_program_keeps_by_default_are_evaluated() -> None:
+    torch.manual_seed(0)
+
+    class Lengths(Tiny):
+        """The mean of however many steps of 8 numbers there are."""
+
+        def model(self) -> nn.Module:
+            class Mean(nn.Linear):
+                def forward(self, x: torch.Tensor) -> torch.Tensor:
+                    return super().forward(x).mean(1)
+
+            return Mean(8, 3)
+
+        def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+            sums = [model(torch.ones(2, length, 8)).sum() for length in range(1, 13)]
+            return float(sum(each.detach() for each in sums))
+
+        def batch(self) -> torch.Tensor:
+            return torch.randn(1, 4, 8)
+
+    model = Lengths().model().eval()
+    ((program, _),) = journey.compile_and_compare(Lengths(), model)
+    with pytest.warns(UserWarning, match="the first call with another size takes longer"):
+        error = Lengths().evaluate(run.as_module(program, model))
+    assert error == pytest.approx(Lengths().evaluate(model), rel=1e-4)
+    assert len(program.networks) == 12
 
 
 def test_the_dense_network_is_the_one_given_or_trained() -> None:

@@ -59,8 +59,8 @@ def test_an_error_that_is_no_number_is_refused(value: object) -> None:
             r"\(3,\) of torch.float32, without an axis of examples. .* one example as x\[None\]",
         ),
         ({"x": torch.tensor(1.0)}, r"without an axis of examples. .* or set batch_axis = None"),
-        (torch.zeros(0, 8), r"\(0, 8\) of torch.float32: no example"),
-        ((torch.zeros(0, 8), torch.zeros(0, 2)), "no example"),
+        (torch.zeros(0, 8), r"\(0, 8\) of torch.float32, one of them empty. Return one or more examples"),
+        ((torch.zeros(2, 8), torch.zeros(2, 0).long()), r"\(2, 0\) of torch.int64, one of them empty"),
     ],
 )
 def test_a_batch_that_is_no_batch_is_refused(value: object, words: str) -> None:

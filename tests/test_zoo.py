@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from zoo import counts, page, preparation, results, stand_ins
 from zoo.network import Network
 from zoo.networks import NETWORKS
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_table_holds_enough_of_each_kind_of_network() -> None:
@@ -73,7 +76,14 @@ STORED = {
                 "seconds": {"zeroskip": 0.002, "eager": 0.008, "torch.compile": 0.006},
                 "differences": {"zeroskip": 0.0, "eager": 0.0, "torch.compile": 0.0},
                 "missing": {"ONNX Runtime": "no exporter"},
-                "why": {"timed": 1.0, "won": 0.5, "pieces": 3, "tiles": 5, "cuts": {"silu": 2}},
+                "why": {
+                    "timed": 1.0,
+                    "won": 0.5,
+                    "pieces": 3,
+                    "tiles": 5,
+                    "between": 0.25,
+                    "cuts": [["silu", 2]],
+                },
                 "date": "2026-02-01",
             },
         },
@@ -86,7 +96,7 @@ def test_a_network_is_a_line_of_the_page_with_its_losses_and_reasons() -> None:
     lines = page.text(STORED).splitlines()
     (line,) = (line for line in lines if line.startswith("| ResNet-18"))
     assert line == (
-        "| ResNet-18 | timm | 2.00 M | 90.0% | 3 s, 1.0 GB | 3e-07 | equal | 100%, 50% | 3 (5): silu 2 "
+        "| ResNet-18 | timm | 2.00 M | 90.0% | 3 s, 1.0 GB | 3e-07 | equal | 100%, 50% | 3 (5); 25%: silu 2 "
         "| 2 | 8 | - | 6 | [1] | 3.00 |"
     )
     assert any(line.startswith("| GPT-2 | transformers | - | - | refused [2] |") for line in lines)
@@ -100,6 +110,11 @@ def test_what_is_not_equal_is_said() -> None:
     text = page.text({**STORED, "networks": {"GPT-2": {"check": record(**wrong)}}})
     assert "macs 8 beside 9" in text
     assert "Counts are equal for 0" in text
+
+
+def test_the_page_in_docs_is_that_of_the_stored_results() -> None:
+    (path,) = (ROOT / "benchmarks" / "results" / "zoo").glob("*.json")
+    assert (ROOT / "docs" / "NETWORKS.md").read_text() == page.text(json.loads(path.read_text()))
 
 
 def test_results_are_whole_or_not_there(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from zoo import results
 
@@ -82,7 +81,9 @@ def _process(phase: str, name: str) -> dict[str, object]:
     _, _, answer = ended.stdout.rpartition("\nRESULT ")
     if ended.returncode == 0 and answer:
         return json.loads(answer)
-    Path(results.ROOT / ".bench" / "zoo" / "last_failure.txt").write_text(ended.stderr)
+    failure = results.ROOT / ".bench" / "zoo" / "last_failure.txt"
+    failure.parent.mkdir(parents=True, exist_ok=True)
+    failure.write_text(ended.stderr)
     words = ended.stderr.strip().splitlines() or [f"exit status {ended.returncode}"]
     return {"failed": words[-1]}
 

@@ -18,8 +18,6 @@ from zoo.network import Network
 from zoo.preparation import call, example, prepared
 from zoo.why import why
 
-LIMIT = 1e-5  # largest difference from eager, as share of the largest number of the output
-
 
 def check(network: Network) -> dict[str, object]:
     """The record of a network; `refused` is the sentence where it does not compile."""

@@ -28,13 +28,14 @@ hand.
 
 - **compiled**: seconds, and the most memory that the process held meanwhile, with the network and all libraries.
 - **difference**: the largest of any output from PyTorch eager, as share of that output's largest number, over batches
-  of 1 and 2 (graphs have none) and two sizes: pixels, tokens, samples or nodes. The limit is {limit:.0e}.
+  of 1 and 2 (graphs have none) and two sizes: pixels, tokens, samples or nodes. The limit is {limit:.0e}. (1): of one
+  size, since the network takes no other.
 - **counts**: whether the weights, non-zeros, bytes and multiply-accumulates of zeroskip are those counted without it:
   parameters with two or more axes, each once; half of what torch's FlopCounterMode counts.
 - **zeros**: of all zeros in weights, the share in layers for which a kernel that skips them was timed, and in those
   where one won.
-- **pieces**: calls that compute layers in a call of the network (in brackets: on tiles, where that way lost), and what
-  PyTorch computes between them most often.
+- **pieces**: calls that compute layers in a call of the network (in brackets: on tiles, where that way lost); the share
+  of time that PyTorch takes between them, and for what: the three longest, and how often.
 - **times**: milliseconds of CPU time, the median of {rounds} turns; engines took turns in one process.
 - **ratio**: the fastest other engine over ours. Below 1 we are slower.
 
@@ -99,7 +100,7 @@ def _row(network: Network, record: Record, notes: dict[str, int]) -> tuple[str, 
         f"{weights / 1e6:.2f} M" if weights else NOTHING,
         f"{1 - kept / weights:.1%}" if weights else NOTHING,
         _compiled(check, note),
-        _difference(check, note),
+        _difference(check, note) + (" (1)" if network.fixed else ""),
         _counts(check, note),
         f"{why['timed']:.0%}, {why['won']:.0%}" if why else NOTHING,
         _pieces(why),
@@ -119,7 +120,7 @@ def _difference(check: Record, note: Any) -> str:
     differences = check.get("differences", [])
     refused = dict.fromkeys(each["refused"] for each in differences if "refused" in each)
     shares = [each["share"] for each in differences if "share" in each]
-    largest = [f"{max(shares):.0e}"] if shares else []
+    largest = [f"{max(shares):.0e}" if max(shares) else "0"] if shares else []
     return " ".join([*largest, *map(note, refused)]) or NOTHING
 
 
@@ -138,9 +139,8 @@ def _pieces(why: Record) -> str:
     if not why:
         return NOTHING
     tiles = f" ({why['tiles']})" if why["tiles"] else ""
-    cuts = sorted(why["cuts"].items(), key=lambda item: (-item[1], item[0]))
-    most = ", ".join(f"{name} {count}" for name, count in cuts[:3])
-    return f"{why['pieces']}{tiles}{': ' + most if most else ''}"
+    longest = ", ".join(f"{name} {count}" for name, count in why["cuts"][:3])
+    return f"{why['pieces']}{tiles}; {why['between']:.0%}{': ' + longest if longest else ''}"
 
 
 def _times(timed: Record, note: Any) -> tuple[str, ...]:
@@ -178,10 +178,13 @@ def _totals(networks: list[Network], found: dict[str, Record]) -> str:
     ratios = [
         ratio for network in networks if (ratio := _best_over_ours(found[network.name].get("time", {})))
     ]
+    slowest = max((check.get("compile_seconds", 0.0) for check in checks.values()), default=0.0)
+    most = max((check.get("peak_bytes", 0) for check in checks.values()), default=0)
     lines = [
         f"Totals: of {len(networks)} networks {len(differences)} compile, and {len(equal)} of them equal PyTorch eager "
         f"within {LIMIT:.0e} at every size and batch; {len(said)} are refused with a sentence. Counts are equal for "
-        f"{len(counted)}. {_kinds(networks)}."
+        f"{len(counted)}. The longest took {slowest:.0f} s to compile, the largest {most / 2**30:.1f} GB.",
+        f"{_kinds(networks)}.",
     ]
     if ratios:
         lines += [

@@ -15,6 +15,7 @@ def why(program: run.Program) -> dict[str, object]:
         "won": explanation.zeros_won,
         "pieces": explanation.pieces,
         "tiles": explanation.tiles_pieces,
-        "cuts": {each.operation: each.count for each in explanation.between},
+        "between": explanation.between_seconds / (explanation.seconds or 1.0),
+        "cuts": [[each.operation, each.count] for each in explanation.between],  # longest first
         "lines": list(explanation.lines),
     }

@@ -24,7 +24,7 @@ from zeroskip.concepts import (
     Timing,
     silent,
 )
-from zeroskip.errors import ModelError, RecipeError
+from zeroskip.errors import ModelError, RecipeError, TaskError
 from zeroskip.verdict import verdict
 
 
@@ -59,6 +59,7 @@ class RunSetup:
 DEFAULT_GOAL, DEFAULT_SETUP = Goal(), RunSetup()
 SKIPS = {kernel.name: kernel.skips for kernel in run.kernels.ALL}
 SKIP_WEIGHTS = ("weights", "both")
+SIZES = 256  # a data set has sentences of many lengths, and a run of hours must not end at the ninth
 
 Compared = Sequence[tuple[run.Program, Timing]]
 """For each batch size: the program compiled for it, and its time among those of the dense engines."""
@@ -168,10 +169,14 @@ def compile_and_compare(
     Each program is compiled for its batch size, as the engines are.
     """
     inputs = task_api.batch(task)
+    if batch not in (None, 1) and inputs.batch_axis is None:
+        raise TaskError(
+            f"{task_api.name(task)} has no axis of examples to make a batch of {batch} of. Leave it out."
+        )
     compared = []
     for size in sorted({1, inputs.size}) if batch is None else [batch]:
         example = inputs.take(size)
-        program = run.compile(model, example, threads=threads)
+        program = run.compile(model, example, threads=threads, sizes=SIZES)
         timing = run.compare(program, model, example, threads=threads, progress=progress)
         compared.append((program, timing))
     return compared
@@ -339,7 +344,7 @@ def layer_summaries(
         choices = [choice for choice in program.choices if choice.layer == name]
         raced = any(SKIPS.get(kernel) in SKIP_WEIGHTS for choice in choices for kernel in choice.seconds)
         why = list(dict.fromkeys(choice.reason for choice in choices))
-        if choices and not raced:
+        if choices and not raced and each.kept < each.weights:
             why = [f"{choices[0].op}: no sparse kernel"]
         elif not choices:
             why = [
@@ -377,7 +382,7 @@ def _mean(records: Sequence[Record]) -> Summary:
     varying = [field.name for field in fields(median) if isinstance(getattr(median, field.name), float)]
     means = {
         name: statistics.fmean(getattr(summary, name) for summary in summaries)
-        for name in (*varying, "weights_kept", "stored_bytes")
+        for name in (*varying, "weights_kept", "macs_kept", "stored_bytes")
     }
     runs = tuple(replace(summary, layers=(), timings=(), explanation=None) for summary in summaries)
     mean = replace(median, seeds=len(runs), shown=f"seed-{median.seed}", runs=runs)

@@ -8,7 +8,8 @@
 
 Weights are (out, in, taps ...): matrices, also those of recurrent layers and attention, have no taps, convolutions one
 to three axes of them; of a bilinear layer the second input counts as a tap. The first three patterns and "channel" fit
-all; blocks with taps need a weight of as many axes. A matrix counts as a 1x1 convolution.
+all; blocks with taps need a weight of as many axes. A matrix counts as a 1x1 convolution. A pattern lies on a weight as
+it is stored: where a network multiplies from the other side, x @ w, the weight is (in, out), and so are its blocks.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from zeroskip.errors import PatternError
 class Pattern:
     """A parsed pattern: either `kept` of every `of` inputs, or blocks that live and die together.
 
-    block  (out, in) or (out, in, taps ...), of 1 tap where they are not named; 0 stands for all axes from there on
+    block  (out, in) or (out, in, taps ...), of 1 tap where they are not named; 0: the whole axis, and those behind it
     """
 
     text: str

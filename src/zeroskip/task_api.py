@@ -23,7 +23,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -45,8 +45,8 @@ LIBRARIES = (
     *(str(Path(__file__).parent), "<"),
 )
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""(model, inputs, targets) -> the number that a training makes small."""
+Loss = Callable[[nn.Module, Any, Tensor], Tensor]
+"""(model, inputs as the task has them, targets) -> the number that a training makes small."""
 OnStep = Callable[[int, int, Optimizer], None]
 """Called as (step, steps, optimizer) after each backward and before the update."""
 OnEpoch = Callable[[int, int, TrainState], None]
@@ -201,6 +201,11 @@ def batch(task: Task) -> Inputs:
     """
     with _blaming(task, "batch"):
         inputs = _inputs(task, task.batch(), "batch")
+    if not all(tensor.numel() for tensor in inputs.tensors):
+        raise TaskError(
+            f"{name(task)}: batch() returned {inputs.title}, one of them empty. Return one or more examples, each of "
+            "one or more numbers."
+        )
     if inputs.batch_axis is None:
         return inputs
     first = inputs.tensors[0]
@@ -209,10 +214,6 @@ def batch(task: Task) -> Inputs:
         raise TaskError(
             f"{name(task)}: batch() returned {inputs.title}, without an axis of examples. Return the batch with its "
             "examples along the first axis, one example as x[None]; or set batch_axis = None where no axis is theirs."
-        )
-    if not inputs.size:
-        raise TaskError(
-            f"{name(task)}: batch() returned {inputs.title}: no example. Return a batch with one or more."
         )
     return inputs
 

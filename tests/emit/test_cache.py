@@ -13,6 +13,7 @@ from zeroskip.emit import compile_function, detect, llvm
 from zeroskip.emit.code_cache import cached, tidy
 from zeroskip.emit.llvm import POINTER, Function
 from zeroskip.run.convolution.tiles import baked_steps
+from zeroskip.run.convolution.tiles.activation import RELU, Activation
 from zeroskip.run.convolution.tiles.convolution_job import Job, Map, RowWeights
 from zeroskip.run.convolution.tiles.layout import fresh
 from zeroskip.run.convolution.tiles.steps import Epilogue
@@ -58,7 +59,7 @@ def job(weight: np.ndarray) -> Job:
     y = Map(replace(layout, channels=len(weight)), 1 << 16, range(len(weight)))
     bias, offsets = np.zeros(len(weight), np.float32), np.arange(weight.shape[1]) * layout.vector_bytes
     weights = RowWeights(weight, bias, offsets)
-    return Job("conv", weights, 1, x, y, residual=None, epilogue=Epilogue(relu=True))
+    return Job("conv", weights, 1, x, y, residual=None, epilogue=Epilogue(activation=RELU))
 
 
 def test_what_is_asked_for_twice_is_made_once(folder: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_convolution_is_baked_once_and_comes_back_to_the_last_bit(
     folder: Path, monkeypatch: pytest.MonkeyPatch, bound: float | None
 ) -> None:
     weight = np.random.default_rng(0).normal(size=(40, 9)).astype(np.float32) * (np.arange(9) % 3 == 0)
-    bounded = replace(job(weight), epilogue=Epilogue(relu=True, bound=bound))
+    bounded = replace(job(weight), epilogue=Epilogue(activation=Activation("bounded", (bound,))))
     first = baked_steps._baked(bounded, MACHINE)
     direct = baked_steps._bake(bounded, MACHINE)
     monkeypatch.setattr(baked_steps, "bake", lambda *_, **__: pytest.fail("it was baked again"))
@@ -113,8 +114,8 @@ def test_jobs_that_differ_in_one_thing_do_not_share_code(folder: Path, change: s
         "bias": replace(plain, weights=replace(weights, bias=np.ones(4, np.float32))),
         "offsets": replace(plain, weights=replace(weights, offsets=weights.offsets[::-1])),
         "taps": replace(plain, weights=replace(weights, taps=3)),
-        "relu": replace(plain, epilogue=replace(epilogue, relu=False)),
-        "bound": replace(plain, epilogue=replace(epilogue, bound=6.0)),
+        "relu": replace(plain, epilogue=replace(epilogue, activation=None)),
+        "bound": replace(plain, epilogue=replace(epilogue, activation=Activation("bounded", (6.0,)))),
         "residual": replace(plain, epilogue=replace(epilogue, residual=True), residual=plain.y),
     }
     baked_steps._baked(plain, MACHINE)

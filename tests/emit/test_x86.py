@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from zeroskip.emit import x86
 from zeroskip.emit.executable_memory import executable
 from zeroskip.emit.x86 import RAX, RBX, RDI, RSI, Code
+from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.baked_code import Blocking, bake
 from zeroskip.run.convolution.tiles.convolution_job import RowWeights
 from zeroskip.run.convolution.tiles.steps import Epilogue
@@ -214,7 +215,7 @@ def test_the_kernel_printed_in_the_engine_page_is_what_bake_writes() -> None:
     lines = [line.split("#")[0].strip() for line in listing.splitlines()]
     weight = np.array([[0.5, 0, 0, 2], [0, 0, -1, 0]], np.float32)
     weights = RowWeights(weight, np.array([0.25, 0], np.float32), np.arange(4) * 64)
-    baked = bake(weights, Epilogue(relu=True), Blocking(band=4), FP32)
+    baked = bake(weights, Epilogue(activation=RELU), Blocking(band=4), FP32)
     assert baked.code.hex(" ") == _as_written(assembled(filter(None, lines))).hex(" ")
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from stepwise import evaluate
+from stepwise import evaluate, lived_
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
@@ -120,6 +121,68 @@ def test_the_nodes_compute_what_the_network_does_for_batches_of_1_2_and_5(
             x = torch.randn(batch, *shape)
             with torch.no_grad():
                 torch.testing.assert_close(evaluate(graph, x.clone()), model(x), rtol=0, atol=1e-6)
+
+
+class Overwriting(nn.Module):
+    """A convolution, a batch norm, and what writes into values that others read."""
+
+    def __init__(self, forward: Callable[[Overwriting, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.do = forward
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.do(self, x)
+
+
+def into_a_slice(self: Overwriting, x: Tensor) -> Tensor:
+    y = self.norm(self.first(x))
+    y[:, :3] += x
+    return self.second(y)
+
+
+def into_its_input(self: Overwriting, x: Tensor) -> Tensor:
+    y = self.first(x)
+    x.mul_(2)
+    return y + self.first(x)
+
+
+def over_what_is_read_twice(self: Overwriting, x: Tensor) -> Tensor:
+    y = self.first(x)
+    z = self.second(y)
+    y.relu_()
+    return functional.dropout(self.norm(z + y), 0.5, self.training, inplace=True)
+
+
+def in_a_region(self: Overwriting, x: Tensor) -> Tensor:
+    y = self.first(x)
+    with torch.no_grad():
+        y[:, 0] = x[:, 1]
+        y.view(x.shape[0], 4, -1)[:, 1:].clamp_(-0.5, 0.5)
+    return self.norm(y) + y
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [into_a_slice, into_its_input, over_what_is_read_twice, in_a_region],
+    ids=lambda each: each.__name__,
+)
+def test_what_a_network_overwrites_for_others_is_another_value_in_its_graph(
+    forward: Callable[[Overwriting, Tensor], Tensor],
+) -> None:
+    model = lived_(Overwriting(forward))
+    x = torch.randn(2, 3, 5, 4)
+    graph = capture(model, x.clone())
+    assert not [node.op for node in graph.nodes if node.op.split(".")[1].endswith("_")]
+    assert {node.layer.name for node in graph.nodes if node.layer} <= {"first", "second"}
+    assert len(graph.outputs) == 1
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 3, 5, 4)
+        with torch.no_grad():
+            before = x.clone()
+            ours = evaluate(graph, x)
+            assert torch.equal(x, before)
+            torch.testing.assert_close(ours, model(x), rtol=0, atol=1e-5)
 
 
 def test_layers_have_the_names_shapes_and_steps_that_hooks_see() -> None:

@@ -162,6 +162,17 @@ def test_graphs_that_json_cannot_hold_are_refused(graph: Graph, reason: str) -> 
         to_json(graph)
 
 
+def counted(values: Any) -> dict[str, int]:
+    """Looks at its tensors, as a class of one's own may when it is made."""
+    return {"rows": values[0].shape[0]}
+
+
+def test_what_cannot_be_made_without_tensors_is_refused_in_our_words() -> None:
+    graph = by_hand(Bound(RELU, [Slot(0)], {}), rebuild=counted)
+    with pytest.raises(EngineError, match=r"cannot be made without its tensors \(AttributeError: 'Slot'"):
+        to_json(graph)
+
+
 def layer_graph() -> Graph:
     torch.manual_seed(0)
     return capture(nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2, 2)), torch.zeros(1, 1, 3, 3))

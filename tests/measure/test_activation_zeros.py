@@ -286,9 +286,10 @@ class Unfollowed(nn.Module):
 
 @pytest.mark.parametrize(
     "operation",
-    [lambda y, x: y + x[:, :, 1:-1, 1:-1], lambda y, x: torch.cat([y, x[:, :, 1:-1, 1:-1]], 1),
+    [lambda y, x: y + x[:, :, 1:-1, 1:-1], lambda y, x: y.add_(x[:, :, 1:-1, 1:-1]),
+     lambda y, x: (y.view(-1).sub_(x.mean()), y)[1], lambda y, x: torch.cat([y, x[:, :, 1:-1, 1:-1]], 1),
      lambda y, x: y.flatten(1), lambda y, x: F.pad(y, (1, 1)), lambda y, x: y[:, :2], lambda y, x: y.mean(1)],
-    ids=["sum", "cat", "flatten", "pad", "slice", "mean"],
+    ids=["sum", "sum in place", "difference through a view", "cat", "flatten", "pad", "slice", "mean"],
 )  # fmt: skip
 def test_what_is_lost_before_its_relu_is_unknown_and_never_0_percent(operation) -> None:
     x, model = torch.randn(3, 1, 8, 8), Unfollowed(operation)

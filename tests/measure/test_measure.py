@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from small_networks import NETWORKS, Lstm
 from torch import Tensor, nn
@@ -149,6 +149,7 @@ def test_a_histogram_counts_every_weight_that_is_not_zero() -> None:
     assert sum(measure.histogram(torch.zeros(3, 3)).counts) == 0
 
 
+@example([1.401298464324817e-45], 3)
 @given(st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=50), st.integers(1, 9))
 def test_a_bin_counts_the_weights_between_its_edges(values: list[float], bins: int) -> None:
     weight = torch.tensor(values)
@@ -246,6 +247,24 @@ def test_a_profile_lists_every_weight_and_says_why_what_stays_dense_does() -> No
     assert hidden.input_sparsity == pytest.approx(1 / 6)  # the first state is zero
     spare = profile.layer("spare")
     assert (spare.op, spare.input_shape, spare.runs, spare.macs, spare.input_sparsity) == ("", (), 0, 0, None)
+
+
+class Unclean(Words):
+    def model(self) -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)).eval()
+
+    def evaluate(self, model: nn.Module) -> float:
+        return 0.5
+
+    def batch(self) -> Tensor:
+        return torch.tensor([[1.0, torch.nan, 0.0, torch.inf]] * 3)
+
+
+def test_a_profile_of_inputs_that_are_nan_warns_of_the_first_weight_that_meets_them() -> None:
+    with pytest.warns(UserWarning, match='"0" is multiplied with 6 values that are NaN or Inf') as noted:
+        profile = measure.profile(Unclean().model(), Unclean())
+    assert len(noted) == 1
+    assert profile.layer("0").input_sparsity == 0.25
 
 
 def test_a_profile_of_what_can_only_be_looked_up_is_refused() -> None:

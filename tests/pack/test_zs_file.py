@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import tracemalloc
-import zlib
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import safetensors.numpy
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zs_bytes import file_of, refused_or_written_again
 
 from zeroskip import pack
 from zeroskip.codecs import arithmetic, huffman
@@ -90,8 +90,7 @@ def tensor(
 def file(*tensors: bytes, count: int | None = None, magic: bytes = b"ZSKP\x02", after: bytes = b"") -> bytes:
     """A whole file with a right checksum, so that only the check behind it can refuse it."""
     content = varint(len(tensors) if count is None else count) + b"".join(tensors) + after
-    body = magic + zlib.crc32(magic + content).to_bytes(4, "little") + content
-    return safetensors.numpy.save({"zs": np.frombuffer(body, np.uint8)})
+    return file_of(content, magic)
 
 
 def rewrapped(old: bytes, new: bytes) -> bytes:
@@ -372,12 +371,7 @@ def test_every_single_bit_of_a_file_matters():
 @given(start=st.integers(0, 40), noise=st.binary(max_size=30), parts=st.sampled_from(list(GOOD.values())))
 def test_any_content_behind_a_right_checksum_is_refused_or_written_again_byte_for_byte(start, noise, parts):
     good = tensor(**parts)
-    data = file(good[:start] + noise + good[start + len(noise) :])
-    try:
-        packed = pack.from_bytes(data)
-    except PackError:
-        return
-    assert pack.to_bytes(packed) == data
+    refused_or_written_again(file(good[:start] + noise + good[start + len(noise) :]))
 
 
 FOREIGN = {

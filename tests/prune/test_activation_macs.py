@@ -194,3 +194,29 @@ def test_a_compact_network_keeps_its_thresholds_and_its_edits_lead_there(mlp: nn
     again.load_state_dict(small.state_dict())
     x = torch.randn(20, 6)
     torch.testing.assert_close(again(x), mlp(x))
+
+
+def test_a_recurrent_network_of_two_inputs_says_which_of_its_weights_are_not_counted() -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 2)
+
+        def forward(self, x: Tensor, *, scale: Tensor) -> Tensor:
+            return self.head(torch.relu(self.lstm(x)[0][:, -1])) * scale
+
+    class Reading:
+        name = "reading"
+
+        def evaluate(self, model: nn.Module, split: str = "validation") -> float:
+            return float(model(torch.ones(6, 5, 4), scale=torch.ones(6, 1)).detach().abs().mean())
+
+    judged = prune.judge(Reads(), Reading())  # type: ignore[arg-type]
+    assert {name: layer.macs for name, layer in judged.layers.items()} == {"head": 6.0}
+    found = prune.thresholds(Reads(), Reading(), max_error_rise=10.0, evaluations=5)  # type: ignore[arg-type]
+    words = "lstm.weight_ih_l0, lstm.weight_hh_l0 (93 % of the weights) are not counted"
+    assert words in found.note
+    with pytest.raises(
+        RecipeError, match='no linear or convolution layer "lstm" for a threshold. It has head'
+    ):
+        prune.judge(Reads(), Reading(), {"lstm": 0.1})  # type: ignore[arg-type]

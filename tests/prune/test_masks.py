@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -185,6 +186,50 @@ def test_a_parameter_whose_name_torch_cannot_hold_is_refused_before_anything_is_
         prune.hold_(model, masks)
     assert not prune.masked(model)
     assert list(model.state_dict()) == ["weight", "bias", "keys"]
+
+
+class Listed(nn.Module):
+    """Keeps its matrices in a plain list, as the recurrent layers of torch do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.matrices = [self.two.weight]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.one(x)) @ self.matrices[0]
+
+
+def test_a_network_that_reads_a_weight_past_its_mask_is_noticed_and_left_as_it_was() -> None:
+    model, x = Listed(), torch.randn(2, 4)
+    model.one.weight = nn.Parameter(model.one.weight.detach().t().contiguous().t())  # of other strides
+    prune.hold_(model, prune.choose(model, Round(sparsity={})))
+    before, answer = {name: p.clone() for name, p in model.named_parameters()}, model(x)
+    with pytest.raises(
+        ModelError, match='the network reads "two" past its mask: its forward takes .* from a list'
+    ):
+        prune.check_reach(model, x)
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    assert torch.equal(model(x), answer)
+    prune.release_(model)
+    prune.check_reach(prune.hold_(model, {"one": torch.eye(4).bool()}), x)
+    prune.check_reach(model, torch.full((2, 4), torch.nan))  # whose answer is NaN in any case
+
+
+@dataclasses.dataclass
+class Answer:
+    scores: torch.Tensor
+
+
+def test_a_weight_read_past_its_mask_is_noticed_in_an_answer_that_is_a_dataclass() -> None:
+    class Wrapped(Listed):
+        def forward(self, x: torch.Tensor) -> Answer:  # type: ignore[override]
+            return Answer(super().forward(x))
+
+    model = Wrapped()
+    prune.hold_(model, prune.choose(model, Round(sparsity={})))
+    with pytest.raises(ModelError, match='reads "two" past its mask'):
+        prune.check_reach(model, torch.randn(2, 4))
 
 
 def test_a_network_under_torch_s_pruning_is_counted_as_it_is_and_refused_with_the_remedy() -> None:

@@ -412,3 +412,47 @@ def test_rebuild_keeps_the_values_of_what_stays_and_which_parameters_learn() -> 
     assert torch.equal(made.conv2.bias, model.conv2.bias[1:])
     assert (made.conv2.in_channels, made.conv2.out_channels) == (18, 49)
     assert (made.conv2.weight.requires_grad, made.conv2.bias.requires_grad) == (False, True)
+
+
+class Mixed(nn.Module):
+    """Two inputs, and layers of kinds that are not cut between those that are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 4)
+        self.lstm, self.conv = nn.LSTM(4, 5, batch_first=True), nn.Conv1d(5, 6, 1)
+        self.up, self.twice = nn.ConvTranspose1d(6, 6, 1), nn.Linear(6, 6)
+        self.third, self.last = nn.Linear(6, 7), nn.Linear(7, 3)
+
+    def forward(self, x: torch.Tensor, *, scale: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.second(torch.relu(self.first(x)))  # (batch, steps, 4)
+        y = self.up(torch.relu(self.conv(self.lstm(y)[0].transpose(1, 2)))).mean(2)
+        y = torch.relu(self.twice(torch.relu(self.twice(y))))
+        return {"scores": self.last(torch.relu(self.third(y))) * scale}
+
+
+def test_only_plain_layers_are_cut_and_what_others_read_or_give_stays() -> None:
+    torch.manual_seed(0)
+    model, example = Mixed().eval(), {"x": torch.randn(3, 5, 6), "scale": torch.rand(3, 1)}
+    with torch.no_grad():
+        for name in ("first", "second", "conv", "up", "twice", "third"):  # a unit of each gives nothing
+            module = model.get_submodule(name)
+            (module.weight[:, 1] if name == "up" else module.weight[1]).zero_()
+            module.bias[1] = 0.0
+        model.lstm.weight_ih_l0[[1, 6, 11, 16]] = 0.0
+    small, edits = prune.compact(model, example)
+    assert {edit["layer"] for edit in edits} == {"first", "second", "third", "last"}
+    assert [tuple(small.get_submodule(name).weight.shape) for name in ("first", "second", "third", "last")] == [
+        (7, 6), (4, 7), (6, 6), (3, 6)
+    ]  # fmt: skip
+    for name in ("lstm", "conv", "up", "twice"):
+        assert all(
+            torch.equal(small.get_submodule(name).state_dict()[key], tensor)
+            for key, tensor in model.get_submodule(name).state_dict().items()
+        )
+    torch.testing.assert_close(small(**example)["scores"], model(**example)["scores"])
+    reasons = prune.left_alone(model, example)
+    assert "lstm" in reasons["second"]
+    assert reasons["twice"] == "it runs more than once, or shares its parameters"
+    assert reasons["conv"] == reasons["up"] == "it is not a plain nn.Linear or nn.Conv2d"
+    assert set(prune.dead_counts(model, example)) == {"first", "second", "third", "last"}

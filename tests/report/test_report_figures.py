@@ -160,3 +160,28 @@ def test_an_empty_record_has_no_figure_at_all():
     empty = Record("runs/none", None, Profile((), 0.0), (), (), (), {}, {}, {})
     drawn = (figures.layers, figures.sensitivity, figures.trade_off, figures.histograms, figures.first_layer)
     assert [draw(empty) for draw in (*drawn, figures.ledger)] == [[]] * 6
+
+
+def test_a_table_of_embeddings_has_no_bar_of_zeros_and_is_passed_over_for_the_first_mask(record: Record):
+    unknown = {
+        "input_sparsity": None,
+        "output_sparsity": None,
+        "sensitivity": {},
+        "op": "",
+        "input_shape": (),
+    }
+    table = replace(record.profile.layers[0], name="table", kept_dense="its rows are looked up", **unknown)
+    layers = (table, *record.profile.layers)
+    weights = {"table": torch.ones(300, 64), **record.sparse_weights}
+    shown = replace(record, profile=Profile(layers, 0.02), sparse_weights=weights, dense_weights=weights)
+    _, zeros = figures.layers(shown)
+    assert (bars(zeros)["input"]["table"], bars(zeros)["input"]["fc1"]) == (None, 0.5)
+    assert figures.first_layer(shown)[0].title == "Mask of fc1"
+    assert "table" not in [line.name for line in figures.sensitivity(shown)[0].figure.data]
+
+
+def test_a_one_dimensional_convolution_shows_its_kernels(conv_record: Record):
+    first = replace(conv_record.profile.layers[0], op="conv1d")
+    weights = {**conv_record.sparse_weights, "conv1": torch.ones(20, 1, 5)}
+    shown = replace(conv_record, profile=Profile((first,), 0.02), sparse_weights=weights)
+    assert figures.first_layer(shown)[0].figure.data[0].z.shape == (20, 5)

@@ -136,7 +136,7 @@ def test_why_a_program_is_not_faster_has_a_section_where_it_is_known(record: Rec
         "lstm: no sparse kernel",
         "silu, 2 times",
         "silu on tiles: its own time",
-        "in 3 pieces: slower",
+        "in 3 pieces: not faster",
     )
     assert set(cells) <= set(shown.words)
     assert "too little: to be shown" not in shown.words

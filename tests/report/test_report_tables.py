@@ -186,6 +186,31 @@ def test_headings_take_two_lines_so_that_a_reason_of_five_words_takes_one(record
     assert "error at" not in printed(report.profile_table(record.profile)).split("Error of")[0]
 
 
+def test_a_table_that_is_too_wide_cuts_no_word_and_names_part_where_their_words_do():
+    columns = ("layer", *(f"count {place}" for place in range(9)), "lost most to")
+    row = ("lstm.weight_ih_l0", *["100.0 %"] * 9, "fragmentation")
+    lines = [line.split() for line in printed(Grid("", columns, (row,)), width=88).splitlines()]
+    assert [line[0] for line in lines if line and line[0] in ("lstm.", "weight_", "ih_l0")] == [
+        "lstm.",
+        "weight_",
+        "ih_l0",
+    ]
+    assert "fragmentation" in [word for line in lines for word in line]
+
+
+def test_kernels_that_were_refused_for_a_layer_above_are_counted(record: Record):
+    refused = {"csr": "no batch", "spmm": "no batch", "sell": "no zeros"}
+    choices = [
+        replace(record.choices[0], layer="fc1", refused=refused),
+        replace(record.choices[0], layer="fc2", refused=refused | {"sell": "too small"}),
+    ]
+    rows = report.choice_table(choices).rows
+    assert [row[-1] for row in rows] == [
+        "csr, spmm: no batch; sell: no zeros",
+        "sell: too small; 2 as in fc1",
+    ]
+
+
 def test_brackets_in_a_cell_are_printed_as_they_are(record: Record):
     name = "[red]digits[/red]"
     assert name in printed(report.summary_table(replace(record, summary=replace(record.summary, task=name))))

@@ -38,7 +38,7 @@ def test_the_summary_tells_1_01x_and_names_what_stays_dense(lstm_record: Record)
     found = cells(report.summary_table(lstm_record))
     assert found["weights"] == ("5,184", "5,126", "1.01x fewer")
     assert found["MACs of an example"] == ("25.7 k", "25.6 k", "as many")
-    assert found["of them dense: lstm.weight_hh_l0, lstm.weight_ih_l0"] == (
+    assert found["stay dense: lstm.weight_hh_l0, lstm.weight_ih_l0"] == (
         "5,120",
         "5,120",
         "98.8 % of the weights, 99.8 % of the MACs: nothing of it was pruned",
@@ -61,7 +61,7 @@ def test_the_layer_table_ends_with_the_whole_network_and_says_twice_why(lstm_rec
 def test_the_page_has_the_same_rows(lstm_record: Record, tmp_path) -> None:
     page = report.html(tmp_path / "report.html", lstm_record).read_text()
     for words in (
-        "of them dense: lstm.weight_hh_l0",
+        "stay dense: lstm.weight_hh_l0",
         "98.8 % of the weights",
         "whole network",
         "1.01x fewer",
@@ -86,8 +86,8 @@ def test_each_reason_has_a_row_and_many_names_are_counted(lstm_record: Record) -
     many = tuple(replace(looked_up, name=f"conv{n}", dense="dense was faster") for n in range(5))
     summary = replace(lstm_record.summary, layers=(looked_up, *many), weights=600, macs=0)
     found = cells(report.summary_table(replace(lstm_record, summary=summary)))
-    assert found["of them dense: table"][-1] == "16.7 % of the weights: its rows are looked up"
-    assert found["of them dense: conv0, conv1, conv2 and 2 more"][:2] == ("500", "500")
+    assert found["stay dense: table"][-1] == "16.7 % of the weights: its rows are looked up"
+    assert found["stay dense: conv0, conv1, conv2 and 2 more"][:2] == ("500", "500")
 
 
 def test_a_layer_that_runs_several_times_has_a_row_for_each_run(record: Record) -> None:

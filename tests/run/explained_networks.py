@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
 from zeroskip.concepts import Choice, Explanation, Kernel, Machine, Precision, weight_sparsity
 from zeroskip.graph import capture
+from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import all_layers, layer_nodes
-from zeroskip.run.convolution.tiles.operations import kind_of, operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.explaining import Facts, explain
 from zeroskip.run.kernels import ALL, BY_NAME
 from zeroskip.run.part_timing import Part
@@ -24,7 +24,7 @@ SECONDS = {"dense": 4.0, "spmm": 1.0, "streamed": 1.0, "gaps_fp32": 2.0}
 
 
 class SqueezeAndExcite(nn.Module):
-    """A block of EfficientNet: 8 -> 16 -> 8 channels; 128, 144, 64, 64 and 128 weights."""
+    """A block of EfficientNet with functions that tiles lack: 8 -> 16 -> 8 channels; 128, 144, 64, 64, 128 weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,9 +33,9 @@ class SqueezeAndExcite(nn.Module):
         self.narrow = nn.Conv2d(16, 8, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = silu(self.depth(silu(self.wide(x))))
-        share = self.excite(silu(self.squeeze(y.mean((2, 3), keepdim=True))))
-        return self.narrow(y * share.sigmoid())
+        y = self.depth(self.wide(x).sin()).sin()
+        share = self.excite(self.squeeze(y.mean((2, 3), keepdim=True)).sin())
+        return self.narrow(torch.hypot(y, share.erf()))
 
 
 class Words(nn.Module):

@@ -54,6 +54,18 @@ def conv(name: str, weight: Tensor, size: tuple[int, int], *, bias: bool = True,
     return Layer(name, "conv2d", weight, shift, shape, tuple(y.shape[1:]), **options)
 
 
+def other(op: str, weight: Tensor, size: tuple[int, ...], **options: Any) -> Layer:
+    """A convolution along other than two axes, or a transposed one, of maps of `size`."""
+    axes, transposed = int(op[-2]), "transpose" in op
+    channels = weight.shape[0] if transposed else weight.shape[1]
+    y = getattr(functional, op)(torch.zeros(1, channels, *size), weight, **options)
+    bias = torch.randn(y.shape[1], generator=draw(axes))
+    steps = dict.fromkeys(("stride", "dilation"), (1,) * axes) | dict.fromkeys(
+        ("padding", "output_padding"), (0,) * axes
+    )
+    return Layer(op, op, weight, bias, (channels, *size), tuple(y.shape[1:]), **(steps | options))  # type: ignore[arg-type]
+
+
 def in_rows_of(height: int, weight: Tensor) -> Tensor:
     """The weights with the zeros of each `height` neighbouring outputs in common."""
     weight[(weight[::height] == 0).repeat_interleave(height, 0)[: len(weight)]] = 0
@@ -67,6 +79,7 @@ LINEAR = (
     linear("one input", weights(40, 1, zeros=0.5, seed=2)),
     linear("no bias", weights(17, 5, zeros=0.6, seed=3), bias=False),
     linear("37 x 70", weights(37, 70, zeros=0.7, seed=4)),
+    linear("stored as inputs by outputs", weights(70, 37, zeros=0.7, seed=13).t()),
     linear("rows of zeros", with_rows(weights(20, 33, zeros=0.5, seed=5), [0, 7, 19], 0.0)),
     linear("all zero", torch.zeros(16, 32)),
     linear("far apart", weights(9, 700, zeros=0.99, seed=6)),
@@ -95,7 +108,14 @@ CONVOLUTIONS = (
     conv("dilation", weights(6, 5, 2, 3, zeros=0.5, seed=27), (8, 8), dilation=(2, 2)),
     conv("many channels", weights(16, 130, 3, 3, zeros=0.1, seed=28), (3, 3), padding=(1, 1)),
 )
-LAYERS = (*LINEAR, *CONVOLUTIONS)
+OTHERS = (
+    other("conv1d", weights(6, 3, 3, zeros=0.6, seed=40), (9,), stride=(2,), padding=(1,)),
+    other("conv3d", weights(4, 2, 3, 2, 1, zeros=0.6, seed=41), (4, 3, 5), padding=(1, 0, 0)),
+    other("conv_transpose1d", weights(3, 5, 4, zeros=0.6, seed=42), (6,), stride=(2,), output_padding=(1,)),
+    other("conv_transpose2d", weights(3, 2, 3, 3, zeros=0.6, seed=43), (3, 4), stride=(2, 1), padding=(1, 1)),
+    other("conv_transpose3d", weights(2, 3, 2, 2, 2, zeros=0.6, seed=44), (2, 3, 2)),
+)
+LAYERS = (*LINEAR, *CONVOLUTIONS, *OTHERS)
 
 
 def inputs(layer: Layer, count: int) -> Tensor:

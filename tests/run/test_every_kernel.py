@@ -11,7 +11,7 @@ import pytest
 import torch
 from run.drawn import MACHINES
 from run.guard_pages import all_memory_guarded, guarded_copy
-from run.layers_of_all_kinds import LAYERS, inputs
+from run.layers_of_all_kinds import LAYERS, OTHERS, inputs
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
@@ -221,6 +221,20 @@ def test_a_kernel_says_why_it_refuses_other_layers_and_precisions(kernel: Kernel
             for layer in LAYERS:
                 reason = kernel.accepts(layer, machine, precision)
                 assert is_sentence(reason) or (reason is None and allows(precision, kernel))
+
+
+@for_every_kernel
+@pytest.mark.parametrize("layer", OTHERS, ids=lambda layer: layer.op)
+def test_convolutions_of_other_kinds_are_computed_on_tiles_or_have_no_sparse_kernel(
+    kernel: Kernel, layer: Layer
+) -> None:
+    reason = kernel.accepts(layer, ABLE, asked_for(kernel))
+    if kernel.method == "dense":
+        assert reason in (None, f"a layout of images, and {layer.op} has none")
+    elif kernel.layout == "tiles" and layer.op in tiles.ON_TILES:
+        assert reason is None or kernel.method in ("blocks", "depthwise")
+    else:
+        assert reason == f"{layer.op} has no sparse kernel"
 
 
 def allows(precision: Precision, kernel: Kernel) -> bool:

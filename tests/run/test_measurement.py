@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from zeroskip.concepts import Choice, Machine
 from zeroskip.errors import EngineError
-from zeroskip.run.measurement import Measurement, from_json, table, to_json
+from zeroskip.run.measurement import Measurement, Unreached, from_json, table, to_json
 
 SECONDS = {"dense": 15.4e-6, "sell": 6.1e-6, "spmm": 10.9e-6}
 REFUSED = {
@@ -51,6 +52,19 @@ def test_the_table_says_what_was_measured_on_how_many_threads() -> None:
     assert lines[5:] == [
         "[1] channels_last: a layout of images, and linear has none",
         "[2] gather: computes convolutions, not linear",
+    ]
+
+
+def test_the_table_names_weights_that_are_in_no_layer_with_their_reason() -> None:
+    gates = [
+        Unreached(f"lstm.weight_{which}", 500, 450, "lstm: no sparse kernel", "lstm")
+        for which in ("ih_l0", "hh_l0", "ih_l1", "hh_l1")
+    ]
+    looked_up = Unreached("emb", 1600, 0, "its rows are looked up, not multiplied")
+    lines = table(replace(MEASURED, unreached=(looked_up, *gates)), SHORT).splitlines()
+    assert lines[4:6] == [
+        "in no layer: emb, 1,600 weights: its rows are looked up, not multiplied",
+        "in no layer: lstm.weight_ih_l0, lstm.weight_hh_l0 and 2 more, 2,000 weights: lstm: no sparse kernel",
     ]
 
 

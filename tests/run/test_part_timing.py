@@ -15,8 +15,9 @@ from zeroskip.emit import detect
 from zeroskip.graph import Graph, capture
 from zeroskip.run.building import built
 from zeroskip.run.captured import layer_nodes
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import STREAMED
-from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.dense import pytorch
 from zeroskip.run.linear.zero_weights import spmm
 from zeroskip.run.part_timing import part_seconds
@@ -122,15 +123,22 @@ def test_a_network_that_is_bound_to_a_batch_size_is_called_as_often_as_the_examp
     assert [took for _, took, _ in timed(compiled, watch, [], [], 5, 4)] == [3.0] * len(nodes)
 
 
+class Sine(nn.Module):
+    """A function that tiles lack."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.sin()
+
+
 def test_a_segment_on_tiles_is_one_part_with_the_seconds_of_its_layers_and_tensors() -> None:
-    model = half_zero(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Sigmoid()))
+    model = half_zero(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), Sine()))
     graph = capture(model, torch.randn(1, 3, 8, 8))
     operations = operations_of(graph)
     compiled = network(graph, {}, {operation.name: STREAMED for operation in operations})
     ticks = Ticks(Watch())
     chosen = choices(graph, "streamed", [1.0, 1.0])
-    segment, sigmoid = part_seconds(compiled, operations, chosen, [torch.randn(1, 3, 8, 8)], 1, ticks)
-    assert (segment.operation, sigmoid.operation) == ("tiles", "sigmoid")
+    segment, sine = part_seconds(compiled, operations, chosen, [torch.randn(1, 3, 8, 8)], 1, ticks)
+    assert (segment.operation, sine.operation) == ("tiles", "sin")
     assert [*segment.layers] == [
         name for each in operations for name in each.names if name in ("conv2d", "conv2d_1")
     ]

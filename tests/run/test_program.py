@@ -402,17 +402,24 @@ def test_a_network_for_3_examples_only_runs_any_number_by_cutting_and_filling_up
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (Single(), "on 1 examples the compiled program differs"),
-        (Unseen(), r"on 1 examples .* where x\.shape\[0\] would do"),
+        (Single(), "on 1 example the compiled program differs"),
+        (Unseen(), r"on 1 example .* where x\.shape\[0\] would do"),
         (Noisy(), "random in evaluation mode"),
-        (Summed(), "one entry for each example"),
         (Deciding(), "torch.export cannot follow the network"),
     ],
-    ids=["special-case", "length", "random", "summed", "data-dependent"],
+    ids=["special-case", "length", "random", "data-dependent"],
 )
 def test_what_a_program_could_not_repeat_is_refused_when_compiling(model: nn.Module, reason: str) -> None:
     with pytest.raises(EngineError, match=reason):
         run.compile(model, torch.randn(3, 8))
+
+
+def test_a_network_that_sums_over_exactly_three_examples_is_a_program_for_three() -> None:
+    model = Summed()
+    program, x = run.compile(model, torch.randn(3, 8), kernels=[]), torch.randn(3, 8)
+    torch.testing.assert_close(program(x), model(x).detach())
+    with pytest.raises(EngineError, match=r"compiled for \(3, 8\), and the network itself refuses \(4, 8\)"):
+        program(torch.randn(4, 8))
 
 
 def test_a_network_that_uses_the_size_of_the_batch_is_followed() -> None:

@@ -24,8 +24,8 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import graph_json
 from zeroskip.run import compiler, measurement, program_bytes
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
-from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.linear.zero_weights import sell
@@ -110,7 +110,7 @@ def test_a_loaded_program_answers_the_same_to_the_last_bit(case: str, tmp_path: 
 def test_loading_captures_and_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program, _ = compiled(models.LeNet5, torch.randn(1, 1, 28, 28))
     run.save(program, tmp_path / "program")
-    for name in ("captured_graph", "run_once", "time_kernels", "select_network"):
+    for name in ("captured_graph", "run_on", "time_kernels", "select_network"):
         monkeypatch.setattr(compiler, name, lambda *_, **__: pytest.fail("it compiled again"))
     assert run.load(tmp_path / "program").seconds == program.seconds
 
@@ -239,6 +239,26 @@ def test_without_avx512_fp16_what_was_baked_for_it_takes_its_neighbours_to_fp32(
     again = run.load(tmp_path / "program", machine=without)
     assert again.origin.tiles == {first: STREAMED, second: STREAMED}
     torch.testing.assert_close(again(x), model(x), rtol=1e-4, atol=1e-6)
+
+
+def test_a_program_of_a_version_with_fewer_operations_on_tiles_keeps_its_kernels(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.ConvTranspose2d(8, 8, 2), nn.Conv2d(8, 4, 3))
+    x = torch.randn(2, 3, 9, 9)
+    program = run.compile(pruned(network), x)
+    graph = program.origin.graph
+    layers = [node.name for node in graph.nodes if node.layer is not None]
+    program.origin = replace(program.origin, tiles={}, kernels=dict.fromkeys(layers, pytorch.KERNEL))
+    content, tensors = program_bytes.opened(run.save(program, tmp_path / "program").read_bytes())
+    # SiLU was no operation, so that the convolution before it had its own name; transposed ones were none.
+    content["plan"]["tiles"] = dict.fromkeys([layers[0], layers[2]], "streamed")
+    content["plan"]["kernels"] = {layers[1]: "dense"}
+    content = {name: content[name] for name in ("network", "plan", "program", "sizes")}
+    (tmp_path / "old").write_bytes(program_bytes.sealed(content, tensors))
+    again = run.load(tmp_path / "old")
+    assert {name: kernel.name for name, kernel in again.origin.kernels.items()} == {layers[1]: "dense"}
+    assert {kernel.name for kernel in again.origin.tiles.values()} == {"streamed"}
+    torch.testing.assert_close(again(x), network(x), rtol=1e-4, atol=1e-5)
 
 
 def test_a_kernel_that_cannot_run_here_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -157,6 +157,17 @@ def test_beside_a_busy_neighbour_the_choices_are_those_of_a_quiet_machine() -> N
     assert equal >= 0.98 * 200
 
 
+@pytest.mark.parametrize("close", [0.05, math.inf])
+@pytest.mark.parametrize("least", [0.0, -1e-7])
+def test_what_takes_no_time_that_a_clock_can_tell_is_preferred_all_the_same(
+    close: float, least: float
+) -> None:
+    assert preferred({"baked": least, "streamed": 1.0}, close) == "baked"
+    assert preferred({"baked": 1.0, "streamed": least}, close) == (
+        "baked" if close == math.inf else "streamed"
+    )
+
+
 def test_near_ties_are_decided_by_the_order_and_noise_does_not_change_them() -> None:
     draw = random.Random(0)
     for _ in range(100):
@@ -164,6 +175,8 @@ def test_near_ties_are_decided_by_the_order_and_noise_does_not_change_them() -> 
         assert preferred(noisy) == "dense"
     assert preferred({"dense": 1 + 1.01 * CLOSE, "sell": 1.0}) == "sell"
     assert preferred({"only": 2.0}) == "only"
+    assert preferred({"first": 1.0, "of no time": 0.0}, math.inf) == "first"
+    assert preferred({"first": 1.0, "of no time": 0.0}) == "of no time"
 
 
 def test_halves_agree_when_their_least_differ_by_no_more_than_one_percent() -> None:

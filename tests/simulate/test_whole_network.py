@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from zeroskip import measure
+from zeroskip import measure, report
 from zeroskip.simulate import CHIPS, chips, estimate, estimate_trace, whole_network
+from zeroskip.simulate.operations import FIRST_INPUT_ONLY
 
 
 class Recurrent(nn.Module):
@@ -95,7 +96,7 @@ def test_figures_and_what_is_left_out_are_all_multiplications_of_the_network(chi
     assert found.network_macs == examples * (costs.macs + costs.activation_macs)
     assert found.simulated + sum(found.share(each.macs) for each in found.left_out) == pytest.approx(1)
     named = {layer.name for layer in (*found.layers, *found.left_out)} - {"products of activations"}
-    assert named == {name for name, _ in costs.layers.items()}
+    assert named == set(costs.layers)
     for layer in found.layers:
         cost = costs.layers[layer.name]
         if layer.name not in found.refused:
@@ -141,6 +142,30 @@ def test_products_of_activations_tables_and_what_does_not_run_are_named():
     )
     assert about["unused"] == (0, "nothing is multiplied with it")
     assert about["places"][0] == 0
+
+
+def test_a_weight_that_met_no_tokens_is_named_too():
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked, self.idle = nn.Linear(4, 2), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.cat([self.asked(x), self.idle(x[:, :0])], 1)
+
+    works, left_out, _ = whole_network(Experts(), torch.randn(2, 3, 4))
+    assert [work.name for work in works] == ["asked"]
+    assert [(each.name, each.macs) for each in left_out] == [("idle", 0)]
+
+
+def test_of_a_bilinear_layer_whose_second_input_is_unknown_the_estimate_and_its_table_say_so():
+    torch.manual_seed(0)
+    model, inputs = Pictures().eval(), NETWORKS["pictures"][1]
+    found = estimate(whole_network(model, inputs).works, chips.SPARTEN)
+    assert {layer.name: layer.note for layer in found.layers} == {
+        "cell": "", "up": "", "together": FIRST_INPUT_ONLY,
+    }  # fmt: skip
+    assert report.layer_cost_table(found).note == f"Of together: {FIRST_INPUT_ONLY}."
 
 
 def test_a_weight_of_the_left_factor_s_form_is_the_same_layer():

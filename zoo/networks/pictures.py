@@ -72,7 +72,11 @@ def latent(batch: int, size: int, generator: Generator) -> Tensor:
 def raft() -> nn.Module:
     from torchvision.models.optical_flow import raft_small
 
-    return raft_small(weights=None)
+    model = raft_small(weights=None)
+    # Its context encoder has no norms: with random weights, numbers grow to a million and saturate what follows.
+    for weight in model.context_encoder.parameters():
+        weight.data.mul_(0.3)
+    return model
 
 
 def two_pictures(batch: int, size: int, generator: Generator) -> tuple[Tensor, Tensor]:

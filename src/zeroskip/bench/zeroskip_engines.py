@@ -16,8 +16,8 @@ from zeroskip.concepts import Layer, Precision
 from zeroskip.emit import detect
 from zeroskip.graph import capture
 from zeroskip.run.captured import run_once
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import BAKED, STREAMED
-from zeroskip.run.convolution.tiles.operations import operations_of
 from zeroskip.run.convolution.tiles.segment import Segment, without_layout_conversion
 from zeroskip.run.convolution.tiles.tiling import fastest_on_tiles, values_of
 from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs
@@ -71,7 +71,7 @@ def on_tiles(model: nn.Module, x: Tensor) -> tuple[Callable[[], object], Callabl
     graph, machine = capture(model, x), detect()
     operations = operations_of(graph)
     kernels = {operation.name: [BAKED, STREAMED] for operation in operations if operation.layer is not None}
-    captured = run_once(graph, x, values_of(operations))
+    captured = run_once(graph, [x], values_of(operations))
     fastest = fastest_on_tiles(captured, operations, kernels, machine, images=len(x), threads=1)
     if fastest is None:
         raise ValueError("the layer cannot work on tiles")

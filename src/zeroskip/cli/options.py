@@ -41,19 +41,18 @@ WEIGHTS = typer.Option(metavar="FILE", help="Start from this trained network (sa
 DATA = typer.Option(
     metavar="DIR", help="Folder that holds mnist/ and other data sets; default ZEROSKIP_DATA."
 )
-DOWNLOAD = typer.Option(help="Fetch the data set into --data first, if it is absent.")
+DOWNLOAD = typer.Option(help="Fetch the data set into --data first.")
 JSON = typer.Option("--json", help="Print JSON instead of tables.")
 SEED = typer.Option(
     min=0,
     max=2**31 - 1,
-    help="Where random numbers start: the same command with the same seed ends the same.",
+    help="Of all random numbers.",
 )
 THREADS = typer.Option(min=1, help="Threads for every engine that is timed.")
 PATTERN = typer.Option(help="Where zeros may lie: free, 2:4, 4x1, 1x1x3x3, channel, ...")
 RISE = typer.Option(
     min=0.0,
-    help="How much the validation error may rise, 0.01 = one point. Default: one example of the validation split, "
-    "where the task tells its size.",
+    help="How much the validation error may rise, 0.01 = one point. Default: one example, where splits have sizes.",
 )
 
 

@@ -32,7 +32,7 @@ from zeroskip.errors import FileError, RecipeError
 if TYPE_CHECKING:
     from torch import nn
 
-    from zeroskip.concepts import Progress, Recipe
+    from zeroskip.concepts import Progress, Recipe, Sparse
     from zeroskip.simulate import Accelerator
     from zeroskip.task_api import Task
 
@@ -45,9 +45,7 @@ WHILE_TRAINING = typer.Option(
 DIVISOR = typer.Option(
     min=1.0, metavar="N", help="Retrain at the task's learning rate divided by this (Han et al.: 10)."
 )
-COST_ON = typer.Option(
-    metavar="CHIP", help="Spend the budget where this chip gains most, e.g. eie, or a Python file."
-)
+COST_ON = typer.Option(metavar="CHIP", help="Spend the budget where this chip gains most: eie, ...")
 COST = typer.Option(help="What shall fall on a chip: cycles or joules.")
 OUT = typer.Option(metavar="FILE", help="The sparse weights, as safetensors.")
 THRESHOLD_RISE = typer.Option(
@@ -72,6 +70,16 @@ class _Asked:
     cost: str
 
 
+@dataclass(frozen=True)
+class _Dense:
+    """A weight without a zero, and why."""
+
+    name: str
+    weights: int
+    share_of_weights: float
+    reason: str
+
+
 @app.command()
 def prune(
     task: Annotated[str, TASK],
@@ -90,7 +98,7 @@ def prune(
     download: Annotated[bool, DOWNLOAD] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Prune and retrain, and write the sparse weights. Trains the network first unless given --weights."""
+    """Prune, retrain, write the weights. Trains first unless given --weights."""
     from zeroskip import report, retrain, run_folder, task_api
 
     asked = _Asked(
@@ -115,21 +123,42 @@ def prune(
         recipe = _recipe(asked, model, loaded, progress)
         sparse = retrain.loop(model, recipe, loaded, seed=seed, progress=progress)
     run_folder.save_tensors(out, sparse.model.state_dict())
-    history = [asdict(point) for point in sparse.history]
-    show(
-        {"written": str(out), "seed": seed, "history": history},
-        report.history_table(sparse.history),
-        as_json=as_json,
-    )
+    dense = _left_dense(sparse, recipe)
+    figures = {"written": str(out), "seed": seed, "history": [asdict(point) for point in sparse.history]}
+    figures["dense"] = [asdict(each) for each in dense]
+    show(figures, report.history_table(sparse.history), as_json=as_json)
     if not as_json:
+        for each in dense:
+            share = report.show_share(each.share_of_weights)
+            say(f"{each.name or 'the network'} stays dense, {share} of the weights: {each.reason}")
         say(f"wrote {out}; next: zeroskip pack {task} {out} --out model.zs")
 
 
+def _left_dense(sparse: Sparse, recipe: Recipe) -> list[_Dense]:
+    """The weights without a zero, largest first, and why."""
+    from zeroskip import graph
+
+    total = sum(mask.numel() for mask in sparse.masks.values())
+    weights = graph.weights(sparse.model)
+    whole = [name for name, mask in sparse.masks.items() if mask.all()]
+    found = []
+    for name in sorted(whole, key=lambda each: -sparse.masks[each].numel()):
+        planned = recipe.reasons.get(name, "")
+        reason = weights[name].kept_dense or "nothing of it was pruned"
+        reason = planned.removeprefix("stays dense: ") if planned.startswith("stays dense") else reason
+        count = sparse.masks[name].numel()
+        found.append(_Dense(name, count, count / total, reason))
+    return found
+
+
 def check_file(path: Path) -> None:
-    """Make the folder of a file before a training; FileError where that fails, or where `path` is a folder."""
+    """FileError, before a training, where `path` is a folder or its folder cannot be made; none is left behind."""
     from zeroskip import files
 
+    absent = [folder for folder in path.parents if not folder.exists()]
     files.folder(path.parent)
+    for folder in absent:
+        folder.rmdir()
     if path.is_dir():
         raise FileError(f"{path} is a folder. Name a file in it.")
 

@@ -151,7 +151,8 @@ class Explanation:
             return "zeros: the network's weights have none"
         won, *others = percents([self.zeros_won, *(each.share for each in self.unskipped)])
         (reached,) = percents([self.zeros_reached])
-        rest = [f"{share} {each.reason}" for share, each in zip(others, self.unskipped, strict=True)]
+        named = zip(others, self.unskipped, strict=True)
+        rest = [f"{share} {each.reason}" for share, each in named if share != "0.0%"]
         if len(rest) > SHOWN + 1:
             (left,) = percents([sum(each.share for each in self.unskipped[SHOWN:])])
             rest[SHOWN:] = [f"{left} for {len(rest) - SHOWN} more reasons"]

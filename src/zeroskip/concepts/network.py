@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Masks = dict[str, Tensor]
-"""Layer name -> bool tensor shaped like the layer's weight; True is kept."""
+"""Name of a weight, see `graph.weights` -> bool tensor of its shape; True is kept."""
 
 
 Progress = Callable[[str, int, int], None]
@@ -174,12 +174,12 @@ def weight_sparsity(weight: Tensor) -> float:
     return 1 - torch.count_nonzero(weight).item() / weight.numel() if weight.numel() else 0.0
 
 
-def under_torch_pruning(names: Iterable[str]) -> list[str]:
-    """Of the names in a state dict, the tensors that torch.nn.utils.prune has taken apart.
+def under_torch_pruning(names: Iterable[object]) -> list[str]:
+    """Of the names in a state dict, the tensors that torch.nn.utils.prune has taken apart. What is no text is no name.
 
     >>> under_torch_pruning(["fc.weight_orig", "fc.weight_mask", "fc.bias"])
     ['fc.weight']
     """
-    every = set(names)
+    every = {name for name in names if isinstance(name, str)}
     stems = [name.removesuffix("_orig") for name in sorted(every) if name.endswith("_orig")]
     return [stem for stem in stems if f"{stem}_mask" in every and stem not in every]

@@ -104,7 +104,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Sparse:
-    """The outcome of pruning: a plain model with its zeros in place, its masks, and the way there.
+    """The outcome of pruning: a plain model with its zeros in place, the way there, and the masks of all its weights,
+    also of those that stay dense.
 
     >>> from zeroskip import retrain
     >>> retrain.as_sparse(model).masks["fc1"].sum()

@@ -61,6 +61,7 @@ class Summary:
     error_unpacked, error_run                of the network read back from its file, and of the compiled program
     dense_seconds, sparse_seconds            of a call with `batch` inputs: the fastest dense engine and zeroskip
     splits                                   name -> number of examples; {} where the task does not tell
+    explanation                              why the program for `batch` is not faster; None in older summaries
     shown, runs                              of several seeds, whose means the figures are: the folder that layers
                                              and timings are of, and the summary of each
 

@@ -15,7 +15,7 @@ from zeroskip.errors import AcceleratorError
 from zeroskip.exploration.chip_lookup import identity, one_chip
 from zeroskip.simulate import LeftOut, Workload, estimate, vary
 from zeroskip.simulate.accelerator import check_parameters
-from zeroskip.simulate.simulation import reason, refusals
+from zeroskip.simulate.simulation import refusals
 from zeroskip.sweep import SweepPoint, sweep
 
 
@@ -115,10 +115,8 @@ def sweep_chip(
     refused = tuple(str(result["refused"]) for result in results if "refused" in result)
     if not rows:
         raise AcceleratorError(refused[0])
-    others = (*refusals(workloads, chip), *left_out)
-    run = [work for work in workloads if chip.fallback or not reason(work, chip)]
-    macs = sum(work.macs for work in run) + sum(each.macs for each in others)
-    return SweepOutcome(chip.name, rows, refused, others, macs)
+    macs = sum(work.macs for work in workloads) + sum(each.macs for each in left_out)
+    return SweepOutcome(chip.name, rows, refused, (*refusals(workloads, chip), *left_out), macs)
 
 
 def _estimated(workloads: Sequence[Workload], asked: ChipSweep, point: SweepPoint) -> dict[str, object]:

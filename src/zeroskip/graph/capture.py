@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from typing import cast
@@ -16,12 +16,12 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind
 
 from zeroskip.concepts import Layer
-from zeroskip.errors import EngineError
+from zeroskip.errors import EngineError, ZeroskipError
 from zeroskip.graph.constant_values import changing
-from zeroskip.graph.exporting import OWNER, Exported, export
+from zeroskip.graph.exporting import OWNER, Exported, export, first_line
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
 from zeroskip.graph.inputs import Given, Inputs, of
-from zeroskip.graph.layer_functions import arguments_of, function_of
+from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.graph.layers import evaluating
 from zeroskip.graph.nodes import Graph, Input, Node
 from zeroskip.graph.recurrent import function_of as recurrent_function
@@ -36,6 +36,7 @@ ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)
 # Where nobody reads them.
 NEEDLESS = ("aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default", "aten.sym_size.int")
+NO_BATCH_AXIS = "If the first axis of what goes in is not that of examples (a graph), give batch_axis=None."
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -57,13 +58,21 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     inputs = of(example)
     signature = signature_of(model, inputs)
     tensors = signature.tensors(inputs.args, inputs.kwargs)
-    _check(signature, tensors, inputs)
+    demand_numbers(inputs)
     with evaluating(model), undisturbed(model), quiet():
         exported = export(model, signature, tensors, inputs)
         walk = _begin(model, exported, signature, tensors, fold)
-        nodes = _nodes(walk)
+        try:
+            nodes = _nodes(walk)
+        except ZeroskipError:
+            raise
+        except Exception as fact:  # whatever torch says of an operation on fewer examples than were given
+            raise EngineError(
+                f"the network fails on {'a single example' if walk.count == 1 else f'{walk.count} examples'}: "
+                f"{first_line(fact)} {NO_BATCH_AXIS}"
+            ) from fact
         outputs, rest = _outputs(walk)
-        used = frozenset(name for node, name in walk.names.items() if node.users)
+        used = frozenset(walk.names[node] for node in walk.constants if node.users and node in walk.names)
     nodes = _without_unread(nodes, outputs)
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
@@ -88,16 +97,19 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _check(signature: Signature, tensors: Sequence[Tensor], inputs: Inputs) -> None:
+def demand_numbers(inputs: Inputs) -> None:
+    """EngineError where there is no example, or an input holds no number.
+
+    >>> demand_numbers(Inputs((x,), {}))
+    """
     if not inputs.size:
         raise EngineError(
             "the batch of examples is empty, so nothing can be seen at work. Give at least one."
         )
-    for name, tensor in zip(places(signature), tensors, strict=True):
-        if not tensor.numel():
-            raise EngineError(
-                f"{name} is {tuple(tensor.shape)} and empty, so nothing can be seen at work. Give one at least."
-            )
+    if not all(tensor.numel() for tensor in inputs.tensors):
+        raise EngineError(
+            f"of the inputs, {inputs.title}, one is empty, so nothing can be seen at work. Give at least one number."
+        )
 
 
 @dataclass
@@ -272,7 +284,7 @@ def _joined_(operation: Node, node: fx.Node, walk: _Walk) -> Node:
         arguments = {**operation.arguments, "weight": layer.weight, "bias": layer.bias}
         operation = replace(operation, layer=layer, arguments=arguments, function=function_of(layer))
     if _take_relu_(node):
-        operation = replace(operation, relu=True, function=_with_relu(operation.function))
+        operation = replace(operation, relu=True, function=with_relu(operation.function))
     return operation
 
 
@@ -302,10 +314,6 @@ def _take_relu_(node: fx.Node) -> bool:
     return True
 
 
-def _with_relu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    return lambda *values: torch.relu(function(*values))
-
-
 def _outputs(walk: _Walk) -> tuple[tuple[str, ...], list[Node]]:
     """The names of what is returned, and nodes for those tensors among them that are the same at every call."""
     returned = cast("Sequence[fx.Node]", walk.exported.graph.output_node().args[0])
@@ -330,7 +338,8 @@ def _outputs(walk: _Walk) -> tuple[tuple[str, ...], list[Node]]:
 
 def _is_per_example(walk: _Walk) -> bool:
     """Whether a network that is bound to a number of examples returns one entry for each of them."""
-    batch, returned = walk.exported.batch, walk.exported.graph.output_node().args[0]
+    batch = walk.exported.batch
+    returned = cast("Sequence[fx.Node]", walk.exported.graph.output_node().args[0])
     values = [walk.values.get(node) for node in returned]
     return batch is None or all(isinstance(each, Tensor) and each.shape[:1] == (batch,) for each in values)
 
@@ -338,7 +347,7 @@ def _is_per_example(walk: _Walk) -> bool:
 def _for_this_batch(graph: Graph) -> Graph:
     """The graph for this number of examples alone: it cannot be run on others in parts."""
     inputs = tuple(
-        replace(each, shape=(graph.batch, *each.shape), has_batch=False) if each.has_batch else each
+        replace(each, shape=(graph.batch or 1, *each.shape), has_batch=False) if each.has_batch else each
         for each in graph.inputs
     )
     nodes = tuple(replace(node, shape=None) for node in graph.nodes)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec
+from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 
 from zeroskip.errors import EngineError
+from zeroskip.graph.constant_values import changing
 from zeroskip.graph.inputs import Inputs
 from zeroskip.graph.signature import Signature
 from zeroskip.graph.structure import Tree, check_returned, taken_apart
@@ -67,7 +68,8 @@ class Exported:
 def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], inputs: Inputs) -> Exported:
     """The network for any number of examples, or for as many as `inputs` hold where that cannot be.
 
-    >>> exported = export(model, signature_of(model, Inputs((x,), {})), [x], Inputs((x,), {}))
+    >>> from zeroskip.graph.signature import of_tensor
+    >>> exported = export(model, of_tensor("input"), [x], Inputs((x,), {}))
     >>> exported.batched, exported.batch
     ((True,), None)
     """
@@ -75,12 +77,40 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
     exported = _free(model, signature, tensors, batched) if any(batched) else None
     if exported is None:
         exported = _fixed(model, signature, tensors, batched, inputs.size)
+    for node in filter(_is_region, list(exported.graph.nodes)):
+        _inline(exported.program.graph_module, node)
+    if any(map(_overwrites_for_others, exported.graph.nodes)):
+        exported = _without_writing(exported)
     for node in list(exported.graph.nodes):
-        _tidy(exported.program.graph_module, node)
+        _tidy(exported.graph, node)
     for node in reversed(list(exported.graph.nodes)):
         if node.op == "call_function" and not node.users and _does_nothing_else(node):
             exported.graph.erase_node(node)
     return exported
+
+
+def _without_writing(exported: Exported) -> Exported:
+    """The same by operations that write into nothing.
+
+    What the network writes into its inputs is no value of it. EngineError where it writes into its own buffers or
+    parameters, which would be gone from the graph.
+    """
+    changing(exported.graph, exported.inputs)
+    program = exported.program.run_decompositions({})
+    output, specs = program.graph.output_node(), program.graph_signature.output_specs
+    values = zip(cast("Sequence[fx.Node]", output.args[0]), specs, strict=True)
+    output.args = (tuple(value for value, spec in values if spec.kind is OutputKind.USER_OUTPUT),)
+    return replace(exported, program=program)
+
+
+def first_line(fact: Exception) -> str:
+    """What torch or Python says of a failure, in one line.
+
+    >>> first_line(ValueError("no\\nand more"))
+    'ValueError: no.'
+    """
+    lines = str(fact).strip().splitlines()
+    return f"{type(fact).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(fact).__name__}."
 
 
 class _Returned:
@@ -99,11 +129,11 @@ class _OfTensors(nn.Module):
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         args, kwargs = self._signature.call(tensors)
-        leaves: list[Any] = []
+        leaves: list[object] = []
         tree = taken_apart(self.network(*args, **kwargs), leaves)
         check_returned(tree)
         self.returned.tree = tree
-        return leaves
+        return cast("list[Tensor]", leaves)
 
 
 def _free(
@@ -150,10 +180,9 @@ def _fixed(
     except Exception as fact:
         if _is_packed(fact):
             raise EngineError(PACKED) from fact
-        reason = str(fact).strip().splitlines()[0] if str(fact).strip() else type(fact).__name__
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise EngineError(
-            f"torch.export cannot follow the network on an input of shape {shapes}: {reason} "
+            f"torch.export cannot follow the network on an input of shape {shapes}: {first_line(fact)} "
             "Take control flow that depends on values (if, while, .item()) out of forward, or put the part "
             "that can be exported into a module of its own and compile that."
         ) from fact
@@ -166,18 +195,16 @@ def _is_packed(fact: Exception) -> bool:
     return any(file.endswith(("torch/nn/utils/rnn.py", "torch/nn/modules/rnn.py")) for file in files)
 
 
-def _tidy(module: fx.GraphModule, node: fx.Node) -> None:
-    """Take out what does nothing in evaluation mode, and put regions of torch in place of their calls."""
-    graph = module.graph
-    if node.op != "call_function":
-        return
+def _tidy(graph: fx.Graph, node: fx.Node) -> None:
+    """Take out an operation that does nothing in evaluation mode."""
+    args: tuple[Any, ...] = node.args
     if node.target in CHECKS and not node.users:
         graph.erase_node(node)
-    elif (node.target in DROPOUT and node.args[2] is False) or _is_needless_pool(node):
-        node.replace_all_uses_with(node.args[0])
+    elif (node.target in DROPOUT and args[2] is False) or _is_needless_pool(node):
+        node.replace_all_uses_with(args[0])
         graph.erase_node(node)
-    elif _is_region(node):
-        _inline(module, node)
+    elif node.target is ATEN._native_batch_norm_legit_no_training.default:
+        _with_batch_norm_(graph, node)
 
 
 def _does_nothing_else(node: fx.Node) -> bool:
@@ -186,32 +213,68 @@ def _does_nothing_else(node: fx.Node) -> bool:
     return schema is None or (not schema.is_mutable and len(schema.returns) > 0)
 
 
+def _overwrites_for_others(node: fx.Node) -> bool:
+    """Whether the node writes into a value that others read as well, perhaps as part of another one."""
+    schema = getattr(node.target, "_schema", None)
+    written = [
+        value
+        for slot, value in zip(schema.arguments if schema else (), node.args, strict=False)
+        if slot.alias_info is not None and slot.alias_info.is_write and isinstance(value, fx.Node)
+    ]
+    return any(len(value.users) > 1 or _is_part(value) for value in written)
+
+
+def _is_part(node: fx.Node) -> bool:
+    """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
+    returns = getattr(node.target, "_schema", None)
+    if node.op != "call_function" or returns is None:
+        return node.op == "call_function"
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in returns.returns)
+
+
+def _with_batch_norm_(graph: fx.Graph, node: fx.Node) -> None:
+    """Put the batch norm that users know in place of what run_decompositions makes of it."""
+    x, weight, bias, mean, variance, momentum, eps = node.args
+    with graph.inserting_before(node):
+        norm = graph.call_function(
+            ATEN.batch_norm.default, (x, weight, bias, mean, variance, False, momentum, eps, True)
+        )
+    for part in list(node.users):
+        norm.meta = dict(part.meta) if part.args[1] == 0 else norm.meta
+        if part.args[1] == 0:
+            part.replace_all_uses_with(norm)
+        graph.erase_node(part)
+    graph.erase_node(node)
+
+
 def _is_needless_pool(node: fx.Node) -> bool:
     """Whether it pools to the size that is there already: AlexNet and VGG have one for other pictures."""
-    if node.target is not ATEN.adaptive_avg_pool2d.default or len(node.args[0].users) > 1:
+    args: tuple[Any, ...] = node.args
+    if node.target is not ATEN.adaptive_avg_pool2d.default or len(args[0].users) > 1:
         return False
-    return list(node.args[0].meta["val"].shape[-2:]) == list(node.args[1])
+    return list(args[0].meta["val"].shape[-2:]) == list(args[1])
 
 
 def _is_region(node: fx.Node) -> bool:
     """Whether it calls a graph for which gradients, or autocast, are switched off, as they are anyway."""
-    name = getattr(node.target, "__name__", "")
+    name = getattr(node.target, "__name__", "") if node.op == "call_function" else ""
     return name == "wrap_with_set_grad_enabled" or (name == "wrap_with_autocast" and node.args[2] is False)
 
 
 def _inline(module: fx.GraphModule, node: fx.Node) -> None:
-    graph = module.graph
-    place = next(n for n, each in enumerate(node.args) if isinstance(each, fx.Node) and each.op == "get_attr")
-    inner, given = getattr(module, node.args[place].target), node.args[place + 1 :]
+    """Put the operations of a region, and of regions in it, in place of its call."""
+    graph, args = module.graph, cast("tuple[Any, ...]", node.args)
+    place = next(n for n, each in enumerate(args) if isinstance(each, fx.Node) and each.op == "get_attr")
+    inner = getattr(module, args[place].target)
+    for each in list(inner.graph.nodes):
+        if _is_region(each):
+            _inline(inner, each)
     inputs = (each for each in inner.graph.nodes if each.op == "placeholder")
-    values = dict(zip(inputs, given, strict=True))
+    values = dict(zip(inputs, args[place + 1 :], strict=True))
     with graph.inserting_before(node):
-        results = graph.graph_copy(inner.graph, values)
-    parts = results if isinstance(results, (tuple, list)) else (results,)
+        results: Any = graph.graph_copy(inner.graph, values)
     for user in list(node.users):
-        user.replace_all_uses_with(parts[user.args[1]])
+        picks = cast("tuple[Any, ...]", user.args)
+        user.replace_all_uses_with(results[picks[1]])
         graph.erase_node(user)
     graph.erase_node(node)
-    for each in list(graph.nodes):
-        if _is_region(each):
-            _inline(module, each)

@@ -10,20 +10,27 @@ import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
-from zeroskip.graph.layer_functions import OPS, arguments_of, function_of
+from zeroskip.graph.layer_functions import OPS, arguments_of, function_of, with_relu
 from zeroskip.graph.nodes import Graph, Input, Node
 from zeroskip.graph.recurrent import CELLS, SEQUENCES, Cell, Recurrent, fits
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.signature import of_tensor
 from zeroskip.graph.structure import maker
-from zeroskip.graph.structure_json import Json, of_words, signature_of_json, signature_to_json, to_words
+from zeroskip.graph.structure_json import (
+    Json,
+    of_words,
+    put_together,
+    signature_of_json,
+    signature_to_json,
+    to_words,
+)
 from zeroskip.graph.torch_operations import Argument, Bound, Slot, TorchType, known_arguments, title
 
 # Operations on each number alone; the variants that overwrite their input ("relu_") may be stored as well.
@@ -36,8 +43,7 @@ NUMBERWISE = """
     reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu sin sinc sinh softplus softshrink sqrt
     square sub subtract tan tanh threshold tril triu trunc where xlogy zero
 
-    index_add index_copy index_fill index_put masked_scatter scatter scatter_add scatter_reduce squeeze transpose
-    unsqueeze
+    index_add index_copy index_fill index_put masked_scatter scatter scatter_add scatter_reduce
 """
 OTHERS = """
     all amax amin any argmax argmin argsort bincount count_nonzero cummax cumprod cumsum diff frobenius_norm
@@ -61,10 +67,11 @@ OTHERS = """
     matmul max_pool1d max_pool2d max_pool3d mm mv normalize pairwise_distance rms_norm rnn_relu rnn_relu_cell rnn_tanh
     rnn_tanh_cell scaled_dot_product_attention
     upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    upsample_nearest_exact2d upsample_trilinear3d
+    upsample_trilinear3d _upsample_nearest_exact2d
 """
 OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUMBERWISE.split())}
-PLAIN = {"getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+OF_PYTHON: Mapping[str, Callable[..., Any]] = {
+         "getitem": operator.getitem, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
          "floordiv": operator.floordiv, "truediv": operator.truediv, "mod": operator.mod, "neg": operator.neg,
          "pow": operator.pow, "sym_float": torch.sym_float, "sym_int": torch.sym_int, "sym_max": torch.sym_max,
          "sym_min": torch.sym_min, "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
@@ -84,20 +91,19 @@ def to_json(graph: Graph) -> tuple[dict[str, Json], dict[str, Tensor]]:
     ['linear_1']
     """
     tensors: dict[str, Tensor] = {}
-    slots: list[Any] = [Slot(number) for number in range(len(graph.outputs))]
     described: dict[str, Json] = {
         "inputs": [_described_input(each) for each in graph.inputs],
         "signature": signature_to_json(graph.signature or of_tensor(graph.inputs[0].name)),
         "batch": graph.batch,
         "nodes": [_described(node, tensors) for node in graph.nodes],
         "outputs": list(graph.outputs),
-        "returns": to_words(graph.rebuild(slots)),
+        "returns": to_words(put_together(graph.rebuild, len(graph.outputs))),
     }
     return described, tensors
 
 
 def from_json(described: Json, tensors: Mapping[str, Tensor]) -> Graph:
-    """The network of `to_json`, and the type of its input.
+    """The network of `to_json`.
 
     Raises EngineError, or whatever Python raises, where they describe no network. Whether shapes and arguments fit
     each other is not checked.
@@ -238,9 +244,8 @@ def _node(stored: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Node:
         most = 2 if layer.op == "bilinear" else 1
         fits = 0 < len(inputs) <= most and isinstance(stored["relu"], bool) and op.split(".")[1] == layer.op
         _demand(fits, f"{name} is no layer")
-        given, compute = arguments_of(layer), function_of(layer)
-        function = (lambda *values: torch.relu(compute(*values))) if relu else compute
-        return Node(name, op, inputs, function, layer, relu, given, shape, dtype)
+        function = with_relu(function_of(layer)) if relu else function_of(layer)
+        return Node(name, op, inputs, function, layer, relu, arguments_of(layer), shape, dtype)
     if "recurrent" in stored:
         recurrent = _recurrent(_object(stored["recurrent"]), name, tensors)
         states = (1 + (recurrent.kind == "lstm")) * recurrent.given
@@ -309,13 +314,14 @@ def _target(op: str) -> Callable[..., Argument] | None:
     """The operation of this name; None where it is not among those that may be stored."""
     parts = op.split(".")
     if parts[0] != "aten" or len(parts) != 3:
-        return PLAIN.get(op)
+        return OF_PYTHON.get(op)
     if parts[1] not in OPERATIONS:
         return None
     target = getattr(getattr(torch.ops.aten, parts[1], None), parts[2], None)
     if not isinstance(target, torch._ops.OpOverload) or title(target) != op:
         return None
-    return None if any(slot.is_out for slot in target._schema.arguments) else target
+    writes_out = any(slot.is_out for slot in target._schema.arguments)
+    return None if writes_out else cast(Callable[..., Argument], target)
 
 
 def _word(kind: TorchType) -> str:

@@ -104,5 +104,7 @@ def of(given: Given | Inputs, batch_axis: int | None = 0) -> Inputs:
             "keywords."
         )
     if not inputs.tensors:
-        raise ModelError("a batch holds no tensor. Give at least one.")
+        raise ModelError(
+            "a batch holds no tensor. Give at least one; arrays and lists of numbers become tensors by torch.as_tensor."
+        )
     return inputs

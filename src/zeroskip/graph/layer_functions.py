@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,3 +41,12 @@ def function_of(layer: Layer) -> Callable[..., Tensor]:
     if layer.op == "bilinear":  # of one value with itself it has one input
         return lambda *values: functional.bilinear(values[0], values[-1], **named)  # type: ignore[arg-type]
     return partial(getattr(functional, layer.op), **named)
+
+
+def with_relu(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The function with a ReLU after it.
+
+    >>> with_relu(torch.neg)(torch.tensor([-1.0, 1.0]))
+    tensor([1., 0.])
+    """
+    return lambda *values: torch.relu(function(*values))

@@ -63,7 +63,9 @@ def record(model: nn.Module, batch: Given | Inputs) -> Trace:
     return trace
 
 
-def visit(model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Tensor, Tensor], None]) -> OutsideLayers:
+def visit(
+    model: nn.Module, batch: Given | Inputs, visited: Callable[[Layer, Tensor, Tensor], None]
+) -> OutsideLayers:
     """Run `model` once and call `visited(layer, input, output)` right after each product with a weight.
 
     The tensors are the network's own, with the examples first: what comes later may overwrite them.
@@ -112,8 +114,8 @@ def per_example(tensor: Tensor, batch: int) -> tuple[int, ...]:
         raise ModelError(
             f"a layer works on a tensor {tuple(tensor.shape)}, whose first axis does not divide into the "
             f"{batch} examples given, so the share of one is unknown. Give a single example (a batch of 1) with the "
-            "axis of the examples in front, example[None] where there is none; or Inputs with batch_axis=None for what "
-            "is no batch, as a graph."
+            "axis of the examples in front, example[None] where there is none; or, for what is no batch, as a graph, "
+            "zeroskip.graph.Inputs((x, edges), {}, batch_axis=None)."
         )
     return tuple(rest) if first == batch else (first // batch, *rest)
 
@@ -147,7 +149,10 @@ def _shown(inputs: Inputs) -> str:
 
 
 def _remedy(model: nn.Module, inputs: Inputs) -> str:
-    signature = inspect.signature(model.forward)
+    try:
+        signature = inspect.signature(model.forward)
+    except ValueError:  # of a function that is not written in Python
+        return "Give a batch as the network takes it, examples first."
     try:
         signature.bind(*inputs.args, **inputs.kwargs)
     except TypeError:

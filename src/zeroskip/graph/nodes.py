@@ -105,7 +105,9 @@ class Graph:
         """Value -> its shape of one example; None where it has none, or its numbers are not float32."""
         shapes = {each.name: each.shape if each.has_batch else None for each in self.inputs}
         shapes |= {node.name: node.shape for node in self.nodes}
-        kinds = {each.name: each.dtype for each in (*self.inputs, *self.nodes)}
+        kinds = {each.name: each.dtype for each in self.inputs} | {
+            node.name: node.dtype for node in self.nodes
+        }
         return {
             name: shape if kinds[name] in (None, torch.float32) else None for name, shape in shapes.items()
         }
@@ -125,3 +127,13 @@ def last_uses(graph: Graph) -> list[tuple[str, ...]]:
         ends.append(tuple(sorted(ending)))
         needed |= ending
     return ends[::-1]
+
+
+def kind_of(node: Node) -> str:
+    """The operation's plain name: "relu" of "aten.relu_.default".
+
+    >>> kind_of(Node("y", "aten.__and__.Tensor", ("x",), torch.bitwise_and))
+    '__and__'
+    """
+    name = node.op.removeprefix("aten.").split(".")[0]
+    return name if name.startswith("__") else name.rstrip("_")

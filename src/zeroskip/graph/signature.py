@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ class Signature:
 
     positional: tuple[str, ...]
     rest: str
-    defaults: Mapping[str, Any]
+    defaults: Mapping[str, object]
     given: Mapping[str, Tree]
 
     @property
@@ -45,7 +44,7 @@ class Signature:
         slots = [Slot(number) for number in range(len(self.given))]
         return list(self.given.values()) == slots and self._positions(self.given) == [*self.given]
 
-    def call(self, tensors: Sequence[Any]) -> tuple[list[Any], dict[str, Any]]:
+    def call(self, tensors: Sequence[object]) -> tuple[list[object], dict[str, object]]:
         """The positional and keyword arguments with which the network is called on these tensors.
 
         >>> signature_of(model, Inputs((x,), {})).call(["a tensor"])
@@ -56,7 +55,7 @@ class Signature:
         by_name = {name: value for name, value in values.items() if name not in places}
         return [values[name] for name in places], by_name
 
-    def tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    def tensors(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         """The tensors of a call, in order; EngineError where it is another call than the one captured.
 
         >>> signature_of(model, Inputs((x,), {})).tensors((x, x), {})
@@ -73,7 +72,7 @@ class Signature:
             _gather(tree, values[name], name, found)
         return found
 
-    def named(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def named(self, args: Sequence[object], kwargs: Mapping[str, object]) -> dict[str, object]:
         """Parameter -> value, without those that are given their default.
 
         >>> signature_of(model, Inputs((x,), {})).named((), {"input": 3})
@@ -95,13 +94,15 @@ class Signature:
             name: value for name, value in values.items() if not _same(value, self.defaults.get(name, absent))
         }
 
-    def _positions(self, given: Mapping[str, Any]) -> list[str]:
+    def _positions(self, given: Mapping[str, Tree]) -> list[str]:
         """The parameters that are given by position: up to the first that is left out."""
         last = next((n for n, name in enumerate(self.positional) if name not in given), len(self.positional))
         rest = [name for name in given if self.rest and name.startswith(f"{self.rest}[")]
         return [*self.positional[:last], *rest]
 
-    def _mismatch(self, missing: Sequence[str], unexpected: Sequence[str], values: Mapping[str, Any]) -> str:
+    def _mismatch(
+        self, missing: Sequence[str], unexpected: Sequence[str], values: Mapping[str, object]
+    ) -> str:
         taken = f"the network takes {', '.join(self.given)}"
         constant = None if not missing else self.given[missing[0]]
         if missing and missing[0] in self.defaults and not isinstance(constant, (Slot, Branch)):
@@ -121,10 +122,17 @@ class Signature:
 def signature_of(model: nn.Module, inputs: Inputs) -> Signature:
     """How `inputs` call the network. The same, whether they are given by position or by name.
 
+    Raises EngineError where the parameters of forward are unknown.
+
     >>> signature_of(model, Inputs((), {"input": x})) == signature_of(model, Inputs((x,), {}))
     True
     """
-    parameters = inspect.signature(model.forward).parameters.values()
+    try:
+        parameters = inspect.signature(model.forward).parameters.values()
+    except ValueError as fact:  # of a function that is not written in Python
+        raise EngineError(
+            f"the parameters of the network's forward are unknown: {fact}. Write a forward that names them."
+        ) from fact
     by_position = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     positional = tuple(each.name for each in parameters if each.kind in by_position)
     rest = next((each.name for each in parameters if each.kind is inspect.Parameter.VAR_POSITIONAL), "")
@@ -132,7 +140,7 @@ def signature_of(model: nn.Module, inputs: Inputs) -> Signature:
     values = Signature(positional, rest, defaults, {}).named(inputs.args, inputs.kwargs)
     order = {each.name: number for number, each in enumerate(parameters)}
     names = sorted(values, key=lambda name: order.get(name.split("[")[0], len(order)))
-    leaves: list[Any] = []
+    leaves: list[object] = []
     given = {name: taken_apart(values[name], leaves) for name in names}
     return Signature(positional, rest, defaults, given)
 
@@ -166,7 +174,7 @@ def _name(tree: Tree, name: str, found: list[str]) -> None:
             _name(part, f"{name}[{key!r}]", found)
 
 
-def _gather(tree: Tree, value: Any, name: str, found: list[Tensor]) -> None:
+def _gather(tree: Tree, value: object, name: str, found: list[Tensor]) -> None:
     """Append the tensors of `value`, which is called `name`, if it is like `tree`."""
     if isinstance(tree, Slot):
         if not isinstance(value, Tensor):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from zeroskip.concepts import under_torch_pruning
 
 FEW = 3
-Renamed = Callable[[str], str]
+# Ways from the names in a file to those of a network, as Python.
+WAYS = {
+    "start": 'name.removeprefix("{}")',
+    "end": 'name.removesuffix("{}")',
+    "before": '"{}" + name',
+    "anywhere": 'name.replace("{}", "")',
+}
+# What torch puts before the names of a part that it wraps.
+WRAPPERS = ("_orig_mod.", "module.", "_fsdp_wrapped_module.")
 
 
 def with_tied_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -23,7 +31,7 @@ def with_tied_names(model: nn.Module, state: Mapping[str, Tensor]) -> dict[str, 
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    added = {}
+    added: dict[str, Tensor] = {}
     for tied in names.values():
         there = next((name for name in tied if name in state), None)
         added |= {} if there is None else {name: state[there] for name in tied if name not in state}
@@ -53,33 +61,35 @@ def _remedy(own: Sequence[str], given: Sequence[str], missing: Sequence[str]) ->
             f"Still under torch.nn.utils.prune: {_few(pruned)}. Call torch.nn.utils.prune.remove(module, name) for "
             f"each before the weights are saved."
         )
-    for expression, renamed in _renamings(given, missing):
-        if missing and set(own) <= {renamed(name) for name in given}:
-            return (
-                f"Rename them: save_file({{{expression}: tensor for name, tensor in load_file(path).items()}}, path), "
-                f"both of safetensors.torch."
-            )
+    for way, text in _renamings(given, missing):
+        if missing and set(own) <= {_renamed(name, way, text) for name in given}:
+            renamed = f"{{{WAYS[way].format(text)}: tensor for name, tensor in load_file(path).items()}}"
+            return f"Rename them: save_file({renamed}, path), both of safetensors.torch."
     return ""
 
 
-def _renamings(given: Sequence[str], missing: Sequence[str]) -> list[tuple[str, Renamed]]:
-    """Python expressions of `name` that may lead from the names in a file to the network's, and what they do."""
-    found: list[tuple[str, Renamed]] = []
+def _renamings(given: Sequence[str], missing: Sequence[str]) -> list[tuple[str, str]]:
+    """(way, text) of what may lead from the names in a file to the network's."""
+    found = []
     for name, first in ((name, first) for first in missing[:1] for name in given):
         if name.endswith(first):
-            start = name.removesuffix(first)
-            found.append(
-                (f'name.removeprefix("{start}")', lambda each, start=start: each.removeprefix(start))
-            )
+            found.append(("start", name.removesuffix(first)))
         if name.startswith(first):
-            end = name.removeprefix(first)
-            found.append((f'name.removesuffix("{end}")', lambda each, end=end: each.removesuffix(end)))
+            found.append(("end", name.removeprefix(first)))
         if first.endswith(name):
-            start = first.removesuffix(name)
-            found.append((f'"{start}" + name', lambda each, start=start: start + each))
-    for part in ("_orig_mod.", "module.", "_fsdp_wrapped_module."):  # also inside, of a part of the network
-        found.append((f'name.replace("{part}", "")', lambda each, part=part: each.replace(part, "")))
-    return found
+            found.append(("before", first.removesuffix(name)))
+    return [*found, *(("anywhere", part) for part in WRAPPERS)]
+
+
+def _renamed(name: str, way: str, text: str) -> str:
+    """What the expression WAYS[way] gives."""
+    ways = {
+        "start": name.removeprefix(text),
+        "end": name.removesuffix(text),
+        "before": text + name,
+        "anywhere": name.replace(text, ""),
+    }
+    return ways[way]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -25,6 +25,10 @@ USE_CACHE = (
 )
 
 
+Make: TypeAlias = Callable[[Sequence[Any]], Any]
+"""The parts of a container, in order -> the container."""
+
+
 @dataclass(frozen=True)
 class Branch:
     """A container: `make` puts it together from its parts; `keys` name them.
@@ -36,14 +40,14 @@ class Branch:
     kind: type
     keys: tuple[Any, ...]
     parts: tuple[Tree, ...]
-    make: Callable[[Sequence[Any]], Any]
+    make: Make
 
 
 Tree: TypeAlias = Any
 """A Slot for a tensor, a Branch, or a constant."""
 
 
-def taken_apart(value: object, leaves: list[Any]) -> Tree:
+def taken_apart(value: object, leaves: list[object]) -> Tree:
     """The structure of the value, whose tensors are appended to `leaves`.
 
     >>> leaves = []
@@ -60,7 +64,18 @@ def taken_apart(value: object, leaves: list[Any]) -> Tree:
     return Branch(type(value), keys, tuple(taken_apart(part, leaves) for part in parts), make)
 
 
-def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Callable[[Sequence[Any]], Any]] | None:
+def tensors_in(value: object) -> list[Tensor]:
+    """The tensors in the value, in tuples, lists, mappings and dataclasses too.
+
+    >>> [tensor is x for tensor in tensors_in({"scale": 2.0, "x": [x]})]
+    [True]
+    """
+    leaves: list[object] = []
+    taken_apart(value, leaves)
+    return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Make] | None:
     """The keys and parts of a container, and what makes one of other parts; None where it is none.
 
     Tuples, lists, mappings, dataclasses, and what is registered with torch's pytree.
@@ -76,20 +91,18 @@ def opened(value: object) -> tuple[tuple[Any, ...], list[Any], Callable[[Sequenc
         named = isinstance(value, tuple) and hasattr(value, "_fields")
         make = (lambda parts: kind(*parts)) if named else kind
         return tuple(range(len(value))), list(value), make
-    if kind is dict:
-        keys = tuple(value)  # type: ignore[arg-type]
-        return keys, list(value.values()), lambda parts: dict(zip(keys, parts, strict=True))  # type: ignore[attr-defined]
+    if type(value) is dict:
+        return tuple(value), list(value.values()), partial(_mapping, dict, tuple(value))
     if kind in pytree.SUPPORTED_NODES:
         node = pytree.SUPPORTED_NODES[kind]
         parts, context = node.flatten_fn(value)
         return tuple(range(len(parts))), parts, lambda parts: node.unflatten_fn(list(parts), context)
     if isinstance(value, Mapping):
-        keys = tuple(value)
-        return keys, list(value.values()), lambda parts: kind(zip(keys, parts, strict=True))
+        return tuple(value), list(value.values()), partial(_mapping, kind, tuple(value))
     return None
 
 
-def maker(tree: Tree) -> Callable[[Sequence[Any]], Any]:
+def maker(tree: Tree) -> Make:
     """values of the slots -> the value.
 
     >>> maker(taken_apart((x, {"y": None}), []))(["one"])
@@ -124,6 +137,10 @@ def check_returned(tree: Tree) -> None:
 def _refuse_cache(kind: type) -> None:
     if any(base.__name__.endswith("Cache") for base in kind.__mro__):
         raise EngineError(USE_CACHE.format(name=kind.__name__))
+
+
+def _mapping(kind: Any, keys: Sequence[Any], parts: Sequence[Any]) -> Any:
+    return kind(zip(keys, parts, strict=True))
 
 
 def _dataclass(kind: Any, names: Sequence[str], parts: Sequence[Any]) -> Any:

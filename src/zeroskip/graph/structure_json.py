@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from zeroskip.errors import EngineError
 from zeroskip.graph.signature import Signature, places
-from zeroskip.graph.structure import Branch, Tree, maker, taken_apart
+from zeroskip.graph.structure import Branch, Make, Tree, maker, taken_apart
 from zeroskip.graph.torch_operations import Slot
 
 Json: TypeAlias = bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"] | None
@@ -23,10 +23,9 @@ class Fields(dict[str, Any]):
     (1.0, 1.0, 1.0)
     """
 
-    def __getattr__(self, name: str) -> Any:
-        if name in self:
-            return self[name]
-        raise AttributeError(name)
+    def __init__(self, *parts: object, **named: object) -> None:
+        super().__init__(*parts, **named)
+        self.__dict__ = self
 
     def __getitem__(self, key: str | int) -> Any:
         return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
@@ -58,6 +57,21 @@ def to_words(value: object) -> Json:
     )
 
 
+def put_together(make: Make, count: int) -> object:
+    """What `make` makes of `count` Slots in place of tensors; EngineError where it takes nothing but tensors.
+
+    >>> put_together(list, 2)
+    [Slot(number=0), Slot(number=1)]
+    """
+    try:
+        return make([Slot(number) for number in range(count)])
+    except Exception as fact:  # whatever a class of the user's, which looks at its fields, says of a Slot
+        raise EngineError(
+            "the network takes or returns an object of a class that cannot be made without its tensors "
+            f"({type(fact).__name__}: {fact})"
+        ) from fact
+
+
 def of_words(words: Json, count: int) -> Tree:
     """The structure of `to_words`, whose Slots are below `count`; whatever Python raises where it is none.
 
@@ -85,7 +99,7 @@ def taken_apart_with_slots(value: object) -> Tree:
 
 def signature_to_json(signature: Signature) -> Json:
     """How a network is called, as JSON; EngineError for what a file cannot hold."""
-    slots = [Slot(number) for number in range(1 << 10)]
+    count = len(places(signature))
     return {
         "positional": list(signature.positional),
         "rest": signature.rest,
@@ -94,7 +108,7 @@ def signature_to_json(signature: Signature) -> Json:
             for name, value in signature.defaults.items()
             if value is None or isinstance(value, (bool, int, float, str))
         },
-        "given": {name: to_words(maker(tree)(slots)) for name, tree in signature.given.items()},
+        "given": {name: to_words(put_together(maker(tree), count)) for name, tree in signature.given.items()},
     }
 
 

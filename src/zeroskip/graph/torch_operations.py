@@ -91,6 +91,20 @@ def title(target: object) -> str:
     return str(target) if hasattr(target, "_schema") else getattr(target, "__name__", "")
 
 
+def schema_of(op: str) -> torch.FunctionSchema | None:
+    """torch's schema of the operation with this title; None where it is none of torch's.
+
+    >>> schema_of("aten.relu_.default").is_mutable, schema_of("getitem")
+    (True, None)
+    """
+    parts = op.split(".")
+    if len(parts) != 3:
+        return None
+    namespace, name, overload = parts
+    target = getattr(getattr(getattr(torch.ops, namespace), name, None), overload, None)
+    return getattr(target, "_schema", None)
+
+
 def _slotted(argument: object, inputs: list[fx.Node], constants: Constants) -> Argument:
     """The argument with constants for their nodes, and slots for those that change."""
     if isinstance(argument, (list, tuple)):

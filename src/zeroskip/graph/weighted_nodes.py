@@ -68,7 +68,7 @@ def weighted(node: fx.Node, constants: Constants) -> Weighted | None:
     if node.target is ATEN.linear.default:
         return _plain("linear", node, args[:1], args[1:3], constants)
     if node.target in CONVOLUTIONS:
-        return _plain(CONVOLUTIONS[node.target], node, args[:1], args[1:3], constants)  # type: ignore[index]
+        return _plain(CONVOLUTIONS[node.target], node, args[:1], args[1:3], constants)
     if node.target is ATEN.bilinear.default:
         return _plain("bilinear", node, args[:2], args[2:4], constants)
     if node.target in PRODUCTS:

@@ -18,7 +18,7 @@ from zeroskip.errors import DataError, ModelError
 from zeroskip.graph import Given, Inputs, evaluating, forward, weights
 from zeroskip.graph.inputs import of
 from zeroskip.graph.weight_runs import Run, watched
-from zeroskip.measure.layer_outputs import Output, Outputs
+from zeroskip.measure.layer_outputs import Output, Outputs, version_of
 from zeroskip.measure.tensor_zeros import CountMemory, TensorZeros, count_zeros
 from zeroskip.measure.zero_sums import BY, Batch, Count, Sums, add_, count
 
@@ -171,7 +171,7 @@ def _counted(
     def left(tensor: Tensor, output: Output) -> TensorZeros:
         return counter.count(tensor.transpose(0, 1) if output.steps_first else tensor, maps=output.maps)
 
-    with evaluating(model), watched(model, inputs.tensors, ran) as products:
+    with watched(model, inputs.tensors, ran) as products:
         outputs = Outputs(products, left)
         with outputs:
             forward(model, inputs)
@@ -191,7 +191,7 @@ class _Counter:
         self._counted = WeakTensorKeyDictionary()  # tensor -> (its version, whether it is maps), TensorZeros
 
     def count(self, tensor: Tensor, *, maps: bool) -> TensorZeros:
-        version = None if tensor.is_inference() else tensor._version  # grows with each operation in place
+        version = version_of(tensor)
         key = version, maps
         counted: tuple[object, TensorZeros] | None = self._counted.get(tensor)
         if counted is not None and version is not None and counted[0] == key:

@@ -79,7 +79,8 @@ class NetworkCost:
 def cost(model: nn.Module, example: Given | Inputs) -> NetworkCost:
     """What every weight of `model` costs. A published FLOP count is twice the MACs (Han et al. 2015, tables 2-5).
 
-    example  a batch of inputs, for the shapes only. Weights without memory (device "meta") count as kept.
+    example  a batch of inputs, for the shapes only; `graph.Inputs((x, edges), {}, batch_axis=None)` for what is no
+             batch, as a graph. Weights without memory (device "meta") count as kept.
     Raises ModelError where the network cannot run on it.
 
     >>> hidden = cost(nn.LSTM(8, 32, batch_first=True), torch.zeros(1, 5, 8)).layers["weight_hh_l0"]

@@ -79,7 +79,9 @@ class Outputs(TorchFunctionMode):
         super().__init__()
         self.all: list[Output] = []
         self._products, self._count = products, count
-        self._of = WeakTensorKeyDictionary()  # tensor -> the Output that it was made from, and nothing else
+        # tensor -> the Output that it was made from, and nothing else, and its version then: once it is overwritten,
+        # through a view or itself, it holds something else
+        self._of = WeakTensorKeyDictionary()
         self._runs: list[Run] = []
 
     def ran(self, run: Run) -> None:
@@ -115,8 +117,12 @@ class Outputs(TorchFunctionMode):
 
     def _owner(self, changing: Sequence[Tensor]) -> Output | None:
         """The output that all of the tensors were made from."""
-        owners = [self._of.get(tensor) for tensor in changing]
+        owners = [self._made_from(tensor) for tensor in changing]
         return owners[0] if owners and all(each is owners[0] for each in owners) else None
+
+    def _made_from(self, tensor: Tensor) -> Output | None:
+        output, version = self._of.get(tensor, (None, None))
+        return output if version == version_of(tensor) else None
 
     def _begin(self, func: Callable[..., object], args: Sequence[object], result: object) -> None:
         names = tuple(dict.fromkeys(run.name for run in self._runs))
@@ -131,7 +137,7 @@ class Outputs(TorchFunctionMode):
             shape=tensors[0].shape,
         )
         self.all.append(output)
-        self._of[tensors[0]] = output
+        self._of[tensors[0]] = output, version_of(tensors[0])
 
     def _follow(self, output: Output, changing: Sequence[Tensor], result: object, name: str) -> None:
         for made in _tensors(result):
@@ -142,12 +148,12 @@ class Outputs(TorchFunctionMode):
                 output.rectified |= any(part in name for part in RECTIFIERS)
             elif memory_of(made) is None or memory_of(made) != memory_of(changing[0]):  # it is no view
                 self._lose(changing)
-            self._of[made] = output
+            self._of[made] = output, version_of(made)
 
     def _read(self, tensors: Sequence[Tensor]) -> None:
         """A layer reads the tensors."""
         for tensor in tensors:
-            output: Output | None = self._of.get(tensor)
+            output = self._made_from(tensor)
             if output is not None and not output.lost:
                 output.read = True
                 self._settle(output)
@@ -155,7 +161,7 @@ class Outputs(TorchFunctionMode):
     def _lose(self, tensors: Sequence[Tensor]) -> None:
         """An operation that is not followed reads the tensors."""
         for tensor in tensors:
-            output: Output | None = self._of.get(tensor)
+            output = self._made_from(tensor)
             if output is not None:
                 self._settle(output)
                 output.lost = True
@@ -163,6 +169,11 @@ class Outputs(TorchFunctionMode):
     def _settle(self, output: Output) -> None:
         if output.tensor is not None:
             output.zeros, output.tensor = self._count(output.tensor, output), None
+
+
+def version_of(tensor: Tensor) -> int | None:
+    """How often the tensor's memory was overwritten; None where that is not counted."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _tensors(values: object) -> list[Tensor]:

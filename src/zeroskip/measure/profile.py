@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +23,8 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
 
     What stays dense, because it is no product or does not run on the task's batch, is listed with the reason and
     without a sensitivity. Decisions are made on these figures, so the error is that of the validation split. The model
-    comes back as it was. Raises ModelError where there is nothing to prune or the weights hold NaN.
+    comes back as it was. Warns where inputs hold NaN or Inf. Raises ModelError where there is nothing to prune or the
+    weights hold NaN.
 
     >>> fc1 = profile(model, task).layer("fc1")
     >>> fc1.macs, fc1.weight_sparsity
@@ -38,6 +41,7 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
             "the network multiplies nothing with a weight that can be pruned. There is nothing to prune in it."
         )
     zeros = activations(model, task_api.batches(task))
+    _warn_of_nonfinite(zeros)
     error = task_api.evaluate(task, model, "validation")
     curves = sensitivity(model, lambda one: task_api.probe(task, one), names=pruned, progress=progress)
     measured = (
@@ -49,6 +53,18 @@ def profile(model: nn.Module, task: task_api.Task, *, progress: Progress = silen
         for name, weight in listed.items()
     )
     return Profile(tuple(measured), error)
+
+
+def _warn_of_nonfinite(zeros: Mapping[str, Zeros]) -> None:
+    """Layers hand NaN on to each other, so the first that reads it is named."""
+    for name, seen in zeros.items():
+        if count := seen.before.nonfinite:
+            warnings.warn(
+                f'the weight "{name}" is multiplied with {count:,} values that are NaN or Inf. They count as non-zero, '
+                "so shares of zero inputs say little: look at the data and at the layers before it.",
+                stacklevel=3,
+            )
+            return
 
 
 def _layer(weight: Weight, spent: LayerCost, run: Layer | None, seen: Zeros | None) -> LayerProfile:
@@ -82,5 +98,7 @@ def histogram(weight: Tensor, *, bins: int = 61) -> Histogram:
     values = weight.detach().float().flatten().numpy()
     values = values[values != 0]
     reach = float(np.abs(values).max()) if len(values) else 1.0
+    if reach / bins < np.finfo(np.float32).tiny:  # bins of the smallest numbers need more digits
+        values = values.astype(np.float64)
     counts, edges = np.histogram(values, bins=bins, range=(-reach, reach))
     return Histogram(tuple(edges.tolist()), tuple(counts.tolist()))

@@ -33,14 +33,16 @@ def _row(layer: Layer, zeros: Zeros) -> ShapeRow:
         channels, *places = layer.input_shape
         kernel = tuple(layer.weight.shape[2:])
     *depths, height, width = (1, 1, *places)
-    inputs, outputs = layer.weight.shape[1], layer.weight.shape[0]
+    rows, columns = layer.weight.shape[
+        :2
+    ]  # (out, in / groups), of a transposed convolution (in, out / groups)
     return ShapeRow(
         layer=layer.name,
         op=layer.op,
         channels=channels,
         height=height,
         width=width,
-        filters=inputs * layer.groups if layer.transposed else outputs,
+        filters=columns * layer.groups if layer.transposed else rows,
         kernel=kernel,
         padding=layer.padding,
         stride=layer.stride,

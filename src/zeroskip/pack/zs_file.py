@@ -159,13 +159,10 @@ def _ties(tensors: tuple[PackedTensor, ...], tied: Mapping[str, str]) -> dict[st
     """Tied name -> its bytes in the file."""
     places = {one.name: varint(index) for index, one in enumerate(tensors)}
     for name, tensor in tied.items():
-        if tensor not in places or name in places:
-            what = (
-                "has that name itself"
-                if name in places
-                else f"is tied to {tensor!r:.80}, which is not stored"
-            )
-            raise PackError(f"the tensor {name!r:.80} {what}")
+        if name in places:
+            raise PackError(f"the tensor {name!r:.80} is stored, so it cannot be tied to {tensor!r:.80} too")
+        if tensor not in places:
+            raise PackError(f"the tensor {name!r:.80} is tied to {tensor!r:.80}, which is not stored")
     stored = {name: tensor_record.check_name(name) for name in tied}
     return {name: varint(len(stored[name])) + stored[name] + places[tensor] for name, tensor in tied.items()}
 

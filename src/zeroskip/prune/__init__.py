@@ -6,6 +6,7 @@ from zeroskip.prune.edits import rebuild, relu_edits, threshold_edits
 from zeroskip.prune.mask_choice import choose, probabilistic, quality, quality_threshold, spread
 from zeroskip.prune.masks import (
     check_names,
+    check_reach,
     hold_,
     is_masked,
     masked,
@@ -25,7 +26,7 @@ from zeroskip.prune.training_noise import Noise, noise
 
 __all__ = [
     "ActivationPruning", "DeadCount", "Judged", "LayerMacs", "Noise", "allocate", "check", "check_names",
-    "choose", "compact", "dead_counts", "dead_neurons", "hold_", "is_masked", "judge", "left_alone",
+    "check_reach", "choose", "compact", "dead_counts", "dead_neurons", "hold_", "is_masked", "judge", "left_alone",
     "magnitude", "masked", "named", "noise", "parameters", "plain_zeros_", "plan", "probabilistic", "quality",
     "quality_threshold", "rebuild", "release_", "relu_edits", "schedules", "scores", "spread", "teal",
     "threshold_edits", "thresholds", "update_", "weights", "while_training",

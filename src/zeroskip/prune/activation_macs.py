@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from zeroskip import task_api
 from zeroskip.concepts import Edits
 from zeroskip.errors import RecipeError, TaskError
+from zeroskip.graph import Inputs, weights
 from zeroskip.prune.edits import threshold_edits
 from zeroskip.task_api import Task
 from zeroskip.thresholds import held, hold_, release_
 
-Weighted = nn.Linear | nn.Conv2d
+CountedLayer = nn.Linear | nn.Conv2d
 LayerInputs = tuple[Tensor, ...]
 Seen = Callable[[str, Tensor], None]
 """Called as seen(layer name, its input)."""
@@ -134,6 +135,25 @@ def dead(judged: Judged, before: Judged) -> list[str]:
     return [name for name in alive if name in judged.layers and not judged.layers[name].nonzero]
 
 
+def uncounted(model: nn.Module) -> str:
+    """Which weights are of other layers than linear and 2-d convolutions, which have no thresholds; "" for none.
+
+    >>> uncounted(nn.Sequential(nn.LSTM(8, 32), nn.Linear(32, 2)))
+    '0.weight_ih_l0, 0.weight_hh_l0 (99 % of the weights) are not counted: thresholds are for linear and conv2d layers'
+    """
+    every = weights(model)
+    free = {
+        name: each for name, each in every.items()
+        if (each.computed or not each.kept_dense) and not any(isinstance(p.module, CountedLayer) for p in each.places)
+    }  # fmt: skip
+    if not free:
+        return ""
+    total = sum(each.tensor.numel() for each in every.values())
+    share = sum(each.tensor.numel() for each in free.values()) / total
+    names = ", ".join([*free][:3]) + (", ..." if len(free) > 3 else "")
+    return f"{names} ({100 * share:.0f} % of the weights) are not counted: thresholds are for linear and conv2d layers"
+
+
 def look(model: nn.Module, task: Task, *, split: str = "validation", seen: Seen | None = None) -> Judged:
     """`judge` of the model as it is, whatever its thresholds let through; an error that is no number is infinite.
 
@@ -161,7 +181,7 @@ class _Work:
         self.macs, self.nonzero = 0, 0.0
         self.meets: dict[tuple[int, ...], Tensor] = {}
 
-    def add(self, module: Weighted, x: Tensor, y: Tensor) -> None:
+    def add(self, module: CountedLayer, x: Tensor, y: Tensor) -> None:
         shape = tuple(x.shape[-1:] if isinstance(module, nn.Linear) else x.shape[-3:])
         if shape not in self.meets:
             self.meets[shape] = _meets(module, shape)
@@ -172,7 +192,7 @@ class _Work:
         self.macs += int(torch.count_nonzero(module.weight)) * (y.numel() // outputs)
 
 
-def _meets(module: Weighted, shape: tuple[int, ...]) -> Tensor:
+def _meets(module: CountedLayer, shape: tuple[int, ...]) -> Tensor:
     """How many weights that are not zero each element of one input, shaped `shape`, is multiplied with."""
     weight = (module.weight.detach() != 0).cpu().double()
     if isinstance(module, nn.Linear):
@@ -189,16 +209,18 @@ def _counting(model: nn.Module, work: dict[str, _Work], seen: Seen | None) -> It
     """Inside, `work` grows with every layer that runs, and the list that comes with every example."""
     examples: list[int] = []
 
-    def at_layer(name: str, module: Weighted, args: LayerInputs, named: dict[str, Tensor], y: Tensor) -> None:
+    def at_layer(
+        name: str, module: CountedLayer, args: LayerInputs, named: dict[str, Tensor], y: Tensor
+    ) -> None:
         x = args[0] if args else named["input"]
         work.setdefault(name, _Work()).add(module, x, y)
         if seen is not None:
             seen(name, x)
 
-    def at_end(module: nn.Module, args: LayerInputs, named: dict[str, Tensor], y: object) -> None:
-        examples.append(len(args[0] if args else next(iter(named.values()))))
+    def at_end(module: nn.Module, args: tuple[object, ...], named: dict[str, object], y: object) -> None:
+        examples.append(Inputs(args, named).size)
 
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, Weighted)]
+    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, CountedLayer)]
     # Names go with the hooks, which a copy that `evaluate` may make of the network keeps.
     hooks = [m.register_forward_hook(partial(at_layer, name), with_kwargs=True) for name, m in layers]
     hooks.append(model.register_forward_hook(at_end, with_kwargs=True))

@@ -25,10 +25,9 @@ def choose(
     also: Collection[str] = (),
 ) -> Masks:
     """The masks of a round for the model's weights as they are. Zeros have score 0: they go first, so what
-    an earlier round pruned stays pruned.
+    an earlier round pruned stays pruned. A weight that the round does not name keeps all that is not yet zero.
 
-    A weight that the round does not name keeps everything that is not yet zero. Raises RecipeError or
-    PatternError with the weight's name.
+    Raises RecipeError or PatternError with the weight's name.
 
     moments  name -> mean squares of the weight's gradients; a score that needs them leaves the others as they are
     also     names of weights that would stay dense, whose zeros stay as well

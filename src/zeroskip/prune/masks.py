@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from zeroskip import graph
 from zeroskip.concepts import Masks, under_torch_pruning
 from zeroskip.errors import ModelError, RecipeError
-from zeroskip.graph import Weight
+from zeroskip.graph import Given, Inputs, Weight
+from zeroskip.graph.structure import tensors_in
 from zeroskip.held import Holder, check_holdable, held_tensors, hold_tensor_, release_tensors_
 
 
@@ -122,15 +123,62 @@ def hold_(model: nn.Module, masks: Masks) -> nn.Module:
             )
     # What the network computes may be among masks that were read off a network, where it keeps everything.
     held = named(model, [name for name, mask in masks.items() if not (every[name].computed and mask.all())])
-    release_(model)
     for place in (place for weight in held.values() for place in weight.places):
         check_holdable(place.module, place.tensor)
+    release_(model)
     for name, weight in held.items():
         with torch.no_grad():
             weight.parameter.masked_fill_(~masks[name].to(weight.parameter.device), 0.0)
         for place in weight.places:
             hold_tensor_(place.module, place.tensor, Mask(masks[name].to(weight.parameter.device)))
     return model
+
+
+def check_reach(model: nn.Module, example: Given | Inputs) -> None:
+    """ModelError where a masked network reads a weight past its mask, in a list that it keeps of its parameters.
+
+    A pruned NaN then reaches its answer to `example`. The model comes back as it was.
+
+    >>> check_reach(hold_(model, {"fc2": torch.eye(4, 8).bool()}), x)
+    """
+    held = masked(model)
+    if not _leaks(model, held, example):
+        return
+    past = next((name for name in held if _leaks(model, {name: held[name]}, example)), next(iter(held)))
+    raise ModelError(
+        f'the network reads "{past}" past its mask: its forward takes the parameter from a list, or another place '
+        f"that is no attribute of a module. Read it as one, or keep such lists in an nn.ParameterList."
+    )
+
+
+def _leaks(model: nn.Module, held: Mapping[str, Weight], example: Given | Inputs) -> bool:
+    """Whether NaN arrives in the answer while the first number of each of these weights is NaN and pruned."""
+    weights = [weight for weight in held.values() if weight.parameter.numel()]
+    places = [place for weight in weights for place in weight.places]
+    shares = [_first(held_tensors(place.module, Mask)[place.tensor].share) for place in places]
+    firsts = [_first(weight.parameter.data) for weight in weights]
+    before = [tensor.clone() for tensor in (*firsts, *shares)]
+    try:
+        for tensor in shares:
+            tensor.zero_()
+        for tensor in firsts:
+            tensor.fill_(torch.nan)
+        leaked = _has_nan(graph.forward(model, example))
+        for tensor in firsts:
+            tensor.zero_()
+        return leaked and not _has_nan(graph.forward(model, example))  # which may hold NaN of its own
+    finally:
+        for tensor, values in zip((*firsts, *shares), before, strict=True):
+            tensor.copy_(values)
+
+
+def _first(tensor: Tensor) -> Tensor:
+    """The first number, in its place: a view, whatever the strides."""
+    return tensor[(0,) * tensor.ndim]
+
+
+def _has_nan(answer: object) -> bool:
+    return any(bool(tensor.isnan().any()) for tensor in tensors_in(answer))
 
 
 def update_(model: nn.Module, masks: Masks) -> nn.Module:

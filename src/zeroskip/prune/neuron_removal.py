@@ -11,7 +11,6 @@ the layers in `left_alone`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +18,10 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Edits, Layer
 from zeroskip.errors import ModelError
-from zeroskip.graph import forward
+from zeroskip.graph import Given, Inputs, forward
 from zeroskip.graph.channel_flow import Flow, Stage, follow
+from zeroskip.graph.inputs import of
+from zeroskip.graph.structure import tensors_in
 from zeroskip.prune.edits import plain_copy, rebuild, threshold_edits
 from zeroskip.thresholds import held
 
@@ -53,12 +54,12 @@ class DeadCount:
     connections: int
 
 
-def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
+def compact(model: nn.Module, example: Given | Inputs) -> tuple[nn.Module, Edits]:
     """A smaller plain network that answers as `model` does, and the edits that lead there; `model` is untouched.
     Thresholds that it holds stay, and are among the edits.
 
     model    with its zeros in place; it is taken as it is in evaluation mode
-    example  a batch as the network takes it, examples first
+    example  a batch as the network takes it: a tensor, a tuple, or a mapping
 
     Raises EngineError where torch.export cannot follow the network, ModelError where it is masked, or where the
     smaller one answers otherwise, for the network uses weights or sizes in a way that its operations hide.
@@ -82,7 +83,7 @@ def compact(model: nn.Module, example: Tensor) -> tuple[nn.Module, Edits]:
     return small, [*threshold_edits(held(model)), *edits]
 
 
-def dead_neurons(model: nn.Module, example: Tensor) -> Edits:
+def dead_neurons(model: nn.Module, example: Given | Inputs) -> Edits:
     """The edits that `compact` makes, without making them. Raises as `compact` does.
 
     >>> with torch.no_grad():
@@ -95,7 +96,7 @@ def dead_neurons(model: nn.Module, example: Tensor) -> Edits:
     return [*threshold_edits(held(model)), *removed]
 
 
-def dead_counts(model: nn.Module, example: Tensor) -> dict[str, DeadCount]:
+def dead_counts(model: nn.Module, example: Given | Inputs) -> dict[str, DeadCount]:
     """For each layer that can be followed, what goes from it. Raises as `compact` does.
 
     >>> dead_counts(model, x)["fc2"]
@@ -107,7 +108,7 @@ def dead_counts(model: nn.Module, example: Tensor) -> dict[str, DeadCount]:
     return {stage.name: _count(stage, layer, constant, alive) for stage, layer in _layers(flow)}
 
 
-def left_alone(model: nn.Module, example: Tensor) -> dict[str, str]:
+def left_alone(model: nn.Module, example: Given | Inputs) -> dict[str, str]:
     """Layer -> why all its outputs stay, dead or not. Raises as `compact` does.
 
     >>> left_alone(model, x)
@@ -147,7 +148,7 @@ def _settled(flow: Flow, constant: Tensor) -> Tensor:
 
 
 def _is_padded(layer: Layer) -> bool:
-    return layer.padding not in ((0, 0), "valid")
+    return layer.padding != "valid" if isinstance(layer.padding, str) else any(layer.padding)
 
 
 def _alive(flow: Flow, settled: Tensor) -> Tensor:
@@ -210,29 +211,25 @@ def _count(stage: Stage, layer: Layer, constant: Tensor, alive: Tensor) -> DeadC
     )
 
 
-def _check_same(small: nn.Module, model: nn.Module, example: Tensor) -> None:
+def _check_same(small: nn.Module, model: nn.Module, example: Given | Inputs) -> None:
     """ModelError unless both answer the same, up to rounding, on inputs other than those looked at."""
-    x = example
-    if example.is_floating_point():
-        x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0)).to(example)
-    expected = _leaves(forward(model, x))
+    generator = torch.Generator().manual_seed(0)
+    x = of(example).map(
+        lambda each: (
+            torch.randn(each.shape, generator=generator).to(each) if each.is_floating_point() else each
+        )
+    )
+    expected = tensors_in(forward(model, x))
     if not expected:
         raise ModelError("the network's answer holds no tensor: a smaller one cannot be compared with it.")
     try:
-        answers = _leaves(forward(small, x))
+        answers = tensors_in(forward(small, x))
     except ModelError as fact:
         raise ModelError(f"without its dead neurons the network no longer runs. {_ADVICE} {fact}") from fact
     pairs = list(zip(answers, expected, strict=False))
     same = len(answers) == len(expected) and all(a.shape == b.shape for a, b in pairs)
     if not same or any(_differ(a, b) for a, b in pairs):
         raise ModelError(f"without its dead neurons the network answers otherwise. {_ADVICE}")
-
-
-def _leaves(value: object) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    parts = list(value.values()) if isinstance(value, Mapping) else value
-    return [leaf for part in parts for leaf in _leaves(part)] if isinstance(parts, list | tuple) else []
 
 
 def _differ(answer: Tensor, expected: Tensor) -> bool:

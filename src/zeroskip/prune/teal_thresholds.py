@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from zeroskip.errors import ModelError, RecipeError
-from zeroskip.graph import forward, record
+from zeroskip.graph import Given, Inputs, forward, record
+from zeroskip.graph.inputs import of
 from zeroskip.patterns import Pattern, check_sparsity
 from zeroskip.thresholds import hold_, release_
 
@@ -18,7 +19,7 @@ STEP = 0.05
 
 
 def teal(
-    model: nn.Module, batches: Iterable[Tensor], sparsity: float, *, uniform: bool = False
+    model: nn.Module, batches: Iterable[Given | Inputs], sparsity: float, *, uniform: bool = False
 ) -> dict[str, float]:
     """Layer name -> theta, so that `sparsity` of the inputs of the linear layers is zero, weighted by their weights.
 
@@ -35,7 +36,7 @@ def teal(
     {'fc1': 0.53, 'fc2': 0.14}
     """
     check_sparsity(sparsity, Pattern("free"))
-    kept = [batch for batch in batches if len(batch)]
+    kept = [inputs for batch in batches if (inputs := of(batch)).size]
     sizes, weights = _inputs(release_(deepcopy(model)), kept)
     shares = dict.fromkeys(sizes, sparsity) if uniform else _shares(model, kept, sparsity, sizes, weights)
     thetas = _thetas(sizes, shares)
@@ -47,7 +48,7 @@ def teal(
 
 def _shares(
     model: nn.Module,
-    batches: list[Tensor],
+    batches: list[Inputs],
     sparsity: float,
     sizes: dict[str, Tensor],
     weights: dict[str, int],
@@ -65,13 +66,14 @@ def _shares(
     return shares
 
 
-def _inputs(model: nn.Module, batches: list[Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
+def _inputs(model: nn.Module, batches: list[Inputs]) -> tuple[dict[str, Tensor], dict[str, int]]:
     """By linear layer: |x| that it gets, sorted, and how many weights it has."""
     sizes: dict[str, list[Tensor]] = {}
     weights: dict[str, int] = {}
+    modules = dict(model.named_modules())  # matrices of an LSTM are linear too, and have no thresholds
     for batch in batches:
         for layer, x, _ in record(model, batch):
-            if layer.op == "linear":
+            if layer.op == "linear" and isinstance(modules.get(layer.name), nn.Linear):
                 sizes.setdefault(layer.name, []).append(x.abs().flatten())
                 weights[layer.name] = layer.weights
     if not sizes:
@@ -86,14 +88,14 @@ def _thetas(sizes: dict[str, Tensor], shares: dict[str, float]) -> dict[str, flo
     return {name: float(sizes[name][place]) if place else 0.0 for name, place in places.items()}
 
 
-def _answers(model: nn.Module, batches: list[Tensor]) -> list[Tensor]:
+def _answers(model: nn.Module, batches: list[Inputs]) -> list[Tensor]:
     answers = [forward(model, batch) for batch in batches]
     if not all(isinstance(each, Tensor) for each in answers):
         raise ModelError("the network's answer is no tensor: how far it moves is unknown. Use uniform=True.")
     return answers
 
 
-def _moved(model: nn.Module, batches: list[Tensor], exact: list[Tensor], thetas: dict[str, float]) -> float:
+def _moved(model: nn.Module, batches: list[Inputs], exact: list[Tensor], thetas: dict[str, float]) -> float:
     """Squared distance of the answers from the exact ones."""
     answers = _answers(hold_(model, thetas), batches)
     return sum(float((a - b).double().square().sum()) for a, b in zip(answers, exact, strict=True))

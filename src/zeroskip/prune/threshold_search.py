@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from zeroskip import task_api
 from zeroskip.concepts import Progress, silent
 from zeroskip.errors import RecipeError, TaskError
-from zeroskip.prune.activation_macs import ActivationPruning, Judged, dead, look
+from zeroskip.prune.activation_macs import ActivationPruning, Judged, dead, look, uncounted
 from zeroskip.prune.masks import check_names
 from zeroskip.thresholds import held, hold_, release_
 
@@ -80,7 +80,8 @@ def thresholds(
         best = search.exchange(best, stride)
     search.anneal(best)
     after = search.verified()
-    return ActivationPruning(before, after, search.bound, tuple(search.tried.values()), _note(before))
+    notes = "; ".join(note for note in (_note(before), uncounted(plain)) if note)
+    return ActivationPruning(before, after, search.bound, tuple(search.tried.values()), notes)
 
 
 @dataclass

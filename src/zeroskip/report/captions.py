@@ -12,8 +12,8 @@ CAPTIONS = {
         "between compiled pieces and what PyTorch computes between them; what a single change would gain at most."
     ),
     "Layer by layer": (
-        "Which kernel runs each layer of the compiled program, and why. Zeros in the weight are what pruning left, "
-        "zeros in the input are what the layer is fed."
+        "Every weight of the network by its name, which kernel runs it, and why, or why none does. Zeros in the weight "
+        "are what pruning left, zeros in the input are what the layer is fed; MACs are those of all its runs."
     ),
     "Where the zeros are": (
         "First, on a log axis, the weights of every layer before (grey) and after (coloured). Then the share of exact "

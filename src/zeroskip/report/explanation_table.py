@@ -59,7 +59,7 @@ def _times(explanation: Explanation) -> list[tuple[str, str, str]]:
         rows.append(("time between them", show_seconds(each.seconds), f"{each.operation}, {often}"))
     if explanation.tiles_pieces:
         tiles = show_seconds(explanation.tiles_seconds)
-        rows.append(("the network on tiles", tiles, f"in {explanation.tiles_pieces} pieces: slower"))
+        rows.append(("the network on tiles", tiles, f"in {explanation.tiles_pieces} pieces: not faster"))
     return rows
 
 

@@ -34,7 +34,7 @@ def summary_table(record: Record) -> Grid:
     >>> for row in summary_table(record).rows[3:]:
     ...     print(*row, sep=" | ")
     weights | 80 | 44 | 1.82x fewer
-    of them dense: fc2 | 32 | 32 | 40.0 % of the weights, 40.0 % of the MACs: nothing of it was pruned
+    stay dense: fc2 | 32 | 32 | 40.0 % of the weights, 40.0 % of the MACs: nothing of it was pruned
     MACs of an example | 80 | 44 | 1.82x fewer
     stored bytes | 368 B | 316 B | 1.16x smaller
     time per call, batch 1 | 20 µs | 10 µs | 2x faster than torch eager

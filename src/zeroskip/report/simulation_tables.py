@@ -48,14 +48,21 @@ def layer_cost_table(estimate: Estimate) -> Grid:
     >>> [row[:3] for row in layer_cost_table(estimate_trace(recorded, chips.EIE)).rows]
     [('fc1', '144', '25.0 %'), ('fc2', '96', '58.3 %'), ('total', '240', '38.3 %')]
     """
+    from zeroskip.simulate.operations import (
+        FIRST_INPUT_ONLY,
+    )  # here, for tables of others do without the simulator
+
     cells = tuple(_layer(line) for line in (*estimate.layers, estimate.total))
-    fallen_back = [layer.name for layer in estimate.layers if layer.note]
+    fallen_back = [layer.name for layer in estimate.layers if layer.note not in ("", FIRST_INPUT_ONLY)]
+    half_known = [layer.name for layer in estimate.layers if FIRST_INPUT_ONLY in layer.note]
     notes = [
         f"{estimate.chip} has no way to run {_names(fallen_back)}, counted as dense on the same multipliers."
     ]
     notes = notes[: bool(fallen_back)] + left_out_sentences(
         estimate.left_out, estimate.network_macs, refuses=estimate.chip
     )
+    if half_known:
+        notes.append(f"Of {_names(half_known)}: {FIRST_INPUT_ONLY}.")
     title = f"{estimate.chip}, layer by layer"
     grid = Grid(title, LAYERS, cells, " ".join(notes), marks={len(cells) - 1: "total"})
     return grid if any(layer.runs > 1 for layer in estimate.layers) else grid.without("runs")

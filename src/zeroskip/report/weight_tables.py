@@ -67,9 +67,12 @@ def _why(layer: LayerSummary) -> str:
 def choice_table(choices: Sequence[Choice]) -> Grid:
     """Per layer: the kernel that runs it, the seconds of every kernel timed, why the others could not run.
 
+    "9 as in fc1": nine kernels are refused for the reasons that stand in the row of fc1.
+
     >>> choice_table(record.choices).rows[0]
     ('fc1', 'sell', 'sell 1 µs; dense 2 µs', 'spmm: no batch')
     """
+    names = _runs([choice.layer for choice in choices])
     rows = tuple(
         (
             name,
@@ -78,12 +81,31 @@ def choice_table(choices: Sequence[Choice]) -> Grid:
                 f"{name} {show_seconds(s)}"
                 for name, s in sorted(choice.seconds.items(), key=lambda pair: pair[1])
             ),
-            "; ".join(f"{name}: {why}" for name, why in choice.refused.items()),
+            refused,
         )
-        for name, choice in zip(_runs([choice.layer for choice in choices]), choices, strict=True)
+        for name, choice, refused in zip(names, choices, _refusals(names, choices), strict=True)
     )
     columns = ("layer", "chosen", "timed, fastest first", "could not run")
     return Grid("Kernels considered", columns, rows, prose=columns[1:])
+
+
+def _refusals(names: Sequence[str], choices: Sequence[Choice]) -> list[str]:
+    """For each layer the kernels that could not run it, by reason; of those that a layer above has, how many."""
+    first: dict[str, str] = {}  # kernels and their reason -> the first layer that has them
+    cells = []
+    for layer, choice in zip(names, choices, strict=True):
+        by_reason: dict[str, list[str]] = {}
+        for name, why in choice.refused.items():
+            by_reason.setdefault(why, []).append(name)
+        parts, repeated = [], Counter[str]()
+        for why, kernels in by_reason.items():
+            part = f"{', '.join(kernels)}: {why}"
+            if first.setdefault(part, layer) == layer:
+                parts.append(part)
+            else:
+                repeated[first[part]] += len(kernels)
+        cells.append("; ".join([*parts, *(f"{count} as in {above}" for above, count in repeated.items())]))
+    return cells
 
 
 def _runs(names: Sequence[str]) -> list[str]:
@@ -161,11 +183,13 @@ def dense_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
             show_count(sum(each.weights for each in layers)),
             show_count(sum(each.weights_kept for each in layers)),
         )
-        rows.append((f"of them dense: {_names(layers)}", *counts, f"{_part(summary, layers)}: {reason}"))
+        word = "stay" if all(each.weights_kept == each.weights for each in layers) else "run"
+        rows.append((f"{word} dense: {_names(layers)}", *counts, f"{_part(summary, layers)}: {reason}"))
     return rows
 
 
 def macs_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """A row of the products with weights and, where there are any, one of those without; none in old records."""
     if not summary.macs:
         return []
     macs, kept = show_macs(summary.macs), show_macs(summary.macs_kept)

@@ -144,6 +144,7 @@ def _attempt(setting: _Setting, start: _State, round_: Round, kind: str, index: 
     prune.hold_(model, prune.choose(model, at_once, also=setting.named))
     growing = Growing(model, round_, also=setting.named) if round_.gradual else None
     try:
+        prune.check_reach(model, task_api.first(setting.task, 1))
         _retrain(setting, round_, growing, f"{kind} {index}", setting.seed * 1000 + index)
     finally:
         prune.release_(model)
@@ -255,13 +256,12 @@ def train(
 def _frozen(model: nn.Module, names: tuple[str, ...]) -> Iterator[None]:
     """Inside, these weights and the biases beside them do not learn."""
     every = graph.weights(model)
-    biases = {
-        place.module._parameters.get(place.tensor.replace("weight", "bias", 1))
-        for name in names
-        for place in every[name].places
-    }
-    parameters = {*biases, *(every[name].parameter for name in names)} - {None}
-    learning = [parameter for parameter in parameters if parameter is not None and parameter.requires_grad]
+    parameters = {every[name].parameter for name in names}
+    for place in (place for name in names for place in every[name].places):
+        bias = place.module._parameters.get(place.tensor.replace("weight", "bias", 1))
+        if bias is not None:
+            parameters.add(bias)
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in learning:
         parameter.requires_grad_(False)
     try:

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.graph import Graph, Node
-from zeroskip.graph.layer_functions import arguments_of, function_of
+from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.graph.recurrent import Recurrent, is_same, with_weights_of
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.run.captured import kernel_nodes
+from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
+from zeroskip.run.convolution.tiles.half_precision import holds_constants
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
-from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16
@@ -49,7 +51,9 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     origin, machine = first.origin, first.machine
     before = {node.name: node for node in origin.graph.nodes}
     graph = replace(graph, nodes=tuple(_with_weights_of(before.get(node.name), node) for node in graph.nodes))
-    operations = operations_of(graph) if origin.tiles else []
+    operations = without_layers(operations_of(graph), origin.kernels) if origin.tiles else []
+    if _in_fp16(origin) and not holds_constants(operations):
+        operations = []
     tiles = {each.name: _on_tiles(each, origin, machine) for each in operations if each.layer is not None}
     covered = {name for each in operations for name in each.names} if tiles else set()
     kernels = {
@@ -84,8 +88,7 @@ def _with_weights_of(known: Node | None, node: Node) -> Node:
     if new.weight.data_ptr() == old.weight.data_ptr():
         return node
     layer = replace(new, weight=old.weight, bias=old.bias)
-    compute = function_of(layer)
-    function = (lambda *values: torch.relu(compute(*values))) if node.relu else compute
+    function = with_relu(function_of(layer)) if node.relu else function_of(layer)
     return replace(node, layer=layer, function=function, arguments=arguments_of(layer))
 
 
@@ -117,9 +120,12 @@ def _kernel(node: Node, computed: Layer | Recurrent, origin: Origin, machine: Ma
     return kernel if kernel.accepts(computed, machine, origin.precision) is None else pytorch.KERNEL
 
 
+def _in_fp16(origin: Origin) -> bool:
+    return any(kernel.element == FP16.name for kernel in origin.tiles.values())
+
+
 def _on_tiles(operation: Operation, origin: Origin, machine: Machine) -> Kernel:
-    halves = any(kernel.element == FP16.name for kernel in origin.tiles.values())
-    depthwise, streamed = (DEPTHWISE_FP16, STREAMED_FP16) if halves else (DEPTHWISE, STREAMED)
+    depthwise, streamed = (DEPTHWISE_FP16, STREAMED_FP16) if _in_fp16(origin) else (DEPTHWISE, STREAMED)
     if operation.kind == "depthwise":
         return depthwise
     kernel = origin.tiles.get(operation.name, streamed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,7 @@ def shown(inputs: Sequence[Input], key: Key) -> str:
     return ", ".join(f"{each.name} ({word})" for each, word in zip(inputs, words, strict=True))
 
 
-def refusal(wanted: Input, x: Any) -> str | None:
+def refusal(wanted: Input, x: object) -> str | None:
     """None where a program that takes `wanted` takes `x`; otherwise what converts it.
 
     >>> refusal(Input("x", (6,)), torch.zeros(2, 6).double())
@@ -63,7 +63,12 @@ def refusal(wanted: Input, x: Any) -> str | None:
     )
 
 
-def sentence(wanted: Input, name: str, x: Any, remedy: str) -> str:
+def sentence(wanted: Input, name: str, x: object, remedy: str) -> str:
+    """Why the program refuses `x` as the input of that name ("" where there is one input), and what converts it.
+
+    >>> sentence(Input("x", (6,)), "", [1.0], "Convert it.").split(", and ")[1]
+    'was given a list. Convert it.'
+    """
     shape = ", ".join(map(str, ("batch", *wanted.shape) if wanted.has_batch else wanted.shape))
     given = f"a {type(x).__name__}"
     if isinstance(x, Tensor):

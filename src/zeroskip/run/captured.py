@@ -12,6 +12,7 @@ from torch import Tensor
 from zeroskip.concepts import Layer
 from zeroskip.graph import Graph, Node, last_uses
 from zeroskip.graph.recurrent import Recurrent
+from zeroskip.graph.torch_operations import schema_of
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,10 @@ def key_of_layer(node: Node, number: int) -> str:
 
 
 def overwrites(node: Node) -> bool:
-    """Whether the node writes its result into its first input, as "aten.relu_.default" does.
+    """Whether the node writes into the memory of what it reads, by torch's schema: "aten.relu_.default" does.
 
     >>> overwrites(Node("y", "aten.relu_.default", ("x",), torch.relu_))
     True
     """
-    return bool(node.inputs) and node.op.count(".") > 1 and node.op.split(".")[1].endswith("_")
+    schema = schema_of(node.op)
+    return bool(node.inputs) and schema is not None and schema.is_mutable

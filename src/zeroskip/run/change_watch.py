@@ -22,10 +22,10 @@ WORD = 4  # bytes that are compared at a time
 def watch(model: nn.Module) -> Callable[[], bool]:
     """A function that tells whether the parameters, buffers, modules or thresholds of `model` are others than now.
 
-    It sees tensors that were replaced, moved, transposed or written to. Writes through `.data` and numpy PyTorch does
-    not count; for them 16 numbers of each tensor are compared: what changes all of it is noticed, and a few numbers
-    seldom. Not noticed are a tensor cut short through `.data`, attributes (`eps`), forward hooks, and `train()`, since
-    a program answers as in evaluation mode. About 2.5 us for ten tensors.
+    It sees tensors that were replaced, moved, transposed or written to. PyTorch does not count writes through `.data`
+    and numpy; for them 16 numbers of each tensor are compared: what changes all of it is noticed, and a few numbers
+    seldom. A tensor cut short through `.data`, attributes (`eps`) and forward hooks are not noticed, nor is `train()`,
+    since a program answers as in evaluation mode. About 2.5 us for ten tensors.
     The memory as it is now is kept, so that no other tensor can come to lie there.
 
     >>> changed = watch(model)

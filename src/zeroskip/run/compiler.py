@@ -14,17 +14,18 @@ from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Inputs, undisturbed
 from zeroskip.graph.inputs import of
 from zeroskip.graph.recurrent import Recurrent
-from zeroskip.run.captured import Captured, kernel_nodes, run_once
+from zeroskip.run.captured import Captured, kernel_nodes
 from zeroskip.run.change_watch import watch
-from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import count_segments, values_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.explaining import Facts, explain
-from zeroskip.run.further_sizes import further_sizes
+from zeroskip.run.further_sizes import further_sizes, repeats
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
-from zeroskip.run.network_checks import captured_graph, checked, tensors_of, verify
+from zeroskip.run.network_checks import captured_graph, checked, run_on, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE
 from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
@@ -70,37 +71,57 @@ def compile(
     >>> torch.equal(program(x), model(x))
     True
     """
-    asked = _precision(precision, weights)
-    target = Target(machine or detect(), asked, threads)
+    target = Target(machine or detect(), _precision(precision, weights), threads)
+    _check_options(examples, sizes, kernels, machine)
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
     with torch_threads(threads), torch.no_grad(), undisturbed(model):
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
         operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
-        captured = run_once(graph, tensors, values_of(operations))
+        captured = run_on(graph, tensors, values_of(operations))
         timings = _layer_timings(captured, candidates, target)
         selection = select_network(captured, operations, timings, target)
         error = verify(selection, model, tensors, TOLERANCES[precision])
         allowed = [kernel for kernel in kernels if not strict or kernel.skips == "nothing"]
-        explanation = _explained(model, captured, operations, selection, allowed, target)
+        facts = _facts(model, captured, operations, selection, allowed, target)
     measurement = Measurement(
         choices=selection.choices,
-        precision=_described(asked, strict),
+        precision=_described(target.precision, strict),
         threads=threads,
         batch=captured.count,
         seconds=selection.seconds,
         dense_seconds=selection.dense_seconds,
         error=error,
-        unreached=unreached(model, graph),
-        explanation=explanation,
+        unreached=tuple(facts.unreached),
+        explanation=_explained(facts, selection.lost),
     )
-    further = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
-    program = Program(selection.compiled, measurement, watch(model), Further(further, sizes))
-    for other in examples:
-        named = of(other, batch_axis)
+    make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
+    further = Further(make, repeats(model, graph), sizes)
+    program = Program(selection.compiled, measurement, watch(model), further)
+    for named in (of(other, batch_axis) for other in examples):
         program.add(*named.args, **named.kwargs)
     return program
+
+
+def _check_options(
+    examples: Sequence[Given | Inputs], sizes: int, kernels: Sequence[Kernel], machine: Machine | None
+) -> None:
+    if not isinstance(kernels, (list, tuple)) or not all(isinstance(each, Kernel) for each in kernels):
+        raise EngineError(
+            f"kernels={kernels!r} is no list of kernels. zeroskip.run.kernels has them by their names: "
+            'kernels=[BY_NAME["sell"]].'
+        )
+    if not isinstance(machine, (Machine, type(None))):
+        raise EngineError(f"machine={machine!r} is no Machine. Leave it out for this one.")
+    if not isinstance(examples, (list, tuple)):
+        raise EngineError(
+            f"examples is a {type(examples).__name__}. Give a list of examples: examples=[...]."
+        )
+    if not isinstance(sizes, int):
+        raise EngineError(f"sizes={sizes!r} is no whole number. Give at least 1.")
+    if sizes < 1:
+        raise EngineError(f"sizes={sizes} leaves none for the example itself. Give at least 1.")
 
 
 def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None = 0) -> None:
@@ -111,27 +132,30 @@ def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None =
     captured_graph(model, checked(model, example, batch_axis))
 
 
-def _explained(
+def _facts(
     model: nn.Module, captured: Captured, operations: Sequence[Operation], selection: Selection,
     kernels: Sequence[Kernel], target: Target,
-) -> Explanation:  # fmt: skip
-    """Why the selected network is not faster; its parts are timed here."""
+) -> Facts:  # fmt: skip
+    """What is known of the selected network; its parts are timed here."""
     graph, choices = captured.graph, selection.choices
     parts = part_seconds(
         selection.compiled, operations, choices, captured.tensors, target.threads, stop_watch()
     )
-    facts = Facts(
+    return Facts(
         graph, operations, weight_zeros(model), unreached(model, graph), choices, parts, kernels, target.machine,
         target.precision,
     )  # fmt: skip
-    lost = selection.lost
-    tiles = (0, 0.0) if lost is None else (count_segments(graph, operations), lost)
+
+
+def _explained(facts: Facts, lost: float | None) -> Explanation:
+    """Why the network is not faster; `lost` are its seconds on tiles, where another way was selected."""
+    tiles = (0, 0.0) if lost is None else (count_segments(facts.graph, facts.operations), lost)
     return explain(facts, possible_gains(facts, tiles_lost=lost is not None), tiles)
 
 
 def _precision(arithmetic: str, weights: str) -> Precision:
     for what, given, known in (("precision", arithmetic, TOLERANCES), ("weights", weights, STORAGES)):
-        if given not in known:
+        if given not in (*known,):
             raise EngineError(f'{what}="{given}" is unknown. Known are {", ".join(known)}.')
     return Precision(arithmetic, weights)
 

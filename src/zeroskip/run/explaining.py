@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from zeroskip.concepts import (
     Between,
@@ -19,13 +20,14 @@ from zeroskip.concepts import (
 from zeroskip.graph import Graph
 from zeroskip.graph.recurrent import GATES
 from zeroskip.run.captured import all_layers
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16
+from zeroskip.run.convolution.tiles.graph_operations import barrier
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, ON_TILES
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.measurement import Unreached
 from zeroskip.run.part_timing import Part
 
 SKIP_WEIGHTS = ("weights", "both")  # `skips` of kernels that skip zero weights
-OPS = ("linear", "conv2d", *GATES)  # of layers that sparse kernels compute
+OPS = (*ON_TILES, *GATES)  # of layers that sparse kernels compute
 FEW = 0.01  # share of zeros below which a layer is not worth building with every kernel
 LEFT_OUT = "kernels that skip zero weights were left out"
 
@@ -51,16 +53,21 @@ class Facts:
     machine: Machine
     precision: Precision
 
-    @property
+    @cached_property
     def layers(self) -> list[tuple[str, Layer, Choice]]:
         """(key, layer, choice) of all layers: `captured.all_layers`."""
         pairs = zip(all_layers(self.graph), self.choices, strict=True)
         return [(key, layer, choice) for (key, layer), choice in pairs]
 
-    @property
+    @cached_property
     def layer_seconds(self) -> dict[str, float]:
         """Node of a layer -> its seconds."""
         return {node: seconds for part in self.parts for node, seconds in part.layers.items()}
+
+    @cached_property
+    def barrier(self) -> str:
+        """What keeps the whole network off tiles, if something does."""
+        return barrier(self.graph)
 
     def sparse_kernels(self, choice: Choice) -> list[str]:
         """The names of the kernels that skip zero weights and were timed."""
@@ -137,7 +144,7 @@ def reason_of(facts: Facts, node: str, choice: Choice) -> str:
         return LEFT_OUT
     if facts.is_reached(choice):
         lost = min(choice.seconds.values()) < choice.seconds[choice.kernel] and choice.op == "conv2d"
-        return "the network was slower on tiles" if lost else "dense kernels were faster"
+        return "the network was not faster on tiles" if lost else "dense kernels were faster"
     kind = kind_without_kernel(facts, node, choice)
     if kind:
         return f"{kind}: no sparse kernel"
@@ -150,5 +157,7 @@ def kind_without_kernel(facts: Facts, node: str, choice: Choice) -> str:
         return choice.op
     kinds = {name: operation.kind for operation in facts.operations for name in operation.names}
     if kinds.get(node) == "depthwise" or choice.kernel in (DEPTHWISE.name, DEPTHWISE_FP16.name):
-        return "depthwise conv2d"
-    return "conv2d off tiles" if choice.op == "conv2d" and node not in kinds else ""
+        return f"depthwise {choice.op}"
+    if choice.op == "linear" or node in kinds:
+        return ""
+    return f"{choice.op} off tiles" + (f" ({facts.barrier})" if facts.barrier else "")

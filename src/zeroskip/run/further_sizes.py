@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, Inputs, undisturbed
+from zeroskip.graph.capture import demand_numbers
 from zeroskip.run.building import resized
 from zeroskip.run.call_checks import key_of, shown
 from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.dense import pytorch
-from zeroskip.run.network_checks import captured_graph, network_on
+from zeroskip.run.network_checks import captured_graph, network_on, why_different
 from zeroskip.run.output_difference import agree, difference
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import runner
@@ -34,9 +35,11 @@ def further_sizes(
     def make(tensors: Sequence[Tensor]) -> CompiledNetwork:
         given = [tensor.detach().contiguous() for tensor in tensors]
         args, kwargs = signature.call(given)
+        inputs = Inputs(tuple(args), kwargs, batch_axis)
+        demand_numbers(inputs)
         with torch_threads(threads), torch.no_grad(), undisturbed(model):
             expected = _expected(model, graph, given)
-            other = captured_graph(model, Inputs(tuple(args), kwargs, batch_axis))
+            other = captured_graph(model, inputs)
             if [each.has_batch for each in other.inputs] != [each.has_batch for each in graph.inputs]:
                 raise EngineError(
                     f"for {_size(graph, given)} the network treats the first axis otherwise than for the example "
@@ -48,11 +51,27 @@ def further_sizes(
                     return network
         raise EngineError(
             f"for {_size(graph, given)} the compiled program differs from the network by "
-            f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or it does "
-            "what torch.export cannot follow. Change that, then compile again."
+            f"{difference(answer, expected):.3g}. {why_different(model)}"
         )
 
     return make
+
+
+def repeats(model: nn.Module, graph: Graph) -> Callable[[Sequence[Tensor], Sequence[Tensor]], bool]:
+    """A function: tensors with a row for each example, and with one row for all -> whether `model` answers alike.
+
+    True too where it takes the former only: then one row can mean nothing else.
+    """
+
+    def alike(tensors: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
+        with torch.no_grad(), undisturbed(model):
+            try:
+                answer = network_on(model, graph, [tensor.clone() for tensor in given])
+            except ModelError:
+                return True
+            return agree(answer, network_on(model, graph, [tensor.clone() for tensor in tensors]))
+
+    return alike
 
 
 def _expected(model: nn.Module, graph: Graph, given: Sequence[Tensor]) -> object:
@@ -74,4 +93,4 @@ def _dense(first: CompiledNetwork, graph: Graph) -> CompiledNetwork:
 
 def _size(graph: Graph, given: Sequence[Tensor]) -> str:
     pairs = zip(graph.inputs, given, strict=True)
-    return shown(graph.inputs, [tuple(t.shape[1:] if each.has_batch else t.shape) for each, t in pairs])
+    return shown(graph.inputs, tuple(tuple(t.shape[1:] if each.has_batch else t.shape) for each, t in pairs))

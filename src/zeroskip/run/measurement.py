@@ -132,8 +132,22 @@ def table(
     above = [*(explained.lines if explained else ()), *(["; ".join(more)] if more else [])]
     lines = [_folded(head + times), *map(_folded, above)]
     lines += [_line(row, widths) for row in rows]
+    lines += list(map(_folded, _elsewhere(measurement.unreached)))
     lines += [_folded(f"[{number}] {', '.join(names)}: {why}") for (names, why), number in notes.items()]
     return "\n".join(lines)
+
+
+def _elsewhere(unreached: Sequence[Unreached]) -> list[str]:
+    """The weights that are in no layer, a line for each reason."""
+    by_reason: dict[str, list[Unreached]] = {}
+    for each in unreached:
+        by_reason.setdefault(each.why, []).append(each)
+    return [
+        f"in no layer: {', '.join(each.name or 'weight' for each in group[:2])}"
+        f"{f' and {len(group) - 2} more' if len(group) > 2 else ''}, "
+        f"{sum(each.weights for each in group):,} weights: {why}"
+        for why, group in by_reason.items()
+    ]
 
 
 def _footnotes(choices: Sequence[Choice]) -> dict[Refusal, int]:

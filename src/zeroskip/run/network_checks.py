@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from zeroskip.concepts import Packed
 from zeroskip.errors import EngineError, ModelError, ZeroskipError
 from zeroskip.graph import Given, Graph, Inputs, capture, forward, weight_name
+from zeroskip.graph.capture import NO_BATCH_AXIS, demand_numbers
+from zeroskip.graph.exporting import first_line
 from zeroskip.graph.inputs import of
-from zeroskip.run.captured import examples_in, taken
+from zeroskip.run.call_checks import PLAIN
+from zeroskip.run.captured import Captured, examples_in, run_once, taken
 from zeroskip.run.output_difference import agree, difference, leaves, relative_error
 from zeroskip.run.runner import Runner, runner
 from zeroskip.run.select.network_selection import Selection
@@ -25,7 +28,6 @@ GENERATE = (
     "It calls forward again and again. Compile the network, run.compile(model, example), and call the program in a "
     "loop, with all tokens so far; use_cache=False belongs into the example."
 )
-NO_BATCH_AXIS = "If the first axis of what goes in is not that of examples (a graph), give batch_axis=None."
 
 
 def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -> Inputs:
@@ -34,11 +36,23 @@ def checked(model: nn.Module, example: Given | Inputs, batch_axis: int | None) -
         raise EngineError(
             f"run.compile was given a {_title(model)}, and needs a torch.nn.Module. {_instead(model)}"
         )
+    if isinstance(model, torch.jit.ScriptModule):
+        raise EngineError(
+            "the network is a ScriptModule, whose operations cannot be followed. Compile the module it was made from."
+        )
     if isinstance(example, Tensor) and not example.ndim and batch_axis == 0:
         raise EngineError(
             "the example is a single number, and no batch. Give a tensor, examples along its first axis."
         )
-    inputs = of(example, batch_axis).map(lambda tensor: tensor.detach().contiguous())
+    given = of(example, batch_axis)
+    for tensor in given.tensors:
+        if type(tensor) not in PLAIN or tensor.layout is not torch.strided:
+            raise EngineError(
+                f"the example holds a {type(tensor).__name__} stored as {tensor.layout}, and programs read plain dense "
+                "tensors. Convert it with x.to_dense(), or x.as_subclass(torch.Tensor)."
+            )
+    inputs = given.map(lambda tensor: tensor.detach().contiguous())
+    demand_numbers(inputs)
     tensors = [*inputs.tensors, *model.parameters(), *model.buffers()]
     elsewhere = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), None)
     if elsewhere is not None:
@@ -60,15 +74,12 @@ def captured_graph(model: nn.Module, inputs: Inputs) -> Graph:
         graph = capture(model, inputs)
     except ZeroskipError as error:
         raise (_without_batch(model, inputs) or error) from error
-    except (
-        Exception
-    ) as fact:  # whatever torch says of an operation that runs on fewer examples than were given
-        raise EngineError(
-            f"the network cannot be captured on a single example: {_first_line(fact)} {NO_BATCH_AXIS}"
-        ) from fact
+    except Exception as fact:  # whatever Python says of a forward that has no signature
+        raise EngineError(f"the network cannot be captured: {first_line(fact)}") from fact
     bound = graph.batch is not None or not any(each.has_batch for each in graph.inputs)
-    if bound and (error := _without_batch(model, inputs)) is not None:
-        raise error
+    refusal = _without_batch(model, inputs) if bound else None
+    if refusal is not None:
+        raise refusal
     return graph
 
 
@@ -78,7 +89,17 @@ def tensors_of(graph: Graph, inputs: Inputs) -> list[Tensor]:
     return graph.signature.tensors(inputs.args, inputs.kwargs)
 
 
-def network_on(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> Any:
+def run_on(graph: Graph, tensors: Sequence[Tensor], kept: Collection[str]) -> Captured:
+    """`run_once`, whose failure is an EngineError."""
+    try:
+        return run_once(graph, tensors, kept)
+    except ZeroskipError:
+        raise
+    except Exception as fact:  # of an operation of torch that was captured for another number of examples
+        raise EngineError(_fails(examples_in(graph, tensors), fact)) from fact
+
+
+def network_on(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> object:
     """What the network itself returns for these tensors."""
     assert graph.signature is not None
     args, kwargs = graph.signature.call(tensors)
@@ -105,27 +126,51 @@ def verify(selection: Selection, model: nn.Module, tensors: Sequence[Tensor], to
             answer, expected = (answer, similar) if agree(exact, expected) else (exact, expected)
         if not agree(answer, expected, tolerance=tolerance):
             raise EngineError(
-                f"on {count} examples the compiled program differs from the network by "
-                f"{difference(answer, expected):.3g}. Either the network is random in evaluation mode, or its answers "
-                "depend on the number of examples in a way that torch.export cannot follow (if, squeeze(), or len(x) "
-                f"where x.shape[0] would do). Change that, then compile. {NO_BATCH_AXIS}"
+                f"on {_examples(count)} the compiled program differs from the network by "
+                f"{difference(answer, expected):.3g}. {why_different(model)} {NO_BATCH_AXIS}"
             )
     return error
 
 
-def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> Any:
+def why_different(model: nn.Module) -> str:
+    """What makes a network compute something else than was captured, and the remedy.
+
+    >>> why_different(model).split(",")[0]
+    'Either the network is random in evaluation mode'
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.TransformerEncoder) and getattr(module, "use_nested_tensor", False):
+            where = f"model.{name}" if name else "model"
+            return (
+                f"{where} is an nn.TransformerEncoder, which returns zeros for tokens that its mask hides, unless it "
+                f"is being exported. Set {where}.use_nested_tensor = False: it then always computes the same."
+            )
+    return (
+        "Either the network is random in evaluation mode, or its answers depend on the number of examples in a way "
+        "that torch.export cannot follow (if, squeeze(), or len(x) where x.shape[0] would do). Change that, then "
+        "compile."
+    )
+
+
+def _answer(graph: Graph, run: Runner, given: Sequence[Tensor], count: int) -> object:
     try:
         return graph.rebuild(run(*given))
     except ZeroskipError:
         raise
     except Exception as fact:  # of an operation of torch that was captured for another number of examples
-        raise EngineError(
-            f"the compiled program fails on {count} examples: {_first_line(fact)} The network depends on the number of "
-            f"examples in a way that torch.export cannot follow. {NO_BATCH_AXIS}"
-        ) from fact
+        raise EngineError(_fails(count, fact)) from fact
 
 
-def _expected(graph: Graph, model: nn.Module, tensors: Sequence[Tensor], count: int, answer: Any) -> object:
+def _fails(count: int, fact: Exception) -> str:
+    return (
+        f"the compiled program fails on {_examples(count)}: {first_line(fact)} The network depends on the number of "
+        f"examples in a way that torch.export cannot follow. {NO_BATCH_AXIS}"
+    )
+
+
+def _expected(
+    graph: Graph, model: nn.Module, tensors: Sequence[Tensor], count: int, answer: object
+) -> object:
     """What the network returns for the first `count` examples."""
     try:
         return network_on(model, graph, taken(graph, tensors, count))
@@ -134,12 +179,16 @@ def _expected(graph: Graph, model: nn.Module, tensors: Sequence[Tensor], count: 
             if count == examples_in(graph, tensors):
                 raise
             raise EngineError(
-                f"the network runs on {examples_in(graph, tensors)} examples and fails on {count}: {error} "
+                f"the network runs on {_examples(examples_in(graph, tensors))} and fails on {count}: {error} "
                 f"{NO_BATCH_AXIS}"
             ) from error
     # The network itself takes no other size; the program computes its examples in batches of that one.
     answers = leaves(network_on(model, graph, taken(graph, tensors, graph.batch)))
     return [torch.cat([each, each])[:count] for each in answers]
+
+
+def _examples(count: int) -> str:
+    return f"{count} example{'' if count == 1 else 's'}"
 
 
 def _copied(inputs: Inputs) -> Inputs:
@@ -200,8 +249,3 @@ def _check_types(model: nn.Module) -> None:
         "Convert with model.float().",
         stacklevel=4,
     )
-
-
-def _first_line(fact: Exception) -> str:
-    lines = str(fact).strip().splitlines()
-    return f"{type(fact).__name__}: {lines[0].rstrip('.')}." if lines else f"{type(fact).__name__}."

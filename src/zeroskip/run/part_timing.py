@@ -10,8 +10,9 @@ from torch import Tensor
 
 from zeroskip.concepts import Choice
 from zeroskip.graph import Graph, Node, last_uses
+from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import all_layers, examples_in, key_of_layer, overwrites, taken
-from zeroskip.run.convolution.tiles.operations import Operation, kind_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.segment import Segment, StepSeconds, step_seconds
 from zeroskip.run.program import CompiledNetwork
 from zeroskip.run.runner import joined

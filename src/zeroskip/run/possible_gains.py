@@ -6,22 +6,23 @@ has the formulas.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from zeroskip.concepts import Choice, Gain, Precision
+from zeroskip.graph.nodes import kind_of
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16
-from zeroskip.run.convolution.tiles.operations import kind_of
 from zeroskip.run.convolution.tiles.tiling import count_segments
 from zeroskip.run.element import FP16
 from zeroskip.run.explaining import FEW, SKIP_WEIGHTS, Facts, between, kind_without_kernel
 
 SPARSE, ENOUGH = 0.9, 0.85  # share of zeros that is advised, and from which on it is not
 NAMED = 0.01  # share of the time below which a gain is not worth a line
-PLAIN = Precision()
+UNROUNDED = Precision()
 
 
 def possible_gains(facts: Facts, tiles_lost: bool) -> tuple[Gain, ...]:
-    """The changes that may gain 1 % or more, largest first; `tiles_lost`: the network was slower on tiles."""
+    """The changes that may gain 1 % or more, largest first; `tiles_lost`: the network was not faster on tiles."""
     found = [*_operations(facts, tiles_lost), *_kernels(facts), *_zeros(facts), *_precisions(facts)]
     least = NAMED * sum(part.seconds for part in facts.parts)
     return tuple(sorted((gain for gain in found if gain.seconds > least), key=lambda gain: -gain.seconds))
@@ -35,7 +36,7 @@ def _operations(facts: Facts, tiles_lost: bool) -> Iterator[Gain]:
     for each in between(facts.parts):
         if each.operation in recurrent:
             continue
-        fewer = now - count_segments(facts.graph, facts.operations, each.operation) if on_tiles else 0
+        fewer = max(0, now - count_segments(facts.graph, facts.operations, each.operation)) if on_tiles else 0
         tensors = _transfers(facts, each.operation)
         layers = _gained_on_tiles(facts) if tiles_lost and fewer else 0.0
         why = "its own time"
@@ -130,7 +131,7 @@ def _share_of(facts: Facts, names: set[str]) -> str:
 
 def _precisions(facts: Facts) -> Iterator[Gain]:
     """Fewer bits, where fp32 was asked for and the machine is fast with them."""
-    if facts.precision != PLAIN:
+    if facts.precision != UNROUNDED:
         return
     features, tiled = facts.machine.features, _on_tiles(facts)
     if FP16.baked_features <= features:
@@ -151,8 +152,8 @@ def _precisions(facts: Facts) -> Iterator[Gain]:
     same = {kernel.name for kernel in facts.kernels if kernel.method in methods and kernel.weights == "fp32"}
     shorter = 0.0
     for node, _, choice in facts.layers:
-        seconds = [took for name, took in choice.seconds.items() if name in same]
-        shorter += max(0.0, facts.layer_seconds[node] - min(seconds) / 4) if seconds else 0.0
+        alone = min((took for name, took in choice.seconds.items() if name in same), default=math.inf)
+        shorter += max(0.0, facts.layer_seconds[node] - alone / 4)
     yield Gain('weights="int8"', shorter, "kernels that read a quarter of the bytes; weights are rounded")
 
 

@@ -6,14 +6,15 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
 
 from zeroskip.concepts import Kernel, Machine, Precision
-from zeroskip.errors import EngineError
-from zeroskip.graph import Graph
+from zeroskip.errors import EngineError, ZeroskipError
+from zeroskip.graph import Graph, Inputs
+from zeroskip.graph.exporting import first_line
 from zeroskip.graph.signature import of_tensor, places
 from zeroskip.run.call_checks import PLAIN, Key, key_of, refusal, sentence, shown
 from zeroskip.run.convolution.tiles.segment import Segment
@@ -62,11 +63,14 @@ class CompiledNetwork:
 class Further:
     """How a program comes to inputs of further sizes.
 
-    make  the tensors of a call -> the network compiled for them, or EngineError
-    most  sizes in all
+    make     the tensors of a call -> the network compiled for them, or EngineError
+    repeats  the tensors of a call, and the same with one row in place of as many as there are examples -> whether the
+             network computes the same of both; also True where it takes the former only
+    most     sizes in all
     """
 
     make: Callable[[Sequence[Tensor]], CompiledNetwork]
+    repeats: Callable[[Sequence[Tensor], Sequence[Tensor]], bool]
     most: int = 8
 
 
@@ -120,27 +124,44 @@ class Program:
         self.places = places(self.signature)
         self._networks = {key_of(each.origin.graph): each for each in (compiled, *others)}
         self._lock, self._warned = Lock(), False
+        self._repeated: set[tuple[bool, ...]] = set()  # which inputs' one row was seen to serve all
         # The call with tensors of the known size, by position, takes the shortest way.
         plain = graph.inputs if self.signature.plain else ()
         self._known = [(each.dtype, torch.Size(each.shape), each.has_batch) for each in plain]
         self._run, self._rebuild = compiled.run, graph.rebuild
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         """What the network returns. EngineError for a call that is refused, or changed weights."""
         if not kwargs and len(args) == len(self._known) and self._fit(args):
             if self.changed():
-                raise EngineError(CHANGED)
-            return self._rebuild(self._run(*map(_plain, args)))
-        tensors = self._tensors(args, kwargs)
+                self._refuse_changed()
+            try:
+                return self._rebuild(self._run(*map(_plain, args)))
+            except ZeroskipError:
+                raise
+            except Exception as fact:  # of an operation of torch that refuses these numbers
+                raise EngineError(_fails_on(args, fact)) from fact
+        given = self._given(args, kwargs)
+        tensors = self._with_as_many_examples(given)
         if self.changed():
-            raise EngineError(CHANGED)
+            self._refuse_changed()
+        if tensors is not given:
+            self._check_repeated(tensors, given)
         network = self._network_for(tensors)
-        return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
+        try:
+            return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
+        except ZeroskipError:
+            raise
+        except Exception as fact:
+            raise EngineError(_fails_on(tensors, fact)) from fact
 
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
 
-    def generate(self, *args: Any, **kwargs: Any) -> Any:
+    def __deepcopy__(self, memo: object) -> Program:
+        return self  # nothing in it changes but the sizes that it is compiled for, which copies may share
+
+    def generate(self, *args: object, **kwargs: object) -> None:
         """Refused: a program computes one call of forward.
 
         >>> run.compile(model, x).generate(x)
@@ -161,7 +182,7 @@ class Program:
         """
         return tuple(self._networks.values())
 
-    def refusal(self, *args: Any, **kwargs: Any) -> str | None:
+    def refusal(self, *args: object, **kwargs: object) -> str | None:
         """None where the program takes the call; otherwise why not, and what converts it.
 
         Whether it can be compiled for a further size is seen at the call.
@@ -177,7 +198,7 @@ class Program:
         known = self._key(tensors) in self._networks
         return None if known or self.further is not None else self._unknown_size(tensors)
 
-    def add(self, *args: Any, **kwargs: Any) -> None:
+    def add(self, *args: object, **kwargs: object) -> None:
         """Compile for the size of such a call now, if it is a new one; EngineError as at the call.
 
         >>> program = run.compile(nn.Conv2d(1, 2, 3), torch.zeros(1, 1, 8, 8))
@@ -187,7 +208,7 @@ class Program:
         """
         self._compile_for(self._tensors(args, kwargs))
 
-    def _fit(self, tensors: Sequence[Any]) -> bool:
+    def _fit(self, tensors: Sequence[Any]) -> TypeGuard[Sequence[Tensor]]:
         """Whether the program takes these tensors as they are, by the network of the first size."""
         count = None
         for x, (dtype, shape, has_batch) in zip(tensors, self._known, strict=True):
@@ -203,21 +224,24 @@ class Program:
                 count = size[0]
         return True
 
-    def _tensors(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    def _tensors(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         """The tensors of a call, examples in all of them alike; EngineError where they are not as in the example."""
+        return self._with_as_many_examples(self._given(args, kwargs))
+
+    def _given(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         if (
             len(args) == 1
             and not kwargs
             and self.signature.single
             and not isinstance(args[0], (tuple, list, dict))
         ):
-            tensors = list(args)
+            tensors = cast("list[Tensor]", list(args))
         else:
             tensors = self.signature.tensors(args, kwargs)
         for each, name, tensor in zip(self.inputs, self.places, tensors, strict=True):
             if (why := refusal(each, tensor)) is not None:
                 raise EngineError(sentence(each, name if len(tensors) > 1 else "", tensor, why))
-        return self._with_as_many_examples(tensors)
+        return tensors
 
     def _with_as_many_examples(self, tensors: list[Tensor]) -> list[Tensor]:
         """The tensors, those of one example repeated to as many as the others have."""
@@ -238,6 +262,28 @@ class Program:
             tensor.expand(most, *tensor.shape[1:]) if each.has_batch and len(tensor) == 1 else tensor
             for each, tensor in zip(self.inputs, tensors, strict=True)
         ]
+
+    def _refuse_changed(self) -> None:
+        with self._lock:  # while a further size is compiled, torch.export has other tensors in their places
+            changed = self.changed()
+        if changed:
+            raise EngineError(CHANGED)
+
+    def _check_repeated(self, tensors: Sequence[Tensor], given: Sequence[Tensor]) -> None:
+        """EngineError where the network computes something else of `given`, seen at the first call like it."""
+        repeated = tuple(len(tensor) != len(one) for tensor, one in zip(tensors, given, strict=True))
+        if self.further is None or repeated in self._repeated:
+            return
+        with self._lock:  # the network itself answers, which several threads may not ask at once
+            alike = self.further.repeats(tensors, given)
+        if not alike:
+            name, count = self.places[repeated.index(True)], len(tensors[repeated.index(True)])
+            raise EngineError(
+                f"{name} has one row for {count} examples, of which the network computes something else than of as "
+                f"many equal rows. Compile with an example of several rows in the other inputs and one in {name}, "
+                "which is then the same for all examples; or repeat it: expand(count, ...)."
+            )
+        self._repeated.add(repeated)
 
     def _key(self, tensors: Sequence[Tensor]) -> Key:
         pairs = zip(self.inputs, tensors, strict=True)
@@ -290,6 +336,13 @@ class Program:
 
     def _sizes(self) -> str:
         return " and ".join(shown(self.inputs, key) for key in self._networks)
+
+
+def _fails_on(tensors: Sequence[Any], fact: Exception) -> str:
+    return (
+        f"the program fails on {Inputs(tuple(tensors), {}).title}: {first_line(fact)} See whether the network itself "
+        "takes these numbers, as an embedding takes ids below its number of rows."
+    )
 
 
 def _scratch_bytes(graph: Graph, threads: int) -> int:

@@ -25,9 +25,10 @@ from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
 from zeroskip.run.building import built, shared_functions
-from zeroskip.run.captured import kernel_nodes
+from zeroskip.run.captured import kernel_nodes, layer_nodes
+from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
-from zeroskip.run.convolution.tiles.operations import Operation, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.measurement import JsonObject, Measurement
@@ -129,7 +130,11 @@ def _network(
     """The network of one size, which has run on zeros. Functions of any size are those of `first`."""
     graph = from_json(stored["network"], tensors)
     operations = operations_of(graph) if stored["plan"]["tiles"] else []
-    check(operations, graph.shapes)
+    check(operations, graph)
+    layers = {node.name for node, _ in layer_nodes(graph)}
+    on_tiles = _tiles(stored["plan"]["tiles"], operations)
+    kept = {name for each in operations if each.name in on_tiles for name in each.names}
+    operations = without_layers(operations, layers - kept)
     origin = _origin(stored["plan"], graph, operations)
     replacements = _replacements(origin, operations, machine)
     tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
@@ -159,7 +164,7 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
     off_tiles = [node.name for node, _ in kernel_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
     kinds = {operation.name: operation.kind for operation in operations if operation.layer is not None}
-    tiles = {name: BY_NAME[plan["tiles"][name]] for name in kinds}
+    tiles = _tiles(plan["tiles"], operations)
     for name, kernel in {**kernels, **tiles}.items():
         fits = (kernel.layout == "tiles") == (name in tiles)
         fits &= (kernel.method == DEPTHWISE.method) == (kinds.get(name) == "depthwise")
@@ -167,6 +172,16 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
             raise EngineError(f'"{kernel.name}" does not compute {name}')
     precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
     return Origin(graph, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
+
+
+def _tiles(stored: JsonObject, operations: Sequence[Operation]) -> dict[str, Kernel]:
+    """Operation with a layer -> its kernel. Those of older versions may have the name of another of their nodes."""
+    return {
+        operation.name: BY_NAME[stored[name]]
+        for operation in operations
+        if operation.layer is not None
+        for name in [each for each in (*operation.names, operation.name) if each in stored][-1:]
+    }
 
 
 @dataclass(frozen=True)

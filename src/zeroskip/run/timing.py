@@ -19,6 +19,7 @@ Clock = Callable[[], float]
 Name = TypeVar("Name")
 
 CLOSE = 0.05  # share by which the seconds of two kernels must differ to decide between them
+SHORTEST = 1e-9  # seconds that shares are taken of, where less is read
 TURN = 5e-4  # seconds that a short call is repeated for, before the next one has its turn
 FEWEST, MOST = 6, 40  # rounds
 AGREED = 0.01  # share by which two readings of the same call may differ
@@ -33,8 +34,8 @@ def torch_threads(threads: int) -> Iterator[None]:
     ...     torch.get_num_threads()
     3
     """
-    if threads < 1:
-        raise EngineError(f"{threads} threads cannot compute anything. Give threads=1 or more.")
+    if not isinstance(threads, int) or threads < 1:
+        raise EngineError(f"{threads!r} threads cannot compute anything. Give threads=1 or more.")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -97,7 +98,8 @@ def preferred(seconds: Mapping[Name, float], close: float = CLOSE) -> Name:
     ('dense', 'sell')
     """
     least = min(seconds.values())
-    return next(name for name, took in seconds.items() if took <= (1 + close) * least)
+    # Less than nothing is read where what reading the clock takes is subtracted from very little.
+    return next(name for name, took in seconds.items() if took <= least + close * max(least, SHORTEST))
 
 
 def interleaved(calls: Mapping[str, Call], *, rounds: int, seconds: float) -> dict[str, list[float]]:

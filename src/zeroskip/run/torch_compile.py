@@ -15,8 +15,9 @@ from torch import Tensor, fx, nn
 
 from zeroskip.errors import ZeroskipError
 from zeroskip.graph.recurrent import GATES
+from zeroskip.run.call_checks import PLAIN
 from zeroskip.run.compiler import compile
-from zeroskip.run.program import PLAIN, Program
+from zeroskip.run.program import Program
 
 MIXED = (
     "besides weights and tensors, numbers go in that are no sizes of these. If that is due to dynamic=True, which "

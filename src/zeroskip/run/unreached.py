@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from zeroskip.graph import Graph, Node, Weight, weights
+from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.graph.weights import ADDED, TABLE
 from zeroskip.run.captured import all_layers
@@ -44,7 +46,7 @@ def weight_zeros(model: nn.Module) -> dict[str, int]:
 
 
 def _of(name: str, weight: Weight, graph: Graph, readers: Mapping[int, list[str]]) -> Unreached:
-    found = readers.get(weight.tensor.untyped_storage().data_ptr(), [])
+    found = readers.get(weight.tensor.untyped_storage().data_ptr()) or _readers_of_equal(weight, graph)
     reason = weight.kept_dense or next((NO_PRODUCTS[each] for each in found if each in NO_PRODUCTS), "")
     operation = found[0] if found and not reason else ""
     if operation:
@@ -65,8 +67,20 @@ def _readers(graph: Graph) -> dict[int, list[str]]:
     readers: dict[int, list[str]] = {}
     for node in graph.nodes:
         for tensor in _tensors(node):
-            readers.setdefault(tensor.untyped_storage().data_ptr(), []).append(_kind(node))
+            readers.setdefault(tensor.untyped_storage().data_ptr(), []).append(kind_of(node))
     return readers
+
+
+def _readers_of_equal(weight: Weight, graph: Graph) -> list[str]:
+    """The operations that read what a parametrization, such as a mask, made of the weight: it is new memory."""
+    if not any(hasattr(place.module, "parametrizations") for place in weight.places):
+        return []
+    value = weight.tensor
+    return [
+        kind_of(node)
+        for node in graph.nodes
+        if any(each.shape == value.shape and torch.equal(each, value) for each in _tensors(node))
+    ]
 
 
 def _tensors(node: Node) -> Iterator[Tensor]:
@@ -77,7 +91,3 @@ def _tensors(node: Node) -> Iterator[Tensor]:
             yield argument
         elif isinstance(argument, (list, tuple)):
             waiting += argument
-
-
-def _kind(node: Node) -> str:
-    return node.op.removeprefix("aten.").split(".")[0].rstrip("_")

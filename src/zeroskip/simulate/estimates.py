@@ -19,7 +19,8 @@ class LayerEstimate:
     """One layer on one chip. done + gated + skipped == macs; done + gated + all of idle == slots.
 
     slots  cycles x lanes x width;  idle: kind -> slots, see slot_audit.py;  roof: "compute" or the memory that binds
-    bytes  (memory, operand) -> bytes that pass;  picojoules: event -> energy;  note: what the chip could not do
+    bytes  (memory, operand) -> bytes that pass;  picojoules: event -> energy
+    note   what the chip could not do, or what was not recorded
     runs   how often it runs in the network; all figures are sums over these
 
     >>> from zeroskip.simulate import estimate_trace

@@ -24,6 +24,9 @@ from zeroskip.errors import ModelError
 from zeroskip.simulate.workload import RUNS_AS, Geometry, Workload
 
 _PLAIN = Geometry()
+FIRST_INPUT_ONLY = (
+    "its second input was not recorded and counts as without zeros: what is done is an upper bound"
+)
 
 
 def of_layer(layer: Layer, x: Tensor, y: Tensor) -> Workload:
@@ -157,9 +160,9 @@ def _columns(work: Workload) -> Workload:
 def _multiplied(work: Workload, layer: Layer) -> Workload:
     """A bilinear layer: each number of the first input times each of the second."""
     _, left, right = layer.weight.shape
-    x = work.input.flatten(1)
-    if x.shape[1] == left:  # the second is not known
-        x = torch.nn.functional.pad(x, (0, right), value=True)
+    x, note = work.input.flatten(1), ""
+    if x.shape[1] == left:
+        x, note = torch.nn.functional.pad(x, (0, right), value=True), FIRST_INPUT_ONLY
     first, second = x.split((left, right), dim=1)
     products = (first[:, :, None] & second[:, None]).reshape(len(x), 1, -1, 1, 1)
-    return replace(work, input=products, stored_input=x.reshape(len(x), 1, -1, 1, 1))
+    return replace(work, input=products, stored_input=x.reshape(len(x), 1, -1, 1, 1), note=note)

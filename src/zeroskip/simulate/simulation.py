@@ -106,7 +106,7 @@ def layer(work: Workload, chip: Accelerator, prices: Prices) -> LayerEstimate:
         bytes=moved,
         picojoules=events(chip, prices, kinds, useless=schedule.useless, cycles=cycles, moved=moved),
         roof=roof,
-        note=refusal and f"{refusal}; counted as dense on the same multipliers",
+        note=f"{refusal}; counted as dense on the same multipliers" if refusal else work.note,
     )
 
 
@@ -196,7 +196,7 @@ def _sampled(works: list[Workload], chip: Accelerator, count: int) -> tuple[list
             )
     chosen = [place * examples // count for place in range(count)]
     single = [distinct([_examples(work, [place]) for work in works]) for place in chosen]
-    cycles = [sum(count * _cycles(work, chip) for work, count in runs) for runs in single]
+    cycles = [sum(times * _cycles(work, chip) for work, times in runs) for runs in single]
     spread = statistics.stdev(cycles) / max(statistics.mean(cycles), 1)
     error = spread / math.sqrt(count) * math.sqrt(1 - count / examples)  # nothing is left out of a whole
     return [_examples(work, chosen) for work in works], error

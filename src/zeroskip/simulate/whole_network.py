@@ -35,6 +35,7 @@ class WholeNetwork(NamedTuple):
 def whole_network(model: nn.Module, given: Given | Inputs) -> WholeNetwork:
     """The network on real inputs, as chips see it: no multiplication of it is forgotten.
 
+    `graph.Inputs((x, edges), {}, batch_axis=None)` is for what is no batch, as a graph.
     Raises ModelError where the network cannot run on the inputs.
 
     >>> network = whole_network(nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), torch.tensor([[3], [8]]))
@@ -44,11 +45,12 @@ def whole_network(model: nn.Module, given: Given | Inputs) -> WholeNetwork:
     inputs, trace = of(given), list[tuple[Layer, Tensor, Tensor]]()
     # Copies, because later operations of the network may work in place (ReLU, residual sums).
     seen = visit(model, inputs, lambda layer, x, y: trace.append((layer, x.clone(), y.clone())))
-    macs, run = seen.activation_macs * inputs.size, {layer.name for layer, _, _ in trace}
+    works, macs = of_trace(trace, inputs.tensors), seen.activation_macs * inputs.size
+    multiplied = {work.name for work in works}  # a run on no tokens multiplies nothing
     left_out = [LeftOut(OF_ACTIVATIONS, macs, CHANGING)] if macs else []
     left_out += [
         LeftOut(name, 0, weight.kept_dense or UNMULTIPLIED)
         for name, weight in weights(model).items()
-        if name not in run
+        if name not in multiplied
     ]
-    return WholeNetwork(of_trace(trace, inputs.tensors), left_out, trace)
+    return WholeNetwork(works, left_out, trace)

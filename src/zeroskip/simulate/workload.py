@@ -55,6 +55,7 @@ class Workload:
     outside  maps that the network is given or gives, see `in_network`: "", "A" its input, "O" its output, "AO"
     stored_input, stored_output  the maps as they lie in memory, on the same axes, where `input` has their numbers
              several times or multiplied, or where several of `output` are added up to one
+    note     what of its zeros was not recorded; "" where all were
 
     >>> work = of_masks("fc", torch.ones(4, 6) != 0, torch.ones(2, 6) != 0)
     >>> work.positions, work.inputs, work.macs
@@ -73,6 +74,7 @@ class Workload:
     outside: str = ""
     stored_input: Tensor | None = None
     stored_output: Tensor | None = None
+    note: str = ""
 
     @property
     def runs_as(self) -> str:

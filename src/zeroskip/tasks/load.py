@@ -53,7 +53,9 @@ def run_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as fact:
-        raise TaskError(f"{path} fails when it is run: {type(fact).__name__}: {fact}{_line(path, fact)}") from fact
+        raise TaskError(
+            f"{path} fails when it is run: {type(fact).__name__}: {fact}{_line(path, fact)}"
+        ) from fact
     return module
 
 

@@ -10,14 +10,15 @@ from torch import nn
 
 from zeroskip.concepts import Precision
 from zeroskip.graph import layers
+from zeroskip.graph.layer_functions import OPS
 from zeroskip.run.dense import bfloat16, pytorch
 
 
-def test_dense_knows_linear_and_conv2d_in_fp32_and_refuses_the_rest() -> None:
+def test_dense_knows_every_weighted_operation_and_refuses_the_rest() -> None:
     layer = random_layer(3, 4, 0.5)
-    assert pytorch.accepts(layer, HERE, Precision()) is None
-    reason = pytorch.accepts(replace(layer, op="conv3d"), HERE, Precision())
-    assert reason == "knows linear and conv2d, not conv3d"
+    for op in OPS:
+        assert pytorch.accepts(replace(layer, op=op), HERE, Precision()) is None
+    assert pytorch.accepts(replace(layer, op="lstm"), HERE, Precision()) == "knows no lstm"
 
 
 def test_dense_runs_a_convolution_with_its_stride_padding_dilation_and_groups() -> None:

@@ -61,7 +61,9 @@ def accepts(layer: Layer | Recurrent, machine: Machine, precision: Precision) ->
     return None if layer.op in OPS else f"knows no {layer.op}"
 
 
-def build(layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool) -> Callable[..., Computed]:
+def build(
+    layer: Layer | Recurrent, machine: Machine, precision: Precision, relu: bool
+) -> Callable[..., Computed]:
     """The layer as a function of its input."""
     if isinstance(layer, Recurrent):
         return recurrent_function(layer)

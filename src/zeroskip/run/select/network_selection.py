@@ -13,10 +13,11 @@ from zeroskip.concepts.engine import Computed
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.recurrent import Recurrent, StepOutputs, function_of
 from zeroskip.run.captured import Captured, kernel_nodes, layer_nodes
+from zeroskip.run.convolution.tiles.graph_operations import without_layers
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import depthwise_in
 from zeroskip.run.convolution.tiles.operations import Operation
-from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, fastest_on_tiles
+from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, as_maps, fastest_on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, Element
 from zeroskip.run.output_difference import relative_error
@@ -156,7 +157,7 @@ def _without_unfit_fp16(captured: Captured, operations: Sequence[Operation], tim
     """
     if not operations or not any(timing.on_tiles(FP16) for timing in timings.values()):
         return timings
-    why = _without_kernel(operations, timings) or beyond(operations, captured.values)
+    why = _without_kernel(operations, timings) or beyond(operations, as_maps(captured, operations))
     return timings if why is None else {node: _without_fp16(timing, why) for node, timing in timings.items()}
 
 
@@ -189,17 +190,35 @@ def _ways_on_tiles(
 ) -> dict[str, NetworkOnTiles]:
     """The network on tiles in fp32 and in fp16, image by image and, for batches, several at a time."""
     ways: dict[str, NetworkOnTiles] = {}
-    measure = partial(fastest_on_tiles, captured, operations, machine=target.machine, threads=target.threads)
+    measure = partial(fastest_on_tiles, captured, machine=target.machine, threads=target.threads)
     for title, element in (("tiles", FP32), ("tiles in fp16", FP16)):
-        single = measure(_candidates(operations, timings, element), images=1)
+        single = measure(operations, _candidates(operations, timings, element), images=1)
         if single is None:
             continue
         ways[title] = single
+        selected = {name: [kernel] for name, kernel in single.kernels.items()}
+        rest = without_layers(operations, _faster_alone(captured, operations, timings, single, target))
+        if len(rest) < len(operations):
+            fewer = measure(rest, selected, images=1)
+            ways |= {} if fewer is None else {f"{title} without linear layers": fewer}
         if captured.count >= TOGETHER * target.threads:
-            selected = {name: [kernel] for name, kernel in single.kernels.items()}
-            several = measure(selected, images=TOGETHER)
+            several = measure(operations, selected, images=TOGETHER)
             ways |= {} if several is None else {f"{title} of {TOGETHER} images": several}
     return ways
+
+
+def _faster_alone(
+    captured: Captured, operations: Sequence[Operation], timings: Timings, way: NetworkOnTiles, target: Target
+) -> set[str]:
+    """The nodes of linear layers that are faster by another kernel than on tiles."""
+    faster = set()
+    for operation in operations:
+        choice = None if operation.layer is None else timings[_layer_node(operation, timings)].choice
+        if choice is not None and choice.op == "linear":
+            on_tiles = _batch_seconds(captured, way, operation.name, target)
+            slower = choice.seconds[choice.kernel] < min(on_tiles.values())
+            faster |= {_layer_node(operation, timings)} if slower else set()
+    return faster
 
 
 def _candidates(
@@ -249,7 +268,7 @@ def _choices_off_tiles(
     for name, node in _nodes_on_tiles(captured, way).items():
         choice, on_tiles = choices[node.name], _batch_seconds(captured, way, name, target)
         slower = min(on_tiles.values()) < choice.seconds[choice.kernel]
-        reason = "the whole network was slower on tiles" if slower else choice.reason
+        reason = "the whole network was not faster on tiles" if slower else choice.reason
         kept[node.name] = replace(choice, seconds=choice.seconds | on_tiles, reason=reason)
     return kept
 
@@ -263,7 +282,7 @@ def _nodes_on_tiles(captured: Captured, way: NetworkOnTiles) -> dict[str, Node]:
 def _batch_seconds(captured: Captured, way: NetworkOnTiles, name: str, target: Target) -> dict[str, float]:
     """Name of a kernel -> its seconds for the operation, on the whole batch."""
     turns = -(-captured.count // (way.images * target.threads))
-    return {tried: turns * took for tried, took in way.seconds[name].items()}
+    return {tried: turns * took for tried, took in way.seconds.get(name, {}).items()}
 
 
 def _error_alone(node: Node, x: Tensor, kernel: Kernel, machine: Machine) -> float:

@@ -75,7 +75,7 @@ def joins(work: Workload, chip: Accelerator) -> Joins:
     """What meets what in a layer, at each level."""
     _sides(chip)  # refuses what does not divide
     most, side = max(work.weight.shape[1], work.positions, work.inputs), size(chip, "element")
-    if side > most:  # one tile holds everything, also one that is not larger than that
+    if side > most:  # a tile as large as the layer holds all of it, as a larger one would
         chip = replace(chip, tile={name: length // side * most for name, length in chip.tile.items()})
         side = most
     weight = work.weight.permute(0, 1, 3, 4, 2).flatten(2)  # (g, m, k), neighbouring channels together

@@ -23,9 +23,8 @@ def columns(work: Workload, chip: Accelerator) -> Schedule:
     8
     """
     matrix = work.weight.reshape(work.weight.shape[1], -1).numpy()
-    lanes = min(
-        chip.lanes, len(matrix)
-    )  # others have no output; each column takes them a cycle, as an empty one
+    # Lanes beyond the outputs have none: each column takes them a cycle, as an empty one does.
+    lanes = min(chip.lanes, len(matrix))
     entries = lane_counts.interleaved(matrix, lanes)  # (k, lanes)
     costs, parts = np.maximum(entries, 1), size(chip, "inputs")
     cycles, busy, filled = 0, 0, 0

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import add as plus
 from typing import Any
 
 import guarded
 import torch
+from captured import whole
 from torch import Tensor
 from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.graph import Graph, Input, Node
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
+from zeroskip.run.convolution.tiles.forms import from_map, to_map
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.dense.pytorch import reference
 from zeroskip.run.element import FP32, Element
 
 Shape = tuple[int, ...]
@@ -93,6 +98,73 @@ def mean(name: str, source: str, *, keepdim: bool = True) -> Node:
     return plain(name, "mean.dim", [source], function, dim=[2, 3], keepdim=keepdim, dtype=None)
 
 
+def of_two(name: str, op: str, a: str, b: str) -> Node:
+    """The sum, product ("mul"), difference ("sub"), "maximum" or "minimum" of two values."""
+    overload = "default" if op in ("maximum", "minimum") else "Tensor"
+    return plain(
+        name, f"{op}.{overload}", [a, b], getattr(torch, op), **({"alpha": 1} if op == "sub" else {})
+    )
+
+
+def sliced(name: str, source: str, dim: int, places: slice) -> Node:
+    index = (slice(None),) * dim + (places,)
+    given = {"start": places.start, "end": places.stop, "step": places.step or 1}
+    return plain(name, "slice.Tensor", [source], lambda x: x[index], dim=dim, **given)
+
+
+def padded(
+    name: str, source: str, amounts: Sequence[int], mode: str = "constant", value: float = 0.0
+) -> Node:
+    given = {"pad": list(amounts), "mode": mode, "value": value if mode == "constant" else None}
+    return plain(name, "pad.default", [source], partial(functional.pad, **given), **given)
+
+
+def rolled(name: str, source: str, shifts: Sequence[int], dims: Sequence[int]) -> Node:
+    given = {"shifts": list(shifts), "dims": list(dims)}
+    return plain(name, "roll.default", [source], partial(torch.roll, **given), **given)
+
+
+def upsampled(name: str, source: str, factors: tuple[int, int], mode: str = "nearest") -> Node:
+    given: dict[str, Any] = {"output_size": None, "scale_factors": [float(each) for each in factors]}
+    given |= {"align_corners": False} if mode == "bilinear" else {}
+    function = partial(functional.interpolate, scale_factor=tuple(given["scale_factors"]), mode=mode)
+    return plain(name, f"upsample_{mode}2d.vec", [source], function, **given)
+
+
+def shuffled(name: str, source: str, op: str, number: int) -> Node:
+    """A "channel_shuffle" of so many groups, or a "pixel_shuffle" or "pixel_unshuffle" by that factor."""
+    word = {
+        "channel_shuffle": "groups",
+        "pixel_shuffle": "upscale_factor",
+        "pixel_unshuffle": "downscale_factor",
+    }
+    return plain(
+        name, f"{op}.default", [source], lambda x: getattr(functional, op)(x, number), **{word[op]: number}
+    )
+
+
+def transposed(name: str, source: str, layer: Layer, *, relu: bool = False) -> Node:
+    def function(x: Tensor) -> Tensor:
+        y = reference(replace(layer, weight=layer.weight.double()), x, relu)
+        return y
+
+    return Node(name, "aten.conv_transpose2d.input", (source,), function, layer=layer, relu=relu)
+
+
+def prelu(name: str, source: str, slopes: Tensor) -> Node:
+    function = lambda x: functional.prelu(x, slopes.double())
+    return plain(name, "prelu.default", [source], function, weight=slopes)
+
+
+def active(name: str, source: str, op: str, **given: Any) -> Node:
+    """An activation by torch's name."""
+    return plain(name, f"{op}.default", [source], partial(getattr(torch.ops.aten, op), **given), **given)
+
+
+def permuted(name: str, source: str, *dims: int) -> Node:
+    return plain(name, "permute.default", [source], lambda x: x.permute(dims), dims=list(dims))
+
+
 def layer_of(
     weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: Any = (0, 0),
     dilation: tuple[int, int] = (1, 1), groups: int = 1,
@@ -142,18 +214,22 @@ def both(
     """
     values = evaluated(nodes, given)
     names = list(leaving) or [nodes[-1].name]
-    operations = operations_of(graph_of(nodes, values, list(given), names))
-    read = {name for one in operations for name in one.inputs}
-    outside = {name: tuple(x.shape[1:]) for name, x in given.items() if name in read}
-    shapes = {name: tuple(values[name].shape[1:]) for name in names}
+    graph = graph_of(nodes, values, list(given), names)
+    operations = operations_of(graph)
     images, methods = len(next(iter(given.values()))), {operation.name: method for operation in operations}
     part, guards = guarded.lowered(
-        Subgraph(tuple(operations), outside, shapes),
+        whole(graph, operations, names),
         machine,
         behind=behind,
         images=images,
         methods=methods,
         element=element,
     )
-    made = guarded.call(part, guards, [given[name] for name in part.inputs])
-    return operations, [(ours, values[name]) for ours, name in zip(made, names, strict=True)]
+    forms = [(part.forms[name], shape) for name, shape in part.inputs.items()]
+    tensors = [
+        to_map(form, shape, values[name].float())
+        for name, (form, shape) in zip(part.inputs, forms, strict=True)
+    ]
+    made = guarded.call(part, guards, [each.contiguous() for each in tensors])
+    ours = [from_map(part.forms[name], each) for name, each in zip(part.outputs, made, strict=True)]
+    return operations, [(each, values[name]) for each, name in zip(ours, names, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Machine
 from zeroskip.graph import Graph, capture
+from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.segment import Segment
+from zeroskip.run.convolution.tiles.tiling import _left
 
 FASTEST = "baked" if RUNS_AVX512 else "streamed"
 METHODS = [
@@ -31,17 +34,26 @@ def operations_in(model: nn.Module, x: Tensor) -> list[Operation]:
 
 def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST, machine: Machine = HERE) -> SegmentCode:
     """All operations of the graph, with everything that leaves them."""
-    operations = operations_of(graph)
-    shapes: dict[str, Any] = graph.shapes
-    made, covered = {one.name for one in operations}, {name for one in operations for name in one.names}
-    read = {
-        *graph.outputs,
-        *(name for node in graph.nodes if node.name not in covered for name in node.inputs),
-    }
-    leaving = {one.name: shapes[one.name] for one in operations if one.name in read}
-    outside = {name: shapes[name] for one in operations for name in one.inputs if name not in made}
-    methods = {operation.name: method for operation in operations}
-    return lower(Subgraph(tuple(operations), outside, leaving), machine, images=images, methods=methods)
+    return lower(whole(graph, operations_of(graph)), machine, images=images, methods=_methods(graph, method))
+
+
+def whole(graph: Graph, operations: Sequence[Operation], leaving: Sequence[str] = ()) -> Subgraph:
+    """The operations as one part, which what PyTorch computes does not cut: it hands its values in.
+
+    `leaving`: the values that leave; else those that the graph returns, or PyTorch reads.
+    """
+    maps = maps_of(graph, operations)
+    made, left = {one.name for one in operations}, _left(graph, operations)
+    read = {*graph.outputs, *leaving, *(name for node in left for name in node.inputs)}
+    outside = dict.fromkeys(name for one in operations for name in one.inputs if name not in made)
+    names = leaving or [one.name for one in operations if one.name in read]
+    forms = {name: maps[name][1] for name in (*outside, *names)}
+    entering, given = ({name: maps[name][0] for name in several} for several in (outside, names))
+    return Subgraph(tuple(operations), entering, given, forms)
+
+
+def _methods(graph: Graph, method: str) -> dict[str, str]:
+    return {operation.name: method for operation in operations_of(graph)}
 
 
 def values_of(graph: Graph, x: Tensor) -> dict[str, Tensor]:

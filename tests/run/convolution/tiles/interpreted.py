@@ -96,7 +96,7 @@ def baking() -> AbstractContextManager[Machine]:
     return nullcontext(HERE) if RUNS_AVX512 else interpreting()
 
 
-def driver(machine: Machine) -> Callable[..., None]:
+def driver(*_: object) -> Callable[..., None]:
     """In place of `baked_steps._driver`: bands of vectors, all chunks of code for each, interpreted."""
     return _driver
 

@@ -46,8 +46,9 @@ from zeroskip.emit.python_call import function
 from zeroskip.graph import Node, capture, layers
 from zeroskip.run.convolution.tiles import baked_steps, kernels, lowering, steps
 from zeroskip.run.convolution.tiles.convolution_job import Job
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.half_precision import beyond
-from zeroskip.run.convolution.tiles.operations import Subgraph, operations_of
+from zeroskip.run.convolution.tiles.operations import Subgraph
 from zeroskip.run.convolution.tiles.streamed import streamed
 from zeroskip.run.convolution.tiles.tiling import alone, on_tiles
 from zeroskip.run.dense import pytorch

@@ -47,12 +47,33 @@ def overwritten_through_a_view(net: Net, x: Tensor) -> Tensor:
     return net.b(y)
 
 
+def masked(net: Net, x: Tensor) -> Tensor:
+    mask = x > 0
+    return net.a(x) * (mask & (x < 1)) * mask
+
+
+def masked_by_an_overwritten_mask(net: Net, x: Tensor) -> Tensor:
+    mask = x > 0
+    y = net.a(x) * mask
+    mask &= x < 1
+    return y * mask
+
+
 FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     "a ReLU joins the convolution before it": (lambda n, x: n.a(x).relu(), ["conv"]),
     "so does a batch norm": (lambda n, x: n.norm(n.a(x)).relu(), ["conv"]),
     "so does a ReLU6": (lambda n, x: functional.relu6(n.a(x)), ["conv"]),
     "so does clamp(0, 2)": (lambda n, x: n.a(x).clamp(0, 2), ["conv"]),
-    "a clamp from below 0 does not, and stays with PyTorch": (lambda n, x: n.a(x).clamp(-1, 2), ["conv"]),
+    "so does a clamp from below 0": (lambda n, x: n.a(x).clamp(-1, 2), ["conv"]),
+    "so does a SiLU": (lambda n, x: functional.silu(n.a(x)), ["conv"]),
+    "so do numbers, and a number for each channel": (
+        lambda n, x: (2 * n.a(x) + n.c.bias[:, None, None] - 0.5) / 3,
+        ["conv"],
+    ),
+    "what PyTorch alone can do cuts the chain there": (
+        lambda n, x: n.b(n.a(x).sin()).relu(),
+        ["conv", "conv"],
+    ),
     "the later convolution does the sum": (lambda n, x: (n.a(x) + n.b(n.c(x))).relu(), ["conv"] * 3),
     "in whatever order it is written": (lambda n, x: (n.b(n.c(x)) + n.a(x)).relu(), ["conv"] * 3),
     "the sum may be with the network's input": (lambda n, x: n.b(n.a(x).relu()) + x, ["conv"] * 2),
@@ -62,7 +83,7 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     ),
     "x + x is a sum of its own": (lambda n, x: n.a(x) + n.a(x), ["conv", "conv"]),
     "y + y of one value stays with PyTorch": (lambda n, x: (lambda y: y + y)(n.a(x)), ["conv"]),
-    "a sum with a constant too": (lambda n, x: n.a(x) + n.c.bias[:, None, None], ["conv"]),
+    "so does a sum with what differs from pixel to pixel": (lambda n, x: n.a(x) + X[0], ["conv"]),
     "x may be what a sum's convolution reads and what it adds": (lambda n, x: n.a(x) + x, ["conv"]),
     "of three sums each has its convolution": (
         lambda n, x: n.c(n.b(n.a(x) + x) + x) + x,
@@ -84,10 +105,15 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
     "a norm of a sum is a scale": (lambda n, x: n.norm(n.a(x) + x).relu(), ["conv", "scale"]),
     "a mean ends it": (lambda n, x: n.a(x).mean((2, 3)), ["conv", "mean"]),
     "a mean over one side does not": (lambda n, x: n.a(x).mean(3), ["conv"]),
-    "what reads a mean is no map's reader": (
+    "a mean is a map of one pixel, which may multiply all": (
         lambda n, x: (lambda y: y * n.c(functional.adaptive_avg_pool2d(y, 1)).sigmoid())(n.a(x)),
-        ["conv", "mean"],
+        ["conv", "mean", "conv", "combine"],
     ),
+    "the mean of a mean is that": (
+        lambda n, x: n.c(n.a(x).mean((2, 3), True).mean((2, 3), True)),
+        ["conv", "mean", "conv"],
+    ),
+    "a mean over the examples too is PyTorch's": (lambda n, x: n.a(x).mean(), ["conv"]),
     "parts lie in their concatenation": (
         lambda n, x: torch.cat([n.a(x), n.b(x)], 1),
         ["conv", "conv", "concat"],
@@ -103,8 +129,16 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
         ["conv", "conv", "conv", "concat", "concat", "concat"],
     ),
     "below each other is not a concatenation of channels": (lambda n, x: torch.cat([n.a(x), x], 2), ["conv"]),
-    "an overwritten value that others read keeps all off": (overwritten, []),
-    "also where only a view is overwritten": (overwritten_through_a_view, []),
+    "an overwritten value that others read is another from then on": (
+        overwritten,
+        ["conv", "conv", "scale", "add"],
+    ),
+    "also where only a view is overwritten": (
+        overwritten_through_a_view,
+        ["conv", "rearrange", "scale", "conv"],
+    ),
+    "a mask out of two is new memory": (masked, ["conv"]),
+    "a mask that is overwritten is another from then on": (masked_by_an_overwritten_mask, ["conv"]),
 }
 
 
@@ -123,7 +157,7 @@ def test_which_operations_a_network_becomes(words: str) -> None:
         (nn.Conv2d(6, 4, 3, stride=(2, 1)), False),
         (nn.Conv2d(6, 4, (3, 4), padding="same"), False),
         (nn.Conv2d(6, 4, (3, 5), padding="same", dilation=(2, 1)), True),
-        (nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect"), False),
+        (nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect"), True),
         (nn.Conv2d(6, 6, 3, groups=6), True),
         (nn.Conv2d(6, 12, 3, groups=6), True),
         (nn.Conv2d(6, 6, 7, groups=6), True),
@@ -133,17 +167,17 @@ def test_which_operations_a_network_becomes(words: str) -> None:
         (nn.BatchNorm2d(6, affine=False), True),
         (nn.BatchNorm2d(6, track_running_stats=False), False),
         (nn.Hardtanh(0, 3), True),
-        (nn.Hardtanh(), False),
-        (nn.Sigmoid(), False),
+        (nn.Hardtanh(), True),
+        (nn.Sigmoid(), True),
+        (nn.Softshrink(), False),
+        (nn.AvgPool2d(2, divisor_override=-2), False),
     ],
     ids=str,
 )
 def test_what_cannot_work_on_tiles_is_left_to_pytorch(layer: nn.Module, works: bool) -> None:
     operations = operations_in(nn.Sequential(layer).eval(), X)
     reflects = isinstance(layer, nn.Conv2d) and layer.padding_mode == "reflect"
-    assert len(operations) == (
-        works or reflects
-    )  # a padding of its own is PyTorch's, and the rest is a convolution
+    assert len(operations) == (2 if reflects else works)  # a padding of its own is a rearrangement
     for ours, theirs in answers(nn.Sequential(layer).eval(), X):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 

@@ -19,8 +19,16 @@ from byhand import (
     layer_of,
     max_pool,
     norm,
+    of_two,
+    padded,
+    prelu,
     relu,
     relu6,
+    rolled,
+    shuffled,
+    sliced,
+    transposed,
+    upsampled,
     whole_numbers,
 )  # fmt: skip
 from captured import FASTEST
@@ -30,10 +38,12 @@ from maps import HALF_MACHINES, everywhere
 from run.drawn import HERE
 from torch import Tensor
 
+from zeroskip.concepts import Layer
 from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.layout import Map
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.element import FP16, FP32, Element
 
 EXACT = 2**24  # up to here float32 holds every whole number
@@ -74,15 +84,92 @@ def networks(draw: st.DrawFn) -> Network:
     return Network(nodes, given, [*more, *unread, last])
 
 
+KINDS = ["concat", "max", "average", "scale", "relu", "two", "prelu", "transposed"]
+
+
+@st.composite
+def drawn_pair(draw: st.DrawFn, name: str, source: str, values: Mapping[str, Tensor]) -> Node:
+    """Two maps, or a map and one pixel of each of its channels, as one."""
+    x, op = values[source], draw(st.sampled_from(["mul", "sub", "maximum", "minimum"]))
+    fitting = [other for other, value in values.items() if value.shape in (x.shape, (*x.shape[:2], 1, 1))]
+    pair = [source, draw(st.sampled_from(fitting))]
+    return of_two(name, op, *(pair if op == "sub" else draw(st.permutations(pair))))
+
+
+@st.composite
+def drawn_movement(draw: st.DrawFn, name: str, source: str, x: Tensor) -> Node:
+    """A slice, a padding, or another movement of numbers to other places."""
+    _, channels, height, width = x.shape
+    how = draw(st.sampled_from(["slice", "pixel", "pad", "roll", "upsample", "shuffle"]))
+    sides = [side for side in (1, 2, 3) if x.shape[side] > 1]
+    if how == "slice" and sides:
+        dim = draw(st.sampled_from(sides))
+        start, step = draw(st.integers(0, x.shape[dim] - 2)), draw(st.sampled_from([1, 1, 2]))
+        return sliced(name, source, dim, slice(start, draw(st.integers(start + 1, x.shape[dim] - 1)), step))
+    if how == "pixel" and height > 1:
+        return max_pool(name, source, kernel_size=3, stride=1) if (height, width) == (3, 3) else (
+            sliced(name, source, 2, slice(0, 1)))  # fmt: skip
+    if how == "pad" and min(height, width) > 1:
+        mode = draw(st.sampled_from(["constant", "reflect", "replicate"]))
+        amounts = [draw(st.integers(0, min(3, side - 1))) for side in (width, width, height, height)]
+        return padded(name, source, amounts, mode, draw(st.sampled_from([0.0, 3.0])))
+    if how == "roll" and min(height, width) > 1:
+        return rolled(name, source, draw(st.sampled_from([(1, -2), (-3, 1)])), (2, 3))
+    if how == "upsample" and max(height, width) < 12 and min(height, width) > 1:
+        return upsampled(name, source, draw(st.sampled_from([(2, 2), (3, 1)])))
+    if how == "shuffle":
+        factors = [each for each in range(1, channels + 1) if channels % each == 0]
+        op = draw(st.sampled_from(["channel_shuffle", "pixel_shuffle", "pixel_unshuffle"]))
+        if op == "channel_shuffle":
+            return shuffled(name, source, op, draw(st.sampled_from(factors)))
+        if op == "pixel_shuffle" and channels % 4 == 0 and max(height, width) < 20:
+            return shuffled(name, source, op, 2)
+        if op == "pixel_unshuffle" and channels < 11 and height % 2 == width % 2 == 0:
+            return shuffled(name, source, op, 2)
+    return relu(name, source)
+
+
+@st.composite
+def drawn_transposed(draw: st.DrawFn, name: str, source: str, x: Tensor) -> Node:
+    channels, groups = x.shape[1], draw(st.sampled_from([1, x.shape[1]]))
+    size, steps = draw(st.integers(1, 4)), draw(st.sampled_from([(1, 1), (2, 2), (2, 1)]))
+    weight = whole_numbers(channels, draw(st.integers(1, 3)), size, size, seed=size, most=1)
+    weight *= (
+        torch.rand(weight.shape, generator=torch.Generator().manual_seed(channels)) < 2 / weight[0].numel()
+    )
+    cut = draw(st.integers(0, (size - 1) // 2))
+    bias = whole_numbers(weight.shape[1] * groups, seed=cut) if draw(st.booleans()) else None
+    layer = Layer(
+        "t",
+        "conv_transpose2d",
+        weight,
+        bias,
+        (),
+        (),
+        steps,
+        (cut, cut),
+        (1, 1),
+        groups,
+        output_padding=(0, 0),
+    )
+    return transposed(name, source, layer, relu=draw(st.booleans()))
+
+
 @st.composite
 def drawn_node(draw: st.DrawFn, name: str, source: str, values: Mapping[str, Tensor]) -> Node:
     x = values[source]
     channels, seed = x.shape[1], draw(st.integers(0, 99))
     alike = [other for other, value in values.items() if value.shape == x.shape]
     beside = [o for o, value in values.items() if value.shape[2:] == x.shape[2:] and value.shape[1] <= 40]
-    kind = draw(
-        st.sampled_from(["conv", "conv", "conv", "add", "add", "concat", "max", "average", "scale", "relu"])
-    )
+    kind = draw(st.sampled_from(["conv"] * 4 + ["add"] * 2 + ["moved"] * 4 + KINDS))
+    if kind == "two":
+        return draw(drawn_pair(name, source, values))
+    if kind == "moved":
+        return draw(drawn_movement(name, source, x))
+    if kind == "transposed" and x[0].numel() < 4000:
+        return draw(drawn_transposed(name, source, x))
+    if kind == "prelu":
+        return prelu(name, source, whole_numbers(draw(st.sampled_from([1, channels])), seed=seed, most=1))
     if kind == "conv":
         size, stride = draw(st.sampled_from([1, 3, 3, 5])), draw(st.sampled_from([1, 1, 1, 2]))
         outputs = channels if draw(st.booleans()) else draw(st.integers(1, 40))

@@ -20,7 +20,7 @@ from byhand import (
     relu6,
     whole_numbers,
 )
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from maps import HALF_MACHINES
 from run.drawn import MACHINES
@@ -134,13 +134,15 @@ def test_scales_sums_and_activations_are_exact(data: st.DataObject, host: Host, 
 def test_means_over_all_pixels_equal_pytorch(
     shape: tuple[int, int, int, int], host: Host, from_tiles: bool, keepdim: bool, behind: bool
 ) -> None:
+    assume(shape[2:] != (1, 1))  # of which the mean is another name
     machine, element = host
     made = [norm("map", "x", torch.full((shape[1],), 2.0), torch.ones(shape[1]))] if from_tiles else []
     node = mean("mean", "map" if from_tiles else "x", keepdim=keepdim)
     _, [(ours, exact)] = both(
         [*made, node], {"x": whole_numbers(*shape, seed=1)}, machine, behind=behind, element=element
     )
-    torch.testing.assert_close(ours.double(), exact, rtol=2e-7, atol=0)
+    # It is summed in float, and is a number of the map like others.
+    torch.testing.assert_close(ours.double(), exact, rtol=2e-7 if element == FP32 else 2**-11, atol=0)
 
 
 @pytest.mark.parametrize("ceil_mode", [False, True])

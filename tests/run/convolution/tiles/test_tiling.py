@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate, repeat
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from zeroskip.concepts import Kernel
 from zeroskip.run.argument_block import argument_block
+from zeroskip.run.convolution.tiles.forms import channels_first, rows_of
 from zeroskip.run.convolution.tiles.kernels import BAKED, DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.steps import Chain, Step, seconds_by_node
-from zeroskip.run.convolution.tiles.tiling import _chosen
+from zeroskip.run.convolution.tiles.tiling import _chosen, _prepared
 
 BOTH = (BAKED, STREAMED)
 
@@ -47,3 +50,14 @@ def test_seconds_of_a_node_are_those_of_its_steps_without_reading_the_clock() ->
     steps = tuple(Step("", node, lambda *_: None, block) for node in ("a", "b", "a"))
     clock: Callable[[], float] = iter(now).__next__
     assert seconds_by_node(Chain(lambda _: None, steps, ()), 0, clock, 0.5) == {"a": 2.0, "b": 1.0}
+
+
+def test_kernels_are_timed_in_one_memory_as_large_as_the_largest_needs() -> None:
+    shapes = {"inputs": {"x": (2, 1, 1)}, "outputs": {"y": (3, 1, 1)}}
+    forms = {"x": channels_first((2, 1, 1)), "y": rows_of(3, [1])}
+    codes = [SimpleNamespace(bytes=size, forms=forms, **shapes) for size in (4096, 8192)]
+    values = {"x": torch.zeros(1, 2, 1, 1), "y": torch.zeros(1, 1, 3)}
+    memory, tensors = _prepared(values, codes, 2)  # type: ignore[arg-type]
+    assert memory.nbytes == 8192
+    assert [tuple(each.shape) for each in tensors] == [(2, 2, 1, 1), (2, 3, 1, 1)]
+    assert memory[:16].view("int64").tolist() == [each.data_ptr() for each in tensors]

@@ -50,7 +50,8 @@ class Arrangement:
 def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = FP32) -> Arrangement:
     """Places in the workspace for all that the operations read and make, `images` examples at a time.
 
-    >>> relu = Operation("y", "scale", ("x",), (3, 8, 8), ("y",), relu=True)
+    >>> from zeroskip.run.convolution.tiles.activation import RELU
+    >>> relu = Operation("y", "scale", ("x",), (3, 8, 8), ("y",), activation=RELU)
     >>> subgraph = Subgraph((relu,), {"x": (3, 8, 8)}, {"y": (3, 8, 8)})
     >>> arrangement = arrange(subgraph, images=1, lanes=16)
     >>> arrangement.maps["y"].layout.grid, arrangement.readings["y"].copied
@@ -62,7 +63,7 @@ def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = F
     roots = _roots(operations, tiles, outputs)
     layouts = _ringed(operations, tiles, readings, roots)
     readings = {operation.name: _reread(readings[operation.name], operation) for operation in operations}
-    return _placed(operations, layouts, readings, roots, outputs)
+    return _placed(subgraph, _Made(layouts, readings, roots))
 
 
 def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -87,11 +88,9 @@ def _tiles(
         source = operation.inputs[0]
         ideal = new(operation.shape)
         if operation.window is None:
-            known = next((tiles[name] for name in operation.inputs if name in tiles), None)
-            shape = inputs[source] if known is None else (known.channels, known.height, known.width)
-            known = known or new(shape)
-            if operation.kind != "mean":
-                tiles[operation.name] = replace(known, channels=operation.shape[0])
+            known = _known(operation, tiles) or new(inputs.get(source, operation.shape))
+            size = (known.height, known.width) == operation.shape[1:]
+            tiles[operation.name] = replace(known, channels=operation.shape[0]) if size else ideal
             copied = source not in tiles or not same_places(tiles[source], known)
             readings[operation.name] = Reading(known, 1, 1, copied)
             continue
@@ -112,12 +111,20 @@ def _tiles(
     return tiles, readings
 
 
+def _known(operation: Operation, tiles: Mapping[str, Layout]) -> Layout | None:
+    """The layout in which an operation without a window reads its first input: that of an input made before."""
+    if operation.kind in ("mean", "rearrange") or len(operation.inputs) == 1:
+        return tiles.get(operation.inputs[0])
+    made = (tiles[name] for name in operation.inputs if name in tiles)
+    return next((each for each in made if (each.height, each.width) == operation.shape[1:]), None)
+
+
 def _positive(operations: Sequence[Operation]) -> frozenset[str]:
     """Values without anything below 0, around which zeros do no harm to a maximum."""
     positive: set[str] = set()
     for operation in operations:
         kept = operation.kind in ("max", "average", "concat") and positive.issuperset(operation.inputs)
-        if operation.relu or kept:
+        if kept or (operation.activation is not None and operation.activation.keeps_positive):
             positive.add(operation.name)
     return frozenset(positive)
 
@@ -211,11 +218,18 @@ def _reread(reading: Reading, operation: Operation) -> Reading:
     return replace(reading, layout=with_ring(reading.layout, _ring(operation, reading, made)))
 
 
-def _placed(
-    operations: Sequence[Operation], layouts: Mapping[str, Layout], readings: Mapping[str, Reading],
-    roots: Mapping[str, tuple[str, int]], outputs: Collection[str],
-) -> Arrangement:  # fmt: skip
+@dataclass(frozen=True)
+class _Made:
+    """Root -> its layout; operation -> how it reads its first input; value -> its root and first channel there."""
+
+    layouts: Mapping[str, Layout]
+    readings: Mapping[str, Reading]
+    roots: Mapping[str, tuple[str, int]]
+
+
+def _placed(subgraph: Subgraph, made: _Made) -> Arrangement:
     """Byte addresses: whatever lives at the same time lies apart, as far in front as possible."""
+    operations, layouts, roots = subgraph.operations, made.layouts, made.roots
     first: dict[str, int] = {}
     last: dict[str, int] = {}
     for number, operation in enumerate(operations):
@@ -223,7 +237,7 @@ def _placed(
             if name in roots:
                 root = roots[name][0]
                 first.setdefault(root, number)
-                last[root] = len(operations) if name in outputs else max(last.get(root, 0), number)
+                last[root] = len(operations) if name in subgraph.outputs else max(last.get(root, 0), number)
     space = _Workspace()
     maps: dict[str, Map] = {}
     copies: dict[tuple[str, int], Map] = {}
@@ -231,31 +245,36 @@ def _placed(
     for number, operation in enumerate(operations):
         for root in [root for root, when in first.items() if when == number]:
             bases[root] = space.take_(layouts[root].bytes, number, last[root])
-        for position, name in enumerate(operation.inputs):
-            layout = _copy_layout(operation, position, name, layouts, roots, readings)
+        for position in range(len(operation.inputs)):
+            layout = _copy_layout(operation, position, subgraph, made)
             if layout is not None:
                 base = space.take_(layout.bytes, number, number)
                 copies[operation.name, position] = Map(layout, base, range(layout.channels))
     for name, (root, start) in roots.items():
         channels = next(operation.shape[0] for operation in operations if operation.name == name)
         maps[name] = Map(layouts[root], bases[root], range(start, start + channels))
-    return Arrangement(maps, dict(readings), copies, space.bytes)
+    return Arrangement(maps, dict(made.readings), copies, space.bytes)
 
 
-def _copy_layout(
-    operation: Operation, position: int, name: str, layouts: Mapping[str, Layout],
-    roots: Mapping[str, tuple[str, int]], readings: Mapping[str, Reading],
-) -> Layout | None:  # fmt: skip
+def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: _Made) -> Layout | None:
     """The layout in which an operation wants an input that does not lie as it needs it; None where it does."""
-    reading = readings[operation.name]
+    reading, name = made.readings[operation.name], operation.inputs[position]
     if position == 0 and operation.kind != "concat":
         return reading.layout if reading.copied else None
     if operation.kind == "concat":
         return None  # what is not in its place is copied there
-    made = layouts[roots[operation.name][0]]
-    if name in roots and same_places(layouts[roots[name][0]], made):
+    own = made.layouts[made.roots[operation.name][0]]
+    known = made.layouts[made.roots[name][0]] if name in made.roots else None
+    to_all = operation.kind == "combine"  # an input of one pixel goes to all pixels, wherever it lies
+    if known is not None and (same_places(known, own) or (to_all and _is_pixel(known))):
         return None
-    return replace(made, channels=operation.shape[0], ring=(0, 0, 0, 0))
+    if known is None and to_all and subgraph.inputs[name][1:] == (1, 1):
+        return fresh(subgraph.inputs[name], images=own.images, lanes=own.lanes, element=own.element)
+    return replace(own, channels=operation.shape[0], ring=(0, 0, 0, 0))
+
+
+def _is_pixel(layout: Layout) -> bool:
+    return (layout.height, layout.width) == (1, 1)
 
 
 class _Workspace:

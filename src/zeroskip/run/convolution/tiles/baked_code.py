@@ -104,9 +104,10 @@ class _Shape:
 def bake(weights: RowWeights, epilogue: Epilogue, blocking: Blocking, element: Element) -> Baked:
     """Machine code for a convolution.
 
+    >>> from zeroskip.run.convolution.tiles.activation import RELU
     >>> from zeroskip.run.element import FP32
     >>> weights = RowWeights(np.eye(4, 64, dtype=np.float32), np.zeros(4, np.float32), np.arange(64) * 64)
-    >>> baked = bake(weights, Epilogue(relu=True), Blocking(band=14), FP32)
+    >>> baked = bake(weights, Epilogue(activation=RELU), Blocking(band=14), FP32)
     >>> len(baked.weights), baked.chunks.shape  # four biases and four weights
     (8, (1, 4))
     """
@@ -192,9 +193,15 @@ def _biases(bias: np.ndarray, shape: _Shape) -> _Reads:
 
 def _bounds(out: int, shape: _Shape) -> _Reads:
     """The upper bound stands among the weights of every group's last block."""
-    firsts = np.arange(0, out if shape.epilogue.bound is not None else 0, shape.sums)
+    bound = _bound(shape)
+    firsts = np.arange(0, out if bound is not None else 0, shape.sums)
     key = _key(_cells(firsts, 0 * firsts + shape.blocks - 1, shape), LAST, LOAD_BOUND)
-    return key, 0 * firsts + BOUND, 0 * firsts - 1, np.full(len(firsts), shape.epilogue.bound or 0.0)
+    return key, 0 * firsts + BOUND, 0 * firsts - 1, np.full(len(firsts), bound or 0.0)
+
+
+def _bound(shape: _Shape) -> float | None:
+    activation = shape.epilogue.activation
+    return None if activation is None else activation.bound
 
 
 def _input_register(row: np.ndarray) -> np.ndarray:
@@ -238,13 +245,13 @@ def _epilogue(out: int, shape: _Shape) -> list[_Keyed]:
     groups, place = np.unique(cell), EPILOGUE + PER_SUM * total
     mask = x86.load_mask(TABLE, TABLE_MASK, size=shape.size)
     codes: list[_Keyed] = [(_key(groups, LAST, LOAD_MASK), mask[np.zeros(len(groups), int)])]
-    if shape.epilogue.relu:
+    if shape.epilogue.activation is not None:
         codes.append((_key(groups, LAST, MAKE_ZERO), x86.zero(0 * groups + ZERO)))
         relu = x86.greater(total, ZERO, size=shape.size)
     else:
         relu = x86.masked(total, size=shape.size)
     codes.append((_key(cell, LAST, place + RELU_OR_MASK), relu))
-    if shape.epilogue.bound is not None:
+    if _bound(shape) is not None:
         codes.append((_key(cell, LAST, place + CUT_OFF), x86.smaller(total, BOUND, size=shape.size)))
     return codes
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, x86
+from zeroskip.emit import INTEGER, POINTER, Function, Vector, x86
 from zeroskip.emit.code_cache import cached
 from zeroskip.emit.executable_memory import executable
 from zeroskip.errors import EngineError
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles import baked_code
-from zeroskip.run.convolution.tiles.baked_code import TABLE_ROW, Baked, Blocking, bake
+from zeroskip.run.convolution.tiles.activation import Activation, activated
+from zeroskip.run.convolution.tiles.baked_code import TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking, bake
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
-from zeroskip.run.convolution.tiles.steps import Step, compiled, function
+from zeroskip.run.convolution.tiles.steps import Epilogue, Step, compiled, function, kept, lanes_of
 
 # Groups of up to 28 output channels whose code makes one chunk. On Zen 5, where code runs as fast from the
 # second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
@@ -57,9 +59,14 @@ def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
 def _baked(job: Job, machine: Machine) -> Baked:
     """The job's code, which takes about a second to write for 2 million weights, from the cache where it is."""
     layout, weights, epilogue = job.y.layout, job.weights, job.epilogue
+    active = _in_code(job).activation
     numbers = [
         *(band(job, machine), GROUPS, ROWS, weights.taps, layout.element.bytes, *weights.weight.shape),
-        *(epilogue.residual, epilogue.relu, -1 if epilogue.bound is None else epilogue.bound),
+        *(
+            epilogue.residual,
+            active is not None,
+            -1 if active is None or active.bound is None else active.bound,
+        ),
     ]
     arrays = np.array(numbers, np.float64), weights.offsets, weights.weight, weights.bias
     sources = [np.ascontiguousarray(array).data for array in arrays]
@@ -69,7 +76,14 @@ def _baked(job: Job, machine: Machine) -> Baked:
 
 def _bake(job: Job, machine: Machine) -> Baked:
     blocking = Blocking(band(job, machine), GROUPS, ROWS)
-    return bake(job.weights, job.epilogue, blocking, job.y.layout.element)
+    return bake(job.weights, _in_code(job), blocking, job.y.layout.element)
+
+
+def _in_code(job: Job) -> Epilogue:
+    """What of the epilogue baked code does."""
+    activation = job.epilogue.activation
+    follows = activation is not None and not activation.can_be_baked
+    return replace(job.epilogue, activation=None) if follows else job.epilogue
 
 
 def _packed(baked: Baked) -> bytes:
@@ -88,15 +102,19 @@ def _unpacked(data: bytes, dtype: np.dtype) -> Baked:
 def _step(job: Job, chunks: np.ndarray, alive: tuple[object, ...], machine: Machine) -> Step:
     rows = table(job)
     numbers = len(rows), band(job, machine), len(chunks), job.x.first, job.y.first, job.added.first
-    block = argument_block(*numbers, rows, chunks, alive=alive)
-    return Step("baked", job.node, _driver(machine), block)
+    activation = job.epilogue.activation
+    if activation is None or activation.can_be_baked:
+        block = argument_block(*numbers, rows, chunks, alive=alive)
+        return Step("baked", job.node, _driver(machine, job.y.layout.vector, None), block)
+    block = argument_block(*numbers, rows, chunks, len(job.y.channels), alive=alive)
+    return Step("baked", job.node, _driver(machine, job.y.layout.vector, activation), block)
 
 
 @cache
-def _driver(machine: Machine) -> Callable[..., None]:
-    """Bands of vectors, and all chunks for each of them."""
-    f, fields = function("baked", [INTEGER] * 6 + [POINTER] * 2)
-    count, width, chunks, x, y, residual, places, codes = fields
+def _driver(machine: Machine, v: Vector, activation: Activation | None) -> Callable[..., None]:
+    """Bands of vectors, and all chunks for each of them; then the activation, while the sums are in the caches."""
+    f, fields = function("baked", [INTEGER] * 6 + [POINTER] * 2 + [INTEGER] * (activation is not None))
+    count, width, chunks, x, y, residual, places, codes, *channels = fields
     with f.loop(0, count, width) as start:
         vectors = f.smaller(width, f.value(f"sub i64 {count}, {start}"))
         rows = f.at(places, f.multiply(start, TABLE_ROW), "i8")
@@ -108,4 +126,27 @@ def _driver(machine: Machine) -> Callable[..., None]:
             other = f.at("%base", f.add(residual, more_y), "i8")
             pointers = f"ptr {source}, ptr {weights}, ptr {target}"
             f.do(f"call void {code}({pointers}, i64 {vectors}, ptr {other}, ptr {rows})")
+        if activation is not None:
+            _activate(f, v, activation, _Band(f.at("%base", y, "i8"), rows, vectors, channels[0]))
     return compiled(f, machine)
+
+
+@dataclass(frozen=True)
+class _Band:
+    """Names of values: where y lies, the band's rows of the table, how many they are, and the channels of y."""
+
+    y: str
+    rows: str
+    vectors: str
+    channels: str
+
+
+def _activate(f: Function, v: Vector, activation: Activation, band: _Band) -> None:
+    """Every sum of the band after the activation, 0 in lanes without pixels."""
+    with f.loop(0, band.vectors) as number:
+        row = f.at(band.rows, f.multiply(number, TABLE_ROW), "i8")
+        target = f.at(band.y, f.load(INTEGER, f.at(row, TABLE_Y, "i8")), "i8")
+        mask = lanes_of(f, v, f.load(INTEGER, f.at(row, TABLE_MASK, "i8")))
+        with f.loop(0, band.channels) as channel:
+            at = f.at(target, f.multiply(channel, v.lanes), v.element)
+            f.store(v, kept(f, v, mask, activated(f, v, activation, f.load(v, at))), at)

@@ -17,17 +17,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
-from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, is_too_large, operations_of
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.node_operations import FEW_ROWS
+from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, is_too_large
 from zeroskip.run.convolution.tiles.streamed import block_height
 from zeroskip.run.convolution.tiles.tiling import alone, graph_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, Element
 
 TERMS = 2048  # a sum of ones stops growing there, since the next whole number has 12 bits
+
+ON_TILES = ("conv2d", "conv1d", "linear", "conv_transpose1d", "conv_transpose2d")
 
 _Accepts = Callable[[Layer, Machine, Precision], str | None]
 
@@ -36,18 +41,23 @@ def streamed_accepts(layer: Layer, machine: Machine, precision: Precision) -> st
     """None, or why a layer cannot work on tiles.
 
     >>> streamed_accepts(Layer("fc", "linear", torch.ones(2, 3), None, (3,), (2,)), machine, Precision())
-    'computes convolutions, not linear'
+    'fewer than 8 rows, for which other kernels are faster'
     """
-    if reason := pytorch.not_float32(layer, "conv2d"):
-        return reason
-    if layer.stride[0] != layer.stride[1]:
+    if layer.op not in ON_TILES:
+        return f"{layer.op} has no sparse kernel"
+    if layer.weight.dtype is not torch.float32:
+        return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
+    if layer.op == "conv2d" and layer.stride[0] != layer.stride[1]:
         return f"steps by as many rows as columns, not {layer.stride}"
-    if len(layer.input_shape) != 3:
-        return "its input is not a batch of images"
     if is_too_large(layer):
         return f"more than {MAX_NONZEROS:,} non-zeros: their code would fill more memory than it is worth"
-    uneven = f"padding {layer.padding} differs from side to side"
-    return None if operations_of(graph_of(layer, False)) else uneven
+    if operations_of(graph_of(layer, False)):
+        return None
+    if layer.op == "linear":
+        return f"fewer than {FEW_ROWS} rows, for which other kernels are faster"
+    if layer.op == "conv2d" and len(layer.input_shape) == 3 and not layer.transposed:
+        return f"padding {layer.padding} differs from side to side"
+    return f"its input {layer.input_shape} or its steps are none that tiles can hold"
 
 
 def baked_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
@@ -62,9 +72,16 @@ def baked_accepts(layer: Layer, machine: Machine, precision: Precision) -> str |
 def blocks_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     """None, or why a layer has no blocks of zeros that could be skipped on tiles."""
     why = streamed_accepts(layer, machine, precision)
-    if why is None and (layer.groups > 1 or block_height(layer.weight.detach().flatten(1).numpy()) == 1):
+    if why is None and (layer.groups > 1 or block_height(_rows(layer)) == 1):
         return "no 4 or 8 neighbouring output channels have their zeros in common"
     return why
+
+
+def _rows(layer: Layer) -> np.ndarray:
+    """(out, k) the weight as the operation on tiles has it."""
+    operation = operations_of(graph_of(layer, False))[0]
+    assert operation.layer is not None
+    return operation.layer.weight.detach().flatten(1).numpy()
 
 
 def depthwise_accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +13,13 @@ from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange, reach
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
-from zeroskip.run.convolution.tiles.elementwise_and_pooling import WindowTaps, mean, pointwise, pool
+from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
+from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
+from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
+from zeroskip.run.convolution.tiles.rearrange import rearrange
+from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
@@ -31,13 +35,15 @@ class SegmentCode:
     inputs, outputs  values whose tensors it reads and writes -> their shapes, for one example; the words 0, 1, ... of
                      a workspace hold the tensors' addresses in this order
     bytes            size of a workspace
+    forms            of the tensors that enter and leave
     """
 
     chain: Chain
     images: int
-    inputs: dict[str, tuple[int, ...]]
-    outputs: dict[str, tuple[int, ...]]
+    inputs: dict[str, MapShape]
+    outputs: dict[str, MapShape]
     bytes: int
+    forms: dict[str, Form]
 
 
 @dataclass(frozen=True)
@@ -70,34 +76,52 @@ def lower(
     jobs = [part for part in parts if isinstance(part, Job)]
     baked = iter(bake_all(jobs, machine) if jobs else [])
     steps = joined([next(baked) if isinstance(part, Job) else part for part in parts], machine)
-    return SegmentCode(steps, images, dict(subgraph.inputs), dict(subgraph.outputs), arrangement.bytes)
+    shapes = {**subgraph.inputs, **subgraph.outputs}
+    forms = {name: subgraph.forms.get(name, channels_first(shape)) for name, shape in shapes.items()}
+    return SegmentCode(steps, images, dict(subgraph.inputs), dict(subgraph.outputs), arrangement.bytes, forms)
 
 
 def _steps(operation: Operation, context: _Context, method: str) -> list[Step | Job]:
     """Everything that an operation needs done: copies first, then itself, its ring, and its tensor."""
     name, machine = operation.name, context.machine
-    if operation.kind == "mean":
-        copies, x = _source(operation, context)
-        return [*copies, mean(operation, x, context.slots[name], machine)]
     y = context.arrangement.maps[name]
-    steps: list[Step | Job] = []
     if operation.kind == "concat":
-        steps += _parts(operation, context, y)
+        steps: list[Step | Job] = [*_parts(operation, context, y)]
     elif operation.kind in ("conv", "depthwise"):
-        steps += _convolution(operation, context, y, method)
-    elif operation.window is not None:
-        copies, x = _source(operation, context)
-        taps = _taps(operation, context, x)
-        steps += [*copies, pool(operation, x, y, taps, _shape(operation.inputs[0], context)[1:], machine)]
+        steps = _convolution(operation, context, y, method)
     else:
         copies, x = _source(operation, context)
-        more, other = _second(operation, context)
-        steps += [*copies, *more, pointwise(operation, x, other, y, machine)]
+        steps = [*copies, *_simple(operation, context, x, y)]
     ring = fill_ring(name, y, machine)
     steps += [] if ring is None or operation.kind == "concat" else [ring]
     if name in context.slots:
         steps.append(write_tensor(name, y, context.slots[name], machine))
     return steps
+
+
+def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
+    """The operation itself, without weights that may be zero."""
+    kind, machine = operation.kind, context.machine
+    if kind in ("max", "average"):
+        size = _shape(operation.inputs[0], context)[1:]
+        return [pool(operation, x, y, _taps(operation, context, x), size, machine)]
+    if kind == "rearrange":
+        return rearrange(operation, x, y, machine)
+    if kind in SINGLE:
+        return [SINGLE[kind](operation, x, y, machine)]
+    copies, other = _second(operation, context)
+    if kind == "combine":
+        assert other is not None
+        return [*copies, combine(operation, x, other, y, machine)]
+    return [*copies, pointwise(operation, x, other, y, machine)]
+
+
+SINGLE: Mapping[str, Callable[[Operation, Map, Map, Machine], Step]] = {
+    "mean": mean,
+    "layer_norm": layer_norm,
+    "group_norm": group_norm,
+    "prelu": prelu,
+}
 
 
 def _source(operation: Operation, context: _Context) -> tuple[list[Step], Map]:
@@ -189,7 +213,7 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
         x=x,
         y=y,
         residual=residual,
-        epilogue=Epilogue(residual is not None, operation.relu, operation.bound),
+        epilogue=Epilogue(residual is not None, operation.activation),
     )
     if operation.kind == "depthwise":
         return [*copies, depthwise(job, context.machine)]

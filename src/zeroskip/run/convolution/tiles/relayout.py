@@ -12,7 +12,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.layout import Layout, Map
-from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, constant, function, kept, mask_at
+from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 
 INDEX = {"float": "i32", "half": "i16"}  # the numbers of lanes that a permutation reads
 
@@ -149,15 +149,15 @@ def _copy_code(machine: Machine, v: Vector, numbers: tuple[int, ...], fill: floa
             takes = [f.at(order, f.multiply(index, v.lanes), INDEX[v.element]) for index in indices]
             with f.loop(0, channels) as channel:
                 offset = f.multiply(channel, v.lanes)
-                value = constant(f, v, fill)
+                value = f.constant(v, fill)
                 for source, take, flag in zip(sources, takes, flags, strict=True):
-                    pixels = _permuted(f, v, machine, f.at(source, offset, v.element), take)
+                    pixels = permuted(f, v, machine, f.at(source, offset, v.element), take)
                     value = kept(f, v, flag, pixels, value)
                 f.store(v, value, f.at(target, offset, v.element))
     return compiled(f, machine)
 
 
-def _permuted(f: Function, v: Vector, machine: Machine, source: str, order: str) -> str:
+def permuted(f: Function, v: Vector, machine: Machine, source: str, order: str) -> str:
     """The vector at `source` with its lanes in the order that the numbers at `order` say, as wide as its own."""
     numbers = v.of(INDEX[v.element])
     name, feature, moved = PERMUTATIONS.get(v, ("", "", ""))

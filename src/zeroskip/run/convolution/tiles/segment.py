@@ -14,6 +14,7 @@ from torch import Tensor
 from zeroskip.concepts import Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
+from zeroskip.run.convolution.tiles.forms import Form, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.lowering import SegmentCode
 from zeroskip.run.convolution.tiles.steps import joined, seconds_by_step
 from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE
@@ -29,28 +30,31 @@ class Segment:
         self.code, self._idle = code, list[np.ndarray]()
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._thread_count = threads
-        self._inputs, self._outputs = tuple(code.inputs.values()), tuple(code.outputs.values())
+        self._inputs = [(shape, _other_form(code, name)) for name, shape in code.inputs.items()]
+        self._outputs = [(shape, _other_form(code, name)) for name, shape in code.outputs.items()]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        given = [tensor.contiguous() for tensor in inputs]
-        count, images = len(given[0]), self.code.images
-        for tensor, shape in zip(given, self._inputs, strict=True):
+        count, images, given = len(inputs[0]), self.code.images, []
+        for tensor, (shape, form) in zip(inputs, self._inputs, strict=True):
             # Machine code trusts its arguments: a wrong size would make it read foreign memory.
-            if tensor.shape != (count, *shape) or tensor.dtype is not torch.float32:
+            if tensor.shape != (count, *(form.shape if form else shape)) or tensor.dtype is not torch.float32:
                 raise EngineError(
                     f"layers on tiles take {shape}, and were given {tensor.dtype} {tuple(tensor.shape)}."
                 )
+            given.append((to_map(form, shape, tensor) if form else tensor).contiguous())
         missing = -count % images
         if missing:
             given = [torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) for tensor in given]
-        made = [torch.empty(count + missing, *shape) for shape in self._outputs]
+        made = [torch.empty(count + missing, *shape) for shape, _ in self._outputs]
         groups = range((count + missing) // images)
         if self._threads is None or len(groups) < 2:
             self._run([*given, *made], groups)
         else:
             parts = [groups[number :: self._thread_count] for number in range(self._thread_count)]
             list(self._threads.map(lambda part: self._run([*given, *made], part), parts))
-        return [tensor[:count] for tensor in made] if missing else made
+        made = [tensor[:count] for tensor in made] if missing else made
+        forms = zip(made, self._outputs, strict=True)
+        return [from_map(form, tensor) if form else tensor for tensor, (_, form) in forms]
 
     def _run(self, tensors: Sequence[Tensor], groups: Sequence[int]) -> None:
         """Work on some of the groups of images."""
@@ -93,9 +97,11 @@ def step_seconds(
 ) -> StepSeconds:
     """What the segment's steps take for these inputs, run one by one for as many examples as go through at a time."""
     code, turns = segment.code, -(-len(inputs[0]) // (segment.code.images * threads))
-    tensors = [
-        each.repeat(code.images, *[1] * (each.ndim - 1))[: code.images].contiguous() for each in inputs
+    maps = [
+        to_map(code.forms[name], shape, each)
+        for (name, shape), each in zip(code.inputs.items(), inputs, strict=True)
     ]
+    tensors = [each.repeat(code.images, 1, 1, 1)[: code.images].contiguous() for each in maps]
     tensors += [torch.empty(code.images, *shape) for shape in code.outputs.values()]
     memory = allocate(code.bytes)
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
@@ -108,6 +114,12 @@ def step_seconds(
         {node: seconds for (name, node), seconds in spent.items() if name == kind} for kind in (READ, WRITE)
     )
     return StepSeconds(total, entering, leaving)
+
+
+def _other_form(code: SegmentCode, name: str) -> Form | None:
+    """The form of a tensor where it is not (channels, height, width)."""
+    form, shape = code.forms[name], code.inputs.get(name) or code.outputs[name]
+    return None if form == channels_first(shape) else form
 
 
 def without_layout_conversion(segment: Segment, machine: Machine, *inputs: Tensor) -> Callable[[], None]:

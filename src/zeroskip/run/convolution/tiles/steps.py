@@ -8,7 +8,6 @@ tensors.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -19,6 +18,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector, compile_function
 from zeroskip.emit.python_call import address
 from zeroskip.run.argument_block import ArgumentBlock, argument_block
+from zeroskip.run.convolution.tiles.activation import Activation, activated
 
 ARGUMENTS = {"plan": POINTER, "base": POINTER}
 
@@ -110,39 +110,24 @@ def kept(f: Function, v: Vector, mask: str, value: str, other: str = "zeroinitia
     return f.value(f"select {v.mask} {mask}, {v} {value}, {v} {other}")
 
 
-def constant(f: Function, v: Vector, value: float) -> str:
-    """The vector with `value` in every lane."""
-    if v.element == "half":
-        return f.splat(v, f"0xH{np.float16(value).view(np.uint16):04X}")
-    # LLVM writes a float as the bits of the double that is equal to it.
-    bits = struct.unpack("<Q", struct.pack("<d", float(np.float32(value))))[0]
-    return f.splat(v, f"0x{bits:016X}")
-
-
 @dataclass(frozen=True)
 class Epilogue:
     """What is done to a sum, in this order; the bias is no part of it, since sums begin with it.
 
-    residual  the number at the same pixel of another map is added
-    relu      what is below 0 becomes 0
-    bound     what is above becomes the bound, as in ReLU6; None: there is none
+    residual    the number at the same pixel of another map is added
+    activation  then follows
     """
 
     residual: bool = False
-    relu: bool = False
-    bound: float | None = None
+    activation: Activation | None = None
 
 
 def finished(f: Function, v: Vector, epilogue: Epilogue, sums: str, residual: str | None, mask: str) -> str:
     """The sums after the epilogue, 0 in lanes outside `mask`; `residual` is a pointer. NaN stays NaN."""
     if epilogue.residual:
         sums = f.value(f"fadd {v} {sums}, {f.load(v, str(residual))}")
-    if epilogue.relu:
-        sums = f.relu(v, sums)
-    if epilogue.bound is not None:
-        bound = constant(f, v, epilogue.bound)
-        above = f.value(f"fcmp ogt {v} {sums}, {bound}")
-        sums = f.value(f"select {v.mask} {above}, {v} {bound}, {v} {sums}")
+    if epilogue.activation is not None:
+        sums = activated(f, v, epilogue.activation, sums)
     return kept(f, v, mask, sums)
 
 

@@ -21,7 +21,6 @@ from zeroskip.run.convolution.tiles.steps import (
     Step,
     at_offset,
     compiled,
-    constant,
     function,
     lanes_of,
     mask_at,
@@ -178,7 +177,7 @@ def _read_whole_code(machine: Machine, squares: _Squares, fill: float) -> Callab
 def _row(f: Function, squares: _Squares, images: list[str], row: str, held: str, fill: float) -> str:
     """`width` pixels of each of several channels, side by side in one vector of floats."""
     v, width = squares.v.of("float"), squares.width
-    value = constant(f, v, fill) if fill else "zeroinitializer"
+    value = f.constant(v, fill) if fill else "zeroinitializer"
     for number, image in enumerate(images):
         mask = lanes_of(f, v, f.value(f"shl i64 {held}, {number * width}"))
         value = f.load_masked(v, mask, f.at(f.at(image, row), -number * width), other=value)
@@ -220,7 +219,7 @@ def _read_phase_code(machine: Machine, v: Vector, fill: float) -> Callable[..., 
         mask = mask_at(f, v, fields.masks, number)
         with f.loop(0, fields.channels) as channel:
             image = f.at(fields.tensor, f.multiply(channel, fields.area))
-            value = f.gather(floats, mask, image, where, constant(f, floats, fill))
+            value = f.gather(floats, mask, image, where, f.constant(floats, fill))
             value = f.converted(floats, value, v.element)
             f.store(v, value, f.at(target, f.multiply(channel, v.lanes), v.element))
     return compiled(f, machine)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +14,12 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.graph import Graph, Input, Node
-from zeroskip.run.captured import Captured
+from zeroskip.graph.nodes import kind_of
+from zeroskip.run.captured import Captured, overwrites
+from zeroskip.run.convolution.tiles.forms import to_map
+from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, kind_of, operations_of
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
@@ -115,6 +117,16 @@ def on_tiles(
     return _with_segments(graph, subgraphs, _codes(subgraphs, kernels, machine, images), threads)
 
 
+def as_maps(captured: Captured, operations: Sequence[Operation]) -> dict[str, Tensor]:
+    """The captured values that operations read and make, as maps (batch, channels, height, width)."""
+    maps = maps_of(captured.graph, operations)
+    return {
+        name: to_map(form, shape, captured.values[name])
+        for name, (shape, form) in maps.items()
+        if name in captured.values
+    }
+
+
 def values_of(operations: Sequence[Operation]) -> set[str]:
     """The names of the values that the operations read and make."""
     return {name for operation in operations for name in (operation.name, *operation.inputs)}
@@ -123,32 +135,49 @@ def values_of(operations: Sequence[Operation]) -> set[str]:
 def _subgraphs(graph: Graph, operations: Sequence[Operation]) -> list[Subgraph]:
     """The operations grouped into segments, cut only where a torch node lies between."""
     level = _levels(graph, operations)
-    shapes: dict[str, Any] = graph.shapes
-    covered = {name for operation in operations for name in operation.names}
-    readers = [(node.name, node.inputs) for node in graph.nodes if node.name not in covered]
+    maps = maps_of(graph, operations)
+    readers = [(node.name, node.inputs) for node in _left(graph, operations)]
     readers += [(operation.name, operation.inputs) for operation in operations]
     subgraphs = []
     for number in sorted({level[operation.name] for operation in operations}):
         inside = tuple(operation for operation in operations if level[operation.name] == number)
         made = {operation.name for operation in inside}
-        entering = {name: shapes[name] for each in inside for name in each.inputs if name not in made}
+        outside = dict.fromkeys(name for each in inside for name in each.inputs if name not in made)
         read = {name for reader, inputs in readers if reader not in made for name in inputs}
         needed = read.union(graph.outputs)
-        leaving = [each.name for each in inside if each.name in needed or each.kind == "mean"]
-        subgraphs.append(Subgraph(inside, entering, {name: shapes[name] for name in leaving}))
+        leaving = [each.name for each in inside if each.name in needed]
+        entering, left = ({name: maps[name][0] for name in names} for names in (outside, leaving))
+        forms = {name: maps[name][1] for name in (*outside, *leaving)}
+        subgraphs.append(Subgraph(inside, entering, left, forms))
     return subgraphs
+
+
+def _left(graph: Graph, operations: Sequence[Operation]) -> list[Node]:
+    """The nodes that PyTorch computes: those that no operation stands for, and that something needs."""
+    covered = {name for operation in operations for name in operation.names}
+    needed = {*graph.outputs, *(name for operation in operations for name in operation.inputs)}
+    left: list[Node] = []
+    for node in reversed(graph.nodes):
+        if node.name not in covered and (node.name in needed or overwrites(node)):
+            left.append(node)
+            needed |= {*node.inputs}
+    return left[::-1]
 
 
 def _levels(graph: Graph, operations: Sequence[Operation]) -> dict[str, int]:
     """How many changes between torch and tiles lie before each value: even in torch, odd on tiles."""
-    operation_of = {name: operation for operation in operations for name in operation.names}
+    covered = {name for operation in operations for name in operation.names}
+    ending: dict[str, list[Operation]] = {}
+    for operation in operations:
+        ending.setdefault(operation.names[-1], []).append(operation)
     level = dict.fromkeys(graph.names, 0)
     for node in graph.nodes:
-        operation = operation_of.get(node.name)
-        if operation is None:
-            level[node.name] = max((level[name] + level[name] % 2 for name in node.inputs), default=0)
-        elif node.name == operation.name:
-            level[node.name] = max(level[name] + 1 - level[name] % 2 for name in operation.inputs)
+        if node.name not in covered:
+            level[node.name] = max(
+                (level[name] + level[name] % 2 for name in node.inputs if name in level), default=0
+            )
+        for operation in ending.get(node.name, ()):
+            level[operation.name] = max(level[name] + 1 - level[name] % 2 for name in operation.inputs)
     return level
 
 
@@ -156,16 +185,16 @@ def count_segments(graph: Graph, operations: Sequence[Operation], also: str = ""
     """How many segments the operations form, if what PyTorch computes by the name `also` were on tiles as well.
 
     >>> from zeroskip.graph import capture
-    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 4, 3))
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Softshrink(), nn.Conv2d(8, 4, 3))
     >>> graph = capture(network, torch.zeros(1, 3, 8, 8))
-    >>> count_segments(graph, operations_of(graph)), count_segments(graph, operations_of(graph), "silu")
+    >>> count_segments(graph, operations_of(graph)), count_segments(graph, operations_of(graph), "softshrink")
     (2, 1)
     """
-    covered = {name for operation in operations for name in operation.names}
+    # Views of what is inside an operation stay in the graph, and nothing reads them.
     more = [
         Operation(node.name, "other", node.inputs, (0, 0, 0), (node.name,))
-        for node in graph.nodes
-        if node.name not in covered and node.inputs and kind_of(node) == also
+        for node in _left(graph, operations)
+        if node.inputs and kind_of(node) == also
     ]
     level = _levels(graph, [*operations, *more])
     return len({level[operation.name] for operation in operations})
@@ -189,9 +218,8 @@ def _measured(
     In a round the network runs twice with each kernel, since the first run finds another kernel's data in the caches.
     Rounds are repeated until the halves of them agree about each whole network.
     """
-    runs = {
-        kernel: [_prepared(values, code, images) for code in several] for kernel, several in codes.items()
-    }
+    memories = [_prepared(values, several, images) for several in zip(*codes.values(), strict=True)]
+    runs = {kernel: list(zip(several, memories, strict=True)) for kernel, several in codes.items()}
     spent: dict[Kernel, list[dict[str, float]]] = {kernel: [] for kernel in codes}
     reading = reading_seconds(clock)
     for number in range(MOST):
@@ -201,7 +229,7 @@ def _measured(
             break
         for kernel in (each for each in runs for _ in range(2)):
             took: dict[str, float] = {}
-            for code, memory, _ in runs[kernel]:
+            for code, (memory, _) in runs[kernel]:
                 took |= seconds_by_node(code.chain, memory.ctypes.data, clock, reading)
             spent[kernel].append(took)
     return {
@@ -211,13 +239,15 @@ def _measured(
 
 
 def _prepared(
-    values: Mapping[str, Tensor], code: SegmentCode, images: int
-) -> tuple[SegmentCode, np.ndarray, list[Tensor]]:
-    """The code, memory to run it in, and the tensors that the memory names."""
-    memory = allocate(code.bytes)
-    tensors = [_as_many(values[name], images) for name in (*code.inputs, *code.outputs)]
+    values: Mapping[str, Tensor], codes: Sequence[SegmentCode], images: int
+) -> tuple[np.ndarray, list[Tensor]]:
+    """Memory to run a segment in by each of several kernels, one at a time, and the tensors that the memory names."""
+    memory = allocate(max(code.bytes for code in codes))
+    shapes = {**codes[0].inputs, **codes[0].outputs}
+    maps = [to_map(codes[0].forms[name], shape, values[name]) for name, shape in shapes.items()]
+    tensors = [_as_many(each, images) for each in maps]
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
-    return code, memory, tensors
+    return memory, tensors
 
 
 def _as_many(value: Tensor, images: int) -> Tensor:
@@ -231,9 +261,7 @@ def _with_segments(
     """The graph with a node for each segment, and one for each value that leaves it."""
     operations = [operation for subgraph in subgraphs for operation in subgraph.operations]
     level = _levels(graph, operations)
-    covered = {name for operation in operations for name in operation.names}
-    others = [node for node in graph.nodes if node.name not in covered]
-    ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in others]
+    ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in _left(graph, operations)]
     for subgraph, code in zip(subgraphs, codes, strict=True):
         number = level[subgraph.operations[0].name]
         name = f"tiles_{number}"
@@ -247,7 +275,9 @@ def _with_segments(
 def alone(layer: Layer, relu: bool, kernel: Kernel, machine: Machine) -> Callable[[Tensor], Tensor]:
     """A single convolution on tiles, as a function of images (batch, *input_shape)."""
     graph = graph_of(layer, relu)
-    (code,) = _codes(_subgraphs(graph, operations_of(graph)), {"y": kernel}, machine, 1)
+    operations = operations_of(graph)
+    kernels = {operation.name: kernel for operation in operations if operation.layer is not None}
+    (code,) = _codes(_subgraphs(graph, operations), kernels, machine, 1)
     segment = Segment(code, 1)
     return lambda x: segment(x)[0]
 
@@ -255,5 +285,6 @@ def alone(layer: Layer, relu: bool, kernel: Kernel, machine: Machine) -> Callabl
 def graph_of(layer: Layer, relu: bool) -> Graph:
     """A network of one layer: its input is "x", its output "y"."""
     function = partial(reference, layer, relu=relu)
-    node = Node("y", "aten.conv2d.default", ("x",), function, layer, relu, {}, layer.output_shape)
+    overload = "input" if layer.op == "conv_transpose2d" else "default"
+    node = Node("y", f"aten.{layer.op}.{overload}", ("x",), function, layer, relu, {}, layer.output_shape)
     return Graph((Input("x", layer.input_shape),), (node,), ("y",), itemgetter(0))

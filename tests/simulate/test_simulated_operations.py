@@ -123,7 +123,7 @@ def test_windows_of_a_volume_are_what_its_kernel_sees_slice_by_slice(run):
 @given(run=convolutions("conv_transpose2d"))
 def test_columns_of_a_transposed_convolution_add_up_to_its_output(run):
     layer, x, y = run
-    work = of_layer(replace(layer, weight=layer.weight), x, y)
+    work = of_layer(layer, x, y)
     groups, outputs, kernel = layer.groups, layer.weight.shape[1], tuple(layer.weight.shape[2:])
     values = layer.weight.reshape(groups, -1, outputs * kernel[0] * kernel[1]).mT  # (g, columns, c)
     columns = torch.einsum("gmc,ngcp->ngmp", values, x.reshape(2, groups, -1, x[0, 0].numel()))

@@ -1,0 +1,278 @@
+"""From the nodes of a graph to the operations that can work on tiles, with what follows them fused in."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import cast
+
+import torch
+
+from zeroskip.graph import Graph, Node
+from zeroskip.graph.nodes import kind_of
+from zeroskip.graph.torch_operations import Argument
+from zeroskip.run.captured import overwrites
+from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
+from zeroskip.run.convolution.tiles.node_operations import (
+    MEANS,
+    Operations,
+    is_over_batch,
+    operations_of_node,
+)
+from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, rearrangement, slice_of
+from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
+
+
+def operations_of(graph: Graph) -> list[Operation]:
+    """What of the graph can work on tiles, in running order; nodes that cannot are left out.
+
+    >>> from zeroskip.graph import capture
+    >>> network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.MaxPool2d(2))
+    >>> graph = capture(network, torch.zeros(1, 3, 8, 8))
+    >>> [(operation.kind, operation.shape) for operation in operations_of(graph)]
+    [('conv', (8, 6, 6)), ('max', (8, 3, 3))]
+    """
+    if barrier(graph):
+        return []
+    reading = _Reading(graph)
+    operations = [operation for node in graph.nodes for operation in reading.read(node)]
+    return fused(operations, reading.uses(operations), graph.names)
+
+
+def barrier(graph: Graph) -> str:
+    """What keeps the whole network off tiles; "" where nothing does.
+
+    >>> barrier(replace(graph, batch=3))
+    'the network is bound to 3 examples'
+    """
+    if graph.batch is not None:
+        return f"the network is bound to {graph.batch} examples"
+    uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
+    shared = {name for name in uses if uses[name] > 1} | {node.name for node in graph.nodes if is_view(node)}
+    writer = next((node for node in graph.nodes if overwrites(node) and node.inputs[0] in shared), None)
+    return "" if writer is None else f"{writer.op.split('.')[1]} overwrites what others read"
+
+
+PLACE = ("dim", "start", "end", "step")  # arguments of a slice
+CUTS = ("chunk", "split", "split_with_sizes")  # their values are lists
+
+
+class _Reading:
+    """The nodes of a graph read one after the other; values that are lists of parts wait for who takes one."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph, self.values = graph, Values(graph.shapes)
+        self._parts: dict[str, tuple[MapValue, int, list[range]]] = {}
+        self._writes: dict[str, tuple[list[Argument], str]] = {}
+
+    def read(self, node: Node) -> Operations:
+        """The operations of the node, whose value is known from here on."""
+        kind = kind_of(node)
+        if node.dtype not in (None, torch.float32) or (node.shape is None and kind not in CUTS):
+            return ()
+        written = self._written(node, kind)
+        if written is not None:
+            return self._viewed(replace(node, inputs=(written,)), "alias")
+        if kind in SAME or kind in VIEWS or _is_whole_batch(node) or self._is_whole(node, kind):
+            return self._viewed(node, kind)
+        if kind in CUTS:
+            self._cut(node)
+            return ()
+        if kind == "getitem":
+            return self._known(node, self._taken(node))
+        return self._known(node, operations_of_node(node, self.values) or rearrangement(node, self.values))
+
+    def _written(self, node: Node, kind: str) -> str | None:
+        """The value of which the node is another name, as parts of a value are written and read again.
+
+        `y[:, :3] += x` is a slice of y, a sum, and y with the sum in the place of the slice.
+        """
+        place, source = [node.arguments.get(name) for name in PLACE], node.inputs[-1] if node.inputs else ""
+        if kind == "slice_scatter":
+            whole = self.values.shapes.get(source) == node.shape
+            if not whole or source in self._writes:
+                self._writes[node.name] = self._writes[source] if whole else (place, source)
+            return source if whole else None
+        if kind != "slice" or source not in self._writes:
+            return None
+        if _is_whole_batch(node):
+            self._writes[node.name] = self._writes[source]
+            return None
+        last, value = self._writes[source]
+        return value if last == place else None
+
+    def uses(self, operations: Sequence[Operation]) -> Counter[str]:
+        """How often each map is read: by operations, and by what is left to PyTorch."""
+        covered = {name for operation in operations for name in operation.names}
+        names = [name for operation in operations for name in operation.inputs]
+        left = [node for node in self.graph.nodes if node.name not in covered and not self._is_view(node)]
+        outside = [name for node in left for name in node.inputs]
+        bases = {name: value.base for name, value in self.values.maps.items()}
+        return Counter([*names, *(bases.get(name, name) for name in [*outside, *self.graph.outputs])])
+
+    def _is_view(self, node: Node) -> bool:
+        return node.name in self.values.maps or node.name in self._parts
+
+    def _known(self, node: Node, made: Operations) -> Operations:
+        # A file may say that a node makes what it does not: such a node is PyTorch's, which finds out.
+        last = made[-1] if made else None
+        if last is None or last.form is None or last.form.shape != node.shape or 0 in last.form.shape:
+            return ()
+        self.values.maps[node.name] = MapValue(last.name, last.shape, last.form)
+        return made
+
+    def _is_whole(self, node: Node, kind: str) -> bool:
+        """Whether a slice takes all that is there, or a mean is over a single pixel."""
+        value = self.values.maps.get(node.inputs[0]) if node.inputs else None
+        if value is None or node.shape is None:
+            return False
+        if kind in MEANS and value.is_pixel:
+            return math.prod(node.shape) == value.shape[0] and not is_over_batch(node, value)
+        return kind in ("slice", "narrow") and value.form.shape == node.shape
+
+    def _viewed(self, node: Node, kind: str) -> Operations:
+        # Others among its inputs are sizes, such as that of the batch.
+        value = self.values.maps.get(node.inputs[0])
+        if value is None or node.shape is None:
+            return ()
+        made = viewed(node, kind, value, node.shape)
+        if made is None:
+            return ()
+        self.values.maps[node.name] = made
+        ordered = channels_in_order(node, made)
+        return () if ordered is None else self._known(node, (ordered,))
+
+    def _cut(self, node: Node) -> None:
+        """Remember the parts of a value that is cut along one axis."""
+        value, arguments = self.values.any(node.inputs[0]), node.arguments
+        if value is None:
+            return
+        dim = int(cast(int, arguments.get("dim", 0))) % (len(value.form.axes) + 1) - 1
+        if dim < 0:
+            return
+        length = value.form.shape[dim]
+        sizes = arguments.get("split_sizes", arguments.get("split_size", arguments.get("chunks")))
+        if kind_of(node) == "chunk":
+            sizes = -(-length // int(cast(int, sizes)))
+        if isinstance(sizes, int):
+            sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
+        ends = [
+            sum(cast("list[int]", sizes)[: number + 1]) for number in range(len(cast("list[int]", sizes)))
+        ]
+        starts = [0, *ends[:-1]]
+        self._parts[node.name] = value, dim, [range(*ends_) for ends_ in zip(starts, ends, strict=True)]
+
+    def _taken(self, node: Node) -> Operations:
+        """One of the parts that another node cut."""
+        number, known = node.arguments.get("1"), self._parts.get(node.inputs[0])
+        if known is None or not isinstance(number, int):
+            return ()
+        value, dim, parts = known
+        return slice_of(node, value, dim, parts[number])
+
+
+def _is_whole_batch(node: Node) -> bool:
+    """Whether the node is a slice of all examples, as `x[:, 1:]` begins with one."""
+    arguments = node.arguments
+    begins = kind_of(node) == "slice" and arguments.get("dim") == 0 and not arguments.get("start")
+    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, ALL)
+    return bool(begins and whole)
+
+
+ALL = 2**63 - 1  # the end of a slice that has none
+
+
+def is_view(node: Node) -> bool:
+    """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
+    _, name, overload = node.op.split(".") if node.op.startswith("aten.") else ("", "", "")
+    if not name:
+        return True
+    returns = getattr(getattr(torch.ops.aten, name), overload)._schema.returns
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in returns)
+
+
+def entering(graph: Graph) -> dict[str, MapValue]:
+    """The values that operations on tiles read and others make, as maps."""
+    reading = _Reading(graph)
+    for node in graph.nodes:
+        reading.read(node)
+    return {name: reading.values.maps[name] for name in reading.values.entered}
+
+
+def without_layers(operations: Sequence[Operation], nodes: Collection[str]) -> list[Operation]:
+    """The operations but those that compute the layers of these nodes, whole: also the pixels of transposed ones."""
+    computing = (each for each in operations if each.layer is not None and {*nodes} & {*each.names})
+    gone = {name for each in computing for name in each.names}
+    return [each for each in operations if not gone & {*each.names}]
+
+
+def maps_of(graph: Graph, operations: Sequence[Operation]) -> dict[str, tuple[MapShape, Form]]:
+    """Every value that the operations read or make -> its shape as a map, and the form of its tensor."""
+    reading = _Reading(graph)
+    for node in graph.nodes:
+        reading.read(node)
+    maps = {name: (value.shape, value.form) for name, value in reading.values.maps.items()}
+    return maps | {each.name: (each.shape, each.form or channels_first(each.shape)) for each in operations}
+
+
+def fused(operations: Sequence[Operation], uses: Counter[str], sources: Sequence[str]) -> list[Operation]:
+    """Activations and factors join what they follow, and sums the later of the two convolutions that they add to."""
+    done: list[Operation] = []
+    for operation in operations:
+        last = next((earlier for earlier in done if earlier.name == operation.inputs[0]), None)
+        joined = None if last is None or uses[last.name] != 1 else _joined(last, operation)
+        if last is not None and joined is not None:
+            done[done.index(last)] = replace(
+                joined, name=operation.name, form=operation.form, names=(*last.names, *operation.names)
+            )
+            continue
+        position, other = _summand(operation, done, uses, sources)
+        if position is None:
+            done.append(operation)
+            continue
+        before = done.pop(position)
+        names = (*before.names, *operation.names)
+        inputs = before.inputs[0], other
+        done.append(replace(before, name=operation.name, inputs=inputs, names=names, form=operation.form))
+    return done
+
+
+def _joined(last: Operation, operation: Operation) -> Operation | None:
+    """The operation before, which does the one after it as well; None where it cannot."""
+    if operation.kind != "scale" or last.activation is not None or last.kind not in ACTIVE:
+        return None
+    if operation.factors is None:
+        return replace(last, activation=operation.activation)
+    scale, shift = operation.factors
+    if last.layer is None or len(last.inputs) > 1 or not bool(scale.isfinite().all()):
+        return None
+    layer = last.layer
+    weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.ndim - 1)) + 0.0  # no -0.0
+    bias = shift if layer.bias is None else layer.bias * scale + shift
+    return replace(last, layer=replace(layer, weight=weight, bias=bias), activation=operation.activation)
+
+
+ACTIVE = ("conv", "depthwise", "scale", "add", "combine", "layer_norm", "group_norm")  # end in an activation
+
+
+def _summand(
+    total: Operation, before: Sequence[Operation], uses: Counter[str], sources: Sequence[str]
+) -> tuple[int | None, str]:
+    """Where in `before` the convolution stands that can add the other input of the sum `total` to its own result.
+
+    The other one must be there by then: it is one of the network's inputs, or made before on tiles.
+    """
+    if total.kind != "add" or total.inputs[0] == total.inputs[1]:
+        return None, ""
+    names = [operation.name for operation in before]
+    places = [(names.index(name) if name in names else -1, name) for name in total.inputs]
+    (_, other), (position, name) = sorted(places)
+    if position < 0 or (other not in names and other not in sources):
+        return None, ""
+    last = before[position]
+    fits = last.kind == "conv" and len(last.inputs) == 1 and uses[name] == 1 and last.activation is None
+    # What runs between the two must not need the sum earlier; nothing can, as only the sum reads it.
+    return (position, other) if fits else (None, "")

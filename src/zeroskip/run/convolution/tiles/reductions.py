@@ -1,0 +1,170 @@
+"""Operations that look at many pixels or channels for each number: means over a map, norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.run.argument_block import argument_block
+from zeroskip.run.convolution.tiles.activation import Activation, activated
+from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
+
+TOGETHER = 8  # channels whose sums are in registers at a time
+
+
+def mean(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
+    """The mean of every channel, into a map of one pixel."""
+    layout = x.layout
+    places = layout.inside()
+    offsets = x.first + layout.offset(*places.T)
+    share = np.array([1 / (layout.height * layout.width)], np.float32)
+    counts = layout.slots, len(places) // layout.slots, len(x.channels)
+    targets = y.first + y.layout.offset(np.arange(layout.slots), 0, 0)
+    block = argument_block(*counts, targets, offsets, share)
+    return Step("mean", operation.name, _mean_code(machine, layout.vector), block)
+
+
+def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
+    """Each pixel: less the mean of its channels, over their standard deviation; then factor and shift by channel."""
+    places, layout = y.layout.inside(), y.layout
+    offsets = [x.first + x.layout.offset(*places.T), y.first + layout.offset(*places.T)]
+    factors = [factor.numpy().astype(np.float32) for factor in operation.factors or ()]
+    numbers = np.array([1 / len(y.channels), operation.epsilon], np.float32)
+    code = _layer_norm_code(machine, layout.vector, operation.activation)
+    block = argument_block(len(places), len(y.channels), *offsets, layout.masks(places), *factors, numbers)
+    return Step("norm", operation.name, code, block)
+
+
+def group_norm(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
+    """As `layer_norm`, with mean and deviation of a group of channels over all pixels of an image."""
+    places, layout = y.layout.inside(), y.layout
+    offsets = [x.first + x.layout.offset(*places.T), y.first + layout.offset(*places.T)]
+    factors = [factor.numpy().astype(np.float32) for factor in operation.factors or ()]
+    channels = len(y.channels) // operation.groups
+    numbers = np.array([1 / (channels * layout.height * layout.width), operation.epsilon], np.float32)
+    counts = layout.slots, len(places) // layout.slots, operation.groups, channels
+    code = _group_norm_code(machine, layout.vector, operation.activation)
+    block = argument_block(*counts, *offsets, layout.masks(places), *factors, numbers)
+    return Step("norm", operation.name, code, block)
+
+
+@cache
+def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
+    sums = v.of("float")  # sums of many pixels are taken in float, whatever the map holds
+    f, (images, places, channels, *arrays) = function("mean", [INTEGER] * 3 + [POINTER] * 3)
+    factor = f.load("float", arrays[2])
+    even = f.subtract(channels, f.value(f"urem i64 {channels}, {TOGETHER}"))
+    with f.loop(0, images) as image:
+        target = at_offset(f, arrays[0], image)
+        for first, end, several in (("0", even, TOGETHER), (even, channels, 1)):
+            with f.loop(first, end, several) as channel:
+                totals = [f.slot(sums, "zeroinitializer") for _ in range(several)]
+                with f.loop(0, places) as place:
+                    number = f.add(f.multiply(image, places), place)
+                    at = f.at(at_offset(f, arrays[1], number), f.multiply(channel, v.lanes), v.element)
+                    for part, total in enumerate(totals):
+                        value = f.converted(v, f.load(v, f.at(at, part * v.lanes, v.element)), "float")
+                        f.store(sums, f.value(f"fadd {sums} {f.load(sums, total)}, {value}"), total)
+                for part, total in enumerate(totals):
+                    whole = f.value(f"fmul float {f.sum(sums, f.load(sums, total))}, {factor}")
+                    single = f.value(f"insertelement {sums} zeroinitializer, float {whole}, i32 0")
+                    at = f.at(target, f.multiply(f.add(channel, part), v.lanes), v.element)
+                    f.store(v, f.converted(sums, single, v.element), at)
+    return compiled(f, machine)
+
+
+@cache
+def _layer_norm_code(machine: Machine, v: Vector, activation: Activation | None) -> Callable[..., None]:
+    wide = v.of("float")
+    f, (count, channels, *arrays) = function("layer_norm", [INTEGER] * 2 + [POINTER] * 6)
+    share, epsilon = (f.splat(wide, f.load("float", f.at(arrays[5], place))) for place in (0, 1))
+    with f.loop(0, count) as number:
+        source, target = (at_offset(f, array, number) for array in arrays[:2])
+        mask = mask_at(f, v, arrays[2], number)
+
+        def pixel(channel: str, source: str = source) -> str:
+            return f.converted(v, f.load(v, f.at(source, f.multiply(channel, v.lanes), v.element)), "float")
+
+        total, squares = f.slot(wide, "zeroinitializer"), f.slot(wide, "zeroinitializer")
+        with f.loop(0, channels) as channel:
+            f.store(wide, f.value(f"fadd {wide} {f.load(wide, total)}, {pixel(channel)}"), total)
+        middle = f.value(f"fmul {wide} {f.load(wide, total)}, {share}")
+        with f.loop(0, channels) as channel:
+            away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
+            f.store(wide, f.multiply_add(wide, away, away, f.load(wide, squares)), squares)
+        scale = _one_over_deviation(f, wide, f.load(wide, squares), share, epsilon)
+        with f.loop(0, channels) as channel:
+            away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
+            at = f.at(target, f.multiply(channel, v.lanes), v.element)
+            factor, shift = (f.splat(wide, f.load("float", f.at(each, channel))) for each in arrays[3:5])
+            value = f.multiply_add(wide, f.value(f"fmul {wide} {away}, {scale}"), factor, shift)
+            value = f.converted(wide, value, v.element)
+            value = value if activation is None else activated(f, v, activation, value)
+            f.store(v, kept(f, v, mask, value), at)
+    return compiled(f, machine)
+
+
+@cache
+def _group_norm_code(machine: Machine, v: Vector, activation: Activation | None) -> Callable[..., None]:
+    wide = v.of("float")
+    f, fields = function("group_norm", [INTEGER] * 4 + [POINTER] * 6)
+    images, places, groups, channels, *arrays = fields
+    share, epsilon = (f.splat(wide, f.load("float", f.at(arrays[5], place))) for place in (0, 1))
+    with f.loop(0, images) as image, f.loop(0, groups) as group:
+        first = f.multiply(group, channels)
+
+        def pixels(image: str = image, first: str = first) -> Iterator[_Pixel]:
+            """Every vector of the group."""
+            with f.loop(0, places) as place:
+                number = f.add(f.multiply(image, places), place)
+                source, target = (at_offset(f, array, number) for array in arrays[:2])
+                mask = mask_at(f, v, arrays[2], number)
+                with f.loop(first, f.add(first, channels)) as channel:
+                    at = f.multiply(channel, v.lanes)
+                    value = f.converted(v, f.load(v, f.at(source, at, v.element)), "float")
+                    yield _Pixel(value, mask, f.at(target, at, v.element), channel)
+
+        total, squares = f.slot(wide, "zeroinitializer"), f.slot(wide, "zeroinitializer")
+        for pixel in pixels():
+            f.store(wide, f.value(f"fadd {wide} {f.load(wide, total)}, {pixel.value}"), total)
+        whole = f.splat(wide, f.sum(wide, f.load(wide, total)))
+        middle = f.value(f"fmul {wide} {whole}, {share}")
+        for pixel in pixels():
+            away = kept(f, wide, pixel.mask, f.value(f"fsub {wide} {pixel.value}, {middle}"))
+            f.store(wide, f.multiply_add(wide, away, away, f.load(wide, squares)), squares)
+        whole = f.splat(wide, f.sum(wide, f.load(wide, squares)))
+        scale = _one_over_deviation(f, wide, whole, share, epsilon)
+        for pixel in pixels():
+            away = f.value(f"fsub {wide} {pixel.value}, {middle}")
+            factor, shift = (
+                f.splat(wide, f.load("float", f.at(each, pixel.channel))) for each in arrays[3:5]
+            )
+            value = f.multiply_add(wide, f.value(f"fmul {wide} {away}, {scale}"), factor, shift)
+            value = f.converted(wide, value, v.element)
+            value = value if activation is None else activated(f, v, activation, value)
+            f.store(v, kept(f, v, pixel.mask, value), pixel.target)
+    return compiled(f, machine)
+
+
+@dataclass(frozen=True)
+class _Pixel:
+    """Names of values: the numbers of a vector as float, which lanes hold pixels, where the result goes."""
+
+    value: str
+    mask: str
+    target: str
+    channel: str
+
+
+def _one_over_deviation(f: Function, v: Vector, squares: str, share: str, epsilon: str) -> str:
+    """1 / sqrt(squares x share + epsilon)."""
+    variance = f.multiply_add(v, squares, share, epsilon)
+    root = f.call(v, f"llvm.sqrt.{v.suffix}", f"{v} {variance}")
+    return f.value(f"fdiv {v} {f.constant(v, 1.0)}, {root}")
