@@ -64,7 +64,7 @@ OTHERS = """
     addmv avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bmm cdist conv1d conv2d conv3d conv_transpose1d
     conv_transpose2d conv_transpose3d cosine_similarity dot einsum embedding embedding_bag fft_irfft fft_rfft glu
     grid_sampler grid_sampler_2d group_norm gru gru_cell instance_norm layer_norm linalg_norm linear lstm lstm_cell
-    matmul max_pool1d max_pool2d max_pool3d mm mv normalize pairwise_distance rms_norm rnn_relu rnn_relu_cell rnn_tanh
+    matmul max_pool1d max_pool2d max_pool3d mm mv pairwise_distance rms_norm rnn_relu rnn_relu_cell rnn_tanh
     rnn_tanh_cell scaled_dot_product_attention
     upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
     upsample_trilinear3d _upsample_nearest_exact2d
