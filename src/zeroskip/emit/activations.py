@@ -31,6 +31,10 @@ EXPONENTIAL = (
     0.5000000078090829, 0.16666666861173565, 0.04166626930467743, 0.008333264241462584, 0.0013946119278318856,
     0.00019918448943977943,
 )  # fmt: skip
+# The same with an error of 3.1e-9.
+SHORT_EXPONENTIAL = (
+    0.4999999345137238, 0.16666520685744973, 0.04166838742137949, 0.00836871025612011, 0.0013814611202990663,
+)  # fmt: skip
 # (2 atanh(s) / s - 2) / s^2 in s^2 <= 1/9; the error of log(1 + e) is 9.1e-9 s.
 LOGARITHM = (0.6666641313266393, 0.400216990612775, 0.2799914104784049, 0.28024458971022065)
 # erfc(a) x exp(a^2) in t = 1 / (1 + a / 2), a <= 10; relative error 3.3e-8.
@@ -95,7 +99,9 @@ def gelu(f: Function, v: Vector, x: str) -> str:
     one, half = f.constant(v, 1.0), f.constant(v, 0.5)
     a = _times(f, v, size, f.constant(v, math.sqrt(0.5)))
     t = _over(f, v, one, f.multiply_add(v, a, half, one))
-    falling = exp(f, v, _times(f, v, a, _negative(f, v, a)))
+    square = _times(f, v, a, a)
+    falling = _raised(f, v, _power(f, v, _negative(f, v, square)))
+    falling = _zero_beyond(f, v, square, 87.0, falling)  # e^-87 is too small to be seen
     tail = _times(f, v, falling, _polynomial(f, v, t, ERROR_FUNCTION))
     return _minus(f, v, f.relu(v, x), _times(f, v, _times(f, v, size, half), tail))
 
@@ -155,12 +161,12 @@ class _Power(NamedTuple):
     bits: str
 
 
-def _power(f: Function, v: Vector, x: str) -> _Power:
+def _power(f: Function, v: Vector, x: str, exponential: Sequence[float] = EXPONENTIAL) -> _Power:
     whole, bits = _rounded(f, v, x, LOG2_E)
     negative = _negative(f, v, whole)
     rest = f.multiply_add(v, negative, f.constant(v, LN2_HIGH), x)
     rest = f.multiply_add(v, negative, f.constant(v, LN2_LOW), rest)
-    return _Power(_grown(f, v, rest), bits)
+    return _Power(_grown(f, v, rest, exponential), bits)
 
 
 def _rounded(f: Function, v: Vector, x: str, factor: float = 1.0) -> tuple[str, str]:
@@ -170,13 +176,21 @@ def _rounded(f: Function, v: Vector, x: str, factor: float = 1.0) -> tuple[str, 
     return whole, f.value(f"bitcast {v} {shifted} to {v.of('i32')}")
 
 
-def _grown(f: Function, v: Vector, y: str) -> str:
+def _grown(f: Function, v: Vector, y: str, exponential: Sequence[float] = EXPONENTIAL) -> str:
     """e^y - 1, for |y| up to ln(2) / 2."""
-    return f.multiply_add(v, _times(f, v, y, y), _polynomial(f, v, y, EXPONENTIAL), y)
+    return f.multiply_add(v, _times(f, v, y, y), _polynomial(f, v, y, exponential), y)
 
 
 def _one_plus(f: Function, v: Vector, x: str) -> str:
     return _plus(f, v, x, f.constant(v, 1.0))
+
+
+def _raised(f: Function, v: Vector, power: _Power) -> str:
+    """e^x where it is a normal number: for |x| up to 87. n goes into the exponent."""
+    words = v.of("i32")
+    grown = f.value(f"bitcast {v} {_one_plus(f, v, power.grown)} to {words}")
+    n = f.value(f"shl {words} {power.bits}, {_integer(f, words, 23)}")
+    return f.value(f"bitcast {words} {f.value(f'add {words} {grown}, {n}')} to {v}")
 
 
 def _scaled(f: Function, v: Vector, x: str, bits: str) -> str:
@@ -202,22 +216,24 @@ def _expm1(f: Function, v: Vector, x: str) -> str:
     """e^x - 1 for x <= 0: of others anything."""
     power = _power(f, v, _between(f, v, x, -87.0, 1.0))
     words = v.of("i32")
-    n = f.value(f"sub {words} {power.bits}, {_integer(f, words, ROUNDER_BITS)}")
-    scale = _two_to(f, v, n)
+    biased = f.value(f"add {words} {power.bits}, {_integer(f, words, 127)}")
+    scale = f.value(f"bitcast {words} {f.value(f'shl {words} {biased}, {_integer(f, words, 23)}')} to {v}")
     return f.multiply_add(v, scale, power.grown, _minus(f, v, scale, f.constant(v, 1.0)))
 
 
 def _times_sigmoid(f: Function, v: Vector, x: str, factor: str) -> str:
-    """factor / (1 + e^-x), where e^-|x| is multiplied last, so that tiny results keep their digits."""
-    size = _at_most(f, v, _magnitude(f, v, x), 220.0)
-    power = _power(f, v, _negative(f, v, size))
-    grown = _one_plus(f, v, power.grown)
-    words, one = v.of("i32"), f.constant(v, 1.0)
-    share = _plus(f, v, _scaled(f, v, grown, power.bits), one)
+    """factor / (1 + e^-x).
+
+    Below 0 it is factor e^x / (1 + e^x), with e^x as the square of e^(x / 2), a normal number where the result is not 0:
+    the factor comes first, so that tiny results keep their digits.
+    """
+    size, one = _magnitude(f, v, x), f.constant(v, 1.0)
+    half = _times(f, v, size, f.constant(v, -0.5))
+    root = _zero_beyond(f, v, size, 174.0, _raised(f, v, _power(f, v, half, SHORT_EXPONENTIAL)))
+    share = f.multiply_add(v, root, root, one)
     below = f.value(f"fcmp olt {v} {x}, zeroinitializer")
-    bits = _either(f, words, below, power.bits, _integer(f, words, ROUNDER_BITS))
-    top = _times(f, v, factor, _either(f, v, below, grown, one))
-    return _scaled(f, v, _over(f, v, top, share), bits)
+    each = _either(f, v, below, root, one)
+    return _over(f, v, _times(f, v, _times(f, v, factor, each), each), share)
 
 
 def _falling(f: Function, v: Vector, x: str) -> str:
@@ -242,6 +258,12 @@ def _between(f: Function, v: Vector, x: str, low: float, high: float) -> str:
 def _at_most(f: Function, v: Vector, x: str, high: float) -> str:
     most = f.constant(v, high)
     return _either(f, v, f.value(f"fcmp ogt {v} {x}, {most}"), most, x)
+
+
+def _zero_beyond(f: Function, v: Vector, size: str, most: float, value: str) -> str:
+    """0 where the size is above `most`, the value elsewhere and where the size is NaN."""
+    far = f.value(f"fcmp ogt {v} {size}, {f.constant(v, most)}")
+    return _either(f, v, far, "zeroinitializer", value)
 
 
 def _plus(f: Function, v: Vector, a: str, b: str) -> str:
