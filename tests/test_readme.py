@@ -172,7 +172,13 @@ RACED = {
 }
 RIVALS = {
     "DeepSparse": ["DeepSparse fp32"],
-    "best dense fp32": ["torch eager fp32", "torch.compile fp32", "ONNX Runtime fp32", "OpenVINO fp32"],
+    "best dense fp32": [
+        "torch eager fp32",
+        "torch eager, contiguous fp32",
+        "torch.compile fp32",
+        "ONNX Runtime fp32",
+        "OpenVINO fp32",
+    ],
     "torch, OpenVINO bf16": ["torch eager bf16", "OpenVINO bf16"],
     "OpenVINO int8": ["OpenVINO int8"],
 }

@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from zeroskip import models
 from zeroskip.bench import ACTIVATIONS, CASES, QUICK, Case, select
 from zeroskip.bench.cases import LAYERS
-from zeroskip.bench.seeded_networks import _folded, example, network
+from zeroskip.bench.seeded_networks import MODELS, _folded, example, network
 from zeroskip.errors import RecipeError
+from zeroskip.models.mobile_blocks import BlockShape, MBConv, SqueezeExcitation
 
 
 def layers(model: nn.Module) -> list[nn.Conv2d | nn.Linear]:
@@ -30,6 +32,16 @@ def test_19_layers_are_raced_at_80_90_and_95_percent_zeros() -> None:
     assert {(case.network, case.sparsity) for case in alone} == {
         (layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)
     }
+
+
+def test_networks_of_gates_steps_and_transposed_convolutions_are_raced_at_90_percent() -> None:
+    chosen = select(
+        CASES,
+        networks=["efficientnet_b0", "mobilenet_v3_large", "dcgan_generator", "wav2letter", "lstm"],
+        sparsities=[0.9],
+    )
+    assert [case.batch for case in chosen] == [1, 1, 1, 1, 1, 16]
+    assert {(case.threads, case.weights, case.cold) for case in chosen} == {(1, "fp32", False)}
 
 
 def test_the_quick_race_is_three_layers_and_resnet20() -> None:
@@ -85,6 +97,82 @@ def test_the_first_convolution_of_a_network_and_depthwise_ones_stay_dense() -> N
     for layer in others:
         depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
         assert zeros(layer) == pytest.approx(0 if depthwise else 0.9, abs=0.03)
+
+
+TINY = {
+    "lstm": (lambda: models.LSTMClassifier(24, 32, layers=2), (9, 24)),
+    "mbconv": (lambda: tiny_mbconv(), (3, 16, 16)),
+    "generator": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(32, 48, 4, 2, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU(),
+            nn.ConvTranspose2d(48, 16, 4, 2, 1), nn.Tanh(),
+        ),
+        (32, 4, 4),
+    ),
+    "tcn": (
+        lambda: nn.Sequential(nn.Conv1d(16, 64, 7, padding=3), nn.ReLU(), nn.Conv1d(64, 64, 3, padding=1)),
+        (16, 20),
+    ),
+}  # fmt: skip
+
+
+def tiny_mbconv() -> nn.Sequential:
+    """A convolution of a picture and eight blocks of MBConv, half of them with shortcuts."""
+    blocks: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1)]
+    for out in (16, 24, 24, 16, 16, 24, 24, 16):
+        channels = blocks[-1].out if isinstance(blocks[-1], Stage) else 16
+        blocks.append(Stage(channels, out))
+    return nn.Sequential(*blocks)
+
+
+class Stage(MBConv):
+    """A block that knows how many channels leave it."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        squeeze = SqueezeExcitation(48, 4, nn.SiLU(), nn.Sigmoid())
+        super().__init__(channels, BlockShape(48, 3, 1, out), nn.SiLU, squeeze)
+        self.out = out
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small networks of each kind besides those that are raced."""
+    for name, entry in TINY.items():
+        monkeypatch.setitem(MODELS, name, entry)
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", TINY)
+def test_every_weight_has_its_share_of_zeros_but_depthwise_ones_and_those_that_read_a_picture(
+    name: str,
+) -> None:
+    weights = {k: w for k, w in network(Case(name, 0.9)).named_parameters() if w.ndim > 1}
+    for weight in weights.values():
+        dense = weight.ndim == 4 and weight.shape[1] in (1, 3)
+        assert (weight == 0).float().mean().item() == pytest.approx(0 if dense else 0.9, abs=0.07)
+    assert len(weights) == {"lstm": 5, "mbconv": 1 + 8 * 5, "generator": 2, "tcn": 2}[name]
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", TINY)
+def test_answers_depend_on_the_input_by_far_more_than_the_limits_of_the_race_and_bf16_is_within_its_own(
+    name: str,
+) -> None:
+    case = Case(name, 0.9, batch=2)
+    model, x = network(case), example(case)
+    with torch.no_grad():
+        y, other = model(x), model(x.flip(0))
+        rounded = model.bfloat16()(x.bfloat16())
+    assert bool(y.isfinite().all())
+    assert (y - other).abs().max() > 0.2 * y.abs().max()
+    assert (y - rounded).abs().max() < 0.03 * y.abs().max()
+
+
+@pytest.mark.usefixtures("tiny")
+@pytest.mark.parametrize("name", ["mbconv", "generator"])
+def test_batch_norms_are_folded_into_transposed_and_depthwise_convolutions_too(name: str) -> None:
+    model = network(Case(name, 0.9))
+    assert not [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def test_resnet20_has_no_batch_norm_left_and_16_bits_change_its_answer_by_less_than_2_percent() -> None:
@@ -181,7 +269,9 @@ def test_an_input_without_zeros_is_normal_and_the_batch_only_adds_to_it() -> Non
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("resnet20", (2, 3, 32, 32)), ("mobilenet_v1", (2, 3, 224, 224)), ("3x3_64_64_56", (2, 64, 56, 56)),
+    [("efficientnet_b0", (2, 3, 224, 224)), ("mobilenet_v3_large", (2, 3, 224, 224)),
+     ("dcgan_generator", (2, 100, 1, 1)), ("wav2letter", (2, 80, 200)), ("lstm", (2, 64, 256)),
+     ("resnet20", (2, 3, 32, 32)), ("mobilenet_v1", (2, 3, 224, 224)), ("3x3_64_64_56", (2, 64, 56, 56)),
      ("LeNet Conv2", (2, 20, 11, 11)), ("alexnet_fc6", (2, 9216))],
 )  # fmt: skip
 def test_inputs_have_the_shape_that_their_network_reads(name: str, shape: tuple[int, ...]) -> None:

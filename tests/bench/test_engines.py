@@ -108,6 +108,26 @@ def test_a_layer_of_a_trained_network_is_raced_by_what_is_fastest_there() -> Non
     assert not {word for word in words if word.endswith("bf16")}
 
 
+def test_networks_of_maps_are_raced_in_both_layouts_and_a_single_layer_or_a_sequence_in_one() -> None:
+    both = {
+        case.network
+        for case in CASES
+        if "torch-contiguous-fp32" in {entrant.word for entrant in entrants(case)}
+    }
+    assert both == {
+        "resnet50", "vgg16", "alexnet", "mobilenet_v1", "mobilenet_v3_large", "efficientnet_b0", "dcgan_generator",
+    }  # fmt: skip
+
+
+def test_an_lstm_is_raced_as_fully_connected_layers_are_with_8_bits_at_run_time_and_without_fp16() -> None:
+    def words(network: str) -> set[str]:
+        return {entrant.word for entrant in entrants(Case(network, 0.9))}
+
+    assert words("lstm") == words("ffn_down")
+    assert {"torch-int8", "onnxruntime-int8"} <= words("lstm")
+    assert "zeroskip-fp16" not in words("lstm")
+
+
 def test_scatter_races_where_weights_come_from_memory_alone() -> None:
     racing = {
         case.network for case in ACTIVATIONS if "zeroskip-scatter" in {one.word for one in entrants(case)}
@@ -125,7 +145,7 @@ def test_8_bit_weights_are_ours_only_in_cases_that_ask_for_them() -> None:
 
 def test_an_engine_of_one_s_own_enters_what_it_says() -> None:
     mine = Entrant("mine", "fp32", "mine", 1e-3, lambda case: case.batch > 1)
-    assert [case.batch for case in CASES if entrants(case, [mine])] == [16] * 4
+    assert [case.batch for case in CASES if entrants(case, [mine])] == [16] * 5
 
 
 def test_a_worker_is_started_by_its_interpreter_with_its_word_and_threads(tmp_path: Path) -> None:

@@ -324,3 +324,44 @@ def test_our_engines_compute_what_the_network_does_or_give_a_reason(job: WorkerJ
     except (EngineError, ValueError):  # this machine cannot, and the race says why
         return
     assert difference(worker._array((prepared.answer or prepared.call)()), expected) <= entrant.tolerance
+
+
+@pytest.mark.parametrize(
+    ("word", "tolerance"),
+    [("torch-fp32", 1e-5), ("torch-bf16", 0.03), pytest.param("zeroskip-fp32", 1e-5, marks=pytest.mark.slow)],
+)
+def test_engines_take_steps_of_a_sequence(
+    word: str, tolerance: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zeroskip import models
+    from zeroskip.bench import seeded_networks
+    from zeroskip.bench.rounds import difference
+
+    small = (lambda: models.LSTMClassifier(6, 8, layers=2)), (5, 6)
+    monkeypatch.setitem(seeded_networks.MODELS, "lstm", small)
+    made = WorkerJob(tmp_path, Case("lstm", 0.5, batch=2).to_json(), 1)
+    expected = worker._array(BUILDERS["reference"][1](made).call())
+    prepared = BUILDERS[word][1](made)
+    assert difference(worker._array((prepared.answer or prepared.call)()), expected) <= tolerance
+
+
+@pytest.mark.parametrize("word", ["torch-fp32", "torch-contiguous-fp32"])
+def test_maps_are_laid_out_as_the_word_says(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zeroskip.bench import seeded_networks
+
+    seen = []
+
+    class Watched(torch.nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(x.is_contiguous(memory_format=torch.channels_last))
+            return super().forward(x)
+
+    monkeypatch.setattr(seeded_networks, "network", lambda case: Watched(4, 2, 3))
+    monkeypatch.setattr(seeded_networks, "example", lambda case: torch.ones(1, 4, 5, 5))
+    made = WorkerJob(tmp_path, CASE.to_json(), 1)
+    BUILDERS["reference"][1](made)
+    seen.clear()
+    BUILDERS[word][1](made).call()
+    assert seen == [word == "torch-fp32"]

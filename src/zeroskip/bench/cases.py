@@ -92,12 +92,18 @@ LINEAR = {
     "ffn_down": (11008, 4096),  # of a language model of 7 billion weights
 }
 
+# Networks that convolve no pictures.
+SEQUENCES = ("wav2letter", "lstm")
+
 CASES = (
     *(Case(layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)),
     *(Case("resnet50", sparsity) for sparsity in (0.90, 0.95)),
     *(Case(network, 0.90) for network in ("vgg16", "alexnet", "mobilenet_v1")),
     *(Case(network, 0.90, batch=16) for network in ("resnet50", "mobilenet_v1")),
     *(Case(network, 0.90, batch=16, threads=2) for network in ("resnet50", "mobilenet_v1")),
+    *(Case(network, 0.90) for network in ("mobilenet_v3_large", "efficientnet_b0")),
+    *(Case(network, 0.90) for network in ("dcgan_generator", "wav2letter", "lstm")),
+    Case("lstm", 0.90, batch=16),
     # The shares that Han et al. (2015) kept of these layers.
     Case("alexnet_fc6", 0.91, weights="int8", cold=True),
     Case("alexnet_fc7", 0.91, weights="int8", cold=True),

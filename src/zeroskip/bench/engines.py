@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zeroskip.bench import worker
-from zeroskip.bench.cases import FAR, LAYERS, LINEAR, Case
+from zeroskip.bench.cases import FAR, LAYERS, LINEAR, SEQUENCES, Case
 from zeroskip.concepts import Machine
 from zeroskip.models.convolutions import RECTIFIED
 
@@ -69,8 +69,14 @@ def _weights(case: Case) -> bool:
     return not case.input_sparsity
 
 
-def _linear(case: Case) -> bool:
-    return _weights(case) and case.network in LINEAR
+def _matrices(case: Case) -> bool:
+    """Whether no layer convolves: libraries have such layers with weights in 8 bits, and zeroskip none in fp16."""
+    return _weights(case) and (case.network in LINEAR or case.network == "lstm")
+
+
+def _pictures(case: Case) -> bool:
+    """Whether it is a network of maps, in which either way to lay them out may be faster."""
+    return _weights(case) and not case.is_recorded and case.network not in {*LAYERS, *LINEAR, *SEQUENCES}
 
 
 def _skips(case: Case) -> bool:
@@ -85,6 +91,7 @@ def _far(case: Case) -> bool:
 
 ENTRANTS = (
     Entrant("torch eager", "fp32", "torch-fp32", 1e-3),
+    Entrant("torch eager, contiguous", "fp32", "torch-contiguous-fp32", 1e-3, _pictures),
     Entrant("torch.compile", "fp32", "compile-fp32", 1e-3, _weights),
     Entrant("ONNX Runtime", "fp32", "onnxruntime-fp32", 1e-3),
     Entrant("OpenVINO", "fp32", "openvino-f32", 1e-3),
@@ -94,8 +101,8 @@ ENTRANTS = (
     Entrant("torch.compile", "bf16", "compile-bf16", 0.03, _weights),
     Entrant("OpenVINO", "bf16", "openvino-bf16", 0.03, lambda case: not case.is_recorded),
     Entrant("OpenVINO", "int8", "openvino-int8", 0.1, _weights),
-    Entrant("torch dynamic", "int8", "torch-int8", 0.1, _linear),
-    Entrant("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _linear),
+    Entrant("torch dynamic", "int8", "torch-int8", 0.1, _matrices),
+    Entrant("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _matrices),
     Entrant(OURS, "fp32", "zeroskip-fp32", 1e-3, _weights),
     Entrant(OURS, "fp32", "zeroskip-skipping", 1e-3, _skips),
     Entrant(OURS, "bf16 weights", "zeroskip-skipping-bf16", 0.03, _skips),
@@ -104,7 +111,7 @@ ENTRANTS = (
     Entrant(f"{OURS} scatter", "bf16 weights", "zeroskip-scatter-bf16", 0.03, _far),
     Entrant(OURS, "fp32", "zeroskip-chosen", 1e-3, lambda case: case.is_recorded),
     Entrant(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
-    Entrant(OURS, "fp16", "zeroskip-fp16", 0.03, lambda case: _weights(case) and not _linear(case)),
+    Entrant(OURS, "fp16", "zeroskip-fp16", 0.03, lambda case: _weights(case) and not _matrices(case)),
     Entrant(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
 )
 
@@ -121,7 +128,7 @@ def entrants(case: Case, engines: Sequence[Entrant] = ENTRANTS) -> list[Entrant]
 def refusal(engine: Entrant, case: Case, machine: Machine, environments: Environments) -> str | None:
     """Why an engine cannot take part on this machine; None where it can.
 
-    >>> refusal(ENTRANTS[4], Case("vgg16", 0.9), machine, Environments(Path(".bench")))
+    >>> refusal(ENTRANTS[5], Case("vgg16", 0.9), machine, Environments(Path(".bench")))
     '.bench/deepsparse/bin/python is absent: `make bench` makes the environment that it needs'
     """
     if case.threads > machine.cores:

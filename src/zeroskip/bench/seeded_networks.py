@@ -15,32 +15,42 @@ from zeroskip.bench import recorded_layers
 from zeroskip.bench.cases import LAYERS, LINEAR, Case
 from zeroskip.errors import RecipeError
 from zeroskip.models.convolutions import RECTIFIED
+from zeroskip.models.mobile_blocks import MBConv
 
 SEED = 1
 
-# name -> name in `zeroskip.models`, shape of one input
-MODELS = {
-    "alexnet": ("AlexNet", (3, 224, 224)),
-    "vgg16": ("VGG16", (3, 224, 224)),
-    "resnet20": ("resnet20", (3, 32, 32)),
-    "resnet50": ("resnet50", (3, 224, 224)),
-    "mobilenet_v1": ("mobilenet_v1", (3, 224, 224)),
+# name -> what makes it, shape of one input
+MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "alexnet": (models.AlexNet, (3, 224, 224)),
+    "vgg16": (models.VGG16, (3, 224, 224)),
+    "resnet20": (models.resnet20, (3, 32, 32)),
+    "resnet50": (models.resnet50, (3, 224, 224)),
+    "mobilenet_v1": (models.mobilenet_v1, (3, 224, 224)),
+    "mobilenet_v3_large": (models.mobilenet_v3_large, (3, 224, 224)),
+    "efficientnet_b0": (models.efficientnet_b0, (3, 224, 224)),
+    "dcgan_generator": (models.dcgan_generator, (100, 1, 1)),
+    "wav2letter": (models.wav2letter, (80, 200)),
+    "lstm": (partial(models.LSTMClassifier, 256, 256, layers=2), (64, 256)),
 }
 
 
 def network(case: Case) -> nn.Module:
     """The pruned network of a case, in evaluation mode, its batch norms folded into the layers before them.
 
-    Weights are drawn as He et al. (2015) do, for the inputs that pruning leaves: variance 2 / (fan-in x share left).
-    Zeros lie where a seeded coin says. A network's first convolution and depthwise convolutions stay dense.
+    Weights are drawn as He et al. (2015) do, for the inputs that pruning leaves: variance 2 / (fan-in x share left);
+    half of that in recurrent layers, whose answers would hang on rounding else. Zeros lie where a seeded coin says.
+    Convolutions of a picture's three channels and depthwise convolutions stay dense. Statistics of batch norms
+    are 0 and 1; in networks of `MBConv`, those of two random inputs.
     """
     if case.is_recorded:
         return recorded_layers.network(case)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = _architecture(case.network)[0]()
+        model = _architecture(case.network)[0]().eval()
         _draw_(model, case)
-    return _folded(model.eval())
+        if any(isinstance(module, MBConv) for module in model.modules()):
+            _calibrate_(model, torch.randn(2, *_architecture(case.network)[1]))
+    return _folded(model)
 
 
 def example(case: Case) -> Tensor:
@@ -70,7 +80,7 @@ def _architecture(name: str) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
     if name in LINEAR:
         return lambda: nn.Sequential(nn.Linear(*LINEAR[name])), LINEAR[name][:1]
     if name in MODELS:
-        return getattr(models, MODELS[name][0]), MODELS[name][1]
+        return MODELS[name]
     raise RecipeError(
         f'there is no network "{name}". Choose one of {", ".join([*LAYERS, *RECTIFIED, *LINEAR, *MODELS])}.'
     )
@@ -79,18 +89,61 @@ def _architecture(name: str) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
 @torch.no_grad()
 def _draw_(model: nn.Module, case: Case) -> None:
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
-        norm.bias.normal_(std=0.1)  # its statistics stay 0 and 1: with these weights values keep in bounds
-    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    for place, layer in enumerate(layers):
-        first = place == 0 and case.network in MODELS
-        depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1 and layer.weight.shape[1] == 1
-        sparsity = 0.0 if first or depthwise else case.sparsity
-        fan_in = layer.weight[0].numel() * (1 - sparsity)
-        layer.weight.normal_(std=math.sqrt(2 / max(fan_in, 1)))
-        if sparsity:
-            layer.weight[~_mask(layer.weight.shape, case.pattern, sparsity)] = 0
-        if layer.bias is not None:
-            layer.bias.normal_(std=0.1)
+        norm.bias.normal_(std=0.1)  # statistics of 0 and 1 keep values in bounds, with these weights
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            _draw_recurrent_(module, case)
+        elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
+            _draw_layer_(module, case)
+
+
+def _draw_recurrent_(layer: nn.RNNBase, case: Case) -> None:
+    for name, parameter in layer.named_parameters():
+        if name.startswith("weight"):
+            _draw_weight_(parameter, case, case.sparsity, gain=1, fan_in=parameter.shape[1])
+        else:
+            parameter.normal_(std=0.1)
+
+
+def _draw_layer_(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d, case: Case) -> None:
+    weight = layer.weight
+    from_picture = isinstance(layer, nn.Conv2d) and weight.shape[1] == 3
+    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1 and weight.shape[1] == 1
+    sparsity = 0.0 if from_picture or depthwise else case.sparsity
+    _draw_weight_(weight, case, sparsity, gain=2, fan_in=_fan_in(layer))
+    if layer.bias is not None:
+        layer.bias.normal_(std=0.1)
+
+
+def _fan_in(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d) -> int:
+    """How many products are added up for one output, away from the border."""
+    if isinstance(
+        layer, nn.ConvTranspose2d
+    ):  # (inputs, outputs, h, w): zeros lie between the pixels that are read
+        return layer.weight[:, 0].numel() // math.prod(layer.stride)
+    return layer.weight[0].numel()
+
+
+def _draw_weight_(weight: Tensor, case: Case, sparsity: float, *, gain: int, fan_in: int) -> None:
+    weight.normal_(std=math.sqrt(gain / max(fan_in * (1 - sparsity), 1)))
+    if sparsity:
+        weight[~_mask(weight.shape, case.pattern, sparsity)] = 0
+
+
+@torch.no_grad()
+def _calibrate_(model: nn.Module, x: Tensor) -> None:
+    """Give batch norms the statistics of x: else what passes many gates would fade, and answers not depend on it.
+
+    Sums with a shortcut take a quarter of what is added: else rounding to bf16 would grow from block to block.
+    """
+    for block in (module for module in model.modules() if isinstance(module, MBConv)):
+        if block.has_shortcut:
+            block.get_parameter(f"block.{len(block.block) - 1}.1.weight").fill_(0.25)
+    for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.momentum = 1.0
+        norm.train()
+    model(x)
+    model.eval()
 
 
 def _mask(shape: torch.Size, pattern: str, sparsity: float) -> Tensor:
@@ -107,7 +160,8 @@ def _folded(model: nn.Module) -> nn.Module:
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
         before = node.args[0]
-        fused = fuse_conv_bn_eval(modules[before.target], modules[node.target])
+        layer = modules[before.target]
+        fused = fuse_conv_bn_eval(layer, modules[node.target], isinstance(layer, nn.ConvTranspose2d))
         traced.set_submodule(before.target, fused)
         node.replace_all_uses_with(before)
         traced.graph.erase_node(node)

@@ -261,12 +261,15 @@ def _without_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> Tens
         return function(*inputs)
 
 
-def _torch(job: WorkerJob, *, bf16: bool, compiled: bool) -> Prepared:
+def _torch(
+    job: WorkerJob, *, bf16: bool = False, compiled: bool = False, channels_last: bool = True
+) -> Prepared:
     import torch
 
     model, x = _network(job)
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+    if channels_last and x.ndim == 4:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = x.contiguous(memory_format=torch.channels_last)
     if bf16:  # its input is bf16 from the start: a conversion would count against it
         model, x = model.bfloat16(), x.bfloat16()
     if compiled:
@@ -288,7 +291,9 @@ def _torch_int8(job: WorkerJob) -> Prepared:
     import torch
 
     model, x = _network(job)
-    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    quantised = torch.ao.quantization.quantize_dynamic(
+        model, {torch.nn.Linear, torch.nn.LSTM}, dtype=torch.qint8
+    )
     return Prepared(partial(_without_gradients, quantised, x))
 
 
@@ -359,11 +364,12 @@ def _on_tiles(job: WorkerJob) -> Prepared:
 # The word on the command line -> libraries to load, and what makes a call of a job.
 BUILDERS: Mapping[str, tuple[Sequence[str], Callable[[WorkerJob], Prepared]]] = {
     "reference": (("torch", "zeroskip"), _reference),
-    "torch-fp32": (("torch",), partial(_torch, bf16=False, compiled=False)),
-    "torch-bf16": (("torch",), partial(_torch, bf16=True, compiled=False)),
+    "torch-fp32": (("torch",), _torch),
+    "torch-contiguous-fp32": (("torch",), partial(_torch, channels_last=False)),
+    "torch-bf16": (("torch",), partial(_torch, bf16=True)),
     "im2col-fp32": (("torch",), _im2col),
     "torch-int8": (("torch",), _torch_int8),
-    "compile-fp32": (("torch",), partial(_torch, bf16=False, compiled=True)),
+    "compile-fp32": (("torch",), partial(_torch, compiled=True)),
     "compile-bf16": (("torch",), partial(_torch, bf16=True, compiled=True)),
     "onnxruntime-fp32": (("onnxruntime",), partial(_onnxruntime, int8=False)),
     "onnxruntime-int8": (("onnxruntime", "onnx"), partial(_onnxruntime, int8=True)),
