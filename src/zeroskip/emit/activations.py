@@ -224,8 +224,8 @@ def _expm1(f: Function, v: Vector, x: str) -> str:
 def _times_sigmoid(f: Function, v: Vector, x: str, factor: str) -> str:
     """factor / (1 + e^-x).
 
-    Below 0 it is factor e^x / (1 + e^x), with e^x as the square of e^(x / 2), a normal number where the result is not 0:
-    the factor comes first, so that tiny results keep their digits.
+    Below 0 it is factor e^x / (1 + e^x), with e^x as the square of e^(x / 2), which is a normal number where the result
+    is not 0. The factor comes first, so that tiny results keep their digits.
     """
     size, one = _magnitude(f, v, x), f.constant(v, 1.0)
     half = _times(f, v, size, f.constant(v, -0.5))

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.graph import Graph, Input, Node
-from zeroskip.run.convolution.tiles.forms import from_map, to_map
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.dense.pytorch import reference
@@ -225,11 +224,7 @@ def both(
         methods=methods,
         element=element,
     )
-    forms = [(part.forms[name], shape) for name, shape in part.inputs.items()]
-    tensors = [
-        to_map(form, shape, values[name].float())
-        for name, (form, shape) in zip(part.inputs, forms, strict=True)
-    ]
-    made = guarded.call(part, guards, [each.contiguous() for each in tensors])
-    ours = [from_map(part.forms[name], each) for name, each in zip(part.outputs, made, strict=True)]
+    tensors = [part.tensor(name, values[name].float()) for name in part.inputs]
+    made = guarded.call(part, guards, tensors)
+    ours = [part.returned(name, each) for name, each in zip(part.outputs, made, strict=True)]
     return operations, [(each, values[name]) for each, name in zip(ours, names, strict=True)]

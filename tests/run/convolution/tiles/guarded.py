@@ -66,7 +66,7 @@ def lowered(
 def call(part: SegmentCode, guards: Sequence[int], inputs: Sequence[Tensor]) -> list[Tensor]:
     """One call with as many images as `part` takes, on guarded memory."""
     given = [tensor(each) for each in inputs]
-    made = [tensor(torch.full((part.images, *shape), torch.nan)) for shape in part.outputs.values()]
+    made = [tensor(part.empty(name, part.images).fill_(torch.nan)) for name in part.outputs]
     work = memory(part.bytes, guards)
     words = [each.data_ptr() for each in [*given, *made]]
     work[: 8 * len(words)].view(np.int64)[:] = words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import accumulate, repeat
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from zeroskip.concepts import Kernel
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.forms import channels_first, rows_of
 from zeroskip.run.convolution.tiles.kernels import BAKED, DEPTHWISE, STREAMED
+from zeroskip.run.convolution.tiles.lowering import SegmentCode
 from zeroskip.run.convolution.tiles.steps import Chain, Step, seconds_by_node
 from zeroskip.run.convolution.tiles.tiling import _chosen, _prepared
 
@@ -53,11 +53,12 @@ def test_seconds_of_a_node_are_those_of_its_steps_without_reading_the_clock() ->
 
 
 def test_kernels_are_timed_in_one_memory_as_large_as_the_largest_needs() -> None:
-    shapes = {"inputs": {"x": (2, 1, 1)}, "outputs": {"y": (3, 1, 1)}}
-    forms = {"x": channels_first((2, 1, 1)), "y": rows_of(3, [1])}
-    codes = [SimpleNamespace(bytes=size, forms=forms, **shapes) for size in (4096, 8192)]
-    values = {"x": torch.zeros(1, 2, 1, 1), "y": torch.zeros(1, 1, 3)}
-    memory, tensors = _prepared(values, codes, 2)  # type: ignore[arg-type]
+    form = channels_first((2, 3, 4)).permuted([1, 0, 2])
+    forms = {"x": channels_first((2, 1, 1)), "y": rows_of(3, [5]), "z": form}
+    shapes = {"x": (2, 1, 1)}, {"y": (3, 1, 5), "z": (2, 3, 4)}
+    codes = [SegmentCode(Chain(print, (), ()), 2, *shapes, size, forms) for size in (4096, 8192)]
+    values = {"x": torch.zeros(1, 2, 1, 1), "y": torch.zeros(1, 5, 3), "z": torch.zeros(1, 3, 2, 4)}
+    memory, tensors = _prepared(values, codes, 2)
     assert memory.nbytes == 8192
-    assert [tuple(each.shape) for each in tensors] == [(2, 2, 1, 1), (2, 3, 1, 1)]
-    assert memory[:16].view("int64").tolist() == [each.data_ptr() for each in tensors]
+    assert [tuple(each.shape) for each in tensors] == [(2, 2, 1, 1), (2, 5, 3), (2, 2, 3, 4)]
+    assert memory[:24].view("int64").tolist() == [each.data_ptr() for each in tensors]

@@ -18,6 +18,7 @@ from run.drawn import MACHINES
 from torch import Tensor
 
 from zeroskip.concepts import Machine
+from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.layout import Layout, Map
 from zeroskip.run.convolution.tiles.relayout import WHOLE, Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Step, joined
@@ -145,6 +146,49 @@ def test_a_tensor_is_written_with_every_pixel_of_the_channels_asked_for(
     y = tensor(torch.full_like(x[:, first:], torch.nan))
     run(write_tensor("n", Map(layout, PAGE, range(first, layout.channels)), 0, machine), machine, work, [y])
     assert torch.equal(y, x[:, first:])
+
+
+FEW = settings(max_examples=20, deadline=None)
+
+
+@st.composite
+def with_channels(draw: st.DrawFn, host: Host) -> Layout:
+    """A layout with fewer channels than lanes, as many, and more."""
+    layout = draw(layouts(**vectors(host)))
+    return replace(layout, channels=draw(st.sampled_from([3, layout.lanes, 2 * layout.lanes + 3])))
+
+
+@FEW
+@given(data=st.data(), host=HOSTS, fill=FILLS)
+def test_a_tensor_with_channels_side_by_side_is_read_in_phases_and_not_a_byte_beyond_it(
+    data: st.DataObject, host: Host, fill: float
+) -> None:
+    machine, like = host[0], data.draw(with_channels(host))
+    target, phase = data.draw(phased(like, host))
+    x, work = images_of(like), memory(PAGE + target.bytes)
+    transfer = Transfer("n", Map(target, PAGE, range(1)), phase, fill)
+    slot = TensorSlot(1, (like.channels, like.height, like.width))
+    pixels = tensor(x.permute(0, 2, 3, 1).contiguous())
+    run(read_channels_last(slot, transfer, machine), machine, work, [x, pixels])
+    places, first = everywhere(target), phase.number * like.channels
+    mine = slice(first, first + like.channels)
+    found = read(work, target, PAGE, places, target.channels)
+    np.testing.assert_array_equal(found[:, mine], seen(target, sliced(x, phase), places, fill))
+    assert np.isnan(np.delete(found, mine, axis=1)).all()
+
+
+@FEW
+@given(data=st.data(), host=HOSTS)
+def test_a_tensor_is_written_with_its_channels_side_by_side(data: st.DataObject, host: Host) -> None:
+    machine, layout = host[0], data.draw(with_channels(host))
+    x, work = images_of(layout), memory(PAGE + layout.bytes)
+    write_(work, layout, PAGE, x)
+    first = data.draw(st.integers(0, 2))
+    expected = x[:, first:].permute(0, 2, 3, 1).contiguous()
+    y = tensor(torch.full_like(expected, torch.nan))
+    source = Map(layout, PAGE, range(first, layout.channels))
+    run(write_channels_last("n", source, 0, machine), machine, work, [y])
+    assert torch.equal(y, expected)
 
 
 @pytest.mark.parametrize(

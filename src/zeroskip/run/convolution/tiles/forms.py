@@ -45,6 +45,17 @@ class Form:
         """The tensor's."""
         return tuple(math.prod(atom.size for atom in axis) for axis in self.axes)
 
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether the tensor holds the channels of each pixel side by side, and the pixels row by row.
+
+        >>> rows_of(8, [5]).is_channels_last, channels_first((8, 1, 5)).is_channels_last
+        (True, False)
+        """
+        atoms = [atom for axis in self.axes for atom in axis]
+        in_order = sorted(atoms, key=lambda atom: ("hwc".index(atom.axis), -atom.step))
+        return atoms == in_order and any(atom.axis == "c" for atom in atoms)
+
     def permuted(self, order: Sequence[int]) -> Form:
         """With its axes in another order."""
         return Form(tuple(self.axes[place] for place in order))

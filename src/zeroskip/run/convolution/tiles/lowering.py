@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange, reach
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
+from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
-from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
+from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
@@ -45,6 +47,22 @@ class SegmentCode:
     bytes: int
     forms: dict[str, Form]
 
+    def tensor(self, name: str, values: Tensor) -> Tensor:
+        """A batch of a value that enters or leaves, in PyTorch's form, as the code reads or writes it."""
+        form, shape = self.forms[name], self.inputs.get(name) or self.outputs[name]
+        return (values if form.is_channels_last else to_map(form, shape, values)).contiguous()
+
+    def empty(self, name: str, count: int) -> Tensor:
+        """A tensor for the code to write `count` examples of a value that leaves into."""
+        form = self.forms[name]
+        return torch.empty(count, *(form.shape if form.is_channels_last else self.outputs[name]))
+
+    def returned(self, name: str, written: Tensor) -> Tensor:
+        """What the code wrote, in PyTorch's form."""
+        form = self.forms[name]
+        as_it_is = form.is_channels_last or form == channels_first(self.outputs[name])
+        return written if as_it_is else from_map(form, written)
+
 
 @dataclass(frozen=True)
 class _Context:
@@ -54,6 +72,11 @@ class _Context:
     arrangement: Arrangement
     slots: Mapping[str, int]
     machine: Machine
+
+    def is_channels_last(self, name: str) -> bool:
+        """Whether the tensor of a value that enters or leaves holds the channels of each pixel side by side."""
+        form = self.subgraph.forms.get(name)
+        return form is not None and form.is_channels_last
 
 
 def lower(
@@ -95,7 +118,8 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
     ring = fill_ring(name, y, machine)
     steps += [] if ring is None or operation.kind == "concat" else [ring]
     if name in context.slots:
-        steps.append(write_tensor(name, y, context.slots[name], machine))
+        write = write_channels_last if context.is_channels_last(name) else write_tensor
+        steps.append(write(name, y, context.slots[name], machine))
     return steps
 
 
@@ -139,7 +163,8 @@ def _copied(name: str, transfer: Transfer, context: _Context) -> Step:
     """A value, made here or elsewhere, copied."""
     if name in context.subgraph.inputs:
         tensor = TensorSlot(context.slots[name], context.subgraph.inputs[name])
-        return read_tensor(tensor, transfer, context.machine)
+        read = read_channels_last if context.is_channels_last(name) else read_tensor
+        return read(tensor, transfer, context.machine)
     return relayout(context.arrangement.maps[name], transfer, context.machine)
 
 

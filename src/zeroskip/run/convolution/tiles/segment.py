@@ -14,7 +14,6 @@ from torch import Tensor
 from zeroskip.concepts import Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.tiles.forms import Form, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.lowering import SegmentCode
 from zeroskip.run.convolution.tiles.steps import joined, seconds_by_step
 from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE
@@ -30,22 +29,21 @@ class Segment:
         self.code, self._idle = code, list[np.ndarray]()
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._thread_count = threads
-        self._inputs = [(shape, _other_form(code, name)) for name, shape in code.inputs.items()]
-        self._outputs = [(shape, _other_form(code, name)) for name, shape in code.outputs.items()]
+        self._inputs = [(name, code.forms[name].shape) for name in code.inputs]
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         count, images, given = len(inputs[0]), self.code.images, []
-        for tensor, (shape, form) in zip(inputs, self._inputs, strict=True):
+        for tensor, (name, shape) in zip(inputs, self._inputs, strict=True):
             # Machine code trusts its arguments: a wrong size would make it read foreign memory.
-            if tensor.shape != (count, *(form.shape if form else shape)) or tensor.dtype is not torch.float32:
+            if tensor.shape != (count, *shape) or tensor.dtype is not torch.float32:
                 raise EngineError(
                     f"layers on tiles take {shape}, and were given {tensor.dtype} {tuple(tensor.shape)}."
                 )
-            given.append((to_map(form, shape, tensor) if form else tensor).contiguous())
+            given.append(self.code.tensor(name, tensor))
         missing = -count % images
         if missing:
             given = [torch.cat([tensor, tensor.new_zeros(missing, *tensor.shape[1:])]) for tensor in given]
-        made = [torch.empty(count + missing, *shape) for shape, _ in self._outputs]
+        made = [self.code.empty(name, count + missing) for name in self.code.outputs]
         groups = range((count + missing) // images)
         if self._threads is None or len(groups) < 2:
             self._run([*given, *made], groups)
@@ -53,8 +51,9 @@ class Segment:
             parts = [groups[number :: self._thread_count] for number in range(self._thread_count)]
             list(self._threads.map(lambda part: self._run([*given, *made], part), parts))
         made = [tensor[:count] for tensor in made] if missing else made
-        forms = zip(made, self._outputs, strict=True)
-        return [from_map(form, tensor) if form else tensor for tensor, (_, form) in forms]
+        return [
+            self.code.returned(name, tensor) for name, tensor in zip(self.code.outputs, made, strict=True)
+        ]
 
     def _run(self, tensors: Sequence[Tensor], groups: Sequence[int]) -> None:
         """Work on some of the groups of images."""
@@ -97,12 +96,9 @@ def step_seconds(
 ) -> StepSeconds:
     """What the segment's steps take for these inputs, run one by one for as many examples as go through at a time."""
     code, turns = segment.code, -(-len(inputs[0]) // (segment.code.images * threads))
-    maps = [
-        to_map(code.forms[name], shape, each)
-        for (name, shape), each in zip(code.inputs.items(), inputs, strict=True)
-    ]
-    tensors = [each.repeat(code.images, 1, 1, 1)[: code.images].contiguous() for each in maps]
-    tensors += [torch.empty(code.images, *shape) for shape in code.outputs.values()]
+    given = [code.tensor(name, each) for name, each in zip(code.inputs, inputs, strict=True)]
+    tensors = [each.repeat(code.images, *[1] * (each.ndim - 1))[: code.images].contiguous() for each in given]
+    tensors += [code.empty(name, code.images) for name in code.outputs]
     memory = allocate(code.bytes)
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     rounds = [seconds_by_step(code.chain, memory.ctypes.data, clock, reading) for _ in range(3)]
@@ -116,17 +112,11 @@ def step_seconds(
     return StepSeconds(total, entering, leaving)
 
 
-def _other_form(code: SegmentCode, name: str) -> Form | None:
-    """The form of a tensor where it is not (channels, height, width)."""
-    form, shape = code.forms[name], code.inputs.get(name) or code.outputs[name]
-    return None if form == channels_first(shape) else form
-
-
 def without_layout_conversion(segment: Segment, machine: Machine, *inputs: Tensor) -> Callable[[], None]:
     """What the segment does to the first of `inputs` on tiles, to be timed; reading and writing tensors is left out."""
     code = segment.code
-    given = [tensor[: code.images].contiguous() for tensor in inputs]
-    tensors = [*given, *(torch.empty(code.images, *shape) for shape in code.outputs.values())]
+    given = [code.tensor(name, each[: code.images]) for name, each in zip(code.inputs, inputs, strict=True)]
+    tensors = [*given, *(code.empty(name, code.images) for name in code.outputs)]
     memory = allocate(code.bytes)
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     code.chain.run(memory.ctypes.data)

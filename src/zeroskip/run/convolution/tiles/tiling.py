@@ -244,8 +244,7 @@ def _prepared(
     """Memory to run a segment in by each of several kernels, one at a time, and the tensors that the memory names."""
     memory = allocate(max(code.bytes for code in codes))
     shapes = {**codes[0].inputs, **codes[0].outputs}
-    maps = [to_map(codes[0].forms[name], shape, values[name]) for name, shape in shapes.items()]
-    tensors = [_as_many(each, images) for each in maps]
+    tensors = [_as_many(codes[0].tensor(name, values[name]), images) for name in shapes]
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     return memory, tensors
 
