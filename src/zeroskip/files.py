@@ -25,10 +25,14 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
     """Write `content` to `path` so that a reader sees the old file or the new one, never half of it.
 
     Text is stored as UTF-8. Raises FileError (disk full, no permission) and then leaves nothing new behind.
+    A device or a pipe, such as /dev/stdout, is written to and stays what it is.
+
     through  wait until it is on the disk itself, so that it survives a power cut and not only a killed process
     """
     path, data = Path(path), content.encode() if isinstance(content, str) else content
     folder(path.parent)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return _write_into(path, data)
     temporary = None
     try:
         # The same folder, so that the rename stays on one file system and is atomic.
@@ -49,6 +53,14 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
             f"cannot write {path}: {fact.strerror}. Free some space there, or choose another place."
         ) from None
     return path
+
+
+def _write_into(device: Path, data: bytes) -> Path:
+    try:
+        device.write_bytes(data)
+    except OSError as fact:
+        raise FileError(f"cannot write into {device}: {fact.strerror}. Choose a file.") from None
+    return device
 
 
 def read(path: str | Path) -> bytes:
