@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from zeroskip.errors import EngineError
 from zeroskip.graph.constant_values import changing
 from zeroskip.graph.inputs import Inputs
+from zeroskip.graph.packing import following, restore
 from zeroskip.graph.signature import Signature
 from zeroskip.graph.structure import Tree, check_returned, taken_apart
 
@@ -81,6 +82,7 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
         _inline(exported.program.graph_module, node)
     if any(map(_overwrites_for_others, exported.graph.nodes)):
         exported = _without_writing(exported)
+    restore(exported.graph)
     for node in list(exported.graph.nodes):
         _tidy(exported.graph, node)
     for node in reversed(list(exported.graph.nodes)):
@@ -130,7 +132,8 @@ class _OfTensors(nn.Module):
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         args, kwargs = self._signature.call(tensors)
         leaves: list[object] = []
-        tree = taken_apart(self.network(*args, **kwargs), leaves)
+        with following(self.network):
+            tree = taken_apart(self.network(*args, **kwargs), leaves)
         check_returned(tree)
         self.returned.tree = tree
         return cast("list[Tensor]", leaves)
@@ -200,7 +203,11 @@ def _tidy(graph: fx.Graph, node: fx.Node) -> None:
     args: tuple[Any, ...] = node.args
     if node.target in CHECKS and not node.users:
         graph.erase_node(node)
-    elif (node.target in DROPOUT and args[2] is False) or _is_needless_pool(node):
+    elif (
+        (node.target in DROPOUT and args[2] is False)
+        or _is_needless_pool(node)
+        or _is_needless_conversion(node)
+    ):
         node.replace_all_uses_with(args[0])
         graph.erase_node(node)
     elif node.target is ATEN._native_batch_norm_legit_no_training.default:
@@ -253,6 +260,16 @@ def _is_needless_pool(node: fx.Node) -> bool:
     if node.target is not ATEN.adaptive_avg_pool2d.default or len(args[0].users) > 1:
         return False
     return list(args[0].meta["val"].shape[-2:]) == list(args[1])
+
+
+def _is_needless_conversion(node: fx.Node) -> bool:
+    """Whether it asks for the type that is there already, which gives back the tensor itself."""
+    args: tuple[Any, ...] = node.args
+    asks = node.target in (ATEN.to.dtype, ATEN.to.dtype_layout) and isinstance(args[0], fx.Node)
+    if not asks or node.kwargs.get("copy") or len(args) > 2:
+        return False
+    before, after = args[0].meta.get("val"), node.meta.get("val")
+    return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype is after.dtype
 
 
 def _is_region(node: fx.Node) -> bool:

@@ -11,12 +11,11 @@ import torch
 from run.drawn import HERE
 from run.recurrent.operations import assert_close, sparse
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
 
 from zeroskip import run
 from zeroskip.concepts import Kernel, Precision
 from zeroskip.emit import detect
-from zeroskip.errors import EngineError, ModelError
+from zeroskip.errors import EngineError
 from zeroskip.run.dense import pytorch
 from zeroskip.run.recurrent.kernels import KERNELS, SPMM, SPMV
 from zeroskip.run.select.recurrent_timing import time_recurrent
@@ -118,39 +117,6 @@ def test_what_eager_refuses_is_refused_in_a_sentence() -> None:
     decoder = run.compile(sparse(Decoder()), (torch.randn(2, 5), torch.randn(2, 9)), kernels=[SPMV[0]])
     with pytest.raises(EngineError, match="network itself refuses"):
         decoder(torch.zeros(2, 5), torch.zeros(2, 8))
-
-
-class Packed(nn.Module):
-    """The last state of sequences of given lengths, by packing them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gru = nn.GRU(6, 5, batch_first=True)
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return self.gru(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False))[1][0]
-
-
-class Padded(Packed):
-    """The same, by looking at each sequence's own last step."""
-
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        return self.gru(x)[0][torch.arange(x.shape[0]), lengths - 1]
-
-
-def test_packed_sequences_are_refused_with_what_can_be_done_and_that_does_the_same() -> None:
-    packed, padded, given = (
-        sparse(Packed()),
-        sparse(Padded()),
-        (torch.randn(3, 4, 6), torch.tensor([2, 4, 1])),
-    )
-    with pytest.raises(
-        EngineError, match=r"packed sequences.*y\[torch.arange\(y.shape\[0\]\), lengths - 1\]"
-    ):
-        run.compile(packed, given)
-    assert_close(run.compile(padded, given, kernels=[SPMV[0]])(*given), packed(*given))
-    with pytest.raises(ModelError, match="greater than 0"):
-        run.compile(packed, (given[0], torch.tensor([2, 0, 1])))
 
 
 def test_torch_compile_hands_over_an_lstm_where_it_follows_one(monkeypatch: pytest.MonkeyPatch) -> None:
