@@ -24,7 +24,7 @@ from zeroskip.graph.inputs import Given, Inputs, of
 from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.graph.layers import evaluating
 from zeroskip.graph.nodes import Graph, Input, Node
-from zeroskip.graph.packing import pack_padded_sequence
+from zeroskip.graph.packing import packs_by_constants
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.recurrent import recurrent_of
 from zeroskip.graph.signature import Signature, places, signature_of
@@ -343,8 +343,7 @@ def _is_per_example(walk: _Walk) -> bool:
     Not where it packs with lengths of its own: these are of whole batches.
     """
     batch = walk.exported.batch
-    packs = (node for node in walk.exported.graph.nodes if node.target is pack_padded_sequence)
-    if batch is not None and any(node.args[1] in walk.constants for node in packs):
+    if batch is not None and packs_by_constants(walk.exported.graph, walk.exported.inputs):
         return False
     returned = cast("Sequence[fx.Node]", walk.exported.graph.output_node().args[0])
     values = [walk.values.get(node) for node in returned]

@@ -15,7 +15,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from zeroskip.errors import EngineError
 from zeroskip.graph.constant_values import changing
 from zeroskip.graph.inputs import Inputs
-from zeroskip.graph.packing import following, restore
+from zeroskip.graph.packing import following, packs_by_constants, restore
 from zeroskip.graph.signature import Signature
 from zeroskip.graph.structure import Tree, check_returned, taken_apart
 
@@ -28,10 +28,10 @@ DROPOUT = tuple(
 CHECKS = (ATEN._assert_tensor_metadata.default,)  # of what was traced; a program checks its inputs itself
 OWNER = "network."
 PACKED = (
-    "torch.export cannot follow packed sequences, whose sizes depend on the lengths given. Hand over the padded "
-    "sequences, (batch, steps, features), and take each one's own last step: "
-    "y[torch.arange(y.shape[0]), lengths - 1]. What is behind a sequence's end changes nothing before it, but where an "
-    "LSTM, GRU or RNN runs backward."
+    "torch.export cannot follow what the network does with packed sequences, whose sizes depend on their lengths: "
+    "{fact} Give pack_padded_sequence the lengths as a tensor, and keep int(), .item(), .tolist() and loops away from "
+    "them. Where an operation needs to know how many steps there are, ask for as many as the input has: "
+    "pad_packed_sequence(..., total_length=x.shape[1])."
 )
 
 
@@ -76,7 +76,7 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
     """
     batched = tuple(map(inputs.has_examples, tensors))
     exported = _free(model, signature, tensors, batched) if any(batched) else None
-    if exported is None:
+    if exported is None or packs_by_constants(exported.graph, exported.inputs):
         exported = _fixed(model, signature, tensors, batched, inputs.size)
     for node in filter(_is_region, list(exported.graph.nodes)):
         _inline(exported.program.graph_module, node)
@@ -116,9 +116,13 @@ def first_line(fact: Exception) -> str:
 
 
 class _Returned:
-    """The structure of what a network returned last: torch.export puts back what is in a list of a module."""
+    """What a network returned last, and whether it packed: torch.export puts back what is in a list of a module.
+
+    tree  the structure of what it returned
+    """
 
     tree: Tree = None
+    packs = False
 
 
 class _OfTensors(nn.Module):
@@ -132,11 +136,14 @@ class _OfTensors(nn.Module):
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         args, kwargs = self._signature.call(tensors)
         leaves: list[object] = []
-        with following(self.network):
+        with following(self.network, self._was_packed):
             tree = taken_apart(self.network(*args, **kwargs), leaves)
         check_returned(tree)
         self.returned.tree = tree
         return cast("list[Tensor]", leaves)
+
+    def _was_packed(self) -> None:
+        self.returned.packs = True
 
 
 def _free(
@@ -181,8 +188,8 @@ def _fixed(
     except EngineError:
         raise
     except Exception as fact:
-        if _is_packed(fact):
-            raise EngineError(PACKED) from fact
+        if network.returned.packs or _is_packed(fact):
+            raise EngineError(PACKED.format(fact=first_line(fact))) from fact
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise EngineError(
             f"torch.export cannot follow the network on an input of shape {shapes}: {first_line(fact)} "

@@ -16,6 +16,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from zeroskip.errors import EngineError
+from zeroskip.graph.constant_values import changing
 
 ATEN = torch.ops.aten
 STATES = {"lstm": 2, "gru": 1, "rnn_tanh": 1, "rnn_relu": 1}
@@ -106,13 +107,13 @@ def _shown(lengths: Sequence[int]) -> str:
 
 
 @contextmanager
-def following(network: nn.Module) -> Iterator[None]:
-    """Inside, torch.export follows packed sequences in the network, on this thread.
+def following(network: nn.Module, packed: Callable[[], None]) -> Iterator[None]:
+    """Inside, torch.export follows packed sequences in the network, on this thread; `packed` is called for each.
 
-    >>> with following(model):
+    >>> with following(model, print):
     ...     y = model(x)
     """
-    mode = _Following()
+    mode = _Following(packed)
     modules = [module for module in network.modules() if isinstance(module, nn.RNNBase)]
     for module in modules:  # their own check asks for numbers
         vars(module)["check_forward_args"] = mode.check_of(module)
@@ -130,8 +131,9 @@ class _Following(TorchFunctionMode):
     examples  of the sizes of a packed batch, and of their first number, how many sequences there are
     """
 
-    def __init__(self) -> None:
+    def __init__(self, packed: Callable[[], None]) -> None:
         super().__init__()
+        self._packed = packed
         self.examples: dict[int, tuple[Tensor, Any]] = {}
 
     def __torch_function__(
@@ -139,6 +141,7 @@ class _Following(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         if func is torch._pack_padded_sequence:
+            self._packed()
             x, lengths, batch_first = args
             data, sizes = OURS.pack(x, lengths, batch_first)
             self._enter(sizes, x.shape[not batch_first])
@@ -192,6 +195,16 @@ TARGETS: dict[object, Callable[..., Any]] = {
     OURS.pack.default: pack_padded_sequence,
     OURS.pad.default: ATEN._pad_packed_sequence.default,
 }
+
+
+def packs_by_constants(graph: fx.Graph, inputs: Sequence[fx.Node]) -> bool:
+    """Whether lengths are the same at every call: then they are those of a batch of that size, as it lies.
+
+    >>> packs_by_constants(fx.Graph(), [])
+    False
+    """
+    packs = [node for node in graph.nodes if node.target in (OURS.pack.default, pack_padded_sequence)]
+    return bool(packs) and not changing(graph, inputs).issuperset(node.args[1] for node in packs)
 
 
 def restore(graph: fx.Graph) -> None:
