@@ -179,12 +179,10 @@ class _Following(TorchFunctionMode):
         checks = type(module).check_forward_args
 
         def check(self_: nn.RNNBase, x: Tensor, states: Any, sizes: Tensor | None) -> None:
-            if sizes is None or id(sizes) not in self.examples:
-                checks(self_, x, states, sizes)
-                return
-            # As of a batch that is not packed: one step of as many sequences.
-            axes = (self._of(sizes), 1) if self_.batch_first else (1, self._of(sizes))
-            checks(self_, x.new_empty(*axes, *x.shape[1:]), states, None)
+            if sizes is not None:  # as of a batch that is not packed: one step of as many sequences
+                axes = (self._of(sizes), 1) if self_.batch_first else (1, self._of(sizes))
+                x = x.new_empty(*axes, *x.shape[1:])
+            checks(self_, x, states, None)
 
         return MethodType(check, module)
 

@@ -11,7 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from run.drawn import HERE, MACHINES
 from run.guard_pages import all_memory_guarded, by_side, guarded_copy
-from run.recurrent.operations import CELLS, KINDS, assert_close, built, operation, sparse
+from run.recurrent.operations import (
+    CELLS,
+    KINDS,
+    assert_close,
+    built,
+    first_states,
+    module_of,
+    operation,
+    options,
+    sparse,
+)  # fmt: skip
 
 from zeroskip.concepts import Kernel, Machine, Precision
 from zeroskip.emit import assembly
@@ -30,41 +40,16 @@ on_machines = pytest.mark.parametrize(
 )
 
 
-@st.composite
-def options(draw: st.DrawFn) -> dict[str, Any]:
-    """A kind with sizes, layers, directions, projection, bias, layout, zeros and seed."""
-    units = draw(st.sampled_from([1, 2, 7, 16, 17, 33]))
-    kind = draw(st.sampled_from([*KINDS]))
-    projected = kind == "lstm" and units > 1 and draw(st.booleans())
-    return {
-        "kind": kind,
-        "sizes": (draw(st.integers(1, 40)), units, draw(st.integers(1, 3))),
-        "options": {
-            "bias": draw(st.booleans()),
-            "batch_first": draw(st.booleans()),
-            "bidirectional": draw(st.booleans()),
-            **({"proj_size": draw(st.integers(1, units - 1))} if projected else {}),
-        },
-        "zeros": draw(st.sampled_from([0.0, 0.5, 0.9, 1.0])),
-        "seed": draw(st.integers(0, 9)),
-    }
-
-
 @settings(max_examples=30, deadline=None)
 @given(options(), st.integers(1, 17), st.integers(1, 4), st.booleans(), st.sampled_from(EXACT))
 def test_any_options_batch_and_number_of_steps(
     drawn: dict[str, Any], batch: int, steps: int, stated: bool, kernel: Kernel
 ) -> None:
-    module = sparse(
-        KINDS[drawn["kind"]](*drawn["sizes"], **drawn["options"]), drawn["zeros"], seed=drawn["seed"]
-    )
+    module = module_of(drawn)
     shape = (batch, steps) if module.batch_first else (steps, batch)
     x = torch.randn(*shape, module.input_size)
-    sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 1 + (module.mode == "LSTM")]
-    cells = module.num_layers * (1 + module.bidirectional)
-    states = [torch.randn(cells, batch, size) for size in sizes] if stated else []
+    states, first = first_states(module, batch) if stated else ([], ())
     run = built(kernel, operation(module, given=stated), HERE)
-    first = (tuple(states) if len(states) > 1 else states[0],) if states else ()
     assert_close(run(x, *states), module(x, *first))
 
 
