@@ -18,6 +18,7 @@ from zeroskip.errors import EngineError
 from zeroskip.graph import Graph, capture
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.graph.packing import pack_padded_sequence
+from zeroskip.graph.packing import pad_packed_sequence as unpack
 
 
 class Network(nn.Module):
@@ -154,3 +155,17 @@ def test_that_does_what_was_wanted() -> None:
         torch.testing.assert_close(
             computed(graph, x, torch.tensor([1, 3, 2])), network(x, torch.tensor([1, 3, 2]))
         )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total", "words"),
+    [
+        ([2, 1, 2], 3, "descend"),
+        ([2, 2], 2, "add up to the 5 steps"),
+        ([], 3, "descend"),
+        ([3, 2], 1, "no room"),
+    ],
+)
+def test_padding_refuses_sizes_that_are_not_of_its_data(sizes: list[int], total: int, words: str) -> None:
+    with pytest.raises(EngineError, match=words):
+        unpack(torch.zeros(5, 2), torch.tensor(sizes, dtype=torch.int64), True, 0.0, total)

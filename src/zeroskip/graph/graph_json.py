@@ -19,7 +19,7 @@ from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
 from zeroskip.graph.layer_functions import OPS, arguments_of, function_of, with_relu
 from zeroskip.graph.nodes import Graph, Input, Node
-from zeroskip.graph.packing import pack_padded_sequence
+from zeroskip.graph.packing import pack_padded_sequence, pad_packed_sequence
 from zeroskip.graph.recurrent import CELLS, PACKED, SEQUENCES, Cell, Recurrent, fits
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.signature import of_tensor
@@ -68,7 +68,7 @@ OTHERS = """
     matmul max_pool1d max_pool2d max_pool3d mm mv normalize pairwise_distance rms_norm rnn_relu rnn_relu_cell rnn_tanh
     rnn_tanh_cell scaled_dot_product_attention
     upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    upsample_trilinear3d _upsample_nearest_exact2d _pad_packed_sequence
+    upsample_trilinear3d _upsample_nearest_exact2d
 """
 OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUMBERWISE.split())}
 OF_PYTHON: Mapping[str, Callable[..., Any]] = {
@@ -77,7 +77,8 @@ OF_PYTHON: Mapping[str, Callable[..., Any]] = {
          "pow": operator.pow, "sym_float": torch.sym_float, "sym_int": torch.sym_int, "sym_max": torch.sym_max,
          "sym_min": torch.sym_min, "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
          "eq": operator.eq, "ne": operator.ne, "and_": operator.and_, "or_": operator.or_,
-         "sym_not": torch.sym_not, "pack_padded_sequence": pack_padded_sequence}  # fmt: skip
+         "sym_not": torch.sym_not, "pack_padded_sequence": pack_padded_sequence,
+         "pad_packed_sequence": pad_packed_sequence}  # fmt: skip
 TYPES = (torch.dtype, torch.memory_format, torch.layout)
 LARGEST = 1 << 31  # elements of one example's value; a damaged file may ask for anything
 

@@ -102,6 +102,41 @@ def pack_padded_sequence(x: Tensor, lengths: Tensor, batch_first: bool) -> tuple
     return cast("tuple[Tensor, Tensor]", ATEN._pack_padded_sequence.default(x, lengths, batch_first))
 
 
+def pad_packed_sequence(
+    data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
+) -> tuple[Tensor, Tensor]:
+    """The inverse of `pack_padded_sequence`, as far as `total_length` steps: the sequences, and their lengths.
+
+    EngineError for sizes that are not of this data.
+
+    >>> pad_packed_sequence(torch.tensor([1, 4, 2, 3]), torch.tensor([2, 1, 1]), True, 0, 4)[0].tolist()
+    [[1, 2, 3, 0], [4, 0, 0, 0]]
+    """
+    sizes = sizes_of(data, batch_sizes, "pad_packed_sequence")
+    if total_length < len(sizes):
+        raise EngineError(
+            f"a sequence has {len(sizes)} steps, and total_length={total_length} leaves them no room."
+        )
+    padded = ATEN._pad_packed_sequence.default(data, batch_sizes, batch_first, padding_value, total_length)
+    return cast("tuple[Tensor, Tensor]", padded)
+
+
+def sizes_of(data: Tensor, batch_sizes: Tensor, name: str) -> list[int]:
+    """How many sequences have each step; EngineError where they are not those of the data that `name` is given.
+
+    >>> sizes_of(torch.zeros(4), torch.tensor([2, 1, 1]), "lstm")
+    [2, 1, 1]
+    """
+    plain = batch_sizes.ndim == 1 and not batch_sizes.dtype.is_floating_point
+    sizes: list[int] = batch_sizes.tolist() if plain else []
+    if not sizes or sizes[-1] < 1 or sum(sizes) != len(data) or sorted(sizes, reverse=True) != sizes:
+        raise EngineError(
+            f"{name} takes packed sequences, whose batch_sizes descend to 1 at least and add up to the {len(data)} "
+            f"steps in all, and was given {batch_sizes.tolist()}. Keep those of pack_padded_sequence."
+        )
+    return sizes
+
+
 def _shown(lengths: Sequence[int]) -> str:
     return ", ".join(map(str, lengths[:8])) + (", ..." if len(lengths) > 8 else "")
 
@@ -191,7 +226,7 @@ OPERATIONS = {getattr(torch, kind): kind for kind in STATES}
 TARGETS: dict[object, Callable[..., Any]] = {
     **{getattr(OURS, kind).default: getattr(ATEN, kind).data for kind in STATES},
     OURS.pack.default: pack_padded_sequence,
-    OURS.pad.default: ATEN._pad_packed_sequence.default,
+    OURS.pad.default: pad_packed_sequence,
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
+from zeroskip.graph.packing import sizes_of
 from zeroskip.graph.torch_operations import Argument, Constants
 from zeroskip.graph.weighted_nodes import layer_name
 
@@ -146,12 +147,7 @@ def batch_of(recurrent: Recurrent, x: Tensor, sizes: Tensor, states: Sequence[Te
         raise EngineError(
             f"{name} takes packed sequences of {features} features, and was given {tuple(x.shape)}."
         )
-    given = sizes.tolist() if sizes.ndim == 1 and not sizes.dtype.is_floating_point else []
-    if not given or given[-1] < 1 or sum(given) != len(x) or sorted(given, reverse=True) != given:
-        raise EngineError(
-            f"{name} takes packed sequences, whose batch_sizes descend to 1 at least and add up to the {len(x)} steps "
-            f"in all, and was given {given}. Keep those of pack_padded_sequence."
-        )
+    given = sizes_of(x, sizes, name)
     wanted = state_shapes(recurrent, given[0]) if recurrent.given else []
     if [state.shape for state in states] != wanted:
         shapes = " and ".join(str(tuple(state.shape)) for state in states)
@@ -159,7 +155,7 @@ def batch_of(recurrent: Recurrent, x: Tensor, sizes: Tensor, states: Sequence[Te
             f"{name} begins with states of {' and '.join(map(str, wanted)) or 'zeros'}, and was given "
             f"{shapes or 'none'}."
         )
-    return cast(int, given[0])
+    return given[0]
 
 
 def _check(recurrent: Recurrent, x: Tensor, states: Sequence[Tensor]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zeroskip import run
-from zeroskip.errors import EngineError
+from zeroskip.errors import EngineError, ModelError
 from zeroskip.run.recurrent.kernels import SPMV
 
 
@@ -80,6 +80,8 @@ def test_lengths_are_looked_at_in_every_call(lengths: list[int], words: str) -> 
         program(*given)
     with pytest.raises((RuntimeError, IndexError)):
         model(*given)
+    with pytest.raises((ModelError, EngineError)):
+        run.compile(model, given)
 
 
 def test_sequences_that_must_descend_do_so_or_are_refused() -> None:
