@@ -78,7 +78,7 @@ def test_packed_steps_stay_inside_their_memory(kernel: Kernel, at_end: bool) -> 
 
 @pytest.mark.parametrize("kernel", SPMV, ids=lambda kernel: kernel.name)
 def test_every_storage_computes_its_reference_of_packed_sequences(kernel: Kernel) -> None:
-    recurrent = operation(sparse(KINDS["gru"](40, 33), 0.7), packed=True)
+    recurrent = operation(sparse(KINDS["lstm"](40, 33), 0.7), packed=True)
     sequences = packed([4, 3, 1], 40)
     given_ = sequences.data, sequences.batch_sizes
     assert_close(built(kernel, recurrent, HERE)(*given_), kernel.reference(recurrent, *given_))

@@ -80,8 +80,11 @@ def test_lengths_are_looked_at_in_every_call(lengths: list[int], words: str) -> 
         program(*given)
     with pytest.raises((RuntimeError, IndexError)):
         model(*given)
-    with pytest.raises((ModelError, EngineError)):
-        run.compile(model, given)
+
+
+def test_an_example_with_an_empty_sequence_is_refused_in_the_words_of_pytorch() -> None:
+    with pytest.raises(ModelError, match="greater than 0"):
+        run.compile(tagger()[0], sentences([2, 0, 1]))
 
 
 def test_sequences_that_must_descend_do_so_or_are_refused() -> None:
