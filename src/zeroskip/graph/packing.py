@@ -58,10 +58,9 @@ def _fake_pad(
 
 
 def _fake_steps(
-    data: Tensor, batch_sizes: Tensor, hx: Sequence[Tensor] | Tensor, params: Sequence[Tensor], has_biases: bool,
-    num_layers: int, dropout: float, train: bool, bidirectional: bool,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    states = [hx] if isinstance(hx, Tensor) else hx
+    data: Tensor, batch_sizes: Tensor, hx: Sequence[Tensor] | Tensor, params: Sequence[Tensor], *rest: Any
+) -> tuple[Tensor, ...]:
+    states, bidirectional = [hx] if isinstance(hx, Tensor) else hx, bool(rest[-1])
     made = data.new_empty(data.shape[0], (1 + bidirectional) * states[0].shape[2])
     return (made, *map(torch.empty_like, states))
 

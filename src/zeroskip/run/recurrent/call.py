@@ -30,7 +30,7 @@ class Walked(NamedTuple):
         return Walked(self.address + 4 * (steps - 1) * self.step, -self.step, self.example)
 
 
-class Piece(NamedTuple):
+class Span(NamedTuple):
     """Steps of packed sequences during which none ends: the row where they begin, and how many sequences go on."""
 
     first: int
@@ -65,15 +65,13 @@ class CompiledCell:
         given = _walked(x, axes), self._sums(begun, axes), y
         _run(code, given, (h, c), (x.shape[axes[0]], x.shape[axes[1]]), backward=backward)
 
-    def packed(
-        self, x: Tensor, pieces: Sequence[Piece], y: Walked, h: int, c: int, *, backward: bool
-    ) -> None:
+    def packed(self, x: Tensor, spans: Sequence[Span], y: Walked, h: int, c: int, *, backward: bool) -> None:
         """The same of packed sequences. One that is over, or backward has not begun, keeps its states."""
         code, begun = self._begun(x)
         rows = _walked(x, (0, 0)), self._sums(begun, (0, 0)), y
-        for piece in reversed(pieces) if backward else pieces:
-            given = [piece.walked(each) for each in rows]
-            _run(code, given, (h, c), (piece.steps, piece.batch), backward=backward)
+        for span in reversed(spans) if backward else spans:
+            given = [span.walked(each) for each in rows]
+            _run(code, given, (h, c), (span.steps, span.batch), backward=backward)
 
     def _begun(self, x: Tensor) -> tuple[Steps, Tensor | None]:
         """The code for so many rows, and the products of the input matrix where it finds them made."""
@@ -189,27 +187,27 @@ class CompiledPacked:
             name = self.recurrent.name or self.recurrent.kind
             raise EngineError(f"{name} takes float32, and was given {x.dtype}.")
         first = _first_states(states, state_shapes(self.recurrent, batch))
-        pieces = _pieces(sizes.tolist())
+        spans = _spans(sizes.tolist())
         for start in range(0, len(self.cells), self.recurrent.directions):
-            x = self._layer(x.contiguous(), pieces, start, first)
+            x = self._layer(x.contiguous(), spans, start, first)
         return (x, *first)
 
-    def _layer(self, x: Tensor, pieces: Sequence[Piece], start: int, states: Sequence[Tensor]) -> Tensor:
+    def _layer(self, x: Tensor, spans: Sequence[Span], start: int, states: Sequence[Tensor]) -> Tensor:
         """The outputs of the layer whose first cell is that with the number `start`."""
         y = torch.empty(len(x), self.recurrent.directions * states[0].shape[-1])
         for cell, outputs, h, c in _ways(self.recurrent, start, _walked(y, (0, 0)), states):
-            self.cells[cell].packed(x, pieces, outputs, h, c, backward=cell > start)
+            self.cells[cell].packed(x, spans, outputs, h, c, backward=cell > start)
         return y
 
 
-def _pieces(sizes: Sequence[int]) -> list[Piece]:
+def _spans(sizes: Sequence[int]) -> list[Span]:
     """The steps with as many sequences each together."""
-    pieces: list[Piece] = []
+    spans: list[Span] = []
     first = 0
     for batch, steps in groupby(sizes):
-        pieces.append(Piece(first, len(list(steps)), batch))
-        first += pieces[-1].steps * batch
-    return pieces
+        spans.append(Span(first, len(list(steps)), batch))
+        first += spans[-1].steps * batch
+    return spans
 
 
 def _ways(
