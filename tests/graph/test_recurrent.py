@@ -117,6 +117,7 @@ def test_pytorch_itself_is_not_handed_what_its_module_refuses(sizes: list[tuple[
         (lambda stored: stored.update(directions=2), "do not fit each other"),
         (lambda stored: stored.update(given=True), "no lstm"),
         (lambda stored: stored.update(is_step=True), "no lstm"),
+        (lambda stored: stored.update(is_packed=True), "no lstm"),
         (lambda stored: stored.update(batch_first=3), "flag"),
         (lambda stored: stored["cells"][0].pop(), "lacks a matrix"),
         (lambda stored: stored["cells"].clear(), "do not fit each other"),

@@ -103,7 +103,7 @@ def test_values_are_forgotten_after_their_last_use() -> None:
     assert len(alive) == 3
 
 
-def test_batches_of_3_are_cut_from_7_and_the_last_is_filled_with_zeros() -> None:
+def test_batches_of_3_are_cut_from_7_and_the_last_is_filled_with_its_last_example() -> None:
     seen: list[list[float]] = []
 
     def remember(x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def test_batches_of_3_are_cut_from_7_and_the_last_is_filled_with_zeros() -> None
     graph = Graph((Input("x"),), (Node("y", "remember", ("x",), remember),), ("y",), list, 3)
     (y,) = runner(graph, {})(torch.arange(7.0).view(7, 1))
     assert y.flatten().tolist() == [1, 2, 3, 4, 5, 6, 7]
-    assert seen == [[0, 1, 2], [3, 4, 5], [6, 0, 0]]
+    assert seen == [[0, 1, 2], [3, 4, 5], [6, 6, 6]]
     assert runner(graph, {})(torch.zeros(0, 1))[0].shape == (0, 1)
 
 

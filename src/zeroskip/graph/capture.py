@@ -24,6 +24,7 @@ from zeroskip.graph.inputs import Given, Inputs, of
 from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.graph.layers import evaluating
 from zeroskip.graph.nodes import Graph, Input, Node
+from zeroskip.graph.packing import packs_by_constants
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.recurrent import recurrent_of
 from zeroskip.graph.signature import Signature, places, signature_of
@@ -337,8 +338,13 @@ def _outputs(walk: _Walk) -> tuple[tuple[str, ...], list[Node]]:
 
 
 def _is_per_example(walk: _Walk) -> bool:
-    """Whether a network that is bound to a number of examples returns one entry for each of them."""
+    """Whether a network that is bound to a number of examples returns one entry for each of them.
+
+    Not where it packs with lengths of its own: these are of whole batches.
+    """
     batch = walk.exported.batch
+    if batch is not None and packs_by_constants(walk.exported.graph, walk.exported.inputs):
+        return False
     returned = cast("Sequence[fx.Node]", walk.exported.graph.output_node().args[0])
     values = [walk.values.get(node) for node in returned]
     return batch is None or all(isinstance(each, Tensor) and each.shape[:1] == (batch,) for each in values)

@@ -15,6 +15,7 @@ from torch.export.graph_signature import InputKind, InputSpec, OutputKind
 from zeroskip.errors import EngineError
 from zeroskip.graph.constant_values import changing
 from zeroskip.graph.inputs import Inputs
+from zeroskip.graph.packing import following, packs_by_constants, restore
 from zeroskip.graph.signature import Signature
 from zeroskip.graph.structure import Tree, check_returned, taken_apart
 
@@ -27,10 +28,10 @@ DROPOUT = tuple(
 CHECKS = (ATEN._assert_tensor_metadata.default,)  # of what was traced; a program checks its inputs itself
 OWNER = "network."
 PACKED = (
-    "torch.export cannot follow packed sequences, whose sizes depend on the lengths given. Hand over the padded "
-    "sequences, (batch, steps, features), and take each one's own last step: "
-    "y[torch.arange(y.shape[0]), lengths - 1]. What is behind a sequence's end changes nothing before it, but where an "
-    "LSTM, GRU or RNN runs backward."
+    "torch.export cannot follow what the network does with packed sequences, whose sizes depend on their lengths: "
+    "{fact} Give pack_padded_sequence the lengths as a tensor, and keep int(), .item(), .tolist() and loops away from "
+    "them. Where an operation needs to know how many steps there are, ask for as many as the input has: "
+    "pad_packed_sequence(..., total_length=x.shape[1])."
 )
 
 
@@ -75,12 +76,13 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
     """
     batched = tuple(map(inputs.has_examples, tensors))
     exported = _free(model, signature, tensors, batched) if any(batched) else None
-    if exported is None:
+    if exported is None or packs_by_constants(exported.graph, exported.inputs):
         exported = _fixed(model, signature, tensors, batched, inputs.size)
     for node in filter(_is_region, list(exported.graph.nodes)):
         _inline(exported.program.graph_module, node)
     if any(map(_overwrites_for_others, exported.graph.nodes)):
         exported = _without_writing(exported)
+    restore(exported.graph)
     for node in list(exported.graph.nodes):
         _tidy(exported.graph, node)
     for node in reversed(list(exported.graph.nodes)):
@@ -114,9 +116,13 @@ def first_line(fact: Exception) -> str:
 
 
 class _Returned:
-    """The structure of what a network returned last: torch.export puts back what is in a list of a module."""
+    """What a network returned last, and whether it packed: torch.export puts back what is in a list of a module.
+
+    tree  the structure of what it returned
+    """
 
     tree: Tree = None
+    packs = False
 
 
 class _OfTensors(nn.Module):
@@ -130,10 +136,14 @@ class _OfTensors(nn.Module):
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         args, kwargs = self._signature.call(tensors)
         leaves: list[object] = []
-        tree = taken_apart(self.network(*args, **kwargs), leaves)
+        with following(self.network, self._was_packed):
+            tree = taken_apart(self.network(*args, **kwargs), leaves)
         check_returned(tree)
         self.returned.tree = tree
         return cast("list[Tensor]", leaves)
+
+    def _was_packed(self) -> None:
+        self.returned.packs = True
 
 
 def _free(
@@ -178,8 +188,8 @@ def _fixed(
     except EngineError:
         raise
     except Exception as fact:
-        if _is_packed(fact):
-            raise EngineError(PACKED) from fact
+        if network.returned.packs or _is_packed(fact):
+            raise EngineError(PACKED.format(fact=first_line(fact))) from fact
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise EngineError(
             f"torch.export cannot follow the network on an input of shape {shapes}: {first_line(fact)} "
@@ -200,7 +210,11 @@ def _tidy(graph: fx.Graph, node: fx.Node) -> None:
     args: tuple[Any, ...] = node.args
     if node.target in CHECKS and not node.users:
         graph.erase_node(node)
-    elif (node.target in DROPOUT and args[2] is False) or _is_needless_pool(node):
+    elif (
+        (node.target in DROPOUT and args[2] is False)
+        or _is_needless_pool(node)
+        or _is_needless_conversion(node)
+    ):
         node.replace_all_uses_with(args[0])
         graph.erase_node(node)
     elif node.target is ATEN._native_batch_norm_legit_no_training.default:
@@ -253,6 +267,16 @@ def _is_needless_pool(node: fx.Node) -> bool:
     if node.target is not ATEN.adaptive_avg_pool2d.default or len(args[0].users) > 1:
         return False
     return list(args[0].meta["val"].shape[-2:]) == list(args[1])
+
+
+def _is_needless_conversion(node: fx.Node) -> bool:
+    """Whether it asks for the type that is there already, which gives back the tensor itself."""
+    args: tuple[Any, ...] = node.args
+    asks = node.target in (ATEN.to.dtype, ATEN.to.dtype_layout) and isinstance(args[0], fx.Node)
+    if not asks or node.kwargs.get("copy") or len(args) > 2:
+        return False
+    before, after = args[0].meta.get("val"), node.meta.get("val")
+    return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype is after.dtype
 
 
 def _is_region(node: fx.Node) -> bool:

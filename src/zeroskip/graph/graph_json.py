@@ -19,7 +19,8 @@ from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
 from zeroskip.graph.layer_functions import OPS, arguments_of, function_of, with_relu
 from zeroskip.graph.nodes import Graph, Input, Node
-from zeroskip.graph.recurrent import CELLS, SEQUENCES, Cell, Recurrent, fits
+from zeroskip.graph.packing import pack_padded_sequence, pad_packed_sequence
+from zeroskip.graph.recurrent import CELLS, PACKED, SEQUENCES, Cell, Recurrent, fits
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.signature import of_tensor
 from zeroskip.graph.structure import maker
@@ -76,7 +77,8 @@ OF_PYTHON: Mapping[str, Callable[..., Any]] = {
          "pow": operator.pow, "sym_float": torch.sym_float, "sym_int": torch.sym_int, "sym_max": torch.sym_max,
          "sym_min": torch.sym_min, "ge": operator.ge, "gt": operator.gt, "le": operator.le, "lt": operator.lt,
          "eq": operator.eq, "ne": operator.ne, "and_": operator.and_, "or_": operator.or_,
-         "sym_not": torch.sym_not}  # fmt: skip
+         "sym_not": torch.sym_not, "pack_padded_sequence": pack_padded_sequence,
+         "pad_packed_sequence": pad_packed_sequence}  # fmt: skip
 TYPES = (torch.dtype, torch.memory_format, torch.layout)
 LARGEST = 1 << 31  # elements of one example's value; a damaged file may ask for anything
 
@@ -190,7 +192,8 @@ def _described_recurrent(recurrent: Recurrent, name: str, tensors: dict[str, Ten
         for cell, each in enumerate(recurrent.cells)
     ]
     words = {
-        name: getattr(recurrent, name) for name in ("kind", "directions", "batch_first", "given", "is_step")
+        name: getattr(recurrent, name)
+        for name in ("kind", "directions", "batch_first", "given", "is_step", "is_packed")
     }
     return {"cells": matrices, **words}
 
@@ -248,9 +251,10 @@ def _node(stored: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> Node:
         return Node(name, op, inputs, function, layer, relu, arguments_of(layer), shape, dtype)
     if "recurrent" in stored:
         recurrent = _recurrent(_object(stored["recurrent"]), name, tensors)
-        states = (1 + (recurrent.kind == "lstm")) * recurrent.given
+        count = 1 + recurrent.is_packed + (1 + (recurrent.kind == "lstm")) * recurrent.given
         kind = (CELLS if recurrent.is_step else SEQUENCES).get(target)
-        _demand(kind == recurrent.kind and len(inputs) == 1 + states, f"{name} is no {recurrent.kind}")
+        same = kind == recurrent.kind and (target in PACKED) == recurrent.is_packed
+        _demand(same and len(inputs) == count, f"{name} is no {recurrent.kind}")
         return Node(
             name, op, inputs, recurrent_function(recurrent), shape=shape, dtype=dtype, recurrent=recurrent
         )
@@ -268,6 +272,7 @@ def _recurrent(stored: Mapping[str, Json], name: str, tensors: Mapping[str, Tens
         for cell, layers in enumerate(every)
     )
     flags = {each: stored[each] for each in ("batch_first", "given", "is_step")}
+    flags["is_packed"] = stored.get("is_packed", False)  # which older files lack
     _demand(all(isinstance(each, bool) for each in flags.values()), f"{name} has a flag that is none")
     recurrent = Recurrent(
         str(stored["kind"]), cells, _size(stored["directions"]), **{k: v is True for k, v in flags.items()}

@@ -11,12 +11,14 @@ from torch import Tensor, fx
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
+from zeroskip.graph.packing import sizes_of
 from zeroskip.graph.torch_operations import Argument, Constants
 from zeroskip.graph.weighted_nodes import layer_name
 
 ATEN = torch.ops.aten
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-SEQUENCES: dict[object, str] = {getattr(ATEN, kind).input: kind for kind in GATES}
+PACKED: dict[object, str] = {getattr(ATEN, kind).data: kind for kind in GATES}
+SEQUENCES: dict[object, str] = {getattr(ATEN, kind).input: kind for kind in GATES} | PACKED
 CELLS: dict[object, str] = {
     ATEN.lstm_cell.default: "lstm",
     ATEN.gru_cell.default: "gru",
@@ -70,6 +72,8 @@ class Recurrent:
     batch_first  whether values are (batch, steps, features), otherwise (steps, batch, features)
     given        whether the first states are inputs; otherwise they are zeros
     is_step      whether it is one step of a cell: values are (batch, features)
+    is_packed    whether it takes packed sequences: values are (steps of all sequences, features), step after step of
+                 those that are not over, the longest sequence first; how many have each step is an input
 
     >>> recurrent.name, [layer.name for layer in recurrent.matrices]
     ('lstm', ['lstm.weight_ih_l0', 'lstm.weight_hh_l0'])
@@ -81,6 +85,7 @@ class Recurrent:
     batch_first: bool = False
     given: bool = False
     is_step: bool = False
+    is_packed: bool = False
 
     @property
     def matrices(self) -> tuple[Layer, ...]:
@@ -94,7 +99,7 @@ class Recurrent:
 
 
 def function_of(recurrent: Recurrent) -> Callable[..., StepOutputs]:
-    """It as PyTorch computes it: of the sequence, and the first states where they are given.
+    """It as PyTorch computes it: of the sequence, of packed ones their sizes, and the first states where given.
 
     A cell returns its state (of an LSTM: both), anything else its outputs and the last states.
 
@@ -106,21 +111,51 @@ def function_of(recurrent: Recurrent) -> Callable[..., StepOutputs]:
 
 
 def _sequence(recurrent: Recurrent) -> Callable[..., StepOutputs]:
-    operation = getattr(ATEN, recurrent.kind).input
+    overloads = getattr(ATEN, recurrent.kind)
     biased = recurrent.cells[0].inputs.bias is not None
     parameters = [each for cell in recurrent.cells for each in _parameters(cell)]
     layers = len(recurrent.cells) // recurrent.directions
     # has_biases, num_layers, dropout, train, bidirectional, batch_first
-    rest = biased, layers, 0.0, False, recurrent.directions == 2, recurrent.batch_first
+    rest = biased, layers, 0.0, False, recurrent.directions == 2
+
+    def first_states(x: Tensor, batch: int, states: Sequence[Tensor]) -> Tensor | list[Tensor]:
+        first = list(states) or [x.new_zeros(shape) for shape in state_shapes(recurrent, batch)]
+        return first if recurrent.kind == "lstm" else first[0]
 
     def run(x: Tensor, *states: Tensor) -> StepOutputs:
         _check(recurrent, x, states)
-        batch = x.shape[0 if recurrent.batch_first else 1]
-        first = states or [x.new_zeros(shape) for shape in state_shapes(recurrent, batch)]
-        given = list(first) if recurrent.kind == "lstm" else first[0]
-        return cast(StepOutputs, operation(x, given, parameters, *rest))
+        first = first_states(x, x.shape[0 if recurrent.batch_first else 1], states)
+        return cast(StepOutputs, overloads.input(x, first, parameters, *rest, recurrent.batch_first))
 
-    return run
+    def run_packed(x: Tensor, sizes: Tensor, *states: Tensor) -> StepOutputs:
+        first = first_states(x, batch_of(recurrent, x, sizes, states), states)
+        return cast(StepOutputs, overloads.data(x, sizes, first, parameters, *rest))
+
+    return run_packed if recurrent.is_packed else run
+
+
+def batch_of(recurrent: Recurrent, x: Tensor, sizes: Tensor, states: Sequence[Tensor]) -> int:
+    """How many packed sequences there are; EngineError for sizes and states that are not theirs.
+
+    >>> packed = replace(recurrent, is_packed=True)
+    >>> batch_of(packed, torch.zeros(5, 5), torch.tensor([3, 2]), [])
+    3
+    """
+    features = recurrent.cells[0].inputs.weight.shape[1]
+    name = recurrent.name or recurrent.kind
+    if x.ndim != 2 or x.shape[1] != features:
+        raise EngineError(
+            f"{name} takes packed sequences of {features} features, and was given {tuple(x.shape)}."
+        )
+    given = sizes_of(x, sizes, name)
+    wanted = state_shapes(recurrent, given[0]) if recurrent.given else []
+    if [state.shape for state in states] != wanted:
+        shapes = " and ".join(str(tuple(state.shape)) for state in states)
+        raise EngineError(
+            f"{name} begins with states of {' and '.join(map(str, wanted)) or 'zeros'}, and was given "
+            f"{shapes or 'none'}."
+        )
+    return given[0]
 
 
 def _check(recurrent: Recurrent, x: Tensor, states: Sequence[Tensor]) -> None:
@@ -181,6 +216,10 @@ def recurrent_of(
     if kind is None or node.kwargs:
         return None
     args: tuple[Any, ...] = node.args
+    is_packed = node.target in PACKED
+    sizes = list(args[1:2]) if is_packed else []
+    if is_packed:  # the sizes come second, and nothing says which axis is that of examples
+        args = (args[0], *args[2:], False)
     x, states = args[0], list(args[1]) if kind == "lstm" else [args[1]]
     is_step = node.target in CELLS
     parameters = list(args[2:6]) + [None] * (6 - len(args)) if is_step else list(args[2])
@@ -195,11 +234,15 @@ def recurrent_of(
     if not is_step:
         biased, layers, directions, batch_first = args[3], args[4], 1 + args[7], args[8]
         steps = cast(Tensor, values[x]).shape[1 if batch_first else 0]
+    if is_packed:  # of one sequence, in the mean
+        if sizes[0] in constants:
+            return None
+        steps //= int(cast(Tensor, values[sizes[0]])[0])
     every = len(parameters) // (layers * directions)
     parts = [parameters[start : start + every] for start in range(0, len(parameters), every)]
     cells = tuple(_cell(part, biased, steps, constants, names) for part in parts)
-    found = Recurrent(kind, cells, directions, batch_first, not zeros, is_step)
-    return Found(found, (x,) if zeros else (x, *states))
+    found = Recurrent(kind, cells, directions, batch_first, not zeros, is_step, is_packed)
+    return Found(found, (x, *sizes, *([] if zeros else states)))
 
 
 def _cell(

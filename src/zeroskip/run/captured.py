@@ -61,12 +61,12 @@ def examples_in(graph: Graph, tensors: Sequence[Tensor]) -> int:
 
 
 def taken(graph: Graph, tensors: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Copies of the first `count` examples; more than there are begin again with the first.
+    """Copies of the first `count` examples; where there are fewer, the last is repeated: sorted lengths stay so.
 
     >>> taken(graph, [x], 4)[0].shape
     torch.Size([4, 6])
     """
-    places = torch.arange(count) % examples_in(graph, tensors)
+    places = torch.arange(count).clamp(max=examples_in(graph, tensors) - 1)
     pairs = zip(graph.inputs, tensors, strict=True)
     return [tensor[places] if each.has_batch else tensor.clone() for each, tensor in pairs]
 

@@ -184,7 +184,7 @@ def _expected(
             ) from error
     # The network itself takes no other size; the program computes its examples in batches of that one.
     answers = leaves(network_on(model, graph, taken(graph, tensors, graph.batch)))
-    return [torch.cat([each, each])[:count] for each in answers]
+    return [each[torch.arange(count).clamp(max=graph.batch - 1)] for each in answers]
 
 
 def _examples(count: int) -> str:

@@ -22,6 +22,7 @@ from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
+from zeroskip.graph.packing import pack_padded_sequence
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
 from zeroskip.run.building import built, shared_functions
@@ -127,7 +128,7 @@ def _network(
     stored: JsonObject, tensors: Mapping[str, Tensor], machine: Machine, threads: int,
     first: CompiledNetwork | None = None,
 ) -> tuple[CompiledNetwork, list[_Replacement]]:  # fmt: skip
-    """The network of one size, which has run on zeros. Functions of any size are those of `first`."""
+    """The network of one size, which has run once. Functions of any size are those of `first`."""
     graph = from_json(stored["network"], tensors)
     operations = operations_of(graph) if stored["plan"]["tiles"] else []
     check(operations, graph)
@@ -140,8 +141,20 @@ def _network(
     tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
     known = {} if first is None else shared_functions(first, graph, origin.kernels)
     compiled = built(replace(origin, tiles=tiles), operations, machine, threads, known)
-    compiled.run(*_zeros(graph))  # says what does not fit together
+    _try(compiled)
     return compiled, list(replacements.values())
+
+
+def _try(compiled: CompiledNetwork) -> None:
+    """Run the network, which says what does not fit together."""
+    graph = compiled.origin.graph
+    packs = any(node.op == pack_padded_sequence.__name__ for node in graph.nodes)
+    try:
+        compiled.run(*_equal_numbers(graph, 0))
+    except EngineError:
+        if not packs:
+            raise
+        compiled.run(*_equal_numbers(graph, 1))  # no sequence has a length of 0
 
 
 def _plan(origin: Origin) -> JsonObject:
@@ -153,10 +166,12 @@ def _plan(origin: Origin) -> JsonObject:
     }
 
 
-def _zeros(graph: Graph) -> list[Tensor]:
-    """Two examples of nothing but zeros."""
+def _equal_numbers(graph: Graph, number: int) -> list[Tensor]:
+    """Two examples of nothing but that number."""
     shapes = [((2, *each.shape) if each.has_batch else each.shape) for each in graph.inputs]
-    return [torch.zeros(shape, dtype=each.dtype) for shape, each in zip(shapes, graph.inputs, strict=True)]
+    return [
+        torch.full(shape, number, dtype=each.dtype) for shape, each in zip(shapes, graph.inputs, strict=True)
+    ]
 
 
 def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> Origin:

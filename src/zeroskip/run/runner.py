@@ -21,7 +21,7 @@ def runner(graph: Graph, functions: Mapping[str, Callable[..., Tensor]]) -> Runn
     """The graph as a function, with `functions` (by node name) in place of PyTorch's.
 
     Layers in machine code that follow each other become one call. Takes any batch size; a graph that is bound
-    to one is called with the examples cut and filled up (with zeros) to that size.
+    to one is called with the examples cut and filled up (the last one repeated) to that size.
 
     >>> torch.equal(runner(graph, {})(x)[0], model(x))
     True
@@ -105,7 +105,7 @@ def _in_pieces(run: Runner, batch: int, batched: Sequence[bool]) -> Runner:
         count = next(len(each) for each, has in zip(tensors, batched, strict=True) if has)
         missing = batch if not count else -count % batch
         filled = [
-            torch.cat([each, each.new_zeros(missing, *each.shape[1:])]) if has and missing else each
+            torch.cat([each, _filling(each, missing)]) if has and missing else each
             for each, has in zip(tensors, batched, strict=True)
         ]
         starts = range(0, count + missing, batch)
@@ -117,3 +117,12 @@ def _in_pieces(run: Runner, batch: int, batched: Sequence[bool]) -> Runner:
         return [torch.cat(parts)[:count] for parts in results]
 
     return run_all
+
+
+def _filling(examples: Tensor, count: int) -> Tensor:
+    """So many examples more: the last one again, which any network takes; zeros where there is none."""
+    return (
+        examples[-1:].expand(count, *examples.shape[1:])
+        if len(examples)
+        else examples.new_zeros(count, *examples.shape[1:])
+    )

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.graph.recurrent import Cell, Recurrent
@@ -33,7 +34,41 @@ def sparse(module: nn.Module, zeros: float = 0.8, *, seed: int = 0) -> nn.Module
     return module.eval().requires_grad_(False)
 
 
-def operation(module: nn.Module, *, given: bool = False) -> Recurrent:
+@st.composite
+def options(draw: st.DrawFn) -> dict[str, Any]:
+    """A kind with sizes, layers, directions, projection, bias, layout, zeros and seed."""
+    units = draw(st.sampled_from([1, 2, 7, 16, 17, 33]))
+    kind = draw(st.sampled_from([*KINDS]))
+    projected = kind == "lstm" and units > 1 and draw(st.booleans())
+    return {
+        "kind": kind,
+        "sizes": (draw(st.integers(1, 40)), units, draw(st.integers(1, 3))),
+        "options": {
+            "bias": draw(st.booleans()),
+            "batch_first": draw(st.booleans()),
+            "bidirectional": draw(st.booleans()),
+            **({"proj_size": draw(st.integers(1, units - 1))} if projected else {}),
+        },
+        "zeros": draw(st.sampled_from([0.0, 0.5, 0.9, 1.0])),
+        "seed": draw(st.integers(0, 9)),
+    }
+
+
+def module_of(drawn: dict[str, Any]) -> nn.Module:
+    """The module of `options`."""
+    return sparse(
+        KINDS[drawn["kind"]](*drawn["sizes"], **drawn["options"]), drawn["zeros"], seed=drawn["seed"]
+    )
+
+
+def first_states(module: nn.Module, batch: int) -> tuple[list[Tensor], tuple[Any, ...]]:
+    """Normal numbers, as operations take them and as the module does."""
+    sizes = (module.proj_size or module.hidden_size, module.hidden_size)[: 1 + (module.mode == "LSTM")]
+    states = [torch.randn(module.num_layers * (1 + module.bidirectional), batch, size) for size in sizes]
+    return states, (tuple(states) if len(states) > 1 else states[0],)
+
+
+def operation(module: nn.Module, *, given: bool = False, packed: bool = False) -> Recurrent:
     """The module as an operation, put together by hand: to capture it takes a second."""
     is_step = isinstance(module, nn.RNNCellBase)
     kind = type(module).__name__.removesuffix("Cell").lower()
@@ -46,7 +81,8 @@ def operation(module: nn.Module, *, given: bool = False) -> Recurrent:
         for way in ("", "_reverse")[: 1 + module.bidirectional]
     ]
     cells = tuple(_cell(module, end) for end in ends)
-    return Recurrent(kind, cells, 1 + module.bidirectional, module.batch_first, given)
+    batch_first = module.batch_first and not packed
+    return Recurrent(kind, cells, 1 + module.bidirectional, batch_first, given, is_packed=packed)
 
 
 def _cell(module: nn.Module, end: str) -> Cell:

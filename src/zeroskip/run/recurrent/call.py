@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import groupby
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from zeroskip.errors import EngineError
-from zeroskip.graph.recurrent import Recurrent, state_shapes
+from zeroskip.graph.recurrent import Recurrent, batch_of, state_shapes
 from zeroskip.run.recurrent.steps import Steps
 
 Product = Callable[[Tensor], Tensor]
@@ -27,6 +28,18 @@ class Walked(NamedTuple):
     def backward(self, steps: int) -> Walked:
         """The same from the last step to the first."""
         return Walked(self.address + 4 * (steps - 1) * self.step, -self.step, self.example)
+
+
+class Span(NamedTuple):
+    """Steps of packed sequences during which none ends: the row where they begin, and how many sequences go on."""
+
+    first: int
+    steps: int
+    batch: int
+
+    def walked(self, rows: Walked) -> Walked:
+        """These steps of numbers whose rows lie one `example` behind another."""
+        return Walked(rows.address + 4 * self.first * rows.example, self.batch * rows.example, rows.example)
 
 
 @dataclass(frozen=True)
@@ -48,30 +61,40 @@ class CompiledCell:
         self, x: Tensor, axes: tuple[int, int], y: Walked, h: int, c: int, *, backward: bool
     ) -> None:
         """Write the outputs of `x` to `y`, the last states over the first; `axes` are those of steps and examples."""
-        steps, batch = (x.shape[axis] for axis in axes)
-        code, sums = self.fused, Walked(self.bias.data_ptr(), 0, 0)
-        if self.steps is not None and self.product is not None and steps * batch >= self.few:
-            made = self.product(x)
-            code, sums = self.steps, _walked(made, axes)
-        given = [_walked(x, axes), sums, y]
-        if backward:
-            given = [each.backward(steps) for each in given]
-        scratch = torch.empty(code.scratch)
-        (x_at, *x_by), (sums_at, *sums_by), (y_at, *y_by) = given
-        code.run(
-            code.arguments.address,
-            x_at,
-            sums_at,
-            y_at,
-            h,
-            c,
-            scratch.data_ptr(),
-            steps,
-            batch,
-            *x_by,
-            *sums_by,
-            *y_by,
-        )
+        code, begun = self._begun(x)
+        given = _walked(x, axes), self._sums(begun, axes), y
+        _run(code, given, (h, c), (x.shape[axes[0]], x.shape[axes[1]]), backward=backward)
+
+    def packed(self, x: Tensor, spans: Sequence[Span], y: Walked, h: int, c: int, *, backward: bool) -> None:
+        """The same of packed sequences. One that is over, or backward has not begun, keeps its states."""
+        code, begun = self._begun(x)
+        rows = _walked(x, (0, 0)), self._sums(begun, (0, 0)), y
+        for span in reversed(spans) if backward else spans:
+            given = [span.walked(each) for each in rows]
+            _run(code, given, (h, c), (span.steps, span.batch), backward=backward)
+
+    def _begun(self, x: Tensor) -> tuple[Steps, Tensor | None]:
+        """The code for so many rows, and the products of the input matrix where it finds them made."""
+        if self.steps is None or self.product is None or x.numel() < self.few * x.shape[-1]:
+            return self.fused, None
+        return self.steps, self.product(x)
+
+    def _sums(self, begun: Tensor | None, axes: tuple[int, int]) -> Walked:
+        return Walked(self.bias.data_ptr(), 0, 0) if begun is None else _walked(begun, axes)
+
+
+def _run(
+    code: Steps, given: Sequence[Walked], states: tuple[int, int], sizes: tuple[int, int], *, backward: bool
+) -> None:
+    """So many steps of so many sequences of x, sums and y, where they lie."""
+    if backward:
+        given = [each.backward(sizes[0]) for each in given]
+    scratch = torch.empty(code.scratch)
+    (x_at, *x_by), (sums_at, *sums_by), (y_at, *y_by) = given
+    code.run(
+        *(code.arguments.address, x_at, sums_at, y_at, *states, scratch.data_ptr(), *sizes),
+        *(*x_by, *sums_by, *y_by),
+    )
 
 
 @dataclass(frozen=True)
@@ -145,23 +168,71 @@ class CompiledSequence:
 
     def _layer(self, x: Tensor, axes: tuple[int, int], start: int, states: Sequence[Tensor]) -> Tensor:
         """The outputs of the layer whose first cell is that with the number `start`."""
-        size, directions = states[0].shape[-1], self.recurrent.directions
-        y = torch.empty(*x.shape[:2], directions * size)
-        outputs = _walked(y, axes)
-        for direction in range(directions):
-            cell = start + direction
-            mine = outputs._replace(address=outputs.address + 4 * direction * size)
-            h, c = (each.data_ptr() + 4 * cell * each.stride(0) for each in (states[0], states[-1]))
-            self.cells[cell].sequence(x, axes, mine, h, c, backward=direction == 1)
+        y = torch.empty(*x.shape[:2], self.recurrent.directions * states[0].shape[-1])
+        for cell, outputs, h, c in _ways(self.recurrent, start, _walked(y, axes), states):
+            self.cells[cell].sequence(x, axes, outputs, h, c, backward=cell > start)
         return y
 
 
-def compiled(recurrent: Recurrent, cells: Sequence[CompiledCell]) -> CompiledStep | CompiledSequence:
+@dataclass(frozen=True)
+class CompiledPacked:
+    """The operation as a function of packed sequences: their steps, how many have each step, and the first states."""
+
+    recurrent: Recurrent
+    cells: tuple[CompiledCell, ...]
+
+    def __call__(self, x: Tensor, sizes: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        batch = batch_of(self.recurrent, x, sizes, states)
+        if x.dtype is not torch.float32:
+            name = self.recurrent.name or self.recurrent.kind
+            raise EngineError(f"{name} takes float32, and was given {x.dtype}.")
+        first = _first_states(states, state_shapes(self.recurrent, batch))
+        spans = _spans(sizes.tolist())
+        for start in range(0, len(self.cells), self.recurrent.directions):
+            x = self._layer(x.contiguous(), spans, start, first)
+        return (x, *first)
+
+    def _layer(self, x: Tensor, spans: Sequence[Span], start: int, states: Sequence[Tensor]) -> Tensor:
+        """The outputs of the layer whose first cell is that with the number `start`."""
+        y = torch.empty(len(x), self.recurrent.directions * states[0].shape[-1])
+        for cell, outputs, h, c in _ways(self.recurrent, start, _walked(y, (0, 0)), states):
+            self.cells[cell].packed(x, spans, outputs, h, c, backward=cell > start)
+        return y
+
+
+def _spans(sizes: Sequence[int]) -> list[Span]:
+    """The steps with as many sequences each together."""
+    spans: list[Span] = []
+    first = 0
+    for batch, steps in groupby(sizes):
+        spans.append(Span(first, len(list(steps)), batch))
+        first += spans[-1].steps * batch
+    return spans
+
+
+def _ways(
+    recurrent: Recurrent, start: int, y: Walked, states: Sequence[Tensor]
+) -> Iterator[tuple[int, Walked, int, int]]:
+    """Of each direction of a layer its cell, where its part of the outputs begins, and where its states lie."""
+    size = states[0].shape[-1]
+    for direction in range(recurrent.directions):
+        cell = start + direction
+        h, c = (each.data_ptr() + 4 * cell * each.stride(0) for each in (states[0], states[-1]))
+        yield cell, y._replace(address=y.address + 4 * direction * size), h, c
+
+
+def compiled(recurrent: Recurrent, cells: Sequence[CompiledCell]) -> Compiled:
     """The operation whose cells these are."""
+    if recurrent.is_packed:
+        return CompiledPacked(recurrent, tuple(cells))
     if recurrent.is_step:
         cell = recurrent.cells[0]
         return CompiledStep(recurrent, cells[0], cell.inputs.weight.shape[1], cell.units)
     return CompiledSequence(recurrent, tuple(cells))
+
+
+Compiled: TypeAlias = CompiledStep | CompiledSequence | CompiledPacked
+"""A recurrent operation as a function."""
 
 
 def _walked(tensor: Tensor, axes: tuple[int, int]) -> Walked:

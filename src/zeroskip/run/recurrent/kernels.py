@@ -16,7 +16,7 @@ from zeroskip.run.linear.stored_weights import cannot_be_stored, rounded
 from zeroskip.run.linear.zero_weights import spmm
 from zeroskip.run.recurrent import spmm as many_examples
 from zeroskip.run.recurrent import spmv
-from zeroskip.run.recurrent.call import CompiledCell, CompiledSequence, CompiledStep, Product, compiled
+from zeroskip.run.recurrent.call import Compiled, CompiledCell, Product, compiled
 
 BEFOREHAND = 8  # rows from which on the products of the input matrix are made beforehand, for all at once
 DENSE = 0.5  # share of zeros below which PyTorch makes them
@@ -46,17 +46,13 @@ def accepts(storage: str, recurrent: Layer | Recurrent, machine: Machine, precis
     return next((why for why in reasons if why is not None), None)
 
 
-def build(
-    storage: str, recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool
-) -> CompiledStep | CompiledSequence:
+def build(storage: str, recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool) -> Compiled:
     """The operation as a function of the sequence, and of the first states where they are given."""
     make = partial(_few_examples, storage, recurrent.kind, machine=machine, precision=precision)
     return compiled(recurrent, [make(cell) for cell in recurrent.cells])
 
 
-def build_spmm(
-    recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool
-) -> CompiledStep | CompiledSequence:
+def build_spmm(recurrent: Recurrent, machine: Machine, precision: Precision, relu: bool) -> Compiled:
     """The same for many examples."""
     kind = recurrent.kind
     cells = [
