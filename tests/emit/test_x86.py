@@ -41,11 +41,27 @@ QUICK = settings(deadline=None)
 
 Text = Callable[..., str]
 
+
+def one(base: str, offset: int) -> str:
+    """One number of 32 bits in memory, for all lanes."""
+    return f"dword ptr [{base}+{offset}]{{1to16}}"
+
+
 VECTORS: dict[str, tuple[Callable[..., Code], Text]] = {
     "load": (x86.load, lambda r, b, o: f"vmovups zmm{r}, [{b}+{o}]"),
     "store": (x86.store, lambda r, b, o: f"vmovups [{b}+{o}], zmm{r}"),
     "broadcast": (x86.broadcast, lambda r, b, o: f"vbroadcastss zmm{r}, dword ptr [{b}+{o}]"),
     "add": (x86.add, lambda r, b, o: f"vaddps zmm{r}, zmm{r}, zmmword ptr [{b}+{o}]"),
+    "multiply": (x86.multiply, lambda r, b, o: f"vmulps zmm{r}, zmm{r}, {one(b, o)}"),
+    "at most": (x86.at_most, lambda r, b, o: f"vminps zmm{r}, zmm{r}, {one(b, o)}"),
+    "flip bits": (x86.flip_bits, lambda r, b, o: f"vpxord zmm{r}, zmm{r}, {one(b, o)}"),
+    "broadcast 16": (x86.broadcast_16, lambda r, b, o: f"vbroadcasti32x4 zmm{r}, xmmword ptr [{b}+{o}]"),
+}
+PAIRS: dict[str, tuple[Callable[..., Code], str]] = {
+    "multiply, add": (x86.multiply_add, "vfmadd231ps"),
+    "scaled": (x86.scaled, "vfmadd213ps"),
+    "dot": (x86.dot, "vpdpbusd"),
+    "only bits": (x86.only_bits, "vpandd"),
 }
 HALVES: dict[str, tuple[Callable[..., Code], Text]] = {
     "broadcast": (x86.broadcast, lambda r, b, o: f"vpbroadcastw zmm{r}, word ptr [{b}+{o}]"),
@@ -63,7 +79,7 @@ def assembled(lines: Iterable[str]) -> bytes:
     llvm.initialize_native_asmprinter()
     llvm.initialize_native_asmparser()
     triple = "x86_64-unknown-linux-gnu"
-    features = "+avx512f,+avx512bw,+avx512dq,+avx512fp16"
+    features = "+avx512f,+avx512bw,+avx512dq,+avx512fp16,+avx512vnni"
     target = llvm.Target.from_triple(triple).create_target_machine(features=features)
     text = "\n".join(f'module asm "{line}"' for line in [".intel_syntax noprefix", *lines])
     module = llvm.parse_assembly(f'target triple = "{triple}"\n{text}\n')
@@ -108,17 +124,21 @@ def test_one_vector_and_memory(name: str, half: bool, rows: list[tuple[int, int,
     assert_same(ours, [text(register, NAMES[base], offset) for register, base, offset in rows])
 
 
-@pytest.mark.parametrize("half", [False, True], ids=["float", "half"])
+@pytest.mark.parametrize("name", PAIRS)
 @MANY
 @given(rows=st.lists(st.tuples(ZMM, ZMM, BASES, OFFSETS), min_size=1, max_size=40, unique=True))
-def test_multiply_add_with_one_number_in_memory(half: bool, rows: list[tuple[int, int, int, int]]) -> None:
-    form = (
-        "vfmadd231ph zmm{}, zmm{}, word ptr [{}+{}]{{1to32}}"
-        if half
-        else "vfmadd231ps zmm{}, zmm{}, dword ptr [{}+{}]{{1to16}}"
-    )
+def test_two_vectors_and_one_number_in_memory(name: str, rows: list[tuple[int, int, int, int]]) -> None:
+    encode, word = PAIRS[name]
+    lines = [f"{word} zmm{total}, zmm{x}, {one(NAMES[base], offset)}" for total, x, base, offset in rows]
+    assert_same(encode(*columns(rows)), lines)
+
+
+@MANY
+@given(rows=st.lists(st.tuples(ZMM, ZMM, BASES, OFFSETS), min_size=1, max_size=40, unique=True))
+def test_two_vectors_and_one_half_in_memory(rows: list[tuple[int, int, int, int]]) -> None:
+    form = "vfmadd231ph zmm{}, zmm{}, word ptr [{}+{}]{{1to32}}"
     lines = [form.format(total, x, NAMES[base], offset) for total, x, base, offset in rows]
-    assert_same(x86.multiply_add(*columns(rows), size=2 if half else 4), lines)
+    assert_same(x86.multiply_add(*columns(rows), size=2), lines)
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float", "half"])
@@ -129,6 +149,25 @@ def test_all_1024_pairs_of_registers_in_greater_and_smaller(half: bool) -> None:
             f"{names[half]} zmm{r} {{k1}} {{z}}, zmm{m}, zmm{r}" for r, m in zip(register, limit, strict=True)
         ]
         assert_same(encode(register, limit, size=2 if half else 4), lines)
+
+
+def test_all_1024_pairs_of_registers_in_conversions_packing_and_shuffles() -> None:
+    a, b = (axis.ravel() for axis in np.mgrid[:32, :32])
+    c = (5 * a + b) % 32
+    conversions = {"vcvtdq2ps": x86.float_of, "vcvtudq2ps": x86.float_of_unsigned}
+    for name, convert in conversions.items():
+        assert_same(convert(a, b), [f"{name} zmm{x}, zmm{y}" for x, y in zip(a, b, strict=True)])
+    joins: dict[str, Code] = {
+        "vpackssdw": x86.pack_16(a, b, c),
+        "vpacksswb": x86.pack_8(a, b, c, signed=True),
+        "vpackuswb": x86.pack_8(a, b, c, signed=False),
+        "vpshufb": x86.shuffle_bytes(a, b, c),
+    }
+    for name, code in joins.items():
+        lines = [f"{name} zmm{x}, zmm{y}, zmm{z}" for x, y, z in zip(a, b, c, strict=True)]
+        assert_same(code, lines)
+    every = np.arange(32)
+    assert_same(x86.nearest_integer(every), [f"vcvtps2dq zmm{r} {{k1}} {{z}}, zmm{r}" for r in every])
 
 
 def test_masked_and_zero_of_all_32_registers() -> None:

@@ -1,4 +1,4 @@
-"""The dozen x86-64 instructions of which kernels with baked-in patterns consist, as arrays of bytes.
+"""The few x86-64 instructions of which kernels with baked-in patterns consist, as arrays of bytes.
 
 Vector registers are zmm0 to zmm31, numbered; the others are numbered as the processor does (RAX to R15 below).
 Arguments may be arrays: a call then encodes as many instructions, which is how a layer of a million non-zeros
@@ -100,6 +100,78 @@ def multiply_add(total: Ints, x: Ints, base: Ints, offset: Ints, *, size: int = 
 def add(total: Ints, base: Ints, offset: Ints, *, size: int = 4) -> Code:
     """vaddps total, total, [base + offset], or vaddph."""
     return _memory(Evex(0x58, map=5 if size == 2 else 1), total, total, base, offset)
+
+
+def multiply(register: Ints, base: Ints, offset: Ints) -> Code:
+    """vmulps register, register, [base + offset]{1to16}."""
+    return _memory(Evex(0x59, broadcast=1, unit=4), register, register, base, offset)
+
+
+def at_most(register: Ints, base: Ints, offset: Ints) -> Code:
+    """vminps register, register, [base + offset]{1to16}: NaN becomes the bound."""
+    return _memory(Evex(0x5D, broadcast=1, unit=4), register, register, base, offset)
+
+
+def scaled(register: Ints, factor: Ints, base: Ints, offset: Ints) -> Code:
+    """vfmadd213ps register, factor, [base + offset]{1to16}: register x factor + one number, rounded once."""
+    return _memory(Evex(0xA8, map=2, prefix=1, broadcast=1, unit=4), register, factor, base, offset)
+
+
+def dot(total: Ints, x: Ints, base: Ints, offset: Ints) -> Code:
+    """vpdpbusd total, x, [base + offset]{1to16}: each lane adds four unsigned bytes x four signed ones (AVX512-VNNI).
+
+    >>> dot(2, 28, RSI, -8).bytes().hex()
+    '62f21d505056fe'
+    """
+    return _memory(Evex(0x50, map=2, prefix=1, broadcast=1, unit=4), total, x, base, offset)
+
+
+def only_bits(register: Ints, x: Ints, base: Ints, offset: Ints) -> Code:
+    """vpandd register, x, [base + offset]{1to16}."""
+    return _memory(Evex(0xDB, prefix=1, broadcast=1, unit=4), register, x, base, offset)
+
+
+def flip_bits(register: Ints, base: Ints, offset: Ints) -> Code:
+    """vpxord register, register, [base + offset]{1to16}."""
+    return _memory(Evex(0xEF, prefix=1, broadcast=1, unit=4), register, register, base, offset)
+
+
+def broadcast_16(register: Ints, base: Ints, offset: Ints) -> Code:
+    """vbroadcasti32x4 zmm, [base + offset]: the same 16 bytes in each quarter."""
+    return _memory(Evex(0x5A, map=2, prefix=1, unit=16), register, 0, base, offset)
+
+
+def float_of(register: Ints, x: Ints) -> Code:
+    """vcvtdq2ps register, x: signed 32-bit integers as floats, rounded to the nearest."""
+    return _registers(Evex(0x5B), register, 0, x)
+
+
+def float_of_unsigned(register: Ints, x: Ints) -> Code:
+    """vcvtudq2ps register, x."""
+    return _registers(Evex(0x7A, prefix=3), register, 0, x)
+
+
+def nearest_integer(register: Ints) -> Code:
+    """vcvtps2dq register{k1}{z}, register: ties go to the even one; lanes outside the mask k1 become 0.
+
+    What a signed 32-bit integer cannot hold, and NaN, becomes the least one.
+    """
+    return _registers(Evex(0x5B, prefix=1, masked=True), register, 0, register)
+
+
+def pack_16(register: Ints, x: Ints, other: Ints) -> Code:
+    """vpackssdw register, x, other: saturated to 16 bits; in each quarter four of x, then four of the other."""
+    return _registers(Evex(0x6B, prefix=1), register, x, other)
+
+
+def pack_8(register: Ints, x: Ints, other: Ints, *, signed: bool) -> Code:
+    """vpacksswb register, x, other, or vpackuswb: 16-bit integers saturated to 8 bits, as `pack_16` orders them."""
+    return _registers(Evex(0x63 if signed else 0x67, prefix=1), register, x, other)
+
+
+def shuffle_bytes(register: Ints, x: Ints, order: Ints) -> Code:
+    """vpshufb register, x, order: in each quarter, the bytes of x that the bytes of `order` number."""
+    return _registers(Evex(0x00, map=2, prefix=1), register, x, order)
 
 
 def greater(register: Ints, least: Ints, *, size: int = 4) -> Code:
