@@ -17,7 +17,8 @@ from zeroskip.emit import x86
 from zeroskip.emit.executable_memory import executable
 from zeroskip.emit.x86 import RAX, RBX, RDI, RSI, Code
 from zeroskip.run.convolution.tiles.activation import RELU
-from zeroskip.run.convolution.tiles.baked_code import Blocking, bake
+from zeroskip.run.convolution.tiles.baked_code import bake
+from zeroskip.run.convolution.tiles.baked_frame import Blocking
 from zeroskip.run.convolution.tiles.convolution_job import RowWeights
 from zeroskip.run.convolution.tiles.steps import Epilogue
 from zeroskip.run.element import FP32

@@ -16,9 +16,10 @@ from zeroskip.emit.code_cache import cached
 from zeroskip.emit.executable_memory import executable
 from zeroskip.errors import EngineError
 from zeroskip.run.argument_block import argument_block
-from zeroskip.run.convolution.tiles import baked_code
+from zeroskip.run.convolution.tiles import baked_code, baked_frame
 from zeroskip.run.convolution.tiles.activation import Activation, activated
-from zeroskip.run.convolution.tiles.baked_code import TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking, bake
+from zeroskip.run.convolution.tiles.baked_code import bake
+from zeroskip.run.convolution.tiles.baked_frame import TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
 from zeroskip.run.convolution.tiles.steps import Epilogue, Step, compiled, function, kept, lanes_of
 
@@ -27,7 +28,7 @@ from zeroskip.run.convolution.tiles.steps import Epilogue, Step, compiled, funct
 GROUPS = 20
 ROWS = 256
 
-MAKERS = baked_code.__file__, x86.__file__
+MAKERS = baked_code.__file__, baked_frame.__file__, x86.__file__
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
 
 
