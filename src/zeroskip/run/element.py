@@ -66,3 +66,5 @@ FP16 = Element(
     read_features=frozenset({"f16c"}),
     least=2**-12,  # the smallest numbers lie 2^-24 apart
 )
+# Four neighbouring channels of a pixel, a byte each, in a lane of 32 bits; the first one is the lowest byte.
+INT8 = Element("int8", "i32", np.dtype("i4"), baked_features=frozenset({"avx512f", "avx512bw", "avx512vnni"}))

@@ -111,7 +111,7 @@ class Reads:
 
 
 def key(cell: np.ndarray | int, part: int, place: np.ndarray | int) -> np.ndarray:
-    """Of an instruction; see above."""
+    """Of an instruction: where it comes in running order."""
     return np.asarray((np.asarray(cell) << PART_BITS | part) << PLACE_BITS | np.asarray(place))
 
 

@@ -16,36 +16,35 @@ from zeroskip.emit.code_cache import cached
 from zeroskip.emit.executable_memory import executable
 from zeroskip.errors import EngineError
 from zeroskip.run.argument_block import argument_block
-from zeroskip.run.convolution.tiles import baked_code, baked_frame
+from zeroskip.run.convolution.tiles import baked_code, baked_frame, baked_quads, quad_job
 from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.baked_code import bake
 from zeroskip.run.convolution.tiles.baked_frame import TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
+from zeroskip.run.convolution.tiles.baked_quads import bake_quads
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
-from zeroskip.run.convolution.tiles.steps import Epilogue, Step, compiled, function, kept, lanes_of
+from zeroskip.run.convolution.tiles.quad_job import QuadJob, Scaling
+from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept, lanes_of
 
 # Groups of up to 28 output channels whose code makes one chunk. On Zen 5, where code runs as fast from the
 # second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
 GROUPS = 20
 ROWS = 256
 
-MAKERS = baked_code.__file__, baked_frame.__file__, x86.__file__
+MAKERS = tuple(str(each.__file__) for each in (baked_code, baked_frame, baked_quads, quad_job, x86))
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
 
 
-def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
+def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
     """The jobs as machine code of their own, all in one piece of memory in the order in which they run.
 
-    Their maps have one element. EngineError on a machine that lacks the features of its baked code.
+    EngineError on a machine that lacks the features of their baked code, or for maps of quads and an activation that
+    baked code does not have.
     """
-    element = jobs[0].y.layout.element
-    if not element.can_be_baked(machine):
-        raise EngineError(
-            f'the kernel "baked" writes code for {", ".join(sorted(element.baked_features))}, which this machine '
-            'lacks. Use "streamed".'
-        )
+    for job in jobs:
+        _refuse(job, machine)
     layers = [_baked(job, machine) for job in jobs]
     # The code fetches some lines beyond the end of its own weights.
-    weights = [*[baked.weights for baked in layers], np.zeros(4096 // element.bytes, element.dtype)]
+    weights = [*[baked.weights.view(np.uint8) for baked in layers], np.zeros(4096, np.uint8)]
     code = executable(b"".join(baked.code for baked in layers))
     block = argument_block(np.concatenate(weights))
     first_weight = ctypes.c_int64.from_address(block.address).value
@@ -57,34 +56,57 @@ def bake_all(jobs: Sequence[Job], machine: Machine) -> list[Step]:
     return steps
 
 
-def _baked(job: Job, machine: Machine) -> Baked:
+def _refuse(job: Job | QuadJob, machine: Machine) -> None:
+    element, active = job.x.layout.element, job.epilogue.activation
+    if not element.can_be_baked(machine):
+        raise EngineError(
+            f'the kernel "baked" writes code for {", ".join(sorted(element.baked_features))}, which this machine '
+            'lacks. Use "streamed".'
+        )
+    if isinstance(job, QuadJob) and active is not None and not active.can_be_baked:
+        raise EngineError(f'the kernel "baked" has no {active.kind} for 8-bit numbers. Use "streamed".')
+
+
+def _baked(job: Job | QuadJob, machine: Machine) -> Baked:
     """The job's code, which takes about a second to write for 2 million weights, from the cache where it is."""
-    layout, weights, epilogue = job.y.layout, job.weights, job.epilogue
-    active = _in_code(job).activation
-    numbers = [
-        *(band(job, machine), GROUPS, ROWS, weights.taps, layout.element.bytes, *weights.weight.shape),
-        *(
-            epilogue.residual,
-            active is not None,
-            -1 if active is None or active.bound is None else active.bound,
-        ),
-    ]
-    arrays = np.array(numbers, np.float64), weights.offsets, weights.weight, weights.bias
-    sources = [np.ascontiguousarray(array).data for array in arrays]
+    sources = [np.ascontiguousarray(array).data for array in _sources(job, machine)]
     data = cached(MAKERS, sources, machine, lambda: _packed(_bake(job, machine)))
-    return _unpacked(data, layout.element.dtype)
+    return _unpacked(data, job.x.layout.element.dtype)
 
 
-def _bake(job: Job, machine: Machine) -> Baked:
+def _sources(job: Job | QuadJob, machine: Machine) -> list[np.ndarray]:
+    """All that the code depends on."""
+    weights, active = job.weights, _in_code(job)
+    bound = -1 if active is None or active.bound is None else active.bound
+    numbers = [band(job, machine), GROUPS, ROWS, weights.taps, active is not None, bound]
+    if isinstance(job, QuadJob):
+        quads = job.weights
+        scalings = [
+            number for each in (job.epilogue.residual, job.epilogue.output) for number in _numbers(each)
+        ]
+        arrays = [quads.words, quads.start, quads.factor, quads.bias, quads.offsets]
+        return [np.array([*numbers, *scalings, *quads.words.shape], np.float64), *arrays]
+    rows = job.weights
+    numbers += [job.y.layout.element.bytes, job.epilogue.residual, *rows.weight.shape]
+    return [np.array(numbers, np.float64), rows.offsets, rows.weight, rows.bias]
+
+
+def _numbers(scaling: Scaling | None) -> tuple[float, float]:
+    return (-1.0, -1.0) if scaling is None else (scaling.scale, scaling.zero_point)
+
+
+def _bake(job: Job | QuadJob, machine: Machine) -> Baked:
     blocking = Blocking(band(job, machine), GROUPS, ROWS)
-    return bake(job.weights, _in_code(job), blocking, job.y.layout.element)
+    if isinstance(job, QuadJob):
+        return bake_quads(job.weights, job.epilogue, blocking)
+    epilogue = replace(job.epilogue, activation=_in_code(job))
+    return bake(job.weights, epilogue, blocking, job.y.layout.element)
 
 
-def _in_code(job: Job) -> Epilogue:
-    """What of the epilogue baked code does."""
+def _in_code(job: Job | QuadJob) -> Activation | None:
+    """The activation, if baked code has it."""
     activation = job.epilogue.activation
-    follows = activation is not None and not activation.can_be_baked
-    return replace(job.epilogue, activation=None) if follows else job.epilogue
+    return activation if activation is not None and activation.can_be_baked else None
 
 
 def _packed(baked: Baked) -> bytes:
@@ -100,7 +122,7 @@ def _unpacked(data: bytes, dtype: np.dtype) -> Baked:
     return Baked(data[at_code:], np.frombuffer(data, dtype, weights, HEADER.size), table)
 
 
-def _step(job: Job, chunks: np.ndarray, alive: tuple[object, ...], machine: Machine) -> Step:
+def _step(job: Job | QuadJob, chunks: np.ndarray, alive: tuple[object, ...], machine: Machine) -> Step:
     rows = table(job)
     numbers = len(rows), band(job, machine), len(chunks), job.x.first, job.y.first, job.added.first
     activation = job.epilogue.activation

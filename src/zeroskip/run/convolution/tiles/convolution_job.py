@@ -8,6 +8,7 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.quad_job import QuadJob
 from zeroskip.run.convolution.tiles.steps import Epilogue
 
 BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-level cache
@@ -50,7 +51,7 @@ class Job:
         return self.y if self.residual is None else self.residual
 
 
-def table(job: Job) -> np.ndarray:
+def table(job: Job | QuadJob) -> np.ndarray:
     """(vectors, 4) int64: offsets of x, y and residual, and the mask of lanes that hold pixels."""
     places = job.y.layout.inside()
     slot, y, x = places.T
@@ -59,7 +60,7 @@ def table(job: Job) -> np.ndarray:
     return np.stack([*offsets, job.y.layout.masks(places)], axis=1)
 
 
-def band(job: Job, machine: Machine) -> int:
+def band(job: Job | QuadJob, machine: Machine) -> int:
     """How many vectors to work on before the next chunk of code: they fit the second-level cache."""
     per_place = job.x.layout.place_bytes * job.stride**2 + job.y.layout.place_bytes
     vectors = job.y.layout.vectors

@@ -1,0 +1,292 @@
+"""Baked code for quads: four products of 8-bit numbers an instruction, and an epilogue that scales and weaves.
+
+As in `baked_code`, the sums of a group of output channels stay in registers; a weight is a block of four inputs of one
+output, and blocks of zeros are not there. Sums are 32-bit integers over all rows, since maps of quads have no room for
+them in between. Then come the steps that `quad_job` fixes, and four channels are woven into the bytes of each lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroskip.emit import x86
+from zeroskip.emit.x86 import Code
+from zeroskip.run.convolution.tiles.baked_frame import (
+    FIRST,
+    HALF_WINDOW,
+    LAST,
+    RESIDUAL_AT,
+    STORE,
+    SUMS,
+    TABLE,
+    TABLE_MASK,
+    VECTOR,
+    WEIGHT_AT,
+    Y_AT,
+    Baked,
+    Blocking,
+    Cut,
+    Keyed,
+    Reads,
+    assembled,
+    cells,
+    frame,
+    input_register,
+    key,
+    middles,
+    product_keys,
+    row_loads,
+    streamed_reads,
+)
+from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadEpilogue, QuadWeights, Scaling
+
+FACTOR, RESIDUAL, BYTE, ZERO, ORDER = (
+    SUMS,
+    SUMS + 2,
+    SUMS + 3,
+    SUMS + 3,
+    SUMS + 3,
+)  # zmm registers; factors have two
+WOVEN = np.array([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15], np.uint8).view("<i4")
+
+# Places in LAST: odd ones read the stream.
+LOAD_MASK, EPILOGUE, PER_SUM = 0, 2, 32
+TO_FLOAT, LOAD_FACTOR, BIAS, LOAD_RESIDUAL, ONE_BYTE, BYTE_TO_FLOAT, ADD_RESIDUAL = 0, 3, 5, 6, 9, 10, 13
+MAKE_ZERO, RELU, BOUND, INVERSE, MOST, NEAREST, MASKED = 14, 16, 19, 21, 23, 24, 26
+# In STORE: the bytes' order, whose last three numbers come behind the instruction, then each quad.
+LOAD_ORDER, REST_OF_ORDER, WEAVE, PER_QUAD = 3, 5, 8, 12
+PACK_FIRST, PACK_SECOND, PACK_BOTH, SHUFFLE, FLIP, WRITE = 0, 2, 4, 6, 9, 10
+
+
+@dataclass(frozen=True)
+class _Outs:
+    """Output channels by number, those that fill up the last quad included: `cell`, register and places of each."""
+
+    cut: Cut
+    epilogue: QuadEpilogue
+    number: np.ndarray
+
+    @property
+    def total(self) -> np.ndarray:
+        return self.number % self.cut.sums
+
+    @property
+    def cell(self) -> np.ndarray:
+        return cells(self.number, 0 * self.number, self.cut)
+
+    def last(self, place: int) -> np.ndarray:
+        """Keys in LAST."""
+        return key(self.cell, LAST, EPILOGUE + PER_SUM * self.total + place)
+
+    def weave(self, place: int) -> np.ndarray:
+        """Keys in STORE, of the first channels of quads."""
+        return key(self.cell, STORE, WEAVE + PER_QUAD * (self.total // QUAD) + place)
+
+    def which(self, flags: np.ndarray) -> _Outs:
+        """Some of them."""
+        return _Outs(self.cut, self.epilogue, self.number[flags])
+
+
+def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking) -> Baked:
+    """Machine code for a convolution of quads; all rows are one block.
+
+    >>> numbers = np.ones(4, np.float32)
+    >>> words, start, offsets = np.eye(4, 64, dtype=np.int32), np.zeros(4, np.int32), 64 * np.arange(64)
+    >>> weights = QuadWeights(words, start, numbers, numbers, offsets)
+    >>> baked = bake_quads(weights, QuadEpilogue(output=Scaling(0.5, 0)), Blocking(band=14))
+    >>> len(baked.weights)  # of each output: start, weight, factor, bias, 1 / scale, 255; and the order of bytes
+    28
+    """
+    out, inputs = weights.words.shape
+    count = -(-out // SUMS)
+    sums = -(-out // (count * QUAD)) * QUAD
+    groups = blocking.groups
+    cut = Cut(sums, groups, max(1, inputs), blocks=1, chunks=-(-count // groups), size=4)
+    real = _Outs(cut, epilogue, np.arange(out))
+    middle = middles(weights.offsets, max(1, inputs), 1)
+    codes = [row_loads(weights.words != 0, weights.offsets - middle[0], cut), *_last(real), *frame(cut)]
+    reads = [*_sums(weights, cut), *_scaling(weights, real)]
+    output = epilogue.output
+    if output is None:
+        codes += _stored(real)
+    else:
+        filled = _Outs(cut, epilogue, np.arange(-(-out // QUAD) * QUAD))
+        codes += [*_filling(filled, out), *_woven(filled, output)]
+        reads += [*_rounding(real, output), *_order(filled, output)]
+    values, streamed, starts = streamed_reads(reads, cut)
+    chunks = np.zeros((cut.count, 4), np.int64)
+    chunks[:, 1] = (starts + HALF_WINDOW) * cut.size
+    chunks[:, 2] = middle[0]
+    chunks[:, 3] = np.arange(cut.chunks) * _step(real)
+    lengths = np.diff(np.append(starts, len(values))) * cut.size
+    code, chunks[:, 0] = assembled([*streamed, *codes], lengths, cut, blocking.band)
+    return Baked(code, values, chunks)
+
+
+def _step(outs: _Outs) -> int:
+    """Bytes of y from one chunk to the next."""
+    channels = outs.cut.groups * outs.cut.sums
+    return VECTOR * (channels if outs.epilogue.output is None else channels // QUAD)
+
+
+def _sums(weights: QuadWeights, cut: Cut) -> list[Reads]:
+    """Where sums start, and products."""
+    outs, ks = np.nonzero(weights.words)
+    total, inputs = outs % cut.sums, input_register(ks)
+    every = np.arange(len(weights.start))
+    starts = key(cells(every, 0 * every, cut), FIRST, 2 * (every % cut.sums) + 1)
+    return [
+        Reads(
+            product_keys(outs, ks, cut),
+            weights.words[outs, ks],
+            lambda steps: x86.dot(total, inputs, WEIGHT_AT, steps),
+        ),
+        Reads(starts, weights.start, lambda steps: x86.broadcast(every % cut.sums, WEIGHT_AT, steps)),
+    ]
+
+
+def _bits(numbers: np.ndarray | np.floating | float, count: int) -> np.ndarray:
+    """Floats as the integers whose bits they have."""
+    return np.full(count, numbers, np.float32).view(np.int32)
+
+
+def _scaling(weights: QuadWeights, outs: _Outs) -> list[Reads]:
+    """Numbers of LAST up to y: factor, bias, residual and, where it has to be cut off, the bound."""
+    total, count = outs.total, len(outs.number)
+    factor = FACTOR + total % 2
+    reads = [
+        Reads(
+            outs.last(LOAD_FACTOR),
+            _bits(weights.factor, count),
+            lambda steps: x86.broadcast(factor, WEIGHT_AT, steps),
+        ),
+        Reads(
+            outs.last(BIAS),
+            _bits(weights.bias, count),
+            lambda steps: x86.scaled(total, factor, WEIGHT_AT, steps),
+        ),
+    ]
+    residual = outs.epilogue.residual
+    if residual is not None:
+        place = 8 * (outs.number % QUAD)
+        # A byte stays where it is in its lane: it is 2^place too large, and its scale as much too small.
+        scales = np.float32(residual.scale) * np.exp2(-place).astype(np.float32)
+        reads += [
+            Reads(
+                outs.last(ONE_BYTE),
+                (np.uint32(0xFF) << place.astype(np.uint32)).view(np.int32),
+                lambda steps: x86.only_bits(0 * total + BYTE, RESIDUAL, WEIGHT_AT, steps),
+            ),
+            Reads(
+                outs.last(ADD_RESIDUAL),
+                _bits(scales, count),
+                lambda steps: x86.multiply_add(total, BYTE, WEIGHT_AT, steps),
+            ),
+        ]
+    bound = _bound(outs.epilogue)
+    if bound is not None and not _is_cut_off(outs.epilogue):
+        reads.append(Reads(outs.last(BOUND), _bits(bound, count), _limit(total)))
+    return reads
+
+
+def _limit(total: np.ndarray) -> Callable[[np.ndarray], Code]:
+    return lambda steps: x86.at_most(total, WEIGHT_AT, steps)
+
+
+def _rounding(outs: _Outs, output: Scaling) -> list[Reads]:
+    """Numbers of LAST from y on: 1 / scale, and the most that a byte can hold or the activation lets through."""
+    total, count, most = outs.total, len(outs.number), np.float32(output.most)
+    bound = _bound(outs.epilogue)
+    if bound is not None and _is_cut_off(outs.epilogue):
+        # Rounding keeps order: min(y, bound) / scale = min(y / scale, bound / scale).
+        most = min(most, np.float32(bound) * output.inverse)
+    return [
+        Reads(
+            outs.last(INVERSE),
+            _bits(output.inverse, count),
+            lambda steps: x86.multiply(total, WEIGHT_AT, steps),
+        ),
+        Reads(outs.last(MOST), _bits(most, count), _limit(total)),
+    ]
+
+
+def _bound(epilogue: QuadEpilogue) -> float | None:
+    return None if epilogue.activation is None else epilogue.activation.bound
+
+
+def _is_cut_off(epilogue: QuadEpilogue) -> bool:
+    """Whether a ReLU needs no instruction, since bytes end at 0 anyway."""
+    return epilogue.output is not None and epilogue.output.zero_point == 0
+
+
+def _last(outs: _Outs) -> list[Keyed]:
+    """Instructions of LAST that read no stream."""
+    total, groups = outs.total, np.unique(outs.cell)
+    mask = x86.load_mask(TABLE, TABLE_MASK)[np.zeros(len(groups), int)]
+    codes: list[Keyed] = [
+        (key(groups, LAST, LOAD_MASK), mask),
+        (outs.last(TO_FLOAT), x86.float_of(total, total)),
+    ]
+    if outs.epilogue.residual is not None:
+        first = outs.which(outs.number % QUAD == 0)
+        # The pointer has advanced by as many bytes as that to y.
+        chunk = first.cell // outs.cut.groups
+        offset = first.number // QUAD * VECTOR - chunk * _step(outs)
+        codes.append((first.last(LOAD_RESIDUAL), x86.load(RESIDUAL, RESIDUAL_AT, offset)))
+        codes.append((outs.last(BYTE_TO_FLOAT), x86.float_of_unsigned(0 * total + BYTE, BYTE)))
+    if outs.epilogue.activation is not None and not _is_cut_off(outs.epilogue):
+        codes.append((outs.last(MAKE_ZERO), x86.zero(0 * total + ZERO)))
+        codes.append((outs.last(RELU), x86.greater(total, ZERO)))
+    if outs.epilogue.output is not None:
+        codes.append((outs.last(NEAREST), x86.nearest_integer(total)))
+    return codes
+
+
+def _stored(outs: _Outs) -> list[Keyed]:
+    """Sums as fp32 into y, 0 in lanes without pixels."""
+    offset = (outs.number % (outs.cut.groups * outs.cut.sums)) * VECTOR
+    return [
+        (outs.last(MASKED), x86.masked(outs.total)),
+        (key(outs.cell, STORE, 2 * outs.total), x86.store(outs.total, Y_AT, offset)),
+    ]
+
+
+def _filling(outs: _Outs, out: int) -> list[Keyed]:
+    """The channels that fill up the last quad are 0, which becomes the zero point."""
+    more = outs.which(outs.number >= out)
+    return [(more.last(NEAREST), x86.zero(more.total))]
+
+
+def _woven(outs: _Outs, output: Scaling) -> list[Keyed]:
+    """Four vectors of integers become one of bytes, whose order then is that of the channels."""
+    first = outs.which(outs.number % QUAD == 0)
+    a, signed = first.total, output.zero_point > 0
+    offset = first.number % (outs.cut.groups * outs.cut.sums) // QUAD * VECTOR
+    return [
+        (first.weave(PACK_FIRST), x86.pack_16(a, a, a + 1)),
+        (first.weave(PACK_SECOND), x86.pack_16(a + 2, a + 2, a + 3)),
+        (first.weave(PACK_BOTH), x86.pack_8(a, a, a + 2, signed=signed)),
+        (first.weave(SHUFFLE), x86.shuffle_bytes(a, a, ORDER)),
+        (first.weave(WRITE), x86.store(a, Y_AT, offset)),
+    ]
+
+
+def _order(outs: _Outs, output: Scaling) -> list[Reads]:
+    """The order of bytes, once a group; and with a zero point, what turns signed bytes into unsigned ones."""
+    groups = np.unique(outs.cell)
+    reads = [
+        Reads(
+            key(groups, STORE, LOAD_ORDER),
+            np.full(len(groups), WOVEN[0]),
+            lambda steps: x86.broadcast_16(0 * groups + ORDER, WEIGHT_AT, steps),
+        ),
+        Reads(np.repeat(key(groups, STORE, REST_OF_ORDER), 3), np.tile(WOVEN[1:], len(groups)), None),
+    ]
+    if output.zero_point:
+        first = outs.which(outs.number % QUAD == 0)
+        total, flipped = first.total, np.full(len(first.number), output.word, np.int32)
+        reads.append(Reads(first.weave(FLIP), flipped, lambda steps: x86.flip_bits(total, WEIGHT_AT, steps)))
+    return reads

@@ -1,0 +1,166 @@
+"""A convolution of 8-bit numbers between two maps in the workspace, and the numbers that it needs.
+
+A *quad* is four neighbouring channels of a pixel, each a byte of one 32-bit lane; the first is the lowest byte. A map
+of C channels has ceil(C / 4) quads, and bytes of channels that it does not have hold its zero point, as lanes without
+a pixel do. What has to be computed is fixed to the last bit:
+
+    sum   start + the sum of q(x) q(w), in 32-bit integers; start takes the zero points of x out of the sum
+    y     sum x factor + bias, rounded once; q(residual) x scale + y, rounded once; the activation; all in fp32
+    q(y)  y x (1 / scale), at most 255, or 127 with a zero point, rounded to the nearest, ties to the even one; not
+          below 0, or -128; plus the zero point
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from zeroskip.errors import EngineError
+from zeroskip.run.convolution.tiles.activation import Activation
+from zeroskip.run.convolution.tiles.layout import Map
+
+QUAD = 4  # channels in a lane
+LARGEST = 2**31 - 1
+LEAST_SCALE = 2.0**-96
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What the bytes q of a map stand for: scale x (q - zero_point); the zero point is 0 or 128, the scale an fp32.
+
+    EngineError where it is neither, or where 1 / scale or products with it leave what fp32 holds exactly.
+
+    >>> Scaling(0.5, 128).most, Scaling(0.5, 128).word
+    (127.0, -2139062144)
+    """
+
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if not LEAST_SCALE <= self.scale <= 1 / LEAST_SCALE or self.zero_point not in (0, 128):
+            raise EngineError(
+                f"8-bit maps have a scale from {LEAST_SCALE:.0e} to {1 / LEAST_SCALE:.0e} and the zero point 0 or 128, "
+                f"not {self.scale} and {self.zero_point}."
+            )
+
+    @property
+    def inverse(self) -> np.float32:
+        """1 / scale as numbers are multiplied by it."""
+        return np.float32(1) / np.float32(self.scale)
+
+    @property
+    def most(self) -> float:
+        """The largest q - zero_point."""
+        return 255.0 - self.zero_point
+
+    @property
+    def word(self) -> int:
+        """The zero point in all four bytes, as a signed integer."""
+        return int(np.uint32(self.zero_point * 0x01010101).view(np.int32))
+
+
+@dataclass(frozen=True)
+class IntegerWeights:
+    """weight (out, in, taps) int8 stands for weight x scales (out,); bias (out,) is fp32."""
+
+    weight: np.ndarray
+    scales: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True)
+class QuadWeights:
+    """A convolution as a matrix of quads: sums = start + words . rows of the input; y = sums x factor + bias.
+
+    words    (out, k) int32: four signed bytes each
+    start    (out,) int32
+    factor, bias  (out,) float32
+    offsets  (k,): row k of the input lies so many bytes behind a place's own
+    taps     neighbouring rows that belong to one quad
+    """
+
+    words: np.ndarray
+    start: np.ndarray
+    factor: np.ndarray
+    bias: np.ndarray
+    offsets: np.ndarray
+    taps: int = 1
+
+
+@dataclass(frozen=True)
+class QuadEpilogue:
+    """What becomes of y: a residual is added, the activation follows; quads of the scaling `output`, or fp32."""
+
+    residual: Scaling | None = None
+    activation: Activation | None = None
+    output: Scaling | None = None
+
+
+@dataclass(frozen=True)
+class QuadJob:
+    """As `Job`, from quads to quads or to fp32; the residual holds quads. Channels of maps of quads are quads."""
+
+    node: str
+    weights: QuadWeights
+    stride: int
+    x: Map
+    y: Map
+    residual: Map | None
+    epilogue: QuadEpilogue
+
+    @property
+    def added(self) -> Map:
+        """The map that the epilogue adds; without one, `y`, whose addresses are then never read."""
+        return self.y if self.residual is None else self.residual
+
+
+def quads(channels: int) -> int:
+    """How many quads hold so many channels.
+
+    >>> quads(5)
+    2
+    """
+    return -(-channels // QUAD)
+
+
+def packed(weight: np.ndarray) -> np.ndarray:
+    """(out, in, taps) int8 -> (out, quads x taps) int32, with zeros for channels that are not there.
+
+    >>> packed(np.array([[[1], [2], [0], [-1], [3]]], np.int8)).view(np.int8).tolist()
+    [[1, 2, 0, -1, 3, 0, 0, 0]]
+    """
+    out, inputs, taps = weight.shape
+    whole = np.zeros((out, quads(inputs) * QUAD, taps), np.int8)
+    whole[:, :inputs] = weight
+    lanes = np.ascontiguousarray(
+        whole.reshape(out, -1, QUAD, taps).transpose(0, 1, 3, 2)
+    )  # (out, quads, taps, 4)
+    return lanes.view("<i4").reshape(out, -1)
+
+
+def quad_weights(
+    given: IntegerWeights, offsets: np.ndarray, x: Scaling, residual: Scaling | None = None
+) -> QuadWeights:
+    """The numbers of a convolution of a map with the scaling `x`; `offsets` (quads x taps,) are those of its rows.
+
+    EngineError where a sum may not fit 32 bits.
+
+    >>> one = IntegerWeights(np.array([[[2], [3]]], np.int8), np.ones(1, np.float32), np.zeros(1, np.float32))
+    >>> quad_weights(one, np.zeros(1, np.int64), Scaling(0.5, 128)).start
+    array([-640], dtype=int32)
+    """
+    numbers = given.weight.astype(np.int64)
+    if 255 * int(np.abs(numbers).sum((1, 2)).max(initial=0)) > LARGEST:
+        raise EngineError(
+            "a layer of 8-bit numbers has too many inputs: its sums do not fit 32 bits. Use fp32."
+        )
+    start = -x.zero_point * numbers.sum((1, 2))
+    bias = given.bias.astype(np.float32)
+    if residual is not None:
+        bias = bias - np.float32(residual.zero_point) * np.float32(residual.scale)
+    factor = np.float32(x.scale) * given.scales.astype(np.float32)
+    return QuadWeights(
+        packed(given.weight), start.astype(np.int32), factor, bias, offsets, taps=given.weight.shape[2]
+    )
