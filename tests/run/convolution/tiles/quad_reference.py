@@ -55,4 +55,8 @@ def woven(q: np.ndarray, scaling: Scaling) -> np.ndarray:
     whole = np.full((images, -(-channels // 4) * 4, height, width), scaling.zero_point, np.uint8)
     whole[:, :channels] = q
     lanes = whole.reshape(images, -1, 4, height, width).transpose(0, 1, 3, 4, 2)
-    return np.ascontiguousarray(np.ascontiguousarray(lanes).view("<i4")[..., 0]).reshape(images, -1, height, width).copy()
+    return (
+        np.ascontiguousarray(np.ascontiguousarray(lanes).view("<i4")[..., 0])
+        .reshape(images, -1, height, width)
+        .copy()
+    )

@@ -41,7 +41,13 @@ from zeroskip.run.convolution.tiles.baked_frame import (
     row_loads,
     streamed_reads,
 )
-from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadEpilogue, QuadWeights, Scaling
+from zeroskip.run.convolution.tiles.quad_job import (
+    QUAD,
+    QuadEpilogue,
+    QuadWeights,
+    Scaling,
+    largest,
+)
 
 FACTOR, RESIDUAL, BYTE, ZERO, ORDER = (
     SUMS,
@@ -51,6 +57,8 @@ FACTOR, RESIDUAL, BYTE, ZERO, ORDER = (
     SUMS + 3,
 )  # zmm registers; factors have two
 WOVEN = np.array([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15], np.uint8).view("<i4")
+
+SAFE = 2.0**30  # numbers up to here fit 32 bits, however they were rounded
 
 # Places in LAST: odd ones read the stream.
 LOAD_MASK, EPILOGUE, PER_SUM = 0, 2, 32
@@ -115,7 +123,7 @@ def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking)
     else:
         filled = _Outs(cut, epilogue, np.arange(-(-out // QUAD) * QUAD))
         codes += [*_filling(filled, out), *_woven(filled, output)]
-        reads += [*_rounding(real, output), *_order(filled, output)]
+        reads += [*_rounding(weights, real, output), *_order(filled, output)]
     values, streamed, starts = streamed_reads(reads, cut)
     chunks = np.zeros((cut.count, 4), np.int64)
     chunks[:, 1] = (starts + HALF_WINDOW) * cut.size
@@ -196,21 +204,22 @@ def _limit(total: np.ndarray) -> Callable[[np.ndarray], Code]:
     return lambda steps: x86.at_most(total, WEIGHT_AT, steps)
 
 
-def _rounding(outs: _Outs, output: Scaling) -> list[Reads]:
+def _rounding(weights: QuadWeights, outs: _Outs, output: Scaling) -> list[Reads]:
     """Numbers of LAST from y on: 1 / scale, and the most that a byte can hold or the activation lets through."""
     total, count, most = outs.total, len(outs.number), np.float32(output.most)
+    inverse = Reads(
+        outs.last(INVERSE),
+        _bits(output.inverse, count),
+        lambda steps: x86.multiply(total, WEIGHT_AT, steps),
+    )
     bound = _bound(outs.epilogue)
     if bound is not None and _is_cut_off(outs.epilogue):
         # Rounding keeps order: min(y, bound) / scale = min(y / scale, bound / scale).
         most = min(most, np.float32(bound) * output.inverse)
-    return [
-        Reads(
-            outs.last(INVERSE),
-            _bits(output.inverse, count),
-            lambda steps: x86.multiply(total, WEIGHT_AT, steps),
-        ),
-        Reads(outs.last(MOST), _bits(most, count), _limit(total)),
-    ]
+    # Packing saturates: a limit is needed only below that, or where a sum might leave 32 bits and change its sign.
+    if most == output.most and largest(weights, outs.epilogue) < SAFE:
+        return [inverse]
+    return [inverse, Reads(outs.last(MOST), _bits(most, count), _limit(total))]
 
 
 def _bound(epilogue: QuadEpilogue) -> float | None:

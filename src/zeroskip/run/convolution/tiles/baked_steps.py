@@ -29,6 +29,8 @@ from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept,
 # second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
 GROUPS = 20
 ROWS = 256
+# Sums of quads stay in registers over all rows, whose code is long enough with one group.
+QUAD_GROUPS = 1
 
 MAKERS = tuple(str(each.__file__) for each in (baked_code, baked_frame, baked_quads, quad_job, x86))
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
@@ -78,7 +80,7 @@ def _sources(job: Job | QuadJob, machine: Machine) -> list[np.ndarray]:
     """All that the code depends on."""
     weights, active = job.weights, _in_code(job)
     bound = -1 if active is None or active.bound is None else active.bound
-    numbers = [band(job, machine), GROUPS, ROWS, weights.taps, active is not None, bound]
+    numbers = [band(job, machine), GROUPS, QUAD_GROUPS, ROWS, weights.taps, active is not None, bound]
     if isinstance(job, QuadJob):
         quads = job.weights
         scalings = [
@@ -98,7 +100,7 @@ def _numbers(scaling: Scaling | None) -> tuple[float, float]:
 def _bake(job: Job | QuadJob, machine: Machine) -> Baked:
     blocking = Blocking(band(job, machine), GROUPS, ROWS)
     if isinstance(job, QuadJob):
-        return bake_quads(job.weights, job.epilogue, blocking)
+        return bake_quads(job.weights, job.epilogue, replace(blocking, groups=QUAD_GROUPS))
     epilogue = replace(job.epilogue, activation=_in_code(job))
     return bake(job.weights, epilogue, blocking, job.y.layout.element)
 

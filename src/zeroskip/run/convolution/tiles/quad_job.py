@@ -164,3 +164,12 @@ def quad_weights(
     return QuadWeights(
         packed(given.weight), start.astype(np.int32), factor, bias, offsets, taps=given.weight.shape[2]
     )
+
+
+def largest(weights: QuadWeights, epilogue: QuadEpilogue) -> float:
+    """What |y / scale of the output| cannot exceed, whatever the input: about 2^30 for sums that fill 32 bits."""
+    assert epilogue.output is not None
+    sums = 255.0 * np.abs(weights.words.view(np.int8).astype(np.float64)).sum(1)
+    added = 0.0 if epilogue.residual is None else 255 * epilogue.residual.scale
+    most = sums * np.abs(weights.factor) + np.abs(weights.bias) + added
+    return float(most.max(initial=0)) * float(epilogue.output.inverse)
