@@ -16,7 +16,11 @@ from zeroskip.emit.python_call import function
 
 POINTER = "ptr"
 INTEGER = "i64"
-SHORT = {"float": "f32", "half": "f16"}  # in the names of intrinsics; integers are called as they are
+SHORT = {
+    "float": "f32",
+    "half": "f16",
+    "double": "f64",
+}  # in the names of intrinsics; integers are called as they are
 
 
 @dataclass(frozen=True)

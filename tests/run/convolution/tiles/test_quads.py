@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maps import everywhere, read, seen
 from quad_reference import activated, convolved, fused, rounded, woven
-from run.drawn import HERE
+from run.drawn import HERE, MACHINES
 
 from zeroskip.concepts import Machine
 from zeroskip.errors import EngineError
@@ -31,11 +31,18 @@ from zeroskip.run.convolution.tiles.quad_job import (
     quads,
 )
 from zeroskip.run.convolution.tiles.steps import Step
+from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
 from zeroskip.run.element import FP32, INT8
 
 RUNS_VNNI = pytest.mark.skipif(
     not INT8.can_be_baked(HERE) or HERE.vector_bytes != 64, reason="this processor lacks AVX512-VNNI"
 )
+# Also those that multiply 8-bit numbers in other ways: without VNNI, and without anything.
+SOME_MACHINES = [
+    *MACHINES,
+    *(replace(each, features=each.features - {"avx512vnni", "avxvnni"}) for each in MACHINES),
+    replace(HERE, features=HERE.features & {"avx512f", "avx", "avx2", "fma"}),
+]
 ACTIVATIONS = None, RELU, Activation("bounded", (6.0,)), Activation("bounded", (0.3,))
 
 
@@ -164,6 +171,32 @@ def baked(job: QuadJob, machine: Machine = HERE) -> Step:
 def test_60_baked_convolutions_equal_the_reference(case: Case, behind: bool, groups: int) -> None:
     with mock.patch.object(baked_steps, "QUAD_GROUPS", groups):
         assert_equal(case, baked, behind)
+
+
+@st.composite
+def narrow_cases(draw: st.DrawFn) -> tuple[Case, Machine]:
+    """A case for a machine with vectors of this or another width."""
+    machine = draw(st.sampled_from(SOME_MACHINES))
+    return draw(cases(machine.vector_bytes // 4)), machine
+
+
+@settings(max_examples=40, deadline=None)
+@given(drawn=narrow_cases(), behind=st.booleans())
+def test_40_streamed_convolutions_equal_the_reference_at_every_width(
+    drawn: tuple[Case, Machine], behind: bool
+) -> None:
+    case, machine = drawn
+    assert_equal(case, lambda job: streamed_quads(job, machine), behind)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000, deadline=None)
+@given(drawn=narrow_cases(), behind=st.booleans())
+def test_1000_more_streamed_convolutions_equal_the_reference_at_every_width(
+    drawn: tuple[Case, Machine], behind: bool
+) -> None:
+    case, machine = drawn
+    assert_equal(case, lambda job: streamed_quads(job, machine), behind)
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import argument_block, offsets
 from zeroskip.run.convolution.tiles.convolution_job import Job
 from zeroskip.run.convolution.tiles.layout import Layout
+from zeroskip.run.convolution.tiles.quad_job import QuadJob
 from zeroskip.run.convolution.tiles.steps import (
     Epilogue,
     Step,
@@ -34,7 +35,7 @@ FULL = 0.75  # share of non-zeros in blocks from which on they are worth while
 
 
 @dataclass(frozen=True)
-class _Sums:
+class Sums:
     """Sums that are in registers together: of `block` channels at each place of a rectangle, as vectors `v`.
 
     size   (rows, columns) of the rectangle
@@ -57,12 +58,12 @@ def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
     `block` divides their number. Zeros of a block that is not all zero are computed like any weight.
     """
     layout, weights = job.y.layout, job.weights
-    sums = _sums(job, max(2, REGISTERS // block), block)
+    sums = sums_of(job, max(2, REGISTERS // block), block)
     begin, order, rows, values = _pattern(job, block)
     code = _streamed_code(machine, sums, 8 * rows.itemsize, job.epilogue)
-    corners = _corners(job, sums, least=int(weights.offsets.min(initial=0)))
+    places = corners(job, sums, least=int(weights.offsets.min(initial=0)))
     bias = weights.bias.astype(layout.element.dtype)
-    made = argument_block(*corners, len(order), begin, order, rows, values, bias)
+    made = argument_block(*places, len(order), begin, order, rows, values, bias)
     return Step("streamed", job.node, code, made)
 
 
@@ -101,15 +102,15 @@ def _pattern(job: Job, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
 
 def depthwise(job: Job, machine: Machine) -> Step:
     """A convolution that keeps channels apart; offsets (taps,) are those of channel 0."""
-    dtype, sums = job.y.layout.element.dtype, _sums(job, 7, 1)
+    dtype, sums = job.y.layout.element.dtype, sums_of(job, 7, 1)
     taps = tuple(int(offset) for offset in job.weights.offsets)
     code = _depthwise_code(machine, sums, taps, job.epilogue)
-    corners = _corners(job, sums)
+    places = corners(job, sums)
     weight, bias = (numbers.astype(dtype) for numbers in (job.weights.weight, job.weights.bias))
-    return Step("depthwise", job.node, code, argument_block(*corners, len(weight), weight, bias))
+    return Step("depthwise", job.node, code, argument_block(*places, len(weight), weight, bias))
 
 
-def _sums(job: Job, most: int, block: int) -> _Sums:
+def sums_of(job: Job | QuadJob, most: int, block: int) -> Sums:
     """The sums of the largest, then widest, rectangle of at most `most` places that covers a tile evenly."""
     tall, wide = job.y.layout.tile
     fits = [
@@ -124,14 +125,14 @@ def _sums(job: Job, most: int, block: int) -> _Sums:
         (_step(x, row, column) * job.stride, _step(y, row, column), _step(other, row, column))
         for row, column in np.ndindex(rows, columns)
     ]
-    return _Sums(job.y.layout.vector, block, (rows, columns), tuple(steps))
+    return Sums(job.y.layout.vector, block, (rows, columns), tuple(steps))
 
 
 def _step(layout: Layout, row: int, column: int) -> int:
     return int((row * layout.pitch + column) * layout.place_bytes)
 
 
-def _corners(job: Job, sums: _Sums, *, least: int = 0) -> list[int | np.ndarray]:
+def corners(job: Job | QuadJob, sums: Sums, *, least: int = 0) -> list[int | np.ndarray]:
     """How many rectangles there are, where in the workspace each begins, and the masks of all its places."""
     layout, (tall, wide) = job.y.layout, sums.size
     starts = np.arange(0, layout.tile[0], tall), np.arange(0, layout.tile[1], wide)
@@ -149,7 +150,7 @@ def _corners(job: Job, sums: _Sums, *, least: int = 0) -> list[int | np.ndarray]
 
 
 @cache
-def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue) -> Callable[..., None]:
+def _streamed_code(machine: Machine, sums: Sums, bits: int, epilogue: Epilogue) -> Callable[..., None]:
     """Rows in the lists are numbers of so many bits."""
     f, fields = function("streamed", [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 5])
     count, xs, ys, others, masks, groups, begin, order, rows, values, biases = fields
@@ -157,7 +158,7 @@ def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue)
     size = block * sums.places
     with f.loop(0, count) as number:
         x, y, other = (at_offset(f, offsets, number) for offsets in (xs, ys, others))
-        flags = _flags(f, sums, masks, number)
+        held = flags(f, sums, masks, number)
         with f.loop(0, groups) as turn:
             first = f.multiply(f.load(INTEGER, f.at(order, turn, INTEGER)), block)
             totals = [_bias(f, v, biases, f.add(first, row)) for row in range(block) for _ in sums.steps]
@@ -179,7 +180,7 @@ def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue)
             for row in range(block):
                 part = totals[row * sums.places :][: sums.places]
                 to, added = (f.at(base, f.add(channel, row * v.lanes), v.element) for base in (y, other))
-                for (_, step_y, step_other), total, mask in zip(sums.steps, part, flags, strict=True):
+                for (_, step_y, step_other), total, mask in zip(sums.steps, part, held, strict=True):
                     value = f.load(v, total)
                     residual = f.at(added, step_other, "i8") if epilogue.residual else None
                     value = finished(f, v, epilogue, value, residual, mask)
@@ -189,13 +190,13 @@ def _streamed_code(machine: Machine, sums: _Sums, bits: int, epilogue: Epilogue)
 
 @cache
 def _depthwise_code(
-    machine: Machine, sums: _Sums, taps: tuple[int, ...], epilogue: Epilogue
+    machine: Machine, sums: Sums, taps: tuple[int, ...], epilogue: Epilogue
 ) -> Callable[..., None]:
     f, fields = function("depthwise", [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 2])
     (count, xs, ys, _, masks, channels, values, biases), v = fields, sums.v
     with f.loop(0, count) as number:
         x, y = (at_offset(f, offsets, number) for offsets in (xs, ys))
-        flags = _flags(f, sums, masks, number)
+        held = flags(f, sums, masks, number)
         with f.loop(0, channels) as channel:
             totals = [_bias(f, v, biases, channel) for _ in sums.steps]
             at = f.multiply(channel, v.lanes)
@@ -204,13 +205,13 @@ def _depthwise_code(
                 source = f.at(f.at(x, at, v.element), tap, "i8")
                 _multiply_add(f, sums, source, f.at(weights, number_, v.element), totals)
             to = f.at(y, at, v.element)
-            for (_, step_y, _), total, mask in zip(sums.steps, totals, flags, strict=True):
+            for (_, step_y, _), total, mask in zip(sums.steps, totals, held, strict=True):
                 value = finished(f, v, epilogue, f.load(v, total), None, mask)
                 f.store(v, value, f.at(to, step_y, "i8"))
     return compiled(f, machine)
 
 
-def _flags(f: Function, sums: _Sums, masks: str, number: str) -> list[str]:
+def flags(f: Function, sums: Sums, masks: str, number: str) -> list[str]:
     """The masks of all places of a rectangle."""
     first = f.multiply(number, sums.places)
     bits = [f.load(INTEGER, f.at(masks, f.add(first, place), INTEGER)) for place in range(sums.places)]
@@ -226,7 +227,7 @@ def _zeros(f: Function, v: Vector, count: int) -> list[str]:
     return [f.slot(v, "zeroinitializer") for _ in range(count)]
 
 
-def _multiply_add(f: Function, sums: _Sums, source: str, weights: str, totals: Sequence[str]) -> None:
+def _multiply_add(f: Function, sums: Sums, source: str, weights: str, totals: Sequence[str]) -> None:
     """Add a block's weights times the inputs at all places to the block's sums."""
     v = sums.v
     inputs = [f.load(v, f.at(source, step_x, "i8")) for step_x, _, _ in sums.steps]

@@ -1,0 +1,51 @@
+"""From sums of quads to fp32 and back to bytes, as code for any processor: the steps that `quad_job` fixes."""
+
+from __future__ import annotations
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import Function, Vector
+from zeroskip.run.convolution.tiles.quad_products import NEON
+
+MAGIC = 1.5 * 2**23  # floats from here on are whole numbers, and their last bits count
+MAGIC_BITS = 0x4B400000
+
+
+def fused(f: Function, v: Vector, machine: Machine, a: str, b: str, c: str) -> str:
+    """a x b + c of vectors of floats, rounded once, also where the processor has no instruction for it.
+
+    Then the product is exact in doubles, and the sum is rounded to odd there: the second rounding does no harm
+    (Boldo and Melquiond 2008).
+    """
+    if machine.arch in NEON or "fma" in machine.features:
+        return f.call(v, f"llvm.fma.{v.suffix}", f"{v} {a}", f"{v} {b}", f"{v} {c}")
+    wide, words = v.of("double"), v.of("i64")
+    x, y, z = (f.value(f"fpext {v} {each} to {wide}") for each in (a, b, c))
+    exact = f.value(f"fmul {wide} {x}, {y}")
+    total = f.value(f"fadd {wide} {exact}, {z}")
+    part = f.value(f"fsub {wide} {total}, {exact}")
+    rest = f.value(f"fsub {wide} {total}, {part}")
+    lost = f.value(f"fsub {wide} {exact}, {rest}")
+    lost = f.value(f"fadd {wide} {lost}, {f.value(f'fsub {wide} {z}, {part}')}")
+    bits = f.value(f"bitcast {wide} {total} to {words}")
+    last = f.value(f"and {words} {bits}, {f.splat(words, '1')}")
+    even = f.value(f"icmp eq {words} {last}, zeroinitializer")
+    inexact = f.value(f"fcmp one {wide} {lost}, zeroinitializer")
+    signs = f.value(f"xor {words} {f.value(f'bitcast {wide} {lost} to {words}')}, {bits}")
+    towards = f.value(f"ashr {words} {signs}, {f.splat(words, '63')}")  # -1 where it was rounded away from 0
+    step = f.value(f"or {words} {towards}, {f.splat(words, '1')}")
+    odd = f.value(f"add {words} {bits}, {step}")
+    moved = f.value(f"and {v.mask} {even}, {inexact}")
+    chosen = f.value(f"select {v.mask} {moved}, {words} {odd}, {words} {bits}")
+    return f.value(f"fptrunc {wide} {f.value(f'bitcast {words} {chosen} to {wide}')} to {v}")
+
+
+def nearest(f: Function, v: Vector, scaled: str, least: str, most: str) -> str:
+    """Vector of the integers nearest to floats, ties to the even one, from `least` to `most` (vectors); NaN: least."""
+    above = f.value(f"fcmp ogt {v} {scaled}, {least}")
+    low = f.value(f"select {v.mask} {above}, {v} {scaled}, {v} {least}")
+    below = f.value(f"fcmp olt {v} {low}, {most}")
+    bounded = f.value(f"select {v.mask} {below}, {v} {low}, {v} {most}")
+    words = v.of("i32")
+    whole = f.value(f"fadd {v} {bounded}, {f.constant(v, MAGIC)}")
+    bits = f.value(f"bitcast {v} {whole} to {words}")
+    return f.value(f"sub {words} {bits}, {f.splat(words, str(MAGIC_BITS))}")
