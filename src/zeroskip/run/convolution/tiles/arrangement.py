@@ -9,7 +9,8 @@ from functools import partial
 
 from zeroskip.run.convolution.tiles.layout import Layout, Map, fresh, same_places, with_ring
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
-from zeroskip.run.element import FP32, Element
+from zeroskip.run.convolution.tiles.quad_job import quads
+from zeroskip.run.element import FP32, INT8, Element
 
 WASTE = 1.3  # a map keeps the tiles of the one it is made from, unless new ones need so much fewer vectors
 
@@ -58,12 +59,24 @@ def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = F
     ((1, 8, 2), True)
     """
     new = partial(fresh, images=images, lanes=lanes, element=element)
+    subgraph = _in_vectors(subgraph)
     operations, outputs = subgraph.operations, subgraph.outputs
-    tiles, readings = _tiles(operations, subgraph.inputs, new)
+    tiles, readings = _tiles(subgraph, new)
     roots = _roots(operations, tiles, outputs)
     layouts = _ringed(operations, tiles, readings, roots)
     readings = {operation.name: _reread(readings[operation.name], operation) for operation in operations}
     return _placed(subgraph, _Made(layouts, readings, roots))
+
+
+def _in_vectors(subgraph: Subgraph) -> Subgraph:
+    """The subgraph with shapes that count quads where values are 8-bit numbers: one vector holds four channels."""
+    operations = [
+        replace(each, shape=(quads(each.shape[0]), *each.shape[1:]))
+        if each.name in subgraph.scalings
+        else each
+        for each in subgraph.operations
+    ]
+    return replace(subgraph, operations=tuple(operations))
 
 
 def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -77,20 +90,23 @@ def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
     return rows, columns
 
 
-def _tiles(
-    operations: Sequence[Operation], inputs: Mapping[str, tuple[int, int, int]], new: Callable[..., Layout]
-) -> tuple[dict[str, Layout], dict[str, Reading]]:
+def _tiles(subgraph: Subgraph, new: Callable[..., Layout]) -> tuple[dict[str, Layout], dict[str, Reading]]:
     """Layouts without rings of all values made, and how the operations read; `new` lays out a shape."""
+    operations, inputs = subgraph.operations, subgraph.inputs
     tiles: dict[str, Layout] = {}
     readings: dict[str, Reading] = {}
     positive = _positive(operations)
     for operation in operations:
         source = operation.inputs[0]
         ideal = new(operation.shape)
+        if operation.name in subgraph.scalings:
+            ideal = replace(ideal, element=INT8)
         if operation.window is None:
             known = _known(operation, tiles) or new(inputs.get(source, operation.shape))
             size = (known.height, known.width) == operation.shape[1:]
-            tiles[operation.name] = replace(known, channels=operation.shape[0]) if size else ideal
+            tiles[operation.name] = (
+                replace(known, channels=operation.shape[0], element=ideal.element) if size else ideal
+            )
             copied = source not in tiles or not same_places(tiles[source], known)
             readings[operation.name] = Reading(known, 1, 1, copied)
             continue
@@ -101,12 +117,13 @@ def _tiles(
         harmless = operation.kind != "max" or (source in positive and operation.window.dilation == (1, 1))
         fill = 0.0 if harmless or not _reads_beyond(operation, known) else -math.inf
         if inherited is not None and inherited.vectors <= WASTE * ideal.vectors:
-            tiles[operation.name] = inherited
+            tiles[operation.name] = replace(inherited, element=ideal.element)
             copied = source not in tiles or fill != 0
             readings[operation.name] = Reading(known, operation.window.stride, 1, copied, fill)
         else:
             tiles[operation.name] = ideal
-            phases = replace(ideal, channels=known.channels * operation.window.stride**2)
+            channels = known.channels * operation.window.stride**2
+            phases = replace(ideal, channels=channels, element=known.element)
             readings[operation.name] = Reading(phases, 1, operation.window.stride, True, fill)
     return tiles, readings
 
@@ -266,10 +283,15 @@ def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: 
     own = made.layouts[made.roots[operation.name][0]]
     known = made.layouts[made.roots[name][0]] if name in made.roots else None
     to_all = operation.kind == "combine"  # an input of one pixel goes to all pixels, wherever it lies
-    if known is not None and (same_places(known, own) or (to_all and _is_pixel(known))):
+    other = known is not None and known.element != own.element
+    if known is not None and (
+        same_places(replace(known, element=own.element), own) or (to_all and _is_pixel(known))
+    ):
         return None
     if known is None and to_all and subgraph.inputs[name][1:] == (1, 1):
         return fresh(subgraph.inputs[name], images=own.images, lanes=own.lanes, element=own.element)
+    if known is not None and other:  # 8-bit numbers that are added to fp32
+        return replace(own, channels=known.channels, ring=(0, 0, 0, 0), element=known.element)
     return replace(own, channels=operation.shape[0], ring=(0, 0, 0, 0))
 
 

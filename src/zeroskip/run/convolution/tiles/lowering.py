@@ -20,11 +20,19 @@ from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first,
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
+from zeroskip.run.convolution.tiles.quad_job import (
+    QuadEpilogue,
+    QuadJob,
+    integer_weights,
+    quad_weights,
+)
+from zeroskip.run.convolution.tiles.quad_steps import dequantised, largest_quads, quantised
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
+from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
 from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_tensor, write_tensor
 from zeroskip.run.element import FP32, Element
 
@@ -64,6 +72,9 @@ class SegmentCode:
         return written if as_it_is else from_map(form, written)
 
 
+AnyJob = Job | QuadJob
+
+
 @dataclass(frozen=True)
 class _Context:
     """What the steps are made from; `slots` are the words of the workspace with the addresses of tensors."""
@@ -93,29 +104,31 @@ def lower(
     arrangement = arrange(subgraph, images=images, lanes=lanes, element=element)
     slots = {name: slot for slot, name in enumerate([*subgraph.inputs, *subgraph.outputs])}
     context, methods = _Context(subgraph, arrangement, slots, machine), methods or {}
-    parts: list[Step | Job] = []
+    if subgraph.scalings and element is not FP32:
+        raise EngineError(f"8-bit numbers on tiles stand beside fp32, not {element.name}.")
+    parts: list[Step | AnyJob] = []
     for operation in subgraph.operations:
         parts += _steps(operation, context, methods.get(operation.name, "streamed"))
-    jobs = [part for part in parts if isinstance(part, Job)]
+    jobs = [part for part in parts if isinstance(part, AnyJob)]
     baked = iter(bake_all(jobs, machine) if jobs else [])
-    steps = joined([next(baked) if isinstance(part, Job) else part for part in parts], machine)
+    steps = joined([next(baked) if isinstance(part, AnyJob) else part for part in parts], machine)
     shapes = {**subgraph.inputs, **subgraph.outputs}
     forms = {name: subgraph.forms.get(name, channels_first(shape)) for name, shape in shapes.items()}
     return SegmentCode(steps, images, dict(subgraph.inputs), dict(subgraph.outputs), arrangement.bytes, forms)
 
 
-def _steps(operation: Operation, context: _Context, method: str) -> list[Step | Job]:
+def _steps(operation: Operation, context: _Context, method: str) -> list[Step | AnyJob]:
     """Everything that an operation needs done: copies first, then itself, its ring, and its tensor."""
     name, machine = operation.name, context.machine
     y = context.arrangement.maps[name]
     if operation.kind == "concat":
-        steps: list[Step | Job] = [*_parts(operation, context, y)]
+        steps: list[Step | AnyJob] = [*_parts(operation, context, y)]
     elif operation.kind in ("conv", "depthwise"):
         steps = _convolution(operation, context, y, method)
     else:
         copies, x = _source(operation, context)
         steps = [*copies, *_simple(operation, context, x, y)]
-    ring = fill_ring(name, y, machine)
+    ring = fill_ring(name, y, machine, fill=_fill(name, 0.0, context))
     steps += [] if ring is None or operation.kind == "concat" else [ring]
     if name in context.slots:
         write = write_channels_last if context.is_channels_last(name) else write_tensor
@@ -126,6 +139,8 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
 def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
     """The operation itself, without weights that may be zero."""
     kind, machine = operation.kind, context.machine
+    if kind == "convert" or {operation.name, *operation.inputs} & set(context.subgraph.scalings):
+        return [_of_quads(operation, context, x, y)]
     if kind in ("max", "average"):
         size = _shape(operation.inputs[0], context)[1:]
         return [pool(operation, x, y, _taps(operation, context, x), size, machine)]
@@ -138,6 +153,30 @@ def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Ste
         assert other is not None
         return [*copies, combine(operation, x, other, y, machine)]
     return [*copies, pointwise(operation, x, other, y, machine)]
+
+
+def _of_quads(operation: Operation, context: _Context, x: Map, y: Map) -> Step:
+    """A conversion, or what 8-bit numbers need no sums for."""
+    name, kind, machine, scalings = operation.name, operation.kind, context.machine, context.subgraph.scalings
+    before, after = scalings.get(operation.inputs[0]), scalings.get(name)
+    if kind == "convert" and before is None and after is not None:
+        return quantised(name, x, y, after, machine)
+    if kind == "convert" and before is not None and after is None:
+        return dequantised(name, x, y, before, machine)
+    if kind == "max" and before is not None and before == after:
+        taps = _taps(operation, context, x)
+        return largest_quads(name, x, y, (taps.offsets, taps.stride), before, machine)
+    raise EngineError(
+        f'no operation "{kind}" on tiles computes 8-bit numbers of these scales. Use fp32 for it.'
+    )
+
+
+def _fill(name: str, fill: float, context: _Context) -> float:
+    """What a map of the value holds where `fill` should be: for 8-bit numbers a word, of 0 for what is below all."""
+    scaling = context.subgraph.scalings.get(name)
+    if scaling is None:
+        return fill
+    return scaling.word if fill == 0 else 0
 
 
 SINGLE: Mapping[str, Callable[[Operation, Map, Map, Machine], Step]] = {
@@ -155,7 +194,8 @@ def _source(operation: Operation, context: _Context) -> tuple[list[Step], Map]:
         return [], context.arrangement.maps[name]
     copy, stride = context.arrangement.copies[operation.name, 0], reading.phases
     phases = [Phase(stride, row, column) for row, column in np.ndindex(stride, stride)]
-    transfers = [Transfer(operation.name, copy, phase, reading.fill) for phase in phases]
+    fill = _fill(name, reading.fill, context)
+    transfers = [Transfer(operation.name, copy, phase, fill) for phase in phases]
     return [_copied(name, transfer, context) for transfer in transfers], copy
 
 
@@ -176,12 +216,15 @@ def _second(operation: Operation, context: _Context) -> tuple[list[Step], Map | 
     copy = context.arrangement.copies.get((operation.name, 1))
     if copy is None:
         return [], context.arrangement.maps[name]
-    return [_copied(name, Transfer(operation.name, copy), context)], copy
+    transfer = Transfer(operation.name, copy, fill=_fill(name, 0.0, context))
+    return [_copied(name, transfer, context)], copy
 
 
 def _parts(operation: Operation, context: _Context, y: Map) -> list[Step]:
     """Copies of those inputs of a concatenation that were not made in their place."""
     steps, start = [], y.channels.start
+    if operation.name in context.subgraph.scalings:
+        raise EngineError('no operation "concat" on tiles computes 8-bit numbers. Use fp32 for it.')
     for name in operation.inputs:
         known, channels = context.arrangement.maps.get(name), _shape(name, context)[0]
         if known is None or (known.base, known.channels.start) != (y.base, start):
@@ -218,13 +261,15 @@ def _channels(reading: Reading, x: Map) -> int:
     return len(x.channels) // reading.phases**2
 
 
-def _convolution(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | Job]:
+def _convolution(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | AnyJob]:
     copies, x = _source(operation, context)
+    if {operation.name, *operation.inputs} & set(context.subgraph.scalings):
+        return [*copies, *_quad_convolution(operation, context, (x, y), method)]
     more, residual = _second(operation, context)
     layer, reading = operation.layer, context.arrangement.readings[operation.name]
     assert layer is not None
     taps = _taps(operation, context, x)
-    bias = np.zeros(operation.shape[0], np.float32) if layer.bias is None else layer.bias.detach().numpy()
+    bias = _bias(operation)
     if operation.kind == "depthwise":
         weight, offsets = np.ascontiguousarray(layer.weight.detach().flatten(1).numpy()), taps.offsets
     else:
@@ -248,6 +293,35 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
         raise EngineError(f'no convolution on tiles is computed by the method "{method}".')
     block = block_height(weight) if method == "blocks" else 1
     return [*copies, *more, streamed(job, context.machine, block=block)]
+
+
+def _quad_convolution(
+    operation: Operation, context: _Context, maps: tuple[Map, Map], method: str
+) -> list[Step | AnyJob]:
+    (x, y), layer, scalings = maps, operation.layer, context.subgraph.scalings
+    more, residual = _second(operation, context)
+    assert layer is not None
+    source, *added = (scalings.get(name) for name in operation.inputs)
+    if source is None or operation.kind == "depthwise" or None in added:
+        raise EngineError(f"{operation.name} takes 8-bit numbers and others. Use fp32 for it.")
+    taps = _taps(operation, context, x)
+    offsets = np.arange(_channels(context.arrangement.readings[operation.name], x)) * x.layout.vector_bytes
+    other = added[0] if added else None
+    numbers = integer_weights(_whole(layer).flatten(2).numpy(), _bias(operation))
+    weights = quad_weights(numbers, (offsets[:, None] + taps.offsets).ravel(), source, other)
+    epilogue = QuadEpilogue(other, operation.activation, scalings.get(operation.name))
+    job = QuadJob(operation.name, weights, taps.stride, x, y, residual, epilogue)
+    if method not in ("baked", "streamed"):
+        raise EngineError(f'no convolution of 8-bit numbers is computed by the method "{method}".')
+    return [*more, job if method == "baked" else streamed_quads(job, context.machine)]
+
+
+def _bias(operation: Operation) -> np.ndarray:
+    """(out,) zeros where the layer has none."""
+    layer = operation.layer
+    if layer is None or layer.bias is None:
+        return np.zeros(operation.shape[0], np.float32)
+    return np.asarray(layer.bias.detach().numpy())
 
 
 def _whole(layer: Layer) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from zeroskip.concepts import Layer
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.forms import Form, MapShape
+from zeroskip.run.convolution.tiles.quad_job import Scaling
 
 MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
 
@@ -48,7 +49,8 @@ class Operation:
     """Something done to maps, named after the value it makes.
 
     kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "prelu", "add", "combine",
-              "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange"
+              "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange", "convert" (to 8 bits or
+              back)
     inputs    the values it reads; a convolution's second one is added to its result
     shape     (channels, height, width) of its value
     names     the nodes it stands for
@@ -87,12 +89,14 @@ class Subgraph:
     inputs   values made elsewhere -> their shapes as maps
     outputs  values needed elsewhere -> their shapes as maps
     forms    of those tensors that are not (channels, height, width)
+    scalings  of those values that are 8-bit numbers; all that enters and leaves is fp32
     """
 
     operations: tuple[Operation, ...]
     inputs: Mapping[str, MapShape]
     outputs: Mapping[str, MapShape]
     forms: Mapping[str, Form] = field(default_factory=dict)
+    scalings: Mapping[str, Scaling] = field(default_factory=dict)
 
 
 def is_too_large(layer: Layer) -> bool:

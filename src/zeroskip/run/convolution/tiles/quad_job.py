@@ -140,6 +140,18 @@ def packed(weight: np.ndarray) -> np.ndarray:
     return lanes.view("<i4").reshape(out, -1)
 
 
+def integer_weights(weight: np.ndarray, bias: np.ndarray) -> IntegerWeights:
+    """Weights (out, in, taps) fp32 as 8-bit numbers, with one scale for each output: the largest one becomes 127.
+
+    >>> integer_weights(np.array([[[1.0], [-0.5]]], np.float32), np.zeros(1, np.float32)).weight.tolist()
+    [[[127], [-64]]]
+    """
+    largest = np.abs(weight).max((1, 2), initial=0).astype(np.float32)
+    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    numbers = np.clip(np.rint(weight.astype(np.float32) / scales[:, None, None]), -127, 127)
+    return IntegerWeights(numbers.astype(np.int8), scales, bias)
+
+
 def quad_weights(
     given: IntegerWeights, offsets: np.ndarray, x: Scaling, residual: Scaling | None = None
 ) -> QuadWeights:

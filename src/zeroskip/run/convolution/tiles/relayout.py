@@ -14,12 +14,14 @@ from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.layout import Layout, Map
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 
-INDEX = {"float": "i32", "half": "i16"}  # the numbers of lanes that a permutation reads
+INDEX = {"float": "i32", "half": "i16", "i32": "i32"}  # the numbers of lanes that a permutation reads
 
 # The instruction that permutes a vector, the feature it needs, and the type of elements that LLVM gives it.
 PERMUTATIONS = {
     Vector(16, "float"): ("llvm.x86.avx512.permvar.sf.512", "avx512f", "float"),
     Vector(8, "float"): ("llvm.x86.avx2.permps", "avx2", "float"),
+    Vector(16, "i32"): ("llvm.x86.avx512.permvar.si.512", "avx512f", "i32"),
+    Vector(8, "i32"): ("llvm.x86.avx2.permd", "avx2", "i32"),
     Vector(32, "half"): ("llvm.x86.avx512.permvar.hi.512", "avx512bw", "i16"),
 }
 
@@ -46,7 +48,7 @@ class Transfer:
     """One phase of a value into a map, behind the channels of the phases before it.
 
     node  the operation that it is done for
-    fill  what the map gets where it wants pixels that the value does not have
+    fill  what the map gets where it wants pixels that the value does not have: a number, or the word of a quad
     """
 
     node: str
@@ -59,13 +61,13 @@ class Transfer:
         return self.target.first + self.phase.number * channels * self.target.layout.vector_bytes
 
 
-def fill_ring(node: str, y: Map, machine: Machine) -> Step | None:
-    """The ring of a map repeats the pixels of neighbouring tiles, zeros where there are none.
+def fill_ring(node: str, y: Map, machine: Machine, *, fill: float = 0.0) -> Step | None:
+    """The ring of a map repeats the pixels of neighbouring tiles, with `fill` where there are none.
 
     None where the layout has no ring.
     """
     places = y.layout.around()
-    return _copy("ring", y, Transfer(node, y), places, machine) if len(places) else None
+    return _copy("ring", y, Transfer(node, y, fill=fill), places, machine) if len(places) else None
 
 
 def relayout(source: Map, transfer: Transfer, machine: Machine) -> Step:
@@ -149,7 +151,7 @@ def _copy_code(machine: Machine, v: Vector, numbers: tuple[int, ...], fill: floa
             takes = [f.at(order, f.multiply(index, v.lanes), INDEX[v.element]) for index in indices]
             with f.loop(0, channels) as channel:
                 offset = f.multiply(channel, v.lanes)
-                value = f.constant(v, fill)
+                value = f.splat(v, str(int(fill))) if v.element == "i32" else f.constant(v, fill)
                 for source, take, flag in zip(sources, takes, flags, strict=True):
                     pixels = permuted(f, v, machine, f.at(source, offset, v.element), take)
                     value = kept(f, v, flag, pixels, value)

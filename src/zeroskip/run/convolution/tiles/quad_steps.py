@@ -1,0 +1,116 @@
+"""Steps between maps of quads and of fp32, and those that need no sums."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import INTEGER, POINTER, Vector
+from zeroskip.run.argument_block import argument_block
+from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.quad_job import QUAD, Scaling
+from zeroskip.run.convolution.tiles.quad_numbers import nearest
+from zeroskip.run.convolution.tiles.quad_products import byte
+from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
+
+
+def quantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> Step:
+    """A map of fp32 as quads: x x (1 / scale), rounded to the nearest, within what a byte holds; NaN is 0."""
+    arrays = _places(x, y)
+    numbers = np.array([scaling.inverse, -scaling.zero_point, scaling.most], np.float32)
+    block = argument_block(
+        len(arrays[0]), len(y.channels), len(x.channels), scaling.word & 0xFFFFFFFF, *arrays, numbers
+    )
+    return Step("quantise", node, _quantised_code(machine, y.layout.vector), block)
+
+
+def dequantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> Step:
+    """A map of quads as fp32: scale x (q - zero point), rounded once."""
+    arrays = _places(x, y)
+    numbers = np.array([scaling.scale, scaling.zero_point], np.float32)
+    block = argument_block(len(arrays[0]), len(y.channels), *arrays, numbers)
+    return Step("dequantise", node, _dequantised_code(machine, x.layout.vector), block)
+
+
+def largest_quads(
+    node: str, x: Map, y: Map, taps: tuple[np.ndarray, int], scaling: Scaling, machine: Machine
+) -> Step:
+    """The largest byte of a window around each pixel; `taps`: bytes from the window's place, and its stride."""
+    offsets, stride = taps
+    arrays = [*_places(x, y, stride), offsets.astype(np.int64)]
+    block = argument_block(len(arrays[0]), len(y.channels), scaling.word & 0xFFFFFFFF, *arrays)
+    return Step("max", node, _largest_code(machine, y.layout.vector, len(offsets)), block)
+
+
+def _places(x: Map, y: Map, stride: int = 1) -> list[np.ndarray]:
+    """Where in the workspace each place of y reads and writes, and which lanes hold pixels."""
+    places = y.layout.inside()
+    slot, row, column = places.T
+    source = x.first + x.layout.offset(slot, row * stride, column * stride)
+    return [source, y.first + y.layout.offset(*places.T), y.layout.masks(places)]
+
+
+@cache
+def _quantised_code(machine: Machine, v: Vector) -> Callable[..., None]:
+    f, fields = function("quantise", [INTEGER] * 4 + [POINTER] * 4)
+    (count, quads, channels, word, xs, ys, masks, numbers), w = fields, v.of("float")
+    inverse, least, most = (f.splat(w, f.load("float", f.at(numbers, at))) for at in range(3))
+    fill = f.splat(v, f.value(f"trunc i64 {word} to i32"))
+    last = f.subtract(channels, 1)
+    with f.loop(0, count) as number:
+        x, y, mask = at_offset(f, xs, number), at_offset(f, ys, number), mask_at(f, v, masks, number)
+        with f.loop(0, quads) as quad:
+            woven = "zeroinitializer"
+            for part in range(QUAD):
+                channel = f.add(f.multiply(quad, QUAD), part)
+                value = f.load(w, f.at(x, f.multiply(f.smaller(channel, last), v.lanes)))
+                nan = f.value(f"fcmp uno {w} {value}, {value}")
+                value = f.value(f"select {v.mask} {nan}, {w} zeroinitializer, {w} {value}")
+                whole = nearest(f, w, f.value(f"fmul {w} {value}, {inverse}"), least, most)
+                real = f.value(f"icmp sle i64 {channel}, {last}")
+                whole = f.value(f"select i1 {real}, {v} {whole}, {v} zeroinitializer")
+                low = f.value(f"and {v} {whole}, {f.splat(v, '255')}")
+                moved = f.value(f"shl {v} {low}, {f.splat(v, str(8 * part))}")
+                woven = f.value(f"or {v} {woven}, {moved}")
+            signed = f.value(f"xor {v} {woven}, {fill}")
+            f.store(v, kept(f, v, mask, signed, fill), f.at(y, f.multiply(quad, v.lanes), "i32"))
+    return compiled(f, machine)
+
+
+@cache
+def _dequantised_code(machine: Machine, v: Vector) -> Callable[..., None]:
+    f, fields = function("dequantise", [INTEGER] * 2 + [POINTER] * 4)
+    (count, channels, xs, ys, masks, numbers), w = fields, v.of("float")
+    scale, zero_point = (f.splat(w, f.load("float", f.at(numbers, at))) for at in range(2))
+    with f.loop(0, count) as number:
+        x, y, mask = at_offset(f, xs, number), at_offset(f, ys, number), mask_at(f, v, masks, number)
+        with f.loop(0, channels) as channel:
+            quad, part = (f.value(f"{word} i64 {channel}, {QUAD}") for word in ("udiv", "urem"))
+            words = f.load(v, f.at(x, f.multiply(quad, v.lanes), "i32"))
+            one = byte(f, v, words, f.value(f"trunc i64 {part} to i32"))
+            value = f.value(f"fsub {w} {f.value(f'uitofp {v} {one} to {w}')}, {zero_point}")
+            value = f.value(f"fmul {w} {value}, {scale}")
+            f.store(w, kept(f, w, mask, value), f.at(y, f.multiply(channel, v.lanes)))
+    return compiled(f, machine)
+
+
+@cache
+def _largest_code(machine: Machine, v: Vector, taps: int) -> Callable[..., None]:
+    f, fields = function("max", [INTEGER] * 3 + [POINTER] * 4)
+    (count, quads, word, xs, ys, masks, taps_at), b = fields, Vector(QUAD * v.lanes, "i8")
+    fill = f.splat(v, f.value(f"trunc i64 {word} to i32"))
+    offsets = [f.load(INTEGER, f.at(taps_at, tap, INTEGER)) for tap in range(taps)]
+    with f.loop(0, count) as number:
+        x, y, mask = at_offset(f, xs, number), at_offset(f, ys, number), mask_at(f, v, masks, number)
+        windows = [f.at(x, offset, "i8") for offset in offsets]
+        with f.loop(0, quads) as quad:
+            at = f.multiply(quad, v.lanes)
+            total, *others = (f.load(b, f.at(window, at, "i32")) for window in windows)
+            for other in others:
+                total = f.call(b, f"llvm.umax.{b.suffix}", f"{b} {total}", f"{b} {other}")
+            words = f.value(f"bitcast {b} {total} to {v}")
+            f.store(v, kept(f, v, mask, words, fill), f.at(y, at, "i32"))
+    return compiled(f, machine)
