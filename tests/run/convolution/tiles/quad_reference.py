@@ -43,7 +43,12 @@ def convolved(
     """y before a residual: (images, out, height, width) fp32 of q (images, in, height, width) uint8."""
     weight = torch.from_numpy(given.weight.reshape(*given.weight.shape[:2], *size)).double()
     centred = torch.from_numpy(q.astype(np.float64) - x.zero_point)
-    sums = functional.conv2d(centred, weight, stride=stride, padding=padding).numpy().astype(np.int32)
+    groups = q.shape[1] if weight.shape[1] == 1 else 1
+    sums = (
+        functional.conv2d(centred, weight, stride=stride, padding=padding, groups=groups)
+        .numpy()
+        .astype(np.int32)
+    )
     factor = np.float32(x.scale) * given.scales
     bias = given.bias
     return fused(sums.astype(np.float32), factor[:, None, None], bias[:, None, None])

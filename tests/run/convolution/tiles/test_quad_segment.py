@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import guarded
 import numpy as np
 import pytest
@@ -26,10 +28,18 @@ SCALINGS = {
     "m": Scaling(0.017, 0),
     "b": Scaling(0.02, 128),
     "c": Scaling(0.03, 0),
+    "w": Scaling(0.04, 0),
     "s": Scaling(0.05, 128),
     "n": Scaling(0.05, 128),
 }
-WEIGHTS = {"a": (22, 3, 3), "b": (22, 22, 3), "c": (30, 22, 1), "d": (9, 30, 3), "s": (22, 22, 3)}
+WEIGHTS = {
+    "a": (22, 3, 3),
+    "b": (22, 22, 3),
+    "c": (30, 22, 1),
+    "d": (9, 30, 3),
+    "s": (22, 22, 3),
+    "w": (30, 1, 3),
+}
 
 
 def weight_of(name: str) -> tuple[Tensor, Tensor]:
@@ -47,7 +57,8 @@ def window(size: int, stride: int = 1) -> Window:
 def conv(name: str, *inputs: str, side: tuple[int, int], stride: int = 1, relu: bool = False) -> Operation:
     weight, bias = weight_of(name)
     size = weight.shape[-1]
-    layer = layer_of(weight, bias, padding=(size // 2,) * 2, stride=stride)
+    groups = len(weight) if weight.shape[1] == 1 else 1
+    layer = layer_of(weight, bias, padding=(size // 2,) * 2, stride=stride, groups=groups)
     return Operation(
         name, "conv", inputs, (len(weight), *side), (name,), window(size, stride), layer,
         activation=RELU if relu else None,
@@ -70,7 +81,8 @@ SUBGRAPH = Subgraph(
         pooled("m", "a", (22, *SMALL), 2),
         conv("b", "m", "m", side=SMALL),
         conv("c", "b", side=SMALL, relu=True),
-        conv("d", "c", side=SMALL),
+        replace(conv("w", "c", side=SMALL, relu=True), kind="depthwise"),
+        conv("d", "w", side=SMALL),
         conv("s", "b", side=TINY, stride=2),
         pooled("n", "s", (22, *TINY), 1),
         convert("o", "n", (22, *TINY)),
@@ -107,7 +119,8 @@ def expected(x: Tensor) -> list[np.ndarray]:
     q["c"] = rounded(step("c", "b", relu=True), SCALINGS["c"])
     q["s"] = rounded(step("s", "b", stride=2), SCALINGS["s"])
     end = (largest("s", 1).astype(np.float32) - 128) * np.float32(0.05)
-    return [step("d", "c"), end]
+    q["w"] = rounded(step("w", "c", relu=True), SCALINGS["w"])
+    return [step("d", "w"), end]
 
 
 def run(machine: Machine, method: str, behind: bool | None) -> None:

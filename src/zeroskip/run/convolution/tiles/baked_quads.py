@@ -105,8 +105,8 @@ def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking)
     >>> words, start, offsets = np.eye(4, 64, dtype=np.int32), np.zeros(4, np.int32), 64 * np.arange(64)
     >>> weights = QuadWeights(words, start, numbers, numbers, offsets)
     >>> baked = bake_quads(weights, QuadEpilogue(output=Scaling(0.5, 0)), Blocking(band=14))
-    >>> len(baked.weights)  # of each output: start, weight, factor, bias, 1 / scale, 255; and the order of bytes
-    28
+    >>> len(baked.weights)  # of each output: start, weight, factor, bias, 1 / scale; and the order of bytes
+    24
     """
     out, inputs = weights.words.shape
     count = -(-out // SUMS)

@@ -302,7 +302,7 @@ def _quad_convolution(
     more, residual = _second(operation, context)
     assert layer is not None
     source, *added = (scalings.get(name) for name in operation.inputs)
-    if source is None or operation.kind == "depthwise" or None in added:
+    if source is None or None in added:
         raise EngineError(f"{operation.name} takes 8-bit numbers and others. Use fp32 for it.")
     taps = _taps(operation, context, x)
     offsets = np.arange(_channels(context.arrangement.readings[operation.name], x)) * x.layout.vector_bytes
