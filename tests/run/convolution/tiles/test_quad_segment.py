@@ -147,14 +147,84 @@ def test_a_baked_segment_equals_the_reference(behind: bool | None) -> None:
 
 
 def test_what_has_no_8_bit_form_is_refused() -> None:
-    mean = Operation("o", "mean", ("q",), (3, 1, 1), ("o",))
+    norm = Operation("o", "layer_norm", ("q",), SHAPE, ("o",))
     subgraph = Subgraph(
-        (convert("q", "x", SHAPE), mean), {"x": SHAPE}, {"o": (3, 1, 1)}, scalings={"q": Scaling(0.1, 0)}
+        (convert("q", "x", SHAPE), norm), {"x": SHAPE}, {"o": SHAPE}, scalings={"q": Scaling(0.1, 0)}
     )
-    with pytest.raises(EngineError, match='no operation "mean" on tiles computes 8-bit numbers'):
+    with pytest.raises(EngineError, match='no operation "layer_norm" on tiles computes these 8-bit numbers'):
         guarded.lowered(subgraph, HERE)
 
 
 def test_8_bit_numbers_do_not_stand_beside_fp16() -> None:
     with pytest.raises(EngineError, match="stand beside fp32, not fp16"):
         guarded.lowered(SUBGRAPH, HERE, element=FP16)
+
+
+JOINED = {
+    "q": Scaling(0.031, 128),
+    "a": Scaling(0.017, 0),
+    "b": Scaling(0.02, 128),
+    "k": Scaling(0.017, 0),
+    "j": Scaling(0.017, 0),
+    "v": Scaling(0.016, 0),
+    "t": Scaling(0.04, 128),
+    "n": Scaling(0.011, 128),
+}
+TWICE = (24, *SHAPE[1:])
+
+
+@pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{8 * machine.vector_bytes} bits")
+def test_sums_averages_means_and_concatenations_equal_the_reference(machine: Machine) -> None:
+    """a and k go into j in their places, b is rounded again."""
+    draw = torch.Generator().manual_seed(1)
+    weights = {name: torch.randn(8, 3, 3, 3, generator=draw) / 3 for name in "abk"}
+
+    def made(name: str, relu: bool) -> Operation:
+        layer = layer_of(weights[name], None, padding=(1, 1))
+        activation = RELU if relu else None
+        rest = (8, *SHAPE[1:]), (name,), window(3), layer
+        return Operation(name, "conv", ("q",), *rest, activation=activation)
+
+    subgraph = Subgraph(
+        (
+            convert("q", "x", SHAPE),
+            made("a", True),
+            made("b", False),
+            made("k", True),
+            Operation("t", "add", ("a", "b"), (8, *SHAPE[1:]), ("t",)),
+            Operation("j", "concat", ("a", "b", "k"), TWICE, ("j",)),
+            Operation("v", "average", ("j",), (24, *SMALL), ("v",), window(3, 2)),
+            Operation("n", "mean", ("v",), (24, 1, 1), ("n",)),
+            convert("o", "v", (24, *SMALL)),
+            convert("p", "n", (24, 1, 1)),
+            convert("r", "t", (8, *SHAPE[1:])),
+        ),
+        {"x": SHAPE},
+        {"o": (24, *SMALL), "p": (24, 1, 1), "r": (8, *SHAPE[1:])},
+        scalings=JOINED,
+    )
+    part, guards = guarded.lowered(subgraph, machine, images=2)
+    x = torch.randn(2, *SHAPE, generator=draw)
+    q = {"q": rounded(x.numpy(), JOINED["q"])}
+    for name in "abk":
+        given = integer_weights(weights[name].flatten(2).numpy(), np.zeros(8, np.float32))
+        y = convolved(q["q"], given, (3, 3), 1, 1, JOINED["q"])
+        q[name] = rounded(y if name == "b" else activated(y, RELU), JOINED[name])
+    centred = {name: q[name].astype(np.float32) - JOINED[name].zero_point for name in "abk"}
+    zeros = -np.float32(128) * np.float32(0.02)
+    both = fused(q["a"].astype(np.float32), np.float32(0.017), zeros)
+    q["t"] = rounded(fused(q["b"].astype(np.float32), np.float32(0.02), both), JOINED["t"])
+    other = rounded(centred["b"] * np.float32(0.02 / 0.017), Scaling(1.0, 0))
+    q["j"] = np.concatenate([q["a"], other, q["k"]], 1)
+    sums = 9 * functional.avg_pool2d(torch.from_numpy(q["j"]).double(), 3, 2, 1).numpy()
+    factor = np.float32(0.017) / np.float32(9)
+    q["v"] = rounded(np.rint(sums).astype(np.float32) * factor, JOINED["v"])
+    factor = np.float32(0.016) / np.float32(SMALL[0] * SMALL[1])
+    mean = q["v"].sum((2, 3), keepdims=True, dtype=np.int64).astype(np.float32) * factor
+    q["n"] = rounded(mean, JOINED["n"])
+    exact = [
+        (q[name].astype(np.float32) - JOINED[name].zero_point) * np.float32(JOINED[name].scale)
+        for name in "vnt"
+    ]
+    for ours, one in zip(guarded.call(part, guards, [x]), exact, strict=True):
+        np.testing.assert_array_equal(ours.numpy(), one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from unittest import mock
@@ -17,8 +18,11 @@ from quad_reference import activated, convolved, fused, rounded, woven
 from run.drawn import HERE, MACHINES
 
 from zeroskip.concepts import Machine
+from zeroskip.emit import Function
+from zeroskip.emit.llvm import assembly
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles import baked_steps
+from zeroskip.run.convolution.tiles import streamed_quads as streamed_quads_module
 from zeroskip.run.convolution.tiles.activation import RELU, Activation
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.layout import Layout, Map
@@ -224,3 +228,41 @@ def test_scales_that_no_kernel_can_use_are_refused(scale: float) -> None:
 def test_zero_points_are_0_or_128() -> None:
     with pytest.raises(EngineError, match="not 0.5 and 7"):
         Scaling(0.5, 7)
+
+
+WAYS = {
+    "VNNI, 512 bits": (("avx512f", "avx512bw", "avx512vl", "avx512vnni", "fma"), 64, r"vpdpbusd.*%zmm"),
+    "VNNI, 256 bits": (("avx2", "fma", "avxvnni"), 32, r"vpdpbusd.*%ymm"),
+    "AVX2": (("avx2", "fma"), 32, r"vpmaddwd.*%ymm"),
+    "SSE2": ((), 16, r"pmaddwd.*%xmm"),
+    "NEON, i8mm": (("neon", "dotprod", "i8mm"), 16, r"usdot\s+v\d+\.4s"),
+    "NEON, dotprod": (("neon", "dotprod"), 16, r"sdot\s+v\d+\.4s"),
+    "NEON": (("neon",), 16, r"(mla|mul)\s+v\d+\.4s"),
+}
+
+
+class WrittenError(Exception):
+    """The code is there."""
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_processor_multiplies_with_what_it_has_and_calls_no_library(way: str) -> None:
+    features, width, product = WAYS[way]
+    arch = "aarch64" if way.startswith("NEON") else "x86_64"
+    machine = Machine(way, arch, frozenset(features), 1, width)
+    written = []
+
+    def kept(f: Function, _: Machine) -> Callable[..., None]:
+        written.append(f.text(machine))
+        return print
+
+    def write(job: QuadJob) -> Step:
+        streamed_quads(job, machine)
+        raise WrittenError  # another processor's code is not run
+
+    case = Case((9, 9), (8, 8), 1, 3, 1, 0.5, (128, 0), RELU, 128, False, 0, lanes=width // 4)
+    with mock.patch.object(streamed_quads_module, "compiled", kept), pytest.raises(WrittenError):
+        assert_equal(case, write)
+    code = assembly(written[0], machine, triple=f"{arch}-unknown-linux-gnu")
+    assert re.search(product, code)
+    assert not re.search(r"\b(call|callq|bl)\b", code)

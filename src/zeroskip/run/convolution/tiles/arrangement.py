@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -60,9 +60,9 @@ def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = F
     """
     new = partial(fresh, images=images, lanes=lanes, element=element)
     subgraph = _in_vectors(subgraph)
-    operations, outputs = subgraph.operations, subgraph.outputs
+    operations = subgraph.operations
     tiles, readings = _tiles(subgraph, new)
-    roots = _roots(operations, tiles, outputs)
+    roots = _roots(subgraph, tiles)
     layouts = _ringed(operations, tiles, readings, roots)
     readings = {operation.name: _reread(readings[operation.name], operation) for operation in operations}
     return _placed(subgraph, _Made(layouts, readings, roots))
@@ -169,13 +169,12 @@ def _inherited(known: Layout, operation: Operation) -> Layout | None:
     return replace(known, channels=channels, height=height, width=width, tile=(tall, wide))
 
 
-def _roots(
-    operations: Sequence[Operation], tiles: Mapping[str, Layout], outputs: Collection[str]
-) -> dict[str, tuple[str, int]]:
+def _roots(subgraph: Subgraph, tiles: Mapping[str, Layout]) -> dict[str, tuple[str, int]]:
     """Value -> the value whose memory it shares, and its first channel there.
 
     Parts of a concatenation are made in their places; a sum overwrites what it adds to, where that was its last use.
     """
+    operations, outputs, scalings = subgraph.operations, subgraph.outputs, subgraph.scalings
     roots = {name: (name, 0) for name in tiles}
     last = {name: number for number, operation in enumerate(operations) for name in operation.inputs}
     parts: set[str] = set()
@@ -185,6 +184,7 @@ def _roots(
         all_maps = all(name in tiles for name in operation.inputs)
         for name in operation.inputs if operation.kind == "concat" else ():
             free = all_maps and name not in parts and roots[name] == (name, 0)
+            free = free and scalings.get(name) == scalings.get(operation.name)
             if free and same_places(tiles[name], tiles[operation.name]):
                 roots[name] = (operation.name, start)
                 parts.add(name)

@@ -17,16 +17,11 @@ from zeroskip.run.convolution.tiles.channels_last import read_channels_last, wri
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
-from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.layout import Map, same_places
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
-from zeroskip.run.convolution.tiles.quad_job import (
-    QuadEpilogue,
-    QuadJob,
-    integer_weights,
-    quad_weights,
-)
-from zeroskip.run.convolution.tiles.quad_steps import dequantised, largest_quads, quantised
+from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadJob, integer_weights
+from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
@@ -121,8 +116,11 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
     """Everything that an operation needs done: copies first, then itself, its ring, and its tensor."""
     name, machine = operation.name, context.machine
     y = context.arrangement.maps[name]
+    quads = operation.kind == "convert" or {name, *operation.inputs} & set(context.subgraph.scalings)
     if operation.kind == "concat":
         steps: list[Step | AnyJob] = [*_parts(operation, context, y)]
+    elif quads:
+        steps = _in_quads(operation, context, y, method)
     elif operation.kind in ("conv", "depthwise"):
         steps = _convolution(operation, context, y, method)
     else:
@@ -139,8 +137,6 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
 def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
     """The operation itself, without weights that may be zero."""
     kind, machine = operation.kind, context.machine
-    if kind == "convert" or {operation.name, *operation.inputs} & set(context.subgraph.scalings):
-        return [_of_quads(operation, context, x, y)]
     if kind in ("max", "average"):
         size = _shape(operation.inputs[0], context)[1:]
         return [pool(operation, x, y, _taps(operation, context, x), size, machine)]
@@ -153,22 +149,6 @@ def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Ste
         assert other is not None
         return [*copies, combine(operation, x, other, y, machine)]
     return [*copies, pointwise(operation, x, other, y, machine)]
-
-
-def _of_quads(operation: Operation, context: _Context, x: Map, y: Map) -> Step:
-    """A conversion, or what 8-bit numbers need no sums for."""
-    name, kind, machine, scalings = operation.name, operation.kind, context.machine, context.subgraph.scalings
-    before, after = scalings.get(operation.inputs[0]), scalings.get(name)
-    if kind == "convert" and before is None and after is not None:
-        return quantised(name, x, y, after, machine)
-    if kind == "convert" and before is not None and after is None:
-        return dequantised(name, x, y, before, machine)
-    if kind == "max" and before is not None and before == after:
-        taps = _taps(operation, context, x)
-        return largest_quads(name, x, y, (taps.offsets, taps.stride), before, machine)
-    raise EngineError(
-        f'no operation "{kind}" on tiles computes 8-bit numbers of these scales. Use fp32 for it.'
-    )
 
 
 def _fill(name: str, fill: float, context: _Context) -> float:
@@ -222,16 +202,37 @@ def _second(operation: Operation, context: _Context) -> tuple[list[Step], Map | 
 
 def _parts(operation: Operation, context: _Context, y: Map) -> list[Step]:
     """Copies of those inputs of a concatenation that were not made in their place."""
-    steps, start = [], y.channels.start
     if operation.name in context.subgraph.scalings:
-        raise EngineError('no operation "concat" on tiles computes 8-bit numbers. Use fp32 for it.')
+        _refuse_uneven(operation, context.subgraph)
+    steps, start = [], y.channels.start
     for name in operation.inputs:
-        known, channels = context.arrangement.maps.get(name), _shape(name, context)[0]
+        known, vectors = context.arrangement.maps.get(name), _shape(name, context)[0]
         if known is None or (known.base, known.channels.start) != (y.base, start):
-            target = Map(y.layout, y.base + start * y.layout.vector_bytes, range(channels))
-            steps.append(_copied(name, Transfer(operation.name, target), context))
-        start += channels
+            target = Map(y.layout, y.base + start * y.layout.vector_bytes, range(vectors))
+            steps.append(_part(name, operation, target, context))
+        start += vectors
     return steps
+
+
+def _part(name: str, operation: Operation, target: Map, context: _Context) -> Step:
+    """An input of a concatenation, copied to its place; 8-bit numbers of another scale are rounded again."""
+    scalings = context.subgraph.scalings
+    before, after = scalings.get(name), scalings.get(operation.name)
+    if before == after:
+        return _copied(name, Transfer(operation.name, target, fill=_fill(name, 0.0, context)), context)
+    known = context.arrangement.maps.get(name)
+    if before is None or after is None or known is None or not same_places(known.layout, target.layout):
+        raise EngineError(f"{operation.name} joins maps of other kinds or sizes. Use fp32 for it.")
+    channels = next(each.shape[0] for each in context.subgraph.operations if each.name == name)
+    job = rescaled(operation.name, (known, target), channels, (before, after))
+    return streamed_quads(job, context.machine)
+
+
+def _refuse_uneven(operation: Operation, subgraph: Subgraph) -> None:
+    """Parts of a concatenation of quads begin with one of their own."""
+    channels = {each.name: each.shape[0] for each in subgraph.operations}
+    if any(channels.get(name, 1) % QUAD for name in operation.inputs[:-1]):
+        raise EngineError(f"{operation.name} joins 8-bit maps whose channels do not divide by 4. Use fp32.")
 
 
 def _shape(name: str, context: _Context) -> tuple[int, int, int]:
@@ -263,8 +264,6 @@ def _channels(reading: Reading, x: Map) -> int:
 
 def _convolution(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | AnyJob]:
     copies, x = _source(operation, context)
-    if {operation.name, *operation.inputs} & set(context.subgraph.scalings):
-        return [*copies, *_quad_convolution(operation, context, (x, y), method)]
     more, residual = _second(operation, context)
     layer, reading = operation.layer, context.arrangement.readings[operation.name]
     assert layer is not None
@@ -295,25 +294,29 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
     return [*copies, *more, streamed(job, context.machine, block=block)]
 
 
-def _quad_convolution(
-    operation: Operation, context: _Context, maps: tuple[Map, Map], method: str
-) -> list[Step | AnyJob]:
-    (x, y), layer, scalings = maps, operation.layer, context.subgraph.scalings
-    more, residual = _second(operation, context)
-    assert layer is not None
-    source, *added = (scalings.get(name) for name in operation.inputs)
-    if source is None or None in added:
-        raise EngineError(f"{operation.name} takes 8-bit numbers and others. Use fp32 for it.")
-    taps = _taps(operation, context, x)
-    offsets = np.arange(_channels(context.arrangement.readings[operation.name], x)) * x.layout.vector_bytes
-    other = added[0] if added else None
-    numbers = integer_weights(_whole(layer).flatten(2).numpy(), _bias(operation))
-    weights = quad_weights(numbers, (offsets[:, None] + taps.offsets).ravel(), source, other)
-    epilogue = QuadEpilogue(other, operation.activation, scalings.get(operation.name))
-    job = QuadJob(operation.name, weights, taps.stride, x, y, residual, epilogue)
-    if method not in ("baked", "streamed"):
+def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | AnyJob]:
+    """An operation that reads or makes 8-bit numbers, with the copies that it needs."""
+    name, scalings = operation.name, context.subgraph.scalings
+    copies, x = _source(operation, context)
+    more, added = _second(operation, context)
+    taps = WindowTaps(np.zeros(1, np.int64), 1) if operation.window is None else _taps(operation, context, x)
+    rows = np.arange(_channels(context.arrangement.readings[name], x)) * x.layout.vector_bytes
+    given = QuadOperation(
+        operation, tuple(scalings.get(each) for each in operation.inputs), scalings.get(name), x, added, y,
+        rows[:, None] + taps.offsets, taps.stride, _shape(operation.inputs[0], context)[1:],
+    )  # fmt: skip
+    layer = operation.layer
+    numbers = None if layer is None else integer_weights(_whole(layer).flatten(2).numpy(), _bias(operation))
+    part = quad_part(given, numbers, context.machine)
+    return [*copies, *more, _by(method, part, context)]
+
+
+def _by(method: str, part: Step | QuadJob, context: _Context) -> Step | AnyJob:
+    if isinstance(part, Step) or method == "baked":
+        return part
+    if method != "streamed":
         raise EngineError(f'no convolution of 8-bit numbers is computed by the method "{method}".')
-    return [*more, job if method == "baked" else streamed_quads(job, context.machine)]
+    return streamed_quads(part, context.machine)
 
 
 def _bias(operation: Operation) -> np.ndarray:

@@ -41,11 +41,11 @@ def pool(
     target = y.first + y.layout.offset(*places.T)
     code = _pool_code(machine, y.layout.vector, len(taps.offsets), largest)
     arrays = [source, target, y.layout.masks(places), taps.offsets.astype(np.int64)]
-    arrays += [] if largest else [_shares(y.layout, places, operation, size)]
+    arrays += [] if largest else [shares(y.layout, places, operation, size)]
     return Step(operation.kind, operation.name, code, argument_block(len(places), len(y.channels), *arrays))
 
 
-def _shares(layout: Layout, places: np.ndarray, operation: Operation, size: tuple[int, int]) -> np.ndarray:
+def shares(layout: Layout, places: np.ndarray, operation: Operation, size: tuple[int, int]) -> np.ndarray:
     """(places, lanes) float32: by what the sum of a window is divided, as a factor."""
     window = operation.window
     assert window is not None

@@ -114,3 +114,51 @@ def _largest_code(machine: Machine, v: Vector, taps: int) -> Callable[..., None]
             words = f.value(f"bitcast {b} {total} to {v}")
             f.store(v, kept(f, v, mask, words, fill), f.at(y, at, "i32"))
     return compiled(f, machine)
+
+
+def mean_quads(node: str, x: Map, y: Map, scalings: tuple[Scaling, Scaling], machine: Machine) -> Step:
+    """The mean of every channel over all pixels, into a map of one pixel: its sum times scale / count, rounded."""
+    layout, (before, after) = x.layout, scalings
+    places = layout.inside()
+    count = len(places) // layout.slots
+    # Lanes without a pixel hold the zero point: they are taken out of the sum with the others.
+    start = -before.zero_point * count * layout.lanes
+    factor = np.float32(before.scale) / np.float32(layout.height * layout.width)
+    numbers = np.array([factor, after.inverse, -after.zero_point, after.most], np.float32)
+    targets = y.first + y.layout.offset(np.arange(layout.slots), 0, 0)
+    sources = x.first + layout.offset(*places.T)
+    block = argument_block(
+        *(layout.slots, count, len(x.channels), start, after.word & 0xFFFFFFFF),
+        *(targets, sources, numbers),
+    )
+    return Step("mean", node, _mean_code(machine, layout.vector), block)
+
+
+@cache
+def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
+    f, fields = function("mean", [INTEGER] * 5 + [POINTER] * 3)
+    (images, places, quads, start, word, targets, sources, numbers), w = fields, v.of("float")
+    factor, inverse, least, most = (f.splat(w, f.load("float", f.at(numbers, at))) for at in range(4))
+    fill, first = (f.splat(v, f.value(f"trunc i64 {each} to i32")) for each in (word, start))
+    only = f.below(v.lanes, "1")
+    with f.loop(0, images) as image:
+        target = at_offset(f, targets, image)
+        with f.loop(0, quads) as quad:
+            at, woven = f.multiply(quad, v.lanes), "zeroinitializer"
+            totals = [f.slot(v, "zeroinitializer") for _ in range(QUAD)]
+            with f.loop(0, places) as place:
+                source = at_offset(f, sources, f.add(f.multiply(image, places), place))
+                words = f.load(v, f.at(source, at, "i32"))
+                for part, total in enumerate(totals):
+                    more = byte(f, v, words, str(part))
+                    f.store(v, f.value(f"add {v} {f.load(v, total)}, {more}"), total)
+            for part, total in enumerate(totals):
+                whole = f.call("i32", f"llvm.vector.reduce.add.{v.suffix}", f"{v} {f.load(v, total)}")
+                centred = f.value(f"add {v} {f.splat(v, whole)}, {first}")
+                value = f.value(f"fmul {w} {f.value(f'sitofp {v} {centred} to {w}')}, {factor}")
+                rounded = nearest(f, w, f.value(f"fmul {w} {value}, {inverse}"), least, most)
+                low = f.value(f"and {v} {rounded}, {f.splat(v, '255')}")
+                woven = f.value(f"or {v} {woven}, {f.value(f'shl {v} {low}, {f.splat(v, str(8 * part))}')}")
+            signed = f.value(f"xor {v} {woven}, {fill}")
+            f.store(v, kept(f, v, only, signed, fill), f.at(target, at, "i32"))
+    return compiled(f, machine)

@@ -35,8 +35,8 @@ FULL = 0.75  # share of non-zeros in blocks from which on they are worth while
 
 
 @dataclass(frozen=True)
-class Sums:
-    """Sums that are in registers together: of `block` channels at each place of a rectangle, as vectors `v`.
+class RectangleSums:
+    """RectangleSums that are in registers together: of `block` channels at each place of a rectangle, as vectors `v`.
 
     size   (rows, columns) of the rectangle
     steps  bytes from its corner to each of its places: in x, in y, in the residual
@@ -49,6 +49,7 @@ class Sums:
 
     @property
     def places(self) -> int:
+        """Of the rectangle."""
         return len(self.steps)
 
 
@@ -110,7 +111,7 @@ def depthwise(job: Job, machine: Machine) -> Step:
     return Step("depthwise", job.node, code, argument_block(*places, len(weight), weight, bias))
 
 
-def sums_of(job: Job | QuadJob, most: int, block: int) -> Sums:
+def sums_of(job: Job | QuadJob, most: int, block: int) -> RectangleSums:
     """The sums of the largest, then widest, rectangle of at most `most` places that covers a tile evenly."""
     tall, wide = job.y.layout.tile
     fits = [
@@ -125,14 +126,14 @@ def sums_of(job: Job | QuadJob, most: int, block: int) -> Sums:
         (_step(x, row, column) * job.stride, _step(y, row, column), _step(other, row, column))
         for row, column in np.ndindex(rows, columns)
     ]
-    return Sums(job.y.layout.vector, block, (rows, columns), tuple(steps))
+    return RectangleSums(job.y.layout.vector, block, (rows, columns), tuple(steps))
 
 
 def _step(layout: Layout, row: int, column: int) -> int:
     return int((row * layout.pitch + column) * layout.place_bytes)
 
 
-def corners(job: Job | QuadJob, sums: Sums, *, least: int = 0) -> list[int | np.ndarray]:
+def corners(job: Job | QuadJob, sums: RectangleSums, *, least: int = 0) -> list[int | np.ndarray]:
     """How many rectangles there are, where in the workspace each begins, and the masks of all its places."""
     layout, (tall, wide) = job.y.layout, sums.size
     starts = np.arange(0, layout.tile[0], tall), np.arange(0, layout.tile[1], wide)
@@ -150,7 +151,9 @@ def corners(job: Job | QuadJob, sums: Sums, *, least: int = 0) -> list[int | np.
 
 
 @cache
-def _streamed_code(machine: Machine, sums: Sums, bits: int, epilogue: Epilogue) -> Callable[..., None]:
+def _streamed_code(
+    machine: Machine, sums: RectangleSums, bits: int, epilogue: Epilogue
+) -> Callable[..., None]:
     """Rows in the lists are numbers of so many bits."""
     f, fields = function("streamed", [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 5])
     count, xs, ys, others, masks, groups, begin, order, rows, values, biases = fields
@@ -190,7 +193,7 @@ def _streamed_code(machine: Machine, sums: Sums, bits: int, epilogue: Epilogue) 
 
 @cache
 def _depthwise_code(
-    machine: Machine, sums: Sums, taps: tuple[int, ...], epilogue: Epilogue
+    machine: Machine, sums: RectangleSums, taps: tuple[int, ...], epilogue: Epilogue
 ) -> Callable[..., None]:
     f, fields = function("depthwise", [INTEGER, *[POINTER] * 4, INTEGER, *[POINTER] * 2])
     (count, xs, ys, _, masks, channels, values, biases), v = fields, sums.v
@@ -211,7 +214,7 @@ def _depthwise_code(
     return compiled(f, machine)
 
 
-def flags(f: Function, sums: Sums, masks: str, number: str) -> list[str]:
+def flags(f: Function, sums: RectangleSums, masks: str, number: str) -> list[str]:
     """The masks of all places of a rectangle."""
     first = f.multiply(number, sums.places)
     bits = [f.load(INTEGER, f.at(masks, f.add(first, place), INTEGER)) for place in range(sums.places)]
@@ -227,7 +230,7 @@ def _zeros(f: Function, v: Vector, count: int) -> list[str]:
     return [f.slot(v, "zeroinitializer") for _ in range(count)]
 
 
-def _multiply_add(f: Function, sums: Sums, source: str, weights: str, totals: Sequence[str]) -> None:
+def _multiply_add(f: Function, sums: RectangleSums, source: str, weights: str, totals: Sequence[str]) -> None:
     """Add a block's weights times the inputs at all places to the block's sums."""
     v = sums.v
     inputs = [f.load(v, f.at(source, step_x, "i8")) for step_x, _, _ in sums.steps]

@@ -27,7 +27,7 @@ from zeroskip.run.convolution.tiles.quad_products import (
     way_of,
 )
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept
-from zeroskip.run.convolution.tiles.streamed import Sums, corners, flags, sums_of
+from zeroskip.run.convolution.tiles.streamed import RectangleSums, corners, flags, sums_of
 
 PLACES = {16: 14, 8: 7, 4: 7}  # sums at a time, by lanes
 FLOATS = 4  # numbers of an epilogue: scale of the residual, 1 / scale, least and most
@@ -41,7 +41,7 @@ class _Form:
     bits   of the numbers of rows in lists
     """
 
-    sums: Sums
+    sums: RectangleSums
     way: str
     count: int
     bits: int
