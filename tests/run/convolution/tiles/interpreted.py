@@ -1,4 +1,4 @@
-"""The dozen instructions of emit/x86.py, decoded from their bytes and carried out by NumPy, in this process's memory.
+"""The instructions of emit/x86.py, decoded from their bytes and carried out by NumPy, in this process's memory.
 
 Code for AVX512-FP16 can so be run on any processor, and code for AVX-512 be compared with what the processor does.
 Intel SDM volume 2, section 2.7, says how an instruction with the prefix EVEX is written.
@@ -16,6 +16,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from quad_reference import fused
 from run.drawn import HERE
 
 from zeroskip.concepts import Machine
@@ -44,6 +45,18 @@ FORMS = {
     (1, 0, 0, 0x28): ("move", "S"),
     (1, 3, 1, 0x6F): ("move", "H"),
     (1, 1, 0, 0xEF): ("xor", "S"),
+    (2, 1, 0, 0x50): ("dot", "S"),
+    (2, 1, 0, 0xA8): ("scaled", "S"),
+    (1, 0, 0, 0x59): ("multiply", "S"),
+    (1, 1, 0, 0xDB): ("and", "S"),
+    (2, 1, 0, 0x5A): ("broadcast 16", "S"),
+    (1, 0, 0, 0x5B): ("float", "S"),
+    (1, 3, 0, 0x7A): ("unsigned float", "S"),
+    (1, 1, 0, 0x5B): ("nearest", "S"),
+    (1, 1, 0, 0x6B): ("pack 16", "S"),
+    (1, 1, 0, 0x63): ("pack signed 8", "S"),
+    (1, 1, 0, 0x67): ("pack 8", "S"),
+    (2, 1, 0, 0x00): ("shuffle", "S"),
 }
 
 
@@ -197,14 +210,13 @@ def _vector(code: bytes) -> tuple[Act, int]:
         assert base & 7 != RSP
         assert first >> 6 & 1
         assert mode or base & 7 != 5
-        unit = dtype.itemsize if single or what == "broadcast" else 64
+        unit = dtype.itemsize if single or what == "broadcast" else 16 if what == "broadcast 16" else 64
         held = int.from_bytes(code[6:7] if mode == 1 else code[6:10], "little", signed=True)
         offset = {0: 0, 1: held * unit, 2: held}[mode]
         source = lambda cpu: np.frombuffer(ctypes.string_at(cpu.general[base] + offset, unit), np.uint8)
         if what == "store":
             return lambda cpu: _store(cpu.general[base] + offset, cpu.zmm[register]), 6 + (0, 1, 4)[mode]
-    compute = {"load": _last, "broadcast": _last, "move": _last, "fma": _fma, "add": _add, "max": _max,
-               "min": _min, "xor": _xor}[what]  # fmt: skip
+    compute = COMPUTED[what]
 
     def act(cpu: Processor) -> None:
         target, with_it, given = (
@@ -228,6 +240,8 @@ def _last(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarra
 
 
 def _fma(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    if target.dtype == np.float32:
+        return fused(other, given, target)
     # Products are exact in float64, and sums nearly so: rounding is as good as once.
     return (other.astype(np.float64) * given + target).astype(target.dtype)
 
@@ -246,3 +260,75 @@ def _min(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray
 
 def _xor(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
     return (other.view(np.uint32) ^ given.view(np.uint32)).view(target.dtype)
+
+
+def _scaled(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    return fused(other, target, given)
+
+
+def _multiply(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    return other * given
+
+
+def _and(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    return (other.view(np.uint32) & given.view(np.uint32)).view(np.float32)
+
+
+def _dot(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    x, weights = other.view(np.uint8).reshape(-1, 4), given.view(np.int8).reshape(-1, 4)
+    return (target.view(np.int32) + (x.astype(np.int32) * weights).sum(1, dtype=np.int32)).view(np.float32)
+
+
+def _four_times(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    return np.tile(given, 4)
+
+
+def _float(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    return given.view(np.int32).astype(np.float32)
+
+
+def _unsigned_float(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    return given.view(np.uint32).astype(np.float32)
+
+
+def _nearest(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    inside = (given >= -(2.0**31)) & (given < 2.0**31)  # NaN is not
+    return np.where(inside, np.rint(given), -(2.0**31)).astype(np.int64).astype(np.int32).view(np.float32)
+
+
+def _packed(kind: type, narrow: type) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """In each quarter the numbers of one vector, then those of the other, as saturated narrower ones."""
+    ends = np.iinfo(narrow)
+
+    def pack(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+        both = np.concatenate([each.view(kind).reshape(4, -1) for each in (other, given)], 1)
+        return np.clip(both, ends.min, ends.max).astype(narrow).view(np.float32).ravel()
+
+    return pack
+
+
+def _shuffle(target: np.ndarray, other: np.ndarray, given: np.ndarray) -> np.ndarray:
+    quarters, order = other.view(np.uint8).reshape(4, 16), given.view(np.uint8).reshape(4, 16)
+    return np.take_along_axis(quarters, order.astype(np.intp) & 15, 1).view(np.float32).ravel()
+
+
+COMPUTED = {
+    **dict.fromkeys(("load", "broadcast", "move"), _last),
+    "fma": _fma,
+    "add": _add,
+    "max": _max,
+    "min": _min,
+    "xor": _xor,
+    "dot": _dot,
+    "scaled": _scaled,
+    "multiply": _multiply,
+    "and": _and,
+    "broadcast 16": _four_times,
+    "float": _float,
+    "unsigned float": _unsigned_float,
+    "nearest": _nearest,
+    "pack 16": _packed(np.int32, np.int16),
+    "pack signed 8": _packed(np.int16, np.int8),
+    "pack 8": _packed(np.int16, np.uint8),
+    "shuffle": _shuffle,
+}

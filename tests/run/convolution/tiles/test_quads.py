@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from guarded import GuardedWorkspace, memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interpreted import interpreting
 from maps import everywhere, read, seen
 from quad_reference import activated, convolved, fused, rounded, woven
 from run.drawn import HERE, MACHINES
@@ -210,6 +212,17 @@ def test_1000_more_streamed_convolutions_equal_the_reference_at_every_width(
 def test_2000_more_baked_convolutions_equal_the_reference(case: Case, behind: bool, groups: int) -> None:
     with mock.patch.object(baked_steps, "QUAD_GROUPS", groups):
         assert_equal(case, baked, behind)
+
+
+def test_baked_code_does_the_same_where_its_instructions_are_interpreted() -> None:
+    """So that it is tested on processors without AVX512-VNNI, too."""
+    for number, (residual, to_fp32) in enumerate([(0, False), (128, False), (None, False), (128, True)]):
+        activation = ACTIVATIONS[number]
+        case = Case(
+            (9, 33), (3, 4), 1, 3, 1, 0.7, (128, 128 * (number % 2)), activation, residual, to_fp32, number
+        )
+        with interpreting() as machine:
+            assert_equal(case, partial(baked, machine=machine))
 
 
 def test_sums_that_might_not_fit_32_bits_are_refused() -> None:
