@@ -19,7 +19,9 @@ from zeroskip.emit.x86 import RAX, RBX, RDI, RSI, Code
 from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.baked_code import bake
 from zeroskip.run.convolution.tiles.baked_frame import Blocking
+from zeroskip.run.convolution.tiles.baked_quads import bake_quads
 from zeroskip.run.convolution.tiles.convolution_job import RowWeights
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadEpilogue, Scaling, quad_weights
 from zeroskip.run.convolution.tiles.steps import Epilogue
 from zeroskip.run.element import FP32
 
@@ -251,12 +253,35 @@ def test_arrays_encode_as_many_instructions_as_they_are_long() -> None:
 
 def test_the_kernel_printed_in_the_engine_page_is_what_bake_writes() -> None:
     page = (Path(__file__).parent.parent.parent / "docs" / "ENGINE.md").read_text()
-    listing = page.split("```asm\n")[1].split("```")[0]
+    listing = page.split("```asm\n")[1].split("```")[0]  # the second one is of 8-bit numbers
     lines = [line.split("#")[0].strip() for line in listing.splitlines()]
     weight = np.array([[0.5, 0, 0, 2], [0, 0, -1, 0]], np.float32)
     weights = RowWeights(weight, np.array([0.25, 0], np.float32), np.arange(4) * 64)
     baked = bake(weights, Epilogue(activation=RELU), Blocking(band=4), FP32)
     assert baked.code.hex(" ") == _as_written(assembled(filter(None, lines))).hex(" ")
+
+
+def test_the_kernel_of_8_bit_numbers_printed_in_the_engine_page_is_what_bake_quads_writes() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "ENGINE.md").read_text()
+    listing = page.split("```asm\n")[2].split("```")[0]
+    lines = [line.split("#")[0].strip() for line in listing.splitlines()]
+    # Bake writes 32 bits where LLVM would write 8, or nothing.
+    spelt = {
+        "mov r10, [r9]": "{disp8} mov r10, [r9 + 0]",
+        "prefetcht1 byte ptr [r14]": "{disp32} prefetcht1 byte ptr [r14 + 0]",
+        "prefetcht1 byte ptr [r15]": "{disp32} prefetcht1 byte ptr [r15 + 0]",
+        "prefetcht1 byte ptr [r14 + 64]": "{disp32} prefetcht1 byte ptr [r14 + 64]",
+        "kmovw k1, word ptr [r9 + 24]": "{vex3} kmovw k1, word ptr [r9 + 24]",
+        "add r15, 64": ".byte 0x49, 0x81, 0xc7, 64, 0, 0, 0",
+        "add r9, 32": ".byte 0x49, 0x81, 0xc1, 32, 0, 0, 0",
+        "jne next": "{disp32} jnz next",
+    }
+    weight = np.array([1, 2, 3, 4, 0, 0, 0, 0, -1, 0, 5, 0], np.int8).reshape(1, 12, 1)
+    given = IntegerWeights(weight, np.ones(1, np.float32), np.zeros(1, np.float32))
+    weights = quad_weights(given, np.arange(3) * 64, Scaling(0.25, 128))
+    baked = bake_quads(weights, QuadEpilogue(output=Scaling(0.5, 128)), Blocking(band=4))
+    written = assembled([spelt.get(line, line) for line in lines if line])
+    assert baked.code.hex(" ") == written.hex(" ")
 
 
 def _as_written(code: bytes) -> bytes:
