@@ -186,9 +186,9 @@ def narrow_cases(draw: st.DrawFn) -> tuple[Case, Machine]:
     return draw(cases(machine.vector_bytes // 4)), machine
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(drawn=narrow_cases(), behind=st.booleans())
-def test_40_streamed_convolutions_equal_the_reference_at_every_width(
+def test_25_streamed_convolutions_equal_the_reference_at_every_width(
     drawn: tuple[Case, Machine], behind: bool
 ) -> None:
     case, machine = drawn

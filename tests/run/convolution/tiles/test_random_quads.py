@@ -1,0 +1,128 @@
+"""Convolutions of 8-bit numbers of every size, stride, padding, dilation and grouping, from fp32 to fp32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import guarded
+import numpy as np
+import pytest
+import torch
+from byhand import layer_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quad_reference import fused, rounded
+from run.drawn import HERE, MACHINES
+from torch.nn import functional
+
+from zeroskip.concepts import Machine
+from zeroskip.run.convolution.tiles.activation import RELU, Activation
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
+from zeroskip.run.convolution.tiles.quad_job import Scaling, integer_weights
+from zeroskip.run.element import INT8
+
+Pair = tuple[int, int]
+CAN_BAKE = INT8.can_be_baked(HERE) and HERE.vector_bytes == 64
+BAKED = None, RELU, Activation("bounded", (6.0,))
+OTHERS = Activation("clamp", (-1.0, 2.0)), Activation("leaky_relu", (0.125,))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution; `seed` draws the numbers."""
+
+    size: Pair
+    stride: int
+    padding: Pair
+    dilation: Pair
+    groups: int
+    channels: Pair
+    map: Pair
+    images: int
+    zero_points: Pair
+    activation: Activation | None
+    seed: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    size, dilation = ((draw(st.integers(1, most)), draw(st.integers(1, most))) for most in (4, 2))
+    padding = draw(st.integers(0, 2)), draw(st.integers(0, 2))
+    least = [
+        (length - 1) * step + 1 - 2 * pad for length, step, pad in zip(size, dilation, padding, strict=True)
+    ]
+    sides = tuple(max(1, draw(st.integers(1, 18)), side) for side in least)
+    groups = draw(st.sampled_from([1, 1, 2]))
+    inputs, outputs = (draw(st.integers(1, 20)) * groups for _ in range(2))
+    zero_point = st.sampled_from([0, 128])
+    return Case(
+        size, draw(st.integers(1, 3)), padding, dilation, groups, (inputs, outputs), sides,  # type: ignore[arg-type]
+        draw(st.integers(1, 3)), (draw(zero_point), draw(zero_point)), draw(st.sampled_from([*BAKED, *OTHERS])),
+        draw(st.integers(0, 999)),
+    )  # fmt: skip
+
+
+def activated(y: np.ndarray, activation: Activation | None) -> np.ndarray:
+    if activation is None:
+        return y
+    low, high = {"relu": (0, np.inf), "bounded": (0, 6), "clamp": (-1, 2)}.get(activation.kind, (0, 0))
+    if activation.kind == "leaky_relu":
+        return np.where(y < 0, y * np.float32(0.125), y)
+    return np.clip(y, np.float32(low), np.float32(high))
+
+
+def assert_equal(case: Case, machine: Machine, method: str) -> None:
+    draw = torch.Generator().manual_seed(case.seed)
+    weight = torch.randn(case.channels[1], case.channels[0] // case.groups, *case.size, generator=draw)
+    weight *= torch.rand(case.channels[1], 1, *case.size, generator=draw) > 0.4
+    bias = torch.randn(case.channels[1], generator=draw)
+    x = torch.randn(case.images, case.channels[0], *case.map, generator=draw) * 2
+    before, after = Scaling(0.021, case.zero_points[0]), Scaling(0.043, case.zero_points[1])
+    rest = case.stride, case.padding, case.dilation, case.groups
+    q = rounded(x.numpy(), before)
+    numbers = integer_weights(weight.flatten(2).numpy(), bias.numpy())
+    integers = torch.from_numpy(numbers.weight).reshape(weight.shape).double()
+    centred = torch.from_numpy(q.astype(np.float64) - before.zero_point)
+    sums = functional.conv2d(centred, integers, None, *rest).numpy().astype(np.float32)
+    factor = np.float32(before.scale) * numbers.scales
+    y = fused(sums, factor[:, None, None], numbers.bias[:, None, None])
+    exact = rounded(activated(y, case.activation), after).astype(np.float32) - after.zero_point
+    shape = (case.channels[1], *sums.shape[2:])
+    layer = layer_of(
+        weight, bias, stride=case.stride, padding=case.padding, dilation=case.dilation, groups=case.groups
+    )
+    window = Window(case.size, case.stride, case.padding, case.dilation)
+    subgraph = Subgraph(
+        (
+            Operation("q", "convert", ("x",), (case.channels[0], *case.map), ("q",)),
+            Operation("y", "conv", ("q",), shape, ("y",), window, layer, activation=case.activation),
+            Operation("o", "convert", ("y",), shape, ("o",)),
+        ),
+        {"x": (case.channels[0], *case.map)},
+        {"o": shape},
+        scalings={"q": before, "y": after},
+    )
+    options = {"images": case.images, "methods": {"y": method}, "behind": bool(case.seed % 2)}
+    part, guards = guarded.lowered(subgraph, machine, **options)  # type: ignore[arg-type]
+    (ours,) = guarded.call(part, guards, [x])
+    np.testing.assert_array_equal(ours.numpy(), exact * np.float32(after.scale))
+
+
+@settings(max_examples=10, deadline=None)
+@given(case=cases(), machine=st.sampled_from(MACHINES))
+def test_10_streamed_convolutions_equal_the_reference(case: Case, machine: Machine) -> None:
+    assert_equal(case, machine, "streamed")
+
+
+@pytest.mark.skipif(not CAN_BAKE, reason="this processor lacks AVX512-VNNI")
+@settings(max_examples=20, deadline=None)
+@given(case=cases().filter(lambda case: case.activation in BAKED))
+def test_20_baked_convolutions_equal_the_reference(case: Case) -> None:
+    assert_equal(case, HERE, "baked")
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None)
+@given(case=cases(), machine=st.sampled_from(MACHINES))
+def test_500_more_streamed_convolutions_equal_the_reference(case: Case, machine: Machine) -> None:
+    assert_equal(case, machine, "streamed")
