@@ -148,7 +148,7 @@ class _Reading:
     def _cut(self, node: Node) -> None:
         """Remember the parts of a value that is cut along one axis."""
         value, arguments = self.values.any(node.inputs[0]), node.arguments
-        if value is None:
+        if value is None or len(node.inputs) > 1:  # sizes that differ from call to call
             return
         dim = int(cast(int, arguments.get("dim", 0))) % (len(value.form.axes) + 1) - 1
         if dim < 0:
