@@ -10,7 +10,7 @@ from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, rows_of, sequence
 
 SAME = (
-    "contiguous", "clone", "alias", "detach", "lift_fresh_copy", "dropout", "feature_dropout", "alpha_dropout",
+    "contiguous", "clone", "alias", "detach", "lift_fresh_copy",
     "_assert_tensor_metadata",
 )  # fmt: skip
 SWAPS = {
