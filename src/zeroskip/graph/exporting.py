@@ -26,6 +26,7 @@ DROPOUT = tuple(
 )
 CHECKS = (ATEN._assert_tensor_metadata.default,)  # of what was traced; a program checks its inputs itself
 OWNER = "network."
+END = 2**63 - 1  # of a slice that names none
 PACKED = (
     "torch.export cannot follow packed sequences, whose sizes depend on the lengths given. Hand over the padded "
     "sequences, (batch, steps, features), and take each one's own last step: "
@@ -200,7 +201,7 @@ def _tidy(graph: fx.Graph, node: fx.Node) -> None:
     args: tuple[Any, ...] = node.args
     if node.target in CHECKS and not node.users:
         graph.erase_node(node)
-    elif (node.target in DROPOUT and args[2] is False) or _is_needless_pool(node):
+    elif (node.target in DROPOUT and args[2] is False) or _is_needless_pool(node) or _is_whole_slice(node):
         node.replace_all_uses_with(args[0])
         graph.erase_node(node)
     elif node.target is ATEN._native_batch_norm_legit_no_training.default:
@@ -253,6 +254,15 @@ def _is_needless_pool(node: fx.Node) -> bool:
     if node.target is not ATEN.adaptive_avg_pool2d.default or len(args[0].users) > 1:
         return False
     return list(args[0].meta["val"].shape[-2:]) == list(args[1])
+
+
+def _is_whole_slice(node: fx.Node) -> bool:
+    """Whether it takes all there is, as `x[:, 1]` does of the examples before it takes the second of something."""
+    if node.target is not ATEN.slice.Tensor:
+        return False
+    given: dict[str, object] = dict(zip(("self", "dim", "start", "end", "step"), node.args, strict=False))
+    given |= node.kwargs
+    return not given.get("start") and given.get("end") in (None, END) and given.get("step", 1) == 1
 
 
 def _is_region(node: fx.Node) -> bool:
