@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from captured import answers, operations_in
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -72,6 +73,15 @@ def test_what_pytorch_computes_is_never_refused(model: Any, size: int) -> None:
     operations = operations_of(graph)
     assert len(operations) > 20
     check(operations, graph)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_pool_whose_window_is_larger_than_the_map_is_accepted(pool: Any, size: int) -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), pool(4, 4, ceil_mode=True)), torch.randn(2, 3, size, size)
+    check(operations_in(model.eval(), x), capture(model, x))
+    ((ours, theirs),) = answers(model, x)
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_the_network_of_these_tests_has_all_kinds() -> None:

@@ -80,15 +80,16 @@ def activation_of(node: Node) -> Activation | None:
         return Activation("elu", SELU)
     if kind == "celu":
         alpha = _numbers(arguments, {"alpha": 1.0})[0]
-        return Activation("elu", (alpha, 1.0, 1 / alpha)) if alpha else None
+        return Activation("elu", (alpha, 1.0, 1 / alpha)) if alpha > 0 else None
     defaults = {
         "leaky_relu": {"negative_slope": 0.01},
         "elu": {"alpha": 1.0, "scale": 1.0, "input_scale": 1.0},
         "softplus": {"beta": 1.0, "threshold": 20.0},
     }
     numbers = _numbers(arguments, defaults.get(kind, {}))
-    straight = kind == "softplus" and numbers[0] == 0  # over 0, which PyTorch leaves to infinities
-    return Activation(kind, numbers) if kind in defaults and not straight else None
+    # Over 0, which PyTorch leaves to infinities, or e^x of positive numbers, which the code of an ELU lacks.
+    odd = (kind == "softplus" and numbers[0] == 0) or (kind == "elu" and numbers[2] < 0)
+    return Activation(kind, numbers) if kind in defaults and not odd else None
 
 
 def activated(f: Function, v: Vector, activation: Activation, x: str) -> str:

@@ -11,6 +11,7 @@ from typing import cast
 import torch
 
 from zeroskip.graph import Graph, Node
+from zeroskip.graph.exporting import END
 from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.captured import overwrites
@@ -148,7 +149,7 @@ class _Reading:
     def _cut(self, node: Node) -> None:
         """Remember the parts of a value that is cut along one axis."""
         value, arguments = self.values.any(node.inputs[0]), node.arguments
-        if value is None:
+        if value is None or len(node.inputs) > 1:  # sizes that differ from call to call
             return
         dim = int(cast(int, arguments.get("dim", 0))) % (len(value.form.axes) + 1) - 1
         if dim < 0:
@@ -178,11 +179,8 @@ def _is_whole_batch(node: Node) -> bool:
     """Whether the node is a slice of all examples, as `x[:, 1:]` begins with one."""
     arguments = node.arguments
     begins = kind_of(node) == "slice" and arguments.get("dim") == 0 and not arguments.get("start")
-    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, ALL)
+    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, END)
     return bool(begins and whole)
-
-
-ALL = 2**63 - 1  # the end of a slice that has none
 
 
 def is_view(node: Node) -> bool:

@@ -30,8 +30,10 @@ def operations_of_node(node: Node, values: Values) -> Operations:
     """The node as operations; none where it cannot work on tiles."""
     if activation_of(node) is not None:
         return _activation(node, values)
-    maker = MAKERS.get(kind_of(node))
-    return maker(node, values) if maker is not None and node.inputs else ()
+    kind = kind_of(node)
+    # A second input of other kinds is a number that differs from call to call, such as that of the examples.
+    few = kind in CONCATS or len(node.inputs) <= (2 if kind in FUNCTIONS else 1)
+    return MAKERS[kind](node, values) if kind in MAKERS and node.inputs and few else ()
 
 
 def plain(
@@ -174,7 +176,7 @@ MEANS = ("mean", "adaptive_avg_pool2d", "adaptive_avg_pool1d")
 
 def _norm(node: Node, values: Values) -> Operations:
     x, norm = values.any(node.inputs[0]), batch_norm(node.arguments)
-    if x is None or len(node.inputs) != 1 or norm is None or not x.form.holds(0, "c"):
+    if x is None or norm is None or not x.form.holds(0, "c"):
         return ()
     scale = norm.scale
     shift = -norm.mean.double() * scale
@@ -186,7 +188,7 @@ def _norm(node: Node, values: Values) -> Operations:
 def _layer_norm(node: Node, values: Values) -> Operations:
     x, arguments = values.rows(node.inputs[0]), node.arguments
     shape = arguments["normalized_shape"]
-    if x is None or len(node.inputs) != 1 or list(cast("Sequence[int]", shape)) != [x.shape[0]]:
+    if x is None or list(cast("Sequence[int]", shape)) != [x.shape[0]]:
         return ()
     return (replace(plain(node, "layer_norm", x), factors=_factors(arguments, x.shape[0]),
                     epsilon=float(cast(float, arguments["eps"]))),)  # fmt: skip
@@ -194,7 +196,7 @@ def _layer_norm(node: Node, values: Values) -> Operations:
 
 def _group_norm(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
-    if x is None or len(node.inputs) != 1 or not x.form.holds(0, "c"):
+    if x is None or not x.form.holds(0, "c"):
         return ()
     groups = arguments.get("num_groups", x.shape[0])
     if kind_of(node) == "instance_norm" and not arguments.get("use_input_stats"):
@@ -219,8 +221,8 @@ def _prelu(node: Node, values: Values) -> Operations:
     return (replace(plain(node, "prelu", x), factors=(whole, whole)),)
 
 
-FUNCTIONS = {"mul": "multiply", "multiply": "multiply", "sub": "subtract", "subtract": "subtract", "add": "add",
-             "div": "divide", "divide": "divide", "maximum": "maximum", "minimum": "minimum"}  # fmt: skip
+FUNCTIONS = {"mul": "multiply", "multiply": "multiply", "sub": "subtract", "subtract": "subtract", "rsub": "subtract",
+             "add": "add", "div": "divide", "divide": "divide", "maximum": "maximum", "minimum": "minimum"}  # fmt: skip
 
 
 def _combined(node: Node, values: Values) -> Operations:
@@ -230,7 +232,7 @@ def _combined(node: Node, values: Values) -> Operations:
         return ()
     if len(node.inputs) == 1:
         return _with_constant(node, function, values)
-    x, other = (values.any(name) for name in node.inputs)
+    x, other = (values.any(name) for name in (reversed(node.inputs) if _is_reversed(node) else node.inputs))
     if x is None or other is None or function == "divide":
         return ()
     if x.is_pixel and not other.is_pixel and function != "subtract":
@@ -241,6 +243,11 @@ def _combined(node: Node, values: Values) -> Operations:
     kind = "add" if same and function == "add" else "combine"
     operation = replace(plain(node, kind, x), inputs=(x.base, other.base))
     return (operation if kind == "add" else replace(operation, function=function),)
+
+
+def _is_reversed(node: Node) -> bool:
+    """Whether the node subtracts its first argument from its second, as `1 - x` does."""
+    return kind_of(node) == "rsub"
 
 
 def _aligned(pixel: Form, form: Form) -> bool:
@@ -254,7 +261,7 @@ def _with_constant(node: Node, function: str, values: Values) -> Operations:
     """A map times, plus, ... a number, or a number for each channel."""
     x, arguments = values.any(node.inputs[0]), node.arguments
     constant = arguments.get("other", arguments.get("self"))
-    first = "other" not in arguments
+    first = ("other" not in arguments) != _is_reversed(node)
     if x is None or isinstance(constant, (bool, complex)):
         return ()
     numbers = _by_channel(constant, x)
@@ -284,6 +291,9 @@ def _by_channel(constant: Argument, x: MapValue) -> Tensor | None:
     at = places[0] - len(x.form.axes)  # counted from the last axis
     fits = constant.ndim >= -at and constant.shape[at] == x.shape[0] and constant.ndim <= len(x.form.axes) + 1
     return constant.detach().flatten().double() if fits else None
+
+
+CONCATS = ("cat", "concat", "concatenate")
 
 
 def _concat(node: Node, values: Values) -> Operations:
@@ -321,5 +331,5 @@ MAKERS: Mapping[str, Callable[[Node, Values], Operations]] = {
     "layer_norm": _layer_norm,
     **dict.fromkeys(("group_norm", "instance_norm"), _group_norm),
     "prelu": _prelu,
-    **dict.fromkeys(("cat", "concat", "concatenate"), _concat),
+    **dict.fromkeys(CONCATS, _concat),
 }

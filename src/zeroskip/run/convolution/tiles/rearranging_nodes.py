@@ -26,7 +26,8 @@ Places = Sequence[int]
 def rearrangement(node: Node, values: Values) -> Operations:
     """The node as an operation that rearranges; none where it is no such node, or one that tiles cannot do."""
     maker = MAKERS.get(kind_of(node))
-    return maker(node, values) if maker is not None and node.inputs else ()
+    # A second input would be a number that differs from call to call, such as that of the examples.
+    return maker(node, values) if maker is not None and len(node.inputs) == 1 else ()
 
 
 def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Operations:

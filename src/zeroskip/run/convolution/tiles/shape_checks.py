@@ -200,7 +200,7 @@ def _reaches(window: Window, axis: int, size: int, made: int) -> bool:
     if min(length, step, window.stride) < 1 or padding < 0:
         return False
     rest = size + 2 * padding - step * (length - 1) - 1
-    return rest >= 0 and made in (rest // window.stride + 1, -(-rest // window.stride) + 1)
+    return made in (rest // window.stride + 1, -(-rest // window.stride) + 1)
 
 
 def _has_weights(operation: Operation) -> bool:

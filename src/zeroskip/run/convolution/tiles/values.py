@@ -10,10 +10,19 @@ from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, rows_of, sequence
 
 SAME = (
-    "contiguous", "clone", "alias", "detach", "lift_fresh_copy", "dropout", "feature_dropout", "alpha_dropout",
+    "contiguous", "clone", "alias", "detach", "lift_fresh_copy",
     "_assert_tensor_metadata",
 )  # fmt: skip
-VIEWS = ("permute", "transpose", "flatten", "reshape", "view", "unflatten", "unsqueeze", "squeeze", "movedim")
+SWAPS = {
+    "transpose": ("dim0", "dim1"),
+    "swapdims": ("dim0", "dim1"),
+    "swapaxes": ("axis0", "axis1"),
+    "mT": (),
+}
+MOVES = ("movedim", "moveaxis")
+VIEWS = (
+    *("permute", "flatten", "reshape", "view", "unflatten", "unsqueeze", "squeeze"), *SWAPS, *MOVES,
+)  # fmt: skip
 
 Shapes = Mapping[str, tuple[int, ...] | None]
 
@@ -96,7 +105,7 @@ def viewed(node: Node, kind: str, value: MapValue, shape: Sequence[int]) -> MapV
     if kind in SAME or kind in ("slice", "narrow"):
         return value
     form = value.form
-    if kind in ("permute", "transpose", "movedim"):
+    if kind == "permute" or kind in SWAPS or kind in MOVES:
         order = _order(kind, node.arguments, len(form.axes) + 1)
         return None if order is None else replace(value, form=form.permuted([axis - 1 for axis in order[1:]]))
     made = form.reshaped(shape)
@@ -108,8 +117,9 @@ def _order(kind: str, arguments: Mapping[str, Argument], axes: int) -> list[int]
     order = list(range(axes))
     if kind == "permute":
         order = [axis % axes for axis in _integers(arguments["dims"])]
-    elif kind == "transpose":
-        first, second = (_integers(arguments[name])[0] % axes for name in ("dim0", "dim1"))
+    elif kind in SWAPS:
+        names = SWAPS[kind]
+        first, second = [_integers(arguments[name])[0] % axes for name in names] or [axes - 2, axes - 1]
         order[first], order[second] = second, first
     else:
         sources, targets = (_integers(arguments[name]) for name in ("source", "destination"))
