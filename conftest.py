@@ -47,7 +47,9 @@ def take_features_away(name: str) -> None:
 if os.environ.get("MACHINE"):
     take_features_away(os.environ["MACHINE"])
 
-torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
+# Tests run in parallel processes, and some start others: more threads only get in each other's way.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection() -> None:
