@@ -7,6 +7,7 @@ are written into an empty folder; an example that needs more than these builds i
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
@@ -46,7 +47,20 @@ def take_features_away(name: str) -> None:
 if os.environ.get("MACHINE"):
     take_features_away(os.environ["MACHINE"])
 
-torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
+# Tests run in parallel processes, and some start others: more threads only get in each other's way.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection() -> None:
+    """What is imported and collected lives to the end: looking through it for garbage takes 5 seconds in vain."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Later turns of the garbage collector leave it out."""
+    gc.freeze()
+    gc.enable()
 
 
 def dense() -> nn.Module:
