@@ -63,6 +63,10 @@ ACTIVATIONS = {
     "selu": {},
     "celu": {"alpha": 0.5},
     "softplus": {"beta": 2.0, "threshold": 20.0},
+    "abs": {},
+    "exp": {},
+    "square": {},
+    "pow": {"exponent": 3},
 }
 
 

@@ -194,6 +194,12 @@ def networks() -> dict[str, Case]:
         "largest, smallest, difference": Case(
             Net(lambda x, a, b: torch.maximum(a(x), b(x)) - torch.minimum(a(x), b(x)) * a(x), conv(3, 4), conv(3, 4)),
             IMAGE, "cc" * 2 + "xxcxx"),
+        "a magnitude": Case(
+            Net(lambda x, a, b: b((a(x)[:, :4] ** 2 + a(x)[:, 4:] ** 2).sqrt()), conv(3, 8), conv(4, 2)),
+            IMAGE, "crscrs+c"),
+        "powers": Case(
+            Net(lambda x, a, b: b(a(x).abs().add(1).rsqrt() * a(x).exp().reciprocal() + a(x).pow(3)), conv(3, 4),
+                conv(4, 2)), IMAGE, "cscsxc+c"),
         "a map of one channel times all channels": Case(
             Net(lambda x, a, b: (lambda y: a(x) * y + y)(b(x)), conv(3, 4), conv(3, 1)), IMAGE, "cc"),
         "a row times a column": Case(
