@@ -157,7 +157,8 @@ def prelu(name: str, source: str, slopes: Tensor) -> Node:
 
 def active(name: str, source: str, op: str, **given: Any) -> Node:
     """An activation by torch's name."""
-    return plain(name, f"{op}.default", [source], partial(getattr(torch.ops.aten, op), **given), **given)
+    overload = "Tensor_Scalar" if op == "pow" else "default"
+    return plain(name, f"{op}.{overload}", [source], partial(getattr(torch.ops.aten, op), **given), **given)
 
 
 def permuted(name: str, source: str, *dims: int) -> Node:

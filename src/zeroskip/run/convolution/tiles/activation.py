@@ -50,7 +50,7 @@ class Activation:
 
 
 RELU = Activation("relu")
-POWERS = {2: "square", 3: "cube", 1 / 2: "sqrt", -1 / 2: "rsqrt", -1: "reciprocal"}
+POWERS: Mapping[float, str] = {2: "square", 3: "cube", 1 / 2: "sqrt", -1 / 2: "rsqrt", -1: "reciprocal"}
 WITHOUT_NUMBERS = (
     "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh", "hardswish", "hardsigmoid", "mish", "abs", "exp", "sqrt",
     "rsqrt", "reciprocal", "square", "cube",
@@ -76,8 +76,8 @@ def activation_of(node: Node) -> Activation | None:
         return Activation(kind)
     if kind == "pow":
         exponent = arguments.get("exponent")
-        known = isinstance(exponent, (int, float)) and exponent in POWERS
-        return Activation(POWERS[exponent]) if known else None
+        power = POWERS.get(exponent) if isinstance(exponent, (int, float)) else None
+        return None if power is None else Activation(power)
     if kind == "relu6":
         return Activation("bounded", (6.0,))
     if kind in ("hardtanh", "clamp", "clamp_min", "clamp_max"):
