@@ -215,3 +215,20 @@ def test_an_argument_that_is_the_number_of_examples_leaves_its_operation_to_pyto
 
 def test_float64_layers_are_left_to_pytorch() -> None:
     assert operations_in(nn.Conv2d(6, 4, 3).double().eval(), X.double()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.AdaptiveAvgPool2d(1), torch.full((1, 1, 256, 256), 0.1)),
+        (nn.GroupNorm(1, 1), torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0)).relu()),
+        (nn.LayerNorm(30000), torch.randn(1, 8, 30000, generator=torch.Generator().manual_seed(0)).relu()),
+    ],
+    ids=["mean", "group_norm", "layer_norm"],
+)
+def test_sums_over_many_numbers_keep_their_digits(layer: nn.Module, x: Tensor) -> None:
+    model = nn.Sequential(layer).requires_grad_(False)
+    ((ours, _),) = answers(model, x)
+    exact = model.double()(x.double())
+    model.float()
+    assert float((ours - exact).abs().max() / exact.abs().max()) < 2e-6

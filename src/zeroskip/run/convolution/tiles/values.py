@@ -116,13 +116,13 @@ def _order(kind: str, arguments: Mapping[str, Argument], axes: int) -> list[int]
     """The axes in their new order, the batch among them; None where that does not stay the first."""
     order = list(range(axes))
     if kind == "permute":
-        order = [axis % axes for axis in _integers(arguments["dims"])]
+        order = [axis % axes for axis in integers(arguments["dims"])]
     elif kind in SWAPS:
         names = SWAPS[kind]
-        first, second = [_integers(arguments[name])[0] % axes for name in names] or [axes - 2, axes - 1]
+        first, second = [integers(arguments[name])[0] % axes for name in names] or [axes - 2, axes - 1]
         order[first], order[second] = second, first
     else:
-        sources, targets = (_integers(arguments[name]) for name in ("source", "destination"))
+        sources, targets = (integers(arguments[name]) for name in ("source", "destination"))
         rest = [axis for axis in order if axis not in {each % axes for each in sources}]
         for target, source in sorted((t % axes, s % axes) for s, t in zip(sources, targets, strict=True)):
             rest.insert(target, source)
@@ -130,6 +130,7 @@ def _order(kind: str, arguments: Mapping[str, Argument], axes: int) -> list[int]
     return order if order[0] == 0 else None
 
 
-def _integers(argument: Argument) -> list[int]:
+def integers(argument: Argument) -> list[int]:
+    """An argument that is one whole number, or several."""
     given = argument if isinstance(argument, (list, tuple)) else [argument]
     return [each for each in given if isinstance(each, int)]
