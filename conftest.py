@@ -11,7 +11,7 @@ import gc
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,15 +52,15 @@ torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-def pytest_collection() -> None:
-    """What is imported and collected lives to the end: looking through it for garbage takes 5 seconds in vain."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected lives to the end: looking through it for garbage takes seconds in vain."""
     gc.disable()
-
-
-def pytest_collection_finish() -> None:
-    """Later turns of the garbage collector leave it out."""
-    gc.freeze()
-    gc.enable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def dense() -> nn.Module:

@@ -268,12 +268,13 @@ def test_a_full_disk_at_any_moment_is_one_sentence_and_the_run_continues_after(
     assert all(torch.equal(record.sparse_weights[name], whole.sparse_weights[name]) for name in ("0", "2"))
 
 
-# Each journey has a process of its own that is as fresh as the first, and starts in milliseconds.
+# Each journey has a process of its own, and all share what takes seconds to import: optimizers ask for dynamo.
 SCRIPT = """
 import os, signal, sys, time
 from functools import partial
 from pathlib import Path
 sys.path.insert(0, {tests!r})
+import torch._dynamo
 from tiny import Tiny
 from zeroskip import journey, run
 from zeroskip.run.comparison import eager
