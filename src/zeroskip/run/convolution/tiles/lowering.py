@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange, reach
+from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
@@ -153,10 +153,11 @@ def _source(operation: Operation, context: _Context) -> tuple[list[Step], Map]:
     reading, name = context.arrangement.readings[operation.name], operation.inputs[0]
     if not reading.copied:
         return [], context.arrangement.maps[name]
-    copy, stride = context.arrangement.copies[operation.name, 0], reading.phases
-    phases = [Phase(stride, row, column) for row, column in np.ndindex(stride, stride)]
-    transfers = [Transfer(operation.name, copy, phase, reading.fill) for phase in phases]
-    return [_copied(name, transfer, context) for transfer in transfers], copy
+    copy, steps = context.arrangement.copies[operation.name, 0], []
+    for (row, column), places in reading.places().items():
+        target, phase = replace(copy, read=(places,)), Phase(reading.phases, row, column)
+        steps.append(_copied(name, Transfer(operation.name, target, phase, reading.fill), context))
+    return steps, copy
 
 
 def _copied(name: str, transfer: Transfer, context: _Context) -> Step:
@@ -185,7 +186,7 @@ def _parts(operation: Operation, context: _Context, y: Map) -> list[Step]:
     for name in operation.inputs:
         known, channels = context.arrangement.maps.get(name), _shape(name, context)[0]
         if known is None or (known.base, known.channels.start) != (y.base, start):
-            target = Map(y.layout, y.base + start * y.layout.vector_bytes, range(channels))
+            target = Map(y.layout, y.base + start * y.layout.vector_bytes, range(channels), y.read)
             steps.append(_copied(name, Transfer(operation.name, target), context))
         start += channels
     return steps
@@ -200,13 +201,11 @@ def _shape(name: str, context: _Context) -> tuple[int, int, int]:
 
 
 def _taps(operation: Operation, context: _Context, x: Map) -> WindowTaps:
-    """The taps of an operation's window in `x`, in which rows and columns may lie in phases."""
-    assert operation.window is not None
-    reading, window = context.arrangement.readings[operation.name], operation.window
-    (top, _), (left, _) = reach(window)
-    rows, columns = (np.arange(size) * step for size, step in zip(window.size, window.dilation, strict=True))
-    row, row_phase = np.divmod(top + rows, reading.phases)
-    column, column_phase = np.divmod(left + columns, reading.phases)
+    """The taps of an operation's window that touch the map, in `x`, whose rows and columns may lie in phases."""
+    reading = context.arrangement.readings[operation.name]
+    assert reading.taps is not None
+    row, row_phase = np.divmod(reading.taps.down, reading.phases)
+    column, column_phase = np.divmod(reading.taps.right, reading.phases)
     phase = row_phase[:, None] * reading.phases + column_phase
     places = row[:, None] * x.layout.pitch + column
     offsets = places * x.layout.place_bytes + phase * _channels(reading, x) * x.layout.vector_bytes
@@ -223,17 +222,18 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
     more, residual = _second(operation, context)
     layer, reading = operation.layer, context.arrangement.readings[operation.name]
     assert layer is not None
+    assert reading.taps is not None
     taps = _taps(operation, context, x)
     bias = np.zeros(operation.shape[0], np.float32) if layer.bias is None else layer.bias.detach().numpy()
     if operation.kind == "depthwise":
-        weight, offsets = np.ascontiguousarray(layer.weight.detach().flatten(1).numpy()), taps.offsets
+        weight, offsets = reading.taps.of(layer.weight.detach().numpy()), taps.offsets
     else:
-        weight = _whole(layer).flatten(1).numpy()
+        weight = reading.taps.of(_whole(layer).numpy())
         channels = np.arange(_channels(reading, x)) * x.layout.vector_bytes
         offsets = (channels[:, None] + taps.offsets).ravel()
     job = Job(
         operation.name,
-        RowWeights(weight, bias, offsets, len(taps.offsets)),
+        RowWeights(weight, bias, offsets, max(1, len(taps.offsets))),
         taps.stride,
         x=x,
         y=y,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -83,7 +84,7 @@ def _pool_code(machine: Machine, v: Vector, taps: int, largest: bool) -> Callabl
         share = None if largest else f.load(sums, f.at(arrays[4], f.multiply(number, v.lanes)))
         with f.loop(0, channels) as channel:
             at = f.multiply(channel, v.lanes)
-            total = load(windows[0], at)
+            total = load(windows[0], at) if windows else f.constant(sums, -math.inf if largest else 0.0)
             for window in windows[1:]:
                 value = load(window, at)
                 total = f.larger(v, total, value) if largest else f.value(f"fadd {sums} {total}, {value}")

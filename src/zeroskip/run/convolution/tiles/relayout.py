@@ -60,22 +60,17 @@ class Transfer:
 
 
 def fill_ring(node: str, y: Map, machine: Machine) -> Step | None:
-    """The ring of a map repeats the pixels of neighbouring tiles, zeros where there are none.
+    """The ring of a map, where it is read, repeats the pixels of neighbouring tiles, zeros where there are none.
 
-    None where the layout has no ring.
+    None where no ring is read.
     """
-    places = y.layout.around()
+    places = y.around()
     return _copy("ring", y, Transfer(node, y), places, machine) if len(places) else None
 
 
 def relayout(source: Map, transfer: Transfer, machine: Machine) -> Step:
-    """Copy a phase of the source into the transfer's target, ring included."""
-    return _copy("relayout", source, transfer, everywhere(transfer.target.layout), machine)
-
-
-def everywhere(layout: Layout) -> np.ndarray:
-    """(count, 3) slot, y and x of every place, those of the ring last."""
-    return np.concatenate([layout.inside(), layout.around()])
+    """Copy a phase of the source into the transfer's target, and into its ring where that is read."""
+    return _copy("relayout", source, transfer, transfer.target.everywhere(), machine)
 
 
 def source_pixels(target: Layout, places: np.ndarray, phase: Phase) -> np.ndarray:
@@ -115,11 +110,8 @@ def _table(source: Layout, target: Layout, places: np.ndarray, phase: Phase) -> 
     there = source.contains(pixels)
     at, lane = source.find(np.where(there[..., None], pixels, 0))
     entry, mine = np.nonzero(there)
-    # Where nothing comes from, there is one source, of which no lane is taken.
-    empty = np.setdiff1d(np.arange(len(places)), entry)
-    keys = np.concatenate([np.stack([entry, at[there]]), np.stack([empty, 0 * empty])], axis=1)
-    pairs, group = np.unique(keys, axis=1, return_inverse=True)
-    group = group.ravel()[: len(entry)]
+    pairs, group = np.unique(np.stack([entry, at[there]]), axis=1, return_inverse=True)
+    group = group.ravel()
     lanes = np.zeros((pairs.shape[1], target.lanes), np.int32)
     masks = np.zeros(pairs.shape[1], np.int64)
     lanes[group, mine] = lane[there]

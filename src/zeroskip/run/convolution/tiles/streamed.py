@@ -75,7 +75,7 @@ def block_height(weight: np.ndarray) -> int:
     for height in BLOCKS:
         if len(weight) % height:
             continue
-        blocks = weight.reshape(-1, height, weight.shape[1]) != 0
+        blocks = weight.reshape(len(weight) // height, height, weight.shape[1]) != 0
         if blocks.sum() >= FULL * height * blocks.any(1).sum() > 0:
             return height
     return 1
@@ -89,7 +89,8 @@ def _pattern(job: Job, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     last. Numbers of rows take 16 bits where they can, since lists are often read from afar.
     """
     weights = job.weights
-    blocks = weights.weight.reshape(-1, block, weights.weight.shape[1])
+    out, inputs = weights.weight.shape
+    blocks = weights.weight.reshape(out // block, block, inputs)
     alive = (blocks != 0).any(1)  # (blocks, k)
     order = np.argsort(alive.sum(1), kind="stable")
     group, row = np.nonzero(alive[order])
