@@ -182,11 +182,12 @@ def test_a_tensor_with_channels_side_by_side_is_read_in_phases_and_not_a_byte_be
     machine, like = host[0], data.draw(with_channels(host))
     target, phase = data.draw(phased(like, host))
     x, work = images_of(like), memory(PAGE + target.bytes)
-    transfer = Transfer("n", Map(target, PAGE, range(1)), phase, fill)
+    to = Map(target, PAGE, range(1), data.draw(reads(target)))
+    transfer = Transfer("n", to, phase, fill)
     slot = TensorSlot(1, (like.channels, like.height, like.width))
     pixels = tensor(x.permute(0, 2, 3, 1).contiguous())
     run(read_channels_last(slot, transfer, machine), machine, work, [x, pixels])
-    places, first = everywhere(target), phase.number * like.channels
+    places, first = to.everywhere(), phase.number * like.channels
     mine = slice(first, first + like.channels)
     found = read(work, target, PAGE, places, target.channels)
     np.testing.assert_array_equal(found[:, mine], seen(target, sliced(x, phase), places, fill))
