@@ -27,19 +27,23 @@ from zeroskip.run.element import FP16, FP32, Element
 CHANNELS = 3
 Host = tuple[Machine, Element]
 HOST = st.sampled_from([(one, FP32) for one in MACHINES] + [(one, FP16) for one in HALF_MACHINES])
+STRIDES = st.tuples(st.integers(1, 4), st.integers(1, 4))
 AXIS = st.tuples(st.integers(1, 4), st.one_of(st.integers(1, 3), st.integers(1, 30)), st.integers(0, 60))
 
 
 @settings(max_examples=100, deadline=None)
-@given(rows=AXIS, columns=AXIS, stride=st.integers(1, 4), source=st.tuples(*[st.integers(1, 9)] * 2))
+@given(rows=AXIS, columns=AXIS, stride=STRIDES, source=st.tuples(*[st.integers(1, 9)] * 2))
 def test_a_tap_is_left_out_if_and_only_if_no_output_changes_with_its_weight(
-    rows: tuple[int, int, int], columns: tuple[int, int, int], stride: int, source: tuple[int, int]
+    rows: tuple[int, int, int],
+    columns: tuple[int, int, int],
+    stride: tuple[int, int],
+    source: tuple[int, int],
 ) -> None:
     size, dilation, padding = zip(rows, columns, strict=True)
     window = Window(size, stride, padding, dilation)
     made = [
-        (side + 2 * pad - (length - 1) * step - 1) // stride + 1
-        for (length, step, pad), side in zip((rows, columns), source, strict=True)
+        (side + 2 * pad - (length - 1) * step - 1) // apart + 1
+        for (length, step, pad), apart, side in zip((rows, columns), stride, source, strict=True)
     ]
     assume(min(made) > 0)
     taps = touching(window, (made[0], made[1]), source)
@@ -65,7 +69,7 @@ def readers(draw: st.DrawFn, side: tuple[int, int]) -> tuple[str, dict[str, Any]
     assume(min(ends) >= 0)
     return kind, {
         "size": size,
-        "stride": draw(st.integers(1, 3)),
+        "stride": (draw(st.integers(1, 3)), draw(st.integers(1, 3))),
         "padding": tuple(padding),
         "dilation": dilation,
     }
@@ -134,7 +138,7 @@ def test_400_times_more_several_readers_near_and_far(
 @pytest.mark.parametrize("kind", ["conv", "depthwise"])
 @pytest.mark.parametrize("method", ["streamed", "blocks", FASTEST])
 def test_a_convolution_none_of_whose_taps_touches_the_map_gives_its_bias(kind: str, method: str) -> None:
-    given = {"size": (2, 2), "stride": 1, "padding": (3, 3), "dilation": (6, 6)}
+    given = {"size": (2, 2), "stride": (1, 1), "padding": (3, 3), "dilation": (6, 6)}
     node = reader("r", "x", 8, kind, given)
     x = torch.full((1, 8, 1, 1), torch.inf)  # which nothing may be multiplied with
     _, [(ours, exact)] = both([node], {"x": x}, HERE, method=method)
@@ -147,7 +151,7 @@ def arranged(*windows: Window, kind: str = "depthwise", side: int = 14) -> Arran
     shape = CHANNELS, side, side
     operations = [Operation("map", "scale", ("x",), shape, ("map",))]
     for number, window in enumerate(windows):
-        made = -(-side // window.stride)
+        made = -(-side // window.stride[0])
         name = f"reader {number}"
         operations.append(Operation(name, kind, ("map",), (CHANNELS, made, made), (name,), window))
     outputs = {one.name: one.shape for one in operations[1:]}
@@ -155,7 +159,7 @@ def arranged(*windows: Window, kind: str = "depthwise", side: int = 14) -> Arran
 
 
 def dilated(step: int) -> Window:
-    return Window((3, 3), 1, (step, step), (step, step))
+    return Window((3, 3), (1, 1), (step, step), (step, step))
 
 
 def test_dilations_beyond_the_map_need_no_ring() -> None:
@@ -200,7 +204,7 @@ def test_of_a_concatenation_only_the_part_that_a_window_reads_has_a_ring_to_fill
 
 
 def test_phases_that_a_window_never_reads_are_not_copied() -> None:
-    single = Window((1, 1), 2, (0, 0))
+    single = Window((1, 1), (2, 2), (0, 0))
     reading = arranged(single, side=7).readings["reader 0"]
-    assert reading.phases == 2
+    assert reading.phases == (2, 2)
     assert list(reading.places()) == [(0, 0)]

@@ -44,7 +44,7 @@ def run(step: Step | None, machine: Machine, work: np.ndarray, tensors: Sequence
 
 
 def sliced(x: Tensor, phase: Phase) -> Tensor:
-    return x[..., phase.row :: phase.stride, phase.column :: phase.stride]
+    return x[..., phase.row :: phase.stride[0], phase.column :: phase.stride[1]]
 
 
 def unread(y: Map) -> np.ndarray:
@@ -58,9 +58,10 @@ def unread(y: Map) -> np.ndarray:
 @st.composite
 def phased(draw: st.DrawFn, x: Layout, host: Host) -> tuple[Layout, Phase]:
     """A layout for one phase of x and those before it, of its size or of more or less, as windows ask for."""
-    stride = draw(st.integers(1, 3))
-    row, column = draw(st.integers(0, stride - 1)), draw(st.integers(0, stride - 1))
-    sides = [max(1, -(-side // stride) + draw(st.integers(-1, 1))) for side in (x.height, x.width)]
+    stride = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    row, column = (draw(st.integers(0, step - 1)) for step in stride)
+    pairs = zip((x.height, x.width), stride, strict=True)
+    sides = [max(1, -(-side // step) + draw(st.integers(-1, 1))) for side, step in pairs]
     like = replace(x, height=sides[0], width=sides[1])
     phase = Phase(stride, row, column)
     target = replace(draw(layouts(**vectors(host), like=like)), channels=x.channels * (phase.number + 1))

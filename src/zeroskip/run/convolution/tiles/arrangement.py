@@ -16,6 +16,7 @@ from zeroskip.run.element import FP32, Element
 
 WASTE = 1.3  # a map keeps the tiles of the one it is made from, unless new ones need so much fewer vectors
 
+ONE = (1, 1)
 HEADER = 4096  # bytes at the start of a workspace, for the addresses of tensors
 
 
@@ -24,16 +25,16 @@ class Reading:
     """How an operation reads its first input.
 
     layout  of the input as it is read
-    stride  places of it from one place of the output to the next
-    phases  of its rows and columns lie one after the other among its channels; 1: it is read as it is
+    stride  (rows, columns) of it from one place of the output to the next
+    phases  (of rows, of columns) lie one after the other among its channels; (1, 1): it is read as it is
     copied  it has to be brought into this layout first
     fill    what it finds beyond the border
     taps    of its window that touch the map
     """
 
     layout: Layout
-    stride: int
-    phases: int
+    stride: tuple[int, int]
+    phases: tuple[int, int]
     copied: bool
     fill: float = 0.0
     taps: Taps | None = None
@@ -46,7 +47,7 @@ class Reading:
         if self.taps is None:
             return {(0, 0): ReadPlaces()}
         found = {}
-        for phase in np.ndindex(self.phases, self.phases):
+        for phase in np.ndindex(self.phases):
             rows, columns = (self._read(axis, number) for axis, number in enumerate(phase))
             if rows and columns:
                 found[phase[0], phase[1]] = ReadPlaces(rows, columns)
@@ -56,8 +57,8 @@ class Reading:
         """Rows or columns of a tile that are read of the phase with this number."""
         assert self.taps is not None
         steps = self.taps.steps[axis]
-        mine = steps[steps % self.phases == number] // self.phases
-        own = np.arange(self.layout.tile[axis] // self.stride) * self.stride
+        mine = steps[steps % self.phases[axis] == number] // self.phases[axis]
+        own = np.arange(self.layout.tile[axis] // self.stride[axis]) * self.stride[axis]
         return tuple(np.unique(mine[:, None] + own).tolist())
 
 
@@ -108,7 +109,7 @@ def _tiles(
             size = (known.height, known.width) == operation.shape[1:]
             tiles[operation.name] = replace(known, channels=operation.shape[0]) if size else ideal
             copied = source not in tiles or not same_places(tiles[source], known)
-            readings[operation.name] = Reading(known, 1, 1, copied)
+            readings[operation.name] = Reading(known, ONE, ONE, copied)
             continue
         known = tiles.get(source) or new(inputs[source])
         taps = touching(operation.window, operation.shape[1:], (known.height, known.width))
@@ -120,11 +121,11 @@ def _tiles(
         if inherited is not None and inherited.vectors <= WASTE * ideal.vectors:
             tiles[operation.name] = inherited
             copied = source not in tiles or fill != 0
-            readings[operation.name] = Reading(known, operation.window.stride, 1, copied, fill, taps)
+            readings[operation.name] = Reading(known, operation.window.stride, ONE, copied, fill, taps)
         else:
             tiles[operation.name] = ideal
-            phases = replace(ideal, channels=known.channels * operation.window.stride**2)
-            readings[operation.name] = Reading(phases, 1, operation.window.stride, True, fill, taps)
+            phases = replace(ideal, channels=known.channels * math.prod(operation.window.stride))
+            readings[operation.name] = Reading(phases, ONE, operation.window.stride, True, fill, taps)
     return tiles, readings
 
 
@@ -149,20 +150,20 @@ def _positive(operations: Sequence[Operation]) -> frozenset[str]:
 def _reads_beyond(operation: Operation, taps: Taps, source: Layout) -> bool:
     """Whether taps of a window reach over the border of the map."""
     assert operation.window is not None
-    ends = zip(taps.steps, operation.shape[1:], (source.height, source.width), strict=True)
+    sizes = operation.shape[1:], operation.window.stride, (source.height, source.width)
     return any(
-        steps.min(initial=0) < 0 or (count - 1) * operation.window.stride + steps.max(initial=0) >= size
-        for steps, count, size in ends
+        steps.min(initial=0) < 0 or (count - 1) * stride + steps.max(initial=0) >= size
+        for steps, count, stride, size in zip(taps.steps, *sizes, strict=True)
     )
 
 
 def _inherited(known: Layout, operation: Operation) -> Layout | None:
     """The tiles that an operation's value gets from those of its input, without moving a pixel between lanes."""
     assert operation.window is not None
-    stride = operation.window.stride
+    down, right = operation.window.stride
     channels, height, width = operation.shape
-    tall, wide = known.tile[0] // stride, known.tile[1] // stride
-    if known.tile[0] % stride or known.tile[1] % stride:
+    tall, wide = known.tile[0] // down, known.tile[1] // right
+    if known.tile[0] % down or known.tile[1] % right:
         return None
     if tall * known.grid[1] < height or wide * known.grid[2] < width:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -204,9 +205,9 @@ def _taps(operation: Operation, context: _Context, x: Map) -> WindowTaps:
     """The taps of an operation's window that touch the map, in `x`, whose rows and columns may lie in phases."""
     reading = context.arrangement.readings[operation.name]
     assert reading.taps is not None
-    row, row_phase = np.divmod(reading.taps.down, reading.phases)
-    column, column_phase = np.divmod(reading.taps.right, reading.phases)
-    phase = row_phase[:, None] * reading.phases + column_phase
+    row, row_phase = np.divmod(reading.taps.down, reading.phases[0])
+    column, column_phase = np.divmod(reading.taps.right, reading.phases[1])
+    phase = row_phase[:, None] * reading.phases[1] + column_phase
     places = row[:, None] * x.layout.pitch + column
     offsets = places * x.layout.place_bytes + phase * _channels(reading, x) * x.layout.vector_bytes
     return WindowTaps(offsets.ravel(), reading.stride)
@@ -214,7 +215,7 @@ def _taps(operation: Operation, context: _Context, x: Map) -> WindowTaps:
 
 def _channels(reading: Reading, x: Map) -> int:
     """Channels of one phase."""
-    return len(x.channels) // reading.phases**2
+    return len(x.channels) // math.prod(reading.phases)
 
 
 def _convolution(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | Job]:

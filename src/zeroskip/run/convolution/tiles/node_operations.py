@@ -57,14 +57,14 @@ def _convolution(node: Node, values: Values) -> Operations:
     flat = layer.op == "conv1d"
     x = values.sequences(node.inputs[0]) if flat else values.images(node.inputs[0])
     layer = as_conv2d(layer)
-    if x is None or layer.stride[0] != layer.stride[1] or is_too_large(layer):
+    if x is None or is_too_large(layer):
         return ()
     size = layer.weight.shape[2], layer.weight.shape[3]
     padding, shape = _padding(layer, size), node.shape
     if padding is None or shape is None or 0 in shape:
         return ()
     made = (shape[0], 1, shape[1]) if flat else (shape[0], shape[1], shape[2])
-    window = Window(size, layer.stride[0], padding, pair(layer.dilation))
+    window = Window(size, pair(layer.stride), padding, pair(layer.dilation))
     depthwise = layer.groups == x.shape[0] == layer.weight.shape[0] and layer.groups > 1
     kind = "depthwise" if depthwise and size[0] * size[1] <= 25 else "conv"
     operation = plain(node, kind, x, made, sequence(shape[0], shape[1]) if flat else channels_first(made))
@@ -77,7 +77,7 @@ def _linear(node: Node, layer: Layer, values: Values) -> Operations:
         return ()
     shape = layer.weight.shape[0], *x.shape[1:]
     operation = plain(node, "conv", x, shape, x.form.with_axis(len(x.form.axes) - 1, "c", shape[0]))
-    window = Window((1, 1), 1, (0, 0))
+    window = Window((1, 1), (1, 1), (0, 0))
     return (
         replace(operation, layer=as_conv2d(layer), window=window, activation=RELU if node.relu else None),
     )
@@ -94,7 +94,7 @@ def as_conv2d(layer: Layer) -> Layer:
         layer,
         op="conv2d",
         weight=layer.weight[:, :, None],
-        stride=(layer.stride[0], layer.stride[0]),
+        stride=(1, layer.stride[0]),
         padding=padding,
         dilation=(1, layer.dilation[0]),
     )
@@ -117,13 +117,12 @@ def _pool(node: Node, values: Values) -> Operations:
         return ()
     size = sizes(arguments["kernel_size"], flat)
     stride = sizes(arguments["stride"] or arguments["kernel_size"], flat)
-    stride = (stride[1], stride[1]) if flat else stride
     divisor = arguments.get("divisor_override")
     odd = divisor is not None and (not isinstance(divisor, int) or divisor < 1)
-    if stride[0] != stride[1] or size[0] * size[1] > LARGEST_WINDOW or odd:
+    if size[0] * size[1] > LARGEST_WINDOW or odd:
         return ()
     padding = sizes(arguments["padding"], flat, other=0)
-    window = Window(size, stride[0], padding, sizes(arguments.get("dilation", 1), flat))
+    window = Window(size, stride, padding, sizes(arguments.get("dilation", 1), flat))
     made = (x.shape[0], 1, shape[1]) if flat else (shape[0], shape[1], shape[2])
     form = sequence(made[0], made[2]) if flat else channels_first(made)
     operation = replace(

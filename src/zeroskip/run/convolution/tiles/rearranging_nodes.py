@@ -318,7 +318,7 @@ def _transposed(node: Node, values: Values) -> Operations:
     padding = taps[0] - 1 + more[0], taps[1] - 1 + more[1]
     inner = phases.shape[0], x.shape[1] + padding[0] + more[0], x.shape[2] + padding[1] + more[1]
     bias = None if layer.bias is None else layer.bias.repeat_interleave(steps[0] * steps[1])
-    window = Window(taps, 1, padding)
+    window = Window(taps, (1, 1), padding)
     convolution = replace(
         layer, op="conv2d", weight=phases, bias=bias, stride=(1, 1), padding=window.padding, dilation=(1, 1)
     )

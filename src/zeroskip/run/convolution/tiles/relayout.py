@@ -26,19 +26,19 @@ PERMUTATIONS = {
 
 @dataclass(frozen=True)
 class Phase:
-    """Of every `stride` rows and columns of a map, the one numbered `row` and the one numbered `column`."""
+    """Of every `stride` (rows, columns) of a map, the row numbered `row` and the column numbered `column`."""
 
-    stride: int
+    stride: tuple[int, int]
     row: int
     column: int
 
     @property
     def number(self) -> int:
         """Among all phases of that stride, row by row."""
-        return self.row * self.stride + self.column
+        return self.row * self.stride[1] + self.column
 
 
-WHOLE = Phase(1, 0, 0)
+WHOLE = Phase((1, 1), 0, 0)
 
 
 @dataclass(frozen=True)
@@ -80,10 +80,10 @@ def source_pixels(target: Layout, places: np.ndarray, phase: Phase) -> np.ndarra
     border. Image -1 where lanes are not used.
 
     >>> layout = Layout(3, 4, 4, 1, grid=(1, 2, 2), tile=(2, 2))
-    >>> source_pixels(layout, np.array([[0, 0, 1]]), Phase(2, 1, 0))[0].tolist()
+    >>> source_pixels(layout, np.array([[0, 0, 1]]), Phase((2, 2), 1, 0))[0].tolist()
     [[0, 1, 2], [0, 1, 6], [0, 5, 2], [0, 5, 6]]
     """
-    pixels = target.coordinates(places) * (1, phase.stride, phase.stride) + (0, phase.row, phase.column)
+    pixels = target.coordinates(places) * (1, *phase.stride) + (0, phase.row, phase.column)
     known = (pixels >= 0).all(-1) & (pixels[..., 0] < target.images)
     return np.where(known[..., None], pixels, -1)
 

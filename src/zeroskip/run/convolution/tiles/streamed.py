@@ -122,7 +122,11 @@ def _sums(job: Job, most: int, block: int) -> _Sums:
     _, columns, rows = max(fits)
     x, y, other = job.x.layout, job.y.layout, job.added.layout
     steps = [
-        (_step(x, row, column) * job.stride, _step(y, row, column), _step(other, row, column))
+        (
+            _step(x, row * job.stride[0], column * job.stride[1]),
+            _step(y, row, column),
+            _step(other, row, column),
+        )
         for row, column in np.ndindex(rows, columns)
     ]
     return _Sums(job.y.layout.vector, block, (rows, columns), tuple(steps))
@@ -139,7 +143,7 @@ def _corners(job: Job, sums: _Sums, *, least: int = 0) -> list[int | np.ndarray]
     slot, y, x = (axis.ravel() for axis in np.meshgrid(np.arange(layout.slots), *starts, indexing="ij"))
     inner = np.array(list(np.ndindex(tall, wide)))
     places = np.stack([slot, y, x], 1)[:, None] + np.concatenate([0 * inner[:, :1], inner], 1)
-    source = job.x.layout.offset(slot, y * job.stride, x * job.stride)
+    source = job.x.layout.offset(slot, y * job.stride[0], x * job.stride[1])
     return [
         len(slot),
         job.x.first + least + source,

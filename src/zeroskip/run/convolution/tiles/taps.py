@@ -36,7 +36,7 @@ class Taps:
 def touching(window: Window, made: tuple[int, int], source: tuple[int, int]) -> Taps:
     """The taps that touch a map of size `source` for any pixel of an output of size `made`.
 
-    >>> taps = touching(Window((3, 3), 1, (6, 12), (6, 12)), (8, 8), (8, 8))
+    >>> taps = touching(Window((3, 3), (1, 1), (6, 12), (6, 12)), (8, 8), (8, 8))
     >>> taps.down.tolist(), taps.right.tolist()  # no column is 12 away from another
     ([-6, 0, 6], [0])
     """
@@ -48,6 +48,6 @@ def _touching(window: Window, axis: int, made: int, source: int) -> tuple[np.nda
     """Numbers and distances of a window's rows or columns."""
     numbers = np.arange(window.size[axis])
     steps = numbers * window.dilation[axis] - window.padding[axis]
-    pixels = steps[:, None] + np.arange(made) * window.stride  # (taps, made)
+    pixels = steps[:, None] + np.arange(made) * window.stride[axis]  # (taps, made)
     touch = ((pixels >= 0) & (pixels < source)).any(1)
     return numbers[touch], steps[touch]
