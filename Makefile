@@ -25,6 +25,9 @@ check: setup  ## lint, format, types, house rules
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_house_rules.py
 
+# What Python and pytest compile is kept in __pycache__ whatever the environment says: half of what collecting takes.
+test test-all: export PYTHONDONTWRITEBYTECODE =
+
 test: setup  ## the test suite without long sweeps; MACHINE=avx2 (or sse) as if this CPU had no more than that
 	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 -m "not slow" $(TESTS)
 

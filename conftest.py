@@ -7,10 +7,11 @@ are written into an empty folder; an example that needs more than these builds i
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,20 @@ def take_features_away(name: str) -> None:
 if os.environ.get("MACHINE"):
     take_features_away(os.environ["MACHINE"])
 
-torch.set_num_threads(1)  # tests run in parallel processes; more threads only get in each other's way
+# Tests run in parallel processes, and some start others: more threads only get in each other's way.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected lives to the end: looking through it for garbage takes seconds in vain."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def dense() -> nn.Module:

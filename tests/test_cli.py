@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,10 @@ def test_help_names_every_command_and_where_to_start(call: Call) -> None:
     assert status == 0
     assert "zeroskip sparsify digits --out runs/demo" in out
     assert all(f"  {command} " in out for command in COMMANDS)
+
+
+def test_the_version_is_that_of_the_package(call: Call) -> None:
+    assert call("--version") == (0, f"zeroskip {version('zeroskip')}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -62,6 +62,12 @@ CASES: dict[str, tuple[EmittedActivation, Exact, Callable[[torch.Tensor], torch.
     "exp": (activations.exp, np.exp, torch.exp, "units", 4),
     "sigmoid": (activations.sigmoid, sigmoid, torch.sigmoid, "units", 4),
     "silu": (activations.silu, lambda x: x * sigmoid(x), torch.nn.functional.silu, "units", 4),
+    "abs": (activations.magnitude, np.abs, torch.abs, "units", 0),
+    "sqrt": (activations.sqrt, np.sqrt, torch.sqrt, "units", 0.5),
+    "rsqrt": (activations.rsqrt, lambda x: 1 / np.sqrt(x), torch.rsqrt, "units", 1.5),
+    "reciprocal": (activations.reciprocal, lambda x: 1 / x, torch.reciprocal, "units", 0.5),
+    "square": (activations.square, np.square, torch.square, "units", 0.5),
+    "cube": (activations.cube, lambda x: x**3, lambda x: torch.pow(x, 3), "units", 1.5),
     "tanh": (activations.tanh, np.tanh, torch.tanh, "share", 1e-6),
     "elu": (
         activations.elu(1.5),

@@ -59,7 +59,7 @@ def job(weight: np.ndarray) -> Job:
     y = Map(replace(layout, channels=len(weight)), 1 << 16, range(len(weight)))
     bias, offsets = np.zeros(len(weight), np.float32), np.arange(weight.shape[1]) * layout.vector_bytes
     weights = RowWeights(weight, bias, offsets)
-    return Job("conv", weights, 1, x, y, residual=None, epilogue=Epilogue(activation=RELU))
+    return Job("conv", weights, (1, 1), x, y, residual=None, epilogue=Epilogue(activation=RELU))
 
 
 def test_what_is_asked_for_twice_is_made_once(folder: Path) -> None:

@@ -302,3 +302,21 @@ def test_an_adaptive_pool_to_the_size_that_is_there_is_no_node(size: Any, nodes:
     for node in graph.nodes:
         y = node.function(y)
     assert torch.allclose(y, model(x), atol=1e-6)
+
+
+class Slicing(nn.Module):
+    """Slices that take all there is, three that do not, and a sum into one."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = x * 2
+        y[:, 1:] += 1
+        return y[:, 1], y[:, :, :], y[:, 1:], y[:, :, ::2], y[:, :, :2]
+
+
+def test_a_slice_of_all_there_is_is_no_node() -> None:
+    x = torch.randn(2, 3, 4)
+    graph = capture(Slicing(), x)
+    taken = [node.arguments.get("dim") for node in graph.nodes if node.op == "aten.slice.Tensor"]
+    assert 0 not in taken
+    assert {*taken} == {1, 2}
+    assert all(map(torch.equal, evaluate(graph, x), Slicing()(x)))

@@ -141,7 +141,7 @@ TWIN.weight = SHARED.weight
         ),
         (lambda net, x: net.c(mean(net.a(x)) * 2), {}, "a", "mul"),
         (lambda net, x: net.c(net.a(x).mean((2, 3)).clamp(min=torch.zeros(4))), {}, "a", "clamp"),
-        (lambda net, x: net.c(net.a(x)[:, :4].mean((2, 3))), {}, "a", "slice"),
+        (lambda net, x: net.c(F.pad(mean(net.a(x)[:, :3]), (0, 1))), {}, "a", "slice"),
         (lambda net, x: net.c(mean(torch.cat(net.a(x).chunk(2, 1)[::-1], 1))), {}, "a", "chunk|split"),
         (lambda net, x: net.c(mean(net.a(x)).view(-1, 4)), {}, "a", "view"),
         (lambda net, x: net.c(net.a(x).flatten(2).mean(2).reshape(len(x), 2, 2).flatten(1)), {}, "a", "view|reshape"),

@@ -95,6 +95,15 @@ def test_the_graph_and_its_file_compute_what_the_network_does(name: str) -> None
             torch.testing.assert_close(each.rebuild([values[output] for output in each.outputs]), expected)
 
 
+def test_one_bias_without_the_other_is_left_to_pytorch() -> None:
+    def one_bias(rnn: nn.Module, x: Tensor) -> Tensor:
+        return torch.gru_cell(x, torch.zeros(len(x), 4), rnn.weight_ih, rnn.weight_hh, rnn.bias_ih)
+
+    graph = capture(Called(nn.GRUCell(5, 4), one_bias).eval(), (STEP,), fold=False)
+    assert not any(node.recurrent for node in graph.nodes)
+    assert len(from_json(*to_json(graph)).nodes) == len(graph.nodes)
+
+
 def test_states_of_zeros_are_no_operations_of_their_own() -> None:
     assert [node.op for node in captured("gru, last state")[1].nodes] == [
         "aten.gru.input",

@@ -99,20 +99,29 @@ HEAVY = (
 )
 
 
-def imported(code: str) -> set[str]:
-    """Modules of HEAVY and trainings of papers that a fresh process has imported after `code`."""
+def imported(*steps: str) -> list[set[str]]:
+    """Modules of HEAVY and trainings of papers that a fresh process has imported after each of `steps`."""
     names = f"[name for name in sys.modules if name in {HEAVY} or name.endswith(('.train', '.measure'))]"
-    check = f"import json, sys\n{code}\nprint(json.dumps({names}))"
-    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    code = [f"{step}\nprint('imported', json.dumps({names}))" for step in steps]
+    command = [sys.executable, "-c", "\n".join(["import json, sys", *code])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return [set(json.loads(line.removeprefix("imported "))) for line in done if line.startswith("imported ")]
 
 
-def test_looking_up_a_paper_imports_neither_trainings_nor_simulators() -> None:
-    code = "from zeroskip import papers\npapers.named('scnn')\nassert 'zeroskip.simulate' not in sys.modules"
-    assert imported(code) == set()
+def rows_of(paper: str) -> str:
+    return f"papers.rows([papers.named({paper!r})], analytic=True)"
 
 
-@pytest.mark.parametrize("paper", ["han2015", pytest.param("eie", marks=pytest.mark.slow), "cnvlutin"])
-def test_rows_without_training_import_no_training_and_nothing_heavy(paper: str) -> None:
-    code = f"from zeroskip import papers\npapers.rows([papers.named({paper!r})], analytic=True)"
-    assert imported(code) - {"zeroskip.measure"} == set()
+def test_papers_and_their_rows_without_training_import_no_training_and_nothing_heavy() -> None:
+    look_up = (
+        "from zeroskip import papers\npapers.named('scnn')\nassert 'zeroskip.simulate' not in sys.modules"
+    )
+    looked_up, *with_rows = imported(look_up, rows_of("han2015"), rows_of("cnvlutin"))
+    assert looked_up == set()
+    assert [modules - {"zeroskip.measure"} for modules in with_rows] == [set(), set()]
+
+
+@pytest.mark.slow
+def test_the_rows_of_eie_import_no_training_and_nothing_heavy_either() -> None:
+    (found,) = imported(f"from zeroskip import papers\n{rows_of('eie')}")
+    assert found - {"zeroskip.measure"} == set()

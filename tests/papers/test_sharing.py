@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
 import types
 import typing
@@ -39,15 +38,15 @@ from zeroskip.papers.sparten.rows import SparTenFindings
 # --- functions that are imported when they are called
 
 
-def test_a_module_is_imported_at_the_first_call_and_gets_the_arguments_as_they_are() -> None:
-    code = (
-        "import sys; from zeroskip.papers.common.paper import later; "
-        "call = later('zeroskip.papers.eie.rows', 'measured_rows'); "
-        "assert 'zeroskip.papers.eie.rows' not in sys.modules; "
-        "print(len(call('eie-fc8', {})), 'zeroskip.papers.eie.rows' in sys.modules)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["2", "True"]
+def test_a_module_is_imported_at_the_first_call_and_gets_the_arguments_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rows_of_nobody.py").write_text("def given(*arguments):\n    return arguments\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    call = later("rows_of_nobody", "given")
+    assert "rows_of_nobody" not in sys.modules
+    assert call("eie-fc8", {}) == ("eie-fc8", {})
+    assert "rows_of_nobody" in sys.modules
 
 
 def test_a_function_or_module_that_is_not_there_is_an_error_when_it_is_called_and_not_before() -> None:

@@ -22,7 +22,7 @@ from zeroskip.papers.han2015 import train as trained_han
 LONG = PLANS["digits"]
 SHORT = replace(
     LONG,
-    task=replace(LONG.task, epochs=3),
+    task=replace(LONG.task, epochs=3, batch_size=128),
     frontiers={
         "frontier": FrontierPlan({8: 5}, {"epochs": 3}),
         "frontier_shifts": FrontierPlan({16: 3}, {"epochs": 3}, {"shift": 1}),

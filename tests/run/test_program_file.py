@@ -22,7 +22,7 @@ from torch.nn import functional
 from zeroskip import models, run
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError, FileError
-from zeroskip.graph import graph_json
+from zeroskip.graph import capture, graph_json
 from zeroskip.run import compiler, measurement, program_bytes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
@@ -31,6 +31,7 @@ from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.linear.zero_weights import sell
 from zeroskip.run.output_difference import leaves
 from zeroskip.run.program import Program
+from zeroskip.run.runner import runner
 from zeroskip.run.select import network_selection
 
 
@@ -51,6 +52,21 @@ class Between(nn.Module):
         y = functional.silu(self.second(torch.cat([y, y], 1)) * self.scale + 1.5)
         parts = y.view(x.shape[0], 8, 144).softmax(-1).chunk(2, 1)
         return {"answer": self.last(y.mean((2, 3))), "parts": (parts[1], [parts[0]])}
+
+
+def separable() -> nn.Module:
+    """Depthwise convolutions and pointwise ones with batch norms, as MobileNet has them, in three kinds of blocks."""
+
+    def norm(conv: nn.Conv2d) -> list[nn.Module]:
+        return [conv, nn.BatchNorm2d(conv.out_channels), nn.ReLU()]
+
+    def block(into: int, out: int, stride: int) -> list[nn.Module]:
+        depthwise = nn.Conv2d(into, into, 3, stride, 1, groups=into, bias=False)
+        return norm(depthwise) + norm(nn.Conv2d(into, out, 1, bias=False))
+
+    first = norm(nn.Conv2d(3, 16, 3, 2, 1, bias=False))
+    ending = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10)]
+    return nn.Sequential(*first, *block(16, 32, 1), *block(32, 48, 2), *block(48, 48, 1), *ending)
 
 
 class Words(nn.Module):
@@ -87,7 +103,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Tensor, dict[str, Any]]] = {
     "LeNet-5": (models.LeNet5, torch.randn(1, 1, 28, 28), {}),
     "LeNet-5, 2 threads": (models.LeNet5, torch.randn(8, 1, 28, 28), {"threads": 2}),
     "ResNet-20, strict": (models.resnet20, torch.randn(1, 3, 16, 16), {"strict": True}),
-    "MobileNet-v1": (models.mobilenet_v1, torch.randn(1, 3, 32, 32), {}),
+    "depthwise and pointwise": (separable, torch.randn(1, 3, 32, 32), {}),
     "operations in between": (Between, torch.randn(2, 3, 12, 12), {}),
     "words, batches of 2": (Words, torch.randint(0, 10, (2, 4)), {}),
 }
@@ -165,6 +181,24 @@ def test_a_kernel_of_ones_own_is_refused_by_name(tmp_path: Path) -> None:
                                 "aten.relu", "aten.relu.nothing", "prims.add.default", "getattr"])  # fmt: skip
 def test_operations_that_touch_more_than_their_inputs_cannot_be_named(op: str) -> None:
     assert graph_json._target(op) is None
+
+
+OTHERWISE: list[Callable[[Tensor], Tensor]] = [
+    lambda x: x.mT, lambda x: x.swapdims(1, 2), lambda x: x.moveaxis(1, 2), lambda x: x.ravel().view_as(x),
+    lambda x: x.tensor_split(3, 1)[0], lambda x: torch.hsplit(x, 2)[0], lambda x: torch.dstack([x, x]),
+    lambda x: torch.native_channel_shuffle(x, 2), lambda x: x.absolute(), lambda x: x.true_divide(2),
+    lambda x: torch.special.expit(x), lambda x: functional.rrelu(x), lambda x: torch.fft.fft(x).abs(),
+    lambda x: functional.max_pool2d(x, 2, return_indices=True)[0], lambda x: torch.logaddexp(x, x),
+    lambda x: functional.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True),
+]  # fmt: skip
+
+
+def test_less_usual_ways_to_write_an_operation_may_be_stored_too() -> None:
+    x = torch.randn(2, 4, 6, 4)
+    graph = capture(Returning(lambda y: [function(y) for function in OTHERWISE]).eval(), x)
+    again = graph_json.from_json(*graph_json.to_json(graph))
+    with torch.no_grad():
+        assert all(map(torch.equal, runner(again, {})(x), runner(graph, {})(x)))
 
 
 def test_all_listed_operations_exist() -> None:

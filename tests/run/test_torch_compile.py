@@ -391,6 +391,17 @@ def test_an_answer_without_an_entry_for_each_example_is_computed_for_each_number
     assert len(programs) == 1
 
 
+def test_numbers_of_examples_that_a_network_refuses_are_tried_in_silence(
+    programs: Programs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = fast(model := Layered(lambda x, y: torch.cat([y, torch.zeros(len(y), 8)], 1)))
+    x = torch.randn(4, 8)
+    with torch.no_grad():
+        same(ours(x), model(x))
+    assert len(programs) == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_numbers_that_vary_besides_the_input_are_left_to_pytorch(programs: Programs) -> None:
     layer, x = nn.Linear(8, 4).requires_grad_(False), torch.randn(3, 8)
     ours = fast(lambda x, number: layer(x) * number, dynamic=True)

@@ -4,6 +4,7 @@ Each function takes (f, v, x): the function being written, the type of the vecto
 are computed as float and rounded once. NaN stays NaN, and infinities give what PyTorch gives.
 
 accuracy   exp2, exp, sigmoid, silu   within 4 units in the last place, subnormal results too
+           sqrt, rsqrt, reciprocal, square, cube  as PyTorch's: each of their operations is rounded once
            tanh, elu                  within 1e-6 of the result, also near 0
            gelu, softplus, mish       within 2e-7 x max(1, |x|)
 
@@ -123,6 +124,42 @@ def mish(f: Function, v: Vector, x: str) -> str:
     top = _either(f, v, positive, above, below)
     more = _either(f, v, positive, _plus(f, v, square, square), two)
     return _times(f, v, x, _over(f, v, top, _plus(f, v, top, more)))
+
+
+@in_float
+def magnitude(f: Function, v: Vector, x: str) -> str:
+    """|x|."""
+    return _magnitude(f, v, x)
+
+
+@in_float
+def sqrt(f: Function, v: Vector, x: str) -> str:
+    """The square root; NaN below 0."""
+    return f.call(v, f"llvm.sqrt.{v.suffix}", f"{v} {x}")
+
+
+@in_float
+def rsqrt(f: Function, v: Vector, x: str) -> str:
+    """1 / √x."""
+    return _over(f, v, f.constant(v, 1.0), sqrt(f, v, x))
+
+
+@in_float
+def reciprocal(f: Function, v: Vector, x: str) -> str:
+    """1 / x."""
+    return _over(f, v, f.constant(v, 1.0), x)
+
+
+@in_float
+def square(f: Function, v: Vector, x: str) -> str:
+    """x^2."""
+    return _times(f, v, x, x)
+
+
+@in_float
+def cube(f: Function, v: Vector, x: str) -> str:
+    """x^3."""
+    return _times(f, v, _times(f, v, x, x), x)
 
 
 def elu(alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> EmittedActivation:

@@ -37,7 +37,10 @@ ATEN = torch.ops.aten
 RELU = (ATEN.relu.default, ATEN.relu_.default)
 # Where nobody reads them.
 NEEDLESS = ("aten.zeros.default", "aten.zeros_like.default", "aten.new_zeros.default", "aten.sym_size.int")
-NO_BATCH_AXIS = "If the first axis of what goes in is not that of examples (a graph), give batch_axis=None."
+NO_BATCH_AXIS = (
+    "If the first axis of what goes in is not that of examples (nodes of a graph, steps of a sequence), give "
+    "batch_axis=None."
+)
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 

@@ -27,6 +27,7 @@ DROPOUT = tuple(
 )
 CHECKS = (ATEN._assert_tensor_metadata.default,)  # of what was traced; a program checks its inputs itself
 OWNER = "network."
+END = 2**63 - 1  # of a slice that names none
 PACKED = (
     "torch.export cannot follow what the network does with packed sequences, whose sizes depend on their lengths: "
     "{fact} Give pack_padded_sequence the lengths as a tensor, and keep int(), .item(), .tolist() and loops away from "
@@ -210,11 +211,7 @@ def _tidy(graph: fx.Graph, node: fx.Node) -> None:
     args: tuple[Any, ...] = node.args
     if node.target in CHECKS and not node.users:
         graph.erase_node(node)
-    elif (
-        (node.target in DROPOUT and args[2] is False)
-        or _is_needless_pool(node)
-        or _is_needless_conversion(node)
-    ):
+    elif (node.target in DROPOUT and args[2] is False) or any(does(node) for does in NEEDLESS):
         node.replace_all_uses_with(args[0])
         graph.erase_node(node)
     elif node.target is ATEN._native_batch_norm_legit_no_training.default:
@@ -277,6 +274,18 @@ def _is_needless_conversion(node: fx.Node) -> bool:
         return False
     before, after = args[0].meta.get("val"), node.meta.get("val")
     return isinstance(before, Tensor) and isinstance(after, Tensor) and before.dtype is after.dtype
+
+
+def _is_whole_slice(node: fx.Node) -> bool:
+    """Whether it takes all there is, as `x[:, 1]` does of the examples before it takes the second of something."""
+    if node.target is not ATEN.slice.Tensor:
+        return False
+    given: dict[str, object] = dict(zip(("self", "dim", "start", "end", "step"), node.args, strict=False))
+    given |= node.kwargs
+    return not given.get("start") and given.get("end") in (None, END) and given.get("step", 1) == 1
+
+
+NEEDLESS = (_is_needless_pool, _is_needless_conversion, _is_whole_slice)
 
 
 def _is_region(node: fx.Node) -> bool:

@@ -36,39 +36,46 @@ from zeroskip.graph.torch_operations import Argument, Bound, Slot, TorchType, kn
 
 # Operations on each number alone; the variants that overwrite their input ("relu_") may be stored as well.
 NUMBERWISE = """
-    __and__ __or__ __xor__ abs acos acosh add addcdiv addcmul asin asinh atan atan2 atanh bitwise_and bitwise_not
-    bitwise_or bitwise_xor ceil celu clamp clamp_max clamp_min clip copy cos cosh div divide elu eq erf erfc erfinv
-    exp exp2 expm1 fill floor floor_divide fmod frac ge gelu greater gt heaviside hardshrink hardsigmoid hardswish
-    hardtanh isfinite isinf isnan le leaky_relu lerp log log10 log1p log2 log_sigmoid logical_and logical_not
-    logical_or logical_xor lt masked_fill maximum minimum mish mul multiply nan_to_num ne neg negative pow prelu
-    reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu sin sinc sinh softplus softshrink sqrt
-    square sub subtract tan tanh threshold tril triu trunc where xlogy zero
+    abs absolute acos acosh add addcdiv addcmul __and__ arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin
+    asinh atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor ceil celu clamp clamp_max clamp_min clip
+    copy cos cosh digamma div divide elu eq erf erfc erfinv exp exp2 expm1 fill fix float_power floor floor_divide
+    fmod frac ge gelu greater gt hardshrink hardsigmoid hardswish hardtanh heaviside hypot isfinite isinf isnan le
+    leaky_relu lerp lgamma log log10 log1p log2 log_sigmoid logaddexp logaddexp2 logical_and logical_not logical_or
+    logical_xor logit lt masked_fill maximum minimum mish mul multiply nan_to_num ne neg negative __or__ pow prelu
+    reciprocal relu relu6 remainder round rrelu rsqrt rsub selu sigmoid sign silu sin sinc sinh softplus softshrink
+    special_entr special_erf special_expit special_expm1 special_log1p special_sinc special_xlogy sqrt square sub
+    subtract tan tanh threshold tril triu true_divide trunc where xlogy __xor__ zero
 
     index_add index_copy index_fill index_put masked_scatter scatter scatter_add scatter_reduce
 """
 OTHERS = """
-    all amax amin any argmax argmin argsort bincount count_nonzero cummax cumprod cumsum diff frobenius_norm
-    linalg_vector_norm log_softmax logsumexp max mean median min norm prod softmax sort std std_mean sum topk var
-    var_mean
+    all amax amin aminmax any argmax argmin argsort bincount count_nonzero cummax cummin cumprod cumsum diff
+    frobenius_norm kthvalue linalg_matrix_norm linalg_vector_norm log_softmax logcumsumexp logsumexp max mean median
+    min nanmean nansum norm prod quantile softmax sort std std_mean sum topk trapezoid var var_mean
 
-    _assert_scalar _assert_tensor_metadata _local_scalar_dense _shape_as_tensor _to_copy _unsafe_view alias arange
-    atleast_1d atleast_2d atleast_3d item masked_select nonzero sym_constrain_range sym_constrain_range_for_size
-    broadcast_to bucketize cat channel_shuffle chunk clone col2im concat concatenate constant_pad_nd contiguous
-    diag_embed diagonal detach expand expand_as eye flatten flip full full_like gather hstack im2col index
-    index_select lift_fresh_copy linspace meshgrid movedim narrow new_full new_ones new_zeros one_hot ones ones_like
-    pad permute pixel_shuffle pixel_unshuffle reflection_pad1d reflection_pad2d repeat repeat_interleave
-    replication_pad1d replication_pad2d reshape reshape_as roll rot90 scalar_tensor searchsorted select select_scatter
-    slice slice_scatter split split_with_sizes squeeze stack swapaxes sym_numel sym_size t take_along_dim tile to
-    transpose type_as unbind unflatten unfold unsqueeze view view_as vstack zeros zeros_like
+    adjoint alias arange _assert_scalar _assert_tensor_metadata atleast_1d atleast_2d atleast_3d broadcast_tensors
+    broadcast_to bucketize cat channel_shuffle chunk clone col2im column_stack concat concatenate constant_pad_nd
+    contiguous detach diag_embed diagonal dsplit dstack expand expand_as eye flatten flip fliplr flipud full
+    full_like gather hsplit hstack im2col index index_select item lift_fresh_copy linspace _local_scalar_dense
+    masked_select matrix_H meshgrid mH moveaxis movedim mT narrow narrow_copy native_channel_shuffle new_full
+    new_ones new_zeros nonzero one_hot ones ones_like pad permute pixel_shuffle pixel_unshuffle ravel
+    reflection_pad1d reflection_pad2d repeat repeat_interleave replication_pad1d replication_pad2d reshape
+    reshape_as roll rot90 scalar_tensor searchsorted select select_scatter _shape_as_tensor slice slice_scatter
+    split split_with_sizes squeeze stack swapaxes swapdims sym_constrain_range sym_constrain_range_for_size
+    sym_numel sym_size t take_along_dim tensor_split tile to _to_copy transpose type_as unbind unflatten unfold
+    unsafe_chunk unsafe_split unsafe_split_with_sizes _unsafe_view unsqueeze view view_as vsplit vstack zeros
+    zeros_like
 
     adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d addbmm addmm
-    addmv avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bmm cdist conv1d conv2d conv3d conv_transpose1d
-    conv_transpose2d conv_transpose3d cosine_similarity dot einsum embedding embedding_bag fft_irfft fft_rfft glu
-    grid_sampler grid_sampler_2d group_norm gru gru_cell instance_norm layer_norm linalg_norm linear lstm lstm_cell
-    matmul max_pool1d max_pool2d max_pool3d mm mv pairwise_distance rms_norm rnn_relu rnn_relu_cell rnn_tanh
-    rnn_tanh_cell scaled_dot_product_attention
-    upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    upsample_trilinear3d _upsample_nearest_exact2d
+    addmv avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bilinear bmm cdist conv1d conv2d conv3d
+    conv_transpose1d conv_transpose2d conv_transpose3d cosine_similarity dot einsum embedding embedding_bag fft_fft
+    fft_fft2 fft_ifft fft_ifft2 fft_irfft fft_irfft2 fft_rfft fft_rfft2 glu grid_sampler grid_sampler_2d group_norm
+    gru gru_cell instance_norm layer_norm linalg_norm linear lstm lstm_cell matmul max_pool1d
+    max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d mm mv
+    pairwise_distance rms_norm rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell scaled_dot_product_attention
+    upsample_bicubic2d _upsample_bicubic2d_aa upsample_bilinear2d _upsample_bilinear2d_aa upsample_linear1d
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d
+    _upsample_nearest_exact3d upsample_trilinear3d
 """
 OPERATIONS = {*NUMBERWISE.split(), *OTHERS.split(), *(f"{name}_" for name in NUMBERWISE.split())}
 OF_PYTHON: Mapping[str, Callable[..., Any]] = {

@@ -242,7 +242,8 @@ def recurrent_of(
     parts = [parameters[start : start + every] for start in range(0, len(parameters), every)]
     cells = tuple(_cell(part, biased, steps, constants, names) for part in parts)
     found = Recurrent(kind, cells, directions, batch_first, not zeros, is_step, is_packed)
-    return Found(found, (x, *sizes, *([] if zeros else states)))
+    # torch takes one bias without the other; the kernels, as the modules, have both or none.
+    return Found(found, (x, *sizes, *([] if zeros else states))) if fits(found) else None
 
 
 def _cell(

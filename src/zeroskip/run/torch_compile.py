@@ -85,7 +85,8 @@ class _Bound(nn.Module):
         arguments = {position: getattr(self, name) for position, name in self._names.items()}
         arguments |= dict(zip(signature.tensors, tensors, strict=True))
         arguments |= {at: arguments[tensor].shape[axis] for at, (tensor, axis) in signature.sizes.items()}
-        return self.graph(*(arguments[position] for position in range(len(signature.names))))
+        # Its call prints the traceback of what it raises, also of a number of examples that is only tried.
+        return self.graph.forward(*(arguments[position] for position in range(len(signature.names))))
 
 
 class _LazyProgram:

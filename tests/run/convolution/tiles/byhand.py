@@ -157,7 +157,8 @@ def prelu(name: str, source: str, slopes: Tensor) -> Node:
 
 def active(name: str, source: str, op: str, **given: Any) -> Node:
     """An activation by torch's name."""
-    return plain(name, f"{op}.default", [source], partial(getattr(torch.ops.aten, op), **given), **given)
+    overload = "Tensor_Scalar" if op == "pow" else "default"
+    return plain(name, f"{op}.{overload}", [source], partial(getattr(torch.ops.aten, op), **given), **given)
 
 
 def permuted(name: str, source: str, *dims: int) -> Node:
@@ -165,10 +166,11 @@ def permuted(name: str, source: str, *dims: int) -> Node:
 
 
 def layer_of(
-    weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: Any = (0, 0),
+    weight: Tensor, bias: Tensor | None = None, *, stride: int | tuple[int, int] = 1, padding: Any = (0, 0),
     dilation: tuple[int, int] = (1, 1), groups: int = 1,
 ) -> Layer:  # fmt: skip
-    return Layer("c", "conv2d", weight, bias, (), (), (stride, stride), padding, dilation, groups)
+    steps = (stride, stride) if isinstance(stride, int) else stride
+    return Layer("c", "conv2d", weight, bias, (), (), steps, padding, dilation, groups)
 
 
 def whole_numbers(*shape: int, seed: int, most: int = 8) -> Tensor:

@@ -9,7 +9,7 @@ from run.drawn import MACHINES
 from torch import Tensor
 from torch.nn import functional
 
-from zeroskip.run.convolution.tiles.layout import Layout
+from zeroskip.run.convolution.tiles.layout import Layout, ReadPlaces
 from zeroskip.run.element import FP16, FP32, Element
 
 # Those that can convert numbers to fp16 and back.
@@ -40,6 +40,16 @@ def layouts(
 def everywhere(layout: Layout) -> np.ndarray:
     """(count, 3) all places, with those of the ring."""
     return np.concatenate([layout.inside(), layout.around()])
+
+
+@st.composite
+def reads(draw: st.DrawFn, layout: Layout) -> tuple[ReadPlaces, ...]:
+    """Any rows of the tile and its ring with any columns, up to three times, or all of them."""
+    above, below, left, right = layout.ring
+    rows, columns = range(-above, layout.tile[0] + below), range(-left, layout.tile[1] + right)
+    some = st.builds(ReadPlaces, *[st.sets(st.sampled_from(axis)).map(tuple) for axis in (rows, columns)])
+    whole = ReadPlaces(tuple(rows), tuple(columns))
+    return tuple(draw(st.one_of(st.just([whole]), st.lists(some, max_size=3))))
 
 
 def images_of(layout: Layout, *, seed: int = 0) -> Tensor:

@@ -7,8 +7,8 @@ from captured import operations_in
 from test_operations import Net, X
 from torch import Tensor, nn
 
-from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange, reach
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
+from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 
 SHAPE = (6, 12, 12)
 
@@ -71,7 +71,3 @@ def test_the_parts_of_a_concatenation_are_made_in_their_places() -> None:
     assert {part.base for part in parts} == {whole.base}
     assert [part.channels for part in parts] == [range(6), range(6, 12), range(12, 18)]
     assert whole.layout.ring == (1, 1, 1, 1)  # which the convolutions that read the part y need
-
-
-def test_reach_of_a_5_x_3_window_with_dilation_2_and_padding() -> None:
-    assert reach(Window((5, 3), 1, (4, 0), (2, 2))) == ((-4, 4), (0, 4))

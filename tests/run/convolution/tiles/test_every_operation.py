@@ -63,6 +63,10 @@ ACTIVATIONS = {
     "selu": {},
     "celu": {"alpha": 0.5},
     "softplus": {"beta": 2.0, "threshold": 20.0},
+    "abs": {},
+    "exp": {},
+    "square": {},
+    "pow": {"exponent": 3},
 }
 
 
@@ -217,13 +221,14 @@ def test_3000_more_operations_compute_what_pytorch_does(case: Case, host: Host, 
 SPECIAL = torch.tensor(
     [math.nan, math.inf, -math.inf, 0.0, -0.0, 1e-40, -1e-40, 3e4, -3e4, 1.0, -1.0, 88.8, -88.8]
 )
-EVERY = [*ACTIVATIONS, "gelu by tanh"]
+NOT_OF_ALL_NUMBERS = ("sqrt", "rsqrt", "reciprocal")
+EVERY = [*ACTIVATIONS, *NOT_OF_ALL_NUMBERS, "gelu by tanh"]
 
 
 def named(words: str, source: str) -> Node:
     if words == "gelu by tanh":
         return active("z", source, "gelu", approximate="tanh")
-    return active("z", source, words, **ACTIVATIONS[words])
+    return active("z", source, words, **ACTIVATIONS.get(words, {}))
 
 
 def test_these_are_all_activations_that_tiles_know() -> None:
@@ -240,8 +245,11 @@ def test_nan_and_infinities_go_through_every_activation_as_through_pytorchs(word
         if element == FP16 and not HALF_MACHINES:
             continue
         machine = HERE if element == FP32 else HALF_MACHINES[0]
-        _, [(ours, exact)] = both([named(words, "x")], {"x": x}, machine, element=element)
+        given = x if element == FP32 else x.half().float()
+        _, [(ours, exact)] = both([named(words, "x")], {"x": given}, machine, element=element)
         near = NEAR[element.name]
+        # What ends beyond the numbers that there are is infinite.
+        exact = exact.to(torch.float32 if element == FP32 else torch.float16).double()
         torch.testing.assert_close(ours.double(), exact, rtol=near, atol=near, equal_nan=True)
 
 

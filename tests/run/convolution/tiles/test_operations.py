@@ -70,6 +70,11 @@ FUSED: dict[str, tuple[Callable[[Net, Tensor], Tensor], list[str]]] = {
         lambda n, x: (2 * n.a(x) + n.c.bias[:, None, None] - 0.5) / 3,
         ["conv"],
     ),
+    "so does a number less the map, whose gate this is": (lambda n, x: 1 - n.a(x), ["conv"]),
+    "of what is less than a pixel the map is the second": (
+        lambda n, x: torch.rsub(n.c(x).mean((2, 3), True), n.a(x)),
+        ["conv", "mean", "conv", "combine"],
+    ),
     "what PyTorch alone can do cuts the chain there": (
         lambda n, x: n.b(n.a(x).sin()).relu(),
         ["conv", "conv"],
@@ -154,14 +159,14 @@ def test_which_operations_a_network_becomes(words: str) -> None:
 @pytest.mark.parametrize(
     ("layer", "works"),
     [
-        (nn.Conv2d(6, 4, 3, stride=(2, 1)), False),
+        (nn.Conv2d(6, 4, 3, stride=(2, 1)), True),
         (nn.Conv2d(6, 4, (3, 4), padding="same"), False),
         (nn.Conv2d(6, 4, (3, 5), padding="same", dilation=(2, 1)), True),
         (nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect"), True),
         (nn.Conv2d(6, 6, 3, groups=6), True),
         (nn.Conv2d(6, 12, 3, groups=6), True),
         (nn.Conv2d(6, 6, 7, groups=6), True),
-        (nn.MaxPool2d(3, (2, 1)), False),
+        (nn.MaxPool2d(3, (2, 1)), True),
         (nn.MaxPool2d(8), False),
         (nn.AdaptiveAvgPool2d(2), False),
         (nn.BatchNorm2d(6, affine=False), True),
@@ -169,6 +174,8 @@ def test_which_operations_a_network_becomes(words: str) -> None:
         (nn.Hardtanh(0, 3), True),
         (nn.Hardtanh(), True),
         (nn.Sigmoid(), True),
+        (nn.CELU(2), True),
+        (nn.CELU(-1.5), False),
         (nn.Softshrink(), False),
         (nn.AvgPool2d(2, divisor_override=-2), False),
     ],
@@ -188,5 +195,40 @@ def test_a_network_bound_to_one_batch_size_has_no_operations() -> None:
     assert operations_in(model.eval(), X) == []
 
 
+BY_COUNT: dict[str, Callable[[Net, Tensor], Tensor]] = {
+    "parts": lambda n, x: n.a(x).split([x.shape[0], 6 - x.shape[0]], 1)[0].sum(1),
+    "a factor of a sum": lambda n, x: torch.add(n.a(x), n.c(x), alpha=x.shape[0]),
+    "a factor": lambda n, x: n.a(x) * x.shape[0],
+    "a bound": lambda n, x: n.a(x).clamp(max=x.shape[0] / 10),
+    "places": lambda n, x: n.a(x).narrow(1, x.shape[0], 2),
+    "a distance": lambda n, x: n.a(x).roll((x.shape[0], 1), (2, 3)),
+}
+
+
+@pytest.mark.parametrize("words", BY_COUNT)
+def test_an_argument_that_is_the_number_of_examples_leaves_its_operation_to_pytorch(words: str) -> None:
+    model = Net(BY_COUNT[words])
+    assert {one.kind for one in operations_in(model, X)} == {"conv"}
+    for ours, theirs in answers(model, X):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 def test_float64_layers_are_left_to_pytorch() -> None:
     assert operations_in(nn.Conv2d(6, 4, 3).double().eval(), X.double()) == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.AdaptiveAvgPool2d(1), torch.full((1, 1, 256, 256), 0.1)),
+        (nn.GroupNorm(1, 1), torch.randn(1, 1, 256, 256, generator=torch.Generator().manual_seed(0)).relu()),
+        (nn.LayerNorm(30000), torch.randn(1, 8, 30000, generator=torch.Generator().manual_seed(0)).relu()),
+    ],
+    ids=["mean", "group_norm", "layer_norm"],
+)
+def test_sums_over_many_numbers_keep_their_digits(layer: nn.Module, x: Tensor) -> None:
+    model = nn.Sequential(layer).requires_grad_(False)
+    ((ours, _),) = answers(model, x)
+    exact = model.double()(x.double())
+    model.float()
+    assert float((ours - exact).abs().max() / exact.abs().max()) < 2e-6

@@ -51,7 +51,7 @@ def weight_of(name: str) -> tuple[Tensor, Tensor]:
 
 
 def window(size: int, stride: int = 1) -> Window:
-    return Window((size, size), stride, (size // 2,) * 2)
+    return Window((size, size), (stride, stride), (size // 2,) * 2)
 
 
 def conv(name: str, *inputs: str, side: tuple[int, int], stride: int = 1, relu: bool = False) -> Operation:

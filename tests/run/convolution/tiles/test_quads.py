@@ -136,7 +136,7 @@ def assert_equal(case: Case, make: Callable[[QuadJob], Step], behind: bool = Tru
     tap_offsets = (taps[:, 0] * x_layout.pitch + taps[:, 1]) * x_layout.place_bytes
     offsets = (np.arange(x_layout.channels)[:, None] * x_layout.vector_bytes + tap_offsets).ravel()
     job = QuadJob(
-        "y", quad_weights(weights, offsets, x, other), case.stride, maps[0], maps[1],
+        "y", quad_weights(weights, offsets, x, other), (case.stride, case.stride), maps[0], maps[1],
         None if other is None else maps[2], QuadEpilogue(other, case.activation, output_or_none),
     )  # fmt: skip
     work = memory(space.bytes, space.guards)

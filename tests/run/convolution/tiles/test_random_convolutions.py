@@ -26,13 +26,15 @@ from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles import baked_steps, lowering
 from zeroskip.run.convolution.tiles.streamed import streamed
 
+FAR = 3, 40  # largest dilations to draw
+
 
 @dataclass(frozen=True)
 class Case:
     """A convolution and what is around it; `seed` draws the numbers."""
 
     size: tuple[int, int]
-    stride: int
+    stride: tuple[int, int]
     padding: Any
     dilation: tuple[int, int]
     groups: int
@@ -50,11 +52,16 @@ class Case:
 def cases(draw: st.DrawFn) -> Case:
     square = draw(st.integers(1, 7))
     size = draw(st.one_of(st.just((square, square)), st.tuples(st.integers(1, 7), st.integers(1, 7))))
-    stride = draw(st.sampled_from([1, 1, 2, 2, 3, 4]))
-    dilation = draw(st.one_of(st.just((1, 1)), st.tuples(st.integers(1, 3), st.integers(1, 3))))
+    both = draw(st.sampled_from([1, 1, 2, 2, 3, 4]))
+    stride = draw(st.one_of(st.just((both, both)), st.tuples(st.integers(1, 3), st.integers(1, 5))))
+    dilation = draw(
+        st.one_of(st.just((1, 1)), *[st.tuples(st.integers(1, far), st.integers(1, far)) for far in FAR])
+    )
     reach = [(length - 1) * step + 1 for length, step in zip(size, dilation, strict=True)]
     paddings: list[Any] = [(draw(st.integers(0, 4)), draw(st.integers(0, 4))), "valid"]
-    if stride == 1 and all(each % 2 for each in reach):
+    if max(dilation) > FAR[0]:  # most of such a window lies beyond the map, on both sides or on one of them
+        paddings = [tuple(draw(st.integers(max(0, each // 2 - 4), each // 2 + 4)) for each in reach)]
+    if stride == (1, 1) and all(each % 2 for each in reach):
         paddings.append("same")
     padding = draw(st.sampled_from(paddings))
     zeros = {"valid": (0, 0), "same": (reach[0] // 2, reach[1] // 2)}.get(padding, padding)

@@ -32,7 +32,7 @@ class Case:
     """A convolution; `seed` draws the numbers."""
 
     size: Pair
-    stride: int
+    stride: Pair
     padding: Pair
     dilation: Pair
     groups: int
@@ -56,7 +56,7 @@ def cases(draw: st.DrawFn) -> Case:
     inputs, outputs = (draw(st.integers(1, 20)) * groups for _ in range(2))
     zero_point = st.sampled_from([0, 128])
     return Case(
-        size, draw(st.integers(1, 3)), padding, dilation, groups, (inputs, outputs), sides,  # type: ignore[arg-type]
+        size, (draw(st.integers(1, 3)), draw(st.integers(1, 3))), padding, dilation, groups, (inputs, outputs), sides,  # type: ignore[arg-type]
         draw(st.integers(1, 3)), (draw(zero_point), draw(zero_point)), draw(st.sampled_from([*BAKED, *OTHERS])),
         draw(st.integers(0, 999)),
     )  # fmt: skip

@@ -51,7 +51,7 @@ class Case:
 @st.composite
 def windows(draw: st.DrawFn) -> Case:
     size = draw(st.integers(1, 7)), draw(st.integers(1, 7))
-    stride = draw(st.sampled_from([[], 1, 2, 3, 4]))
+    stride = draw(st.sampled_from([[], 1, 2, 3, 4, (1, 3), (2, 1)]))
     if not stride and size[0] != size[1]:
         stride = 2
     padding = [draw(st.integers(0, length // 2)) for length in size]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from captured import answers, operations_in
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -64,14 +65,30 @@ def refused(lie: Operation) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", [models.resnet20, models.mobilenet_v2, models.googlenet, models.SqueezeNet10]
+    ("model", "size"),
+    [
+        (models.resnet20, 32),
+        (models.resnet20, 49),
+        (models.mobilenet_v2, 49),
+        (models.googlenet, 49),
+        (models.SqueezeNet10, 32),
+        (models.SqueezeNet10, 49),
+    ],
 )
-@pytest.mark.parametrize("size", [32, 49])
 def test_what_pytorch_computes_is_never_refused(model: Any, size: int) -> None:
     graph = captured(model(), size)
     operations = operations_of(graph)
     assert len(operations) > 20
     check(operations, graph)
+
+
+@pytest.mark.parametrize("pool", [nn.MaxPool2d, nn.AvgPool2d])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_pool_whose_window_is_larger_than_the_map_is_accepted(pool: Any, size: int) -> None:
+    model, x = nn.Sequential(nn.Conv2d(3, 4, 1), pool(4, 4, ceil_mode=True)), torch.randn(2, 3, size, size)
+    check(operations_in(model.eval(), x), capture(model, x))
+    ((ours, theirs),) = answers(model, x)
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_the_network_of_these_tests_has_all_kinds() -> None:
@@ -116,7 +133,7 @@ def test_inputs_that_are_none_too_many_or_of_the_future_are_refused(
 
 
 @pytest.mark.parametrize(
-    "change", [{"stride": 0}, {"dilation": (0, 0)}, {"padding": (-1, -1)}, {"size": (0, 0)}]
+    "change", [{"stride": (1, 0)}, {"dilation": (0, 0)}, {"padding": (-1, -1)}, {"size": (0, 0)}]
 )
 @pytest.mark.parametrize("kind", ["conv", "depthwise", "max", "average"])
 def test_windows_without_steps_or_size_are_refused(kind: str, change: dict[str, Any]) -> None:

@@ -13,13 +13,13 @@ import torch
 from guarded import PAGE, memory, tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maps import HALF_MACHINES, everywhere, images_of, layouts, read, seen, write_
+from maps import HALF_MACHINES, everywhere, images_of, layouts, read, reads, seen, write_
 from run.drawn import MACHINES
 from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
-from zeroskip.run.convolution.tiles.layout import Layout, Map
+from zeroskip.run.convolution.tiles.layout import Layout, Map, ReadPlaces
 from zeroskip.run.convolution.tiles.relayout import WHOLE, Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Step, joined
 from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, _read_phase, read_tensor, write_tensor
@@ -44,15 +44,24 @@ def run(step: Step | None, machine: Machine, work: np.ndarray, tensors: Sequence
 
 
 def sliced(x: Tensor, phase: Phase) -> Tensor:
-    return x[..., phase.row :: phase.stride, phase.column :: phase.stride]
+    return x[..., phase.row :: phase.stride[0], phase.column :: phase.stride[1]]
+
+
+def unread(y: Map) -> np.ndarray:
+    """(count, 3) places of the ring that nobody reads."""
+    read = {*map(tuple, y.around().tolist())}
+    return np.array([place for place in y.layout.around().tolist() if tuple(place) not in read], int).reshape(
+        -1, 3
+    )
 
 
 @st.composite
 def phased(draw: st.DrawFn, x: Layout, host: Host) -> tuple[Layout, Phase]:
     """A layout for one phase of x and those before it, of its size or of more or less, as windows ask for."""
-    stride = draw(st.integers(1, 3))
-    row, column = draw(st.integers(0, stride - 1)), draw(st.integers(0, stride - 1))
-    sides = [max(1, -(-side // stride) + draw(st.integers(-1, 1))) for side in (x.height, x.width)]
+    stride = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    row, column = (draw(st.integers(0, step - 1)) for step in stride)
+    pairs = zip((x.height, x.width), stride, strict=True)
+    sides = [max(1, -(-side // step) + draw(st.integers(-1, 1))) for side, step in pairs]
     like = replace(x, height=sides[0], width=sides[1])
     phase = Phase(stride, row, column)
     target = replace(draw(layouts(**vectors(host), like=like)), channels=x.channels * (phase.number + 1))
@@ -61,21 +70,25 @@ def phased(draw: st.DrawFn, x: Layout, host: Host) -> tuple[Layout, Phase]:
 
 @MANY
 @given(data=st.data(), host=HOSTS)
-def test_a_ring_holds_what_padding_with_0_holds_there(data: st.DataObject, host: Host) -> None:
+def test_a_ring_holds_what_padding_with_0_holds_there_wherever_it_is_read(
+    data: st.DataObject, host: Host
+) -> None:
     machine, layout = host[0], data.draw(layouts(**vectors(host)))
-    if not len(layout.around()):
-        assert fill_ring("n", Map(layout, PAGE, range(1)), machine) is None
+    first = data.draw(st.integers(0, layout.channels - 1))
+    y = Map(layout, PAGE, range(first, layout.channels), data.draw(reads(layout)))
+    if not len(y.around()):
+        assert fill_ring("n", y, machine) is None
         return
     x, work = images_of(layout), memory(PAGE + layout.bytes)
     inside = everywhere(layout)[: layout.vectors]
     # As steps leave a map: zeros in the lanes without a pixel, anything in the ring.
     work[(PAGE + layout.offset(*inside.T))[:, None] + np.arange(layout.place_bytes)] = 0
     write_(work, layout, PAGE, x)
-    first = data.draw(st.integers(0, layout.channels - 1))
-    run(fill_ring("n", Map(layout, PAGE, range(first, layout.channels)), machine), machine, work)
-    found = read(work, layout, PAGE, layout.around(), layout.channels)
-    np.testing.assert_array_equal(found[:, first:], seen(layout, x, layout.around())[:, first:])
+    run(fill_ring("n", y, machine), machine, work)
+    found = read(work, layout, PAGE, y.around(), layout.channels)
+    np.testing.assert_array_equal(found[:, first:], seen(layout, x, y.around())[:, first:])
     assert np.isnan(found[:, :first]).all()
+    assert np.isnan(read(work, layout, PAGE, unread(y), layout.channels)).all()
     np.testing.assert_array_equal(read(work, layout, PAGE, inside, layout.channels), seen(layout, x, inside))
 
 
@@ -92,14 +105,16 @@ def test_relayout_brings_every_stride_th_pixel_and_fills_what_lies_beyond(
     write_(work, source, PAGE, x)  # all else, the lanes without pixels too, is NaN and must not be seen
     first = data.draw(st.integers(0, source.channels - 1))
     channels = range(first, source.channels)
-    transfer = Transfer("n", Map(target, second, range(1)), phase, fill)
+    to = Map(target, second, range(1), data.draw(reads(target)))
+    transfer = Transfer("n", to, phase, fill)
     run(relayout(Map(source, PAGE, channels), transfer, machine), machine, work)
-    places, first_mine = everywhere(target), phase.number * len(channels)
+    places, first_mine = to.everywhere(), phase.number * len(channels)
     mine = slice(first_mine, first_mine + len(channels))
     found = read(work, target, second, places, target.channels)
     expected = seen(target, sliced(x[:, first:], phase), places, fill)
     np.testing.assert_array_equal(found[:, mine], expected)
     assert np.isnan(np.delete(found, mine, axis=1)).all()
+    assert np.isnan(read(work, target, second, unread(to), target.channels)).all()
 
 
 @MANY
@@ -112,9 +127,10 @@ def test_every_stride_th_pixel_of_a_tensor_is_read_and_not_a_byte_beyond_it(
     target, phase = data.draw(phased(like, host))
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
-    transfer = Transfer("n", Map(target, PAGE, range(1)), phase, fill)
+    to = Map(target, PAGE, range(1), data.draw(reads(target)))
+    transfer = Transfer("n", to, phase, fill)
     run(_read_phase(TensorSlot(1, shape), transfer, machine), machine, work, [x, tensor(x)])
-    places, first = everywhere(target), phase.number * like.channels
+    places, first = to.everywhere(), phase.number * like.channels
     mine = slice(first, first + like.channels)
     found = read(work, target, PAGE, places, target.channels)
     np.testing.assert_array_equal(found[:, mine], seen(target, sliced(x, phase), places, fill))
@@ -128,10 +144,11 @@ def test_a_whole_tensor_is_read_with_its_ring(data: st.DataObject, host: Host, f
     target = replace(data.draw(layouts(**vectors(host), like=like)), channels=like.channels)
     x, work = images_of(like), memory(PAGE + target.bytes)
     shape = like.channels, like.height, like.width
-    step = read_tensor(TensorSlot(0, shape), Transfer("n", Map(target, PAGE, range(1)), fill=fill), machine)
+    to = Map(target, PAGE, range(1), data.draw(reads(target)))
+    step = read_tensor(TensorSlot(0, shape), Transfer("n", to, fill=fill), machine)
     run(step, machine, work, [tensor(x)])
-    found = read(work, target, PAGE, everywhere(target), target.channels)
-    np.testing.assert_array_equal(found, seen(target, x, everywhere(target), fill))
+    found = read(work, target, PAGE, to.everywhere(), target.channels)
+    np.testing.assert_array_equal(found, seen(target, x, to.everywhere(), fill))
 
 
 @MANY
@@ -166,11 +183,12 @@ def test_a_tensor_with_channels_side_by_side_is_read_in_phases_and_not_a_byte_be
     machine, like = host[0], data.draw(with_channels(host))
     target, phase = data.draw(phased(like, host))
     x, work = images_of(like), memory(PAGE + target.bytes)
-    transfer = Transfer("n", Map(target, PAGE, range(1)), phase, fill)
+    to = Map(target, PAGE, range(1), data.draw(reads(target)))
+    transfer = Transfer("n", to, phase, fill)
     slot = TensorSlot(1, (like.channels, like.height, like.width))
     pixels = tensor(x.permute(0, 2, 3, 1).contiguous())
     run(read_channels_last(slot, transfer, machine), machine, work, [x, pixels])
-    places, first = everywhere(target), phase.number * like.channels
+    places, first = to.everywhere(), phase.number * like.channels
     mine = slice(first, first + like.channels)
     found = read(work, target, PAGE, places, target.channels)
     np.testing.assert_array_equal(found[:, mine], seen(target, sliced(x, phase), places, fill))
@@ -203,7 +221,7 @@ def test_nan_and_infinity_survive_every_transfer(host: Host) -> None:
     second = PAGE + -(-layout.bytes // PAGE) * PAGE
     work, y, middle = memory(second + layout.bytes), torch.empty_like(x), torch.empty_like(x)
     tensors = [x, y, middle]
-    a, b = (Map(layout, base, range(1)) for base in (PAGE, second))
+    a, b = (Map(layout, base, range(1), (ReadPlaces((-1, 0), (-1, 0)),)) for base in (PAGE, second))
     steps = [
         read_tensor(TensorSlot(0, (1, 3, 3)), Transfer("n", a), machine),
         write_tensor("n", a, 2, machine),

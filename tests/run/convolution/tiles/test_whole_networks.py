@@ -11,6 +11,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ class Net(nn.Module):
         return self.do(x, *self.parts, *self.numbers)
 
 
-def conv(inputs: int, outputs: int, size: int = 3, **options: int) -> nn.Conv2d:
+def conv(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, padding=size // 2, **options)
 
 
@@ -152,6 +153,11 @@ def networks() -> dict[str, Case]:
         "Wav2Letter": Case(
             nn.Sequential(nn.Conv1d(4, 8, 7, stride=2, padding=3), nn.ReLU(), nn.BatchNorm1d(8), nn.Conv1d(8, 6, 5),
                           nn.GELU(), nn.MaxPool1d(3, 2, 1), nn.AvgPool1d(2)), ROW, "cscMa"),
+        "a spectrum, with a long step": Case(
+            nn.Sequential(nn.Conv1d(4, 10, 16, stride=8), nn.ReLU(), nn.Conv1d(10, 3, 3, padding=1)), (4, 80), "cc"),
+        "other steps down than across": Case(
+            nn.Sequential(conv(3, 8, 3, stride=(2, 1)), nn.MaxPool2d((1, 3), (1, 2)), conv(8, 4, 1, stride=(1, 2))),
+            IMAGE, "cMc"),
         "a generator of images": Case(
             nn.Sequential(nn.ConvTranspose2d(3, 8, 4, 2, 1), nn.BatchNorm2d(8), nn.ReLU(),
                 nn.ConvTranspose2d(8, 4, 3, 2, 1, output_padding=1), nn.Tanh(),
@@ -194,6 +200,12 @@ def networks() -> dict[str, Case]:
         "largest, smallest, difference": Case(
             Net(lambda x, a, b: torch.maximum(a(x), b(x)) - torch.minimum(a(x), b(x)) * a(x), conv(3, 4), conv(3, 4)),
             IMAGE, "cc" * 2 + "xxcxx"),
+        "a magnitude": Case(
+            Net(lambda x, a, b: b((a(x)[:, :4] ** 2 + a(x)[:, 4:] ** 2).sqrt()), conv(3, 8), conv(4, 2)),
+            IMAGE, "crscrs+c"),
+        "powers": Case(
+            Net(lambda x, a, b: b(a(x).abs().add(1).rsqrt() * a(x).exp().reciprocal() + a(x).pow(3)), conv(3, 4),
+                conv(4, 2)), IMAGE, "cscsxc+c"),
         "a map of one channel times all channels": Case(
             Net(lambda x, a, b: (lambda y: a(x) * y + y)(b(x)), conv(3, 4), conv(3, 1)), IMAGE, "cc"),
         "a row times a column": Case(

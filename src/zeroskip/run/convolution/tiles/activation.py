@@ -22,7 +22,8 @@ class Activation:
     """A function of each number of a map.
 
     kind     "relu", "bounded" (ReLU and an upper bound, as in ReLU6), "clamp", "leaky_relu", "silu", "gelu",
-             "gelu_tanh", "sigmoid", "tanh", "hardswish", "hardsigmoid", "elu", "softplus", "mish"
+             "gelu_tanh", "sigmoid", "tanh", "hardswish", "hardsigmoid", "elu", "softplus", "mish", "abs", "exp",
+             "sqrt", "rsqrt", "reciprocal", "square", "cube"
     numbers  its parameters, in the order of PyTorch's arguments
 
     >>> Activation("bounded", (6.0,)).keeps_positive
@@ -35,7 +36,7 @@ class Activation:
     @property
     def keeps_positive(self) -> bool:
         """Whether no result is below 0."""
-        return self.kind in ("relu", "bounded", "sigmoid", "hardsigmoid", "softplus")
+        return self.kind in ("relu", "bounded", "sigmoid", "hardsigmoid", "softplus", "abs", "exp", "square")
 
     @property
     def can_be_baked(self) -> bool:
@@ -49,8 +50,13 @@ class Activation:
 
 
 RELU = Activation("relu")
+POWERS: Mapping[float, str] = {2: "square", 3: "cube", 1 / 2: "sqrt", -1 / 2: "rsqrt", -1: "reciprocal"}
+WITHOUT_NUMBERS = (
+    "relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh", "hardswish", "hardsigmoid", "mish", "abs", "exp", "sqrt",
+    "rsqrt", "reciprocal", "square", "cube",
+)  # fmt: skip
 NUMBERS = {
-    **dict.fromkeys(("relu", "silu", "gelu", "gelu_tanh", "sigmoid", "tanh", "hardswish", "hardsigmoid", "mish"), 0),
+    **dict.fromkeys(WITHOUT_NUMBERS, 0),
     "bounded": 1, "leaky_relu": 1, "clamp": 2, "softplus": 2, "elu": 3,
 }  # fmt: skip
 """How many numbers each activation has."""
@@ -66,8 +72,12 @@ def activation_of(node: Node) -> Activation | None:
     arguments = node.arguments
     if len(node.inputs) != 1:
         return None
-    if kind in ("relu", "silu", "sigmoid", "tanh", "hardswish", "hardsigmoid", "mish"):
+    if kind in WITHOUT_NUMBERS and kind not in ("gelu", "gelu_tanh", "cube"):
         return Activation(kind)
+    if kind == "pow":
+        exponent = arguments.get("exponent")
+        power = POWERS.get(exponent) if isinstance(exponent, (int, float)) else None
+        return None if power is None else Activation(power)
     if kind == "relu6":
         return Activation("bounded", (6.0,))
     if kind in ("hardtanh", "clamp", "clamp_min", "clamp_max"):
@@ -80,15 +90,16 @@ def activation_of(node: Node) -> Activation | None:
         return Activation("elu", SELU)
     if kind == "celu":
         alpha = _numbers(arguments, {"alpha": 1.0})[0]
-        return Activation("elu", (alpha, 1.0, 1 / alpha)) if alpha else None
+        return Activation("elu", (alpha, 1.0, 1 / alpha)) if alpha > 0 else None
     defaults = {
         "leaky_relu": {"negative_slope": 0.01},
         "elu": {"alpha": 1.0, "scale": 1.0, "input_scale": 1.0},
         "softplus": {"beta": 1.0, "threshold": 20.0},
     }
     numbers = _numbers(arguments, defaults.get(kind, {}))
-    straight = kind == "softplus" and numbers[0] == 0  # over 0, which PyTorch leaves to infinities
-    return Activation(kind, numbers) if kind in defaults and not straight else None
+    # Over 0, which PyTorch leaves to infinities, or e^x of positive numbers, which the code of an ELU lacks.
+    odd = (kind == "softplus" and numbers[0] == 0) or (kind == "elu" and numbers[2] < 0)
+    return Activation(kind, numbers) if kind in defaults and not odd else None
 
 
 def activated(f: Function, v: Vector, activation: Activation, x: str) -> str:
@@ -121,6 +132,13 @@ SMOOTH: Mapping[str, Callable[[Function, Vector, str], str]] = {
     "gelu": emitted.gelu,
     "gelu_tanh": emitted.gelu_tanh,
     "mish": emitted.mish,
+    "exp": emitted.exp,
+    "abs": emitted.magnitude,
+    "sqrt": emitted.sqrt,
+    "rsqrt": emitted.rsqrt,
+    "reciprocal": emitted.reciprocal,
+    "square": emitted.square,
+    "cube": emitted.cube,
 }
 
 

@@ -7,13 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from zeroskip.run.convolution.tiles.layout import Layout, Map, fresh, same_places, with_ring
-from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
+import numpy as np
+
+from zeroskip.run.convolution.tiles.layout import Layout, Map, ReadPlaces, fresh, same_places, with_ring
+from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.quad_job import quads
+from zeroskip.run.convolution.tiles.taps import Taps, touching
 from zeroskip.run.element import FP32, INT8, Element
 
 WASTE = 1.3  # a map keeps the tiles of the one it is made from, unless new ones need so much fewer vectors
 
+ONE = (1, 1)
 HEADER = 4096  # bytes at the start of a workspace, for the addresses of tensors
 
 
@@ -22,17 +26,41 @@ class Reading:
     """How an operation reads its first input.
 
     layout  of the input as it is read
-    stride  places of it from one place of the output to the next
-    phases  of its rows and columns lie one after the other among its channels; 1: it is read as it is
+    stride  (rows, columns) of it from one place of the output to the next
+    phases  (of rows, of columns) lie one after the other among its channels; (1, 1): it is read as it is
     copied  it has to be brought into this layout first
     fill    what it finds beyond the border
+    taps    of its window that touch the map
     """
 
     layout: Layout
-    stride: int
-    phases: int
+    stride: tuple[int, int]
+    phases: tuple[int, int]
     copied: bool
     fill: float = 0.0
+    taps: Taps | None = None
+
+    def places(self) -> dict[tuple[int, int], ReadPlaces]:
+        """By (row, column) of the phase that they belong to: places of a tile that the window's taps read.
+
+        Without a window, no place of a ring is read. Phases of which nothing is read are left out.
+        """
+        if self.taps is None:
+            return {(0, 0): ReadPlaces()}
+        found = {}
+        for phase in np.ndindex(self.phases):
+            rows, columns = (self._read(axis, number) for axis, number in enumerate(phase))
+            if rows and columns:
+                found[phase[0], phase[1]] = ReadPlaces(rows, columns)
+        return found
+
+    def _read(self, axis: int, number: int) -> tuple[int, ...]:
+        """Rows or columns of a tile that are read of the phase with this number."""
+        assert self.taps is not None
+        steps = self.taps.steps[axis]
+        mine = steps[steps % self.phases[axis] == number] // self.phases[axis]
+        own = np.arange(self.layout.tile[axis] // self.stride[axis]) * self.stride[axis]
+        return tuple(np.unique(mine[:, None] + own).tolist())
 
 
 @dataclass(frozen=True)
@@ -64,7 +92,7 @@ def arrange(subgraph: Subgraph, *, images: int, lanes: int, element: Element = F
     tiles, readings = _tiles(subgraph, new)
     roots = _roots(subgraph, tiles)
     layouts = _ringed(operations, tiles, readings, roots)
-    readings = {operation.name: _reread(readings[operation.name], operation) for operation in operations}
+    readings = {name: _reread(reading) for name, reading in readings.items()}
     return _placed(subgraph, _Made(layouts, readings, roots))
 
 
@@ -77,17 +105,6 @@ def _in_vectors(subgraph: Subgraph) -> Subgraph:
         for each in subgraph.operations
     ]
     return replace(subgraph, operations=tuple(operations))
-
-
-def reach(window: Window) -> tuple[tuple[int, int], tuple[int, int]]:
-    """First and last row, and column, that a window reads, counted from the output's own times the stride.
-
-    >>> reach(Window((3, 3), 1, (1, 1)))
-    ((-1, 1), (-1, 1))
-    """
-    ends = zip(window.size, window.padding, window.dilation, strict=True)
-    rows, columns = ((-pad, (size - 1) * step - pad) for size, pad, step in ends)
-    return rows, columns
 
 
 def _tiles(subgraph: Subgraph, new: Callable[..., Layout]) -> tuple[dict[str, Layout], dict[str, Reading]]:
@@ -108,23 +125,24 @@ def _tiles(subgraph: Subgraph, new: Callable[..., Layout]) -> tuple[dict[str, La
                 replace(known, channels=operation.shape[0], element=ideal.element) if size else ideal
             )
             copied = source not in tiles or not same_places(tiles[source], known)
-            readings[operation.name] = Reading(known, 1, 1, copied)
+            readings[operation.name] = Reading(known, ONE, ONE, copied)
             continue
         known = tiles.get(source) or new(inputs[source])
+        taps = touching(operation.window, operation.shape[1:], (known.height, known.width))
         inherited = _inherited(known, operation)
         # Maps have zeros around them, and a maximum must not see those where all else is below 0. A dilated window
         # may even see nothing else; its maximum is -inf.
         harmless = operation.kind != "max" or (source in positive and operation.window.dilation == (1, 1))
-        fill = 0.0 if harmless or not _reads_beyond(operation, known) else -math.inf
+        fill = 0.0 if harmless or not _reads_beyond(operation, taps, known) else -math.inf
         if inherited is not None and inherited.vectors <= WASTE * ideal.vectors:
             tiles[operation.name] = replace(inherited, element=ideal.element)
             copied = source not in tiles or fill != 0
-            readings[operation.name] = Reading(known, operation.window.stride, 1, copied, fill)
+            readings[operation.name] = Reading(known, operation.window.stride, ONE, copied, fill, taps)
         else:
             tiles[operation.name] = ideal
-            channels = known.channels * operation.window.stride**2
+            channels = known.channels * math.prod(operation.window.stride)
             phases = replace(ideal, channels=channels, element=known.element)
-            readings[operation.name] = Reading(phases, 1, operation.window.stride, True, fill)
+            readings[operation.name] = Reading(phases, ONE, operation.window.stride, True, fill, taps)
     return tiles, readings
 
 
@@ -146,23 +164,23 @@ def _positive(operations: Sequence[Operation]) -> frozenset[str]:
     return frozenset(positive)
 
 
-def _reads_beyond(operation: Operation, source: Layout) -> bool:
-    """Whether a window reaches over the border of the map."""
+def _reads_beyond(operation: Operation, taps: Taps, source: Layout) -> bool:
+    """Whether taps of a window reach over the border of the map."""
     assert operation.window is not None
-    ends = zip(reach(operation.window), operation.shape[1:], (source.height, source.width), strict=True)
+    sizes = operation.shape[1:], operation.window.stride, (source.height, source.width)
     return any(
-        first < 0 or (count - 1) * operation.window.stride + last >= size
-        for (first, last), count, size in ends
+        steps.min(initial=0) < 0 or (count - 1) * stride + steps.max(initial=0) >= size
+        for steps, count, stride, size in zip(taps.steps, *sizes, strict=True)
     )
 
 
 def _inherited(known: Layout, operation: Operation) -> Layout | None:
     """The tiles that an operation's value gets from those of its input, without moving a pixel between lanes."""
     assert operation.window is not None
-    stride = operation.window.stride
+    down, right = operation.window.stride
     channels, height, width = operation.shape
-    tall, wide = known.tile[0] // stride, known.tile[1] // stride
-    if known.tile[0] % stride or known.tile[1] % stride:
+    tall, wide = known.tile[0] // down, known.tile[1] // right
+    if known.tile[0] % down or known.tile[1] % right:
         return None
     if tall * known.grid[1] < height or wide * known.grid[2] < width:
         return None
@@ -208,31 +226,25 @@ def _ringed(
     layouts = {root: tiles[root] for root, _ in roots.values()}
     for operation in operations:
         reading = readings[operation.name]
-        if reading.copied or operation.window is None:
-            continue
-        root = roots[operation.inputs[0]][0]
-        layouts[root] = with_ring(layouts[root], _ring(operation, reading, tiles[operation.name]))
+        if not reading.copied:
+            root = roots[operation.inputs[0]][0]
+            layouts[root] = with_ring(layouts[root], _ring(reading))
     return layouts
 
 
-def _ring(operation: Operation, reading: Reading, made: Layout) -> tuple[int, int, int, int]:
-    """Vectors around the tiles of a map that an operation reads."""
-    assert operation.window is not None
-    sides: list[int] = []
-    for axis, (first, last) in enumerate(reach(operation.window)):
-        first, last = first // reading.phases, last // reading.phases
-        end = (made.tile[axis] - 1) * reading.stride + last
-        sides += [max(0, -first), max(0, end - (reading.layout.tile[axis] - 1))]
-    return sides[0], sides[1], sides[2], sides[3]
+def _ring(reading: Reading) -> tuple[int, int, int, int]:
+    """Vectors around the tiles of a map as far as an operation reads them."""
+    tall, wide = reading.layout.tile
+    rows, columns = {0, tall - 1}, {0, wide - 1}
+    for places in reading.places().values():
+        rows.update(places.rows)
+        columns.update(places.columns)
+    return -min(rows), max(rows) - (tall - 1), -min(columns), max(columns) - (wide - 1)
 
 
-def _reread(reading: Reading, operation: Operation) -> Reading:
+def _reread(reading: Reading) -> Reading:
     """The reading of a copy, with the ring it needs; others are read from the layout that their root has."""
-    if not reading.copied or operation.window is None:
-        return reading
-    tile = reading.layout.tile[0] // reading.stride, reading.layout.tile[1] // reading.stride
-    made = replace(reading.layout, tile=tile)
-    return replace(reading, layout=with_ring(reading.layout, _ring(operation, reading, made)))
+    return replace(reading, layout=with_ring(reading.layout, _ring(reading))) if reading.copied else reading
 
 
 @dataclass(frozen=True)
@@ -267,10 +279,35 @@ def _placed(subgraph: Subgraph, made: _Made) -> Arrangement:
             if layout is not None:
                 base = space.take_(layout.bytes, number, number)
                 copies[operation.name, position] = Map(layout, base, range(layout.channels))
-    for name, (root, start) in roots.items():
-        channels = next(operation.shape[0] for operation in operations if operation.name == name)
-        maps[name] = Map(layouts[root], bases[root], range(start, start + channels))
+    channels = {
+        each.name: range(roots[each.name][1], roots[each.name][1] + each.shape[0]) for each in operations
+    }
+    read = _places_read(operations, made, channels)
+    for name, (root, _) in roots.items():
+        maps[name] = Map(layouts[root], bases[root], channels[name], read[name])
     return Arrangement(maps, dict(made.readings), copies, space.bytes)
+
+
+def _places_read(
+    operations: Sequence[Operation], made: _Made, channels: Mapping[str, range]
+) -> dict[str, tuple[ReadPlaces, ...]]:
+    """Value -> the places that windows read of its channels, be it as parts of another value or as that."""
+    readers: dict[str, list[tuple[range, ReadPlaces]]] = {}
+    for operation in operations:
+        reading, source = made.readings[operation.name], operation.inputs[0]
+        if reading.taps is not None and not reading.copied:
+            places = [(channels[source], each) for each in reading.places().values()]
+            readers.setdefault(made.roots[source][0], []).extend(places)
+    found = {}
+    for name, (root, _) in made.roots.items():
+        mine = channels[name]
+        several = [
+            places
+            for theirs, places in readers.get(root, [])
+            if theirs.start < mine.stop and mine.start < theirs.stop
+        ]
+        found[name] = tuple(dict.fromkeys(several))
+    return found
 
 
 def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: _Made) -> Layout | None:

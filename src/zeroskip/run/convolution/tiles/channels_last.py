@@ -16,7 +16,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.layout import Map, bits
-from zeroskip.run.convolution.tiles.relayout import Transfer, everywhere, source_pixels
+from zeroskip.run.convolution.tiles.relayout import Transfer, source_pixels
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, lanes_of
 from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE, TensorSlot
 
@@ -24,7 +24,7 @@ from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE, TensorSl
 def read_channels_last(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
     """Read a phase of a tensor (images, height, width, channels) into the transfer's target, ring included."""
     target, (channels, height, width) = transfer.target.layout, tensor.shape
-    places = everywhere(target)
+    places = transfer.target.everywhere()
     pixels = source_pixels(target, places, transfer.phase)
     image, row, column = np.moveaxis(pixels, -1, 0)  # (count, lanes) each
     there = (pixels >= 0).all(-1) & (row < height) & (column < width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +35,12 @@ class RowWeights:
 class Job:
     """y = epilogue(weights . rows of x) at every place of y, for the operation `node`.
 
-    stride  places of x from one place of y to the next
+    stride  (rows, columns) of x from one place of y to the next
     """
 
     node: str
     weights: RowWeights
-    stride: int
+    stride: tuple[int, int]
     x: Map
     y: Map
     residual: Map | None
@@ -55,14 +56,14 @@ def table(job: Job | QuadJob) -> np.ndarray:
     """(vectors, 4) int64: offsets of x, y and residual, and the mask of lanes that hold pixels."""
     places = job.y.layout.inside()
     slot, y, x = places.T
-    source = job.x.layout.offset(slot, y * job.stride, x * job.stride)
+    source = job.x.layout.offset(slot, y * job.stride[0], x * job.stride[1])
     offsets = [source, job.y.layout.offset(*places.T), job.added.layout.offset(*places.T)]
     return np.stack([*offsets, job.y.layout.masks(places)], axis=1)
 
 
 def band(job: Job | QuadJob, machine: Machine) -> int:
     """How many vectors to work on before the next chunk of code: they fit the second-level cache."""
-    per_place = job.x.layout.place_bytes * job.stride**2 + job.y.layout.place_bytes
+    per_place = job.x.layout.place_bytes * math.prod(job.stride) + job.y.layout.place_bytes
     vectors = job.y.layout.vectors
     bands = max(1, min(vectors // 14, round(vectors * per_place / (BAND * machine.cache_bytes))))
     return -(-vectors // bands)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -45,7 +46,7 @@ class Form:
         """The tensor's."""
         return tuple(math.prod(atom.size for atom in axis) for axis in self.axes)
 
-    @property
+    @cached_property
     def is_channels_last(self) -> bool:
         """Whether the tensor holds the channels of each pixel side by side, and the pixels row by row.
 

@@ -6,13 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import cast
 
 import torch
 
 from zeroskip.graph import Graph, Node
+from zeroskip.graph.exporting import END
 from zeroskip.graph.nodes import kind_of
-from zeroskip.graph.torch_operations import Argument
+from zeroskip.graph.torch_operations import Argument, schema_of
 from zeroskip.run.captured import overwrites
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.node_operations import (
@@ -148,22 +150,12 @@ class _Reading:
     def _cut(self, node: Node) -> None:
         """Remember the parts of a value that is cut along one axis."""
         value, arguments = self.values.any(node.inputs[0]), node.arguments
-        if value is None:
+        if value is None or len(node.inputs) > 1:  # sizes that differ from call to call
             return
         dim = int(cast(int, arguments.get("dim", 0))) % (len(value.form.axes) + 1) - 1
         if dim < 0:
             return
-        length = value.form.shape[dim]
-        sizes = arguments.get("split_sizes", arguments.get("split_size", arguments.get("chunks")))
-        if kind_of(node) == "chunk":
-            sizes = -(-length // int(cast(int, sizes)))
-        if isinstance(sizes, int):
-            sizes = [min(sizes, length - start) for start in range(0, length, sizes)]
-        ends = [
-            sum(cast("list[int]", sizes)[: number + 1]) for number in range(len(cast("list[int]", sizes)))
-        ]
-        starts = [0, *ends[:-1]]
-        self._parts[node.name] = value, dim, [range(*ends_) for ends_ in zip(starts, ends, strict=True)]
+        self._parts[node.name] = value, dim, _parts_of(node, value.form.shape[dim])
 
     def _taken(self, node: Node) -> Operations:
         """One of the parts that another node cut."""
@@ -174,24 +166,32 @@ class _Reading:
         return slice_of(node, value, dim, parts[number])
 
 
+def _parts_of(node: Node, length: int) -> list[range]:
+    """The places of an axis of that length that each part has which the node cuts."""
+    arguments = node.arguments
+    sizes = arguments.get("split_sizes", arguments.get("split_size", arguments.get("chunks")))
+    if kind_of(node) == "chunk":
+        sizes = -(-length // int(cast(int, sizes)))
+    if isinstance(sizes, int):
+        return [range(start, min(start + sizes, length)) for start in range(0, length, sizes)]
+    ends = [0, *accumulate(cast("list[int]", sizes))]
+    return [range(start, end) for start, end in pairwise(ends)]
+
+
 def _is_whole_batch(node: Node) -> bool:
     """Whether the node is a slice of all examples, as `x[:, 1:]` begins with one."""
     arguments = node.arguments
     begins = kind_of(node) == "slice" and arguments.get("dim") == 0 and not arguments.get("start")
-    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, ALL)
+    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, END)
     return bool(begins and whole)
-
-
-ALL = 2**63 - 1  # the end of a slice that has none
 
 
 def is_view(node: Node) -> bool:
     """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
-    _, name, overload = node.op.split(".") if node.op.startswith("aten.") else ("", "", "")
-    if not name:
+    schema = schema_of(node.op)
+    if schema is None:
         return True
-    returns = getattr(getattr(torch.ops.aten, name), overload)._schema.returns
-    return any(each.alias_info is not None and not each.alias_info.is_write for each in returns)
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in schema.returns)
 
 
 def entering(graph: Graph) -> dict[str, MapValue]:

@@ -47,8 +47,6 @@ def streamed_accepts(layer: Layer, machine: Machine, precision: Precision) -> st
         return f"{layer.op} has no sparse kernel"
     if layer.weight.dtype is not torch.float32:
         return f"computes float32 weights, not {str(layer.weight.dtype).removeprefix('torch.')}"
-    if layer.op == "conv2d" and layer.stride[0] != layer.stride[1]:
-        return f"steps by as many rows as columns, not {layer.stride}"
     if is_too_large(layer):
         return f"more than {MAX_NONZEROS:,} non-zeros: their code would fill more memory than it is worth"
     if operations_of(graph_of(layer, False)):

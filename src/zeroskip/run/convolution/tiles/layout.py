@@ -3,7 +3,8 @@
 A map is cut into a grid of equal tiles, and lane l of every vector belongs to tile l: the vector of tile place
 (y, x) holds, for one channel, the pixels that stand there in each of the tiles. A neighbouring pixel is then a
 neighbouring vector, so a convolution reads whole aligned vectors, whatever its taps. Around the tile lies a ring
-of further vectors, which repeat the neighbours' pixels and hold zeros beyond the map's border.
+of further vectors, which repeat the neighbours' pixels and hold zeros beyond the map's border. The ring is a box
+around the tile; only those of its places that a window reads are ever written.
 
 In memory: [image row][tile row with ring][tile column with ring][channel] vectors. One vector more than there are
 channels keeps places that are used together from falling into the same sets of the caches.
@@ -140,17 +141,47 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class ReadPlaces:
+    """Places of a tile and its ring: each of the rows with each of the columns."""
+
+    rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Map:
-    """Some channels of the maps that lie at byte `base` of the workspace."""
+    """Some channels of the maps that lie at byte `base` of the workspace.
+
+    read  places that windows read; those of the ring that none reads hold anything
+    """
 
     layout: Layout
     base: int
     channels: range
+    read: tuple[ReadPlaces, ...] = ()
 
     @property
     def first(self) -> int:
         """Byte of the workspace from which the offsets of the layout count for these channels."""
         return self.base + self.channels.start * self.layout.vector_bytes
+
+    def around(self) -> np.ndarray:
+        """(count, 3) slot, y and x of the places of the ring that are read.
+
+        >>> layout = with_ring(Layout(1, 8, 8, 1, grid=(1, 4, 4), tile=(2, 2)), (3, 3, 0, 0))
+        >>> Map(layout, 0, range(1), (ReadPlaces((-3, 0, 3), (0,)),)).around().tolist()
+        [[0, -3, 0], [0, 3, 0]]
+        """
+        places = self.layout.around()
+        _, y, x = places.T
+        read = np.zeros(len(places), bool)
+        for each in self.read:
+            read |= np.isin(y, each.rows) & np.isin(x, each.columns)
+        return places[read]
+
+    def everywhere(self) -> np.ndarray:
+        """(count, 3) slot, y and x of every place, those of the ring that are read last."""
+        return np.concatenate([self.layout.inside(), self.around()])
 
 
 def fresh(shape: tuple[int, int, int], *, images: int, lanes: int, element: Element = FP32) -> Layout:

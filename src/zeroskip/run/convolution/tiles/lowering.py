@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange, reach
+from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
@@ -20,7 +21,7 @@ from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first,
 from zeroskip.run.convolution.tiles.layout import Map, same_places
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
-from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadJob, integer_weights
+from zeroskip.run.convolution.tiles.quad_job import QUAD, IntegerWeights, QuadJob, integer_weights
 from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
@@ -172,11 +173,12 @@ def _source(operation: Operation, context: _Context) -> tuple[list[Step], Map]:
     reading, name = context.arrangement.readings[operation.name], operation.inputs[0]
     if not reading.copied:
         return [], context.arrangement.maps[name]
-    copy, stride = context.arrangement.copies[operation.name, 0], reading.phases
-    phases = [Phase(stride, row, column) for row, column in np.ndindex(stride, stride)]
+    copy, steps = context.arrangement.copies[operation.name, 0], []
     fill = _fill(name, reading.fill, context)
-    transfers = [Transfer(operation.name, copy, phase, fill) for phase in phases]
-    return [_copied(name, transfer, context) for transfer in transfers], copy
+    for (row, column), places in reading.places().items():
+        target, phase = replace(copy, read=(places,)), Phase(reading.phases, row, column)
+        steps.append(_copied(name, Transfer(operation.name, target, phase, fill), context))
+    return steps, copy
 
 
 def _copied(name: str, transfer: Transfer, context: _Context) -> Step:
@@ -208,7 +210,7 @@ def _parts(operation: Operation, context: _Context, y: Map) -> list[Step]:
     for name in operation.inputs:
         known, vectors = context.arrangement.maps.get(name), _shape(name, context)[0]
         if known is None or (known.base, known.channels.start) != (y.base, start):
-            target = Map(y.layout, y.base + start * y.layout.vector_bytes, range(vectors))
+            target = Map(y.layout, y.base + start * y.layout.vector_bytes, range(vectors), y.read)
             steps.append(_part(name, operation, target, context))
         start += vectors
     return steps
@@ -244,14 +246,12 @@ def _shape(name: str, context: _Context) -> tuple[int, int, int]:
 
 
 def _taps(operation: Operation, context: _Context, x: Map) -> WindowTaps:
-    """The taps of an operation's window in `x`, in which rows and columns may lie in phases."""
-    assert operation.window is not None
-    reading, window = context.arrangement.readings[operation.name], operation.window
-    (top, _), (left, _) = reach(window)
-    rows, columns = (np.arange(size) * step for size, step in zip(window.size, window.dilation, strict=True))
-    row, row_phase = np.divmod(top + rows, reading.phases)
-    column, column_phase = np.divmod(left + columns, reading.phases)
-    phase = row_phase[:, None] * reading.phases + column_phase
+    """The taps of an operation's window that touch the map, in `x`, whose rows and columns may lie in phases."""
+    reading = context.arrangement.readings[operation.name]
+    assert reading.taps is not None
+    row, row_phase = np.divmod(reading.taps.down, reading.phases[0])
+    column, column_phase = np.divmod(reading.taps.right, reading.phases[1])
+    phase = row_phase[:, None] * reading.phases[1] + column_phase
     places = row[:, None] * x.layout.pitch + column
     offsets = places * x.layout.place_bytes + phase * _channels(reading, x) * x.layout.vector_bytes
     return WindowTaps(offsets.ravel(), reading.stride)
@@ -259,7 +259,7 @@ def _taps(operation: Operation, context: _Context, x: Map) -> WindowTaps:
 
 def _channels(reading: Reading, x: Map) -> int:
     """Channels of one phase."""
-    return len(x.channels) // reading.phases**2
+    return len(x.channels) // math.prod(reading.phases)
 
 
 def _convolution(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | AnyJob]:
@@ -267,17 +267,18 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
     more, residual = _second(operation, context)
     layer, reading = operation.layer, context.arrangement.readings[operation.name]
     assert layer is not None
+    assert reading.taps is not None
     taps = _taps(operation, context, x)
     bias = _bias(operation)
     if operation.kind == "depthwise":
-        weight, offsets = np.ascontiguousarray(layer.weight.detach().flatten(1).numpy()), taps.offsets
+        weight, offsets = reading.taps.of(layer.weight.detach().numpy()), taps.offsets
     else:
-        weight = _whole(layer).flatten(1).numpy()
+        weight = reading.taps.of(_whole(layer).numpy())
         channels = np.arange(_channels(reading, x)) * x.layout.vector_bytes
         offsets = (channels[:, None] + taps.offsets).ravel()
     job = Job(
         operation.name,
-        RowWeights(weight, bias, offsets, len(taps.offsets)),
+        RowWeights(weight, bias, offsets, max(1, len(taps.offsets))),
         taps.stride,
         x=x,
         y=y,
@@ -299,16 +300,30 @@ def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> l
     name, scalings = operation.name, context.subgraph.scalings
     copies, x = _source(operation, context)
     more, added = _second(operation, context)
-    taps = WindowTaps(np.zeros(1, np.int64), 1) if operation.window is None else _taps(operation, context, x)
+    taps = (
+        WindowTaps(np.zeros(1, np.int64), (1, 1))
+        if operation.window is None
+        else _taps(operation, context, x)
+    )
     rows = np.arange(_channels(context.arrangement.readings[name], x)) * x.layout.vector_bytes
     given = QuadOperation(
         operation, tuple(scalings.get(each) for each in operation.inputs), scalings.get(name), x, added, y,
         rows[:, None] + taps.offsets, taps.stride, _shape(operation.inputs[0], context)[1:],
     )  # fmt: skip
     layer = operation.layer
-    numbers = None if layer is None else integer_weights(_whole(layer).flatten(2).numpy(), _bias(operation))
+    numbers = None if layer is None else _integer_weights(operation, context)
     part = quad_part(given, numbers, context.machine)
     return [*copies, *more, _by(method, part, context)]
+
+
+def _integer_weights(operation: Operation, context: _Context) -> IntegerWeights:
+    """Those of the taps that touch the map; scales are of all weights."""
+    assert operation.layer is not None
+    taps, weight = context.arrangement.readings[operation.name].taps, _whole(operation.layer).numpy()
+    assert taps is not None
+    found = integer_weights(weight.reshape(*weight.shape[:2], -1), _bias(operation))
+    mine = taps.of(found.weight.reshape(weight.shape))
+    return replace(found, weight=mine.reshape(*weight.shape[:2], len(taps.rows) * len(taps.columns)))
 
 
 def _by(method: str, part: Step | QuadJob, context: _Context) -> Step | AnyJob:

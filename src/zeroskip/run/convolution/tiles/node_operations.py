@@ -30,8 +30,10 @@ def operations_of_node(node: Node, values: Values) -> Operations:
     """The node as operations; none where it cannot work on tiles."""
     if activation_of(node) is not None:
         return _activation(node, values)
-    maker = MAKERS.get(kind_of(node))
-    return maker(node, values) if maker is not None and node.inputs else ()
+    kind = kind_of(node)
+    # A second input of other kinds is a number that differs from call to call, such as that of the examples.
+    few = kind in CONCATS or len(node.inputs) <= (2 if kind in FUNCTIONS else 1)
+    return MAKERS[kind](node, values) if kind in MAKERS and node.inputs and few else ()
 
 
 def plain(
@@ -55,14 +57,14 @@ def _convolution(node: Node, values: Values) -> Operations:
     flat = layer.op == "conv1d"
     x = values.sequences(node.inputs[0]) if flat else values.images(node.inputs[0])
     layer = as_conv2d(layer)
-    if x is None or layer.stride[0] != layer.stride[1] or is_too_large(layer):
+    if x is None or is_too_large(layer):
         return ()
     size = layer.weight.shape[2], layer.weight.shape[3]
     padding, shape = _padding(layer, size), node.shape
     if padding is None or shape is None or 0 in shape:
         return ()
     made = (shape[0], 1, shape[1]) if flat else (shape[0], shape[1], shape[2])
-    window = Window(size, layer.stride[0], padding, pair(layer.dilation))
+    window = Window(size, pair(layer.stride), padding, pair(layer.dilation))
     depthwise = layer.groups == x.shape[0] == layer.weight.shape[0] and layer.groups > 1
     kind = "depthwise" if depthwise and size[0] * size[1] <= 25 else "conv"
     operation = plain(node, kind, x, made, sequence(shape[0], shape[1]) if flat else channels_first(made))
@@ -75,7 +77,7 @@ def _linear(node: Node, layer: Layer, values: Values) -> Operations:
         return ()
     shape = layer.weight.shape[0], *x.shape[1:]
     operation = plain(node, "conv", x, shape, x.form.with_axis(len(x.form.axes) - 1, "c", shape[0]))
-    window = Window((1, 1), 1, (0, 0))
+    window = Window((1, 1), (1, 1), (0, 0))
     return (
         replace(operation, layer=as_conv2d(layer), window=window, activation=RELU if node.relu else None),
     )
@@ -92,7 +94,7 @@ def as_conv2d(layer: Layer) -> Layer:
         layer,
         op="conv2d",
         weight=layer.weight[:, :, None],
-        stride=(layer.stride[0], layer.stride[0]),
+        stride=(1, layer.stride[0]),
         padding=padding,
         dilation=(1, layer.dilation[0]),
     )
@@ -115,13 +117,12 @@ def _pool(node: Node, values: Values) -> Operations:
         return ()
     size = sizes(arguments["kernel_size"], flat)
     stride = sizes(arguments["stride"] or arguments["kernel_size"], flat)
-    stride = (stride[1], stride[1]) if flat else stride
     divisor = arguments.get("divisor_override")
     odd = divisor is not None and (not isinstance(divisor, int) or divisor < 1)
-    if stride[0] != stride[1] or size[0] * size[1] > LARGEST_WINDOW or odd:
+    if size[0] * size[1] > LARGEST_WINDOW or odd:
         return ()
     padding = sizes(arguments["padding"], flat, other=0)
-    window = Window(size, stride[0], padding, sizes(arguments.get("dilation", 1), flat))
+    window = Window(size, stride, padding, sizes(arguments.get("dilation", 1), flat))
     made = (x.shape[0], 1, shape[1]) if flat else (shape[0], shape[1], shape[2])
     form = sequence(made[0], made[2]) if flat else channels_first(made)
     operation = replace(
@@ -174,7 +175,7 @@ MEANS = ("mean", "adaptive_avg_pool2d", "adaptive_avg_pool1d")
 
 def _norm(node: Node, values: Values) -> Operations:
     x, norm = values.any(node.inputs[0]), batch_norm(node.arguments)
-    if x is None or len(node.inputs) != 1 or norm is None or not x.form.holds(0, "c"):
+    if x is None or norm is None or not x.form.holds(0, "c"):
         return ()
     scale = norm.scale
     shift = -norm.mean.double() * scale
@@ -186,7 +187,7 @@ def _norm(node: Node, values: Values) -> Operations:
 def _layer_norm(node: Node, values: Values) -> Operations:
     x, arguments = values.rows(node.inputs[0]), node.arguments
     shape = arguments["normalized_shape"]
-    if x is None or len(node.inputs) != 1 or list(cast("Sequence[int]", shape)) != [x.shape[0]]:
+    if x is None or list(cast("Sequence[int]", shape)) != [x.shape[0]]:
         return ()
     return (replace(plain(node, "layer_norm", x), factors=_factors(arguments, x.shape[0]),
                     epsilon=float(cast(float, arguments["eps"]))),)  # fmt: skip
@@ -194,7 +195,7 @@ def _layer_norm(node: Node, values: Values) -> Operations:
 
 def _group_norm(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
-    if x is None or len(node.inputs) != 1 or not x.form.holds(0, "c"):
+    if x is None or not x.form.holds(0, "c"):
         return ()
     groups = arguments.get("num_groups", x.shape[0])
     if kind_of(node) == "instance_norm" and not arguments.get("use_input_stats"):
@@ -219,8 +220,8 @@ def _prelu(node: Node, values: Values) -> Operations:
     return (replace(plain(node, "prelu", x), factors=(whole, whole)),)
 
 
-FUNCTIONS = {"mul": "multiply", "multiply": "multiply", "sub": "subtract", "subtract": "subtract", "add": "add",
-             "div": "divide", "divide": "divide", "maximum": "maximum", "minimum": "minimum"}  # fmt: skip
+FUNCTIONS = {"mul": "multiply", "multiply": "multiply", "sub": "subtract", "subtract": "subtract", "rsub": "subtract",
+             "add": "add", "div": "divide", "divide": "divide", "maximum": "maximum", "minimum": "minimum"}  # fmt: skip
 
 
 def _combined(node: Node, values: Values) -> Operations:
@@ -230,7 +231,7 @@ def _combined(node: Node, values: Values) -> Operations:
         return ()
     if len(node.inputs) == 1:
         return _with_constant(node, function, values)
-    x, other = (values.any(name) for name in node.inputs)
+    x, other = (values.any(name) for name in (reversed(node.inputs) if _is_reversed(node) else node.inputs))
     if x is None or other is None or function == "divide":
         return ()
     if x.is_pixel and not other.is_pixel and function != "subtract":
@@ -241,6 +242,11 @@ def _combined(node: Node, values: Values) -> Operations:
     kind = "add" if same and function == "add" else "combine"
     operation = replace(plain(node, kind, x), inputs=(x.base, other.base))
     return (operation if kind == "add" else replace(operation, function=function),)
+
+
+def _is_reversed(node: Node) -> bool:
+    """Whether the node subtracts its first argument from its second, as `1 - x` does."""
+    return kind_of(node) == "rsub"
 
 
 def _aligned(pixel: Form, form: Form) -> bool:
@@ -254,7 +260,7 @@ def _with_constant(node: Node, function: str, values: Values) -> Operations:
     """A map times, plus, ... a number, or a number for each channel."""
     x, arguments = values.any(node.inputs[0]), node.arguments
     constant = arguments.get("other", arguments.get("self"))
-    first = "other" not in arguments
+    first = ("other" not in arguments) != _is_reversed(node)
     if x is None or isinstance(constant, (bool, complex)):
         return ()
     numbers = _by_channel(constant, x)
@@ -284,6 +290,9 @@ def _by_channel(constant: Argument, x: MapValue) -> Tensor | None:
     at = places[0] - len(x.form.axes)  # counted from the last axis
     fits = constant.ndim >= -at and constant.shape[at] == x.shape[0] and constant.ndim <= len(x.form.axes) + 1
     return constant.detach().flatten().double() if fits else None
+
+
+CONCATS = ("cat", "concat", "concatenate")
 
 
 def _concat(node: Node, values: Values) -> Operations:
@@ -321,5 +330,5 @@ MAKERS: Mapping[str, Callable[[Node, Values], Operations]] = {
     "layer_norm": _layer_norm,
     **dict.fromkeys(("group_norm", "instance_norm"), _group_norm),
     "prelu": _prelu,
-    **dict.fromkeys(("cat", "concat", "concatenate"), _concat),
+    **dict.fromkeys(CONCATS, _concat),
 }

@@ -20,7 +20,7 @@ class Window:
     """Which rows and columns of the input an output pixel sees; all sizes for (rows, columns)."""
 
     size: tuple[int, int]
-    stride: int
+    stride: tuple[int, int]
     padding: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -21,11 +22,11 @@ class WindowTaps:
     """Where a window's taps lie in a map.
 
     offsets  (taps,) bytes from the window's place, row by row
-    stride   places of the map from one window to the next
+    stride   (rows, columns) of the map from one window to the next
     """
 
     offsets: np.ndarray
-    stride: int
+    stride: tuple[int, int]
 
 
 def pool(
@@ -37,7 +38,7 @@ def pool(
     """
     places, largest = y.layout.inside(), operation.kind == "max"
     slot, row, column = places.T
-    source = x.first + x.layout.offset(slot, row * taps.stride, column * taps.stride)
+    source = x.first + x.layout.offset(slot, row * taps.stride[0], column * taps.stride[1])
     target = y.first + y.layout.offset(*places.T)
     code = _pool_code(machine, y.layout.vector, len(taps.offsets), largest)
     arrays = [source, target, y.layout.masks(places), taps.offsets.astype(np.int64)]
@@ -59,7 +60,7 @@ def shares(layout: Layout, places: np.ndarray, operation: Operation, size: tuple
 
 def _counted(pixel: np.ndarray, axis: int, size: int, window: Window, padded: bool) -> np.ndarray:
     """How many pixels of a window count in one direction: those of the map, or of the map with its padding."""
-    first = pixel * window.stride - window.padding[axis]
+    first = pixel * window.stride[axis] - window.padding[axis]
     last = first + window.size[axis]
     margin = window.padding[axis] if padded else 0
     return np.minimum(last, size + margin) - np.maximum(first, -margin)
@@ -83,7 +84,7 @@ def _pool_code(machine: Machine, v: Vector, taps: int, largest: bool) -> Callabl
         share = None if largest else f.load(sums, f.at(arrays[4], f.multiply(number, v.lanes)))
         with f.loop(0, channels) as channel:
             at = f.multiply(channel, v.lanes)
-            total = load(windows[0], at)
+            total = load(windows[0], at) if windows else f.constant(sums, -math.inf if largest else 0.0)
             for window in windows[1:]:
                 value = load(window, at)
                 total = f.larger(v, total, value) if largest else f.value(f"fadd {sums} {total}, {value}")

@@ -104,7 +104,7 @@ class QuadJob:
 
     node: str
     weights: QuadWeights
-    stride: int
+    stride: tuple[int, int]
     x: Map
     y: Map
     residual: Map | None
@@ -174,7 +174,12 @@ def quad_weights(
         bias = bias - np.float32(residual.zero_point) * np.float32(residual.scale)
     factor = np.float32(x.scale) * given.scales.astype(np.float32)
     return QuadWeights(
-        packed(given.weight), start.astype(np.int32), factor, bias, offsets, taps=given.weight.shape[2]
+        packed(given.weight),
+        start.astype(np.int32),
+        factor,
+        bias,
+        offsets,
+        taps=max(1, given.weight.shape[2]),
     )
 
 

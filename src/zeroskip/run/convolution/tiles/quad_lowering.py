@@ -31,7 +31,7 @@ class QuadOperation:
     inputs, output  their scalings; None: fp32
     x, added, y     its maps
     offsets         (vectors of x, taps) bytes from a place to the rows that its window reads
-    stride          places of x from one place of y to the next
+    stride          (rows, columns) of x from one place of y to the next
     size            height and width of the input
     """
 
@@ -42,7 +42,7 @@ class QuadOperation:
     added: Map | None
     y: Map
     offsets: np.ndarray
-    stride: int
+    stride: tuple[int, int]
     size: tuple[int, int]
 
     @property
@@ -79,7 +79,7 @@ def rescaled(node: str, maps: tuple[Map, Map], channels: int, scalings: tuple[Sc
     (x, y), (before, after) = maps, scalings
     offsets = (np.arange(len(x.channels)) * x.layout.vector_bytes)[:, None]
     weights = rescaling(channels, offsets, before, after)
-    return QuadJob(node, weights, 1, x, y, None, QuadEpilogue(output=Scaling(1.0, after.zero_point)))
+    return QuadJob(node, weights, (1, 1), x, y, None, QuadEpilogue(output=Scaling(1.0, after.zero_point)))
 
 
 def _of_ones(given: QuadOperation, first: Scaling) -> QuadJob:

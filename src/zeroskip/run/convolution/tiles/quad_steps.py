@@ -36,7 +36,7 @@ def dequantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -
 
 
 def largest_quads(
-    node: str, x: Map, y: Map, taps: tuple[np.ndarray, int], scaling: Scaling, machine: Machine
+    node: str, x: Map, y: Map, taps: tuple[np.ndarray, tuple[int, int]], scaling: Scaling, machine: Machine
 ) -> Step:
     """The largest byte of a window around each pixel; `taps`: bytes from the window's place, and its stride."""
     offsets, stride = taps
@@ -45,11 +45,11 @@ def largest_quads(
     return Step("max", node, _largest_code(machine, y.layout.vector, len(offsets)), block)
 
 
-def _places(x: Map, y: Map, stride: int = 1) -> list[np.ndarray]:
+def _places(x: Map, y: Map, stride: tuple[int, int] = (1, 1)) -> list[np.ndarray]:
     """Where in the workspace each place of y reads and writes, and which lanes hold pixels."""
     places = y.layout.inside()
     slot, row, column = places.T
-    source = x.first + x.layout.offset(slot, row * stride, column * stride)
+    source = x.first + x.layout.offset(slot, row * stride[0], column * stride[1])
     return [source, y.first + y.layout.offset(*places.T), y.layout.masks(places)]
 
 

@@ -12,12 +12,11 @@ from torch.nn import functional
 
 from zeroskip.graph import Node
 from zeroskip.graph.nodes import kind_of
-from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first, sequence
 from zeroskip.run.convolution.tiles.node_operations import Operations, plain, sizes
 from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window, is_too_large
-from zeroskip.run.convolution.tiles.values import MapValue, Values
+from zeroskip.run.convolution.tiles.values import MapValue, Values, integers
 
 Places = Sequence[int]
 """For each place of a value's axis its place in the source; -1: it has none."""
@@ -26,7 +25,8 @@ Places = Sequence[int]
 def rearrangement(node: Node, values: Values) -> Operations:
     """The node as an operation that rearranges; none where it is no such node, or one that tiles cannot do."""
     maker = MAKERS.get(kind_of(node))
-    return maker(node, values) if maker is not None and node.inputs else ()
+    # A second input would be a number that differs from call to call, such as that of the examples.
+    return maker(node, values) if maker is not None and len(node.inputs) == 1 else ()
 
 
 def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
@@ -95,11 +95,6 @@ def _places(axis: tuple[Atom, ...]) -> list[int]:
     return places
 
 
-def _integers(argument: Argument) -> list[int]:
-    given = argument if isinstance(argument, (list, tuple)) else [argument]
-    return [each for each in given if isinstance(each, int)]
-
-
 def _dim(node: Node, x: MapValue) -> int:
     """The axis of the tensor, the batch not counted; -1 is the batch."""
     return int(cast(int, node.arguments.get("dim", 0))) % (len(x.form.axes) + 1) - 1
@@ -132,7 +127,7 @@ def _padded(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
     kind = kind_of(node)
     mode = BORDERS.get(kind, str(arguments.get("mode", "constant")))
-    amounts = _integers(arguments.get("pad", arguments.get("padding")))
+    amounts = integers(arguments.get("pad", arguments.get("padding")))
     known = mode in ("constant", "reflect", "replicate") and node.shape is not None
     if (
         x is None
@@ -229,7 +224,7 @@ def _neighbours(length: int, factor: int) -> list[tuple[tuple[int, ...], tuple[f
 
 def _rolled(node: Node, values: Values) -> Operations:
     x, arguments = values.any(node.inputs[0]), node.arguments
-    shifts, dims = _integers(arguments.get("shifts")), _integers(arguments.get("dims"))
+    shifts, dims = integers(arguments.get("shifts")), integers(arguments.get("dims"))
     if x is None or len(shifts) != len(dims) or not dims:
         return ()
     taken: dict[str, Places] = {name: range(size) for name, size in zip("chw", x.shape, strict=True)}
@@ -323,7 +318,7 @@ def _transposed(node: Node, values: Values) -> Operations:
     padding = taps[0] - 1 + more[0], taps[1] - 1 + more[1]
     inner = phases.shape[0], x.shape[1] + padding[0] + more[0], x.shape[2] + padding[1] + more[1]
     bias = None if layer.bias is None else layer.bias.repeat_interleave(steps[0] * steps[1])
-    window = Window(taps, 1, padding)
+    window = Window(taps, (1, 1), padding)
     convolution = replace(
         layer, op="conv2d", weight=phases, bias=bias, stride=(1, 1), padding=window.padding, dilation=(1, 1)
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,6 +18,7 @@ from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 
 TOGETHER = 8  # channels whose sums are in registers at a time
+BLOCK = 64  # numbers that are added to one sum: of many more it would lose its last digits
 
 
 def mean(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
@@ -66,12 +68,12 @@ def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
         for first, end, several in (("0", even, TOGETHER), (even, channels, 1)):
             with f.loop(first, end, several) as channel:
                 totals = [f.slot(sums, "zeroinitializer") for _ in range(several)]
-                with f.loop(0, places) as place:
+                with _summed(f, sums, places, totals) as (place, parts):
                     number = f.add(f.multiply(image, places), place)
                     at = f.at(at_offset(f, arrays[1], number), f.multiply(channel, v.lanes), v.element)
-                    for part, total in enumerate(totals):
+                    for part, total in enumerate(parts):
                         value = f.converted(v, f.load(v, f.at(at, part * v.lanes, v.element)), "float")
-                        f.store(sums, f.value(f"fadd {sums} {f.load(sums, total)}, {value}"), total)
+                        _add(f, sums, value, total)
                 for part, total in enumerate(totals):
                     whole = f.value(f"fmul float {f.sum(sums, f.load(sums, total))}, {factor}")
                     single = f.value(f"insertelement {sums} zeroinitializer, float {whole}, i32 0")
@@ -93,12 +95,12 @@ def _layer_norm_code(machine: Machine, v: Vector, activation: Activation | None)
             return f.converted(v, f.load(v, f.at(source, f.multiply(channel, v.lanes), v.element)), "float")
 
         total, squares = f.slot(wide, "zeroinitializer"), f.slot(wide, "zeroinitializer")
-        with f.loop(0, channels) as channel:
-            f.store(wide, f.value(f"fadd {wide} {f.load(wide, total)}, {pixel(channel)}"), total)
+        with _summed(f, wide, channels, [total]) as (channel, (part,)):
+            _add(f, wide, pixel(channel), part)
         middle = f.value(f"fmul {wide} {f.load(wide, total)}, {share}")
-        with f.loop(0, channels) as channel:
+        with _summed(f, wide, channels, [squares]) as (channel, (part,)):
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
-            f.store(wide, f.multiply_add(wide, away, away, f.load(wide, squares)), squares)
+            f.store(wide, f.multiply_add(wide, away, away, f.load(wide, part)), part)
         scale = _one_over_deviation(f, wide, f.load(wide, squares), share, epsilon)
         with f.loop(0, channels) as channel:
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
@@ -120,25 +122,26 @@ def _group_norm_code(machine: Machine, v: Vector, activation: Activation | None)
     with f.loop(0, images) as image, f.loop(0, groups) as group:
         first = f.multiply(group, channels)
 
-        def pixels(image: str = image, first: str = first) -> Iterator[_Pixel]:
-            """Every vector of the group."""
-            with f.loop(0, places) as place:
+        def pixels(*totals: str, image: str = image, first: str = first) -> Iterator[_Pixel]:
+            """Every vector of the group, and the sums that are part of the totals."""
+            with _summed(f, wide, places, totals) as (place, in_block):
                 number = f.add(f.multiply(image, places), place)
                 source, target = (at_offset(f, array, number) for array in arrays[:2])
                 mask = mask_at(f, v, arrays[2], number)
-                with f.loop(first, f.add(first, channels)) as channel:
+                with _summed(f, wide, channels, in_block) as (number, parts):
+                    channel = f.add(first, number)
                     at = f.multiply(channel, v.lanes)
                     value = f.converted(v, f.load(v, f.at(source, at, v.element)), "float")
-                    yield _Pixel(value, mask, f.at(target, at, v.element), channel)
+                    yield _Pixel(value, mask, f.at(target, at, v.element), channel, *parts)
 
         total, squares = f.slot(wide, "zeroinitializer"), f.slot(wide, "zeroinitializer")
-        for pixel in pixels():
-            f.store(wide, f.value(f"fadd {wide} {f.load(wide, total)}, {pixel.value}"), total)
+        for pixel in pixels(total):
+            _add(f, wide, pixel.value, pixel.part)
         whole = f.splat(wide, f.sum(wide, f.load(wide, total)))
         middle = f.value(f"fmul {wide} {whole}, {share}")
-        for pixel in pixels():
+        for pixel in pixels(squares):
             away = kept(f, wide, pixel.mask, f.value(f"fsub {wide} {pixel.value}, {middle}"))
-            f.store(wide, f.multiply_add(wide, away, away, f.load(wide, squares)), squares)
+            f.store(wide, f.multiply_add(wide, away, away, f.load(wide, pixel.part)), pixel.part)
         whole = f.splat(wide, f.sum(wide, f.load(wide, squares)))
         scale = _one_over_deviation(f, wide, whole, share, epsilon)
         for pixel in pixels():
@@ -155,12 +158,28 @@ def _group_norm_code(machine: Machine, v: Vector, activation: Activation | None)
 
 @dataclass(frozen=True)
 class _Pixel:
-    """Names of values: the numbers of a vector as float, which lanes hold pixels, where the result goes."""
+    """Names of values: the numbers of a vector as float, which lanes hold pixels, where result and sum go."""
 
     value: str
     mask: str
     target: str
     channel: str
+    part: str = ""
+
+
+@contextmanager
+def _summed(f: Function, v: Vector, count: str, totals: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """A loop below `count`: its number, and for each total the sum of a block, which joins it after the block."""
+    with f.loop(0, count, BLOCK) as start:
+        parts = [f.slot(v, "zeroinitializer") for _ in totals]
+        with f.loop(start, f.smaller(f.add(start, BLOCK), count)) as number:
+            yield number, parts
+        for part, total in zip(parts, totals, strict=True):
+            _add(f, v, f.load(v, part), total)
+
+
+def _add(f: Function, v: Vector, value: str, total: str) -> None:
+    f.store(v, f.value(f"fadd {v} {f.load(v, total)}, {value}"), total)
 
 
 def _one_over_deviation(f: Function, v: Vector, squares: str, share: str, epsilon: str) -> str:

@@ -28,19 +28,19 @@ PERMUTATIONS = {
 
 @dataclass(frozen=True)
 class Phase:
-    """Of every `stride` rows and columns of a map, the one numbered `row` and the one numbered `column`."""
+    """Of every `stride` (rows, columns) of a map, the row numbered `row` and the column numbered `column`."""
 
-    stride: int
+    stride: tuple[int, int]
     row: int
     column: int
 
     @property
     def number(self) -> int:
         """Among all phases of that stride, row by row."""
-        return self.row * self.stride + self.column
+        return self.row * self.stride[1] + self.column
 
 
-WHOLE = Phase(1, 0, 0)
+WHOLE = Phase((1, 1), 0, 0)
 
 
 @dataclass(frozen=True)
@@ -62,22 +62,17 @@ class Transfer:
 
 
 def fill_ring(node: str, y: Map, machine: Machine, *, fill: float = 0.0) -> Step | None:
-    """The ring of a map repeats the pixels of neighbouring tiles, with `fill` where there are none.
+    """The ring of a map, where it is read, repeats the pixels of neighbouring tiles, with `fill` where there are none.
 
-    None where the layout has no ring.
+    None where no ring is read.
     """
-    places = y.layout.around()
+    places = y.around()
     return _copy("ring", y, Transfer(node, y, fill=fill), places, machine) if len(places) else None
 
 
 def relayout(source: Map, transfer: Transfer, machine: Machine) -> Step:
-    """Copy a phase of the source into the transfer's target, ring included."""
-    return _copy("relayout", source, transfer, everywhere(transfer.target.layout), machine)
-
-
-def everywhere(layout: Layout) -> np.ndarray:
-    """(count, 3) slot, y and x of every place, those of the ring last."""
-    return np.concatenate([layout.inside(), layout.around()])
+    """Copy a phase of the source into the transfer's target, and into its ring where that is read."""
+    return _copy("relayout", source, transfer, transfer.target.everywhere(), machine)
 
 
 def source_pixels(target: Layout, places: np.ndarray, phase: Phase) -> np.ndarray:
@@ -87,10 +82,10 @@ def source_pixels(target: Layout, places: np.ndarray, phase: Phase) -> np.ndarra
     border. Image -1 where lanes are not used.
 
     >>> layout = Layout(3, 4, 4, 1, grid=(1, 2, 2), tile=(2, 2))
-    >>> source_pixels(layout, np.array([[0, 0, 1]]), Phase(2, 1, 0))[0].tolist()
+    >>> source_pixels(layout, np.array([[0, 0, 1]]), Phase((2, 2), 1, 0))[0].tolist()
     [[0, 1, 2], [0, 1, 6], [0, 5, 2], [0, 5, 6]]
     """
-    pixels = target.coordinates(places) * (1, phase.stride, phase.stride) + (0, phase.row, phase.column)
+    pixels = target.coordinates(places) * (1, *phase.stride) + (0, phase.row, phase.column)
     known = (pixels >= 0).all(-1) & (pixels[..., 0] < target.images)
     return np.where(known[..., None], pixels, -1)
 
@@ -117,11 +112,8 @@ def _table(source: Layout, target: Layout, places: np.ndarray, phase: Phase) -> 
     there = source.contains(pixels)
     at, lane = source.find(np.where(there[..., None], pixels, 0))
     entry, mine = np.nonzero(there)
-    # Where nothing comes from, there is one source, of which no lane is taken.
-    empty = np.setdiff1d(np.arange(len(places)), entry)
-    keys = np.concatenate([np.stack([entry, at[there]]), np.stack([empty, 0 * empty])], axis=1)
-    pairs, group = np.unique(keys, axis=1, return_inverse=True)
-    group = group.ravel()[: len(entry)]
+    pairs, group = np.unique(np.stack([entry, at[there]]), axis=1, return_inverse=True)
+    group = group.ravel()
     lanes = np.zeros((pairs.shape[1], target.lanes), np.int32)
     masks = np.zeros(pairs.shape[1], np.int64)
     lanes[group, mine] = lane[there]

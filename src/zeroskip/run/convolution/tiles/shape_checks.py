@@ -197,10 +197,11 @@ def _stands(window: Window, source: MapShape, made: MapShape) -> bool:
 
 def _reaches(window: Window, axis: int, size: int, made: int) -> bool:
     length, padding, step = window.size[axis], window.padding[axis], window.dilation[axis]
-    if min(length, step, window.stride) < 1 or padding < 0:
+    stride = window.stride[axis]
+    if min(length, step, stride) < 1 or padding < 0:
         return False
     rest = size + 2 * padding - step * (length - 1) - 1
-    return rest >= 0 and made in (rest // window.stride + 1, -(-rest // window.stride) + 1)
+    return made in (rest // stride + 1, -(-rest // stride) + 1)
 
 
 def _has_weights(operation: Operation) -> bool:

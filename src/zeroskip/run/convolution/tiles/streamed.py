@@ -77,7 +77,7 @@ def block_height(weight: np.ndarray) -> int:
     for height in BLOCKS:
         if len(weight) % height:
             continue
-        blocks = weight.reshape(-1, height, weight.shape[1]) != 0
+        blocks = weight.reshape(len(weight) // height, height, weight.shape[1]) != 0
         if blocks.sum() >= FULL * height * blocks.any(1).sum() > 0:
             return height
     return 1
@@ -91,7 +91,8 @@ def _pattern(job: Job, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, 
     last. Numbers of rows take 16 bits where they can, since lists are often read from afar.
     """
     weights = job.weights
-    blocks = weights.weight.reshape(-1, block, weights.weight.shape[1])
+    out, inputs = weights.weight.shape
+    blocks = weights.weight.reshape(out // block, block, inputs)
     alive = (blocks != 0).any(1)  # (blocks, k)
     order = np.argsort(alive.sum(1), kind="stable")
     group, row = np.nonzero(alive[order])
@@ -123,7 +124,11 @@ def sums_of(job: Job | QuadJob, most: int, block: int) -> RectangleSums:
     _, columns, rows = max(fits)
     x, y, other = job.x.layout, job.y.layout, job.added.layout
     steps = [
-        (_step(x, row, column) * job.stride, _step(y, row, column), _step(other, row, column))
+        (
+            _step(x, row * job.stride[0], column * job.stride[1]),
+            _step(y, row, column),
+            _step(other, row, column),
+        )
         for row, column in np.ndindex(rows, columns)
     ]
     return RectangleSums(job.y.layout.vector, block, (rows, columns), tuple(steps))
@@ -140,7 +145,7 @@ def corners(job: Job | QuadJob, sums: RectangleSums, *, least: int = 0) -> list[
     slot, y, x = (axis.ravel() for axis in np.meshgrid(np.arange(layout.slots), *starts, indexing="ij"))
     inner = np.array(list(np.ndindex(tall, wide)))
     places = np.stack([slot, y, x], 1)[:, None] + np.concatenate([0 * inner[:, :1], inner], 1)
-    source = job.x.layout.offset(slot, y * job.stride, x * job.stride)
+    source = job.x.layout.offset(slot, y * job.stride[0], x * job.stride[1])
     return [
         len(slot),
         job.x.first + least + source,

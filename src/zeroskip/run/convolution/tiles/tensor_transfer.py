@@ -16,7 +16,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block
 from zeroskip.run.convolution.tiles.layout import Map, bits
-from zeroskip.run.convolution.tiles.relayout import WHOLE, Transfer, everywhere, source_pixels
+from zeroskip.run.convolution.tiles.relayout import WHOLE, Transfer, source_pixels
 from zeroskip.run.convolution.tiles.steps import (
     Step,
     at_offset,
@@ -56,7 +56,7 @@ class _Squares:
 
 
 def read_tensor(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
-    """Read a phase of a tensor into the transfer's target, ring included."""
+    """Read a phase of a tensor into the transfer's target, and into its ring where that is read."""
     return (_read_whole if transfer.phase == WHOLE else _read_phase)(tensor, transfer, machine)
 
 
@@ -79,10 +79,7 @@ def write_tensor(node: str, x: Map, slot: int, machine: Machine) -> Step:
 
 def _read_whole(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
     target, (channels, height, width) = transfer.target.layout, tensor.shape
-    (above, below, left, right), (tall, wide) = target.ring, target.tile
-    many = min(target.pitch, target.lanes)
-    starts = np.minimum(np.arange(-left, wide + right, many), wide + right - many)
-    first = _starts(range(target.slots), range(-above, tall + below), starts)
+    first, many = _cover(transfer.target)
     columns = first[:, 2:] + np.arange(many)
     to = transfer.target.first + target.offset(first[:, :1], first[:, 1:2], columns)
     image, row, column = np.moveaxis(target.coordinates(first), -1, 0)
@@ -95,7 +92,7 @@ def _read_whole(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Ste
 
 def _read_phase(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
     target, (channels, height, width) = transfer.target.layout, tensor.shape
-    places = everywhere(target)
+    places = transfer.target.everywhere()
     pixels = source_pixels(target, places, transfer.phase)
     image, row, column = np.moveaxis(pixels, -1, 0)
     there = (pixels >= 0).all(-1) & (row < height) & (column < width)
@@ -103,6 +100,33 @@ def _read_phase(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Ste
     to = target.offset(*places.T) + transfer.first(channels)
     code = _read_phase_code(machine, target.vector, transfer.fill)
     return Step(READ, transfer.node, code, _block(tensor, len(places), to, index, bits(there)))
+
+
+def _cover(target: Map) -> tuple[np.ndarray, int]:
+    """(count, 3) slot, row and first column of pieces of rows that cover all places, and how many columns they have."""
+    layout = target.layout
+    wanted: dict[int, set[int]] = {}
+    for slot, y, x in target.everywhere().tolist():
+        if not slot:  # all slots are alike
+            wanted.setdefault(y, set()).add(x)
+    many = min(layout.lanes, max(_longest_run(columns) for columns in wanted.values()))
+    last = layout.tile[1] + layout.ring[3] - many
+    pieces = []
+    for y, columns in wanted.items():
+        covered = -layout.ring[2]
+        for x in sorted(columns):
+            if x >= covered:
+                pieces.append((y, min(x, last)))  # the last columns may be written twice
+                covered = pieces[-1][1] + many
+    slots = np.repeat(np.arange(layout.slots), len(pieces))
+    return np.column_stack([slots, np.tile(pieces, (layout.slots, 1))]), many
+
+
+def _longest_run(numbers: set[int]) -> int:
+    """How many of the numbers follow each other at most."""
+    ordered = np.array(sorted(numbers))
+    starts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 2) != 1)
+    return int(np.diff(starts, append=len(ordered)).max())
 
 
 def _starts(*axes: range | np.ndarray) -> np.ndarray:

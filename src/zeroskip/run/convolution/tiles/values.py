@@ -10,10 +10,19 @@ from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, rows_of, sequence
 
 SAME = (
-    "contiguous", "clone", "alias", "detach", "lift_fresh_copy", "dropout", "feature_dropout", "alpha_dropout",
+    "contiguous", "clone", "alias", "detach", "lift_fresh_copy",
     "_assert_tensor_metadata",
 )  # fmt: skip
-VIEWS = ("permute", "transpose", "flatten", "reshape", "view", "unflatten", "unsqueeze", "squeeze", "movedim")
+SWAPS = {
+    "transpose": ("dim0", "dim1"),
+    "swapdims": ("dim0", "dim1"),
+    "swapaxes": ("axis0", "axis1"),
+    "mT": (),
+}
+MOVES = ("movedim", "moveaxis")
+VIEWS = (
+    *("permute", "flatten", "reshape", "view", "unflatten", "unsqueeze", "squeeze"), *SWAPS, *MOVES,
+)  # fmt: skip
 
 Shapes = Mapping[str, tuple[int, ...] | None]
 
@@ -96,7 +105,7 @@ def viewed(node: Node, kind: str, value: MapValue, shape: Sequence[int]) -> MapV
     if kind in SAME or kind in ("slice", "narrow"):
         return value
     form = value.form
-    if kind in ("permute", "transpose", "movedim"):
+    if kind == "permute" or kind in SWAPS or kind in MOVES:
         order = _order(kind, node.arguments, len(form.axes) + 1)
         return None if order is None else replace(value, form=form.permuted([axis - 1 for axis in order[1:]]))
     made = form.reshaped(shape)
@@ -107,12 +116,13 @@ def _order(kind: str, arguments: Mapping[str, Argument], axes: int) -> list[int]
     """The axes in their new order, the batch among them; None where that does not stay the first."""
     order = list(range(axes))
     if kind == "permute":
-        order = [axis % axes for axis in _integers(arguments["dims"])]
-    elif kind == "transpose":
-        first, second = (_integers(arguments[name])[0] % axes for name in ("dim0", "dim1"))
+        order = [axis % axes for axis in integers(arguments["dims"])]
+    elif kind in SWAPS:
+        names = SWAPS[kind]
+        first, second = [integers(arguments[name])[0] % axes for name in names] or [axes - 2, axes - 1]
         order[first], order[second] = second, first
     else:
-        sources, targets = (_integers(arguments[name]) for name in ("source", "destination"))
+        sources, targets = (integers(arguments[name]) for name in ("source", "destination"))
         rest = [axis for axis in order if axis not in {each % axes for each in sources}]
         for target, source in sorted((t % axes, s % axes) for s, t in zip(sources, targets, strict=True)):
             rest.insert(target, source)
@@ -120,6 +130,7 @@ def _order(kind: str, arguments: Mapping[str, Argument], axes: int) -> list[int]
     return order if order[0] == 0 else None
 
 
-def _integers(argument: Argument) -> list[int]:
+def integers(argument: Argument) -> list[int]:
+    """An argument that is one whole number, or several."""
     given = argument if isinstance(argument, (list, tuple)) else [argument]
     return [each for each in given if isinstance(each, int)]
