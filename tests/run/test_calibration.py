@@ -20,7 +20,7 @@ from zeroskip.graph import Graph, capture
 from zeroskip.run import quantisation as files
 from zeroskip.run.integer_network import byte_operations, in_bytes, integer_network
 from zeroskip.run.quantisation import MapScale, Quantisation, checksum
-from zeroskip.run.value_ranges import BINS, METHODS, Spread, scale_of
+from zeroskip.run.value_ranges import BINS, METHODS, ValueRange, scale_of
 
 
 class Branches(nn.Module):
@@ -256,22 +256,22 @@ def test_the_checksum_is_of_every_weight_and_bias() -> None:
 @given(st.lists(st.integers(-20, 20), min_size=1, max_size=6), st.randoms())
 def test_what_was_seen_of_a_value_is_the_same_in_any_order_and_bounded(exponents: list[int], random) -> None:
     batches = [torch.linspace(-1, 2, 50) * 2.0**each for each in exponents]
-    spreads = []
+    ranges = []
     for _ in range(2):
-        spread = Spread()
+        one_range = ValueRange()
         for batch in batches:
-            spread.see_("x", batch)
-        spreads.append(spread)
+            one_range.see_("x", batch)
+        ranges.append(one_range)
         random.shuffle(batches)
-    assert [each.largest for each in spreads] == [2 * 2.0 ** max(exponents)] * 2
-    assert torch.equal(spreads[0].counts, spreads[1].counts)
-    assert (len(spreads[0].counts), int(spreads[0].counts.sum())) == (BINS, 50 * len(batches))
+    assert [each.largest for each in ranges] == [2 * 2.0 ** max(exponents)] * 2
+    assert torch.equal(ranges[0].counts, ranges[1].counts)
+    assert (len(ranges[0].counts), int(ranges[0].counts.sum())) == (BINS, 50 * len(batches))
 
 
 def test_min_max_covers_everything_and_the_others_cut_an_outlier_off() -> None:
-    spread = Spread()
-    spread.see_("x", torch.cat([torch.linspace(0, 1, 100_000), torch.tensor([100.0])]))
-    ends = {method: scale_of(spread, negative=False, method=method).most for method in METHODS}
+    one_range = ValueRange()
+    one_range.see_("x", torch.cat([torch.linspace(0, 1, 100_000), torch.tensor([100.0])]))
+    ends = {method: scale_of(one_range, negative=False, method=method).most for method in METHODS}
     assert ends["min-max"] == pytest.approx(100)
     assert ends["percentile 99.9"] == pytest.approx(1, rel=0.05)
     assert ends["percentile 99.99"] == pytest.approx(1, rel=0.05)
@@ -280,11 +280,11 @@ def test_min_max_covers_everything_and_the_others_cut_an_outlier_off() -> None:
 
 def test_least_squares_is_the_best_of_all_ends_by_brute_force() -> None:
     x = torch.randn(20_000, generator=torch.Generator().manual_seed(0))
-    spread = Spread()
-    spread.see_("x", x)
+    one_range = ValueRange()
+    one_range.see_("x", x)
 
     def cost(at: MapScale) -> float:
         return float((((x / at.scale).round().clamp(-127, 127) * at.scale) - x).square().mean())
 
     best = min(cost(MapScale(end / 127, 128)) for end in torch.linspace(1, 5, 200).tolist())
-    assert cost(scale_of(spread, negative=True, method="least squares")) < 1.02 * best
+    assert cost(scale_of(one_range, negative=True, method="least squares")) < 1.02 * best

@@ -17,7 +17,7 @@ from zeroskip.errors import EngineError
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.operations import Window
-from zeroskip.run.integer_reference import ByteMap, Divisor, Epilogue
+from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, Divisor
 from zeroskip.run.quantisation import MapScale
 
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
@@ -55,9 +55,9 @@ def test_sums_that_end_halfway_between_two_numbers_are_rounded_as_fractions_are(
     """c lies so far below a * b that float64 drops it, and a * b lies halfway between two float32 numbers."""
     draw = np.random.default_rng(seed)
     odd = 2 * draw.integers(2**11, 2**12, 20) + 1
-    other = (2**25 // odd) | 1
+    other = (3 * 2**23 // odd) | 1  # an odd product of 25 bits
     a, b = (torch.from_numpy(each.astype("f4")) for each in (odd, other))
-    c = torch.from_numpy((draw.choice([-1, 1], 20) * 2.0 ** -draw.integers(20, 60, 20)).astype("f4"))
+    c = torch.from_numpy((draw.choice([-1, 1], 20) * 2.0 ** -draw.integers(30, 60, 20)).astype("f4"))
     triples = zip(a.tolist(), b.tolist(), c.tolist(), strict=True)
     expected = [rounded(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in triples]
     assert reference.fma(a, b, c).tolist() == expected
@@ -142,7 +142,7 @@ def test_large_sums_are_exact_and_rounded_to_float32_at_the_end() -> None:
     weight.numbers[0, 0] = 126
     sums = reference.sums_of_rows(x, weight)
     assert int(sums) == 255 * (127 * 4999 + 126)
-    assert reference.finished(sums, x.at, weight, Epilogue()).item() == float(np.float32(int(sums)))
+    assert reference.finished(sums, x.at, weight, ByteEpilogue()).item() == float(np.float32(int(sums)))
 
 
 def test_a_layer_whose_sums_may_pass_int32_is_refused() -> None:
@@ -161,7 +161,7 @@ def test_results_of_a_layer_are_two_fused_steps_then_the_activation(seed: int, z
         torch.from_numpy(draw.integers(0, 256, (1, 3), dtype="u1")), MapScale(float(np.float32(0.3)), zero)
     )
     at, weight = MapScale(0.125, 0), reference.ByteWeight(torch.zeros(3, 1), torch.from_numpy(scales))
-    after = Epilogue(torch.from_numpy(bias), other if adds else None, Activation("relu"))
+    after = ByteEpilogue(torch.from_numpy(bias), other if adds else None, Activation("relu"))
     expected = []
     for each in range(3):
         shift = bias[each]

@@ -29,7 +29,7 @@ from zeroskip.run.integer_network import (
 from zeroskip.run.network_checks import captured_graph, checked, tensors_of
 from zeroskip.run.quantisation import LIMIT, MapScale, Quantisation, checksum, demand_sound, weight_scales
 from zeroskip.run.runner import runner
-from zeroskip.run.value_ranges import METHODS, Spread, scale_of
+from zeroskip.run.value_ranges import METHODS, ValueRange, scale_of
 
 MEASURED = 16  # examples on which errors are measured
 TOGETHER = 4  # of them are computed at a time
@@ -51,6 +51,8 @@ def calibrate(
     >>> run.calibrate(model, [x], method="min-max").method
     'min-max'
     """
+    if not isinstance(model, nn.Module):
+        raise EngineError(f"calibrate was given a {type(model).__name__}, and needs a torch.nn.Module.")
     if method is not None and method not in METHODS:
         raise EngineError(f'the method "{method}" is unknown. Give one of {", ".join(METHODS)}, or None.')
     seen = _seen(model, batches)
@@ -65,7 +67,7 @@ class _Seen:
 
     graph: Graph
     operations: list[ByteOperation]
-    spreads: dict[str, Spread]
+    ranges: dict[str, ValueRange]
     kept: list[list[Tensor]]
     examples: int
 
@@ -101,7 +103,7 @@ def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[_Seen, list[Tensor]
             f"no layer of the network can compute in eight bits: {why}. Run it in fp32 or fp16."
         )
     values = dict.fromkeys(name for each in operations for name in (*each.reads, each.name))
-    return _Seen(graph, operations, {name: Spread() for name in values}, [], 0), tensors_of(graph, inputs)
+    return _Seen(graph, operations, {name: ValueRange() for name in values}, [], 0), tensors_of(graph, inputs)
 
 
 def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
@@ -139,13 +141,13 @@ def _see_(seen: _Seen, tensors: Sequence[Tensor]) -> None:
 
 
 def _take_(seen: _Seen, name: str, value: object) -> None:
-    if name in seen.spreads and isinstance(value, Tensor) and value.dtype is torch.float32:
-        seen.spreads[name].see_(name, value)
+    if name in seen.ranges and isinstance(value, Tensor) and value.dtype is torch.float32:
+        seen.ranges[name].see_(name, value)
 
 
 def _demand_variety(seen: _Seen) -> None:
     """EngineError where every input that is read is one number over and over."""
-    inputs = [seen.spreads[name] for name in seen.graph.names if name in seen.spreads]
+    inputs = [seen.ranges[name] for name in seen.graph.names if name in seen.ranges]
     if inputs and all(each.least == each.most for each in inputs):
         raise EngineError(
             f"the batches hold nothing but the number {inputs[0].least:g}, from which no range can be known. Give "
@@ -154,7 +156,7 @@ def _demand_variety(seen: _Seen) -> None:
 
 
 def _quantisation(seen: _Seen, method: str) -> Quantisation:
-    values = scales_of(seen.graph, seen.operations, seen.spreads, method)
+    values = scales_of(seen.graph, seen.operations, seen.ranges, method)
     layers = [each for each in seen.operations if each.is_layer and {*each.reads} <= {*values}]
     weights = {each.name: weight_scales(_weight(each)) for each in layers}
     errors = _layer_errors(seen, layers, values, weights)
@@ -169,22 +171,22 @@ def _weight(each: ByteOperation) -> Tensor:
 
 
 def scales_of(
-    graph: Graph, operations: Sequence[ByteOperation], spreads: Mapping[str, Spread], method: str
+    graph: Graph, operations: Sequence[ByteOperation], ranges: Mapping[str, ValueRange], method: str
 ) -> dict[str, MapScale]:
     """Value -> its scale and zero point by that method, where anything was seen of it.
 
     What the graph is called with is taken to be never negative if it never was; other values where operations say so.
     """
     same, positive = same_scales(graph, operations), never_negative(graph)
-    positive |= {name for name in graph.names if name in spreads and spreads[name].least >= 0}
+    positive |= {name for name in graph.names if name in ranges and ranges[name].least >= 0}
     scales: dict[str, MapScale] = {}
-    for name, spread in spreads.items():
+    for name, own in ranges.items():
         source = name
-        while same.get(source) in spreads and spreads[same[source]].counts.any():
+        while same.get(source) in ranges and ranges[same[source]].counts.any():
             source = same[source]
-        if not spread.counts.any():
+        if not own.counts.any():
             continue
-        scales[name] = scale_of(spreads[source], negative=source not in positive, method=method)
+        scales[name] = scale_of(ranges[source], negative=source not in positive, method=method)
     return scales
 
 

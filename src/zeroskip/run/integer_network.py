@@ -19,7 +19,7 @@ from zeroskip.run.convolution.tiles.activation import RELU, Activation, activati
 from zeroskip.run.convolution.tiles.graph_operations import barrier, operations_of
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
-from zeroskip.run.integer_reference import ByteMap, ByteWeight, Divisor, Epilogue
+from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight, Divisor
 from zeroskip.run.quantisation import LIMIT, MapScale, Quantisation, check
 from zeroskip.run.runner import Runner
 
@@ -217,17 +217,17 @@ def network_of(
     return run
 
 
-Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
+_Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
-def _steps(graph: Graph, chosen: Sequence[ByteOperation]) -> list[Step]:
+def _steps(graph: Graph, chosen: Sequence[ByteOperation]) -> list[_Step]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
     by_name = {each.name: each for each in chosen}
     inside = {name for each in chosen for name in each.operation.names} - {*by_name}
     nodes = [node for node in graph.nodes if node.name not in inside]
     reads = [by_name[node.name].reads if node.name in by_name else node.inputs for node in nodes]
-    steps: list[Step] = []
+    steps: list[_Step] = []
     needed = set(graph.outputs)
     for node, names in zip(reversed(nodes), reversed(reads), strict=True):
         ended = {*names, node.name} - needed
@@ -289,7 +289,7 @@ def _layer(operation: Operation, maps: Sequence[ByteMap], weight: ByteWeight) ->
     layer, window, x = operation.layer, operation.window, maps[0]
     assert layer is not None
     residual = maps[1] if len(maps) > 1 else None
-    after = Epilogue(layer.bias, residual, operation.activation)
+    after = ByteEpilogue(layer.bias, residual, operation.activation)
     if window is None:
         return reference.finished(reference.sums_of_rows(x, weight), x.at, weight, after, axis=-1)
     sums = reference.sums_of_windows(_as_image(x), weight, window, layer.groups)

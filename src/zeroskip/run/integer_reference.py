@@ -184,7 +184,7 @@ def sums_of_rows(x: ByteMap, weight: ByteWeight) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Epilogue:
+class ByteEpilogue:
     """What happens to the sums of a layer: the bias (out,) if any, a map that is added, the activation."""
 
     bias: Tensor | None = None
@@ -192,13 +192,13 @@ class Epilogue:
     activation: Activation | None = None
 
 
-def finished(sums: Tensor, x: MapScale, weight: ByteWeight, after: Epilogue, axis: int = 1) -> Tensor:
+def finished(sums: Tensor, x: MapScale, weight: ByteWeight, after: ByteEpilogue, axis: int = 1) -> Tensor:
     """The layer's float32 results: fma(sum, scale, bias), fma(residual, its scale, that), the activation.
 
     axis  of the outputs in `sums`
 
     >>> weight = byte_weight(torch.ones(1, 1))
-    >>> finished(torch.tensor([[127.0]]), MapScale(0.5, 0), weight, Epilogue(torch.tensor([1.0])))
+    >>> finished(torch.tensor([[127.0]]), MapScale(0.5, 0), weight, ByteEpilogue(torch.tensor([1.0])))
     tensor([[1.5000]])
     """
     shape = [-1 if each == axis % sums.ndim else 1 for each in range(sums.ndim)]

@@ -13,12 +13,14 @@ from torch import Tensor
 from zeroskip.errors import EngineError
 from zeroskip.run.quantisation import LEAST, MOST, MapScale
 
-BINS = 4096
-SHARES = 80  # of the largest magnitude that least squares tries as the end of the range
+BINS = 8192
+SHARES = (
+    100  # of the largest magnitude, from a sixteenth on, that least squares tries as the end of the range
+)
 
 
 @dataclass
-class Spread:
+class ValueRange:
     """What was seen of a value, whatever the order in which it came.
 
     top     the power of two above the largest magnitude; 0 while only zeros were seen
@@ -61,30 +63,30 @@ class Spread:
         self.top, self.counts = top, torch.cat([merged, merged.new_zeros(BINS - len(merged))])
 
 
-Method = Callable[[Spread, int], float]
+Method = Callable[[ValueRange, int], float]
 """(what was seen, steps from 0 to the end of the range) -> the end of the range that bytes should cover."""
 
 
-def largest(spread: Spread, steps: int) -> float:
+def largest(seen: ValueRange, steps: int) -> float:
     """The largest magnitude that was seen."""
-    return spread.largest
+    return seen.largest
 
 
-def percentile(spread: Spread, steps: int, share: float) -> float:
+def percentile(seen: ValueRange, steps: int, share: float) -> float:
     """The magnitude that this share of the numbers does not pass."""
-    below = spread.counts.cumsum(0)
+    below = seen.counts.cumsum(0)
     place = int(torch.searchsorted(below, share * below[-1]))
-    return min(spread.largest, spread.top * (place + 1) / BINS)
+    return min(seen.largest, seen.top * (place + 1) / BINS)
 
 
-def least_squares(spread: Spread, steps: int) -> float:
+def least_squares(seen: ValueRange, steps: int) -> float:
     """The end with the least sum of squares of what rounding and cutting off change."""
-    width = spread.top / BINS
+    width = seen.top / BINS
     middles = (torch.arange(BINS, dtype=torch.float64) + 0.5) * width  # (BINS,)
-    ends = spread.largest * torch.linspace(0.2, 1.0, SHARES, dtype=torch.float64)[:, None]  # (SHARES, 1)
+    ends = seen.largest * torch.logspace(-4, 0, SHARES, 2.0, dtype=torch.float64)[:, None]  # (SHARES, 1)
     step = ends / steps
     rounded = (middles / step).round().clamp(max=steps) * step  # (SHARES, BINS)
-    costs = (spread.counts * (rounded - middles).square()).sum(1)  # (SHARES,)
+    costs = (seen.counts * (rounded - middles).square()).sum(1)  # (SHARES,)
     return float(ends[int(costs.argmin()), 0])
 
 
@@ -97,15 +99,15 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def scale_of(spread: Spread, *, negative: bool, method: str) -> MapScale:
+def scale_of(seen: ValueRange, *, negative: bool, method: str) -> MapScale:
     """The scale and zero point of a value; of one that holds only zeros the scale is 1.
 
-    >>> spread = Spread()
-    >>> spread.see_("x", torch.tensor([0.0, 51.0]))
-    >>> scale_of(spread, negative=False, method="min-max")
+    >>> seen = ValueRange()
+    >>> seen.see_("x", torch.tensor([0.0, 51.0]))
+    >>> scale_of(seen, negative=False, method="min-max")
     MapScale(scale=0.20000000298023224, zero_point=0)
     """
     steps, zero_point = (127, 128) if negative else (255, 0)
-    end = METHODS[method](spread, steps) if spread.top else 0.0
+    end = METHODS[method](seen, steps) if seen.top else 0.0
     scale = torch.tensor(end / steps if end else 1.0, dtype=torch.float64).clamp(LEAST, MOST)
     return MapScale(float(scale.float()), zero_point)
