@@ -156,10 +156,37 @@ def test_bad_batches_are_refused_in_a_sentence(words: str) -> None:
 def test_networks_and_methods_that_cannot_be_calibrated_are_refused_in_a_sentence() -> None:
     with pytest.raises(EngineError, match="no layer of the network can compute in eight bits"):
         run.calibrate(nn.ReLU(), [pictures()])
+    with pytest.raises(EngineError, match="given a function, and needs a torch.nn.Module"):
+        run.calibrate(pictures, [pictures()])  # type: ignore[arg-type]
     with pytest.raises(EngineError, match='method "best" is unknown. Give one of min-max'):
         run.calibrate(nn.Conv2d(3, 4, 3), [pictures()], method="best")
     with pytest.raises(ModelError):
         run.calibrate(nn.Conv2d(4, 4, 3), [pictures()])
+
+
+def test_a_mean_over_tokens_is_not_taken_for_one_over_pixels() -> None:
+    torch.manual_seed(0)
+
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(9, 9), nn.Linear(9, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.first(x).relu().mean(1))
+
+    model, x = Tokens().eval(), torch.randn(3, 9, 9)
+    found = integer_network(capture(model, x), run.calibrate(model, [x]))(x)[0]
+    assert (found - model(x)).norm() / model(x).norm() < 0.05
+
+
+def test_a_layer_whose_sums_int32_cannot_hold_stays_in_fp32() -> None:
+    model, x = (
+        nn.Sequential(nn.Linear(70_000, 2, bias=False), nn.ReLU(), nn.Linear(2, 3)).eval(),
+        torch.rand(2, 70_000),
+    )
+    nn.init.constant_(model[0].weight, 1e-5)
+    assert set(run.calibrate(model, [x], method="min-max").errors) == {"linear_1"}
 
 
 def test_maps_and_weights_that_are_all_zero_have_scale_1_and_answer_zero() -> None:
@@ -206,6 +233,9 @@ def test_missing_scales_and_scales_of_another_number_of_outputs_are_refused(cali
     weights = {name: scales for name, scales in quantisation.weights.items() if name != "linear"}
     with pytest.raises(EngineError, match="no scale for linear"):
         integer_network(graph, replace(quantisation, weights=weights))
+    values = {name: at for name, at in quantisation.values.items() if name != "mean"}
+    with pytest.raises(EngineError, match="no scale for mean"):
+        integer_network(graph, replace(quantisation, values=values))
     with pytest.raises(EngineError, match="3 scales for the 5 outputs of linear"):
         integer_network(graph, replace(quantisation, weights={**weights, "linear": torch.ones(3)}))
 

@@ -26,6 +26,7 @@ from zeroskip.run.integer_network import (
     never_negative,
     same_scales,
 )
+from zeroskip.run.integer_reference import SUM_LIMIT
 from zeroskip.run.network_checks import captured_graph, checked, tensors_of
 from zeroskip.run.quantisation import LIMIT, MapScale, Quantisation, checksum, demand_sound, weight_scales
 from zeroskip.run.runner import runner
@@ -158,6 +159,9 @@ def _demand_variety(seen: _Seen) -> None:
 def _quantisation(seen: _Seen, method: str) -> Quantisation:
     values = scales_of(seen.graph, seen.operations, seen.ranges, method)
     layers = [each for each in seen.operations if each.is_layer and {*each.reads} <= {*values}]
+    layers = [
+        each for each in layers if reference.largest_sum(reference.byte_weight(_weight(each))) < SUM_LIMIT
+    ]
     weights = {each.name: weight_scales(_weight(each)) for each in layers}
     errors = _layer_errors(seen, layers, values, weights)
     made = Quantisation(values, weights, errors, 0.0, checksum(seen.graph), seen.examples, method)

@@ -64,6 +64,7 @@ def byte_operations(graph: Graph) -> list[ByteOperation]:
         return []
     nodes = {node.name: node for node in graph.nodes}
     found = [_byte_operation(each, nodes) for each in operations_of(graph)]
+    found = [each for each in found if each is not None and _is_over_pixels(each, nodes, graph)]
     there = {name for each in found if each is not None for name in each.operation.names}
     rows = [_linear(node) for node in graph.nodes if node.name not in there]
     order = {node.name: number for number, node in enumerate(graph.nodes)}
@@ -82,6 +83,17 @@ def _byte_operation(operation: Operation, nodes: Mapping[str, Node]) -> ByteOper
         return None
     axis = made.arguments.get("dim", 1) if operation.kind == "concat" else 1
     return ByteOperation(operation, reads, made.shape or (), axis if isinstance(axis, int) else 1)
+
+
+def _is_over_pixels(each: ByteOperation, nodes: Mapping[str, Node], graph: Graph) -> bool:
+    """Whether a mean is over all axes behind that of the channels; True of other operations."""
+    node = nodes[each.name]
+    if each.operation.kind != "mean" or kind_of(node) != "mean":
+        return True
+    axes = len(graph.shapes[each.reads[0]] or ()) + 1
+    dim = node.arguments.get("dim")
+    given = [axis % axes for axis in dim if isinstance(axis, int)] if isinstance(dim, (list, tuple)) else []
+    return sorted(given) == [*range(2, axes)]
 
 
 def _linear(node: Node) -> ByteOperation | None:
@@ -181,8 +193,9 @@ def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = 
     True
     """
     operations = byte_operations(graph)
-    check(quantisation, graph, (), quantisation.errors)
-    layers = {each.name for each in operations if each.is_layer} - {*quantisation.in_fp32(limit)}
+    layers = {*quantisation.errors} - {*quantisation.in_fp32(limit)}
+    read = [name for each in operations if each.name in layers for name in each.reads]
+    check(quantisation, graph, read, layers)
     return network_of(graph, operations, quantisation.values, quantisation.weights, layers)
 
 

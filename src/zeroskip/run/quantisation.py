@@ -89,7 +89,7 @@ class Quantisation:
 
 
 def checksum(graph: Graph) -> str:
-    """The SHA-256 of the network's operations, and the weights and biases of its layers.
+    """The SHA-256 of the network's operations, and of the weights and constants that they read; of no size.
 
     >>> checksum(graph) == checksum(graph)
     True
@@ -97,11 +97,11 @@ def checksum(graph: Graph) -> str:
     whole = hashlib.sha256()
     for node in graph.nodes:
         whole.update(f"{node.name} {node.op} {node.inputs}".encode())
-        for layer in node.layers:
-            for tensor in (layer.weight, layer.bias):
-                if tensor is not None:
-                    whole.update(str(tuple(tensor.shape)).encode())
-                    whole.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+        read = [tensor for layer in node.layers for tensor in (layer.weight, layer.bias)]
+        for tensor in read or node.arguments.values():
+            if isinstance(tensor, Tensor):
+                whole.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+                whole.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 

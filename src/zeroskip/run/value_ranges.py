@@ -44,8 +44,8 @@ class ValueRange:
         least, most = (float(end) for end in torch.aminmax(x.detach().float()))
         if not (math.isfinite(least) and math.isfinite(most)):
             raise EngineError(
-                f"the value {name} is not finite on a batch, so its range is unknown. Give batches like those that "
-                "the network will see."
+                f"the value {name} is not finite on a batch, so its range is unknown. Check the network's "
+                "weights, and give batches like those that it will see."
             )
         self.least, self.most = min(self.least, least), max(self.most, most)
         self._grow_(max(abs(least), abs(most)))
