@@ -142,6 +142,11 @@ REFUSED = {
     "is not finite on a batch": lambda: [pictures(), pictures() * torch.nan],
     "batch 1 is not like the first": lambda: [pictures(), pictures().double()],
     "batch 2 is not like the first": lambda: [pictures(), pictures(), (pictures(), pictures())],
+    "Calibrate with examples of one size": lambda: [pictures(), pictures()[:, :, :9]],
+    "input was .batch, 3, 12, 12. of torch.float32, and is .0, 3, 12, 12. of torch.float32. Leave it out": lambda: [
+        pictures(),
+        pictures(0),
+    ],
     "the batch of examples is empty": lambda: [pictures(0)],
 }
 

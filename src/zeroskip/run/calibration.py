@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from zeroskip.errors import EngineError, ZeroskipError
 from zeroskip.graph import Given, Graph, Inputs, last_uses
+from zeroskip.graph.exporting import first_line
 from zeroskip.graph.inputs import of
 from zeroskip.run import integer_reference as reference
-from zeroskip.run.call_checks import refusal, sentence
+from zeroskip.run.call_checks import refusal, shown
 from zeroskip.run.captured import examples_in, run_once
 from zeroskip.run.convolution.tiles.graph_operations import barrier
 from zeroskip.run.integer_network import (
@@ -114,9 +115,15 @@ def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
         raise EngineError(f"batch {number} is not like the first one: {error}") from error
     for wanted, x in zip(graph.inputs, tensors, strict=True):
         why = refusal(wanted, x)
+        if why is None and not x.numel():
+            why = "Leave it out: it is empty."
+        if why is None and tuple(x.shape[wanted.has_batch :]) != wanted.shape:
+            why = "Calibrate with examples of one size, and apart for each other size."
         if why is not None:
+            given = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            first = f"{shown([wanted], (wanted.shape,))} of {wanted.dtype}"
             raise EngineError(
-                f"batch {number} is not like the first one: {sentence(wanted, wanted.name, x, why)}"
+                f"batch {number} is not like the first one: {wanted.name} was {first}, and is {given}. {why}"
             )
     return tensors
 
@@ -127,7 +134,13 @@ def _see_(seen: _Seen, tensors: Sequence[Tensor]) -> None:
     for name, x in held.items():
         _take_(seen, name, x)
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
-        held[node.name] = node.function(*[held[name] for name in node.inputs])
+        try:
+            held[node.name] = node.function(*[held[name] for name in node.inputs])
+        except Exception as fact:  # of an operation of torch that was captured for another number of examples
+            raise EngineError(
+                f"the network fails on a batch of {examples_in(graph, tensors)}: {first_line(fact)} Give batches that "
+                "are all as large as the first."
+            ) from fact
         _take_(seen, node.name, held[node.name])
         for name in ended:
             del held[name]
