@@ -160,7 +160,10 @@ def test_results_of_a_layer_are_two_fused_steps_then_the_activation(seed: int, z
     other = ByteMap(
         torch.from_numpy(draw.integers(0, 256, (1, 3), dtype="u1")), MapScale(float(np.float32(0.3)), zero)
     )
-    at, weight = MapScale(0.125, 0), reference.ByteWeight(torch.zeros(3, 1), torch.from_numpy(scales))
+    at, weight = (
+        MapScale(float(np.float32(0.1)), 0),
+        reference.ByteWeight(torch.zeros(3, 1), torch.from_numpy(scales)),
+    )
     after = ByteEpilogue(torch.from_numpy(bias), other if adds else None, Activation("relu"))
     expected = []
     for each in range(3):
@@ -168,7 +171,7 @@ def test_results_of_a_layer_are_two_fused_steps_then_the_activation(seed: int, z
         if adds:
             shift = np.float32(shift - np.float32(zero) * np.float32(0.3))
         y = rounded(
-            Fraction(float(np.float32(sums[0, each]))) * Fraction(float(np.float32(0.125) * scales[each]))
+            Fraction(float(np.float32(sums[0, each]))) * Fraction(float(np.float32(0.1) * scales[each]))
             + Fraction(float(shift))
         )
         if adds:
