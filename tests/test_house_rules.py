@@ -81,6 +81,10 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}
         | {"program", "runner", "timing"},
         "program_bytes": {"measurement"},
+        "quantisation": {"measurement", "program_bytes"},
+        "value_ranges": {"quantisation"},
+        "integer_reference": {"convolution", "quantisation"},
+        "integer_network": {"convolution", "integer_reference", "quantisation", "runner"},
         "building": {"captured", "convolution", "dense", "element", "program", "runner"},
         "network_checks": {"call_checks", "captured", "output_difference", "runner", "select"},
         "unreached": {"captured", "measurement"},

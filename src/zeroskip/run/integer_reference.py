@@ -1,0 +1,327 @@
+"""What every kernel for eight bits computes, bit for bit, in plain PyTorch: sums are exact, floats rounded where named.
+
+Steps of float32: one fused multiply-add (scale, bias), another for the residual, the activation, times 1 / scale of
+the next map, clamp, nearest even number. A map holds uint8, weights int8; sums are integers that int32 holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from zeroskip.errors import EngineError
+from zeroskip.run.convolution.tiles.activation import Activation
+from zeroskip.run.convolution.tiles.operations import Window
+from zeroskip.run.quantisation import MapScale, weight_scales
+
+SUM_LIMIT = 1 << 31  # what int32 sums stay below
+FLOAT_LIMIT = 1 << 24  # whole numbers up to here are exact in float32, in whatever order they are added
+SMALLEST = 2.0**-126  # the smallest normal float32
+LAST_BITS, HALF = (1 << 29) - 1, 1 << 28  # the bits that float64 has and float32 lacks
+
+
+@dataclass(frozen=True)
+class ByteMap:
+    """A map of bytes: uint8 `numbers` (batch, channels, ...), and what they mean.
+
+    >>> ByteMap(torch.tensor([3], dtype=torch.uint8), MapScale(0.5, 0)).real
+    tensor([1.5000])
+    """
+
+    numbers: Tensor
+    at: MapScale
+
+    @property
+    def centred(self) -> Tensor:
+        """The bytes minus the zero point, as float32."""
+        return self.numbers.float() - self.at.zero_point
+
+    @property
+    def real(self) -> Tensor:
+        """The float32 numbers that the bytes stand for; one product, rounded once."""
+        return self.centred * self.at.scale
+
+
+@dataclass(frozen=True)
+class ByteWeight:
+    """Weights of -127..127 as float32 `numbers` (out, in / groups, ...), and `scales` (out,) of their outputs."""
+
+    numbers: Tensor
+    scales: Tensor
+
+
+def byte_map(x: Tensor, at: MapScale) -> ByteMap:
+    """Numbers as bytes: nearest even of x * (1 / scale), beyond the range its end; NaN becomes the zero point.
+
+    >>> byte_map(torch.tensor([-9.0, 0.3, torch.nan]), MapScale(0.1, 0)).numbers
+    tensor([0, 3, 0], dtype=torch.uint8)
+    """
+    steps = (x.float() * at.inverse).round().clamp(-at.zero_point, 255 - at.zero_point)
+    return ByteMap((torch.where(steps.isnan(), 0.0, steps) + at.zero_point).to(torch.uint8), at)
+
+
+def next_map(y: Tensor, at: MapScale) -> ByteMap:
+    """The results of a layer as bytes: y * (1 / scale), clamped, then the nearest even; NaN becomes the least byte.
+
+    >>> next_map(torch.tensor([0.25, 99.0, torch.nan]), MapScale(0.1, 128)).numbers
+    tensor([130, 255,   0], dtype=torch.uint8)
+    """
+    least, most = float(-at.zero_point), float(255 - at.zero_point)
+    steps = y * at.inverse
+    steps = torch.where(steps > least, steps, least)  # NaN is not above
+    steps = torch.where(steps < most, steps, most)
+    return ByteMap((steps.round() + at.zero_point).to(torch.uint8), at)
+
+
+def byte_weight(weight: Tensor, scales: Tensor | None = None) -> ByteWeight:
+    """The nearest even of weight / scale, at most 127; scales default to `weight_scales`. Zero weights stay zero.
+
+    >>> byte_weight(torch.tensor([[1.0, -0.5]])).numbers
+    tensor([[127., -64.]])
+    """
+    weight = weight.detach().float()
+    scales = weight_scales(weight) if scales is None else scales
+    by_output = scales.reshape(-1, *[1] * (weight.ndim - 1))
+    return ByteWeight((weight / by_output).round().clamp(-127, 127), scales)
+
+
+def largest_sum(weight: ByteWeight) -> float:
+    """The largest magnitude that a sum of the layer may have: 255 times the sum of an output's magnitudes."""
+    return (
+        float(255 * weight.numbers.double().abs().flatten(1).sum(1).max()) if weight.numbers.numel() else 0.0
+    )
+
+
+def demand_sums(name: str, weight: ByteWeight) -> None:
+    """EngineError where a sum might not fit into int32."""
+    if largest_sum(weight) >= SUM_LIMIT:
+        raise EngineError(
+            f"{name} adds so many products that a sum of bytes may pass 2^31. Leave it in fp32."
+        )
+
+
+def single(number: float) -> Tensor:
+    """The number as a float32 tensor without axes."""
+    return torch.tensor(number, dtype=torch.float32)
+
+
+def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    """a * b + c of float32 numbers, rounded to float32 once, as a fused multiply-add does.
+
+    The product is exact in float64, and the sum is rounded to float64 and then to float32. Where the first rounding
+    ends halfway between two float32 numbers, or where those are subnormal, the sum is rounded to odd instead, after
+    which the second rounding is right (Boldo and Melquiond 2008).
+
+    >>> one = torch.tensor([1.0])
+    >>> fma(one + 2**-12, one - 2**-12, -one)  # a product and a sum give 0
+    tensor([-5.9605e-08])
+    """
+    product, c = a.double() * b.double(), c.double()
+    total = product + c
+    odd = ((total.view(torch.int64) & LAST_BITS) == HALF) | ((total.abs() < SMALLEST) & (total != 0))
+    if bool(odd.any()):
+        product, c = product.expand(total.shape)[odd], c.expand(total.shape)[odd]
+        total[odd] = _to_odd(product, c, total[odd])
+    return total.float()
+
+
+def _to_odd(a: Tensor, b: Tensor, total: Tensor) -> Tensor:
+    """a + b in float64, of which `total` is the nearest: where it is not exact, the neighbour with an odd last bit."""
+    back = total - a
+    rest = (a - (total - back)) + (b - back)  # what the sum lost, exactly (Knuth)
+    towards = torch.where(rest > 0, torch.inf, -torch.inf).double()
+    moves = (rest != 0) & ((total.view(torch.int64) & 1) == 0)
+    return torch.where(moves, torch.nextafter(total, towards), total)
+
+
+def sums_of_windows(x: ByteMap, weight: ByteWeight, window: Window, groups: int = 1) -> Tensor:
+    """(batch, out, h, w) the sums of a convolution over (batch, in, h, w), as whole numbers of float64 or float32.
+
+    Outside the map lies the zero point, so that padding counts as 0.
+    """
+    rows, columns = window.padding
+    padded = functional.pad(x.centred, (columns, columns, rows, rows))
+    reach = [(size - 1) * step + 1 for size, step in zip(window.size, window.dilation, strict=True)]
+    height, width = (
+        (length - each) // window.stride + 1 for length, each in zip(padded.shape[2:], reach, strict=True)
+    )
+    if groups == padded.shape[1] == len(weight.numbers):
+        return _by_taps(padded, weight.numbers, window, (height, width))
+    dtype = torch.float32 if largest_sum(weight) < FLOAT_LIMIT else torch.float64
+    parts = []
+    for part, own in zip(
+        padded.to(dtype).chunk(groups, 1), weight.numbers.to(dtype).chunk(groups), strict=True
+    ):
+        seen = functional.unfold(
+            part, window.size, window.dilation, 0, window.stride
+        )  # (batch, in * taps, pixels)
+        parts.append(own.flatten(1) @ seen)
+    return torch.cat(parts, 1).unflatten(2, (height, width))
+
+
+def _by_taps(padded: Tensor, weight: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
+    """The sums of a depthwise convolution; at most a few dozen products each, exact in float32."""
+    total = torch.zeros(*padded.shape[:2], *size)
+    step = window.stride
+    for i in range(window.size[0]):
+        for j in range(window.size[1]):
+            row, column = i * window.dilation[0], j * window.dilation[1]
+            rows = slice(row, row + step * (size[0] - 1) + 1, step)
+            columns = slice(column, column + step * (size[1] - 1) + 1, step)
+            total += padded[:, :, rows, columns] * weight[:, 0, i, j].reshape(-1, 1, 1)
+    return total
+
+
+def sums_of_rows(x: ByteMap, weight: ByteWeight) -> Tensor:
+    """(..., out) the sums of a linear layer over (..., in)."""
+    dtype = torch.float32 if largest_sum(weight) < FLOAT_LIMIT else torch.float64
+    return x.centred.to(dtype) @ weight.numbers.to(dtype).T
+
+
+@dataclass(frozen=True)
+class ByteEpilogue:
+    """What happens to the sums of a layer: the bias (out,) if any, a map that is added, the activation."""
+
+    bias: Tensor | None = None
+    residual: ByteMap | None = None
+    activation: Activation | None = None
+
+
+def finished(sums: Tensor, x: MapScale, weight: ByteWeight, after: ByteEpilogue, axis: int = 1) -> Tensor:
+    """The layer's float32 results: fma(sum, scale, bias), fma(residual, its scale, that), the activation.
+
+    axis  of the outputs in `sums`
+
+    >>> weight = byte_weight(torch.ones(1, 1))
+    >>> finished(torch.tensor([[127.0]]), MapScale(0.5, 0), weight, ByteEpilogue(torch.tensor([1.0])))
+    tensor([[1.5000]])
+    """
+    shape = [-1 if each == axis % sums.ndim else 1 for each in range(sums.ndim)]
+    scale = single(x.scale) * weight.scales  # float32
+    bias = torch.zeros(len(scale)) if after.bias is None else after.bias.detach().float()
+    residual = after.residual
+    if residual is not None:
+        bias = bias - single(residual.at.zero_point) * residual.at.scale
+    y = fma(sums.float(), scale.reshape(shape), bias.reshape(shape))
+    if residual is not None:
+        y = fma(residual.numbers.float(), single(residual.at.scale), y)
+    return activated(y, after.activation)
+
+
+def largest_of_windows(x: ByteMap, window: Window, size: tuple[int, int]) -> ByteMap:
+    """Max pooling of the bytes themselves to that many rows and columns; outside the map lies nothing."""
+    padded = _reaching(x.numbers.float(), window, size, -1.0)
+    pooled = functional.max_pool2d(padded, window.size, window.stride, 0, window.dilation)
+    return ByteMap(pooled[:, :, : size[0], : size[1]].to(torch.uint8), x.at)
+
+
+@dataclass(frozen=True)
+class Divisor:
+    """By what average pooling divides: `fixed` where given, else the pixels of a window, those around the map or not.
+
+    Rows and columns that a window reaches behind the padding are never counted.
+    """
+
+    counts_padding: bool = True
+    fixed: int | None = None
+
+
+def mean_of_windows(x: ByteMap, window: Window, size: tuple[int, int], divisor: Divisor) -> Tensor:
+    """Average pooling to that many rows and columns: (the sum of bytes minus zero points) * float32(scale / count)."""
+    around = window.padding[1], window.padding[1], window.padding[0], window.padding[0]
+    there = functional.pad(
+        torch.ones(1, 1, *x.numbers.shape[2:]), around, value=float(divisor.counts_padding)
+    )
+    counts = _added(_reaching(there, replace(window, padding=(0, 0)), size, 0.0), window, size)
+    if divisor.fixed is not None:
+        counts = torch.full_like(counts, float(divisor.fixed))
+    sums = _added(_reaching(x.centred, window, size, 0.0), window, size)
+    return fma(sums, single(x.at.scale) / counts, single(0.0))
+
+
+def _added(padded: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
+    return _by_taps(padded, torch.ones(padded.shape[1], 1, *window.size), window, size)
+
+
+def _reaching(x: Tensor, window: Window, size: tuple[int, int], fill: float) -> Tensor:
+    """The map with its padding, and more behind it where windows reach further to make that many rows and columns."""
+    behind = [
+        max(padding, (count - 1) * window.stride + (length - 1) * step + 1 - old - padding)
+        for count, length, step, old, padding in zip(
+            size, window.size, window.dilation, x.shape[2:], window.padding, strict=True
+        )
+    ]
+    return functional.pad(x, (window.padding[1], behind[1], window.padding[0], behind[0]), value=fill)
+
+
+def mean_of_pixels(x: ByteMap) -> Tensor:
+    """(batch, channels) the mean over all pixels: the int32 sum, times float32(scale / pixels).
+
+    >>> mean_of_pixels(ByteMap(torch.tensor([[[[1, 2]]]], dtype=torch.uint8), MapScale(1.0, 0)))
+    tensor([[1.5000]])
+    """
+    pixels = x.numbers.flatten(2).long() - x.at.zero_point  # (batch, channels, pixels)
+    scale = single(x.at.scale) / single(pixels.shape[2])
+    return fma(pixels.sum(2).float(), scale, single(0.0))
+
+
+def sum_of_maps(a: ByteMap, b: ByteMap, activation: Activation | None = None) -> Tensor:
+    """The float32 sum of two maps: fma(b, its scale, fma(a, its scale, c)); c takes both zero points away."""
+    away = [single(each.at.zero_point) * each.at.scale for each in (a, b)]
+    y = fma(a.numbers.float(), single(a.at.scale), -(away[0] + away[1]))
+    return activated(fma(b.numbers.float(), single(b.at.scale), y), activation)
+
+
+def concatenated(parts: Sequence[ByteMap], at: MapScale, axis: int = 1) -> ByteMap:
+    """The maps behind each other; one of another scale or zero point is (q - zero) * float32(its scale / scale).
+
+    >>> concatenated([ByteMap(torch.tensor([[8]], dtype=torch.uint8), MapScale(0.5, 0))], MapScale(1.0, 0)).numbers
+    tensor([[4]], dtype=torch.uint8)
+    """
+    return ByteMap(torch.cat([_rescaled(part, at) for part in parts], axis), at)
+
+
+def _rescaled(part: ByteMap, at: MapScale) -> Tensor:
+    if part.at == at:
+        return part.numbers
+    factor = float(np.float32(part.at.scale) / np.float32(at.scale))
+    return next_map(part.centred * factor, MapScale(1.0, at.zero_point)).numbers
+
+
+def activated(y: Tensor, activation: Activation | None) -> Tensor:
+    """The activation in float32, one rounding for each of its operations; NaN stays NaN.
+
+    >>> activated(torch.tensor([-1.0, 7.0]), Activation("bounded", (6.0,)))
+    tensor([0., 6.])
+    """
+    if activation is None:
+        return y
+    kind, numbers = activation.kind, activation.numbers
+    if kind == "leaky_relu":
+        return torch.where(y < 0, y * numbers[0], y)
+    if kind in ("hardsigmoid", "hardswish"):
+        sixth = ((y + 3.0).clamp_min(0.0)).clamp_max(6.0) * float(np.float32(1 / 6))
+        return sixth if kind == "hardsigmoid" else y * sixth
+    return FUNCTIONS[kind](y, *numbers)
+
+
+FUNCTIONS: Mapping[str, Callable[..., Tensor]] = {
+    "relu": torch.relu,
+    "bounded": lambda y, most: y.clamp(0.0, most),
+    "clamp": torch.clamp,
+    "silu": functional.silu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+    "gelu_tanh": lambda y: functional.gelu(y, approximate="tanh"),
+    "mish": functional.mish,
+    "elu": lambda y, alpha, scale, into: torch.where(
+        y > 0, y * scale, torch.expm1(y * into) * (alpha * scale)
+    ),
+    "softplus": functional.softplus,
+}
