@@ -21,9 +21,9 @@ from zeroskip.run.convolution.tiles.baked_code import bake
 from zeroskip.run.convolution.tiles.baked_frame import Blocking
 from zeroskip.run.convolution.tiles.baked_quads import bake_quads
 from zeroskip.run.convolution.tiles.convolution_job import RowWeights
-from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadEpilogue, Scaling, quad_weights
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadEpilogue, quad_weights
 from zeroskip.run.convolution.tiles.steps import Epilogue
-from zeroskip.run.element import FP32
+from zeroskip.run.element import FP32, Scaling
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="LLVM brings this machine's assembler only"

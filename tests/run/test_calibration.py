@@ -18,8 +18,9 @@ from zeroskip import run
 from zeroskip.errors import EngineError, FileError, ModelError
 from zeroskip.graph import Graph, capture
 from zeroskip.run import quantisation as files
+from zeroskip.run.element import Scaling
 from zeroskip.run.integer_network import byte_operations, in_bytes, integer_network
-from zeroskip.run.quantisation import MapScale, Quantisation, checksum
+from zeroskip.run.quantisation import Quantisation, checksum
 from zeroskip.run.value_ranges import BINS, METHODS, ValueRange, scale_of
 
 
@@ -201,7 +202,7 @@ def test_maps_and_weights_that_are_all_zero_have_scale_1_and_answer_zero() -> No
         model[0].bias.fill_(-1.0)
         model[2].bias.zero_()
     quantisation = run.calibrate(model, [pictures()])
-    assert quantisation.values["conv2d"] == MapScale(1.0, 0)
+    assert quantisation.values["conv2d"] == Scaling(1.0, 0)
     assert quantisation.weights["conv2d"].tolist() == [1.0] * 4
     assert quantisation.error == 0
     assert not integer_network(capture(model, pictures()), quantisation)(pictures())[0].any()
@@ -216,21 +217,17 @@ def test_a_quantisation_of_another_network_is_refused(calibrated) -> None:
         integer_network(capture(other, pictures()), quantisation)
 
 
-def unsound(quantisation: Quantisation, scale: float) -> Quantisation:
-    return replace(quantisation, values={**quantisation.values, "linear": MapScale(scale, 128)})
-
-
 @pytest.mark.parametrize("scale", [0.0, -1.0, 1e-30, math.nan, math.inf])
 def test_scales_that_are_no_sensible_numbers_are_refused(calibrated, scale: float, tmp_path: Path) -> None:
     _, graph, quantisation = calibrated
-    wrong = unsound(quantisation, scale)
-    with pytest.raises(EngineError, match="the scale of linear is"):
-        integer_network(graph, wrong)
-    with pytest.raises(EngineError, match="the scale of linear is"):
-        files.save(wrong, tmp_path / "wrong")
-    weights = {**quantisation.weights, "linear": torch.full((5,), scale)}
+    stored, tensors = files.to_json(quantisation)
+    with pytest.raises(EngineError, match="linear: 8-bit maps have a scale from"):
+        files.from_json({**stored, "values": {"linear": [scale, 128]}}, tensors)
+    wrong = replace(quantisation, weights={**quantisation.weights, "linear": torch.full((5,), scale)})
     with pytest.raises(EngineError, match="the scale of the weights of linear is"):
-        integer_network(graph, replace(quantisation, weights=weights))
+        integer_network(graph, wrong)
+    with pytest.raises(EngineError, match="the scale of the weights of linear is"):
+        files.save(wrong, tmp_path / "wrong")
 
 
 def test_missing_scales_and_scales_of_another_number_of_outputs_are_refused(calibrated) -> None:
@@ -241,8 +238,10 @@ def test_missing_scales_and_scales_of_another_number_of_outputs_are_refused(cali
     values = {name: at for name, at in quantisation.values.items() if name != "mean"}
     with pytest.raises(EngineError, match="no scale for mean"):
         integer_network(graph, replace(quantisation, values=values))
-    with pytest.raises(EngineError, match="3 scales for the 5 outputs of linear"):
-        integer_network(graph, replace(quantisation, weights={**weights, "linear": torch.ones(3)}))
+    with pytest.raises(EngineError, match="3 scales for the 6 outputs of conv2d_1"):
+        integer_network(
+            graph, replace(quantisation, weights={**quantisation.weights, "conv2d_1": torch.ones(3)})
+        )
 
 
 def test_a_file_gives_back_what_was_saved(calibrated, tmp_path: Path) -> None:
@@ -306,7 +305,7 @@ def test_what_was_seen_of_a_value_is_the_same_in_any_order_and_bounded(exponents
 def test_min_max_covers_everything_and_the_others_cut_an_outlier_off() -> None:
     one_range = ValueRange()
     one_range.see_("x", torch.cat([torch.linspace(0, 1, 100_000), torch.tensor([100.0])]))
-    ends = {method: scale_of(one_range, negative=False, method=method).most for method in METHODS}
+    ends = {method: 255 * scale_of(one_range, negative=False, method=method).scale for method in METHODS}
     assert ends["min-max"] == pytest.approx(100)
     assert ends["percentile 99.9"] == pytest.approx(1, rel=0.05)
     assert ends["percentile 99.99"] == pytest.approx(1, rel=0.05)
@@ -318,8 +317,8 @@ def test_least_squares_is_the_best_of_all_ends_by_brute_force() -> None:
     one_range = ValueRange()
     one_range.see_("x", x)
 
-    def cost(at: MapScale) -> float:
+    def cost(at: Scaling) -> float:
         return float((((x / at.scale).round().clamp(-127, 127) * at.scale) - x).square().mean())
 
-    best = min(cost(MapScale(end / 127, 128)) for end in torch.linspace(1, 5, 200).tolist())
+    best = min(cost(Scaling(end / 127, 128)) for end in torch.linspace(1, 5, 200).tolist())
     assert cost(scale_of(one_range, negative=True, method="least squares")) < 1.02 * best

@@ -17,8 +17,8 @@ from zeroskip.errors import EngineError
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.operations import Window
+from zeroskip.run.element import Scaling
 from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, Divisor
-from zeroskip.run.quantisation import MapScale
 
 SINGLE = st.floats(width=32, allow_nan=False, allow_infinity=False, min_value=-(2.0**60), max_value=2.0**60)
 
@@ -73,7 +73,7 @@ def test_sums_that_end_halfway_between_two_numbers_are_rounded_as_fractions_are(
 def test_bytes_are_the_nearest_even_of_a_product_and_end_where_the_range_ends(
     x, scale: float, zero: int
 ) -> None:
-    at = MapScale(scale, zero)
+    at = Scaling(scale, zero)
     inverse = np.float32(1) / np.float32(scale)
     with np.errstate(over="ignore"):
         steps = [round(float(np.clip(np.float32(each) * inverse, -999, 999))) for each in x]
@@ -84,7 +84,7 @@ def test_bytes_are_the_nearest_even_of_a_product_and_end_where_the_range_ends(
 
 @pytest.mark.parametrize("zero", [0, 128])
 def test_nan_becomes_the_zero_point_where_it_enters_and_the_least_byte_behind_a_layer(zero: int) -> None:
-    x, at = torch.tensor([torch.nan, torch.inf, -torch.inf]), MapScale(1.0, zero)
+    x, at = torch.tensor([torch.nan, torch.inf, -torch.inf]), Scaling(1.0, zero)
     assert reference.byte_map(x, at).numbers.tolist() == [zero, 255, 0]
     assert reference.next_map(x, at).numbers.tolist() == [0, 255, 0]
 
@@ -93,7 +93,7 @@ def test_every_byte_that_becomes_a_number_becomes_the_same_byte_again() -> None:
     numbers = torch.arange(256, dtype=torch.uint8)
     for zero in (0, 128):
         for scale in np.random.default_rng(0).uniform(0.001, 3, 200).astype("f4").tolist():
-            map_ = ByteMap(numbers, MapScale(scale, zero))
+            map_ = ByteMap(numbers, Scaling(scale, zero))
             assert torch.equal(reference.byte_map(map_.real, map_.at).numbers, numbers)
 
 
@@ -113,14 +113,14 @@ def convolutions(draw) -> tuple[ByteMap, Tensor, Window, int]:
     into = groups * draw(st.integers(1, 3))
     out = draw(st.sampled_from([groups, 2 * groups, into if into % groups == 0 else groups]))
     size = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    window = Window(size, draw(st.integers(1, 2)), (draw(st.integers(0, 2)), draw(st.integers(0, 2))),
+    window = Window(size, (draw(st.integers(1, 2)), draw(st.integers(1, 2))), (draw(st.integers(0, 2)), draw(st.integers(0, 2))),
                     (draw(st.integers(1, 2)), draw(st.integers(1, 2))))  # fmt: skip
     if draw(st.booleans()):
         groups = out = into  # depthwise
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     x = torch.randint(0, 256, (2, into, 7, 6), generator=generator, dtype=torch.uint8)
     weight = torch.randint(-127, 128, (out, into // groups, *size), generator=generator).float()
-    at = MapScale(draw(st.sampled_from([0.013, 0.5])), draw(st.sampled_from([0, 128])))
+    at = Scaling(draw(st.sampled_from([0.013, 0.5])), draw(st.sampled_from([0, 128])))
     return ByteMap(x, at), weight, window, groups
 
 
@@ -137,7 +137,7 @@ def test_sums_of_convolutions_are_those_of_whole_numbers_with_zero_points_around
 
 
 def test_large_sums_are_exact_and_rounded_to_float32_at_the_end() -> None:
-    x = ByteMap(torch.full((1, 5000), 255, dtype=torch.uint8), MapScale(1.0, 0))
+    x = ByteMap(torch.full((1, 5000), 255, dtype=torch.uint8), Scaling(1.0, 0))
     weight = reference.ByteWeight(torch.full((1, 5000), 127.0), torch.ones(1))
     weight.numbers[0, 0] = 126
     sums = reference.sums_of_rows(x, weight)
@@ -158,10 +158,10 @@ def test_results_of_a_layer_are_two_fused_steps_then_the_activation(seed: int, z
     sums = draw.integers(-(2**30), 2**30, (1, 3))
     scales, bias = draw.uniform(1e-3, 1, 3).astype("f4"), draw.normal(size=3).astype("f4")
     other = ByteMap(
-        torch.from_numpy(draw.integers(0, 256, (1, 3), dtype="u1")), MapScale(float(np.float32(0.3)), zero)
+        torch.from_numpy(draw.integers(0, 256, (1, 3), dtype="u1")), Scaling(float(np.float32(0.3)), zero)
     )
     at, weight = (
-        MapScale(float(np.float32(0.1)), 0),
+        Scaling(float(np.float32(0.1)), 0),
         reference.ByteWeight(torch.zeros(3, 1), torch.from_numpy(scales)),
     )
     after = ByteEpilogue(torch.from_numpy(bias), other if adds else None, Activation("relu"))
@@ -184,8 +184,8 @@ def test_results_of_a_layer_are_two_fused_steps_then_the_activation(seed: int, z
 @pytest.mark.parametrize("zero", [0, 128])
 @pytest.mark.parametrize("ceil", [False, True])
 def test_pools_are_those_of_the_numbers_that_the_bytes_stand_for(zero: int, ceil: bool) -> None:
-    x = ByteMap(torch.randint(0, 256, (2, 3, 8, 9), dtype=torch.uint8), MapScale(0.25, zero))
-    window = Window((3, 3), 2, (1, 1))
+    x = ByteMap(torch.randint(0, 256, (2, 3, 8, 9), dtype=torch.uint8), Scaling(0.25, zero))
+    window = Window((3, 3), (2, 2), (1, 1))
     pooled = functional.max_pool2d(x.real, 3, 2, 1, ceil_mode=ceil)
     size = pooled.shape[2], pooled.shape[3]
     assert torch.equal(reference.largest_of_windows(x, window, size).real, pooled)
@@ -200,11 +200,11 @@ def test_pools_are_those_of_the_numbers_that_the_bytes_stand_for(zero: int, ceil
 
 def test_sums_and_concatenations_of_maps_of_different_scales() -> None:
     parts = [
-        ByteMap(torch.randint(0, 256, (2, 3, 4), dtype=torch.uint8), MapScale(scale, zero))
+        ByteMap(torch.randint(0, 256, (2, 3, 4), dtype=torch.uint8), Scaling(scale, zero))
         for scale, zero in ((0.25, 0), (0.1, 128))
     ]
     torch.testing.assert_close(reference.sum_of_maps(*parts), parts[0].real + parts[1].real)
-    joined = reference.concatenated(parts, MapScale(0.25, 128))
+    joined = reference.concatenated(parts, Scaling(0.25, 128))
     wanted = torch.cat([each.real for each in parts], 1).clamp(-32, 31.75)
     torch.testing.assert_close(joined.real, wanted, atol=0.126, rtol=0)
     same = reference.concatenated([parts[0], parts[0]], parts[0].at)

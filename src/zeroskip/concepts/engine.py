@@ -42,7 +42,7 @@ class Machine:
 class Precision:
     """The fewest bits that kernels may use.
 
-    arithmetic  of inputs and products: "fp32", "bf16" or "fp16"
+    arithmetic  of inputs and products: "fp32", "bf16", "fp16" or "int8"
     weights     as they are stored: "fp32", "bf16", "int8" with a scale for each row, or "codes" of 4 bits, for layers
                 of at most 16 distinct non-zero weights
 
@@ -60,7 +60,7 @@ class Kernel:
 
     name       what tables show and files store, e.g. "gaps_int8"; nothing is read out of it
     method     the algorithm: "sell", "baked", "gather", ...
-    element    the type of inputs, products and sums: "fp32", "fp16", "bf16"
+    element    the type of inputs, products and sums: "fp32", "fp16", "bf16"; "int8", whose sums have 32 bits
     weights    how weights are stored: "fp32", "fp16", "bf16", "int8" or "codes"
     skips      the zeros that it does not compute: those of "weights", of "inputs", of "both", of "nothing"
     layout     of the maps that it works on: "rows", "channels_last", or "tiles", which it shares with its neighbours:

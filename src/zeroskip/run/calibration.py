@@ -18,6 +18,7 @@ from zeroskip.run import integer_reference as reference
 from zeroskip.run.call_checks import refusal, shown
 from zeroskip.run.captured import examples_in, run_once
 from zeroskip.run.convolution.tiles.graph_operations import barrier
+from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
 from zeroskip.run.integer_network import (
     ByteOperation,
     byte_operations,
@@ -27,9 +28,8 @@ from zeroskip.run.integer_network import (
     never_negative,
     same_scales,
 )
-from zeroskip.run.integer_reference import SUM_LIMIT
 from zeroskip.run.network_checks import captured_graph, checked, tensors_of
-from zeroskip.run.quantisation import LIMIT, MapScale, Quantisation, checksum, demand_sound, weight_scales
+from zeroskip.run.quantisation import LIMIT, Quantisation, checksum, demand_sound
 from zeroskip.run.runner import runner
 from zeroskip.run.value_ranges import METHODS, ValueRange, scale_of
 
@@ -189,14 +189,14 @@ def _weight(each: ByteOperation) -> Tensor:
 
 def scales_of(
     graph: Graph, operations: Sequence[ByteOperation], ranges: Mapping[str, ValueRange], method: str
-) -> dict[str, MapScale]:
+) -> dict[str, Scaling]:
     """Value -> its scale and zero point by that method, where anything was seen of it.
 
     What the graph is called with is taken to be never negative if it never was; other values where operations say so.
     """
     same, positive = same_scales(graph, operations), never_negative(graph)
     positive |= {name for name in graph.names if name in ranges and ranges[name].least >= 0}
-    scales: dict[str, MapScale] = {}
+    scales: dict[str, Scaling] = {}
     for name, own in ranges.items():
         source = name
         while same.get(source) in ranges and ranges[same[source]].counts.any():
@@ -211,7 +211,7 @@ def scales_of(
 def _layer_errors(
     seen: _Seen,
     layers: Sequence[ByteOperation],
-    values: Mapping[str, MapScale],
+    values: Mapping[str, Scaling],
     weights: Mapping[str, Tensor],
 ) -> dict[str, float]:
     stored = {each.name: byte_weight_of(each, weights) for each in layers}

@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from zeroskip.concepts import Machine
+from zeroskip.errors import EngineError
+
+SUM_LIMIT = 1 << 31  # what int32 sums stay below
+LEAST, MOST = 2.0**-60, 2.0**60  # scales; the product of two of them is still a normal float32
 
 
 @dataclass(frozen=True)
@@ -68,3 +74,57 @@ FP16 = Element(
 )
 # Four neighbouring channels of a pixel, a byte each, in a lane of 32 bits; the first one is the lowest byte.
 INT8 = Element("int8", "i32", np.dtype("i4"), baked_features=frozenset({"avx512f", "avx512bw", "avx512vnni"}))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What the bytes q of a map stand for: scale * (q - zero_point).
+
+    scale       a float32 number
+    zero_point  0 where nothing lies below 0, else 128
+
+    EngineError where the zero point is another, or the scale so small or large that products leave float32.
+
+    >>> Scaling(0.5, 128).least, Scaling(0.5, 128).most, Scaling(0.5, 128).word
+    (-128.0, 127.0, -2139062144)
+    """
+
+    scale: float
+    zero_point: int
+
+    def __post_init__(self) -> None:
+        if not LEAST <= self.scale <= MOST or self.zero_point not in (0, 128):  # NaN is not
+            raise EngineError(
+                f"8-bit maps have a scale from {LEAST:.0e} to {MOST:.0e} and the zero point 0 or 128, not "
+                f"{self.scale} and {self.zero_point}."
+            )
+
+    @property
+    def inverse(self) -> np.float32:
+        """1 / scale as numbers are multiplied by it: rounded to float32 once."""
+        return np.float32(1) / np.float32(self.scale)
+
+    @property
+    def least(self) -> float:
+        """The smallest q - zero_point."""
+        return -float(self.zero_point)
+
+    @property
+    def most(self) -> float:
+        """The largest q - zero_point."""
+        return 255.0 - self.zero_point
+
+    @property
+    def word(self) -> int:
+        """The zero point in all four bytes of a quad, as a signed integer."""
+        return int(np.uint32(self.zero_point * 0x01010101).view(np.int32))
+
+
+def weight_scales(weight: Tensor) -> Tensor:
+    """(out,) the largest magnitude of each output's weights / 127, in float32; 1 where all are 0.
+
+    >>> weight_scales(torch.tensor([[127.0, -254.0], [0.0, 0.0]]))
+    tensor([2., 1.])
+    """
+    largest = weight.detach().float().flatten(1).abs().amax(1)  # (out,)
+    return torch.where(largest > 0, (largest / 127).clamp_min(LEAST), 1.0)

@@ -21,7 +21,7 @@ from zeroskip.graph import Graph
 from zeroskip.graph.recurrent import GATES
 from zeroskip.run.captured import all_layers
 from zeroskip.run.convolution.tiles.graph_operations import barrier
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, ON_TILES
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE_KERNELS, ON_TILES
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.measurement import Unreached
 from zeroskip.run.part_timing import Part
@@ -156,7 +156,7 @@ def kind_without_kernel(facts: Facts, node: str, choice: Choice) -> str:
     if choice.op not in OPS:
         return choice.op
     kinds = {name: operation.kind for operation in facts.operations for name in operation.names}
-    if kinds.get(node) == "depthwise" or choice.kernel in (DEPTHWISE.name, DEPTHWISE_FP16.name):
+    if kinds.get(node) == "depthwise" or choice.kernel in [each.name for each in DEPTHWISE_KERNELS]:
         return f"depthwise {choice.op}"
     if choice.op == "linear" or node in kinds:
         return ""

@@ -16,37 +16,42 @@ from zeroskip.graph import Graph, Node
 from zeroskip.graph.nodes import kind_of
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.convolution.tiles.activation import RELU, Activation, activation_of
-from zeroskip.run.convolution.tiles.graph_operations import barrier, operations_of
+from zeroskip.run.convolution.tiles.forms import Form, MapShape, from_map, to_map
+from zeroskip.run.convolution.tiles.graph_operations import barrier, maps_of, operations_of
 from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.quantising import LAYERS as TILED
+from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes
+from zeroskip.run.convolution.tiles.tiling import left
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
+from zeroskip.run.element import Scaling
 from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight, Divisor
-from zeroskip.run.quantisation import LIMIT, MapScale, Quantisation, check
+from zeroskip.run.quantisation import LIMIT, Quantisation, check
 from zeroskip.run.runner import Runner
 
-LAYERS = ("conv", "depthwise", "linear")
+LAYERS = (*TILED, "linear")
 RESCALING = (*LAYERS, "average", "mean", "add")  # may make bytes of any scale
-FOLLOWING = ("max", "average", "mean", "add", "concat")  # compute on bytes where they read bytes anyway
 
 
 @dataclass(frozen=True)
 class ByteOperation:
     """An operation that can compute in eight bits.
 
-    operation  what it does, as on tiles; "linear" is one of its kinds as well
-    reads      the values that its nodes read
-    axis       along which a concatenation puts its parts
-    shape      of one example of the value that it makes
+    operation  what it does, as on tiles; "linear" is one of its kinds as well: a linear layer that no tile holds
+    maps       the shapes and forms of what it reads, then of what it makes, as maps; () of a "linear"
     """
 
     operation: Operation
-    reads: tuple[str, ...]
-    shape: tuple[int, ...]
-    axis: int = 1
+    maps: tuple[tuple[MapShape, Form], ...] = ()
 
     @property
     def name(self) -> str:
         """Of the value that it makes."""
         return self.operation.name
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The values that it reads."""
+        return self.operation.inputs
 
     @property
     def is_layer(self) -> bool:
@@ -62,38 +67,18 @@ def byte_operations(graph: Graph) -> list[ByteOperation]:
     """
     if barrier(graph):
         return []
-    nodes = {node.name: node for node in graph.nodes}
-    found = [_byte_operation(each, nodes) for each in operations_of(graph)]
-    found = [each for each in found if each is not None and _is_over_pixels(each, nodes, graph)]
-    there = {name for each in found if each is not None for name in each.operation.names}
+    tiled = operations_of(graph)
+    maps = maps_of(graph, tiled)
+    shapes = {name: shape for name, (shape, _) in maps.items()}
+    order = {name: number for number, name in enumerate([*graph.names, *(node.name for node in graph.nodes)])}
+    found = [
+        ByteOperation(each, tuple(maps[name] for name in (*each.inputs, each.name)))
+        for each in tiled
+        if has_bytes(each, shapes) and {each.name, *each.inputs} <= {*order}
+    ]
+    there = {name for each in found for name in each.operation.names}
     rows = [_linear(node) for node in graph.nodes if node.name not in there]
-    order = {node.name: number for number, node in enumerate(graph.nodes)}
     return sorted((each for each in (*found, *rows) if each is not None), key=lambda each: order[each.name])
-
-
-def _byte_operation(operation: Operation, nodes: Mapping[str, Node]) -> ByteOperation | None:
-    own = [nodes[name] for name in operation.names if name in nodes]
-    linear = any(node.layer is not None and node.layer.op == "linear" for node in own)
-    if operation.kind not in (*LAYERS, *FOLLOWING) or linear or operation.name not in nodes:
-        return None
-    made = nodes[operation.name]
-    reads = tuple(name for node in own for name in node.inputs if name not in operation.names)
-    shapes_known = made.shape is not None and len(reads) == len(operation.inputs)
-    if not shapes_known or (operation.kind == "mean" and len(made.shape or ()) not in (1, 3)):
-        return None
-    axis = made.arguments.get("dim", 1) if operation.kind == "concat" else 1
-    return ByteOperation(operation, reads, made.shape or (), axis if isinstance(axis, int) else 1)
-
-
-def _is_over_pixels(each: ByteOperation, nodes: Mapping[str, Node], graph: Graph) -> bool:
-    """Whether a mean is over all axes behind that of the channels; True of other operations."""
-    node = nodes[each.name]
-    if each.operation.kind != "mean" or kind_of(node) != "mean":
-        return True
-    axes = len(graph.shapes[each.reads[0]] or ()) + 1
-    dim = node.arguments.get("dim")
-    given = [axis % axes for axis in dim if isinstance(axis, int)] if isinstance(dim, (list, tuple)) else []
-    return sorted(given) == [*range(2, axes)]
 
 
 def _linear(node: Node) -> ByteOperation | None:
@@ -103,10 +88,9 @@ def _linear(node: Node) -> ByteOperation | None:
         return None
     activation = RELU if node.relu else None
     shape = layer.weight.shape[0], 1, 1
-    made = Operation(
-        node.name, "linear", node.inputs, shape, (node.name,), layer=layer, activation=activation
+    return ByteOperation(
+        Operation(node.name, "linear", node.inputs, shape, (node.name,), layer=layer, activation=activation)
     )
-    return ByteOperation(made, node.inputs, node.shape)
 
 
 def same_scales(graph: Graph, operations: Sequence[ByteOperation]) -> dict[str, str]:
@@ -171,21 +155,14 @@ def in_bytes(
     operations: Sequence[ByteOperation], scales: Collection[str], layers: Collection[str]
 ) -> list[ByteOperation]:
     """Those that compute in eight bits: these layers, and what follows on bytes; all they read must have a scale."""
-    chosen: list[ByteOperation] = []
-    made: set[str] = set()
-    for each in operations:
-        wanted = each.name in layers if each.is_layer else bool(made & {*each.reads})
-        needed = {*each.reads, *([each.name] if each.operation.kind == "concat" else [])}
-        if wanted and needed <= {*scales}:
-            chosen.append(each)
-            made.add(each.name)
-    return chosen
+    names = {each.name for each in chosen([each.operation for each in operations], scales, layers)}
+    return [each for each in operations if each.name in names]
 
 
 def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT) -> Runner:
     """The network with every layer in eight bits that loses at most `limit`; all else in PyTorch, in fp32.
 
-    What reads bytes made of fp32 numbers, and the other way round, is converted. A result is kept as bytes where an
+    Linear layers of few rows stay in fp32 too, as they do beside code on tiles. What reads bytes made of fp32 numbers, and the other way round, is converted. A result is kept as bytes where an
     operation in eight bits reads it. Raises EngineError where the quantisation is of another network or unsound.
 
     >>> quantisation = run.calibrate(model, [x])
@@ -196,13 +173,14 @@ def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = 
     layers = {*quantisation.errors} - {*quantisation.in_fp32(limit)}
     read = [name for each in operations if each.name in layers for name in each.reads]
     check(quantisation, graph, read, layers)
+    operations = [each for each in operations if each.maps]
     return network_of(graph, operations, quantisation.values, quantisation.weights, layers)
 
 
 def network_of(
     graph: Graph,
     operations: Sequence[ByteOperation],
-    values: Mapping[str, MapScale],
+    values: Mapping[str, Scaling],
     weights: Mapping[str, Tensor],
     layers: Collection[str],
 ) -> Runner:
@@ -236,20 +214,25 @@ _Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
 
 def _steps(graph: Graph, chosen: Sequence[ByteOperation]) -> list[_Step]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
-    by_name = {each.name: each for each in chosen}
-    inside = {name for each in chosen for name in each.operation.names} - {*by_name}
-    nodes = [node for node in graph.nodes if node.name not in inside]
-    reads = [by_name[node.name].reads if node.name in by_name else node.inputs for node in nodes]
+    by_place = {each.operation.names[-1]: each for each in chosen}
+    rest = {node.name for node in left(graph, [each.operation for each in chosen])}
+    running: list[tuple[str, tuple[str, ...], Callable[..., Any] | None]] = []
+    for node in graph.nodes:
+        each = by_place.get(node.name)
+        if each is not None:
+            running.append((each.name, each.reads, None))
+        elif node.name in rest:
+            running.append((node.name, node.inputs, node.function))
     steps: list[_Step] = []
     needed = set(graph.outputs)
-    for node, names in zip(reversed(nodes), reversed(reads), strict=True):
-        ended = {*names, node.name} - needed
+    for name, reads, function in reversed(running):
+        ended = {*reads, name} - needed
         needed |= ended
-        steps.append((node.name, names, None if node.name in by_name else node.function, sorted(ended)))
+        steps.append((name, reads, function, sorted(ended)))
     return steps[::-1]
 
 
-def _as_bytes(held: dict[str, Any], name: str, at: MapScale) -> ByteMap:
+def _as_bytes(held: dict[str, Any], name: str, at: Scaling) -> ByteMap:
     value = held[name]
     if isinstance(value, ByteMap):
         return value
@@ -276,41 +259,44 @@ def byte_weight_of(operation: ByteOperation, scales: Mapping[str, Tensor]) -> By
 
 
 def computed(
-    each: ByteOperation, weight: ByteWeight | None, values: Mapping[str, MapScale], maps: Sequence[ByteMap]
+    each: ByteOperation, weight: ByteWeight | None, values: Mapping[str, Scaling], inputs: Sequence[ByteMap]
 ) -> Tensor | ByteMap:
     """What the operation makes of maps of bytes: float32 numbers; bytes of max pooling and concatenation."""
-    operation, x = each.operation, maps[0]
-    kind, window, size = operation.kind, operation.window, (operation.shape[1], operation.shape[2])
+    if not each.maps:
+        layer = each.operation.layer
+        assert layer is not None
+        assert weight is not None
+        after = ByteEpilogue(layer.bias, None, each.operation.activation)
+        return reference.finished(
+            reference.sums_of_rows(inputs[0], weight), inputs[0].at, weight, after, axis=-1
+        )
+    maps = [
+        replace(x, numbers=to_map(form, shape, x.numbers))
+        for x, (shape, form) in zip(inputs, each.maps, strict=False)
+    ]
+    y, form = _of_maps(each.operation, weight, values, maps), each.maps[-1][1]
+    return replace(y, numbers=from_map(form, y.numbers)) if isinstance(y, ByteMap) else from_map(form, y)
+
+
+def _of_maps(
+    operation: Operation, weight: ByteWeight | None, values: Mapping[str, Scaling], maps: Sequence[ByteMap]
+) -> Tensor | ByteMap:
+    kind, window, size, x = operation.kind, operation.window, operation.shape[1:], maps[0]
     if kind == "concat":
-        return reference.concatenated(maps, values[each.name], each.axis)
+        return reference.concatenated(maps, values[operation.name])
     if kind == "add":
         return reference.sum_of_maps(x, maps[1], operation.activation)
-    if weight is not None:
-        return _layer(operation, maps, weight)
-    image = _as_image(x)
     if kind == "mean":
-        return reference.mean_of_pixels(image).reshape(-1, *each.shape)
+        return reference.mean_of_pixels(x)[..., None, None]
     assert window is not None
+    if weight is not None:
+        layer = operation.layer
+        assert layer is not None
+        after = ByteEpilogue(layer.bias, maps[1] if len(maps) > 1 else None, operation.activation)
+        return reference.finished(
+            reference.sums_of_windows(x, weight, window, layer.groups), x.at, weight, after
+        )
     if kind == "max":
-        pooled = reference.largest_of_windows(image, window, size)
-        return replace(pooled, numbers=pooled.numbers.reshape(-1, *each.shape))
+        return reference.largest_of_windows(x, window, size)
     divisor = Divisor(operation.counts_padding, operation.divisor)
-    return reference.mean_of_windows(image, window, size, divisor).reshape(-1, *each.shape)
-
-
-def _layer(operation: Operation, maps: Sequence[ByteMap], weight: ByteWeight) -> Tensor:
-    layer, window, x = operation.layer, operation.window, maps[0]
-    assert layer is not None
-    residual = maps[1] if len(maps) > 1 else None
-    after = ByteEpilogue(layer.bias, residual, operation.activation)
-    if window is None:
-        return reference.finished(reference.sums_of_rows(x, weight), x.at, weight, after, axis=-1)
-    sums = reference.sums_of_windows(_as_image(x), weight, window, layer.groups)
-    if x.numbers.ndim == 3:
-        sums = sums[:, :, 0]
-    return reference.finished(sums, x.at, weight, after)
-
-
-def _as_image(x: ByteMap) -> ByteMap:
-    """A map of a sequence as one of a single row."""
-    return replace(x, numbers=x.numbers[:, :, None]) if x.numbers.ndim == 3 else x
+    return reference.mean_of_windows(x, window, size, divisor)

@@ -17,9 +17,8 @@ from torch.nn import functional
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.operations import Window
-from zeroskip.run.quantisation import MapScale, weight_scales
+from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
 
-SUM_LIMIT = 1 << 31  # what int32 sums stay below
 FLOAT_LIMIT = 1 << 24  # whole numbers up to here are exact in float32, in whatever order they are added
 SMALLEST = 2.0**-126  # the smallest normal float32
 LAST_BITS, HALF = (1 << 29) - 1, 1 << 28  # the bits that float64 has and float32 lacks
@@ -29,12 +28,12 @@ LAST_BITS, HALF = (1 << 29) - 1, 1 << 28  # the bits that float64 has and float3
 class ByteMap:
     """A map of bytes: uint8 `numbers` (batch, channels, ...), and what they mean.
 
-    >>> ByteMap(torch.tensor([3], dtype=torch.uint8), MapScale(0.5, 0)).real
+    >>> ByteMap(torch.tensor([3], dtype=torch.uint8), Scaling(0.5, 0)).real
     tensor([1.5000])
     """
 
     numbers: Tensor
-    at: MapScale
+    at: Scaling
 
     @property
     def centred(self) -> Tensor:
@@ -55,26 +54,25 @@ class ByteWeight:
     scales: Tensor
 
 
-def byte_map(x: Tensor, at: MapScale) -> ByteMap:
+def byte_map(x: Tensor, at: Scaling) -> ByteMap:
     """Numbers as bytes: nearest even of x * (1 / scale), beyond the range its end; NaN becomes the zero point.
 
-    >>> byte_map(torch.tensor([-9.0, 0.3, torch.nan]), MapScale(0.1, 0)).numbers
+    >>> byte_map(torch.tensor([-9.0, 0.3, torch.nan]), Scaling(0.1, 0)).numbers
     tensor([0, 3, 0], dtype=torch.uint8)
     """
-    steps = (x.float() * at.inverse).round().clamp(-at.zero_point, 255 - at.zero_point)
+    steps = (x.float() * float(at.inverse)).round().clamp(at.least, at.most)
     return ByteMap((torch.where(steps.isnan(), 0.0, steps) + at.zero_point).to(torch.uint8), at)
 
 
-def next_map(y: Tensor, at: MapScale) -> ByteMap:
+def next_map(y: Tensor, at: Scaling) -> ByteMap:
     """The results of a layer as bytes: y * (1 / scale), clamped, then the nearest even; NaN becomes the least byte.
 
-    >>> next_map(torch.tensor([0.25, 99.0, torch.nan]), MapScale(0.1, 128)).numbers
+    >>> next_map(torch.tensor([0.25, 99.0, torch.nan]), Scaling(0.1, 128)).numbers
     tensor([130, 255,   0], dtype=torch.uint8)
     """
-    least, most = float(-at.zero_point), float(255 - at.zero_point)
-    steps = y * at.inverse
-    steps = torch.where(steps > least, steps, least)  # NaN is not above
-    steps = torch.where(steps < most, steps, most)
+    steps = y * float(at.inverse)
+    steps = torch.where(steps > at.least, steps, at.least)  # NaN is not above
+    steps = torch.where(steps < at.most, steps, at.most)
     return ByteMap((steps.round() + at.zero_point).to(torch.uint8), at)
 
 
@@ -148,7 +146,8 @@ def sums_of_windows(x: ByteMap, weight: ByteWeight, window: Window, groups: int 
     padded = functional.pad(x.centred, (columns, columns, rows, rows))
     reach = [(size - 1) * step + 1 for size, step in zip(window.size, window.dilation, strict=True)]
     height, width = (
-        (length - each) // window.stride + 1 for length, each in zip(padded.shape[2:], reach, strict=True)
+        (length - each) // stride + 1
+        for length, each, stride in zip(padded.shape[2:], reach, window.stride, strict=True)
     )
     if groups == padded.shape[1] == len(weight.numbers):
         return _by_taps(padded, weight.numbers, window, (height, width))
@@ -167,12 +166,12 @@ def sums_of_windows(x: ByteMap, weight: ByteWeight, window: Window, groups: int 
 def _by_taps(padded: Tensor, weight: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
     """The sums of a depthwise convolution; at most a few dozen products each, exact in float32."""
     total = torch.zeros(*padded.shape[:2], *size)
-    step = window.stride
+    down, right = window.stride
     for i in range(window.size[0]):
         for j in range(window.size[1]):
             row, column = i * window.dilation[0], j * window.dilation[1]
-            rows = slice(row, row + step * (size[0] - 1) + 1, step)
-            columns = slice(column, column + step * (size[1] - 1) + 1, step)
+            rows = slice(row, row + down * (size[0] - 1) + 1, down)
+            columns = slice(column, column + right * (size[1] - 1) + 1, right)
             total += padded[:, :, rows, columns] * weight[:, 0, i, j].reshape(-1, 1, 1)
     return total
 
@@ -192,13 +191,13 @@ class ByteEpilogue:
     activation: Activation | None = None
 
 
-def finished(sums: Tensor, x: MapScale, weight: ByteWeight, after: ByteEpilogue, axis: int = 1) -> Tensor:
+def finished(sums: Tensor, x: Scaling, weight: ByteWeight, after: ByteEpilogue, axis: int = 1) -> Tensor:
     """The layer's float32 results: fma(sum, scale, bias), fma(residual, its scale, that), the activation.
 
     axis  of the outputs in `sums`
 
     >>> weight = byte_weight(torch.ones(1, 1))
-    >>> finished(torch.tensor([[127.0]]), MapScale(0.5, 0), weight, ByteEpilogue(torch.tensor([1.0])))
+    >>> finished(torch.tensor([[127.0]]), Scaling(0.5, 0), weight, ByteEpilogue(torch.tensor([1.0])))
     tensor([[1.5000]])
     """
     shape = [-1 if each == axis % sums.ndim else 1 for each in range(sums.ndim)]
@@ -214,8 +213,8 @@ def finished(sums: Tensor, x: MapScale, weight: ByteWeight, after: ByteEpilogue,
 
 
 def largest_of_windows(x: ByteMap, window: Window, size: tuple[int, int]) -> ByteMap:
-    """Max pooling of the bytes themselves to that many rows and columns; outside the map lies nothing."""
-    padded = _reaching(x.numbers.float(), window, size, -1.0)
+    """Max pooling of the bytes themselves to that many rows and columns; outside the map lies the least byte."""
+    padded = _reaching(x.numbers.float(), window, size, 0.0)
     pooled = functional.max_pool2d(padded, window.size, window.stride, 0, window.dilation)
     return ByteMap(pooled[:, :, : size[0], : size[1]].to(torch.uint8), x.at)
 
@@ -251,9 +250,9 @@ def _added(padded: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
 def _reaching(x: Tensor, window: Window, size: tuple[int, int], fill: float) -> Tensor:
     """The map with its padding, and more behind it where windows reach further to make that many rows and columns."""
     behind = [
-        max(padding, (count - 1) * window.stride + (length - 1) * step + 1 - old - padding)
-        for count, length, step, old, padding in zip(
-            size, window.size, window.dilation, x.shape[2:], window.padding, strict=True
+        max(padding, (count - 1) * stride + (length - 1) * step + 1 - old - padding)
+        for count, stride, length, step, old, padding in zip(
+            size, window.stride, window.size, window.dilation, x.shape[2:], window.padding, strict=True
         )
     ]
     return functional.pad(x, (window.padding[1], behind[1], window.padding[0], behind[0]), value=fill)
@@ -262,7 +261,7 @@ def _reaching(x: Tensor, window: Window, size: tuple[int, int], fill: float) -> 
 def mean_of_pixels(x: ByteMap) -> Tensor:
     """(batch, channels) the mean over all pixels: the int32 sum, times float32(scale / pixels).
 
-    >>> mean_of_pixels(ByteMap(torch.tensor([[[[1, 2]]]], dtype=torch.uint8), MapScale(1.0, 0)))
+    >>> mean_of_pixels(ByteMap(torch.tensor([[[[1, 2]]]], dtype=torch.uint8), Scaling(1.0, 0)))
     tensor([[1.5000]])
     """
     pixels = x.numbers.flatten(2).long() - x.at.zero_point  # (batch, channels, pixels)
@@ -277,20 +276,20 @@ def sum_of_maps(a: ByteMap, b: ByteMap, activation: Activation | None = None) ->
     return activated(fma(b.numbers.float(), single(b.at.scale), y), activation)
 
 
-def concatenated(parts: Sequence[ByteMap], at: MapScale, axis: int = 1) -> ByteMap:
+def concatenated(parts: Sequence[ByteMap], at: Scaling, axis: int = 1) -> ByteMap:
     """The maps behind each other; one of another scale or zero point is (q - zero) * float32(its scale / scale).
 
-    >>> concatenated([ByteMap(torch.tensor([[8]], dtype=torch.uint8), MapScale(0.5, 0))], MapScale(1.0, 0)).numbers
+    >>> concatenated([ByteMap(torch.tensor([[8]], dtype=torch.uint8), Scaling(0.5, 0))], Scaling(1.0, 0)).numbers
     tensor([[4]], dtype=torch.uint8)
     """
     return ByteMap(torch.cat([_rescaled(part, at) for part in parts], axis), at)
 
 
-def _rescaled(part: ByteMap, at: MapScale) -> Tensor:
+def _rescaled(part: ByteMap, at: Scaling) -> Tensor:
     if part.at == at:
         return part.numbers
     factor = float(np.float32(part.at.scale) / np.float32(at.scale))
-    return next_map(part.centred * factor, MapScale(1.0, at.zero_point)).numbers
+    return next_map(part.centred * factor, Scaling(1.0, at.zero_point)).numbers
 
 
 def activated(y: Tensor, activation: Activation | None) -> Tensor:

@@ -16,4 +16,4 @@ ALL = (
     *tiles.KERNELS,
 )
 
-BY_NAME: dict[str, Kernel] = {kernel.name: kernel for kernel in (*ALL, tiles.DEPTHWISE, tiles.DEPTHWISE_FP16)}
+BY_NAME: dict[str, Kernel] = {kernel.name: kernel for kernel in (*ALL, *tiles.DEPTHWISE_KERNELS)}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from zeroskip.concepts import Choice, Gain, Precision
 from zeroskip.graph.nodes import kind_of
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16
+from zeroskip.run.convolution.tiles.kernels import DEPTHWISE_KERNELS
 from zeroskip.run.convolution.tiles.tiling import count_segments
 from zeroskip.run.element import FP16
 from zeroskip.run.explaining import FEW, SKIP_WEIGHTS, Facts, between, kind_without_kernel
@@ -59,7 +59,7 @@ def _transfers(facts: Facts, operation: str) -> float:
 
 def _gained_on_tiles(facts: Facts) -> float:
     """Seconds by which layers were faster on tiles, each measured there, in a network that was slower there."""
-    kernels = (*facts.kernels, DEPTHWISE, DEPTHWISE_FP16)
+    kernels = (*facts.kernels, *DEPTHWISE_KERNELS)
     on_tiles = {kernel.name for kernel in kernels if kernel.layout == "tiles"}
     gained = 0.0
     for node, _, choice in facts.layers:
@@ -148,7 +148,8 @@ def _precisions(facts: Facts) -> Iterator[Gain]:
             'precision="bf16"', dense * 15 / 16, "15/16 of the time of dense layers; answers are rounded"
         )
     # Kernels that store int8 have a form that stores fp32, which was timed; it would take a quarter of that at least.
-    methods = {kernel.method for kernel in facts.kernels if kernel.weights == "int8"}
+    stored = [kernel for kernel in facts.kernels if kernel.element == "fp32" and kernel.weights == "int8"]
+    methods = {kernel.method for kernel in stored}
     same = {kernel.name for kernel in facts.kernels if kernel.method in methods and kernel.weights == "fp32"}
     shorter = 0.0
     for node, _, choice in facts.layers:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,40 +17,9 @@ from zeroskip.graph import Graph
 from zeroskip.run import program_bytes
 from zeroskip.run.measurement import JsonObject
 
-LEAST, MOST = 2.0**-60, 2.0**60  # scales; the product of two of them is still a normal float32
 LIMIT = 0.05
 """The error of a layer in eight bits above which it stays in fp32. Those of trained networks lose 0.01 to 0.03."""
 CALIBRATE = "Calibrate it again: run.calibrate(model, batches)."
-
-
-@dataclass(frozen=True)
-class MapScale:
-    """What the bytes of a map mean: byte q stands for scale * (q - zero_point).
-
-    scale       a float32 number
-    zero_point  0 where nothing lies below 0, else 128
-
-    >>> MapScale(0.5, 128).least, MapScale(0.5, 128).most
-    (-64.0, 63.5)
-    """
-
-    scale: float
-    zero_point: int
-
-    @property
-    def least(self) -> float:
-        """The number that byte 0 stands for."""
-        return -self.zero_point * self.scale
-
-    @property
-    def most(self) -> float:
-        """The number that byte 255 stands for."""
-        return (255 - self.zero_point) * self.scale
-
-    @property
-    def inverse(self) -> float:
-        """1 / scale, rounded to float32 once."""
-        return float(np.float32(1) / np.float32(self.scale))
 
 
 @dataclass(frozen=True)
@@ -71,7 +39,7 @@ class Quantisation:
     True
     """
 
-    values: Mapping[str, MapScale]
+    values: Mapping[str, Scaling]
     weights: Mapping[str, Tensor]
     errors: Mapping[str, float]
     error: float
@@ -105,16 +73,6 @@ def checksum(graph: Graph) -> str:
     return whole.hexdigest()
 
 
-def weight_scales(weight: Tensor) -> Tensor:
-    """(out,) the largest magnitude of each output's weights / 127, in float32; 1 where all are 0.
-
-    >>> weight_scales(torch.tensor([[127.0, -254.0], [0.0, 0.0]]))
-    tensor([2., 1.])
-    """
-    largest = weight.detach().float().flatten(1).abs().amax(1)  # (out,)
-    return torch.where(largest > 0, (largest / 127).clamp_min(LEAST), 1.0)
-
-
 def check(quantisation: Quantisation, graph: Graph, values: Iterable[str], layers: Iterable[str]) -> None:
     """EngineError unless it is of this network, and has sound scales for these values and layers.
 
@@ -135,25 +93,16 @@ def check(quantisation: Quantisation, graph: Graph, values: Iterable[str], layer
 
 
 def demand_sound(quantisation: Quantisation) -> None:
-    """EngineError where a scale is no positive number of sensible size, or a zero point neither 0 nor 128."""
-    for name, at in quantisation.values.items():
-        if at.zero_point not in (0, 128):
-            raise EngineError(
-                f"the zero point of {name} is {at.zero_point}, and is to be 0 or 128. {CALIBRATE}"
-            )
-        _demand_scale(name, at.scale)
+    """EngineError where a scale of weights is no positive number of sensible size; those of maps always are."""
     for name, scales in quantisation.weights.items():
         if scales.ndim != 1 or scales.dtype is not torch.float32 or not len(scales):
             raise EngineError(f"{name} needs a float32 scale for each output. {CALIBRATE}")
-        _demand_scale(f"the weights of {name}", float(scales.min()))
-        _demand_scale(f"the weights of {name}", float(scales.max()))
-
-
-def _demand_scale(name: str, scale: float) -> None:
-    if not LEAST <= scale <= MOST:  # NaN is not
-        raise EngineError(
-            f"the scale of {name} is {scale:g}, and is to lie between {LEAST:.0e} and {MOST:.0e}. {CALIBRATE}"
-        )
+        for scale in (float(scales.min()), float(scales.max())):
+            if not LEAST <= scale <= MOST:  # NaN is not
+                raise EngineError(
+                    f"the scale of the weights of {name} is {scale:g}, and is to lie between {LEAST:.0e} and "
+                    f"{MOST:.0e}. {CALIBRATE}"
+                )
 
 
 def to_json(quantisation: Quantisation) -> tuple[JsonObject, dict[str, Tensor]]:
@@ -180,9 +129,7 @@ def from_json(stored: JsonObject, tensors: Mapping[str, Tensor]) -> Quantisation
     >>> from_json(*to_json(quantisation)).values == quantisation.values
     True
     """
-    values = {
-        str(name): MapScale(float(scale), int(zero)) for name, (scale, zero) in stored["values"].items()
-    }
+    values = {str(name): _scaling(str(name), *pair) for name, pair in stored["values"].items()}
     errors = {str(name): float(error) for name, error in stored["errors"].items()}
     numbers = float(stored["error"]), str(stored["network"]), int(stored["examples"]), str(stored["method"])
     if any(math.isnan(error) for error in (*errors.values(), numbers[0])):
@@ -190,6 +137,13 @@ def from_json(stored: JsonObject, tensors: Mapping[str, Tensor]) -> Quantisation
     quantisation = Quantisation(values, dict(tensors), errors, *numbers)
     demand_sound(quantisation)
     return quantisation
+
+
+def _scaling(name: str, scale: float, zero_point: int) -> Scaling:
+    try:
+        return Scaling(float(scale), int(zero_point))
+    except EngineError as error:
+        raise EngineError(f"{name}: {error}") from None
 
 
 def save(quantisation: Quantisation, path: str | Path) -> Path:

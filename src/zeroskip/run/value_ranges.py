@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.errors import EngineError
-from zeroskip.run.quantisation import LEAST, MOST, MapScale
+from zeroskip.run.element import LEAST, MOST, Scaling
 
 BINS = 4096
 # Ends of the range that least squares tries: shares of the largest magnitude. With coarser steps from a sixteenth on,
@@ -99,15 +99,15 @@ METHODS: Mapping[str, Method] = {
 }
 
 
-def scale_of(seen: ValueRange, *, negative: bool, method: str) -> MapScale:
+def scale_of(seen: ValueRange, *, negative: bool, method: str) -> Scaling:
     """The scale and zero point of a value; of one that holds only zeros the scale is 1.
 
     >>> seen = ValueRange()
     >>> seen.see_("x", torch.tensor([0.0, 51.0]))
     >>> scale_of(seen, negative=False, method="min-max")
-    MapScale(scale=0.20000000298023224, zero_point=0)
+    Scaling(scale=0.20000000298023224, zero_point=0)
     """
     steps, zero_point = (127, 128) if negative else (255, 0)
     end = METHODS[method](seen, steps) if seen.top else 0.0
     scale = torch.tensor(end / steps if end else 1.0, dtype=torch.float64).clamp(LEAST, MOST)
-    return MapScale(float(scale.float()), zero_point)
+    return Scaling(float(scale.float()), zero_point)

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 
 from zeroskip.run.convolution.tiles.activation import Activation
-from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, Scaling
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights
+from zeroskip.run.element import Scaling
 
 
 def fused(a: np.ndarray, b: np.ndarray | np.float32, c: np.ndarray | np.float32) -> np.ndarray:

@@ -18,8 +18,8 @@ from zeroskip.concepts import Machine
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
-from zeroskip.run.convolution.tiles.quad_job import Scaling, integer_weights
-from zeroskip.run.element import FP16, INT8
+from zeroskip.run.convolution.tiles.quad_job import integer_weights
+from zeroskip.run.element import FP16, INT8, Scaling
 
 SHAPE = (3, 21, 17)
 SCALINGS = {

@@ -28,17 +28,10 @@ from zeroskip.run.convolution.tiles import streamed_quads as streamed_quads_modu
 from zeroskip.run.convolution.tiles.activation import RELU, Activation
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.layout import Layout, Map
-from zeroskip.run.convolution.tiles.quad_job import (
-    IntegerWeights,
-    QuadEpilogue,
-    QuadJob,
-    Scaling,
-    quad_weights,
-    quads,
-)
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadEpilogue, QuadJob, quad_weights, quads
 from zeroskip.run.convolution.tiles.steps import Step
 from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
-from zeroskip.run.element import FP32, INT8
+from zeroskip.run.element import FP32, INT8, Scaling
 
 RUNS_VNNI = pytest.mark.skipif(
     not INT8.can_be_baked(HERE) or HERE.vector_bytes != 64, reason="this processor lacks AVX512-VNNI"

@@ -18,8 +18,8 @@ from torch.nn import functional
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles.activation import RELU, Activation
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph, Window
-from zeroskip.run.convolution.tiles.quad_job import Scaling, integer_weights
-from zeroskip.run.element import INT8
+from zeroskip.run.convolution.tiles.quad_job import integer_weights
+from zeroskip.run.element import INT8, Scaling
 
 Pair = tuple[int, int]
 CAN_BAKE = INT8.can_be_baked(HERE) and HERE.vector_bytes == 64

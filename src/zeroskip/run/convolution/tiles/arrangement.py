@@ -315,10 +315,15 @@ def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: 
     reading, name = made.readings[operation.name], operation.inputs[position]
     if position == 0 and operation.kind != "concat":
         return reading.layout if reading.copied else None
-    if operation.kind == "concat":
-        return None  # what is not in its place is copied there
     own = made.layouts[made.roots[operation.name][0]]
     known = made.layouts[made.roots[name][0]] if name in made.roots else None
+    if operation.kind == "concat":
+        # What is not in its place is copied there; bytes that get another scale as well have their places first.
+        same = subgraph.scalings.get(name) == subgraph.scalings.get(operation.name)
+        if same or known is None or same_places(known, own):
+            return None
+        vectors = next(each.shape[0] for each in subgraph.operations if each.name == name)
+        return replace(own, channels=vectors, ring=(0, 0, 0, 0))
     to_all = operation.kind == "combine"  # an input of one pixel goes to all pixels, wherever it lies
     other = known is not None and known.element != own.element
     if known is not None and (

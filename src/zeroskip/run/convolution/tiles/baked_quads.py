@@ -41,13 +41,8 @@ from zeroskip.run.convolution.tiles.baked_frame import (
     row_loads,
     streamed_reads,
 )
-from zeroskip.run.convolution.tiles.quad_job import (
-    QUAD,
-    QuadEpilogue,
-    QuadWeights,
-    Scaling,
-    largest,
-)
+from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadEpilogue, QuadWeights, largest
+from zeroskip.run.element import Scaling
 
 FACTOR, RESIDUAL, BYTE, ZERO, ORDER = (
     SUMS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,8 +23,9 @@ from zeroskip.run.convolution.tiles.baked_code import bake
 from zeroskip.run.convolution.tiles.baked_frame import TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
 from zeroskip.run.convolution.tiles.baked_quads import bake_quads
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
-from zeroskip.run.convolution.tiles.quad_job import QuadJob, Scaling
+from zeroskip.run.convolution.tiles.quad_job import QuadJob
 from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept, lanes_of
+from zeroskip.run.element import Scaling
 
 # Groups of up to 28 output channels whose code makes one chunk. On Zen 5, where code runs as fast from the
 # second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
@@ -56,6 +58,18 @@ def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
         steps.append(_step(job, chunks, (code, block), machine))
         at += len(baked.code), baked.weights.nbytes
     return steps
+
+
+def is_baked(job: Job | QuadJob, machine: Machine) -> bool:
+    """Whether `bake_all` takes the job, and the machine runs its code."""
+    element, active = job.x.layout.element, job.epilogue.activation
+    plain = not isinstance(job, QuadJob) or active is None or active.can_be_baked
+    return (
+        plain
+        and machine.vector_bytes == 64
+        and sys.platform.startswith("linux")
+        and element.can_be_baked(machine)
+    )
 
 
 def _refuse(job: Job | QuadJob, machine: Machine) -> None:

@@ -6,7 +6,7 @@ streamed   non-zero weights read as data                        any processor
 blocks     the same, each input loaded once for 4 or 8 outputs  any processor; zeros in blocks of 4x1 or 8x1
 depthwise  every weight of a depthwise convolution              any processor
 
-Each of them in fp32 and in fp16. Depthwise ones have no alternative among their neighbours on tiles, so they are not
+Each of them in fp32 and in fp16, and all but blocks in int8 (baked with AVX512-VNNI). Depthwise ones have no alternative among their neighbours on tiles, so they are not
 among the kernels that are timed layer by layer.
 """
 
@@ -28,7 +28,7 @@ from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, is_too_large
 from zeroskip.run.convolution.tiles.streamed import block_height
 from zeroskip.run.convolution.tiles.tiling import alone, graph_of
 from zeroskip.run.dense import pytorch
-from zeroskip.run.element import FP16, FP32, Element
+from zeroskip.run.element import FP16, FP32, INT8, SUM_LIMIT, Element, Scaling, weight_scales
 
 TERMS = 2048  # a sum of ones stops growing there, since the next whole number has 12 bits
 
@@ -139,15 +139,91 @@ def _in_fp16(fp32: Kernel) -> Kernel:
     return kernel
 
 
+def int8_sums_overflow(weight: Tensor) -> bool:
+    """Whether 32 bits might not hold a sum of bytes with these weights."""
+    if weight.numel() < SUM_LIMIT // (255 * 127):
+        return False
+    by_output = weight_scales(weight)[:, None]
+    return float(255 * (weight.flatten(1) / by_output).round().abs().double().sum(1).max()) >= SUM_LIMIT
+
+
+def int8_refusal(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+    """None, or why a convolution is not computed in eight bits."""
+    if precision.arithmetic != INT8.name:
+        return f"{precision.arithmetic} arithmetic was asked for"
+    if layer.op in ON_TILES and layer.transposed:
+        return "transposed convolutions stay in fp32"
+    if layer.weight.dtype is torch.float32 and int8_sums_overflow(layer.weight):
+        return "adds so many products that a sum of bytes may pass 2^31"
+    return None
+
+
+def _in_int8(fp32: Kernel) -> Kernel:
+    """The same kernel with maps and weights of bytes, and sums of 32 bits."""
+
+    def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
+        why = int8_refusal(layer, machine, precision)
+        if why is None and fp32.method == "baked" and not INT8.can_be_baked(machine):
+            return "its int8 code is for AVX512-VNNI, which this machine lacks"
+        return why or fp32.accepts(layer, machine, precision)
+
+    def build(layer: Layer, machine: Machine, precision: Precision, relu: bool) -> Callable[[Tensor], Tensor]:
+        plain = alone(replace(layer, bias=None), False, kernel, machine, ALONE)
+        return partial(scaled_to_one, layer, relu, lambda x: plain(x))
+
+    kernel = replace(
+        fp32,
+        name=f"{fp32.name}_{INT8.name}",
+        element=INT8.name,
+        weights=INT8.name,
+        accepts=accepts,
+        build=build,
+        reference=int8_reference,
+    )
+    return kernel
+
+
+ALONE = Scaling(float(np.float32(1 / 127)), 128)  # of a layer alone, whose inputs are divided by the largest
+
+
+def int8_reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
+    """The layer in PyTorch, of weights and inputs rounded to 8 bits: the largest of each output, or of all, is 127."""
+    by_output = weight_scales(layer.weight).reshape(-1, *[1] * (layer.weight.ndim - 1))
+    weight = (layer.weight / by_output).round() * by_output
+
+    def computed(x: Tensor) -> Tensor:
+        numbers = (x * float(ALONE.inverse)).round().clamp(ALONE.least, ALONE.most)
+        numbers = torch.where(numbers.isnan(), 0.0, numbers) * ALONE.scale
+        return pytorch.reference(replace(layer, weight=weight, bias=None), numbers, False)
+
+    return scaled_to_one(layer, relu, computed, x)
+
+
+def scaled_to_one(layer: Layer, relu: bool, computed: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`computed` of inputs whose largest magnitude is 1, times that magnitude, and what follows in the layer."""
+    largest = x.abs().max().clamp_min(2.0**-60) if x.numel() else 1.0
+    y = computed(x / largest) * largest
+    if layer.bias is not None:
+        y = y + (layer.bias if layer.op == "linear" else layer.bias.reshape(-1, *[1] * (y.ndim - 2)))
+    return torch.relu(y) if relu else y
+
+
 BAKED = _kernel("baked", baked_accepts)
 STREAMED = _kernel("streamed", streamed_accepts)
 BLOCKS = _kernel("blocks", blocks_accepts)
 DEPTHWISE = _kernel("depthwise", depthwise_accepts, skips="nothing")
 BAKED_FP16, STREAMED_FP16, BLOCKS_FP16, DEPTHWISE_FP16 = map(_in_fp16, (BAKED, STREAMED, BLOCKS, DEPTHWISE))
+BAKED_INT8, STREAMED_INT8, DEPTHWISE_INT8 = map(_in_int8, (BAKED, STREAMED, DEPTHWISE))
 
-KERNELS = (BAKED, STREAMED, BLOCKS, BAKED_FP16, STREAMED_FP16, BLOCKS_FP16)
+KERNELS = (BAKED, STREAMED, BLOCKS, BAKED_FP16, STREAMED_FP16, BLOCKS_FP16, BAKED_INT8, STREAMED_INT8)
+DEPTHWISE_KERNELS = (DEPTHWISE, DEPTHWISE_FP16, DEPTHWISE_INT8)
 
 
 def depthwise_in(element: Element) -> Kernel:
     """The only kernel of depthwise convolutions among neighbours that compute in `element`."""
-    return DEPTHWISE_FP16 if element is FP16 else DEPTHWISE
+    return {FP16.name: DEPTHWISE_FP16, INT8.name: DEPTHWISE_INT8}.get(element.name, DEPTHWISE)
+
+
+def streamed_in(element: Element) -> Kernel:
+    """The kernel for maps of `element` that every processor runs."""
+    return {FP16.name: STREAMED_FP16, INT8.name: STREAMED_INT8}.get(element.name, STREAMED)

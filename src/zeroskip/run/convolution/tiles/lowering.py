@@ -13,12 +13,12 @@ from torch import Tensor
 from zeroskip.concepts import Layer, Machine
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange
-from zeroskip.run.convolution.tiles.baked_steps import bake_all
+from zeroskip.run.convolution.tiles.baked_steps import bake_all, is_baked
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
-from zeroskip.run.convolution.tiles.layout import Map, same_places
+from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
 from zeroskip.run.convolution.tiles.quad_job import QUAD, IntegerWeights, QuadJob, integer_weights
@@ -207,27 +207,30 @@ def _parts(operation: Operation, context: _Context, y: Map) -> list[Step]:
     if operation.name in context.subgraph.scalings:
         _refuse_uneven(operation, context.subgraph)
     steps, start = [], y.channels.start
-    for name in operation.inputs:
+    for position, name in enumerate(operation.inputs):
         known, vectors = context.arrangement.maps.get(name), _shape(name, context)[0]
         if known is None or (known.base, known.channels.start) != (y.base, start):
             target = Map(y.layout, y.base + start * y.layout.vector_bytes, range(vectors), y.read)
-            steps.append(_part(name, operation, target, context))
+            steps += _part(operation, position, target, context)
         start += vectors
     return steps
 
 
-def _part(name: str, operation: Operation, target: Map, context: _Context) -> Step:
+def _part(operation: Operation, position: int, target: Map, context: _Context) -> list[Step]:
     """An input of a concatenation, copied to its place; 8-bit numbers of another scale are rounded again."""
-    scalings = context.subgraph.scalings
+    scalings, name = context.subgraph.scalings, operation.inputs[position]
     before, after = scalings.get(name), scalings.get(operation.name)
+    fill = _fill(name, 0.0, context)
     if before == after:
-        return _copied(name, Transfer(operation.name, target, fill=_fill(name, 0.0, context)), context)
+        return [_copied(name, Transfer(operation.name, target, fill=fill), context)]
     known = context.arrangement.maps.get(name)
-    if before is None or after is None or known is None or not same_places(known.layout, target.layout):
-        raise EngineError(f"{operation.name} joins maps of other kinds or sizes. Use fp32 for it.")
+    if before is None or after is None or known is None:
+        raise EngineError(f"{operation.name} joins maps of other kinds. Use fp32 for it.")
     channels = next(each.shape[0] for each in context.subgraph.operations if each.name == name)
-    job = rescaled(operation.name, (known, target), channels, (before, after))
-    return streamed_quads(job, context.machine)
+    copy = context.arrangement.copies.get((operation.name, position))
+    moved = [] if copy is None else [_copied(name, Transfer(operation.name, copy, fill=fill), context)]
+    job = rescaled(operation.name, (copy or known, target), channels, (before, after))
+    return [*moved, streamed_quads(job, context.machine)]
 
 
 def _refuse_uneven(operation: Operation, subgraph: Subgraph) -> None:
@@ -321,15 +324,20 @@ def _integer_weights(operation: Operation, context: _Context) -> IntegerWeights:
     assert operation.layer is not None
     taps, weight = context.arrangement.readings[operation.name].taps, _whole(operation.layer).numpy()
     assert taps is not None
-    found = integer_weights(weight.reshape(*weight.shape[:2], -1), _bias(operation))
+    scales = None if operation.in_bytes is None else operation.in_bytes.weights
+    numbers = weight.reshape(*weight.shape[:2], -1), _bias(operation)
+    found = integer_weights(*numbers, None if scales is None else scales.numpy())
     mine = taps.of(found.weight.reshape(weight.shape))
     return replace(found, weight=mine.reshape(*weight.shape[:2], len(taps.rows) * len(taps.columns)))
 
 
 def _by(method: str, part: Step | QuadJob, context: _Context) -> Step | AnyJob:
-    if isinstance(part, Step) or method == "baked":
+    baked = method == "baked" or (
+        method == "depthwise" and not isinstance(part, Step) and is_baked(part, context.machine)
+    )
+    if isinstance(part, Step) or baked:
         return part
-    if method != "streamed":
+    if method not in ("streamed", "depthwise"):
         raise EngineError(f'no convolution of 8-bit numbers is computed by the method "{method}".')
     return streamed_quads(part, context.machine)
 

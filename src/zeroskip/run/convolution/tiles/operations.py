@@ -10,7 +10,7 @@ from torch import Tensor
 from zeroskip.concepts import Layer
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.forms import Form, MapShape
-from zeroskip.run.convolution.tiles.quad_job import Scaling
+from zeroskip.run.element import Scaling
 
 MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
 
@@ -45,6 +45,20 @@ class Movement:
 
 
 @dataclass(frozen=True)
+class InBytes:
+    """How an operation computes in eight bits.
+
+    inputs   what the bytes of its inputs mean
+    output   what those of its value mean; None: it is fp32
+    weights  (out,) float32: the scales of its weights, of a convolution
+    """
+
+    inputs: tuple[Scaling, ...]
+    output: Scaling | None
+    weights: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     """Something done to maps, named after the value it makes.
 
@@ -61,6 +75,7 @@ class Operation:
     epsilon, groups  of a norm
     movements, fill of a "rearrange", and what is where no movement puts anything
     form      of the tensor that PyTorch would make; None: (channels, height, width)
+    in_bytes  of one that computes in eight bits
     """
 
     name: str
@@ -80,6 +95,7 @@ class Operation:
     movements: tuple[Movement, ...] = ()
     fill: float = 0.0
     form: Form | None = None
+    in_bytes: InBytes | None = None
 
 
 @dataclass(frozen=True)

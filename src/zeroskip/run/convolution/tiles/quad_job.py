@@ -19,46 +19,10 @@ import numpy as np
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.element import Scaling
 
 QUAD = 4  # channels in a lane
 LARGEST = 2**31 - 1
-LEAST_SCALE = 2.0**-96
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What the bytes q of a map stand for: scale x (q - zero_point); the zero point is 0 or 128, the scale an fp32.
-
-    EngineError where it is neither, or where 1 / scale or products with it leave what fp32 holds exactly.
-
-    >>> Scaling(0.5, 128).most, Scaling(0.5, 128).word
-    (127.0, -2139062144)
-    """
-
-    scale: float
-    zero_point: int
-
-    def __post_init__(self) -> None:
-        if not LEAST_SCALE <= self.scale <= 1 / LEAST_SCALE or self.zero_point not in (0, 128):
-            raise EngineError(
-                f"8-bit maps have a scale from {LEAST_SCALE:.0e} to {1 / LEAST_SCALE:.0e} and the zero point 0 or 128, "
-                f"not {self.scale} and {self.zero_point}."
-            )
-
-    @property
-    def inverse(self) -> np.float32:
-        """1 / scale as numbers are multiplied by it."""
-        return np.float32(1) / np.float32(self.scale)
-
-    @property
-    def most(self) -> float:
-        """The largest q - zero_point."""
-        return 255.0 - self.zero_point
-
-    @property
-    def word(self) -> int:
-        """The zero point in all four bytes, as a signed integer."""
-        return int(np.uint32(self.zero_point * 0x01010101).view(np.int32))
 
 
 @dataclass(frozen=True)
@@ -140,14 +104,19 @@ def packed(weight: np.ndarray) -> np.ndarray:
     return lanes.view("<i4").reshape(out, -1)
 
 
-def integer_weights(weight: np.ndarray, bias: np.ndarray) -> IntegerWeights:
-    """Weights (out, in, taps) fp32 as 8-bit numbers, with one scale for each output: the largest one becomes 127.
+def integer_weights(weight: np.ndarray, bias: np.ndarray, scales: np.ndarray | None = None) -> IntegerWeights:
+    """Weights (out, in, taps) fp32 as 8-bit numbers, with one of the `scales` for each output; EngineError for others.
+
+    Without scales the largest one becomes 127.
 
     >>> integer_weights(np.array([[[1.0], [-0.5]]], np.float32), np.zeros(1, np.float32)).weight.tolist()
     [[[127], [-64]]]
     """
-    largest = np.abs(weight).max((1, 2), initial=0).astype(np.float32)
-    scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    if scales is None:
+        largest = np.abs(weight).max((1, 2), initial=0).astype(np.float32)
+        scales = np.where(largest > 0, largest / np.float32(127), np.float32(1)).astype(np.float32)
+    if scales.shape != weight.shape[:1]:
+        raise EngineError(f"there are {len(scales)} scales for the weights of {len(weight)} outputs.")
     numbers = np.clip(np.rint(weight.astype(np.float32) / scales[:, None, None]), -127, 127)
     return IntegerWeights(numbers.astype(np.int8), scales, bias)
 

@@ -16,12 +16,12 @@ from zeroskip.run.convolution.tiles.quad_job import (
     QuadEpilogue,
     QuadJob,
     QuadWeights,
-    Scaling,
     quad_weights,
 )
 from zeroskip.run.convolution.tiles.quad_ones import adding, averaging, rescaling
 from zeroskip.run.convolution.tiles.quad_steps import dequantised, largest_quads, mean_quads, quantised
 from zeroskip.run.convolution.tiles.steps import Step
+from zeroskip.run.element import Scaling
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Mac
     if weights is not None:
         other = given.inputs[1] if len(given.inputs) > 1 else None
         return _job(given, quad_weights(weights, given.offsets.ravel(), first, other), other)
-    if given.output is None:
-        raise EngineError(_refusal(given))
-    if kind == "max" and first == given.output:
+    if kind == "max" and first == given.output and given.offsets.size:
         taps = given.offsets[0], given.stride
         return largest_quads(given.name, given.x, given.y, taps, first, machine)
     if kind == "mean":

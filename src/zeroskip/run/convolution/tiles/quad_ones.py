@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadWeights, Scaling, quads
+from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadWeights, quads
+from zeroskip.run.element import Scaling
 
 
 def averaging(channels: int, offsets: np.ndarray, count: int, x: Scaling) -> QuadWeights:
@@ -29,7 +30,7 @@ def adding(channels: int, offsets: np.ndarray, x: Scaling, other: Scaling) -> Qu
 
 def rescaling(channels: int, offsets: np.ndarray, x: Scaling, y: Scaling) -> QuadWeights:
     """The numbers in steps of another scale, for an output whose own scale is 1; `offsets` (quads, 1)."""
-    factor = np.float32(np.float64(x.scale) / np.float64(y.scale))
+    factor = np.float32(x.scale) / np.float32(y.scale)
     return _own_channel(channels, offsets, -x.zero_point, (factor, np.float32(0)))
 
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
 from zeroskip.concepts import Machine
-from zeroskip.emit import INTEGER, POINTER, Vector
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.layout import Map
-from zeroskip.run.convolution.tiles.quad_job import QUAD, Scaling
+from zeroskip.run.convolution.tiles.quad_job import QUAD
 from zeroskip.run.convolution.tiles.quad_numbers import nearest
 from zeroskip.run.convolution.tiles.quad_products import byte
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
+from zeroskip.run.element import Scaling
 
 
 def quantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> Step:
@@ -116,49 +118,88 @@ def _largest_code(machine: Machine, v: Vector, taps: int) -> Callable[..., None]
     return compiled(f, machine)
 
 
-def mean_quads(node: str, x: Map, y: Map, scalings: tuple[Scaling, Scaling], machine: Machine) -> Step:
-    """The mean of every channel over all pixels, into a map of one pixel: its sum times scale / count, rounded."""
+def mean_quads(node: str, x: Map, y: Map, scalings: tuple[Scaling, Scaling | None], machine: Machine) -> Step:
+    """The mean of every channel over all pixels, into a map of one pixel: its sum times scale / count, rounded.
+
+    It stays fp32 where the second of the `scalings` is None.
+    """
     layout, (before, after) = x.layout, scalings
     places = layout.inside()
     count = len(places) // layout.slots
     # Lanes without a pixel hold the zero point: they are taken out of the sum with the others.
     start = -before.zero_point * count * layout.lanes
     factor = np.float32(before.scale) / np.float32(layout.height * layout.width)
-    numbers = np.array([factor, after.inverse, -after.zero_point, after.most], np.float32)
     targets = y.first + y.layout.offset(np.arange(layout.slots), 0, 0)
     sources = x.first + layout.offset(*places.T)
+    if after is None:
+        floats = np.array([factor], np.float32)
+        block = argument_block(layout.slots, count, len(y.channels), start, 0, targets, sources, floats)
+        return Step("mean", node, _mean_code(machine, layout.vector, quantised=False), block)
+    numbers = np.array([factor, after.inverse, after.least, after.most], np.float32)
     block = argument_block(
         *(layout.slots, count, len(x.channels), start, after.word & 0xFFFFFFFF),
         *(targets, sources, numbers),
     )
-    return Step("mean", node, _mean_code(machine, layout.vector), block)
+    return Step("mean", node, _mean_code(machine, layout.vector, quantised=True), block)
+
+
+@dataclass(frozen=True)
+class _MeanFields:
+    """Names of values: the fields of the argument block; `vectors` are those of y."""
+
+    images: str
+    places: str
+    vectors: str
+    start: str
+    word: str
+    targets: str
+    sources: str
+    numbers: str
 
 
 @cache
-def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
-    f, fields = function("mean", [INTEGER] * 5 + [POINTER] * 3)
-    (images, places, quads, start, word, targets, sources, numbers), w = fields, v.of("float")
-    factor, inverse, least, most = (f.splat(w, f.load("float", f.at(numbers, at))) for at in range(4))
-    fill, first = (f.splat(v, f.value(f"trunc i64 {each} to i32")) for each in (word, start))
+def _mean_code(machine: Machine, v: Vector, *, quantised: bool) -> Callable[..., None]:
+    f, names = function("mean", [INTEGER] * 5 + [POINTER] * 3)
+    fields, w = _MeanFields(*names), v.of("float")
+    numbers = [f.splat(w, f.load("float", f.at(fields.numbers, at))) for at in range(4 if quantised else 1)]
+    fill = f.splat(v, f.value(f"trunc i64 {fields.word} to i32"))
     only = f.below(v.lanes, "1")
-    with f.loop(0, images) as image:
-        target = at_offset(f, targets, image)
-        with f.loop(0, quads) as quad:
-            at, woven = f.multiply(quad, v.lanes), "zeroinitializer"
-            totals = [f.slot(v, "zeroinitializer") for _ in range(QUAD)]
-            with f.loop(0, places) as place:
-                source = at_offset(f, sources, f.add(f.multiply(image, places), place))
-                words = f.load(v, f.at(source, at, "i32"))
-                for part, total in enumerate(totals):
-                    more = byte(f, v, words, str(part))
-                    f.store(v, f.value(f"add {v} {f.load(v, total)}, {more}"), total)
-            for part, total in enumerate(totals):
-                whole = f.call("i32", f"llvm.vector.reduce.add.{v.suffix}", f"{v} {f.load(v, total)}")
-                centred = f.value(f"add {v} {f.splat(v, whole)}, {first}")
-                value = f.value(f"fmul {w} {f.value(f'sitofp {v} {centred} to {w}')}, {factor}")
-                rounded = nearest(f, w, f.value(f"fmul {w} {value}, {inverse}"), least, most)
+    with f.loop(0, fields.images) as image:
+        target = at_offset(f, fields.targets, image)
+        with f.loop(0, fields.vectors) as vector:
+            if not quantised:
+                quad, part = (f.value(f"{word} i64 {vector}, {QUAD}") for word in ("udiv", "urem"))
+                (value,) = _means(
+                    f, v, fields, (image, quad, numbers[0]), [f.value(f"trunc i64 {part} to i32")]
+                )
+                f.store(w, kept(f, w, only, value), f.at(target, f.multiply(vector, v.lanes)))
+                continue
+            woven, parts = "zeroinitializer", [str(part) for part in range(QUAD)]
+            for part, value in enumerate(_means(f, v, fields, (image, vector, numbers[0]), parts)):
+                rounded = nearest(f, w, f.value(f"fmul {w} {value}, {numbers[1]}"), numbers[2], numbers[3])
                 low = f.value(f"and {v} {rounded}, {f.splat(v, '255')}")
                 woven = f.value(f"or {v} {woven}, {f.value(f'shl {v} {low}, {f.splat(v, str(8 * part))}')}")
             signed = f.value(f"xor {v} {woven}, {fill}")
-            f.store(v, kept(f, v, only, signed, fill), f.at(target, at, "i32"))
+            f.store(v, kept(f, v, only, signed, fill), f.at(target, f.multiply(vector, v.lanes), "i32"))
     return compiled(f, machine)
+
+
+def _means(
+    f: Function, v: Vector, fields: _MeanFields, where: tuple[str, str, str], parts: Sequence[str]
+) -> list[str]:
+    """In all lanes the mean of these parts of a quad; `where`: the image, the quad, and the factor of sums."""
+    image, quad, factor = where
+    w, at = v.of("float"), f.multiply(quad, v.lanes)
+    first = f.splat(v, f.value(f"trunc i64 {fields.start} to i32"))
+    totals = [f.slot(v, "zeroinitializer") for _ in parts]
+    with f.loop(0, fields.places) as place:
+        source = at_offset(f, fields.sources, f.add(f.multiply(image, fields.places), place))
+        words = f.load(v, f.at(source, at, "i32"))
+        for part, total in zip(parts, totals, strict=True):
+            f.store(v, f.value(f"add {v} {f.load(v, total)}, {byte(f, v, words, part)}"), total)
+    means = []
+    for total in totals:
+        whole = f.call("i32", f"llvm.vector.reduce.add.{v.suffix}", f"{v} {f.load(v, total)}")
+        centred = f.value(f"add {v} {f.splat(v, whole)}, {first}")
+        means.append(f.value(f"fmul {w} {f.value(f'sitofp {v} {centred} to {w}')}, {factor}"))
+    return means

@@ -20,10 +20,11 @@ from zeroskip.run.convolution.tiles.forms import to_map
 from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
+from zeroskip.run.convolution.tiles.quantising import converted, in_bytes
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
-from zeroskip.run.element import FP16, FP32
+from zeroskip.run.element import FP16, FP32, Scaling, weight_scales
 from zeroskip.run.timing import Clock, preferred, reading_seconds, settled, thread_clock
 
 ASIDE = 0.1  # share by which a layer must gain by another kernel than the others have
@@ -54,7 +55,7 @@ def fastest_on_tiles(
 ) -> NetworkOnTiles | None:  # fmt: skip
     """The network with these operations on tiles, each convolution with the fastest of its `candidates`.
 
-    None where a convolution has none. All kernels have the same element. `images` examples are worked on at a time.
+    None where a convolution has none. All compute in the same element, or some in int8. `images` examples are worked on at a time.
     """
     layers = [operation.name for operation in operations if operation.layer is not None]
     usable = {name: tuple(candidates.get(name, ())) for name in layers}
@@ -136,7 +137,7 @@ def _subgraphs(graph: Graph, operations: Sequence[Operation]) -> list[Subgraph]:
     """The operations grouped into segments, cut only where a torch node lies between."""
     level = _levels(graph, operations)
     maps = maps_of(graph, operations)
-    readers = [(node.name, node.inputs) for node in _left(graph, operations)]
+    readers = [(node.name, node.inputs) for node in left(graph, operations)]
     readers += [(operation.name, operation.inputs) for operation in operations]
     subgraphs = []
     for number in sorted({level[operation.name] for operation in operations}):
@@ -152,16 +153,20 @@ def _subgraphs(graph: Graph, operations: Sequence[Operation]) -> list[Subgraph]:
     return subgraphs
 
 
-def _left(graph: Graph, operations: Sequence[Operation]) -> list[Node]:
-    """The nodes that PyTorch computes: those that no operation stands for, and that something needs."""
+def left(graph: Graph, operations: Sequence[Operation]) -> list[Node]:
+    """The nodes that PyTorch computes: those that no operation stands for, and that something needs.
+
+    >>> [node.name for node in left(graph, [])]
+    ['linear', 'linear_1']
+    """
     covered = {name for operation in operations for name in operation.names}
     needed = {*graph.outputs, *(name for operation in operations for name in operation.inputs)}
-    left: list[Node] = []
+    nodes: list[Node] = []
     for node in reversed(graph.nodes):
         if node.name not in covered and (node.name in needed or overwrites(node)):
-            left.append(node)
+            nodes.append(node)
             needed |= {*node.inputs}
-    return left[::-1]
+    return nodes[::-1]
 
 
 def _levels(graph: Graph, operations: Sequence[Operation]) -> dict[str, int]:
@@ -193,7 +198,7 @@ def count_segments(graph: Graph, operations: Sequence[Operation], also: str = ""
     # Views of what is inside an operation stay in the graph, and nothing reads them.
     more = [
         Operation(node.name, "other", node.inputs, (0, 0, 0), (node.name,))
-        for node in _left(graph, operations)
+        for node in left(graph, operations)
         if node.inputs and kind_of(node) == also
     ]
     level = _levels(graph, [*operations, *more])
@@ -206,7 +211,8 @@ def _codes(
     methods = {name: kernel.method for name, kernel in kernels.items()}
     element = FP16 if any(kernel.element == FP16.name for kernel in kernels.values()) else FP32
     return [
-        lower(subgraph, machine, images=images, methods=methods, element=element) for subgraph in subgraphs
+        lower(converted(subgraph), machine, images=images, methods=methods, element=element)
+        for subgraph in subgraphs
     ]
 
 
@@ -243,14 +249,14 @@ def _prepared(
 ) -> tuple[np.ndarray, list[Tensor]]:
     """Memory to run a segment in by each of several kernels, one at a time, and the tensors that the memory names."""
     memory = allocate(max(code.bytes for code in codes))
-    shapes = {**codes[0].inputs, **codes[0].outputs}
-    tensors = [_as_many(codes[0].tensor(name, values[name]), images) for name in shapes]
+    tensors = [_as_many(codes[0].tensor(name, values[name]), images) for name in codes[0].inputs]
+    tensors += [codes[0].empty(name, images) for name in codes[0].outputs]
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     return memory, tensors
 
 
 def _as_many(value: Tensor, images: int) -> Tensor:
-    """A copy of `images` examples, since what leaves the tiles is written into it."""
+    """A copy of `images` examples."""
     return value.repeat(-(-images // len(value)), *[1] * (value.ndim - 1))[:images].contiguous()
 
 
@@ -260,7 +266,7 @@ def _with_segments(
     """The graph with a node for each segment, and one for each value that leaves it."""
     operations = [operation for subgraph in subgraphs for operation in subgraph.operations]
     level = _levels(graph, operations)
-    ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in _left(graph, operations)]
+    ordered: list[tuple[int, Node]] = [(level[node.name], node) for node in left(graph, operations)]
     for subgraph, code in zip(subgraphs, codes, strict=True):
         number = level[subgraph.operations[0].name]
         name = f"tiles_{number}"
@@ -271,10 +277,18 @@ def _with_segments(
     return replace(graph, nodes=tuple(node for _, node in ordered))
 
 
-def alone(layer: Layer, relu: bool, kernel: Kernel, machine: Machine) -> Callable[[Tensor], Tensor]:
-    """A single convolution on tiles, as a function of images (batch, *input_shape)."""
+def alone(
+    layer: Layer, relu: bool, kernel: Kernel, machine: Machine, scale: Scaling | None = None
+) -> Callable[[Tensor], Tensor]:
+    """A single convolution on tiles, as a function of images (batch, *input_shape); in bytes of that scale, if any."""
     graph = graph_of(layer, relu)
     operations = operations_of(graph)
+    if scale is not None:
+        weights = {
+            each.name: weight_scales(each.layer.weight) for each in operations if each.layer is not None
+        }
+        shapes = {name: shape for name, (shape, _) in maps_of(graph, operations).items()}
+        operations = in_bytes(operations, shapes, {"x": scale}, weights)
     kernels = {operation.name: kernel for operation in operations if operation.layer is not None}
     (code,) = _codes(_subgraphs(graph, operations), kernels, machine, 1)
     segment = Segment(code, 1)

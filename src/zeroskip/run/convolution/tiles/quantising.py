@@ -1,0 +1,151 @@
+"""Which operations compute in eight bits, and where maps become bytes or numbers again.
+
+One rule for the code on tiles and for its reference. Layers compute in eight bits where that is asked for, other
+operations where they read bytes anyway. A value that one of them makes and another reads is kept as bytes; what
+anything else reads is fp32, and a value that both kinds read is there twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from zeroskip.run.convolution.tiles.forms import MapShape
+from zeroskip.run.convolution.tiles.operations import InBytes, Operation, Subgraph, Window
+from zeroskip.run.convolution.tiles.quad_job import QUAD
+from zeroskip.run.convolution.tiles.taps import touching
+from zeroskip.run.element import Scaling
+
+LAYERS = ("conv", "depthwise")
+FOLLOWING = ("max", "average", "mean", "add", "concat")  # compute on bytes where they read bytes anyway
+MOVING = ("max", "concat")  # make bytes of bytes
+AS_BYTES, AS_FP32 = " in int8", " in fp32"  # behind the name of a value: what it was converted to
+
+
+def has_bytes(operation: Operation, shapes: Mapping[str, MapShape]) -> bool:
+    """Whether code on tiles can compute the operation on maps of bytes; `shapes` are those of its inputs.
+
+    >>> has_bytes(Operation("y", "mean", ("x",), (3, 1, 1), ("y",)), {"x": (3, 8, 8)})
+    True
+    """
+    kind, inputs = operation.kind, [shapes[name] for name in operation.inputs]
+    if kind == "concat":
+        return all(shape[0] % QUAD == 0 for shape in inputs[:-1])
+    if operation.window is not None:
+        taps = touching(operation.window, operation.shape[1:], inputs[0][1:])
+        if not len(taps.rows) * len(taps.columns):
+            return False
+    if kind == "average":
+        return is_even(operation, inputs[0])
+    return kind in (*LAYERS, *FOLLOWING)
+
+
+def is_even(operation: Operation, x: MapShape) -> bool:
+    """Whether an average pooling divides by the same number everywhere.
+
+    >>> pool = Operation("y", "average", ("x",), (3, 8, 8), ("y",), Window((3, 3), (1, 1), (1, 1)))
+    >>> is_even(pool, (3, 8, 8)), is_even(replace(pool, counts_padding=False), (3, 8, 8))
+    (True, False)
+    """
+    window = operation.window
+    assert window is not None
+    return operation.divisor is not None or all(
+        _is_even(window, axis, operation.shape[axis + 1], x[axis + 1], operation.counts_padding)
+        for axis in (0, 1)
+    )
+
+
+def _is_even(window: Window, axis: int, made: int, size: int, padded: bool) -> bool:
+    last = (made - 1) * window.stride[axis] + window.size[axis] - window.padding[axis]
+    margin = window.padding[axis] if padded else 0
+    return made == 1 or (window.padding[axis] <= margin and last <= size + margin)
+
+
+def chosen(
+    operations: Sequence[Operation], scales: Collection[str], layers: Collection[str]
+) -> list[Operation]:
+    """Those of `operations`, all of which can compute on bytes, that do: these layers, and what follows on bytes.
+
+    All that they read must have a scale.
+
+    >>> mean = Operation("y", "mean", ("x",), (3, 1, 1), ("y",))
+    >>> chosen([mean], ["x", "y"], [])  # it reads fp32, and is no layer
+    []
+    """
+    found: list[Operation] = []
+    made: set[str] = set()
+    for each in operations:
+        wanted = bool(made & {*each.inputs}) if each.kind in FOLLOWING else each.name in layers
+        needed = {*each.inputs, *([each.name] if each.kind == "concat" else [])}
+        if wanted and needed <= {*scales}:
+            found.append(each)
+            made.add(each.name)
+    return found
+
+
+def in_bytes(
+    operations: Sequence[Operation], shapes: Mapping[str, MapShape], scales: Mapping[str, Scaling],
+    weights: Mapping[str, Tensor],
+) -> list[Operation]:  # fmt: skip
+    """All operations, of which some now compute in eight bits.
+
+    shapes   of the maps that enter
+    scales   value -> what its bytes mean
+    weights  layer that may compute in eight bits -> the scales of its weights
+
+    >>> mean = Operation("y", "mean", ("x",), (3, 1, 1), ("y",))
+    >>> in_bytes([mean], {"x": (3, 8, 8)}, {"x": Scaling(0.5, 0)}, {}) == [mean]
+    True
+    """
+    known = {**shapes, **{each.name: each.shape for each in operations}}
+    possible = [each for each in operations if has_bytes(each, known)]
+    those = {each.name: each for each in chosen(possible, {*scales}, {*weights})}
+    read = {name for each in those.values() for name in each.inputs}
+    made: dict[str, Scaling] = {}
+    found: list[Operation] = []
+    for each in operations:
+        if each.name in those:
+            inputs = tuple(made.get(name) or scales[name] for name in each.inputs)
+            output = scales[each.name] if each.name in read or each.kind == "concat" else None
+            output = inputs[0] if each.kind == "max" else output
+            made |= {} if output is None else {each.name: output}
+            each = replace(each, in_bytes=InBytes(inputs, output, weights.get(each.name)))
+        found.append(each)
+    return found
+
+
+def converted(subgraph: Subgraph) -> Subgraph:
+    """The subgraph with the operations that convert maps, and the scalings of those that are bytes.
+
+    >>> relu = Operation("y", "scale", ("x",), (3, 8, 8), ("y",))
+    >>> one = Subgraph((relu,), {"x": (3, 8, 8)}, {"y": (3, 8, 8)})
+    >>> converted(one) == one
+    True
+    """
+    shapes = {**subgraph.inputs, **{each.name: each.shape for each in subgraph.operations}}
+    made = {each.name: each.in_bytes.output for each in subgraph.operations if each.in_bytes is not None}
+    scalings = {name: scaling for name, scaling in made.items() if scaling is not None}
+    operations: dict[str, Operation] = {}
+
+    def given(name: str, wanted: Scaling | None) -> str:
+        """The name of the value as bytes, or as fp32, converted if need be."""
+        if (wanted is None) == (made.get(name) is None):
+            return name
+        other = name + (AS_FP32 if wanted is None else AS_BYTES)
+        operations.setdefault(other, Operation(other, "convert", (name,), shapes[name], (name,)))
+        if wanted is not None:
+            scalings[other] = wanted
+        return other
+
+    for each in subgraph.operations:
+        wanted = [None] * len(each.inputs) if each.in_bytes is None else each.in_bytes.inputs
+        inputs = tuple(given(name, scaling) for name, scaling in zip(each.inputs, wanted, strict=True))
+        operations[each.name] = replace(each, inputs=inputs)
+    names = {name: given(name, None) for name in subgraph.outputs}
+    outputs = {names[name]: shape for name, shape in subgraph.outputs.items()}
+    forms = {names.get(name, name): form for name, form in subgraph.forms.items()}
+    return replace(
+        subgraph, operations=tuple(operations.values()), outputs=outputs, forms=forms, scalings=scalings
+    )
