@@ -113,8 +113,8 @@ def convolutions(draw) -> tuple[ByteMap, Tensor, Window, int]:
     into = groups * draw(st.integers(1, 3))
     out = draw(st.sampled_from([groups, 2 * groups, into if into % groups == 0 else groups]))
     size = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    window = Window(size, (draw(st.integers(1, 2)), draw(st.integers(1, 2))), (draw(st.integers(0, 2)), draw(st.integers(0, 2))),
-                    (draw(st.integers(1, 2)), draw(st.integers(1, 2))))  # fmt: skip
+    pairs = [(draw(st.integers(least, 2)), draw(st.integers(least, 2))) for least in (1, 0, 1)]
+    window = Window(size, *pairs)
     if draw(st.booleans()):
         groups = out = into  # depthwise
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))

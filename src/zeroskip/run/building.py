@@ -16,11 +16,18 @@ from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.half_precision import holds_constants
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
+from zeroskip.run.convolution.tiles.kernels import (
+    DEPTHWISE,
+    depthwise_in,
+    element_of,
+    streamed_in,
+    works_on_tiles,
+)
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.dense import pytorch
-from zeroskip.run.element import FP16
+from zeroskip.run.element import FP16, FP32
+from zeroskip.run.integer_network import with_bytes
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import runner
 
@@ -52,6 +59,8 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     before = {node.name: node for node in origin.graph.nodes}
     graph = replace(graph, nodes=tuple(_with_weights_of(before.get(node.name), node) for node in graph.nodes))
     operations = without_layers(operations_of(graph), origin.kernels) if origin.tiles else []
+    if origin.quantisation is not None:
+        operations = with_bytes(graph, operations, origin.quantisation)
     if _in_fp16(origin) and not holds_constants(operations):
         operations = []
     tiles = {each.name: _on_tiles(each, origin, machine) for each in operations if each.layer is not None}
@@ -61,7 +70,7 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
         for node, computed in kernel_nodes(graph)
         if node.name not in covered
     }
-    other = Origin(graph, origin.precision, kernels, tiles, origin.images)
+    other = replace(origin, graph=graph, kernels=kernels, tiles=tiles)
     return built(other, operations, machine, threads, shared_functions(first, graph, kernels))
 
 
@@ -125,10 +134,11 @@ def _in_fp16(origin: Origin) -> bool:
 
 
 def _on_tiles(operation: Operation, origin: Origin, machine: Machine) -> Kernel:
-    depthwise, streamed = (DEPTHWISE_FP16, STREAMED_FP16) if _in_fp16(origin) else (DEPTHWISE, STREAMED)
+    element = element_of(operation, FP16 if _in_fp16(origin) else FP32)
     if operation.kind == "depthwise":
-        return depthwise
-    kernel = origin.tiles.get(operation.name, streamed)
+        return depthwise_in(element)
+    kernel = origin.tiles.get(operation.name, streamed_in(element))
     assert operation.layer is not None
-    fits = kernel is not depthwise and kernel.accepts(operation.layer, machine, origin.precision) is None
-    return kernel if fits else streamed
+    fits = works_on_tiles(kernel, element) and kernel.method != DEPTHWISE.method
+    accepted = kernel.accepts(operation.layer, machine, origin.precision) is None
+    return kernel if fits and accepted else streamed_in(element)

@@ -30,6 +30,8 @@ from zeroskip.run.output_difference import TOLERANCE
 from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
+from zeroskip.run.quantisation import Quantisation
+from zeroskip.run.quantisation import check as check_network
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
 from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.select.recurrent_timing import time_recurrent
@@ -39,7 +41,7 @@ from zeroskip.run.unreached import unreached, weight_zeros
 # Numbers of bf16 have 8 bits: outputs of several layers, each rounded in turn, may differ by a few of the last.
 # Those of fp16 have 11, but a sum is rounded whenever something is added: VGG-16, which adds a thousand products for
 # an output, was 2^-7.2 away from itself with rounded weights and inputs.
-TOLERANCES = {"fp32": TOLERANCE, "bf16": 2**-5, "fp16": 2**-5}
+TOLERANCES = {"fp32": TOLERANCE, "bf16": 2**-5, "fp16": 2**-5, "int8": 2**-5}
 
 
 def compile(
@@ -51,6 +53,7 @@ def compile(
     batch_axis: int | None = 0,
     precision: str = "fp32",
     weights: str = "fp32",
+    quantisation: Quantisation | None = None,
     threads: int = 1,
     machine: Machine | None = None,
     kernels: Sequence[Kernel] = ALL,
@@ -62,8 +65,9 @@ def compile(
     timed: the fastest layers, dense ones only, as many in one call as can be, images pixel by pixel, and on tiles.
     Examples lie along the first axis; `batch_axis=None` if no axis is theirs, as in a graph. Inputs of other sizes than
     `example` are compiled for at once if in `examples`, else at their first call, by the same kernels: `sizes` in all.
-    Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16", "fp16"),
-    `weights` how they are stored ("fp32", "bf16", "int8", "codes": docs/ENGINE.md). `strict` leaves out kernels that
+    Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16", "fp16";
+    "int8" with the `quantisation` of run.calibrate), `weights` how they are stored ("fp32", "bf16", "int8", "codes":
+    docs/ENGINE.md). `strict` leaves out kernels that
     skip zeros: a zero times an infinite or NaN number is then NaN, as in PyTorch.
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled.
 
@@ -71,11 +75,14 @@ def compile(
     >>> torch.equal(program(x), model(x))
     True
     """
-    target = Target(machine or detect(), _precision(precision, weights), threads)
+    target = Target(machine or detect(), _precision(precision, weights), threads, quantisation)
     _check_options(examples, sizes, kernels, machine)
+    _check_quantisation(precision, quantisation)
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
+    if quantisation is not None:
+        check_network(quantisation, graph)
     with torch_threads(threads), torch.no_grad(), undisturbed(model):
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
         operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
@@ -122,6 +129,23 @@ def _check_options(
         raise EngineError(f"sizes={sizes!r} is no whole number. Give at least 1.")
     if sizes < 1:
         raise EngineError(f"sizes={sizes} leaves none for the example itself. Give at least 1.")
+
+
+def _check_quantisation(precision: str, quantisation: Quantisation | None) -> None:
+    if not isinstance(quantisation, (Quantisation, type(None))):
+        raise EngineError(
+            f"quantisation is a {type(quantisation).__name__}. Give what run.calibrate(model, batches) returned."
+        )
+    if precision == "int8" and quantisation is None:
+        raise EngineError(
+            'precision="int8" needs to know the ranges of numbers. Give them: '
+            "quantisation=run.calibrate(model, batches)."
+        )
+    if precision != "int8" and quantisation is not None:
+        raise EngineError(
+            f'a quantisation is of use with precision="int8", and precision="{precision}" was asked for. '
+            "Leave one of them out."
+        )
 
 
 def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None = 0) -> None:

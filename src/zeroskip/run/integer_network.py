@@ -21,6 +21,7 @@ from zeroskip.run.convolution.tiles.graph_operations import barrier, maps_of, op
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quantising import LAYERS as TILED
 from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes
+from zeroskip.run.convolution.tiles.quantising import in_bytes as on_bytes
 from zeroskip.run.convolution.tiles.tiling import left
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
 from zeroskip.run.element import Scaling
@@ -162,8 +163,8 @@ def in_bytes(
 def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT) -> Runner:
     """The network with every layer in eight bits that loses at most `limit`; all else in PyTorch, in fp32.
 
-    Linear layers of few rows stay in fp32 too, as they do beside code on tiles. What reads bytes made of fp32 numbers, and the other way round, is converted. A result is kept as bytes where an
-    operation in eight bits reads it. Raises EngineError where the quantisation is of another network or unsound.
+    Linear layers of few rows stay in fp32 too, as they do beside code on tiles. What reads bytes made of fp32 numbers,
+    and the other way round, is converted. A result is kept as bytes where an operation in eight bits reads it. Raises EngineError where the quantisation is of another network or unsound.
 
     >>> quantisation = run.calibrate(model, [x])
     >>> torch.allclose(integer_network(graph, quantisation)(x)[0], model(x), atol=0.02)
@@ -177,6 +178,49 @@ def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = 
     return network_of(graph, operations, quantisation.values, quantisation.weights, layers)
 
 
+def layers_in_bytes(quantisation: Quantisation, limit: float = LIMIT) -> dict[str, Tensor]:
+    """Layer that computes in eight bits, wherever it can -> the scales of its weights.
+
+    >>> list(layers_in_bytes(run.calibrate(model, [x])))
+    ['linear', 'linear_1']
+    """
+    gone = quantisation.in_fp32(limit)
+    return {
+        name: scales
+        for name, scales in quantisation.weights.items()
+        if name in quantisation.errors and name not in gone
+    }
+
+
+def with_bytes(graph: Graph, operations: Sequence[Operation], quantisation: Quantisation) -> list[Operation]:
+    """The operations on tiles, of which those compute in eight bits that do in `integer_network`.
+
+    EngineError where the scales of a layer's weights are not one for each output, or its sums may overflow.
+
+    >>> with_bytes(graph, [], run.calibrate(model, [x]))
+    []
+    """
+    shapes = {name: shape for name, (shape, _) in maps_of(graph, operations).items()}
+    layers = layers_in_bytes(quantisation)
+    found = on_bytes(operations, shapes, quantisation.values, layers)
+    for each in found:
+        if each.layer is not None and each.in_bytes is not None:
+            byte_weight_of(ByteOperation(each), layers)
+    return found
+
+
+def entering_bytes(graph: Graph, quantisation: Quantisation) -> dict[str, Scaling]:
+    """Input of the network that becomes bytes -> what they mean.
+
+    >>> entering_bytes(graph, run.calibrate(model, [x]))  # its layers have few rows, and stay in fp32
+    {}
+    """
+    operations = [each for each in byte_operations(graph) if each.maps]
+    computing = in_bytes(operations, {*quantisation.values}, {*layers_in_bytes(quantisation)})
+    read = {name for each in computing for name in each.reads}
+    return {name: quantisation.values[name] for name in graph.names if name in read}
+
+
 def network_of(
     graph: Graph,
     operations: Sequence[ByteOperation],
@@ -185,11 +229,11 @@ def network_of(
     layers: Collection[str],
 ) -> Runner:
     """`integer_network` with these scales, and these layers in eight bits."""
-    chosen = in_bytes(operations, {*values}, layers)
-    stored = {each.name: byte_weight_of(each, weights) for each in chosen if each.is_layer}
-    read = {name for each in chosen for name in each.reads}
-    calls = {each.name: partial(computed, each, stored.get(each.name), values) for each in chosen}
-    steps = _steps(graph, chosen)
+    computing = in_bytes(operations, {*values}, layers)
+    stored = {each.name: byte_weight_of(each, weights) for each in computing if each.is_layer}
+    read = {name for each in computing for name in each.reads}
+    calls = {each.name: partial(computed, each, stored.get(each.name), values) for each in computing}
+    steps = _steps(graph, computing)
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
         held: dict[str, Any] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
@@ -212,10 +256,10 @@ _Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
-def _steps(graph: Graph, chosen: Sequence[ByteOperation]) -> list[_Step]:
+def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
-    by_place = {each.operation.names[-1]: each for each in chosen}
-    rest = {node.name for node in left(graph, [each.operation for each in chosen])}
+    by_place = {each.operation.names[-1]: each for each in computing}
+    rest = {node.name for node in left(graph, [each.operation for each in computing])}
     running: list[tuple[str, tuple[str, ...], Callable[..., Any] | None]] = []
     for node in graph.nodes:
         each = by_place.get(node.name)

@@ -64,6 +64,16 @@ def byte_map(x: Tensor, at: Scaling) -> ByteMap:
     return ByteMap((torch.where(steps.isnan(), 0.0, steps) + at.zero_point).to(torch.uint8), at)
 
 
+def saturating(x: Tensor, at: Scaling) -> int:
+    """How many of the numbers have no byte of their own: they lie beyond the range, or are NaN.
+
+    >>> saturating(torch.tensor([-9.0, 0.3, torch.nan]), Scaling(0.1, 0))
+    2
+    """
+    steps = (x.float() * float(at.inverse)).round()
+    return int((~((steps >= at.least) & (steps <= at.most))).sum())
+
+
 def next_map(y: Tensor, at: Scaling) -> ByteMap:
     """The results of a layer as bytes: y * (1 / scale), clamped, then the nearest even; NaN becomes the least byte.
 

@@ -18,7 +18,10 @@ from zeroskip.graph.exporting import first_line
 from zeroskip.graph.signature import of_tensor, places
 from zeroskip.run.call_checks import PLAIN, Key, key_of, refusal, sentence, shown
 from zeroskip.run.convolution.tiles.segment import Segment
+from zeroskip.run.integer_network import entering_bytes
+from zeroskip.run.integer_reference import saturating
 from zeroskip.run.measurement import Measurement, table
+from zeroskip.run.quantisation import Quantisation
 from zeroskip.run.runner import Runner
 
 CHANGED = (
@@ -33,8 +36,9 @@ class Origin:
 
     kernels  node of a layer -> its kernel, unless the layer works on tiles
     tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. All of them have the
-             same `element`, which is that of the maps
+             same `element`, which is that of the maps, but for some in int8
     images   that are worked on at a time there
+    quantisation  of a network that computes in eight bits there
     """
 
     graph: Graph
@@ -42,6 +46,7 @@ class Origin:
     kernels: dict[str, Kernel]
     tiles: dict[str, Kernel]
     images: int = 1
+    quantisation: Quantisation | None = None
 
 
 @dataclass(frozen=True)
@@ -172,6 +177,22 @@ class Program:
             "a program computes one call of forward, and keeps nothing between calls. Call it in a loop, with all "
             "tokens so far, or call model.generate."
         )
+
+    def saturated(self, *args: object, **kwargs: object) -> int:
+        """How many numbers of these inputs lie beyond what was seen when the network was calibrated, or are NaN.
+
+        They are cut off where the range of their bytes ends. 0 where no input becomes bytes. EngineError as at the
+        call.
+
+        >>> run.compile(model, x).saturated(x)
+        0
+        """
+        tensors = self._tensors(args, kwargs)
+        if self.origin.quantisation is None:
+            return 0
+        scalings = entering_bytes(self.origin.graph, self.origin.quantisation)
+        named = zip(self.origin.graph.names, tensors, strict=True)
+        return sum(saturating(tensor, scalings[name]) for name, tensor in named if name in scalings)
 
     @property
     def networks(self) -> tuple[CompiledNetwork, ...]:

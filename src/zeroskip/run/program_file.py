@@ -25,16 +25,27 @@ from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.graph.packing import pack_padded_sequence
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
+from zeroskip.run import quantisation as quantisations
 from zeroskip.run.building import built, shared_functions
 from zeroskip.run.captured import kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
-from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
+from zeroskip.run.convolution.tiles.kernels import (
+    DEPTHWISE,
+    depthwise_in,
+    element_of,
+    streamed_in,
+    works_on_tiles,
+)
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.shape_checks import check
+from zeroskip.run.element import FP16, FP32, INT8
+from zeroskip.run.integer_network import with_bytes
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.measurement import JsonObject, Measurement
 from zeroskip.run.program import CompiledNetwork, Origin, Program
+from zeroskip.run.quantisation import Quantisation
 
+SCALES = "quantisation/"  # before the names of layers, the scales of whose weights a file holds
 MOST_IMAGES, MOST_THREADS, MOST_EXAMPLES = 64, 1024, 1 << 31  # that a file may ask for
 
 
@@ -69,6 +80,9 @@ def save(program: Program, path: str | Path) -> Path:
         tensors |= {_stored_name(number, name): tensor for name, tensor in its_tensors.items()}
     measured = measurements.to_json(program.measurement)
     content = {**sizes[0], "program": measured, "sizes": sizes[1:]}
+    if origin.quantisation is not None:
+        content["quantisation"], scales = quantisations.to_json(origin.quantisation)
+        tensors |= {f"{SCALES}{name}": each for name, each in scales.items()}
     return files.write(path, program_bytes.sealed(content, tensors))
 
 
@@ -89,11 +103,12 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
     try:
         content, tensors = program_bytes.opened(files.read(path))
         threads = _count(content["program"]["threads"], MOST_THREADS)
-        first, replacements = _network(content, tensors, machine, threads)
+        quantisation = _quantisation(content, tensors)
+        first, replacements = _network(content, tensors, (machine, threads), quantisation)
         others = []
         for number, size in enumerate(content.get("sizes", []), 1):
             own = {name: tensors[_stored_name(number, name)] for name in _names(number, tensors)}
-            others.append(_network(size, own, machine, threads, first)[0])
+            others.append(_network(size, own, (machine, threads), quantisation, first)[0])
         _demand_same_inputs(first, others)
         measurement = _measurement(content["program"], replacements)
         return Program(first, measurement, lambda: False, others=others)
@@ -124,11 +139,23 @@ def _names(number: int, tensors: Mapping[str, Tensor]) -> list[str]:
     return [name.removeprefix(start) for name in tensors if name.startswith(start)]
 
 
+def _quantisation(content: JsonObject, tensors: Mapping[str, Tensor]) -> Quantisation | None:
+    """That of a network in eight bits."""
+    if "quantisation" not in content:
+        return None
+    scales = {name.removeprefix(SCALES): each for name, each in tensors.items() if name.startswith(SCALES)}
+    return quantisations.from_json(content["quantisation"], scales)
+
+
 def _network(
-    stored: JsonObject, tensors: Mapping[str, Tensor], machine: Machine, threads: int,
-    first: CompiledNetwork | None = None,
+    stored: JsonObject, tensors: Mapping[str, Tensor], target: tuple[Machine, int],
+    quantisation: Quantisation | None, first: CompiledNetwork | None = None,
 ) -> tuple[CompiledNetwork, list[_Replacement]]:  # fmt: skip
-    """The network of one size, which has run once. Functions of any size are those of `first`."""
+    """The network of one size for a machine and so many threads, which has run once.
+
+    Functions of any size are those of `first`.
+    """
+    machine, threads = target
     graph = from_json(stored["network"], tensors)
     operations = operations_of(graph) if stored["plan"]["tiles"] else []
     check(operations, graph)
@@ -136,7 +163,9 @@ def _network(
     on_tiles = _tiles(stored["plan"]["tiles"], operations)
     kept = {name for each in operations if each.name in on_tiles for name in each.names}
     operations = without_layers(operations, layers - kept)
-    origin = _origin(stored["plan"], graph, operations)
+    if quantisation is not None:
+        operations = with_bytes(graph, operations, quantisation)
+    origin = replace(_origin(stored["plan"], graph, operations), quantisation=quantisation)
     replacements = _replacements(origin, operations, machine)
     tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
     known = {} if first is None else shared_functions(first, graph, origin.kernels)
@@ -178,12 +207,13 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
     there = {name for operation in operations for name in operation.names}
     off_tiles = [node.name for node, _ in kernel_nodes(graph) if node.name not in there]
     kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
-    kinds = {operation.name: operation.kind for operation in operations if operation.layer is not None}
+    layers = {operation.name: operation for operation in operations if operation.layer is not None}
     tiles = _tiles(plan["tiles"], operations)
+    others = FP16 if any(kernel.element == FP16.name for kernel in tiles.values()) else FP32
     for name, kernel in {**kernels, **tiles}.items():
         fits = (kernel.layout == "tiles") == (name in tiles)
-        fits &= (kernel.method == DEPTHWISE.method) == (kinds.get(name) == "depthwise")
-        if not fits or (name in tiles and len({each.element for each in tiles.values()}) > 1):
+        fits &= (kernel.method == DEPTHWISE.method) == (name in layers and layers[name].kind == "depthwise")
+        if not fits or (name in tiles and not works_on_tiles(kernel, element_of(layers[name], others))):
             raise EngineError(f'"{kernel.name}" does not compute {name}')
     precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
     return Origin(graph, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
@@ -225,9 +255,12 @@ def _replacements(
         name: origin.tiles[name].accepts(layer, machine, origin.precision) for name, layer in layers.items()
     }
     first = next((why for why in reasons.values() if why is not None), None)
-    if len({STREAMED.element, *(kernel.element for kernel in origin.tiles.values())}) > 1:
+    if any(kernel.element == FP16.name for kernel in origin.tiles.values()):
         reasons = {name: why or first for name, why in reasons.items()}  # all work on maps of one type
-    kernels = {each.name: DEPTHWISE if each.kind == "depthwise" else STREAMED for each in operations}
+    kernels = {
+        each.name: (depthwise_in if each.kind == "depthwise" else streamed_in)(element_of(each, FP32))
+        for each in operations
+    }
     return {
         name: _Replacement(layers[name].name, kernels[name], why)
         for name, why in reasons.items()
@@ -252,7 +285,8 @@ def _choice(choice: Choice, other: _Replacement | None) -> Choice:
     seconds = {other.kernel.name: math.nan, **choice.seconds}
     reason = f"for want of {choice.kernel}: {other.why}"
     name, skips = other.kernel.name, other.kernel.skips
-    return replace(choice, kernel=name, seconds=seconds, reason=reason, error=0.0, skips=skips)
+    error = choice.error if other.kernel.element == INT8.name else 0.0  # the same integers
+    return replace(choice, kernel=name, seconds=seconds, reason=reason, error=error, skips=skips)
 
 
 def _count(value: object, most: int) -> int:

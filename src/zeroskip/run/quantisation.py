@@ -15,6 +15,7 @@ from zeroskip import files
 from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import Graph
 from zeroskip.run import program_bytes
+from zeroskip.run.element import LEAST, MOST, Scaling
 from zeroskip.run.measurement import JsonObject
 
 LIMIT = 0.05
@@ -73,8 +74,10 @@ def checksum(graph: Graph) -> str:
     return whole.hexdigest()
 
 
-def check(quantisation: Quantisation, graph: Graph, values: Iterable[str], layers: Iterable[str]) -> None:
-    """EngineError unless it is of this network, and has sound scales for these values and layers.
+def check(
+    quantisation: Quantisation, graph: Graph, values: Iterable[str] = (), layers: Iterable[str] = ()
+) -> None:
+    """EngineError unless it is of this network, and has sound scales, for these values and layers at least.
 
     >>> check(run.calibrate(model, [x]), graph, ["input"], ["linear"])
     """

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision, weight_sparsity
 from zeroskip.errors import EngineError
+from zeroskip.run.convolution.tiles.kernels import works_on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import Element
 from zeroskip.run.linear.compiled_linear import CompiledLinear
@@ -42,11 +43,6 @@ class LayerTiming:
     def on_tiles(self, element: Element) -> list[Kernel]:
         """Those that could run the layer among neighbours on tiles of `element`."""
         return [kernel for kernel in self.kernels.values() if works_on_tiles(kernel, element)]
-
-
-def works_on_tiles(kernel: Kernel, element: Element) -> bool:
-    """Whether the kernel reads and writes maps on tiles that hold `element`."""
-    return kernel.layout == "tiles" and kernel.element == element.name
 
 
 def time_kernels(

@@ -15,15 +15,17 @@ from zeroskip.graph.recurrent import Recurrent, StepOutputs, function_of
 from zeroskip.run.captured import Captured, kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import without_layers
 from zeroskip.run.convolution.tiles.half_precision import beyond
-from zeroskip.run.convolution.tiles.kernels import depthwise_in
+from zeroskip.run.convolution.tiles.kernels import BAKED, depthwise_in, element_of, works_on_tiles
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, as_maps, fastest_on_tiles
 from zeroskip.run.dense import pytorch
-from zeroskip.run.element import FP16, FP32, Element
+from zeroskip.run.element import FP16, FP32, INT8, Element
+from zeroskip.run.integer_network import integer_network, with_bytes
 from zeroskip.run.output_difference import relative_error
 from zeroskip.run.program import CompiledNetwork, Origin
+from zeroskip.run.quantisation import LIMIT, Quantisation
 from zeroskip.run.runner import Runner, runner
-from zeroskip.run.select.layer_timing import LayerTiming, works_on_tiles
+from zeroskip.run.select.layer_timing import LayerTiming
 from zeroskip.run.select.recurrent_timing import by_matrix
 from zeroskip.run.timing import preferred, raced, stop_watch
 
@@ -38,11 +40,12 @@ TOGETHER = 4  # images worked on at a time, where that is tried: code and weight
 
 @dataclass(frozen=True)
 class Target:
-    """What a program is made for."""
+    """What a program is made for; `quantisation` where it may compute in eight bits."""
 
     machine: Machine
     precision: Precision
     threads: int
+    quantisation: Quantisation | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,13 @@ def select_network(
     """
     graph, example = captured.graph, [tensor.clone() for tensor in captured.tensors]
     timings = _without_unfit_fp16(captured, operations, timings)
+    bytewise = _in_bytes(graph, operations, target)
+    timings = _without_unfit_int8(bytewise, timings, target)
     combinations = _combinations(timings)
     runs = {name: _runner(graph, timings, kernels) for name, kernels in combinations.items()}
     rest = off_tiles(combinations)
     tiled = _ways_on_tiles(captured, operations, timings, target)
+    tiled |= _ways_in_int8(captured, bytewise, timings, target)
     runs |= {name: _runner(way.graph, timings, rest) for name, way in tiled.items()}
     seconds = _timed(runs, example)
     best = preferred(seconds)
@@ -95,6 +101,7 @@ def select_network(
         kernels={name: timings[name].kernels[combination[name]] for name in untiled},
         tiles={} if way is None else way.kernels,
         images=1 if way is None else way.images,
+        quantisation=target.quantisation if way is not None and way.computes_in(INT8) else None,
     )
     functions = {name: timings[name].built[combination[name]] for name in untiled}
     compiled = CompiledNetwork(runs[best], origin, target.machine, final, functions)
@@ -103,12 +110,17 @@ def select_network(
         for node, computed in kernel_nodes(graph)
         if node.recurrent or len(node.inputs) == 1
     }
-    rounded = runner(graph, references)
+    rounded = _rounded(origin, runner(graph, references))
     lost = seconds[beaten[0]] if beaten else None
     of_layers = tuple(
         each for node, _ in kernel_nodes(graph) for each in _choices_of(node, choices[node.name])
     )
     return Selection(compiled, rounded, of_layers, seconds[best], seconds["dense"], lost)
+
+
+def _rounded(origin: Origin, references: Runner) -> Runner:
+    """The network in PyTorch, rounded as its kernels round."""
+    return references if origin.quantisation is None else integer_network(origin.graph, origin.quantisation)
 
 
 def _runner(graph: Graph, timings: Timings, combination: Combination) -> Runner:
@@ -158,7 +170,7 @@ def _without_unfit_fp16(captured: Captured, operations: Sequence[Operation], tim
     if not operations or not any(timing.on_tiles(FP16) for timing in timings.values()):
         return timings
     why = _without_kernel(operations, timings) or beyond(operations, as_maps(captured, operations))
-    return timings if why is None else {node: _without_fp16(timing, why) for node, timing in timings.items()}
+    return timings if why is None else {node: _without(timing, FP16, why) for node, timing in timings.items()}
 
 
 def _without_kernel(operations: Sequence[Operation], timings: Timings) -> str | None:
@@ -180,9 +192,49 @@ def _layer_node(operation: Operation, timings: Timings) -> str:
     return next(name for name in operation.names if name in timings)
 
 
-def _without_fp16(timing: LayerTiming, why: str) -> LayerTiming:
-    refused = timing.choice.refused | {kernel.name: why for kernel in timing.on_tiles(FP16)}
+def _without(timing: LayerTiming, element: Element, why: str) -> LayerTiming:
+    refused = timing.choice.refused | {kernel.name: why for kernel in timing.on_tiles(element)}
     return replace(timing, choice=replace(timing.choice, refused=refused))
+
+
+def _in_bytes(graph: Graph, operations: Sequence[Operation], target: Target) -> list[Operation]:
+    """The operations of which some compute in eight bits, where that is asked for; else none."""
+    if target.quantisation is None or not operations:
+        return []
+    return with_bytes(graph, operations, target.quantisation)
+
+
+def _without_unfit_int8(operations: Sequence[Operation], timings: Timings, target: Target) -> Timings:
+    """The timings, without kernels in eight bits of layers that stay in fp32."""
+    if target.quantisation is None:
+        return timings
+    errors, unfit = target.quantisation.errors, dict[str, LayerTiming]()
+    for operation in (each for each in operations if each.layer is not None and each.in_bytes is None):
+        timing, error = timings[_layer_node(operation, timings)], errors.get(operation.name)
+        why = "it was not calibrated for eight bits, or its sums would not fit 32 bits"
+        if error is not None:
+            why = f"stays in fp32: in eight bits it loses {error:.1%} of its output, and {LIMIT:.0%} are allowed"
+        unfit[_layer_node(operation, timings)] = _without(timing, INT8, why)
+    return {**timings, **unfit}
+
+
+def _ways_in_int8(
+    captured: Captured, operations: Sequence[Operation], timings: Timings, target: Target
+) -> dict[str, NetworkOnTiles]:
+    """The network on tiles in int8, what stays in fp32 beside it; image by image and, for batches, several at a time."""
+    if not any(each.in_bytes is not None and each.layer is not None for each in operations):
+        return {}
+    measure = partial(fastest_on_tiles, captured, machine=target.machine, threads=target.threads)
+    single = measure(operations, _candidates(operations, timings, FP32), images=1)
+    if single is None:
+        return {}
+    ways = {"tiles in int8": single}
+    if captured.count >= TOGETHER * target.threads:
+        several = measure(
+            operations, {name: [kernel] for name, kernel in single.kernels.items()}, images=TOGETHER
+        )
+        ways |= {} if several is None else {f"tiles in int8 of {TOGETHER} images": several}
+    return ways
 
 
 def _ways_on_tiles(
@@ -224,14 +276,17 @@ def _faster_alone(
 def _candidates(
     operations: Sequence[Operation], timings: Timings, element: Element
 ) -> dict[str, Sequence[Kernel]]:
-    """Operation -> the kernels in `element` that can compute it."""
-    layers = [operation for operation in operations if operation.layer is not None]
-    return {
-        operation.name: [depthwise_in(element)]
-        if operation.kind == "depthwise"
-        else timings[_layer_node(operation, timings)].on_tiles(element)
-        for operation in layers
-    }
+    """Operation -> the kernels that can compute it: in int8 where it computes in bytes, else in `element`."""
+    found: dict[str, Sequence[Kernel]] = {}
+    for operation in operations:
+        if operation.layer is None:
+            continue
+        own, active = element_of(operation, element), operation.activation
+        several = timings[_layer_node(operation, timings)].on_tiles(own)
+        if own is INT8 and active is not None and not active.can_be_baked:
+            several = [kernel for kernel in several if kernel.method != BAKED.method]
+        found[operation.name] = [depthwise_in(own)] if operation.kind == "depthwise" else several
+    return found
 
 
 def _choices_on_tiles(
@@ -249,11 +304,12 @@ def _choices_on_tiles(
         error = timings[node.name].errors.get(kernel.name, 0.0)
         if kernel.element == FP16.name:
             error = _error_alone(node, captured.values[node.inputs[0]], kernel, target.machine)
+        beside = selected.computes_in(INT8) and kernel.element == FP32.name
         chosen[node.name] = replace(
             choices[node.name],
             kernel=kernel.name,
             seconds=seconds,
-            reason="on tiles",
+            reason="on tiles, in fp32" if beside else "on tiles",
             error=error,
             skips=kernel.skips,
         )

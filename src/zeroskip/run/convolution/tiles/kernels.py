@@ -6,8 +6,8 @@ streamed   non-zero weights read as data                        any processor
 blocks     the same, each input loaded once for 4 or 8 outputs  any processor; zeros in blocks of 4x1 or 8x1
 depthwise  every weight of a depthwise convolution              any processor
 
-Each of them in fp32 and in fp16, and all but blocks in int8 (baked with AVX512-VNNI). Depthwise ones have no alternative among their neighbours on tiles, so they are not
-among the kernels that are timed layer by layer.
+Each of them in fp32 and in fp16, and all but "blocks" in int8, baked with AVX512-VNNI. Depthwise ones have no
+alternative among their neighbours on tiles, so they are not among the kernels that are timed layer by layer.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.node_operations import FEW_ROWS
-from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, is_too_large
+from zeroskip.run.convolution.tiles.operations import MAX_NONZEROS, Operation, is_too_large
 from zeroskip.run.convolution.tiles.streamed import block_height
 from zeroskip.run.convolution.tiles.tiling import alone, graph_of
 from zeroskip.run.dense import pytorch
@@ -227,3 +227,13 @@ def depthwise_in(element: Element) -> Kernel:
 def streamed_in(element: Element) -> Kernel:
     """The kernel for maps of `element` that every processor runs."""
     return {FP16.name: STREAMED_FP16, INT8.name: STREAMED_INT8}.get(element.name, STREAMED)
+
+
+def element_of(operation: Operation, others: Element) -> Element:
+    """What the kernel of an operation computes in, whose neighbours that are not in bytes compute in `others`."""
+    return others if operation.in_bytes is None else INT8
+
+
+def works_on_tiles(kernel: Kernel, element: Element) -> bool:
+    """Whether the kernel reads and writes maps on tiles that hold `element`."""
+    return kernel.layout == "tiles" and kernel.element == element.name

@@ -167,21 +167,30 @@ def _mean_code(machine: Machine, v: Vector, *, quantised: bool) -> Callable[...,
     with f.loop(0, fields.images) as image:
         target = at_offset(f, fields.targets, image)
         with f.loop(0, fields.vectors) as vector:
-            if not quantised:
+            to = f.multiply(vector, v.lanes)
+            if quantised:
+                woven = _woven_means(f, v, fields, (image, vector), numbers)
+                signed = f.value(f"xor {v} {woven}, {fill}")
+                f.store(v, kept(f, v, only, signed, fill), f.at(target, to, "i32"))
+            else:
                 quad, part = (f.value(f"{word} i64 {vector}, {QUAD}") for word in ("udiv", "urem"))
-                (value,) = _means(
-                    f, v, fields, (image, quad, numbers[0]), [f.value(f"trunc i64 {part} to i32")]
-                )
-                f.store(w, kept(f, w, only, value), f.at(target, f.multiply(vector, v.lanes)))
-                continue
-            woven, parts = "zeroinitializer", [str(part) for part in range(QUAD)]
-            for part, value in enumerate(_means(f, v, fields, (image, vector, numbers[0]), parts)):
-                rounded = nearest(f, w, f.value(f"fmul {w} {value}, {numbers[1]}"), numbers[2], numbers[3])
-                low = f.value(f"and {v} {rounded}, {f.splat(v, '255')}")
-                woven = f.value(f"or {v} {woven}, {f.value(f'shl {v} {low}, {f.splat(v, str(8 * part))}')}")
-            signed = f.value(f"xor {v} {woven}, {fill}")
-            f.store(v, kept(f, v, only, signed, fill), f.at(target, f.multiply(vector, v.lanes), "i32"))
+                place = [f.value(f"trunc i64 {part} to i32")]
+                (value,) = _means(f, v, fields, (image, quad, numbers[0]), place)
+                f.store(w, kept(f, w, only, value), f.at(target, to))
     return compiled(f, machine)
+
+
+def _woven_means(
+    f: Function, v: Vector, fields: _MeanFields, where: tuple[str, str], numbers: Sequence[str]
+) -> str:
+    """In all lanes the bytes of a quad, counted from the zero point; `where`: the image and the quad."""
+    w, woven = v.of("float"), "zeroinitializer"
+    means = _means(f, v, fields, (*where, numbers[0]), [str(part) for part in range(QUAD)])
+    for part, value in enumerate(means):
+        rounded = nearest(f, w, f.value(f"fmul {w} {value}, {numbers[1]}"), numbers[2], numbers[3])
+        low = f.value(f"and {v} {rounded}, {f.splat(v, '255')}")
+        woven = f.value(f"or {v} {woven}, {f.value(f'shl {v} {low}, {f.splat(v, str(8 * part))}')}")
+    return woven
 
 
 def _means(

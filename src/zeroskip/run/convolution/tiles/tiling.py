@@ -24,7 +24,7 @@ from zeroskip.run.convolution.tiles.quantising import converted, in_bytes
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
-from zeroskip.run.element import FP16, FP32, Scaling, weight_scales
+from zeroskip.run.element import FP16, FP32, Element, Scaling, weight_scales
 from zeroskip.run.timing import Clock, preferred, reading_seconds, settled, thread_clock
 
 ASIDE = 0.1  # share by which a layer must gain by another kernel than the others have
@@ -48,6 +48,10 @@ class NetworkOnTiles:
     seconds: dict[str, dict[str, float]]
     nodes: dict[str, tuple[str, ...]]
 
+    def computes_in(self, element: Element) -> bool:
+        """Whether a convolution does."""
+        return any(kernel.element == element.name for kernel in self.kernels.values())
+
 
 def fastest_on_tiles(
     captured: Captured, operations: Sequence[Operation], candidates: Mapping[str, Sequence[Kernel]],
@@ -55,7 +59,8 @@ def fastest_on_tiles(
 ) -> NetworkOnTiles | None:  # fmt: skip
     """The network with these operations on tiles, each convolution with the fastest of its `candidates`.
 
-    None where a convolution has none. All compute in the same element, or some in int8. `images` examples are worked on at a time.
+    None where a convolution has none. All kernels have the same element, but for operations in eight bits. `images`
+    examples are worked on at a time.
     """
     layers = [operation.name for operation in operations if operation.layer is not None]
     usable = {name: tuple(candidates.get(name, ())) for name in layers}
@@ -147,9 +152,9 @@ def _subgraphs(graph: Graph, operations: Sequence[Operation]) -> list[Subgraph]:
         read = {name for reader, inputs in readers if reader not in made for name in inputs}
         needed = read.union(graph.outputs)
         leaving = [each.name for each in inside if each.name in needed]
-        entering, left = ({name: maps[name][0] for name in names} for names in (outside, leaving))
+        entering, made_here = ({name: maps[name][0] for name in names} for names in (outside, leaving))
         forms = {name: maps[name][1] for name in (*outside, *leaving)}
-        subgraphs.append(Subgraph(inside, entering, left, forms))
+        subgraphs.append(Subgraph(inside, entering, made_here, forms))
     return subgraphs
 
 
