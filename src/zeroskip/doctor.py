@@ -28,7 +28,7 @@ DATA_SETS: dict[str, Callable[[], Path]] = {
 INSTRUCTIONS: dict[str, tuple[frozenset[str], str]] = {
     "AVX2": (frozenset({"avx2"}), "vectors of 256 bits"),
     "AVX-512": (frozenset({"avx512f"}), "vectors of 512 bits; baked, windows, balanced, columns_sparse"),
-    "VNNI": (frozenset({"avx512vnni", "avxvnni"}), "int8 products of other engines; no kernel of zeroskip"),
+    "VNNI": (frozenset({"avx512vnni", "avxvnni"}), 'products of precision="int8"'),
     "bf16": (frozenset({"avx512bf16", "bf16"}), "products of dense_bf16, by PyTorch"),
     "FP16": (frozenset({"avx512fp16", "fullfp16"}), 'arithmetic of precision="fp16"'),
     "AMX": (frozenset({"amx-tile"}), "products of dense_bf16, by PyTorch"),
@@ -40,6 +40,7 @@ PRECISIONS = {
     'precision="fp32"': Precision(),
     'precision="bf16"': Precision("bf16"),
     'precision="fp16"': Precision("fp16"),
+    'precision="int8"': Precision("int8"),
     'weights="bf16"': Precision(weights="bf16"),
     'weights="int8"': Precision(weights="int8"),
     'weights="codes"': Precision(weights="codes"),
@@ -164,6 +165,9 @@ def _arithmetic(precision: Precision, machine: Machine) -> str:
         slow = "fp32, converted from fp16 and back in each operation, which is slow"
         readable = slow if FP16.is_readable(machine) else "none: no kernel of ours can read fp16 here"
         return f"fp16, {bits // 16} numbers a vector" if _has(machine, "FP16") else readable
+    if precision.arithmetic == "int8":
+        how = "by VNNI" if _has(machine, "VNNI") else "widened to 16 or 32 bits"
+        return f"int8, {bits // 8} numbers a vector, {how}; sums of 32 bits"
     stored = "" if precision.weights == "fp32" else f"; weights stored as {precision.weights} are converted"
     return f"fp32, {bits // 32} numbers a vector{stored}"
 

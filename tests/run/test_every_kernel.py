@@ -26,7 +26,7 @@ from zeroskip.run.linear.stored_weights import rounded
 OF_LAYERS = {name: kernel for name, kernel in BY_NAME.items() if kernel.layout != "steps"}
 # Processors that this one need not be: code for them is made here, not run.
 BARE = Machine("no features at all", "x86_64", frozenset(), 1, 16)
-AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi2", "avx512fp16"}
+AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vbmi2", "avx512fp16", "avx512vnni"}
 AVX2 = {"sse4.2", "popcnt", "avx", "avx2", "fma", "f16c", "bmi", "bmi2"}
 ABLE = Machine("AVX512-FP16", "x86_64", frozenset(AVX2 | AVX512), 4, 64)
 NEAR = 3e-6  # share of sum |weight x input| that sums in float32 may be away from exact ones
@@ -80,7 +80,7 @@ def zeros_are_always_skipped(
 
 
 def test_no_two_kernels_have_the_same_name() -> None:
-    kernels = (*ALL, tiles.DEPTHWISE, tiles.DEPTHWISE_FP16)
+    kernels = (*ALL, *tiles.DEPTHWISE_KERNELS)
     assert sorted(kernel.name for kernel in kernels) == sorted(BY_NAME)
     assert {kernel.layout for kernel in kernels} == {"rows", "channels_last", "tiles", "steps"}
 
@@ -232,7 +232,8 @@ def test_convolutions_of_other_kinds_are_computed_on_tiles_or_have_no_sparse_ker
     if kernel.method == "dense":
         assert reason in (None, f"a layout of images, and {layer.op} has none")
     elif kernel.layout == "tiles" and layer.op in tiles.ON_TILES:
-        assert reason is None or kernel.method in ("blocks", "depthwise")
+        in_fp32 = kernel.element == "int8" and layer.transposed
+        assert reason is None or kernel.method in ("blocks", "depthwise") or in_fp32
     else:
         assert reason == f"{layer.op} has no sparse kernel"
 

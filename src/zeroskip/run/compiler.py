@@ -22,6 +22,7 @@ from zeroskip.run.convolution.tiles.tiling import count_segments, values_of
 from zeroskip.run.dense import pytorch
 from zeroskip.run.explaining import Facts, explain
 from zeroskip.run.further_sizes import further_sizes, repeats
+from zeroskip.run.integer_network import demand_fit
 from zeroskip.run.kernels import ALL
 from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
@@ -31,7 +32,6 @@ from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
 from zeroskip.run.quantisation import Quantisation
-from zeroskip.run.quantisation import check as check_network
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
 from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.select.recurrent_timing import time_recurrent
@@ -82,7 +82,7 @@ def compile(
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
     if quantisation is not None:
-        check_network(quantisation, graph)
+        demand_fit(graph, quantisation)
     with torch_threads(threads), torch.no_grad(), undisturbed(model):
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
         operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []

@@ -164,18 +164,29 @@ def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = 
     """The network with every layer in eight bits that loses at most `limit`; all else in PyTorch, in fp32.
 
     Linear layers of few rows stay in fp32 too, as they do beside code on tiles. What reads bytes made of fp32 numbers,
-    and the other way round, is converted. A result is kept as bytes where an operation in eight bits reads it. Raises EngineError where the quantisation is of another network or unsound.
+    and the other way round, is converted. A result is kept as bytes where an operation in eight bits reads it. Raises
+    EngineError where the quantisation is of another network or unsound.
 
     >>> quantisation = run.calibrate(model, [x])
     >>> torch.allclose(integer_network(graph, quantisation)(x)[0], model(x), atol=0.02)
     True
     """
-    operations = byte_operations(graph)
+    demand_fit(graph, quantisation, limit=limit)
+    operations = [each for each in byte_operations(graph) if each.maps]
+    layers = layers_in_bytes(quantisation, limit)
+    return network_of(graph, operations, quantisation.values, layers, layers)
+
+
+def demand_fit(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT) -> None:
+    """EngineError unless the quantisation is of this network, and has sound scales for all that computes in bytes.
+
+    >>> demand_fit(graph, run.calibrate(model, [x]))
+    """
     layers = {*quantisation.errors} - {*quantisation.in_fp32(limit)}
-    read = [name for each in operations if each.name in layers for name in each.reads]
-    check(quantisation, graph, read, layers)
-    operations = [each for each in operations if each.maps]
-    return network_of(graph, operations, quantisation.values, quantisation.weights, layers)
+    computing = [each for each in byte_operations(graph) if each.name in layers]
+    check(quantisation, graph, [name for each in computing for name in each.reads], layers)
+    for each in computing:
+        byte_weight_of(each, quantisation.weights)
 
 
 def layers_in_bytes(quantisation: Quantisation, limit: float = LIMIT) -> dict[str, Tensor]:
@@ -195,30 +206,26 @@ def layers_in_bytes(quantisation: Quantisation, limit: float = LIMIT) -> dict[st
 def with_bytes(graph: Graph, operations: Sequence[Operation], quantisation: Quantisation) -> list[Operation]:
     """The operations on tiles, of which those compute in eight bits that do in `integer_network`.
 
-    EngineError where the scales of a layer's weights are not one for each output, or its sums may overflow.
-
     >>> with_bytes(graph, [], run.calibrate(model, [x]))
     []
     """
     shapes = {name: shape for name, (shape, _) in maps_of(graph, operations).items()}
-    layers = layers_in_bytes(quantisation)
-    found = on_bytes(operations, shapes, quantisation.values, layers)
-    for each in found:
-        if each.layer is not None and each.in_bytes is not None:
-            byte_weight_of(ByteOperation(each), layers)
-    return found
+    return on_bytes(operations, shapes, quantisation.values, layers_in_bytes(quantisation))
 
 
-def entering_bytes(graph: Graph, quantisation: Quantisation) -> dict[str, Scaling]:
-    """Input of the network that becomes bytes -> what they mean.
+def saturated(graph: Graph, quantisation: Quantisation | None, tensors: Sequence[Tensor]) -> int:
+    """How many numbers of the network's inputs have no byte of their own, of inputs that become bytes.
 
-    >>> entering_bytes(graph, run.calibrate(model, [x]))  # its layers have few rows, and stay in fp32
-    {}
+    >>> saturated(graph, run.calibrate(model, [x]), [x])  # its layers have few rows, and stay in fp32
+    0
     """
+    if quantisation is None:
+        return 0
     operations = [each for each in byte_operations(graph) if each.maps]
     computing = in_bytes(operations, {*quantisation.values}, {*layers_in_bytes(quantisation)})
     read = {name for each in computing for name in each.reads}
-    return {name: quantisation.values[name] for name in graph.names if name in read}
+    named = zip(graph.names, tensors, strict=True)
+    return sum(reference.saturating(x, quantisation.values[name]) for name, x in named if name in read)
 
 
 def network_of(

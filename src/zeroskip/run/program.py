@@ -18,8 +18,7 @@ from zeroskip.graph.exporting import first_line
 from zeroskip.graph.signature import of_tensor, places
 from zeroskip.run.call_checks import PLAIN, Key, key_of, refusal, sentence, shown
 from zeroskip.run.convolution.tiles.segment import Segment
-from zeroskip.run.integer_network import entering_bytes
-from zeroskip.run.integer_reference import saturating
+from zeroskip.run.integer_network import saturated
 from zeroskip.run.measurement import Measurement, table
 from zeroskip.run.quantisation import Quantisation
 from zeroskip.run.runner import Runner
@@ -38,7 +37,7 @@ class Origin:
     tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. All of them have the
              same `element`, which is that of the maps, but for some in int8
     images   that are worked on at a time there
-    quantisation  of a network that computes in eight bits there
+    quantisation  if it computes in eight bits there
     """
 
     graph: Graph
@@ -88,7 +87,7 @@ class Program:
     gradients do not pass: an input that asks for them is detached. Inputs of another size, say a longer sentence, are
     compiled for at their first call, by the same kernels (`run.compile`, `sizes`). Everything else is refused with an
     EngineError: another dtype or device, sparse tensors, subclasses of Tensor, other constants than in the example.
-    It was tuned for `batch` examples at once and `threads` threads. It may be called from several threads.
+    It was tuned for `batch` examples at once and `threads` threads, and may be called from several threads.
     `print(program)` shows which kernel runs each layer.
 
     seconds, dense_seconds  of one call on the example batch; the latter with every layer dense, measured in turns
@@ -179,20 +178,12 @@ class Program:
         )
 
     def saturated(self, *args: object, **kwargs: object) -> int:
-        """How many numbers of these inputs lie beyond what was seen when the network was calibrated, or are NaN.
-
-        They are cut off where the range of their bytes ends. 0 where no input becomes bytes. EngineError as at the
-        call.
+        """How many numbers of these inputs lie beyond the range that was calibrated for eight bits, or are NaN.
 
         >>> run.compile(model, x).saturated(x)
         0
         """
-        tensors = self._tensors(args, kwargs)
-        if self.origin.quantisation is None:
-            return 0
-        scalings = entering_bytes(self.origin.graph, self.origin.quantisation)
-        named = zip(self.origin.graph.names, tensors, strict=True)
-        return sum(saturating(tensor, scalings[name]) for name, tensor in named if name in scalings)
+        return saturated(self.origin.graph, self.origin.quantisation, self._tensors(args, kwargs))
 
     @property
     def networks(self) -> tuple[CompiledNetwork, ...]:

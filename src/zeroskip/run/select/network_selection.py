@@ -221,7 +221,7 @@ def _without_unfit_int8(operations: Sequence[Operation], timings: Timings, targe
 def _ways_in_int8(
     captured: Captured, operations: Sequence[Operation], timings: Timings, target: Target
 ) -> dict[str, NetworkOnTiles]:
-    """The network on tiles in int8, what stays in fp32 beside it; image by image and, for batches, several at a time."""
+    """The network on tiles in int8, beside what stays in fp32: image by image and, for batches, several at a time."""
     if not any(each.in_bytes is not None and each.layer is not None for each in operations):
         return {}
     measure = partial(fastest_on_tiles, captured, machine=target.machine, threads=target.threads)
@@ -302,7 +302,7 @@ def _choices_on_tiles(
         for way in ways:
             seconds |= _batch_seconds(captured, way, name, target)
         error = timings[node.name].errors.get(kernel.name, 0.0)
-        if kernel.element == FP16.name:
+        if kernel.element != FP32.name:
             error = _error_alone(node, captured.values[node.inputs[0]], kernel, target.machine)
         beside = selected.computes_in(INT8) and kernel.element == FP32.name
         chosen[node.name] = replace(
@@ -342,9 +342,12 @@ def _batch_seconds(captured: Captured, way: NetworkOnTiles, name: str, target: T
 
 
 def _error_alone(node: Node, x: Tensor, kernel: Kernel, machine: Machine) -> float:
-    """The error of a layer in fp16, which comes from sums as much as from weights and inputs."""
+    """The error of a layer in fp16, which comes from sums as much as from weights and inputs, or in int8."""
     assert node.layer is not None
-    y = alone(node.layer, node.relu, kernel, machine)(x)
+    if kernel.element == FP16.name:
+        y = alone(node.layer, node.relu, kernel, machine)(x)
+    else:  # sums of bytes are exact
+        y = kernel.reference(node.layer, x, node.relu)
     return relative_error(y, pytorch.reference(node.layer, x, node.relu))
 
 

@@ -103,8 +103,8 @@ def expected(x: Tensor) -> list[np.ndarray]:
             other = SCALINGS[added]
             less = np.float32(other.zero_point) * np.float32(other.scale)
             given.bias[:] = given.bias - less
-        size = tuple(weight.shape[2:])
-        y = convolved(q[source], given, size, stride, size[0] // 2, SCALINGS[source])
+        groups = len(weight) if weight.shape[1] == 1 else 1
+        y = convolved(q[source], given, window(weight.shape[2], stride), SCALINGS[source], groups)
         if added:
             y = fused(q[added].astype(np.float32), np.float32(SCALINGS[added].scale), y)
         return activated(y, RELU if relu else None)
@@ -208,7 +208,7 @@ def test_sums_averages_means_and_concatenations_equal_the_reference(machine: Mac
     q = {"q": rounded(x.numpy(), JOINED["q"])}
     for name in "abk":
         given = integer_weights(weights[name].flatten(2).numpy(), np.zeros(8, np.float32))
-        y = convolved(q["q"], given, (3, 3), 1, 1, JOINED["q"])
+        y = convolved(q["q"], given, window(3), JOINED["q"])
         q[name] = rounded(y if name == "b" else activated(y, RELU), JOINED[name])
     centred = {name: q[name].astype(np.float32) - JOINED[name].zero_point for name in "abk"}
     zeros = -np.float32(128) * np.float32(0.02)

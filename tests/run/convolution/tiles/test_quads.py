@@ -28,6 +28,7 @@ from zeroskip.run.convolution.tiles import streamed_quads as streamed_quads_modu
 from zeroskip.run.convolution.tiles.activation import RELU, Activation
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
 from zeroskip.run.convolution.tiles.layout import Layout, Map
+from zeroskip.run.convolution.tiles.operations import Window
 from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadEpilogue, QuadJob, quad_weights, quads
 from zeroskip.run.convolution.tiles.steps import Step
 from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
@@ -110,7 +111,8 @@ def assert_equal(case: Case, make: Callable[[QuadJob], Step], behind: bool = Tru
     x = Scaling(float(draw.uniform(0.001, 0.1)), case.zero_points[0])
     other = None if case.residual is None else Scaling(float(draw.uniform(0.001, 0.1)), case.residual)
     space, padding = GuardedWorkspace(behind), case.size // 2
-    exact = convolved(q, weights_with(weights, other), (case.size,) * 2, case.stride, padding, x)
+    window = Window((case.size,) * 2, (case.stride,) * 2, (padding,) * 2)
+    exact = convolved(q, weights_with(weights, other), window, x)
     if other is not None:
         exact = fused(added.astype(np.float32), np.float32(other.scale), exact)
     exact = activated(exact, case.activation)

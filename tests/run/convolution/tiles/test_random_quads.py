@@ -11,9 +11,8 @@ import torch
 from byhand import layer_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quad_reference import fused, rounded
+from quad_reference import activated, convolved, rounded
 from run.drawn import HERE, MACHINES
-from torch.nn import functional
 
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles.activation import RELU, Activation
@@ -62,15 +61,6 @@ def cases(draw: st.DrawFn) -> Case:
     )  # fmt: skip
 
 
-def activated(y: np.ndarray, activation: Activation | None) -> np.ndarray:
-    if activation is None:
-        return y
-    low, high = {"relu": (0, np.inf), "bounded": (0, 6), "clamp": (-1, 2)}.get(activation.kind, (0, 0))
-    if activation.kind == "leaky_relu":
-        return np.where(y < 0, y * np.float32(0.125), y)
-    return np.clip(y, np.float32(low), np.float32(high))
-
-
 def assert_equal(case: Case, machine: Machine, method: str) -> None:
     draw = torch.Generator().manual_seed(case.seed)
     weight = torch.randn(case.channels[1], case.channels[0] // case.groups, *case.size, generator=draw)
@@ -78,20 +68,15 @@ def assert_equal(case: Case, machine: Machine, method: str) -> None:
     bias = torch.randn(case.channels[1], generator=draw)
     x = torch.randn(case.images, case.channels[0], *case.map, generator=draw) * 2
     before, after = Scaling(0.021, case.zero_points[0]), Scaling(0.043, case.zero_points[1])
-    rest = case.stride, case.padding, case.dilation, case.groups
     q = rounded(x.numpy(), before)
     numbers = integer_weights(weight.flatten(2).numpy(), bias.numpy())
-    integers = torch.from_numpy(numbers.weight).reshape(weight.shape).double()
-    centred = torch.from_numpy(q.astype(np.float64) - before.zero_point)
-    sums = functional.conv2d(centred, integers, None, *rest).numpy().astype(np.float32)
-    factor = np.float32(before.scale) * numbers.scales
-    y = fused(sums, factor[:, None, None], numbers.bias[:, None, None])
+    window = Window(case.size, case.stride, case.padding, case.dilation)
+    y = convolved(q, numbers, window, before, case.groups)
     exact = rounded(activated(y, case.activation), after).astype(np.float32) - after.zero_point
-    shape = (case.channels[1], *sums.shape[2:])
+    shape = (case.channels[1], *y.shape[2:])
     layer = layer_of(
         weight, bias, stride=case.stride, padding=case.padding, dilation=case.dilation, groups=case.groups
     )
-    window = Window(case.size, case.stride, case.padding, case.dilation)
     subgraph = Subgraph(
         (
             Operation("q", "convert", ("x",), (case.channels[0], *case.map), ("q",)),

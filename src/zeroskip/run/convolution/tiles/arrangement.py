@@ -132,7 +132,10 @@ def _tiles(subgraph: Subgraph, new: Callable[..., Layout]) -> tuple[dict[str, La
         inherited = _inherited(known, operation)
         # Maps have zeros around them, and a maximum must not see those where all else is below 0. A dilated window
         # may even see nothing else; its maximum is -inf.
+        scaling = subgraph.scalings.get(source)
+        least = scaling is not None and not scaling.zero_point  # bytes have nothing below 0
         harmless = operation.kind != "max" or (source in positive and operation.window.dilation == (1, 1))
+        harmless = harmless or least
         fill = 0.0 if harmless or not _reads_beyond(operation, taps, known) else -math.inf
         if inherited is not None and inherited.vectors <= WASTE * ideal.vectors:
             tiles[operation.name] = replace(inherited, element=ideal.element)
