@@ -17,7 +17,7 @@ from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_
 from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.segment import Segment
-from zeroskip.run.convolution.tiles.tiling import _left
+from zeroskip.run.convolution.tiles.tiling import left as others
 
 FASTEST = "baked" if RUNS_AVX512 else "streamed"
 METHODS = [
@@ -43,7 +43,7 @@ def whole(graph: Graph, operations: Sequence[Operation], leaving: Sequence[str] 
     `leaving`: the values that leave; else those that the graph returns, or PyTorch reads.
     """
     maps = maps_of(graph, operations)
-    made, left = {one.name for one in operations}, _left(graph, operations)
+    made, left = {one.name for one in operations}, others(graph, operations)
     read = {*graph.outputs, *leaving, *(name for node in left for name in node.inputs)}
     outside = dict.fromkeys(name for one in operations for name in one.inputs if name not in made)
     names = leaving or [one.name for one in operations if one.name in read]

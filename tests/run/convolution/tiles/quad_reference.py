@@ -16,7 +16,7 @@ from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight
 
 def fused(a: np.ndarray, b: np.ndarray | np.float32, c: np.ndarray | np.float32) -> np.ndarray:
     """float32(a x b + c), rounded once."""
-    return reference.fma(*(torch.as_tensor(np.asarray(each, np.float32)) for each in (a, b, c))).numpy()
+    return reference.fma(*(torch.tensor(np.asarray(each, np.float32)) for each in (a, b, c))).numpy()
 
 
 def activated(y: np.ndarray, activation: Activation | None) -> np.ndarray:
