@@ -30,7 +30,7 @@ class Branches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.stem, self.left, self.right = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 6, 1), nn.Conv2d(8, 6, 3, 1, 1)
+        self.stem, self.left, self.right = nn.Conv2d(3, 8, 3, 2), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 3, 1, 1)
         self.depthwise, self.project = nn.Conv2d(12, 12, 3, 1, 1, groups=12), nn.Conv2d(12, 12, 1)
         self.fc = nn.Linear(12, 5)
 
@@ -238,7 +238,7 @@ def test_missing_scales_and_scales_of_another_number_of_outputs_are_refused(cali
     values = {name: at for name, at in quantisation.values.items() if name != "mean"}
     with pytest.raises(EngineError, match="no scale for mean"):
         integer_network(graph, replace(quantisation, values=values))
-    with pytest.raises(EngineError, match="3 scales for the 6 outputs of conv2d_1"):
+    with pytest.raises(EngineError, match="3 scales for the 8 outputs of conv2d_1"):
         integer_network(
             graph, replace(quantisation, weights={**quantisation.weights, "conv2d_1": torch.ones(3)})
         )

@@ -238,7 +238,7 @@ def test_an_interpreter_that_forgets_one_instruction_is_found_out() -> None:
     x, y = memory.ctypes.data, memory.ctypes.data + 128
     interpreted.run(ctypes.addressof(text), x, 0, y, 0, 0, 0)
     assert memory[64:].tolist() == [2 * lane + 32 for lane in range(32)]
-    unknown = ctypes.create_string_buffer(bytes.fromhex("62f17c4859c0c3"))  # vmulps
+    unknown = ctypes.create_string_buffer(bytes.fromhex("62f17c485ec0c3"))  # vdivps
     with pytest.raises(KeyError):
         interpreted.run(ctypes.addressof(unknown), x, 0, y, 0, 0, 0)
 
@@ -414,7 +414,7 @@ def test_what_is_accepted_where() -> None:
     assert kernels.BAKED_FP16.accepts(many, SAPPHIRE_RAPIDS, IN_FP16) == kernels.BAKED.accepts(
         many, SAPPHIRE_RAPIDS, IN_FP16
     )
-    assert [each.name for each in kernels.KERNELS[3:]] == ["baked_fp16", "streamed_fp16", "blocks_fp16"]
+    assert [each.name for each in kernels.KERNELS[3:6]] == ["baked_fp16", "streamed_fp16", "blocks_fp16"]
 
 
 @reads_half

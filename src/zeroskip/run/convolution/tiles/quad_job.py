@@ -98,10 +98,8 @@ def packed(weight: np.ndarray) -> np.ndarray:
     out, inputs, taps = weight.shape
     whole = np.zeros((out, quads(inputs) * QUAD, taps), np.int8)
     whole[:, :inputs] = weight
-    lanes = np.ascontiguousarray(
-        whole.reshape(out, -1, QUAD, taps).transpose(0, 1, 3, 2)
-    )  # (out, quads, taps, 4)
-    return lanes.view("<i4").reshape(out, -1)
+    lanes = whole.reshape(out, quads(inputs), QUAD, taps).transpose(0, 1, 3, 2)  # (out, quads, taps, 4)
+    return np.ascontiguousarray(lanes).view("<i4").reshape(out, quads(inputs) * taps)
 
 
 def integer_weights(weight: np.ndarray, bias: np.ndarray, scales: np.ndarray | None = None) -> IntegerWeights:

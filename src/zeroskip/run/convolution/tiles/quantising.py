@@ -33,10 +33,9 @@ def has_bytes(operation: Operation, shapes: Mapping[str, MapShape]) -> bool:
     kind, inputs = operation.kind, [shapes[name] for name in operation.inputs]
     if kind == "concat":
         return all(shape[0] % QUAD == 0 for shape in inputs[:-1])
-    if operation.window is not None:
+    if kind == "max" and operation.window is not None:
         taps = touching(operation.window, operation.shape[1:], inputs[0][1:])
-        if not len(taps.rows) * len(taps.columns):
-            return False
+        return len(taps.rows) * len(taps.columns) > 0
     if kind == "average":
         return is_even(operation, inputs[0])
     return kind in (*LAYERS, *FOLLOWING)
