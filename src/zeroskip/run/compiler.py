@@ -11,7 +11,7 @@ from torch import nn
 from zeroskip.concepts import Explanation, Kernel, Machine, Precision
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError
-from zeroskip.graph import Given, Inputs, undisturbed
+from zeroskip.graph import Given, Graph, Inputs, undisturbed
 from zeroskip.graph.inputs import of
 from zeroskip.graph.recurrent import Recurrent
 from zeroskip.run.captured import Captured, kernel_nodes
@@ -66,9 +66,8 @@ def compile(
     Examples lie along the first axis; `batch_axis=None` if no axis is theirs, as in a graph. Inputs of other sizes than
     `example` are compiled for at once if in `examples`, else at their first call, by the same kernels: `sizes` in all.
     Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16", "fp16";
-    "int8" with the `quantisation` of run.calibrate), `weights` how they are stored ("fp32", "bf16", "int8", "codes":
-    docs/ENGINE.md). `strict` leaves out kernels that
-    skip zeros: a zero times an infinite or NaN number is then NaN, as in PyTorch.
+    "int8" with run.calibrate's `quantisation`), `weights` how they are stored ("fp32", "bf16", "int8", "codes"; see
+    docs/ENGINE.md). `strict` leaves out kernels that skip zeros: a zero times infinity or NaN is NaN, as in PyTorch.
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled.
 
     >>> program = compile(model, x, kernels=[])  # nothing but PyTorch
@@ -77,12 +76,10 @@ def compile(
     """
     target = Target(machine or detect(), _precision(precision, weights), threads, quantisation)
     _check_options(examples, sizes, kernels, machine)
-    _check_quantisation(precision, quantisation)
     inputs = checked(model, example, batch_axis)
     graph = captured_graph(model, inputs)
     tensors = tensors_of(graph, inputs)
-    if quantisation is not None:
-        demand_fit(graph, quantisation)
+    _check_quantisation(precision, quantisation, graph)
     with torch_threads(threads), torch.no_grad(), undisturbed(model):
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
         operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
@@ -90,8 +87,7 @@ def compile(
         timings = _layer_timings(captured, candidates, target)
         selection = select_network(captured, operations, timings, target)
         error = verify(selection, model, tensors, TOLERANCES[precision])
-        allowed = [kernel for kernel in kernels if not strict or kernel.skips == "nothing"]
-        facts = _facts(model, captured, operations, selection, allowed, target)
+        facts = _facts(model, captured, operations, selection, _allowed(kernels, strict), target)
     measurement = Measurement(
         choices=selection.choices,
         precision=_described(target.precision, strict),
@@ -131,7 +127,7 @@ def _check_options(
         raise EngineError(f"sizes={sizes} leaves none for the example itself. Give at least 1.")
 
 
-def _check_quantisation(precision: str, quantisation: Quantisation | None) -> None:
+def _check_quantisation(precision: str, quantisation: Quantisation | None, graph: Graph) -> None:
     if not isinstance(quantisation, (Quantisation, type(None))):
         raise EngineError(
             f"quantisation is a {type(quantisation).__name__}. Give what run.calibrate(model, batches) returned."
@@ -146,6 +142,8 @@ def _check_quantisation(precision: str, quantisation: Quantisation | None) -> No
             f'a quantisation is of use with precision="int8", and precision="{precision}" was asked for. '
             "Leave one of them out."
         )
+    if quantisation is not None:
+        demand_fit(graph, quantisation)
 
 
 def check(model: nn.Module, example: Given | Inputs, *, batch_axis: int | None = 0) -> None:
@@ -187,6 +185,10 @@ def _precision(arithmetic: str, weights: str) -> Precision:
 def _described(precision: Precision, strict: bool) -> str:
     weights = [f"{precision.weights} weights"] if precision.weights != "fp32" else []
     return ", ".join([precision.arithmetic, *weights, *(["strict"] if strict else [])])
+
+
+def _allowed(kernels: Sequence[Kernel], strict: bool) -> list[Kernel]:
+    return [kernel for kernel in kernels if not strict or kernel.skips == "nothing"]
 
 
 def _strict(kernel: Kernel) -> Kernel:

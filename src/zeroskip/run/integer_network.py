@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -254,7 +254,7 @@ def network_of(
                 held[name] = function(*[_as_real(held[each]) for each in reads])
             for each in ended:
                 del held[each]
-        return [_as_real(held[name]) for name in graph.outputs]
+        return [cast("Tensor", _as_real(held[name])) for name in graph.outputs]
 
     return run
 
@@ -290,7 +290,7 @@ def _as_bytes(held: dict[str, Any], name: str, at: Scaling) -> ByteMap:
     return reference.byte_map(value, at)
 
 
-def _as_real(value: Any) -> Any:
+def _as_real(value: object) -> object:
     return value.real if isinstance(value, ByteMap) else value
 
 

@@ -304,12 +304,12 @@ def _choices_on_tiles(
         error = timings[node.name].errors.get(kernel.name, 0.0)
         if kernel.element != FP32.name:
             error = _error_alone(node, captured.values[node.inputs[0]], kernel, target.machine)
-        beside = selected.computes_in(INT8) and kernel.element == FP32.name
+        in_fp32 = selected.computes_in(INT8) and kernel.element == FP32.name
         chosen[node.name] = replace(
             choices[node.name],
             kernel=kernel.name,
             seconds=seconds,
-            reason="on tiles, in fp32" if beside else "on tiles",
+            reason="on tiles, in fp32" if in_fp32 else "on tiles",
             error=error,
             skips=kernel.skips,
         )
