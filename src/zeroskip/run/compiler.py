@@ -70,8 +70,7 @@ def compile(
     docs/ENGINE.md). `strict` leaves out kernels that skip zeros: a zero times infinity or NaN is NaN, as in PyTorch.
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled.
 
-    >>> program = compile(model, x, kernels=[])  # nothing but PyTorch
-    >>> torch.equal(program(x), model(x))
+    >>> torch.equal(compile(model, x, kernels=[])(x), model(x))  # nothing but PyTorch
     True
     """
     target = Target(machine or detect(), _precision(precision, weights), threads, quantisation)
@@ -82,7 +81,7 @@ def compile(
     _check_quantisation(precision, quantisation, graph)
     with torch_threads(threads), torch.no_grad(), undisturbed(model):
         candidates = list(map(_strict, kernels)) if strict else list(kernels)
-        operations = operations_of(graph) if any(kernel.layout == "tiles" for kernel in candidates) else []
+        operations = operations_of(graph) if any(each.layout == "tiles" for each in kernels) else []
         captured = run_on(graph, tensors, values_of(operations))
         timings = _layer_timings(captured, candidates, target)
         selection = select_network(captured, operations, timings, target)
@@ -100,11 +99,16 @@ def compile(
         explanation=_explained(facts, selection.lost),
     )
     make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
-    further = Further(make, repeats(model, graph), sizes)
-    program = Program(selection.compiled, measurement, watch(model), further)
-    for named in (of(other, batch_axis) for other in examples):
-        program.add(*named.args, **named.kwargs)
+    program = Program(
+        selection.compiled, measurement, watch(model), Further(make, repeats(model, graph), sizes)
+    )
+    _add_(program, [of(other, batch_axis) for other in examples])
     return program
+
+
+def _add_(program: Program, examples: Sequence[Inputs]) -> None:
+    for each in examples:
+        program.add(*each.args, **each.kwargs)
 
 
 def _check_options(
