@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from zeroskip import run
 from zeroskip.concepts import Kernel, Machine
 from zeroskip.errors import EngineError
+from zeroskip.run import program_bytes
 from zeroskip.run.convolution.tiles import tiling
 from zeroskip.run.convolution.tiles.kernels import BAKED_INT8, STREAMED, STREAMED_INT8
 from zeroskip.run.element import INT8
@@ -185,3 +187,45 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(residual) -> None:
     few = replace(quantisation, weights=quantisation.weights | {"conv2d": torch.ones(3)})
     with pytest.raises(EngineError, match="3 scales for the 11 outputs of conv2d"):
         run.compile(model, pictures(), precision="int8", quantisation=few)
+
+
+Content = dict[str, Any]
+
+
+def with_few_scales(content: Content, tensors: dict[str, Tensor]) -> None:
+    tensors["quantisation/conv2d"] = torch.ones(3)
+
+
+def with_scale_0(content: Content, tensors: dict[str, Tensor]) -> None:
+    content["quantisation"]["values"]["conv2d"] = [0.0, 0]
+
+
+def without_a_layer(content: Content, tensors: dict[str, Tensor]) -> None:
+    del tensors["quantisation/conv2d"]
+
+
+def without_quantisation(content: Content, tensors: dict[str, Tensor]) -> None:
+    del content["quantisation"]
+
+
+LIES = {
+    with_few_scales: "3 scales for the weights of 11 outputs",
+    with_scale_0: "conv2d: 8-bit maps have a scale from",
+    without_a_layer: '"streamed_int8" does not compute conv2d',
+    without_quantisation: '"streamed_int8" does not compute conv2d',
+}
+
+
+def test_a_file_whose_scales_do_not_fit_is_refused(residual, monkeypatch, tmp_path: Path) -> None:
+    path = run.save(compiled(*residual, monkeypatch, kernels=[STREAMED_INT8]), tmp_path / "program")
+    stored = path.read_bytes()
+    for lie, words in LIES.items():
+        content, tensors = program_bytes.opened(stored)
+        content = {
+            name: each for name, each in content.items() if name not in ("sha256", "version", "places")
+        }
+        tensors = dict(tensors)
+        lie(content, tensors)
+        path.write_bytes(program_bytes.sealed(content, tensors))
+        with pytest.raises(EngineError, match=words):
+            run.load(path)
