@@ -302,7 +302,7 @@ def _choices_on_tiles(
         for way in ways:
             seconds |= _batch_seconds(captured, way, name, target)
         error = timings[node.name].errors.get(kernel.name, 0.0)
-        if kernel.element != FP32.name:
+        if kernel.element == FP16.name or (kernel.element == INT8.name and not error):
             error = _error_alone(node, captured.values[node.inputs[0]], kernel, target.machine)
         in_fp32 = selected.computes_in(INT8) and kernel.element == FP32.name
         chosen[node.name] = replace(

@@ -131,7 +131,7 @@ def _in_fp16(fp32: Kernel) -> Kernel:
         weights=FP16.name,
         accepts=accepts,
         build=build,
-        reference=partial(pytorch.rounded_reference, torch.float16),
+        reference=FP16_REFERENCE,
         # Rounded to 11 bits whenever something is added, sums of up to 2048 products were 2^-9.2 away at most, where
         # weights have both signs. As much four times over is left to other orders of adding.
         tolerance=2**-7,
@@ -208,6 +208,7 @@ def scaled_to_one(layer: Layer, relu: bool, computed: Callable[[Tensor], Tensor]
     return torch.relu(y) if relu else y
 
 
+FP16_REFERENCE = partial(pytorch.rounded_reference, torch.float16)
 BAKED = _kernel("baked", baked_accepts)
 STREAMED = _kernel("streamed", streamed_accepts)
 BLOCKS = _kernel("blocks", blocks_accepts)
