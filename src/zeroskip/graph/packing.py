@@ -1,7 +1,8 @@
-"""Packed sequences in a network that is exported: torch's packing, LSTM, GRU and RNN as operations of unknown size.
+"""LSTM, GRU, RNN and packed sequences in a network that is exported: one operation each, of unknown size where packed.
 
-torch.export cannot follow them by itself, since their sizes depend on lengths, which are numbers. While a network is
-exported, operations of our own with the same arguments stand for torch's; afterwards torch's take their place.
+torch.export cannot follow packing by itself, since sizes depend on lengths, which are numbers; and it takes recurrent
+operations apart, 80 ms for each step. While a network is exported, operations of our own with the same arguments stand
+for torch's; afterwards torch's take their place.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ LIBRARY.define(
     " -> (Tensor, Tensor)"
 )
 for _kind, _count in STATES.items():
-    LIBRARY.define(
-        f"{_kind}(Tensor data, Tensor batch_sizes, {'Tensor[]' if _count == 2 else 'Tensor'} hx, Tensor[] params, "
-        "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> ("
-        + ", ".join(["Tensor"] * (1 + _count))
-        + ")"
+    _states, _made = "Tensor[]" if _count == 2 else "Tensor", ", ".join(["Tensor"] * (1 + _count))
+    _options = (
+        f"{_states} hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional"
     )
+    LIBRARY.define(f"{_kind}(Tensor data, Tensor batch_sizes, {_options}) -> ({_made})")
+    LIBRARY.define(f"{_kind}_whole(Tensor input, {_options}, bool batch_first) -> ({_made})")
 
 
 @torch.library.register_fake("zeroskip::pack", lib=LIBRARY)
@@ -65,8 +66,17 @@ def _fake_steps(
     return (made, *map(torch.empty_like, states))
 
 
+def _fake_whole(
+    input: Tensor, hx: Sequence[Tensor] | Tensor, params: Sequence[Tensor], *rest: Any
+) -> tuple[Tensor, ...]:
+    states, bidirectional = [hx] if isinstance(hx, Tensor) else hx, bool(rest[-2])
+    made = input.new_empty(*input.shape[:2], (1 + bidirectional) * states[0].shape[2])
+    return (made, *map(torch.empty_like, states))
+
+
 for _kind in STATES:
     torch.library.register_fake(f"zeroskip::{_kind}", _fake_steps, lib=LIBRARY)
+    torch.library.register_fake(f"zeroskip::{_kind}_whole", _fake_whole, lib=LIBRARY)
 OURS = torch.ops.zeroskip
 
 
@@ -185,6 +195,8 @@ class _Following(TorchFunctionMode):
         if func in OPERATIONS and isinstance(args[3], list | tuple):  # data, sizes, states, weights, ...
             self._of(args[1])
             return getattr(OURS, OPERATIONS[func])(*args)
+        if func in OPERATIONS:  # input, states, weights, ...
+            return getattr(OURS, f"{OPERATIONS[func]}_whole")(*args)
         if func is torch.zeros:
             args = tuple(self._number(each) for each in args)
         result = func(*args, **kwargs)
@@ -224,6 +236,7 @@ class _Following(TorchFunctionMode):
 OPERATIONS = {getattr(torch, kind): kind for kind in STATES}
 TARGETS: dict[object, Callable[..., Any]] = {
     **{getattr(OURS, kind).default: getattr(ATEN, kind).data for kind in STATES},
+    **{getattr(OURS, f"{kind}_whole").default: getattr(ATEN, kind).input for kind in STATES},
     OURS.pack.default: pack_padded_sequence,
     OURS.pad.default: pad_packed_sequence,
 }
