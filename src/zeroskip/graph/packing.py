@@ -33,9 +33,8 @@ LIBRARY.define(
 )
 for _kind, _count in STATES.items():
     _states, _made = "Tensor[]" if _count == 2 else "Tensor", ", ".join(["Tensor"] * (1 + _count))
-    _options = (
-        f"{_states} hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train, bool bidirectional"
-    )
+    _options = f"{_states} hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train"
+    _options += ", bool bidirectional"
     LIBRARY.define(f"{_kind}(Tensor data, Tensor batch_sizes, {_options}) -> ({_made})")
     LIBRARY.define(f"{_kind}_whole(Tensor input, {_options}, bool batch_first) -> ({_made})")
 
