@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from run.drawn import let_win
 from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,7 +26,7 @@ from zeroskip.errors import EngineError, FileError
 from zeroskip.graph import capture, graph_json
 from zeroskip.run import compiler, measurement, program_bytes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
-from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, STREAMED, STREAMED_FP16
+from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_FP16, BLOCKS, STREAMED, STREAMED_FP16
 from zeroskip.run.dense import pytorch
 from zeroskip.run.kernels import BY_NAME
 from zeroskip.run.linear.zero_weights import sell
@@ -121,6 +122,20 @@ def test_a_loaded_program_answers_the_same_to_the_last_bit(case: str, tmp_path: 
     assert str(again) == str(program)
     run.save(again, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "program").read_bytes()
+
+
+@pytest.mark.parametrize("layer", [nn.Conv1d(4, 8, 3), nn.Linear(4, 8)], ids=["sequence", "tokens"])
+def test_what_is_a_convolution_on_tiles_only_keeps_its_kernel(
+    layer: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_win(monkeypatch, alone={"dense"}, together={"tiles"})
+    with torch.no_grad():
+        layer.weight[:, 1] = 0  # blocks of 8 outputs
+    x = torch.randn(2, 4, 11) if isinstance(layer, nn.Conv1d) else torch.randn(2, 11, 4)
+    program = run.compile(layer.eval(), x, kernels=[BLOCKS])
+    again = kept(program, tmp_path / "program")
+    assert [kernel.name for kernel in again.origin.tiles.values()] == ["blocks"]
+    assert torch.equal(again(x), program(x))
 
 
 def test_loading_captures_and_times_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

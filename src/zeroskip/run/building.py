@@ -13,7 +13,7 @@ from zeroskip.graph import Graph, Node
 from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.graph.recurrent import Recurrent, is_same, with_weights_of
 from zeroskip.graph.recurrent import function_of as recurrent_function
-from zeroskip.run.captured import kernel_nodes
+from zeroskip.run.captured import kernel_nodes, layer_among
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.half_precision import holds_constants
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, DEPTHWISE_FP16, STREAMED, STREAMED_FP16
@@ -54,7 +54,11 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     operations = without_layers(operations_of(graph), origin.kernels) if origin.tiles else []
     if _in_fp16(origin) and not holds_constants(operations):
         operations = []
-    tiles = {each.name: _on_tiles(each, origin, machine) for each in operations if each.layer is not None}
+    tiles = {
+        each.name: _on_tiles(each, layer_among(graph, each.names), origin, machine)
+        for each in operations
+        if each.layer is not None
+    }
     covered = {name for each in operations for name in each.names} if tiles else set()
     kernels = {
         node.name: _kernel(node, computed, origin, machine)
@@ -124,11 +128,10 @@ def _in_fp16(origin: Origin) -> bool:
     return any(kernel.element == FP16.name for kernel in origin.tiles.values())
 
 
-def _on_tiles(operation: Operation, origin: Origin, machine: Machine) -> Kernel:
+def _on_tiles(operation: Operation, layer: Layer, origin: Origin, machine: Machine) -> Kernel:
     depthwise, streamed = (DEPTHWISE_FP16, STREAMED_FP16) if _in_fp16(origin) else (DEPTHWISE, STREAMED)
     if operation.kind == "depthwise":
         return depthwise
     kernel = origin.tiles.get(operation.name, streamed)
-    assert operation.layer is not None
-    fits = kernel is not depthwise and kernel.accepts(operation.layer, machine, origin.precision) is None
+    fits = kernel is not depthwise and kernel.accepts(layer, machine, origin.precision) is None
     return kernel if fits else streamed

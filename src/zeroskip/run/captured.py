@@ -80,6 +80,15 @@ def layer_nodes(graph: Graph) -> list[tuple[Node, Layer]]:
     return [(node, node.layer) for node in graph.nodes if node.layer is not None]
 
 
+def layer_among(graph: Graph, names: Collection[str]) -> Layer:
+    """The layer of the first of these nodes that has one, as the network has it: an operation on tiles reshapes it.
+
+    >>> layer_among(graph, ["linear_1"]).name
+    'fc2'
+    """
+    return next(layer for node, layer in layer_nodes(graph) if node.name in names)
+
+
 def kernel_nodes(graph: Graph) -> list[tuple[Node, Layer | Recurrent]]:
     """What kernels compute, each with its node: layers, and recurrent operations as a whole.
 

@@ -26,7 +26,7 @@ from zeroskip.graph.packing import pack_padded_sequence
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
 from zeroskip.run.building import built, shared_functions
-from zeroskip.run.captured import kernel_nodes, layer_nodes
+from zeroskip.run.captured import kernel_nodes, layer_among, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE, STREAMED
 from zeroskip.run.convolution.tiles.operations import Operation
@@ -220,7 +220,11 @@ def _replacements(
         why = None if kernel is None else kernel.accepts(computed, machine, origin.precision)
         if kernel is not None and why is not None:
             raise EngineError(f'{node.name} was compiled for "{kernel.name}", which {why}')
-    layers = {operation.name: operation.layer for operation in operations if operation.layer is not None}
+    layers = {
+        operation.name: layer_among(origin.graph, operation.names)
+        for operation in operations
+        if operation.layer is not None
+    }
     reasons = {
         name: origin.tiles[name].accepts(layer, machine, origin.precision) for name, layer in layers.items()
     }
