@@ -26,17 +26,24 @@ MADE_ELSEWHERE = (
     "their lengths, and call pack_padded_sequence in forward."
 )
 LIBRARY = torch.library.Library("zeroskip", "DEF")
-LIBRARY.define("pack(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)")
-LIBRARY.define(
-    "pad(Tensor data, Tensor batch_sizes, bool batch_first, Scalar padding_value, SymInt total_length, SymInt examples)"
-    " -> (Tensor, Tensor)"
-)
-for _kind, _count in STATES.items():
-    _states, _made = "Tensor[]" if _count == 2 else "Tensor", ", ".join(["Tensor"] * (1 + _count))
-    _options = f"{_states} hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train"
-    _options += ", bool bidirectional"
-    LIBRARY.define(f"{_kind}(Tensor data, Tensor batch_sizes, {_options}) -> ({_made})")
-    LIBRARY.define(f"{_kind}_whole(Tensor input, {_options}, bool batch_first) -> ({_made})")
+
+
+def _define() -> None:
+    """The operations, with torch's arguments: "lstm" of packed sequences, "lstm_whole" of others."""
+    LIBRARY.define("pack(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)")
+    LIBRARY.define(
+        "pad(Tensor data, Tensor batch_sizes, bool batch_first, Scalar padding_value, SymInt total_length, "
+        "SymInt examples) -> (Tensor, Tensor)"
+    )
+    for kind, count in STATES.items():
+        states, made = "Tensor[]" if count == 2 else "Tensor", ", ".join(["Tensor"] * (1 + count))
+        options = f"{states} hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train"
+        options += ", bool bidirectional"
+        LIBRARY.define(f"{kind}(Tensor data, Tensor batch_sizes, {options}) -> ({made})")
+        LIBRARY.define(f"{kind}_whole(Tensor input, {options}, bool batch_first) -> ({made})")
+
+
+_define()
 
 
 @torch.library.register_fake("zeroskip::pack", lib=LIBRARY)
@@ -60,17 +67,22 @@ def _fake_pad(
 def _fake_steps(
     data: Tensor, batch_sizes: Tensor, hx: Sequence[Tensor] | Tensor, params: Sequence[Tensor], *rest: Any
 ) -> tuple[Tensor, ...]:
-    states, bidirectional = [hx] if isinstance(hx, Tensor) else hx, bool(rest[-1])
-    made = data.new_empty(data.shape[0], (1 + bidirectional) * states[0].shape[2])
-    return (made, *map(torch.empty_like, states))
+    return _made(data, hx, bidirectional=rest[-1])
 
 
 def _fake_whole(
     input: Tensor, hx: Sequence[Tensor] | Tensor, params: Sequence[Tensor], *rest: Any
 ) -> tuple[Tensor, ...]:
-    states, bidirectional = [hx] if isinstance(hx, Tensor) else hx, bool(rest[-2])
-    made = input.new_empty(*input.shape[:2], (1 + bidirectional) * states[0].shape[2])
-    return (made, *map(torch.empty_like, states))
+    return _made(input, hx, bidirectional=rest[-2])
+
+
+def _made(x: Tensor, hx: Sequence[Tensor] | Tensor, *, bidirectional: bool) -> tuple[Tensor, ...]:
+    """Outputs (..., directions x units) of x (..., features), and the last states."""
+    states = [hx] if isinstance(hx, Tensor) else hx
+    return (
+        x.new_empty(*x.shape[:-1], (1 + bidirectional) * states[0].shape[2]),
+        *map(torch.empty_like, states),
+    )
 
 
 for _kind in STATES:
