@@ -81,3 +81,15 @@ def test_a_device_that_takes_nothing_is_named() -> None:
     with pytest.raises(FileError, match="cannot write into /dev/full: No space left"):
         files.write("/dev/full", "words")
     assert Path("/dev/full").is_char_device()
+
+
+def test_standard_output_stays_what_it_is_also_where_it_goes_to_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream, file = tmp_path / "stdout", tmp_path / "file"
+    file.touch()
+    stream.symlink_to(file)
+    monkeypatch.setattr(files, "STREAMS", (stream,))
+    files.write(stream, "words")
+    assert stream.is_symlink()
+    assert file.read_text() == "words"

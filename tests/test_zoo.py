@@ -112,6 +112,13 @@ def test_what_is_not_equal_is_said() -> None:
     assert "Counts are equal for 0" in text
 
 
+def test_a_network_beyond_the_limit_is_named_with_a_digit_more() -> None:
+    shares = [{"batch": 1, "size": 8, "share": 1.3e-5}, {"batch": 2, "size": 8, "share": 2e-7}]
+    text = page.text({**STORED, "networks": {"GPT-2": {"check": record(differences=shares)}}})
+    assert "| 1.3e-05 |" in text
+    assert "0 of them equal PyTorch eager within 1e-05 at every size and batch (not GPT-2);" in text
+
+
 def test_the_page_in_docs_is_that_of_the_stored_results() -> None:
     (path,) = (ROOT / "benchmarks" / "results" / "zoo").glob("*.json")
     assert (ROOT / "docs" / "NETWORKS.md").read_text() == page.text(json.loads(path.read_text()))

@@ -120,7 +120,9 @@ def _difference(check: Record, note: Any) -> str:
     differences = check.get("differences", [])
     refused = dict.fromkeys(each["refused"] for each in differences if "refused" in each)
     shares = [each["share"] for each in differences if "share" in each]
-    largest = [f"{max(shares):.0e}" if max(shares) else "0"] if shares else []
+    most = max(shares, default=0.0)
+    digits = 1 if most > LIMIT else 0  # 1.3e-05 is above the limit, and would be 1e-05
+    largest = [f"{most:.{digits}e}" if most else "0"] if shares else []
     return " ".join([*largest, *map(note, refused)]) or NOTHING
 
 
@@ -173,6 +175,8 @@ def _totals(networks: list[Network], found: dict[str, Record]) -> str:
     checks = {network.name: found[network.name].get("check", {}) for network in networks}
     differences = {name: check["differences"] for name, check in checks.items() if "differences" in check}
     equal = [name for name, each in differences.items() if all(one.get("share", 1) <= LIMIT for one in each)]
+    others = [name for name in differences if name not in equal]
+    but = f" (not {', '.join(others)})" if others else ""
     said = [name for name, check in checks.items() if "refused" in check]
     counted = [name for name, check in checks.items() if _counts(check, lambda words: "") == "equal"]
     ratios = [
@@ -182,8 +186,8 @@ def _totals(networks: list[Network], found: dict[str, Record]) -> str:
     most = max((check.get("peak_bytes", 0) for check in checks.values()), default=0)
     lines = [
         f"Totals: of {len(networks)} networks {len(differences)} compile, and {len(equal)} of them equal PyTorch eager "
-        f"within {LIMIT:.0e} at every size and batch; {len(said)} are refused with a sentence. Counts are equal for "
-        f"{len(counted)}. The longest took {slowest:.0f} s to compile, the largest {most / 2**30:.1f} GB.",
+        f"within {LIMIT:.0e} at every size and batch{but}; {len(said)} are refused with a sentence. Counts are equal "
+        f"for {len(counted)}. The longest took {slowest:.0f} s to compile, the largest {most / 2**30:.1f} GB.",
         f"{_kinds(networks)}.",
     ]
     if ratios:

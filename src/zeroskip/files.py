@@ -10,6 +10,8 @@ from typing import Any
 
 from zeroskip.errors import FileError
 
+STREAMS = tuple(Path("/dev") / name for name in ("stdin", "stdout", "stderr"))
+
 
 def folder(path: str | Path) -> Path:
     """`path` as an existing folder, made where absent."""
@@ -31,7 +33,8 @@ def write(path: str | Path, content: bytes | str, *, through: bool = True) -> Pa
     """
     path, data = Path(path), content.encode() if isinstance(content, str) else content
     folder(path.parent)
-    if path.exists() and not path.is_file() and not path.is_dir():
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    if special or path in STREAMS:  # of which a name may be a link to a plain file
         return _write_into(path, data)
     temporary = None
     try:

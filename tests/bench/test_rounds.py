@@ -140,6 +140,7 @@ def test_8_bit_weights_race_on_fully_connected_layers_and_dynamic_8_bit_engines_
         assert len(dynamic) == (2 if "fc" in case.network or case.network == "lstm" else 0)
 
 
+@pytest.mark.slow  # races of the other precisions are in the short form
 def test_fp16_races_wherever_there_are_convolutions_and_its_answer_is_near() -> None:
     for case in CASES:
         words = {one.word for one in entrants(case)}

@@ -25,7 +25,7 @@ def opened(path: Path) -> tuple[str, str]:
     return done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("run", ["record", "conv_record"])
+@pytest.mark.parametrize("run", ["record", pytest.param("conv_record", marks=pytest.mark.slow)])
 def test_all_ten_figures_are_drawn_without_a_word_on_the_console(
     request: pytest.FixtureRequest, tmp_path: Path, run: str
 ):

@@ -18,6 +18,7 @@ from zeroskip.graph.inputs import Inputs
 from zeroskip.graph.packing import following, packs_by_constants, restore
 from zeroskip.graph.signature import Signature
 from zeroskip.graph.structure import Tree, check_returned, taken_apart
+from zeroskip.graph.torch_operations import may_share_memory
 
 ATEN = torch.ops.aten
 DROPOUT = tuple(
@@ -236,11 +237,8 @@ def _overwrites_for_others(node: fx.Node) -> bool:
 
 
 def _is_part(node: fx.Node) -> bool:
-    """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
-    returns = getattr(node.target, "_schema", None)
-    if node.op != "call_function" or returns is None:
-        return node.op == "call_function"
-    return any(each.alias_info is not None and not each.alias_info.is_write for each in returns.returns)
+    """Whether the value may lie in the memory of an earlier one."""
+    return node.op == "call_function" and may_share_memory(getattr(node.target, "_schema", None))
 
 
 def _with_batch_norm_(graph: fx.Graph, node: fx.Node) -> None:

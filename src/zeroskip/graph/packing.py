@@ -1,7 +1,8 @@
-"""Packed sequences in a network that is exported: torch's packing, LSTM, GRU and RNN as operations of unknown size.
+"""LSTM, GRU, RNN and packed sequences in a network that is exported: one operation each, of unknown size where packed.
 
-torch.export cannot follow them by itself, since their sizes depend on lengths, which are numbers. While a network is
-exported, operations of our own with the same arguments stand for torch's; afterwards torch's take their place.
+torch.export cannot follow packing by itself, since sizes depend on lengths, which are numbers; and it takes recurrent
+operations apart, 80 ms for each step. While a network is exported, operations of our own with the same arguments stand
+for torch's; afterwards torch's take their place.
 """
 
 from __future__ import annotations
@@ -25,18 +26,24 @@ MADE_ELSEWHERE = (
     "their lengths, and call pack_padded_sequence in forward."
 )
 LIBRARY = torch.library.Library("zeroskip", "DEF")
-LIBRARY.define("pack(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)")
-LIBRARY.define(
-    "pad(Tensor data, Tensor batch_sizes, bool batch_first, Scalar padding_value, SymInt total_length, SymInt examples)"
-    " -> (Tensor, Tensor)"
-)
-for _kind, _count in STATES.items():
+
+
+def _define() -> None:
+    """The operations, with torch's arguments: "lstm" of packed sequences, "lstm_whole" of others."""
+    LIBRARY.define("pack(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)")
     LIBRARY.define(
-        f"{_kind}(Tensor data, Tensor batch_sizes, {'Tensor[]' if _count == 2 else 'Tensor'} hx, Tensor[] params, "
-        "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional) -> ("
-        + ", ".join(["Tensor"] * (1 + _count))
-        + ")"
+        "pad(Tensor data, Tensor batch_sizes, bool batch_first, Scalar padding_value, SymInt total_length, "
+        "SymInt examples) -> (Tensor, Tensor)"
     )
+    for kind, count in STATES.items():
+        states, made = "Tensor[]" if count == 2 else "Tensor", ", ".join(["Tensor"] * (1 + count))
+        options = f"{states} hx, Tensor[] params, bool has_biases, int num_layers, float dropout, bool train"
+        options += ", bool bidirectional"
+        LIBRARY.define(f"{kind}(Tensor data, Tensor batch_sizes, {options}) -> ({made})")
+        LIBRARY.define(f"{kind}_whole(Tensor input, {options}, bool batch_first) -> ({made})")
+
+
+_define()
 
 
 @torch.library.register_fake("zeroskip::pack", lib=LIBRARY)
@@ -60,13 +67,27 @@ def _fake_pad(
 def _fake_steps(
     data: Tensor, batch_sizes: Tensor, hx: Sequence[Tensor] | Tensor, params: Sequence[Tensor], *rest: Any
 ) -> tuple[Tensor, ...]:
-    states, bidirectional = [hx] if isinstance(hx, Tensor) else hx, bool(rest[-1])
-    made = data.new_empty(data.shape[0], (1 + bidirectional) * states[0].shape[2])
-    return (made, *map(torch.empty_like, states))
+    return _made(data, hx, bidirectional=rest[-1])
+
+
+def _fake_whole(
+    input: Tensor, hx: Sequence[Tensor] | Tensor, params: Sequence[Tensor], *rest: Any
+) -> tuple[Tensor, ...]:
+    return _made(input, hx, bidirectional=rest[-2])
+
+
+def _made(x: Tensor, hx: Sequence[Tensor] | Tensor, *, bidirectional: bool) -> tuple[Tensor, ...]:
+    """Outputs (..., directions x units) of x (..., features), and the last states."""
+    states = [hx] if isinstance(hx, Tensor) else hx
+    return (
+        x.new_empty(*x.shape[:-1], (1 + bidirectional) * states[0].shape[2]),
+        *map(torch.empty_like, states),
+    )
 
 
 for _kind in STATES:
     torch.library.register_fake(f"zeroskip::{_kind}", _fake_steps, lib=LIBRARY)
+    torch.library.register_fake(f"zeroskip::{_kind}_whole", _fake_whole, lib=LIBRARY)
 OURS = torch.ops.zeroskip
 
 
@@ -185,6 +206,8 @@ class _Following(TorchFunctionMode):
         if func in OPERATIONS and isinstance(args[3], list | tuple):  # data, sizes, states, weights, ...
             self._of(args[1])
             return getattr(OURS, OPERATIONS[func])(*args)
+        if func in OPERATIONS:  # input, states, weights, ...
+            return getattr(OURS, f"{OPERATIONS[func]}_whole")(*args)
         if func is torch.zeros:
             args = tuple(self._number(each) for each in args)
         result = func(*args, **kwargs)
@@ -224,6 +247,7 @@ class _Following(TorchFunctionMode):
 OPERATIONS = {getattr(torch, kind): kind for kind in STATES}
 TARGETS: dict[object, Callable[..., Any]] = {
     **{getattr(OURS, kind).default: getattr(ATEN, kind).data for kind in STATES},
+    **{getattr(OURS, f"{kind}_whole").default: getattr(ATEN, kind).input for kind in STATES},
     OURS.pack.default: pack_padded_sequence,
     OURS.pad.default: pad_packed_sequence,
 }

@@ -105,6 +105,17 @@ def schema_of(op: str) -> torch.FunctionSchema | None:
     return getattr(target, "_schema", None)
 
 
+def may_share_memory(schema: torch.FunctionSchema | None) -> bool:
+    """Whether what the operation makes may lie in the memory of what it reads; of an unknown one it may.
+
+    >>> may_share_memory(schema_of("aten.view.default")), may_share_memory(schema_of("aten.add.Tensor"))
+    (True, False)
+    """
+    if schema is None:
+        return True
+    return any(each.alias_info is not None and not each.alias_info.is_write for each in schema.returns)
+
+
 def _slotted(argument: object, inputs: list[fx.Node], constants: Constants) -> Argument:
     """The argument with constants for their nodes, and slots for those that change."""
     if isinstance(argument, (list, tuple)):

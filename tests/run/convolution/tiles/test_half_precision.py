@@ -94,9 +94,9 @@ def few(examples: int) -> Callable[..., Any]:
 
 
 @reads_half
-@few(25)
+@few(15)
 @given(case=cases(), machine=MACHINES, behind=st.booleans())
-def test_25_streamed_convolutions_are_exact_at_every_width(
+def test_15_streamed_convolutions_are_exact_at_every_width(
     case: Case, machine: Machine, behind: bool
 ) -> None:
     assert_exact(case, machine=machine, method="streamed", behind=behind)

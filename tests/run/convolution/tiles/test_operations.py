@@ -231,4 +231,5 @@ def test_sums_over_many_numbers_keep_their_digits(layer: nn.Module, x: Tensor) -
     ((ours, _),) = answers(model, x)
     exact = model.double()(x.double())
     model.float()
-    assert float((ours - exact).abs().max() / exact.abs().max()) < 2e-6
+    # With 16 lanes a mean that adds one number after another would be 3.9e-5 off, with 4 lanes 1.5e-4.
+    assert float((ours - exact).abs().max() / exact.abs().max()) < 4e-6

@@ -277,9 +277,9 @@ reads_half = pytest.mark.skipif(not HALF_MACHINES, reason="this processor cannot
 
 
 @reads_half
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(network=networks(), behind=st.sampled_from([True, False, None]))
-def test_20_random_networks_are_exact_in_fp16(network: Network, behind: bool | None) -> None:
+def test_12_random_networks_are_exact_in_fp16(network: Network, behind: bool | None) -> None:
     assert_exact_in_half(network, behind)
 
 

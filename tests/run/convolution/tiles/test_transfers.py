@@ -68,6 +68,18 @@ def phased(draw: st.DrawFn, x: Layout, host: Host) -> tuple[Layout, Phase]:
     return target, phase
 
 
+def assert_read(work: np.ndarray, transfer: Transfer, x: Tensor) -> None:
+    """The phase of x is in its channels of the map, wherever that is read, and nothing is in the other channels."""
+    to, channels = transfer.target, x.shape[1]
+    first = transfer.phase.number * channels
+    mine, places = slice(first, first + channels), to.everywhere()
+    found = read(work, to.layout, to.base, places, to.layout.channels)
+    np.testing.assert_array_equal(
+        found[:, mine], seen(to.layout, sliced(x, transfer.phase), places, transfer.fill)
+    )
+    assert np.isnan(np.delete(found, mine, axis=1)).all()
+
+
 @MANY
 @given(data=st.data(), host=HOSTS)
 def test_a_ring_holds_what_padding_with_0_holds_there_wherever_it_is_read(
@@ -130,11 +142,7 @@ def test_every_stride_th_pixel_of_a_tensor_is_read_and_not_a_byte_beyond_it(
     to = Map(target, PAGE, range(1), data.draw(reads(target)))
     transfer = Transfer("n", to, phase, fill)
     run(_read_phase(TensorSlot(1, shape), transfer, machine), machine, work, [x, tensor(x)])
-    places, first = to.everywhere(), phase.number * like.channels
-    mine = slice(first, first + like.channels)
-    found = read(work, target, PAGE, places, target.channels)
-    np.testing.assert_array_equal(found[:, mine], seen(target, sliced(x, phase), places, fill))
-    assert np.isnan(np.delete(found, mine, axis=1)).all()
+    assert_read(work, transfer, x)
 
 
 @MANY
@@ -188,11 +196,7 @@ def test_a_tensor_with_channels_side_by_side_is_read_in_phases_and_not_a_byte_be
     slot = TensorSlot(1, (like.channels, like.height, like.width))
     pixels = tensor(x.permute(0, 2, 3, 1).contiguous())
     run(read_channels_last(slot, transfer, machine), machine, work, [x, pixels])
-    places, first = to.everywhere(), phase.number * like.channels
-    mine = slice(first, first + like.channels)
-    found = read(work, target, PAGE, places, target.channels)
-    np.testing.assert_array_equal(found[:, mine], seen(target, sliced(x, phase), places, fill))
-    assert np.isnan(np.delete(found, mine, axis=1)).all()
+    assert_read(work, transfer, x)
 
 
 @FEW

@@ -17,7 +17,7 @@ from zeroskip.run.element import FP32, INT8, Element
 
 WASTE = 1.3  # a map keeps the tiles of the one it is made from, unless new ones need so much fewer vectors
 
-ONE = (1, 1)
+ONE = (1, 1)  # of rows and columns: each of them
 HEADER = 4096  # bytes at the start of a workspace, for the addresses of tensors
 
 

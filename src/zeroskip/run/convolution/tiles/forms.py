@@ -41,7 +41,7 @@ class Form:
 
     axes: tuple[Axis, ...]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The tensor's."""
         return tuple(math.prod(atom.size for atom in axis) for axis in self.axes)

@@ -14,7 +14,7 @@ import torch
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.exporting import END
 from zeroskip.graph.nodes import kind_of
-from zeroskip.graph.torch_operations import Argument, schema_of
+from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_of
 from zeroskip.run.captured import overwrites
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.node_operations import (
@@ -53,7 +53,8 @@ def barrier(graph: Graph) -> str:
     if graph.batch is not None:
         return f"the network is bound to {graph.batch} examples"
     uses = Counter([*graph.outputs, *(name for node in graph.nodes for name in node.inputs)])
-    shared = {name for name in uses if uses[name] > 1} | {node.name for node in graph.nodes if is_view(node)}
+    shared = {name for name in uses if uses[name] > 1}
+    shared |= {node.name for node in graph.nodes if may_share_memory(schema_of(node.op))}
     writer = next((node for node in graph.nodes if overwrites(node) and node.inputs[0] in shared), None)
     return "" if writer is None else f"{writer.op.split('.')[1]} overwrites what others read"
 
@@ -184,14 +185,6 @@ def _is_whole_batch(node: Node) -> bool:
     begins = kind_of(node) == "slice" and arguments.get("dim") == 0 and not arguments.get("start")
     whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, END)
     return bool(begins and whole)
-
-
-def is_view(node: Node) -> bool:
-    """Whether the value may lie in the memory of an earlier one, as PyTorch's schema of the operation says."""
-    schema = schema_of(node.op)
-    if schema is None:
-        return True
-    return any(each.alias_info is not None and not each.alias_info.is_write for each in schema.returns)
 
 
 def entering(graph: Graph) -> dict[str, MapValue]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -51,21 +52,30 @@ class SegmentCode:
     bytes: int
     forms: dict[str, Form]
 
+    @cached_property
+    def as_they_are(self) -> frozenset[str]:
+        """Values whose tensors the code reads and writes in PyTorch's form."""
+        shapes = {**self.inputs, **self.outputs}
+        return frozenset(
+            name
+            for name, form in self.forms.items()
+            if form.is_channels_last or form == channels_first(shapes[name])
+        )
+
     def tensor(self, name: str, values: Tensor) -> Tensor:
         """A batch of a value that enters or leaves, in PyTorch's form, as the code reads or writes it."""
-        form, shape = self.forms[name], self.inputs.get(name) or self.outputs[name]
-        return (values if form.is_channels_last else to_map(form, shape, values)).contiguous()
+        if name not in self.as_they_are:
+            values = to_map(self.forms[name], self.inputs.get(name) or self.outputs[name], values)
+        return values.contiguous()
 
     def empty(self, name: str, count: int) -> Tensor:
         """A tensor for the code to write `count` examples of a value that leaves into."""
-        form = self.forms[name]
-        return torch.empty(count, *(form.shape if form.is_channels_last else self.outputs[name]))
+        shape = self.forms[name].shape if name in self.as_they_are else self.outputs[name]
+        return torch.empty(count, *shape)
 
     def returned(self, name: str, written: Tensor) -> Tensor:
         """What the code wrote, in PyTorch's form."""
-        form = self.forms[name]
-        as_it_is = form.is_channels_last or form == channels_first(self.outputs[name])
-        return written if as_it_is else from_map(form, written)
+        return written if name in self.as_they_are else from_map(self.forms[name], written)
 
 
 AnyJob = Job | QuadJob
