@@ -18,6 +18,7 @@ from zeroskip.run.element import FP32, INT8, Element
 WASTE = 1.3  # a map keeps the tiles of the one it is made from, unless new ones need so much fewer vectors
 
 ONE = (1, 1)  # of rows and columns: each of them
+SCORES = -1  # among the inputs of attention: memory that only it uses
 HEADER = 4096  # bytes at the start of a workspace, for the addresses of tensors
 
 
@@ -151,7 +152,7 @@ def _tiles(subgraph: Subgraph, new: Callable[..., Layout]) -> tuple[dict[str, La
 
 def _known(operation: Operation, tiles: Mapping[str, Layout]) -> Layout | None:
     """The layout in which an operation without a window reads its first input: that of an input made before."""
-    if operation.kind in ("mean", "rearrange") or len(operation.inputs) == 1:
+    if operation.kind in ("mean", "rearrange", "attention") or len(operation.inputs) == 1:
         return tiles.get(operation.inputs[0])
     made = (tiles[name] for name in operation.inputs if name in tiles)
     return next((each for each in made if (each.height, each.width) == operation.shape[1:]), None)
@@ -282,6 +283,10 @@ def _placed(subgraph: Subgraph, made: _Made) -> Arrangement:
             if layout is not None:
                 base = space.take_(layout.bytes, number, number)
                 copies[operation.name, position] = Map(layout, base, range(layout.channels))
+        if operation.kind == "attention":
+            layout = _scores(operation, layouts, roots, copies)
+            base = space.take_(layout.bytes, number, number)
+            copies[operation.name, SCORES] = Map(layout, base, range(layout.channels))
     channels = {
         each.name: range(roots[each.name][1], roots[each.name][1] + each.shape[0]) for each in operations
     }
@@ -319,6 +324,9 @@ def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: 
     if position == 0 and operation.kind != "concat":
         return reading.layout if reading.copied else None
     own = made.layouts[made.roots[operation.name][0]]
+    if operation.kind == "attention":  # which reads keys and values wherever they lie
+        new = partial(fresh, images=own.images, lanes=own.lanes, element=own.element)
+        return None if name in made.roots else new(subgraph.inputs[name])
     known = made.layouts[made.roots[name][0]] if name in made.roots else None
     if operation.kind == "concat":
         # What is not in its place is copied there; bytes that get another scale as well have their places first.
@@ -338,6 +346,17 @@ def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: 
     if known is not None and other:  # 8-bit numbers that are added to fp32
         return replace(own, channels=known.channels, ring=(0, 0, 0, 0), element=known.element)
     return replace(own, channels=operation.shape[0], ring=(0, 0, 0, 0))
+
+
+def _scores(
+    operation: Operation, layouts: Mapping[str, Layout], roots: Mapping[str, tuple[str, int]],
+    copies: Mapping[tuple[str, int], Map],
+) -> Layout:  # fmt: skip
+    """Memory for the scores of one vector of queries: a vector for each key and each lane without one."""
+    copy = copies.get((operation.name, 1))
+    keys = copy.layout if copy is not None else layouts[roots[operation.inputs[1]][0]]
+    count = keys.lanes * keys.tile[0] * keys.tile[1]
+    return replace(fresh((count, 1, 1), images=1, lanes=keys.lanes), element=FP32)
 
 
 def _is_pixel(layout: Layout) -> bool:

@@ -16,6 +16,7 @@ from zeroskip.graph.exporting import END
 from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_of
 from zeroskip.run.captured import overwrites
+from zeroskip.run.convolution.tiles.attention_nodes import attention_of
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.node_operations import (
     MEANS,
@@ -86,7 +87,8 @@ class _Reading:
             return ()
         if kind == "getitem":
             return self._known(node, self._taken(node))
-        return self._known(node, operations_of_node(node, self.values) or rearrangement(node, self.values))
+        made = operations_of_node(node, self.values) or rearrangement(node, self.values)
+        return self._known(node, made or attention_of(node, self.values))
 
     def _written(self, node: Node, kind: str) -> str | None:
         """The value of which the node is another name, as parts of a value are written and read again.

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.tiles.arrangement import Arrangement, Reading, arrange
+from zeroskip.run.convolution.tiles.arrangement import SCORES, Arrangement, Reading, arrange
+from zeroskip.run.convolution.tiles.attention import AttentionMaps, attention
 from zeroskip.run.convolution.tiles.baked_steps import bake_all, is_baked
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
@@ -153,6 +154,8 @@ def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Ste
         return [pool(operation, x, y, _taps(operation, context, x), size, machine)]
     if kind == "rearrange":
         return rearrange(operation, x, y, machine)
+    if kind == "attention":
+        return _attention(operation, context, x, y)
     if kind in SINGLE:
         return [SINGLE[kind](operation, x, y, machine)]
     copies, other = _second(operation, context)
@@ -160,6 +163,20 @@ def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Ste
         assert other is not None
         return [*copies, combine(operation, x, other, y, machine)]
     return [*copies, pointwise(operation, x, other, y, machine)]
+
+
+def _attention(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
+    """Attention, with copies of what is read from elsewhere besides the queries."""
+    maps, copies = [x], context.arrangement.copies
+    steps: list[Step] = []
+    for position, name in enumerate(operation.inputs[1:], 1):
+        copy = copies.get((operation.name, position))
+        if copy is not None:
+            steps.append(_copied(name, Transfer(operation.name, copy), context))
+        maps.append(copy or context.arrangement.maps[name])
+    scores, mask = copies[operation.name, SCORES], maps[3] if len(maps) > 3 else None
+    given = AttentionMaps(maps[0], maps[1], maps[2], scores, y, mask)
+    return [*steps, attention(operation, given, context.machine)]
 
 
 def _fill(name: str, fill: float, context: _Context) -> float:

@@ -59,12 +59,29 @@ class InBytes:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """What attention does besides its maps: queries, keys, values, and what is added to scores.
+
+    key_heads  of keys and values, of which each serves heads / key_heads neighbouring heads of queries
+    scale      by which scores are multiplied before the mask is added
+    causal     a query sees the keys up to its own place
+    mask       (heads or 1, queries, keys) float32, constant, added to scores
+    """
+
+    heads: int
+    key_heads: int
+    scale: float
+    causal: bool = False
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     """Something done to maps, named after the value it makes.
 
     kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "prelu", "add", "combine",
-              "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange", "convert" (to 8 bits or
-              back)
+              "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange", "attention", "convert"
+              (to 8 bits or back)
     inputs    the values it reads; a convolution's second one is added to its result
     shape     (channels, height, width) of its value
     names     the nodes it stands for
@@ -95,6 +112,7 @@ class Operation:
     movements: tuple[Movement, ...] = ()
     fill: float = 0.0
     form: Form | None = None
+    attention: Attention | None = None
     in_bytes: InBytes | None = None
 
 

@@ -71,6 +71,17 @@ class Values:
         value = self._claimed(name, "rows")
         return value if value is not None and value.form.holds(len(value.form.axes) - 1, "c") else None
 
+    def heads(self, name: str) -> MapValue | None:
+        """The value as (heads, places, features), or (places, features), whose channels are features of all heads."""
+        value = self._claimed(name, "heads")
+        if value is None or len(value.form.axes) not in (2, 3):
+            return None
+        form = value.form
+        *heads, places, features = form.axes
+        whole = Form((tuple(atom for axis in (*heads, features) for atom in axis), places))
+        fits = whole.permuted([1, 0]).reshaped([value.shape[1] * value.shape[2], value.shape[0]])
+        return value if fits is not None and fits.holds(0, "hw") and fits.holds(1, "c") else None
+
     def any(self, name: str) -> MapValue | None:
         """The value in whatever form it has; a tensor from elsewhere is taken for (channels, height, width)."""
         return self._claimed(name, "chw")
@@ -93,6 +104,13 @@ def _taken_for(name: str, shape: tuple[int, ...], wanted: str) -> MapValue | Non
     if wanted == "cw" and len(shape) == 2:
         row = shape[0], 1, shape[1]
         return MapValue(name, row, sequence(shape[0], shape[1]))
+    if wanted == "heads" and len(shape) == 3:
+        heads, count, features = shape
+        split = rows_of(heads * features, [count])
+        made = None if split is None else split.reshaped([count, heads, features])
+        return (
+            None if made is None else MapValue(name, (heads * features, 1, count), made.permuted([1, 0, 2]))
+        )
     form = rows_of(shape[-1], shape[:-1]) if wanted == "rows" and len(shape) in (2, 3) else None
     if form is None:
         return None
