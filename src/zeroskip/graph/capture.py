@@ -17,6 +17,7 @@ from torch.export.graph_signature import InputKind
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError, ZeroskipError
+from zeroskip.graph.attention_masks import with_numbers
 from zeroskip.graph.constant_values import changing
 from zeroskip.graph.exporting import OWNER, Exported, export, first_line
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
@@ -81,7 +82,7 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
     )
-    return graph if _is_per_example(walk) else _for_this_batch(graph)
+    return with_numbers(graph if _is_per_example(walk) else _for_this_batch(graph))
 
 
 @contextmanager

@@ -173,6 +173,21 @@ def _within(numbers: Sequence[int], least: int, end: int) -> bool:
     return all(least <= number < end for number in numbers)
 
 
+def _is_attention(operation: Operation, inputs: Sequence[MapShape]) -> bool:
+    given = operation.attention
+    if given is None or len(inputs) not in (3, 4) or min(given.heads, given.key_heads) < 1:
+        return False
+    (channels, *places), (theirs, *seen), (values, *also), *masks = inputs
+    count, queries = math.prod(seen), math.prod(places)
+    shared = given.heads % given.key_heads == 0 and values % given.key_heads == 0 and seen == also
+    sizes = channels % given.heads == 0 and channels // given.heads * given.key_heads == theirs
+    made = (values // given.key_heads * given.heads, *places)
+    rows = ([1, 1], list(places))
+    masked = all(each[0] in (count, given.heads * count) and list(each[1:]) in rows for each in masks)
+    constant = given.mask is None or given.mask.shape in ((1, queries, count), (given.heads, queries, count))
+    return shared and sizes and operation.shape == made and masked and constant
+
+
 CHECKS: Mapping[str, Callable[[Operation, Sequence[MapShape]], bool]] = {
     "conv": _is_convolution,
     "depthwise": _is_depthwise,
@@ -187,6 +202,7 @@ CHECKS: Mapping[str, Callable[[Operation, Sequence[MapShape]], bool]] = {
     "layer_norm": _is_norm,
     "group_norm": _is_norm,
     "rearrange": _is_rearrangement,
+    "attention": _is_attention,
 }
 
 
