@@ -145,18 +145,28 @@ def chosen(history: Sequence[Point]) -> int | None:
     return max((number for number, point in enumerate(history) if point.good), default=None)
 
 
-def ledger_table(ledger: Mapping[str, Mapping[str, int]]) -> Grid:
-    """Bytes of the stored file per tensor, exactly: LEDGER_PARTS and their sums.
+def ledger_table(ledger: Mapping[str, Mapping[str, int]], codings: Mapping[str, str] | None = None) -> Grid:
+    """Bytes of the stored file per tensor, exactly: LEDGER_PARTS and their sums; with `codings`, how each is stored.
+
+    Scales have a column where there are any.
 
     >>> ledger_table(record.ledger).rows[-1]
     ('all', '224', '12', '0', '0', '80', '316')
     """
-    counts = {name: [parts.get(kind, 0) for kind in LEDGER_PARTS] for name, parts in ledger.items()}
+    kinds = [kind for kind in LEDGER_PARTS if kind != "scales" or any(map(_has_scales, ledger.values()))]
+    counts = {name: [parts.get(kind, 0) for kind in kinds] for name, parts in ledger.items()}
     sums = [sum(column) for column in zip(*counts.values(), strict=True)]
     rows = [(name, *map(show_count, (*parts, sum(parts)))) for name, parts in counts.items()]
     if rows:
         rows.append(("all", *map(show_count, (*sums, sum(sums)))))
-    return Grid("Stored bytes", ("tensor", *LEDGER_PARTS, "all"), tuple(rows), marks={len(counts): "total"})
+    titles = ("tensor", *kinds, "all")
+    if codings is not None:
+        rows, titles = [(*row, codings.get(row[0], "")) for row in rows], (*titles, "coding")
+    return Grid("Stored bytes", titles, tuple(rows), marks={len(counts): "total"})
+
+
+def _has_scales(parts: Mapping[str, int]) -> bool:
+    return parts.get("scales", 0) > 0
 
 
 def seeds_table(record: Record) -> Grid:
