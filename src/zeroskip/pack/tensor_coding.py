@@ -61,9 +61,7 @@ def encode_tensor(
     >>> encode_tensor("fc.bias", torch.tensor([0.0, 0.0, 1.5]), coder="huffman").coding
     'bitmask'
     """
-    ways = [
-        way for bits in _ways(tensor_bits(name, tensor), scales) for way in (bits, *_in_blocks(bits))
-    ]
+    ways = [way for bits in _ways(tensor_bits(name, tensor), scales) for way in (bits, *_in_blocks(bits))]
     found = [one for way in ways for one in _encoded_ways(way, coder, index_bits)]
     return min(found, key=lambda one: sum(map(len, tensor_record.write(one))))
 

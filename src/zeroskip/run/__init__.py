@@ -6,5 +6,9 @@ from zeroskip.run.compiler import check, compile
 from zeroskip.run.program import Program, as_module
 from zeroskip.run.program_file import load, save
 from zeroskip.run.quantisation import Quantisation
+from zeroskip.run.rounding import Rounded, rounded
 
-__all__ = ["Program", "Quantisation", "as_module", "calibrate", "check", "compare", "compile", "load", "save"]
+__all__ = [
+    "Program", "Quantisation", "Rounded", "as_module", "calibrate", "check", "compare", "compile", "load", "rounded",
+    "save",
+]  # fmt: skip
