@@ -55,11 +55,15 @@ def quantised(batch: Tensor) -> tuple[Network, Quantisation]:
     return model, run.calibrate(model, [batch], method="min-max")
 
 
+@pytest.fixture(scope="module")
+def made(quantised: tuple[Network, Quantisation], batch: Tensor) -> run.Rounded:
+    return run.rounded(quantised[0], batch, quantised[1])
+
+
 def test_the_rounded_network_has_the_same_bytes_and_the_same_results_bit_for_bit(
-    quantised: tuple[Network, Quantisation], batch: Tensor
+    quantised: tuple[Network, Quantisation], made: run.Rounded, batch: Tensor
 ) -> None:
     model, quantisation = quantised
-    made = run.rounded(model, batch, quantisation)
     assert set(made.scales) == {
         "stem.weight",
         "one.weight",
@@ -85,10 +89,9 @@ def test_the_rounded_network_has_the_same_bytes_and_the_same_results_bit_for_bit
 
 
 def test_each_weight_is_a_scale_times_a_byte_and_zeros_stay_zeros(
-    quantised: tuple[Network, Quantisation], batch: Tensor
+    quantised: tuple[Network, Quantisation], made: run.Rounded
 ) -> None:
-    model, quantisation = quantised
-    made = run.rounded(model, batch, quantisation)
+    model, _ = quantised
     for name, scales in made.scales.items():
         weight, before = made.model.get_parameter(name), model.get_parameter(name)
         numbers = (weight / scales.reshape(-1, 1, 1, 1)).round()
@@ -102,10 +105,8 @@ def test_each_weight_is_a_scale_times_a_byte_and_zeros_stay_zeros(
 
 
 def test_a_zs_file_holds_a_byte_for_each_kept_weight_and_gives_the_network_of_the_quantisation(
-    quantised: tuple[Network, Quantisation], batch: Tensor, tmp_path: Path
+    made: run.Rounded, batch: Tensor, tmp_path: Path
 ) -> None:
-    model, quantisation = quantised
-    made = run.rounded(model, batch, quantisation)
     packed = pack.encode(made.model, scales=made.scales)
     by_name = {one.name: one for one in packed.tensors}
     assert [name for name, one in by_name.items() if one.scales] == list(made.scales)
