@@ -97,9 +97,10 @@ def test_a_sparsity_outside_0_to_1_is_refused(sparsity: float) -> None:
     ("shape", "pattern", "fact"),
     [
         ((4, 6), "2:4", "6 inputs cannot be split into groups of 4"),
-        ((6, 4), "4x1", "6 outputs cannot be split into blocks of 4"),
-        ((4, 4), "1x1x3x3", "1 rows cannot be split into blocks of 3"),
-        ((4, 4, 5), "1x1x3", "5 taps cannot be split into blocks of 3"),
+        ((3, 4), "4x1", "3 outputs are fewer than a block of 4"),
+        ((4, 1, 3, 3), "1x4", "1 input is fewer than a block of 4"),
+        ((4, 4), "1x1x3x3", "1 row is fewer than a block of 3"),
+        ((4, 4, 2), "1x1x3", "2 taps are fewer than a block of 3"),
         ((4, 4, 3), "1x1x3x3", "blocks of 2 axes of taps need a weight of as many, and it has 1"),
         ((4, 4, 3, 3), "1x1x3", "blocks of 1 axis of taps need a weight of as many, and it has 2"),
         ((4, 6, 3), "2:4", "6 inputs cannot be split into groups of 4"),
