@@ -113,16 +113,23 @@ def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
 def block_scores(score: Tensor, pattern: Pattern) -> Tensor:
     """Sum of the scores in each block: (out, in, taps ...) -> that many blocks along each axis.
 
+    Of a shorter block it is the sum that a whole one of the same mean would have. By its own sum it would go first
+    wherever it is, and with it an input of every row: at 90 % zeros in 1x4, LeNet-5 with channels of 6, 18 and 42 made
+    10.8 % errors on digits, by the mean 10.0 %; at 95 % 25.9 % and 23.4 % (4 seeds).
     Half precision is summed in float32: in bfloat16 a row of 256 and a row of 257 would have the same sum.
     """
+    shape = tuple(score.shape)
     exact = score.float() if score.is_floating_point() and score.itemsize < 4 else score
     split: list[int] = []
-    for axis, side in enumerate(_block(tuple(score.shape), pattern)):
-        if absent := -score.shape[axis] % side:
+    for axis, side in enumerate(_block(shape, pattern)):
+        if absent := -shape[axis] % side:
             zeros = exact.new_zeros((*exact.shape[:axis], absent, *exact.shape[axis + 1 :]))
             exact = torch.cat([exact, zeros], axis)
         split += [exact.shape[axis] // side, side]
-    return exact.reshape(split).sum(dim=tuple(range(1, len(split), 2)))
+    sums = exact.reshape(split).sum(dim=tuple(range(1, len(split), 2)))
+    if exact.shape == score.shape:
+        return sums
+    return sums * (block_size(shape, pattern) / block_lengths(shape, pattern).to(sums.device))
 
 
 def block_lengths(shape: tuple[int, ...], pattern: Pattern) -> Tensor:

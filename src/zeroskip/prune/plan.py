@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from zeroskip.concepts import LayerProfile, Profile, Recipe, Round
+from zeroskip.concepts import STAYS_DENSE, LayerProfile, Profile, Recipe, Round
 from zeroskip.errors import PatternError, RecipeError
 from zeroskip.patterns import DENSE, check_fit, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
@@ -23,9 +23,6 @@ CostPoint = tuple[float, float, float]
 """(sparsity, damage squared, cost)."""
 DamageCurve = list[tuple[float, float]]
 """(sparsity, damage 0..1), damage rising strictly so that it can be inverted."""
-
-STAYS_DENSE = "stays dense: "
-"""With it begins the reason of a layer of which nothing goes."""
 
 
 def plan(
@@ -106,7 +103,9 @@ def while_training(
         check(shapes, pattern, None)
     _warn_of_dense(shapes, {name: pattern for name in shapes if name not in misfits}, pattern)
     patterns = {name: DENSE if name in misfits else pattern for name in shapes} if misfits else pattern
-    round_ = Round(sparsity=sparsity, pattern=patterns, score="saliency", gradual=0.7, train=dict(train or {}))
+    round_ = Round(
+        sparsity=sparsity, pattern=patterns, score="saliency", gradual=0.7, train=dict(train or {})
+    )
     reasons = {layer.name: _dense_reason(layer, misfits) for layer in (profile.layers if profile else ())}
     return Recipe((round_,), reasons={name: reason for name, reason in reasons.items() if reason})
 
@@ -118,7 +117,7 @@ def check(shapes: WeightShapes, pattern: Patterns, max_error_rise: float | None)
     """
     if max_error_rise is not None and not 0 <= max_error_rise < math.inf:
         raise RecipeError(f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 is one point.")
-    if all([_misfit(shapes, name, text) for name, text in _wanted(shapes, pattern).items()]):
+    if all(_misfit(shapes, name, text) for name, text in _wanted(shapes, pattern).items()):
         raise RecipeError(_none_fits(pattern))
 
 
