@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from zeroskip.task_api import Task
 
 FILE = typer.Argument(
-    metavar="FILE", help="The network: a .zs file, weights as safetensors, or a RUN folder."
+    metavar="FILE", help="A .zs file, safetensors or a RUN folder."
 )
 ON = typer.Option(
     "--on",
