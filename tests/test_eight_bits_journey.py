@@ -68,12 +68,10 @@ def test_zeros_lie_in_blocks_and_what_has_too_few_inputs_stays_dense_and_is_name
 def test_what_is_printed_shown_and_concluded_names_the_precision(finished: tuple[Path, Record]) -> None:
     record = finished[1]
     rows = {row[0]: row[1:] for row in report.summary_table(record).rows}
-    assert "test error, compiled program in int8" in rows
     assert "64 examples" in rows["outputs in int8"][2]
     (row,) = [cells for title, cells in rows.items() if re.fullmatch(r"in fp32( at batch 1)?: 6", title)]
     assert "fewer than 8 rows" in row[2]
     assert rows["stay dense: 1"][2].endswith(STEM)
-    assert " in int8 against " in record.summary.verdict
     assert re.search(r"Layers in int8: \d of 3[^;]*; the dense engines", record.summary.verdict)
 
 

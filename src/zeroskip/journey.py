@@ -161,10 +161,10 @@ def compile_and_compare(
 
 
 def calibrated(task: task_api.Task, model: nn.Module) -> run.Quantisation:
-    """How the network computes in eight bits: calibrated on as many of the task's `batches()` as hold 512 examples.
+    """How the network computes in eight bits: calibrated on batches of the task's `batches()`, up to 512 examples.
 
     >>> calibrated(task, model).examples
-    100
+    64
     """
     return run.calibrate(model, task_api.equal_batches(task, CALIBRATED_ON))
 
@@ -187,7 +187,7 @@ def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | No
         retrain.widths(model, goal.bits)
     run.check(model, batch)
     if goal.precision == "int8":
-        run.calibrate(model, [batch.take(1)], method="min-max")
+        run.calibrate(model, task_api.equal_batches(task, 8), method="min-max")  # a network may refuse
     return goal
 
 

@@ -65,7 +65,7 @@ def summary(task: task_api.Task, goal: Goal, seed: int, outcome: Outcome) -> Sum
         error_dense=task_api.evaluate(task, outcome.dense, "test"),
         error_sparse=task_api.evaluate(task, outcome.sparse.model, "test"),
         error_unpacked=task_api.evaluate(task, outcome.unpacked, "test"),
-        error_run=_error_run(task, outcome),
+        error_run=error_run(task, outcome.unpacked, outcome.compared),
         weights=cost.weights,
         weights_kept=cost.kept,
         weights_times_fewer=cost.weights / max(cost.kept, 1),
@@ -91,12 +91,17 @@ def summary(task: task_api.Task, goal: Goal, seed: int, outcome: Outcome) -> Sum
     return replace(found, verdict=verdict(found, outcome.program.choices))
 
 
-def _error_run(task: task_api.Task, outcome: Outcome) -> float:
-    """Of the compiled program; in eight bits, where other layers round at other batch sizes, of the worst."""
-    programs = [program for program, _ in outcome.compared]
-    programs = programs[:1] if outcome.quantisation is None else programs
-    modules = [run.as_module(program, outcome.unpacked) for program in programs]
-    return max(task_api.evaluate(task, module, "test") for module in modules)
+def error_run(task: task_api.Task, model: nn.Module, compared: Compared) -> float:
+    """The test error of the compiled program; in eight bits, where programs round differently, of the worst one.
+
+    >>> program = run.compile(model, x)
+    >>> error_run(task, model, [(program, record.timings[0])]) == task_api.evaluate(task, model, "test")
+    True
+    """
+    programs = [program for program, _ in compared]
+    if all(program.origin.quantisation is None for program in programs):
+        programs = programs[:1]
+    return max(task_api.evaluate(task, run.as_module(program, model), "test") for program in programs)
 
 
 def eight_bits(quantisation: run.Quantisation | None, programs: Sequence[run.Program]) -> EightBits | None:
@@ -118,7 +123,8 @@ def _in_fp32(choices: Sequence[Choice]) -> dict[str, str]:
         if choice.kernel not in IN_INT8:
             refused = [choice.refused[name] for name in IN_INT8 if name in choice.refused]
             timed = any(name in choice.seconds for name in IN_INT8)
-            found.setdefault(choice.layer, choice.reason if timed or not refused else refused[0])
+            why = "the whole network was faster without" if timed else choice.reason
+            found.setdefault(choice.layer, why if timed or not refused else refused[0])
     return found
 
 

@@ -32,22 +32,27 @@ def verdict(summary: Summary, choices: Sequence[Choice]) -> str:
 
 def _advice(summary: Summary, choices: Sequence[Choice]) -> str:
     file = f"{summary.shown}/model.zs" if summary.shown else "model.zs"
-    size, in_fp32 = summary.stored_times_smaller, summary.eight_bits is None
+    size, whole = summary.stored_times_smaller, summary.weights_kept == summary.weights
+    run = f"error {_error(summary.error_run)}{' in int8' if summary.in_int8 else ''}"
     figures = (
         f"{_times(summary.weights_times_fewer)} fewer weights, {_size(size)}, "
-        f"error {_error(summary.error_run)}{'' if in_fp32 else ' in int8'} against {_error(summary.error_dense)} dense"
+        f"{run} against {_error(summary.error_dense)} dense"
     )
     if summary.selected_on != "validation":
         figures += " (chosen on the same set it is reported on)"
     speeds = "; ".join(map(_speed, summary.timings)) + _credit(summary, choices)
     speeds, ship_dense = speeds[:1].upper() + speeds[1:], "Ship the dense network"
-    if summary.weights_kept == summary.weights and in_fp32:
+    if whole and not summary.in_int8:
         return f"{ship_dense}: no weight could go within the allowed error. {speeds}."
     examples = summary.splits.get("test", 0)
     allowed = max(summary.max_error_rise, 1 / examples if examples else 0.0) + 1e-9
     if summary.error_run > summary.error_dense + allowed:
         return f"{ship_dense}: the sparse one makes more errors. It has {figures}. {speeds}."
     faster = [timing for timing in summary.timings if timing.settled and timing.speedup >= PAYS]
+    if faster and whole:
+        return (
+            f"Ship {file} and run it with zeroskip in int8: no weight went, and it has {figures}. {speeds}."
+        )
     if faster and (size >= PAYS or any(map(_zeros_pay, faster))):
         return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
     if size >= PAYS:

@@ -43,7 +43,6 @@ def run(
     """
     from zeroskip import journey, measure, outcome, report, task_api
     from zeroskip import pack as packing
-    from zeroskip import run as running
 
     loaded = load_task(task, data)
     file, chosen = _found(packed, precision)
@@ -54,7 +53,7 @@ def run(
             loaded, model, batch=batch, quantisation=quantisation, threads=threads, progress=progress
         )
     program, timings = compared[0][0], [timing for _, timing in compared]
-    error = task_api.evaluate(loaded, running.as_module(program, model), "test")
+    error = outcome.error_run(loaded, model, compared)
     cost = measure.cost(model, task_api.first(loaded, 1))
     layers = outcome.layer_summaries(cost, program)
     bits = outcome.eight_bits(quantisation, [program for program, _ in compared])

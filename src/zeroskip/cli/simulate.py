@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from zeroskip.simulate import Accelerator, Estimate, WholeNetwork
     from zeroskip.task_api import Task
 
-FILE = typer.Argument(
-    metavar="FILE", help="A .zs file, safetensors or a RUN folder."
-)
+FILE = typer.Argument(metavar="FILE", help="A .zs file, safetensors or a RUN folder.")
 ON = typer.Option(
     "--on",
     metavar="CHIPS",

@@ -138,6 +138,16 @@ class Summary:
     eight_bits: EightBits | None = None
 
     @property
+    def in_int8(self) -> bool:
+        """Whether a layer of one of its programs computes in eight bits.
+
+        >>> record.summary.in_int8
+        False
+        """
+        programs = self.eight_bits.in_fp32.values() if self.eight_bits else ()
+        return any(len(in_fp32) < len(self.layers) for in_fp32 in programs)
+
+    @property
     def dense_layers(self) -> tuple[LayerSummary, ...]:
         """The weights of which no zero is skipped, largest first; each says why.
 

@@ -44,7 +44,7 @@ def summary_table(record: Record) -> Grid:
     fewer = show_gain(figures.weights_times_fewer, "fewer", "MORE", "as many")
     smaller = show_gain(figures.stored_times_smaller, "smaller", "LARGER", "as large")
     change = show_error_change(figures.error_dense, figures.error_sparse)
-    in_int8 = "" if figures.eight_bits is None else " in int8"
+    in_int8 = " in int8" if figures.in_int8 else ""
     bytes_dense, bytes_sparse = show_bytes(figures.stored_bytes_dense), show_bytes(figures.stored_bytes)
     cells = [
         ("test error", show_error(figures.error_dense), show_error(figures.error_sparse), change),
