@@ -59,10 +59,9 @@ def sparsify(
     if goal.bits is not None:
         shared = retrain.CodebookRecipe(bits=goal.bits, max_error=_limit(profile, goal))
         sparse = retrain.centroids(sparse, shared, task, folder=folder, seed=seed, progress=progress)
-    quantisation = None
-    if goal.precision == "int8":
-        quantisation = calibrated(task, sparse.model)
-        run.quantisation.save(quantisation, folder / run_folder.QUANTISATION)
+    sparse, quantisation = (
+        _in_eight_bits(task, sparse, folder) if goal.precision == "int8" else (sparse, None)
+    )
     packed, unpacked = _pack(task, sparse, folder)
     compared = compile_and_compare(
         task, unpacked, quantisation=quantisation, threads=setup.threads, progress=progress
@@ -235,6 +234,13 @@ def _recipe(profile: Profile, goal: Goal, folder: Path) -> Recipe:
 def _limit(profile: Profile, goal: Goal) -> float:
     """The validation error that shared values may not exceed: the budget, where there is one."""
     return math.inf if goal.sparsity is not None else profile.error + (goal.max_error_rise or 0.0) + 1e-9
+
+
+def _in_eight_bits(task: task_api.Task, sparse: Sparse, folder: Path) -> tuple[Sparse, run.Quantisation]:
+    """The outcome as it is stored, and the scales with which it computes in eight bits."""
+    quantisation = calibrated(task, sparse.model)
+    run.quantisation.save(quantisation, folder / run_folder.QUANTISATION)
+    return sparse, quantisation
 
 
 def _pack(task: task_api.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn.Module]:

@@ -221,9 +221,9 @@ def test_eight_bits_are_advised_by_how_many_products_of_four_the_zeros_leave() -
         facts = facts_of(network, torch.randn(1, 3, 8, 8), dict.fromkeys("02", "baked"))
         assert not [change for change in gains(explained(facts)) if "int8" in change]
         advised[name] = {k: v for k, v in gains(explained(on(able, facts))).items() if "int8" in k}
-    # Each layer takes 3 s, and that of three inputs has no part in it.
-    assert advised["blocks"] == {'precision="int8"': 3 * 3 / 4}
-    assert advised["apart"] == {'zeros in 1x4 blocks and precision="int8"': 3 * 3 / 4}
+    # Each of both layers takes 3 s.
+    assert advised["blocks"] == {'precision="int8"': 6 * 3 / 4}
+    assert advised["apart"] == {'zeros in 1x4 blocks and precision="int8"': 6 * 3 / 4}
 
 
 def test_weights_in_int8_gain_at_most_three_quarters_of_a_kernel_that_has_them() -> None:

@@ -23,6 +23,7 @@ SPARSE, ENOUGH = 0.9, 0.85  # share of zeros that is advised, and from which on 
 NAMED = 0.01  # share of the time below which a gain is not worth a line
 UNROUNDED = Precision()
 FOUR = 4  # neighbouring inputs that one instruction multiplies in eight bits
+TOGETHER = 1.3  # products of four, for each four weights that are not zero, up to which zeros lie in blocks
 
 
 def possible_gains(facts: Facts, tiles_lost: bool) -> tuple[Gain, ...]:
@@ -165,8 +166,6 @@ def _precisions(facts: Facts) -> Iterator[Gain]:
 
 def _eight_bits(facts: Facts) -> Iterator[Gain]:
     """Eight bits on tiles, where one instruction multiplies four neighbouring inputs if one of them has a weight."""
-    if not INT8.can_be_baked(facts.machine):
-        return
     tiled = _on_tiles(facts)
     depthwise = {name for each in facts.operations if each.kind == "depthwise" for name in each.names}
     layers = [
@@ -174,13 +173,14 @@ def _eight_bits(facts: Facts) -> Iterator[Gain]:
         for node, layer, _ in facts.layers
         if node in tiled - depthwise and layer.weight.shape[1] >= FOUR
     ]
-    together = sum(seconds * (1 - _fours(weight) / FOUR) for seconds, weight in layers)
-    most = sum(seconds for seconds, _ in layers) * (1 - 1 / FOUR)
-    why = "of the time of layers on tiles, whose instructions multiply four inputs; answers are rounded"
-    if together >= 0.9 * most:
-        yield Gain('precision="int8"', together, f"up to 3/4 {why}")
-    else:
-        yield Gain('zeros in 1x4 blocks and precision="int8"', most, f"3/4 {why}")
+    if not layers or not INT8.can_be_baked(facts.machine):
+        return
+    apart = sum(seconds * _fours(weight) for seconds, weight in layers) / sum(
+        seconds for seconds, _ in layers
+    )
+    change = 'precision="int8"' if apart <= TOGETHER else 'zeros in 1x4 blocks and precision="int8"'
+    most = (1 - 1 / FOUR) * sum(facts.layer_seconds[node] for node in tiled)
+    yield Gain(change, most, "3/4 of the time of layers on tiles; answers are rounded")
 
 
 def _fours(weight: Tensor) -> float:
