@@ -43,7 +43,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "report": {"measure", "prune", "simulate", "exploration", "bench"},  # their nouns, which it shows
     "tasks": {"data", "models", "run_folder"},
     "verdict": set(),
-    "journey": {"measure", "prune", "retrain", "pack", "run", "run_folder", "report", "verdict"},
+    "outcome": {"measure", "run", "verdict"},
+    "journey": {"measure", "prune", "retrain", "pack", "run", "run_folder", "report", "outcome"},
     "doctor": {"data", "graph", "emit", "run", "report"},
     "papers": {
         "graph",

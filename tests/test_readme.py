@@ -45,7 +45,7 @@ def commands() -> list[str]:
 
 def test_the_readme_is_one_screen_and_names_commands() -> None:
     assert len(README.splitlines()) <= 66
-    assert len(commands()) == 3
+    assert len(commands()) == 4
 
 
 @pytest.mark.parametrize("command", commands())

@@ -8,6 +8,7 @@
     unfinished.safetensors  a training between two epochs, tagged with the stage it belongs to
     sparse.safetensors      the outcome
     model.zs                the outcome, packed
+    quantisation.safetensors  in int8: the scales of its values and weights
     history.json            the points of the trade-off;  engine.json  kernels chosen, seconds, bytes
     summary.json            the figures;  report.html  the pictures
 
@@ -35,6 +36,9 @@ from zeroskip.concepts import Choice, Packed, Point, Profile, Record, Summary, T
 from zeroskip.errors import FileError, RunError
 
 _Noun = TypeVar("_Noun")
+
+QUANTISATION = "quantisation.safetensors"
+"""The scales of a run in eight bits, beside its model.zs."""
 
 # The kernels that skip no zeros in runs stored before `Choice.skips`.
 _DENSE_KERNELS = ("dense", "dense_bf16", "channels_last", "depthwise", "depthwise_fp16")

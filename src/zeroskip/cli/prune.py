@@ -187,13 +187,15 @@ def _cost_chip(words: str | None, cost: str) -> Accelerator | None:
 
 
 def _check(asked: _Asked) -> None:
-    """RecipeError for words that do not go together."""
+    """RecipeError, or PatternError, for words that do not go together."""
+    from zeroskip import prune as pruning
+
     if asked.sparsity is None and asked.rounds is not None:
         raise RecipeError("--rounds goes with --sparsity; a budget makes as many rounds as it allows.")
-    if asked.while_training and (
-        asked.sparsity is None or asked.rounds is not None or asked.pattern != "free"
-    ):
-        raise RecipeError("--while-training goes with --sparsity, without --rounds and --pattern.")
+    if asked.while_training and (asked.sparsity is None or asked.rounds is not None):
+        raise RecipeError("--while-training goes with --sparsity, without --rounds.")
+    if asked.while_training and asked.sparsity is not None:
+        pruning.while_training(asked.sparsity, pattern=asked.pattern)
     if asked.sparsity is not None and asked.max_error_rise is not None:
         raise RecipeError("give --sparsity or --max-error-rise, not both.")
     if asked.sparsity is not None and asked.chip is not None:
@@ -206,9 +208,11 @@ def _recipe(asked: _Asked, model: nn.Module, task: Task, progress: Progress) -> 
     from zeroskip.exploration.plan_comparison import example_trace
 
     train = train_keywords(asked.learning_rate_divisor)
-    if asked.sparsity is not None and asked.while_training:
+    if asked.sparsity is not None and asked.while_training and asked.pattern == "free":
         return pruning.while_training(asked.sparsity, train=train)
     profile = measure.profile(model, task, progress=progress)
+    if asked.sparsity is not None and asked.while_training:
+        return pruning.while_training(asked.sparsity, pattern=asked.pattern, profile=profile, train=train)
     if asked.sparsity is not None:
         steps = pruning.schedules.cubic(asked.sparsity, asked.rounds or 4)
         return pruning.plan(

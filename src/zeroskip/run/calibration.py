@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,7 +129,7 @@ def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
 
 def _see_(seen: _Seen, tensors: Sequence[Tensor]) -> None:
     graph = seen.graph
-    held: dict[str, Any] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
+    held: dict[str, object] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
     for name, x in held.items():
         _take_(seen, name, x)
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
