@@ -59,10 +59,10 @@ def sparsify(
     if goal.bits is not None:
         shared = retrain.CodebookRecipe(bits=goal.bits, max_error=_limit(profile, goal))
         sparse = retrain.centroids(sparse, shared, task, folder=folder, seed=seed, progress=progress)
-    sparse, quantisation = (
-        _in_eight_bits(task, sparse, folder) if goal.precision == "int8" else (sparse, None)
-    )
-    packed, unpacked = _pack(task, sparse, folder)
+    stored, quantisation = sparse, None
+    if goal.precision == "int8":
+        stored, quantisation = _in_eight_bits(task, sparse, folder)
+    packed, unpacked = _pack(task, stored, folder)
     compared = compile_and_compare(
         task, unpacked, quantisation=quantisation, threads=setup.threads, progress=progress
     )
@@ -237,10 +237,10 @@ def _limit(profile: Profile, goal: Goal) -> float:
 
 
 def _in_eight_bits(task: task_api.Task, sparse: Sparse, folder: Path) -> tuple[Sparse, run.Quantisation]:
-    """The outcome as it is stored, and the scales with which it computes in eight bits."""
-    quantisation = calibrated(task, sparse.model)
-    run.quantisation.save(quantisation, folder / run_folder.QUANTISATION)
-    return sparse, quantisation
+    """The outcome as it is stored, its weights bytes times scales, and the scales with which it computes."""
+    made = run.rounded(sparse.model, task_api.batch(task), calibrated(task, sparse.model))
+    run.quantisation.save(made.quantisation, folder / run_folder.QUANTISATION)
+    return replace(sparse, model=made.model), made.quantisation
 
 
 def _pack(task: task_api.Task, sparse: Sparse, folder: Path) -> tuple[Packed, nn.Module]:
