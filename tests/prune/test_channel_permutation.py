@@ -48,10 +48,15 @@ def residual() -> nn.Module:
 PICTURES = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_the_network_answers_the_same_and_every_call_gives_the_same_network() -> None:
+@pytest.fixture(scope="module")
+def done() -> prune.Permuted:
+    return prune.permute_channels(residual(), PICTURES, sparsity=0.75)
+
+
+def test_the_network_answers_the_same_and_every_call_gives_the_same_network(done: prune.Permuted) -> None:
     model = residual()
     before, state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    done, again = (prune.permute_channels(model, PICTURES, sparsity=0.75) for _ in range(2))
+    again = prune.permute_channels(model, PICTURES, sparsity=0.75)
     assert torch.allclose(done.model(PICTURES), model(PICTURES), rtol=1e-10, atol=1e-12)
     assert torch.equal(torch.get_rng_state(), state)
     for name, tensor in model.state_dict().items():
@@ -63,9 +68,8 @@ def test_the_network_answers_the_same_and_every_call_gives_the_same_network() ->
     assert not torch.equal(done.model.project[0].weight, model.project[0].weight)
 
 
-def test_what_is_kept_is_what_pruning_keeps_and_what_stays_is_named() -> None:
+def test_what_is_kept_is_what_pruning_keeps_and_what_stays_is_named(done: prune.Permuted) -> None:
     model = residual()
-    done = prune.permute_channels(model, PICTURES, sparsity=0.75)
     assert set(done.kept) == {"expand.0", "expand.1", "project.0", "project.1", "fc1", "fc2"}
     for name, shares in done.kept.items():
         for network, share in zip((model, done.model), shares, strict=True):
