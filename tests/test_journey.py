@@ -17,7 +17,7 @@ from tiny import Bare, Tiny
 from torch import nn
 
 from zeroskip import files, journey, pack, prune, report, run, run_folder, tasks
-from zeroskip.concepts import Record
+from zeroskip.concepts import Record, silent
 from zeroskip.errors import (
     EngineError,
     FileError,
@@ -389,3 +389,17 @@ def test_the_dense_network_is_the_one_given_or_trained() -> None:
     assert task.calls == []
     assert not journey.dense_network(task).training
     assert len(task.calls) == 1
+
+
+def test_blocks_of_inputs_start_from_an_order_of_the_channels_unless_asked_not_to(tmp_path: Path) -> None:
+    kept, made = {}, {}
+    for permute in (True, False):
+        folder = files.folder(tmp_path / str(permute))
+        made[permute] = journey._dense(Tiny(), folder, "1x4", RunSetup(permute=permute), silent)
+        kept[permute] = made[permute][2].weight.reshape(3, 4, 4).abs().sum(2).max()  # one block of twelve
+        assert journey._dense(Tiny(), folder, "1x4", RunSetup(), silent)[2].weight.equal(
+            made[permute][2].weight
+        )
+    assert kept[True] > kept[False]
+    inputs = Tiny().batch()
+    assert torch.allclose(made[True](inputs), made[False](inputs), atol=1e-5)

@@ -19,11 +19,13 @@ class RunSetup:
     """What a run starts from, and with how many threads programs are timed.
 
     weights  state dict of a trained network to start from, instead of training one
+    permute  put channels in an order in which blocks of inputs (`1x4`) keep more: the same function
     """
 
     seed: int = 0
     weights: Mapping[str, Tensor] | None = None
     threads: int = 1
+    permute: bool = True
 
 
 DEFAULT_GOAL, DEFAULT_SETUP = Goal(), RunSetup()
@@ -51,7 +53,7 @@ def sparsify(
     if (folder / "summary.json").exists():
         return _record(folder)
     seed = setup.seed
-    dense = _dense(task, folder, setup, progress)
+    dense = _dense(task, folder, goal.pattern, setup, progress)
     profile = _profile(task, dense, folder, progress)
     recipe = _recipe(profile, goal, folder)
     start = task_api.model(task, dense.state_dict())
@@ -201,14 +203,16 @@ def _command(task: task_api.Task, goal: Goal, setup: RunSetup) -> dict[str, obje
         **asked,
         "started_from": None if setup.weights is None else run_folder.fingerprint(setup.weights),
         "threads": setup.threads,
-    }
+    } | ({} if setup.permute else {"permute": False})
 
 
-def _dense(task: task_api.Task, folder: Path, setup: RunSetup, progress: Progress) -> nn.Module:
+def _dense(task: task_api.Task, folder: Path, pattern: str, setup: RunSetup, progress: Progress) -> nn.Module:
     stored = folder / "dense.safetensors"
     if stored.exists():
         return task_api.model(task, run_folder.load_tensors(stored))
     model = dense_network(task, setup.weights, seed=setup.seed, folder=folder, progress=progress)
+    if setup.permute and prune.gains_by_order(pattern):
+        model = prune.permute_channels(model, task_api.batch(task), pattern).model
     run_folder.save_tensors(stored, model.state_dict())
     return model
 

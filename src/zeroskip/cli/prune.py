@@ -15,6 +15,7 @@ from zeroskip.cli.options import (
     DOWNLOAD,
     JSON,
     PATTERN,
+    PERMUTE,
     RISE,
     SEED,
     TASK,
@@ -92,6 +93,7 @@ def prune(
     cost_on: Annotated[str | None, COST_ON] = None,
     cost: Annotated[str, COST] = "cycles",
     learning_rate_divisor: Annotated[float | None, DIVISOR] = None,
+    permute: Annotated[bool, PERMUTE] = True,
     weights: Annotated[Path | None, WEIGHTS] = None,
     seed: Annotated[int, SEED] = 0,
     data: Annotated[Path | None, DATA] = None,
@@ -99,6 +101,7 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune, retrain, write the weights. Trains first unless given --weights."""
+    from zeroskip import prune as pruning
     from zeroskip import report, retrain, run_folder, task_api
 
     asked = _Asked(
@@ -120,6 +123,8 @@ def prune(
         if while_training:
             task_api.check_on_step(loaded)
         model = trained(loaded, weights, progress, seed=seed)
+        if permute and pruning.gains_by_order(pattern):
+            model = pruning.permute_channels(model, task_api.batch(loaded), pattern).model
         recipe = _recipe(asked, model, loaded, progress)
         sparse = retrain.loop(model, recipe, loaded, seed=seed, progress=progress)
     run_folder.save_tensors(out, sparse.model.state_dict())

@@ -28,6 +28,7 @@ def sparsify(
     bits: Annotated[int | None, BITS] = None,
     precision: Annotated[str, options.PRECISION] = "fp32",
     weights: Annotated[Path | None, options.WEIGHTS] = None,
+    permute: Annotated[bool, options.PERMUTE] = True,
     threads: Annotated[int, options.THREADS] = 1,
     data: Annotated[Path | None, options.DATA] = None,
     download: Annotated[bool, options.DOWNLOAD] = False,
@@ -43,7 +44,7 @@ def sparsify(
 
     loaded = load_task(task, data, download)
     goal = Goal(pattern, max_error_rise, sparsity, bits, precision)
-    setup = journey.RunSetup(weights=load_weights(weights), threads=threads)
+    setup = journey.RunSetup(weights=load_weights(weights), threads=threads, permute=permute)
     if (out / "summary.json").exists():
         note(f"{out} is finished; its figures are shown again. Another --out runs anew.")
     with progress_bars() as progress:
