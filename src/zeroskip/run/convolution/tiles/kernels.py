@@ -141,7 +141,7 @@ def _in_fp16(fp32: Kernel) -> Kernel:
 
 def int8_sums_overflow(weight: Tensor) -> bool:
     """Whether 32 bits might not hold a sum of bytes with these weights."""
-    if weight.numel() < SUM_LIMIT // (255 * 127):
+    if not weight.numel() or weight[0].numel() < SUM_LIMIT // (255 * 127):
         return False
     by_output = weight_scales(weight)[:, None]
     return float(255 * (weight.flatten(1) / by_output).round().abs().double().sum(1).max()) >= SUM_LIMIT
