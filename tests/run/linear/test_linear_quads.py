@@ -145,7 +145,9 @@ def test_a_program_computes_what_its_integer_network_does(
     again = [run.load(run.save(program, tmp_path / "program"), machine=machine) for machine in MACHINES]
     for x in (pictures(1), pictures(9, 2)):
         y = program(x)
-        torch.testing.assert_close(y, rounded(program.origin)(x)[0], atol=0.02 * (together == "tiles"), rtol=0)
+        torch.testing.assert_close(
+            y, rounded(program.origin)(x)[0], atol=0.02 * (together == "tiles"), rtol=0
+        )
         torch.testing.assert_close(y, model(x), atol=0.05, rtol=0)
         assert torch.equal(again[0](x), y)
         torch.testing.assert_close(again[-1](x), y, atol=0.02, rtol=0)
