@@ -245,7 +245,7 @@ def allows(precision: Precision, kernel: Kernel) -> bool:
 
 
 # Methods, and elements of maps, whose code some processors cannot run.
-NEEDS_AVX512 = {"windows", "balanced", "columns_sparse", "baked"}
+NEEDS_AVX512 = {"windows", "quad_windows", "balanced", "columns_sparse", "baked"}
 
 
 @for_every_kernel

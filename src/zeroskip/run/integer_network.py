@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from zeroskip.concepts import Kernel
 from zeroskip.errors import EngineError
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.nodes import kind_of
@@ -24,7 +26,7 @@ from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes
 from zeroskip.run.convolution.tiles.quantising import in_bytes as on_bytes
 from zeroskip.run.convolution.tiles.tiling import left
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
-from zeroskip.run.element import Scaling
+from zeroskip.run.element import INT8, Scaling
 from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight, Divisor
 from zeroskip.run.quantisation import LIMIT, Quantisation, check
 from zeroskip.run.runner import Runner
@@ -160,12 +162,19 @@ def in_bytes(
     return [each for each in operations if each.name in names]
 
 
-def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT) -> Runner:
+def integer_network(
+    graph: Graph,
+    quantisation: Quantisation,
+    functions: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
+    *,
+    limit: float = LIMIT,
+) -> Runner:
     """The network with every layer in eight bits that loses at most `limit`; all else in PyTorch, in fp32.
 
-    Linear layers of few rows stay in fp32 too, as they do beside code on tiles. What reads bytes made of fp32 numbers,
-    and the other way round, is converted. A result is kept as bytes where an operation in eight bits reads it. Raises
-    EngineError where the quantisation is of another network or unsound.
+    Linear layers of few rows, which are not on tiles, are what `functions` says, by node; else in fp32 too: their
+    kernels take and make fp32 numbers. What reads bytes made of fp32 numbers, and the other way round, is converted. A
+    result is kept as bytes where an operation in eight bits reads it. Raises EngineError where the quantisation is of
+    another network or unsound.
 
     >>> quantisation = run.calibrate(model, [x])
     >>> torch.allclose(integer_network(graph, quantisation)(x)[0], model(x), atol=0.02)
@@ -174,7 +183,8 @@ def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = 
     demand_fit(graph, quantisation, limit=limit)
     operations = [each for each in byte_operations(graph) if each.maps]
     layers = layers_in_bytes(quantisation, limit)
-    return network_of(graph, operations, quantisation.values, layers, layers)
+    nodes = tuple(replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes)
+    return network_of(replace(graph, nodes=nodes), operations, quantisation.values, layers, layers)
 
 
 def demand_fit(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT) -> None:
@@ -213,19 +223,34 @@ def with_bytes(graph: Graph, operations: Sequence[Operation], quantisation: Quan
     return on_bytes(operations, shapes, quantisation.values, layers_in_bytes(quantisation))
 
 
-def saturated(graph: Graph, quantisation: Quantisation | None, tensors: Sequence[Tensor]) -> int:
+def saturated(
+    graph: Graph, quantisation: Quantisation | None, tensors: Sequence[Tensor], kernels: Mapping[str, Kernel]
+) -> int:
     """How many numbers of the network's inputs have no byte of their own, of inputs that become bytes.
 
-    >>> saturated(graph, run.calibrate(model, [x]), [x])  # its layers have few rows, and stay in fp32
-    0
+    kernels  of operations on tiles and of nodes
+
+    >>> saturated(graph, run.calibrate(model, [x]), [9 * x], {"linear": run.kernels.BY_NAME["quad_gaps_int8"]})
+    16
     """
     if quantisation is None:
         return 0
-    operations = [each for each in byte_operations(graph) if each.maps]
-    computing = in_bytes(operations, {*quantisation.values}, {*layers_in_bytes(quantisation)})
-    read = {name for each in computing for name in each.reads}
-    named = zip(graph.names, tensors, strict=True)
-    return sum(reference.saturating(x, quantisation.values[name]) for name, x in named if name in read)
+    operations, same = byte_operations(graph), same_scales(graph, byte_operations(graph))
+    names = {name for name, kernel in kernels.items() if kernel.element == INT8.name}
+    on_tiles = [each for each in operations if each.maps]
+    on_tiles = on_tiles if any(each.name in names for each in on_tiles) else []
+    computing = in_bytes(on_tiles, {*quantisation.values}, {*layers_in_bytes(quantisation)})
+    computing += [each for each in operations if each.name in names and not each.maps]
+    read = {_moved_from(name, same): name for each in computing for name in each.reads}
+    named = [(read[name], x) for name, x in zip(graph.names, tensors, strict=True) if name in read]
+    return sum(reference.saturating(x, quantisation.values[name]) for name, x in named)
+
+
+def _moved_from(name: str, same: Mapping[str, str]) -> str:
+    """The value that operations which only move numbers made this one of."""
+    while name in same:
+        name = same[name]
+    return name
 
 
 def network_of(
@@ -259,7 +284,7 @@ def network_of(
     return run
 
 
-_Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
+_Step = tuple[str, tuple[str, ...], Callable[..., object] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
@@ -267,7 +292,7 @@ def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
     by_place = {each.operation.names[-1]: each for each in computing}
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
-    running: list[tuple[str, tuple[str, ...], Callable[..., Any] | None]] = []
+    running: list[tuple[str, tuple[str, ...], Callable[..., object] | None]] = []
     for node in graph.nodes:
         each = by_place.get(node.name)
         if each is not None:

@@ -20,6 +20,7 @@ from zeroskip.run.convolution.tiles.operations import Window
 from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
 
 FLOAT_LIMIT = 1 << 24  # whole numbers up to here are exact in float32, in whatever order they are added
+PART = FLOAT_LIMIT // (255 * 127)  # products of bytes whose sum is exact in float32
 SMALLEST = 2.0**-126  # the smallest normal float32
 LAST_BITS, HALF = (1 << 29) - 1, 1 << 28  # the bits that float64 has and float32 lacks
 
@@ -187,9 +188,17 @@ def _by_taps(padded: Tensor, weight: Tensor, window: Window, size: tuple[int, in
 
 
 def sums_of_rows(x: ByteMap, weight: ByteWeight) -> Tensor:
-    """(..., out) the sums of a linear layer over (..., in)."""
-    dtype = torch.float32 if largest_sum(weight) < FLOAT_LIMIT else torch.float64
-    return x.centred.to(dtype) @ weight.numbers.to(dtype).T
+    """(..., out) the sums of a linear layer over (..., in), as whole numbers of float64.
+
+    Parts are exact in float32, which takes a tenth of the time that float64 takes.
+
+    >>> sums_of_rows(byte_map(torch.ones(1, 600), Scaling(1 / 255, 0)), byte_weight(torch.ones(1, 600)))
+    tensor([[19431000.]], dtype=torch.float64)
+    """
+    sums = torch.zeros(*x.numbers.shape[:-1], len(weight.numbers), dtype=torch.float64)
+    for part, own in zip(x.centred.split(PART, -1), weight.numbers.split(PART, 1), strict=True):
+        sums += part @ own.T
+    return sums
 
 
 @dataclass(frozen=True)

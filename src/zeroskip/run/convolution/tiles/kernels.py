@@ -13,7 +13,7 @@ alternative among their neighbours on tiles, so they are not among the kernels t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -141,7 +141,7 @@ def _in_fp16(fp32: Kernel) -> Kernel:
 
 def int8_sums_overflow(weight: Tensor) -> bool:
     """Whether 32 bits might not hold a sum of bytes with these weights."""
-    if weight.numel() < SUM_LIMIT // (255 * 127):
+    if not weight.numel() or weight[0].numel() < SUM_LIMIT // (255 * 127):
         return False
     by_output = weight_scales(weight)[:, None]
     return float(255 * (weight.flatten(1) / by_output).round().abs().double().sum(1).max()) >= SUM_LIMIT
@@ -238,3 +238,8 @@ def element_of(operation: Operation, others: Element) -> Element:
 def works_on_tiles(kernel: Kernel, element: Element) -> bool:
     """Whether the kernel reads and writes maps on tiles that hold `element`."""
     return kernel.layout == "tiles" and kernel.element == element.name
+
+
+def computes_in(tiles: Mapping[str, Kernel], element: Element) -> bool:
+    """Whether any of these kernels computes in `element`."""
+    return any(kernel.element == element.name for kernel in tiles.values())
