@@ -18,7 +18,7 @@ class EfficientNetLite0(nn.Module):
     Where a step is 2, "same" padding of TensorFlow puts the smaller half in front: for maps of even size one number
     less than PyTorch's. Pictures are RGB, (pixel - 127) / 128.
 
-    >>> sum(parameter.numel() for parameter in models.EfficientNetLite0().parameters())
+    >>> sum(parameter.numel() for parameter in EfficientNetLite0().parameters())
     4652008
     """
 
