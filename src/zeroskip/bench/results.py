@@ -103,6 +103,11 @@ class RaceRow:
     seconds_99: float | None
     first_call: float | None
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether others are compared with it, so that it has nothing to be compared with."""
+        return self.engine == OURS or f"{self.engine} {self.precision}" == f"{OURS} {self.against}"
+
 
 def rows(result: RaceResult) -> list[RaceRow]:
     """A row for each engine that was measured; FileError for a label that no engine has.
@@ -260,7 +265,7 @@ def ratios(table: Sequence[RaceRow]) -> list[Ratios]:
     """
     values: dict[tuple[str, str], list[float]] = {}
     for row in table:
-        if row.engine != OURS and row.speedup:
+        if not row.is_ours and row.speedup:
             values.setdefault((f"{row.engine} {row.precision}", _group(row)), []).append(row.speedup)
     engines = (Ratios(*names, tuple(speedups)) for names, speedups in values.items())
     return sorted(engines, key=lambda engine: (engine.group == "", engine.group, engine.mean))

@@ -195,7 +195,7 @@ def _table(rows: Sequence[RaceRow]) -> Grid:
     marks = {
         place: "win" if (row.speedup or 0) > 1 else "loss"
         for place, row in enumerate(rows)
-        if row.engine != "zeroskip"
+        if not row.is_ours
     }
     remark = "Below 1 the other engine is faster; the worst stand first. 99 %: of 100 calls one takes longer."
     return Grid("zeroskip bench", columns, tuple(cells), note=remark, prose=("engine",), marks=marks)
