@@ -18,6 +18,8 @@ from zeroskip.run.convolution.tiles.quad_products import byte
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 from zeroskip.run.element import Scaling
 
+TO_BYTES, TO_FP32 = "quantise", "dequantise"  # names of the steps that convert
+
 
 def quantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> Step:
     """A map of fp32 as quads: x x (1 / scale), rounded to the nearest, within what a byte holds; NaN is 0."""
@@ -26,7 +28,7 @@ def quantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> 
     block = argument_block(
         len(arrays[0]), len(y.channels), len(x.channels), scaling.word & 0xFFFFFFFF, *arrays, numbers
     )
-    return Step("quantise", node, _quantised_code(machine, y.layout.vector), block)
+    return Step(TO_BYTES, node, _quantised_code(machine, y.layout.vector), block)
 
 
 def dequantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> Step:
@@ -34,7 +36,7 @@ def dequantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -
     arrays = _places(x, y)
     numbers = np.array([scaling.scale, scaling.zero_point], np.float32)
     block = argument_block(len(arrays[0]), len(y.channels), *arrays, numbers)
-    return Step("dequantise", node, _dequantised_code(machine, x.layout.vector), block)
+    return Step(TO_FP32, node, _dequantised_code(machine, x.layout.vector), block)
 
 
 def largest_quads(
