@@ -240,7 +240,7 @@ def network_of(
     stored = {each.name: byte_weight_of(each, weights) for each in computing if each.is_layer}
     read = {name for each in computing for name in each.reads}
     calls = {each.name: partial(computed, each, stored.get(each.name), values) for each in computing}
-    steps = _steps(graph, computing)
+    steps = steps_of(graph, computing)
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
         held: dict[str, Any] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
@@ -259,11 +259,11 @@ def network_of(
     return run
 
 
-_Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
+Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
-def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
+def steps_of(graph: Graph, computing: Sequence[ByteOperation]) -> list[Step]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
     by_place = {each.operation.names[-1]: each for each in computing}
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
@@ -274,7 +274,7 @@ def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
             running.append((each.name, each.reads, None))
         elif node.name in rest:
             running.append((node.name, node.inputs, node.function))
-    steps: list[_Step] = []
+    steps: list[Step] = []
     needed = set(graph.outputs)
     for name, reads, function in reversed(running):
         ended = {*reads, name} - needed
