@@ -218,14 +218,15 @@ def shown(folder: str | Path) -> Path:
     return Path(folder) / inside
 
 
-def _summary(folder: str | Path) -> Any:
+def _summary(folder: str | Path) -> object:
     """What summary.json holds; RunError where the run is absent or not finished."""
     path = Path(folder)
     if not (path / "summary.json").exists():
         is_begun = (path / "run.json").exists()
         state = "not finished: run the same command again" if is_begun else "not a RUN folder"
         raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
-    return files.read_json(path / "summary.json")
+    found: object = files.read_json(path / "summary.json")
+    return found
 
 
 def _weights(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

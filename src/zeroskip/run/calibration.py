@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +63,7 @@ def calibrate(
 
 
 @dataclass
-class Seen:
+class SeenNetwork:
     """A network, what its values were, and the examples on which errors are measured."""
 
     graph: Graph
@@ -75,14 +74,14 @@ class Seen:
 
 
 @torch.no_grad()
-def seen_on(model: nn.Module, batches: Iterable[Given | Inputs]) -> Seen:
+def seen_on(model: nn.Module, batches: Iterable[Given | Inputs]) -> SeenNetwork:
     """What was seen of the network on these batches; the same errors as `calibrate`."""
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
         raise EngineError(
             f"calibrate was given a {type(batches).__name__}, and needs several batches. Give a list, [x], "
             "or a generator."
         )
-    seen: Seen | None = None
+    seen: SeenNetwork | None = None
     for number, batch in enumerate(batches):
         if seen is None:
             seen, tensors = _begun(model, batch)
@@ -95,7 +94,7 @@ def seen_on(model: nn.Module, batches: Iterable[Given | Inputs]) -> Seen:
     return seen
 
 
-def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[Seen, list[Tensor]]:
+def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[SeenNetwork, list[Tensor]]:
     inputs = checked(model, batch, 0)
     graph = captured_graph(model, inputs)
     operations = byte_operations(graph)
@@ -106,7 +105,9 @@ def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[Seen, list[Tensor]]
             f"no layer of the network can compute in eight bits: {why}. Run it in fp32 or fp16."
         )
     values = dict.fromkeys(name for each in operations for name in (*each.reads, each.name))
-    return Seen(graph, operations, {name: ValueRange() for name in values}, [], 0), tensors_of(graph, inputs)
+    return SeenNetwork(graph, operations, {name: ValueRange() for name in values}, [], 0), tensors_of(
+        graph, inputs
+    )
 
 
 def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
@@ -129,9 +130,9 @@ def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
     return tensors
 
 
-def _see_(seen: Seen, tensors: Sequence[Tensor]) -> None:
+def _see_(seen: SeenNetwork, tensors: Sequence[Tensor]) -> None:
     graph = seen.graph
-    held: dict[str, Any] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
+    held: dict[str, Tensor] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
     for name, x in held.items():
         _take_(seen, name, x)
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
@@ -155,12 +156,12 @@ def _see_(seen: Seen, tensors: Sequence[Tensor]) -> None:
     seen.examples += count
 
 
-def _take_(seen: Seen, name: str, value: object) -> None:
+def _take_(seen: SeenNetwork, name: str, value: object) -> None:
     if name in seen.ranges and isinstance(value, Tensor) and value.dtype is torch.float32:
         seen.ranges[name].see_(name, value)
 
 
-def _demand_variety(seen: Seen) -> None:
+def _demand_variety(seen: SeenNetwork) -> None:
     """EngineError where every input that is read is one number over and over."""
     inputs = [seen.ranges[name] for name in seen.graph.names if name in seen.ranges]
     if inputs and all(each.least == each.most for each in inputs):
@@ -170,7 +171,7 @@ def _demand_variety(seen: Seen) -> None:
         )
 
 
-def _quantisation(seen: Seen, method: str) -> Quantisation:
+def _quantisation(seen: SeenNetwork, method: str) -> Quantisation:
     values = scales_of(seen.graph, seen.operations, seen.ranges, method)
     layers = [each for each in seen.operations if each.is_layer and {*each.reads} <= {*values}]
     layers = [
@@ -180,7 +181,7 @@ def _quantisation(seen: Seen, method: str) -> Quantisation:
 
 
 def measured(
-    seen: Seen, values: Mapping[str, Scaling], weights: Mapping[str, Tensor], method: str
+    seen: SeenNetwork, values: Mapping[str, Scaling], weights: Mapping[str, Tensor], method: str
 ) -> Quantisation:
     """The quantisation of these scales of values and of layers' weights, with what it costs on what was seen."""
     layers = [each for each in seen.operations if each.name in weights]
@@ -217,7 +218,7 @@ def scales_of(
 
 @torch.no_grad()
 def _layer_errors(
-    seen: Seen,
+    seen: SeenNetwork,
     layers: Sequence[ByteOperation],
     values: Mapping[str, Scaling],
     weights: Mapping[str, Tensor],
@@ -236,7 +237,7 @@ def _layer_errors(
 
 
 @torch.no_grad()
-def _network_error(seen: Seen, made: Quantisation) -> float:
+def _network_error(seen: SeenNetwork, made: Quantisation) -> float:
     layers = {*made.errors} - {*made.in_fp32(LIMIT)}
     run, sums = network_of(seen.graph, seen.operations, made.values, made.weights, layers), [0.0, 0.0]
     exact = runner(seen.graph, {})

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.nodes import kind_of
@@ -24,7 +25,7 @@ from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes
 from zeroskip.run.convolution.tiles.quantising import in_bytes as on_bytes
 from zeroskip.run.convolution.tiles.tiling import left
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
-from zeroskip.run.element import Scaling
+from zeroskip.run.element import Scaling, whole_bias
 from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight, Divisor
 from zeroskip.run.quantisation import LIMIT, Quantisation, check
 from zeroskip.run.runner import Runner
@@ -259,11 +260,11 @@ def network_of(
     return run
 
 
-Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
+ByteStep = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
-def steps_of(graph: Graph, computing: Sequence[ByteOperation]) -> list[Step]:
+def steps_of(graph: Graph, computing: Sequence[ByteOperation]) -> list[ByteStep]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
     by_place = {each.operation.names[-1]: each for each in computing}
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
@@ -274,7 +275,7 @@ def steps_of(graph: Graph, computing: Sequence[ByteOperation]) -> list[Step]:
             running.append((each.name, each.reads, None))
         elif node.name in rest:
             running.append((node.name, node.inputs, node.function))
-    steps: list[Step] = []
+    steps: list[ByteStep] = []
     needed = set(graph.outputs)
     for name, reads, function in reversed(running):
         ended = {*reads, name} - needed
@@ -317,7 +318,8 @@ def computed(
         layer = each.operation.layer
         assert layer is not None
         assert weight is not None
-        after = ByteEpilogue(layer.bias, None, each.operation.activation)
+        bias = _bias(layer, inputs[0].at, weight)
+        after = ByteEpilogue(bias, None, each.operation.activation)
         return reference.finished(
             reference.sums_of_rows(inputs[0], weight), inputs[0].at, weight, after, axis=-1
         )
@@ -327,6 +329,10 @@ def computed(
     ]
     y, form = _of_maps(each.operation, weight, values, maps), each.maps[-1][1]
     return replace(y, numbers=from_map(form, y.numbers)) if isinstance(y, ByteMap) else from_map(form, y)
+
+
+def _bias(layer: Layer, x: Scaling, weight: ByteWeight) -> Tensor | None:
+    return None if layer.bias is None else whole_bias(layer.bias, x, weight.scales)
 
 
 def _of_maps(
@@ -343,7 +349,8 @@ def _of_maps(
     if weight is not None:
         layer = operation.layer
         assert layer is not None
-        after = ByteEpilogue(layer.bias, maps[1] if len(maps) > 1 else None, operation.activation)
+        residual = maps[1] if len(maps) > 1 else None
+        after = ByteEpilogue(_bias(layer, x.at, weight), residual, operation.activation)
         return reference.finished(
             reference.sums_of_windows(x, weight, window, layer.groups), x.at, weight, after
         )

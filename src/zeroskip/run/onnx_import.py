@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zeroskip import files
 from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Graph, Inputs
-from zeroskip.run.calibration import Seen, measured, scales_of, seen_on
+from zeroskip.run.calibration import SeenNetwork, measured, scales_of, seen_on
 from zeroskip.run.captured import run_once, taken
 from zeroskip.run.element import Scaling, weight_scales
 from zeroskip.run.integer_network import ByteOperation, same_scales
@@ -103,7 +103,7 @@ def _scales(each: ByteOperation, layer: QuantisedLayer) -> Tensor:
 
 @torch.no_grad()
 def _values(
-    seen: Seen, file: QuantisedFile, pairs: Sequence[tuple[ByteOperation, QuantisedLayer]]
+    seen: SeenNetwork, file: QuantisedFile, pairs: Sequence[tuple[ByteOperation, QuantisedLayer]]
 ) -> dict[str, Scaling]:
     """Value of the network -> its scale, where the file has one for a value that is the same on the example."""
     graph = seen.graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,10 @@ from zeroskip.graph.torch_operations import Bound
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.operations import Operation, Window
-from zeroskip.run.element import SUM_LIMIT, Scaling
+from zeroskip.run.element import SUM_LIMIT, Scaling, whole_bias, whole_steps
 from zeroskip.run.integer_network import (
     ByteOperation,
-    Step,
+    ByteStep,
     byte_operations,
     byte_weight_of,
     in_bytes,
@@ -43,7 +43,7 @@ class StoredBytes:
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensors:
     """The tensors of a network by the names that they have in a file.
 
     plain   in float32, as the network has them
@@ -75,13 +75,13 @@ class RoundingNetwork(nn.Module):
 
     def __init__(self, graph: Graph, quantisation: Quantisation | None) -> None:
         super().__init__()
-        self.graph, self.stored, self.names = graph, Stored(), dict[str, str]()
+        self.graph, self.stored, self.names = graph, StoredTensors(), dict[str, str]()
         computing = _computing(graph, quantisation)
         self._values = {} if quantisation is None else quantisation.values
         self._computing = {each.name: each for each in computing}
         self._kept = {name for each in computing for name in each.reads}
         self._kept |= {each.name for each in computing if each.operation.kind == "concat"}
-        self._steps: list[Step] = steps_of(_sized(graph), computing)
+        self._steps: list[ByteStep] = steps_of(_sized(graph), computing)
         weights = {} if quantisation is None else quantisation.weights
         self.layers = {each.name: self._layer(each, weights) for each in computing if each.is_layer}
         for node in graph.nodes:
@@ -91,7 +91,7 @@ class RoundingNetwork(nn.Module):
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
         """The outputs of the graph."""
-        held: dict[str, Any] = dict(zip(self.graph.names, tensors, strict=True))
+        held: dict[str, Tensor] = dict(zip(self.graph.names, tensors, strict=True))
         rounded: dict[str, tuple[Tensor, Scaling]] = {}
         for name, reads, function, _ in self._steps:
             if function is not None:
@@ -105,7 +105,7 @@ class RoundingNetwork(nn.Module):
         return [held[name] for name in self.graph.outputs]
 
     def _rounded_(
-        self, rounded: dict[str, tuple[Tensor, Scaling]], held: Mapping[str, Any], name: str, at: Scaling
+        self, rounded: dict[str, tuple[Tensor, Scaling]], held: Mapping[str, Tensor], name: str, at: Scaling
     ) -> tuple[Tensor, Scaling]:
         if name not in rounded:
             y = torch.fake_quantize_per_tensor_affine(held[name], at.scale, at.zero_point, 0, 255)
@@ -121,10 +121,13 @@ class RoundingNetwork(nn.Module):
         stored = self._store_bytes(f"{layer.name}.weight", numbers)
         if layer.bias is None:
             return _Layer(stored, None)
-        by_output = reference.single(self._values[each.reads[0]].scale) * weight.scales
-        steps = (layer.bias.detach().double() / by_output.double()).round()
+        x = self._values[each.reads[0]]
+        by_output, steps = (
+            reference.single(x.scale) * weight.scales,
+            whole_steps(layer.bias, x, weight.scales),
+        )
         if float(steps.abs().max()) + reference.largest_sum(weight) >= SUM_LIMIT:  # int32 cannot hold the sum
-            bias = layer.bias.detach().clone()
+            bias = whole_bias(layer.bias, x, weight.scales)
             self._store(f"{layer.name}.bias", bias)
             return _Layer(stored, bias)
         bias = self._store_bytes(f"{layer.name}.bias", StoredBytes(steps.to(torch.int32), by_output))
@@ -217,11 +220,11 @@ def _sized(graph: Graph) -> Graph:
     return replace(graph, nodes=tuple(nodes))
 
 
-def _size_of(axis: int) -> Callable[[Tensor], Any]:
+def _size_of(axis: int) -> Callable[[Tensor], int]:
     return lambda x: x.shape[axis]
 
 
-def _by_python(node: Node) -> Callable[..., Any]:
+def _by_python(node: Node) -> Callable[..., object]:
     """The operation as Python calls it: there, a size may be a value that is followed."""
     bound, kind = node.function, kind_of(node)
     target = getattr(Tensor, kind, None) or getattr(torch, kind, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ from torch import Tensor
 from zeroskip.errors import EngineError
 from zeroskip.graph.exporting import first_line
 
+Proto: TypeAlias = Any
+"""A part of an ONNX file as the onnx package has it, whose classes are made when it is imported."""
 
-def package(name: str) -> Any:
+
+def package(name: str) -> Proto:
     """The package onnx or onnxruntime; EngineError, with what to install, where it is absent.
 
     >>> package("onnx").__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from zeroskip.errors import FileError
 from zeroskip.graph.exporting import first_line
 from zeroskip.run.element import Scaling
-from zeroskip.run.onnx_package import package
+from zeroskip.run.onnx_package import Proto, package
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -75,7 +74,7 @@ class QuantisedFile:
     values  in running order
     """
 
-    def __init__(self, name: str, model: Any) -> None:
+    def __init__(self, name: str, model: Proto) -> None:
         self.name, self._model = name, model
         self._constants = _constants(model.graph)
         makers = {name: node for node in model.graph.node for name in node.output}
@@ -86,7 +85,7 @@ class QuantisedFile:
         first = [each.type.tensor_type.shape.dim for each in model.graph.input]
         self.batch = next((axes[0].dim_value or None for axes in first if axes), None)
 
-    def _rounds(self, node: Any) -> bool:
+    def _rounds(self, node: Proto) -> bool:
         """Whether the node makes bytes, uint8 or int8, of a value that is no constant, with one scale."""
         if node.op_type != QUANTIZE or node.input[0] in self._constants:
             return False
@@ -134,7 +133,7 @@ def opened(content: bytes, name: str) -> QuantisedFile:
         raise FileError(f"{name} is no ONNX file that can be read: {first_line(fact)}") from fact
 
 
-def _constants(graph: Any) -> dict[str, np.ndarray]:
+def _constants(graph: Proto) -> dict[str, np.ndarray]:
     """Every tensor of the file that does not depend on what goes in, as far as bytes and transposing go."""
     to_array = package("onnx").numpy_helper.to_array
     found: dict[str, np.ndarray] = {each.name: to_array(each) for each in graph.initializer}
@@ -148,7 +147,7 @@ def _constants(graph: Any) -> dict[str, np.ndarray]:
     return found
 
 
-def _made(node: Any, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+def _made(node: Proto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
     onnx = package("onnx")
     x = constants[node.input[0]]
     given = _attributes(node)
@@ -165,7 +164,7 @@ def _made(node: Any, constants: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.clip(np.rint(x / scale) + offset, ends.min, ends.max).astype(zero.dtype)
 
 
-def _zero_point(node: Any, constants: Mapping[str, np.ndarray]) -> np.ndarray:
+def _zero_point(node: Proto, constants: Mapping[str, np.ndarray]) -> np.ndarray:
     """The zero point of a QuantizeLinear or DequantizeLinear: 0 where it names none."""
     if len(node.input) > 2 and node.input[2]:
         return constants[node.input[2]]
@@ -182,7 +181,7 @@ def _along(numbers: np.ndarray, axis: int, axes: int) -> np.ndarray:
 
 
 def _layer(
-    node: Any, constants: Mapping[str, np.ndarray], makers: Mapping[str, Any]
+    node: Proto, constants: Mapping[str, np.ndarray], makers: Mapping[str, Proto]
 ) -> QuantisedLayer | None:
     """The layer that the node is, if its weights are constant bytes behind a DequantizeLinear."""
     if node.op_type not in LAYERS:
@@ -210,26 +209,26 @@ def _layer(
     return QuantisedLayer(node.output[0], real, largest, largest if is_ours else None, is_turned)
 
 
-def _value(node: Any, constants: Mapping[str, np.ndarray]) -> RoundedValue:
+def _value(node: Proto, constants: Mapping[str, np.ndarray]) -> RoundedValue:
     step, zero = float(constants[node.input[1]].item()), _zero_point(node, constants)
     least, most = (step * (end - int(zero.item())) for end in RANGES[zero.dtype])
     return RoundedValue(node.input[0], step, least, most)
 
 
-def _attributes(node: Any) -> dict[str, Any]:
+def _attributes(node: Proto) -> dict[str, Proto]:
     return {each.name: package("onnx").helper.get_attribute_value(each) for each in node.attribute}
 
 
-def _moved(node: Any, x: np.ndarray) -> np.ndarray:
+def _moved(node: Proto, x: np.ndarray) -> np.ndarray:
     return x.transpose(_attributes(node).get("perm")) if node.op_type == "Transpose" else x
 
 
-def _put_(graph: Any, name: str, array: np.ndarray) -> None:
+def _put_(graph: Proto, name: str, array: np.ndarray) -> None:
     tensor = package("onnx").numpy_helper.from_array(np.ascontiguousarray(array), name)
     graph.initializer.append(tensor)
 
 
-def _cut_off_(graph: Any, node: Any, value: RoundedValue) -> None:
+def _cut_off_(graph: Proto, node: Proto, value: RoundedValue) -> None:
     """A QuantizeLinear becomes a Clip to the same range."""
     ends = {f"{node.output[0]} least": value.least, f"{node.output[0]} most": value.most}
     for name, end in ends.items():
@@ -237,7 +236,7 @@ def _cut_off_(graph: Any, node: Any, value: RoundedValue) -> None:
     _become_(node, "Clip", [node.input[0], *ends])
 
 
-def _become_(node: Any, kind: str, inputs: Sequence[str]) -> None:
+def _become_(node: Proto, kind: str, inputs: Sequence[str]) -> None:
     node.op_type = kind
     del node.attribute[:]
     del node.input[:]
