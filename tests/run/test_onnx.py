@@ -225,11 +225,14 @@ class Inverse(nn.Module):
         return torch.special.erfcx(x)
 
 
-def test_what_has_no_form_in_onnx_is_named_and_nothing_is_written(tmp_path: Path) -> None:
+def test_what_has_no_form_in_onnx_is_named_and_nothing_is_written_or_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     model = nn.Sequential(nn.Linear(3, 3), Inverse()).eval()
     with pytest.raises(EngineError, match=r"the operation aten::special_erfcx has no form in ONNX"):
         run.save_onnx(model, torch.randn(2, 3), tmp_path / "none.onnx")
     assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
@@ -248,3 +251,17 @@ def test_the_quantisation_of_another_network_is_refused(case: Case, tmp_path: Pa
     other = Branches().eval()
     with pytest.raises(EngineError, match="the quantisation is of another network"):
         run.save_onnx(other, pictures(), tmp_path / "x.onnx", quantisation=case.quantisation)
+
+
+def test_layers_with_the_same_weights_keep_their_own_scales(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)).eval()
+    model[2].load_state_dict(model[0].state_dict())
+    x = torch.randn(3, 4, 6, 6)
+    quantisation = run.calibrate(model, [x], method="min-max")
+    path = run.save_onnx(model, x, tmp_path / "twins.onnx", quantisation=quantisation)
+    assert {"0.weight.bytes", "2.weight.bytes", "0.bias.scales", "2.bias.scales"} <= set(tensors_in(path))
+    found = run.onnx_difference(path, model, x, quantisation=quantisation)
+    assert found.steps is not None
+    assert found.steps <= 1
+    read = run.quantisation_from_onnx(path, model, x).values
+    assert {name: quantisation.values[name] for name in read} == read

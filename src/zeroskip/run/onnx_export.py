@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,7 +121,7 @@ def _content(network: RoundingNetwork, tensors: Sequence[Tensor]) -> bytes:
     onnx, graph = package("onnx"), network.graph
     outputs = ["output"] if len(graph.outputs) == 1 else [f"output_{n}" for n in range(len(graph.outputs))]
     try:
-        with quiet(), tempfile.TemporaryDirectory() as folder:
+        with quiet(), _nothing_printed(), tempfile.TemporaryDirectory() as folder:
             torch.onnx.export(
                 network, tuple(tensors), f"{folder}/network.onnx", dynamo=False, opset_version=OPSET,
                 do_constant_folding=False, input_names=list(graph.names), output_names=outputs,
@@ -135,6 +138,20 @@ def _content(network: RoundingNetwork, tensors: Sequence[Tensor]) -> bytes:
     return content
 
 
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """Nothing on the process's own standard output: there torch.onnx prints what it followed, where it fails."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def _free_axes(graph: Graph, outputs: Sequence[str]) -> dict[str, dict[int, str]]:
     if graph.batch is not None or not any(each.has_batch for each in graph.inputs):
         return {}
@@ -147,11 +164,11 @@ def _free_axes(graph: Graph, outputs: Sequence[str]) -> dict[str, dict[int, str]
 
 
 def _unwritten(fact: Exception) -> str:
-    named = re.search(r"(?:aten|torchvision|prim|quantized)::[\w.]+", str(fact))
+    named = re.search(r"operator '?((?:aten|torchvision)::[\w.]+)", str(fact))
     if named is None:
         return f"the network cannot be written as ONNX: {first_line(fact)}"
     return (
-        f"the operation {named[0]} has no form in ONNX (opset {OPSET}), so the network cannot be written. Put "
+        f"the operation {named[1]} has no form in ONNX (opset {OPSET}), so the network cannot be written. Put "
         "operations that ONNX has in its place, or save a program: run.save."
     )
 
@@ -159,6 +176,7 @@ def _unwritten(fact: Exception) -> str:
 def _name_(graph: Proto, names: Mapping[str, str]) -> None:
     """Constants become tensors of the file, in their type, and buffers get the names that the network has."""
     onnx = package("onnx")
+    given = {tensor.name: tensor for tensor in graph.initializer}
     arrays: dict[str, Proto] = {}
     for node in list(graph.node):
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -168,6 +186,8 @@ def _name_(graph: Proto, names: Mapping[str, str]) -> None:
         ):  # as of each scale, which Python has in float64
             kind = onnx.helper.tensor_dtype_to_np_dtype(node.attribute[0].i)
             arrays[node.output[0]] = arrays[node.input[0]].astype(kind)
+        elif node.op_type == "Identity" and node.output[0] in names:  # torch.onnx keeps equal tensors once
+            arrays[node.output[0]] = onnx.numpy_helper.to_array(given[node.input[0]])
         else:
             continue
         graph.node.remove(node)
