@@ -179,12 +179,7 @@ def load(folder: str | Path) -> Record:
     Traceback (most recent call last):
     zeroskip.errors.RunError: runs/demo is not a RUN folder. `zeroskip sparsify TASK --out runs/demo` makes one.
     """
-    path = Path(folder)
-    if not (path / "summary.json").exists():
-        is_begun = (path / "run.json").exists()
-        state = "not finished: run the same command again" if is_begun else "not a RUN folder"
-        raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
-    values = files.read_json(path / "summary.json")
+    path, values = Path(folder), _summary(folder)
     if isinstance(values, dict):  # older versions wrote more
         known = {field.name for field in dataclasses.fields(Summary)}
         values = {name: value for name, value in values.items() if name in known}
@@ -207,6 +202,31 @@ def load(folder: str | Path) -> Record:
         dense_weights=_weights(dense, names),
         sparse_weights=_weights(sparse, names),
     )
+
+
+def shown(folder: str | Path) -> Path:
+    """The folder with the weights of a finished run: of several seeds, that of the median one. RunError as `load`.
+
+    >>> files.write_json("runs/three/summary.json", {"shown": "seed-1"})
+    PosixPath('runs/three/summary.json')
+    >>> shown("runs/three")
+    PosixPath('runs/three/seed-1')
+    """
+    values = _summary(folder)
+    if not isinstance(values, dict) or not isinstance(inside := values.get("shown", ""), str):
+        raise RunError(f"{Path(folder) / 'summary.json'} is damaged. Delete it and run again.")
+    return Path(folder) / inside
+
+
+def _summary(folder: str | Path) -> object:
+    """What summary.json holds; RunError where the run is absent or not finished."""
+    path = Path(folder)
+    if not (path / "summary.json").exists():
+        is_begun = (path / "run.json").exists()
+        state = "not finished: run the same command again" if is_begun else "not a RUN folder"
+        raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
+    found: object = files.read_json(path / "summary.json")
+    return found
 
 
 def _weights(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

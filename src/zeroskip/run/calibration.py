@@ -56,14 +56,14 @@ def calibrate(
         raise EngineError(f"calibrate was given a {type(model).__name__}, and needs a torch.nn.Module.")
     if method is not None and method not in METHODS:
         raise EngineError(f'the method "{method}" is unknown. Give one of {", ".join(METHODS)}, or None.')
-    seen = _seen(model, batches)
+    seen = seen_on(model, batches)
     names = TRIED if method is None else [method]
     found = [_quantisation(seen, name) for name in names]
     return min(found, key=lambda each: each.error if not math.isnan(each.error) else math.inf)
 
 
 @dataclass
-class _Seen:
+class SeenNetwork:
     """A network, what its values were, and the examples on which errors are measured."""
 
     graph: Graph
@@ -74,13 +74,14 @@ class _Seen:
 
 
 @torch.no_grad()
-def _seen(model: nn.Module, batches: Iterable[Given | Inputs]) -> _Seen:
+def seen_on(model: nn.Module, batches: Iterable[Given | Inputs]) -> SeenNetwork:
+    """What was seen of the network on these batches; the same errors as `calibrate`."""
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
         raise EngineError(
             f"calibrate was given a {type(batches).__name__}, and needs several batches. Give a list, [x], "
             "or a generator."
         )
-    seen: _Seen | None = None
+    seen: SeenNetwork | None = None
     for number, batch in enumerate(batches):
         if seen is None:
             seen, tensors = _begun(model, batch)
@@ -93,7 +94,7 @@ def _seen(model: nn.Module, batches: Iterable[Given | Inputs]) -> _Seen:
     return seen
 
 
-def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[_Seen, list[Tensor]]:
+def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[SeenNetwork, list[Tensor]]:
     inputs = checked(model, batch, 0)
     graph = captured_graph(model, inputs)
     operations = byte_operations(graph)
@@ -104,7 +105,9 @@ def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[_Seen, list[Tensor]
             f"no layer of the network can compute in eight bits: {why}. Run it in fp32 or fp16."
         )
     values = dict.fromkeys(name for each in operations for name in (*each.reads, each.name))
-    return _Seen(graph, operations, {name: ValueRange() for name in values}, [], 0), tensors_of(graph, inputs)
+    return SeenNetwork(graph, operations, {name: ValueRange() for name in values}, [], 0), tensors_of(
+        graph, inputs
+    )
 
 
 def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
@@ -127,7 +130,7 @@ def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
     return tensors
 
 
-def _see_(seen: _Seen, tensors: Sequence[Tensor]) -> None:
+def _see_(seen: SeenNetwork, tensors: Sequence[Tensor]) -> None:
     graph = seen.graph
     held: dict[str, object] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
     for name, x in held.items():
@@ -153,12 +156,12 @@ def _see_(seen: _Seen, tensors: Sequence[Tensor]) -> None:
     seen.examples += count
 
 
-def _take_(seen: _Seen, name: str, value: object) -> None:
+def _take_(seen: SeenNetwork, name: str, value: object) -> None:
     if name in seen.ranges and isinstance(value, Tensor) and value.dtype is torch.float32:
         seen.ranges[name].see_(name, value)
 
 
-def _demand_variety(seen: _Seen) -> None:
+def _demand_variety(seen: SeenNetwork) -> None:
     """EngineError where every input that is read is one number over and over."""
     inputs = [seen.ranges[name] for name in seen.graph.names if name in seen.ranges]
     if inputs and all(each.least == each.most for each in inputs):
@@ -168,13 +171,20 @@ def _demand_variety(seen: _Seen) -> None:
         )
 
 
-def _quantisation(seen: _Seen, method: str) -> Quantisation:
+def _quantisation(seen: SeenNetwork, method: str) -> Quantisation:
     values = scales_of(seen.graph, seen.operations, seen.ranges, method)
     layers = [each for each in seen.operations if each.is_layer and {*each.reads} <= {*values}]
     layers = [
         each for each in layers if reference.largest_sum(reference.byte_weight(_weight(each))) < SUM_LIMIT
     ]
-    weights = {each.name: weight_scales(_weight(each)) for each in layers}
+    return measured(seen, values, {each.name: weight_scales(_weight(each)) for each in layers}, method)
+
+
+def measured(
+    seen: SeenNetwork, values: Mapping[str, Scaling], weights: Mapping[str, Tensor], method: str
+) -> Quantisation:
+    """The quantisation of these scales of values and of layers' weights, with what it costs on what was seen."""
+    layers = [each for each in seen.operations if each.name in weights]
     errors = _layer_errors(seen, layers, values, weights)
     made = Quantisation(values, weights, errors, 0.0, checksum(seen.graph), seen.examples, method)
     demand_sound(made)
@@ -208,7 +218,7 @@ def scales_of(
 
 @torch.no_grad()
 def _layer_errors(
-    seen: _Seen,
+    seen: SeenNetwork,
     layers: Sequence[ByteOperation],
     values: Mapping[str, Scaling],
     weights: Mapping[str, Tensor],
@@ -227,7 +237,7 @@ def _layer_errors(
 
 
 @torch.no_grad()
-def _network_error(seen: _Seen, made: Quantisation) -> float:
+def _network_error(seen: SeenNetwork, made: Quantisation) -> float:
     layers = {*made.errors} - {*made.in_fp32(LIMIT)}
     run, sums = network_of(seen.graph, seen.operations, made.values, made.weights, layers), [0.0, 0.0]
     exact = runner(seen.graph, {})

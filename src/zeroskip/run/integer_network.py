@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Kernel
+from zeroskip.concepts import Kernel, Layer
 from zeroskip.errors import EngineError
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.nodes import kind_of
@@ -26,7 +26,7 @@ from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes
 from zeroskip.run.convolution.tiles.quantising import in_bytes as on_bytes
 from zeroskip.run.convolution.tiles.tiling import left
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
-from zeroskip.run.element import INT8, Scaling
+from zeroskip.run.element import INT8, Scaling, whole_bias
 from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight, Divisor
 from zeroskip.run.quantisation import LIMIT, Quantisation, check
 from zeroskip.run.runner import Runner
@@ -265,7 +265,7 @@ def network_of(
     stored = {each.name: byte_weight_of(each, weights) for each in computing if each.is_layer}
     read = {name for each in computing for name in each.reads}
     calls = {each.name: partial(computed, each, stored.get(each.name), values) for each in computing}
-    steps = _steps(graph, computing)
+    steps = steps_of(graph, computing)
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
         held: dict[str, Any] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
@@ -284,11 +284,11 @@ def network_of(
     return run
 
 
-_Step = tuple[str, tuple[str, ...], Callable[..., object] | None, list[str]]
+ByteStep = tuple[str, tuple[str, ...], Callable[..., object] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
-def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
+def steps_of(graph: Graph, computing: Sequence[ByteOperation]) -> list[ByteStep]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
     by_place = {each.operation.names[-1]: each for each in computing}
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
@@ -299,7 +299,7 @@ def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
             running.append((each.name, each.reads, None))
         elif node.name in rest:
             running.append((node.name, node.inputs, node.function))
-    steps: list[_Step] = []
+    steps: list[ByteStep] = []
     needed = set(graph.outputs)
     for name, reads, function in reversed(running):
         ended = {*reads, name} - needed
@@ -342,7 +342,8 @@ def computed(
         layer = each.operation.layer
         assert layer is not None
         assert weight is not None
-        after = ByteEpilogue(layer.bias, None, each.operation.activation)
+        bias = _bias(layer, inputs[0].at, weight)
+        after = ByteEpilogue(bias, None, each.operation.activation)
         return reference.finished(
             reference.sums_of_rows(inputs[0], weight), inputs[0].at, weight, after, axis=-1
         )
@@ -352,6 +353,10 @@ def computed(
     ]
     y, form = _of_maps(each.operation, weight, values, maps), each.maps[-1][1]
     return replace(y, numbers=from_map(form, y.numbers)) if isinstance(y, ByteMap) else from_map(form, y)
+
+
+def _bias(layer: Layer, x: Scaling, weight: ByteWeight) -> Tensor | None:
+    return None if layer.bias is None else whole_bias(layer.bias, x, weight.scales)
 
 
 def _of_maps(
@@ -368,7 +373,8 @@ def _of_maps(
     if weight is not None:
         layer = operation.layer
         assert layer is not None
-        after = ByteEpilogue(layer.bias, maps[1] if len(maps) > 1 else None, operation.activation)
+        residual = maps[1] if len(maps) > 1 else None
+        after = ByteEpilogue(_bias(layer, x.at, weight), residual, operation.activation)
         return reference.finished(
             reference.sums_of_windows(x, weight, window, layer.groups), x.at, weight, after
         )

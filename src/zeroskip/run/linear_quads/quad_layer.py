@@ -13,7 +13,7 @@ from zeroskip.run.argument_block import ArgumentBlock, argument_block
 from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.quad_job import QUAD
 from zeroskip.run.convolution.tiles.quad_products import moved_start
-from zeroskip.run.element import Scaling, weight_scales
+from zeroskip.run.element import Scaling, weight_scales, whole_bias
 from zeroskip.run.integer_reference import ByteEpilogue
 from zeroskip.run.linear.stored_weights import Nonzeros
 
@@ -60,8 +60,13 @@ def quad_layer(layer: Layer, scales: RowScales) -> QuadLayer:
     numbers[:, :inputs] = weight.numbers.numpy()
     start = -scales.x.zero_point * numbers.sum(1, dtype=np.int64)
     factor = (reference.single(scales.x.scale) * weight.scales).numpy()
-    bias = np.zeros(out, np.float32) if layer.bias is None else layer.bias.detach().numpy()
-    return QuadLayer(inputs, numbers.view(np.int32), start.astype(np.int32), factor, bias, scales.x)
+    bias = _bias(layer, scales.x, weight.scales)
+    shift = np.zeros(out, np.float32) if bias is None else bias.numpy()
+    return QuadLayer(inputs, numbers.view(np.int32), start.astype(np.int32), factor, shift, scales.x)
+
+
+def _bias(layer: Layer, x: Scaling, weights: Tensor) -> Tensor | None:
+    return None if layer.bias is None else whole_bias(layer.bias.detach(), x, weights)
 
 
 def nonzero_quads(quads: QuadLayer) -> Nonzeros:
@@ -115,7 +120,7 @@ def computed(scales: RowScales, layer: Layer, x: Tensor, relu: bool) -> Tensor:
     """
     weight = reference.byte_weight(layer.weight, scales.weights)
     sums = reference.sums_of_rows(reference.byte_map(x, scales.x), weight)
-    after = ByteEpilogue(layer.bias, None, RELU if relu else None)
+    after = ByteEpilogue(_bias(layer, scales.x, weight.scales), None, RELU if relu else None)
     return reference.finished(sums, scales.x, weight, after, axis=-1)
 
 

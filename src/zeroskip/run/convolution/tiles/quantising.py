@@ -16,7 +16,7 @@ from zeroskip.run.convolution.tiles.forms import MapShape
 from zeroskip.run.convolution.tiles.operations import InBytes, Operation, Subgraph, Window
 from zeroskip.run.convolution.tiles.quad_job import QUAD
 from zeroskip.run.convolution.tiles.taps import touching
-from zeroskip.run.element import Scaling
+from zeroskip.run.element import Scaling, whole_bias
 
 LAYERS = ("conv", "depthwise")
 FOLLOWING = ("max", "average", "mean", "add", "concat")  # compute on bytes where they read bytes anyway
@@ -110,9 +110,17 @@ def in_bytes(
             output = scales[each.name] if each.name in read or each.kind == "concat" else None
             output = inputs[0] if each.kind == "max" else output
             made |= {} if output is None else {each.name: output}
+            each = _with_whole_bias(each, inputs[0], weights.get(each.name))
             each = replace(each, in_bytes=InBytes(inputs, output, weights.get(each.name)))
         found.append(each)
     return found
+
+
+def _with_whole_bias(operation: Operation, x: Scaling, weights: Tensor | None) -> Operation:
+    layer = operation.layer
+    if layer is None or layer.bias is None or weights is None or len(weights) != len(layer.bias):
+        return operation  # scales of another layer are refused where code is made of them
+    return replace(operation, layer=replace(layer, bias=whole_bias(layer.bias, x, weights)))
 
 
 def converted(subgraph: Subgraph) -> Subgraph:
