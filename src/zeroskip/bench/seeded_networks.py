@@ -43,7 +43,7 @@ def network(case: Case) -> nn.Module:
     half of that in recurrent layers, whose answers would hang on rounding else. Zeros lie where a seeded coin says.
     Convolutions of a picture's three channels and depthwise convolutions stay dense. Statistics of batch norms
     are 0 and 1; in networks of `MBConv`, those of two random inputs. Of a trained network the weights are its own,
-    zeros lie where the magnitudes of a block are least, and statistics are those of the pictures for calibration.
+    and zeros lie where the magnitudes of a block are least.
     """
     if case.is_recorded:
         return recorded_layers.network(case)
@@ -158,11 +158,14 @@ def _draw_weight_(weight: Tensor, case: Case, sparsity: float, *, gain: int, fan
 
 @torch.no_grad()
 def _pruned(model: nn.Module, case: Case) -> nn.Module:
-    """The trained network without the blocks of least magnitude; its batch norms have the statistics that are left."""
+    """The trained network without the blocks of least magnitude.
+
+    Its batch norms keep their statistics: with those of what is left, channels that died would be multiplied by up to
+    30, and no engine could compute that in eight bits.
+    """
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear) and not _stays_dense(layer):
             layer.weight[~patterns.keep(layer.weight.abs(), case.pattern, case.sparsity)] = 0
-    _calibrate_(model, calibration(case))
     return model
 
 
