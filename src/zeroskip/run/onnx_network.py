@@ -24,6 +24,7 @@ from zeroskip.run.integer_network import (
     byte_weight_of,
     in_bytes,
     layers_in_bytes,
+    same_scales,
     steps_of,
 )
 from zeroskip.run.quantisation import Quantisation
@@ -81,6 +82,7 @@ class RoundingNetwork(nn.Module):
         self._computing = {each.name: each for each in computing}
         self._kept = {name for each in computing for name in each.reads}
         self._kept |= {each.name for each in computing if each.operation.kind == "concat"}
+        self._kept |= _moved_alone(graph, computing, self._values, self._kept)
         self._steps: list[ByteStep] = steps_of(_sized(graph), computing)
         weights = {} if quantisation is None else quantisation.weights
         self.layers = {each.name: self._layer(each, weights) for each in computing if each.is_layer}
@@ -158,6 +160,24 @@ def _computing(graph: Graph, quantisation: Quantisation | None) -> list[ByteOper
         return []
     operations = [each for each in byte_operations(graph) if each.maps]
     return in_bytes(operations, {*quantisation.values}, layers_in_bytes(quantisation))
+
+
+def _moved_alone(
+    graph: Graph, computing: Sequence[ByteOperation], values: Mapping[str, Scaling], kept: set[str]
+) -> set[str]:
+    """Values that are only padded or moved and then rounded with the same scale: rounding them first changes nothing.
+
+    It lets engines compute the layer before the padding on bytes.
+    """
+    same = same_scales(graph, computing)
+    found = set()
+    for each in computing:
+        readers = [node.name for node in graph.nodes if each.name in node.inputs]
+        moves = [name in kept and same.get(name) == each.name for name in readers]
+        alike = [values.get(name) == values.get(each.name) for name in readers]
+        if readers and all(moves) and all(alike) and each.name not in graph.outputs:
+            found.add(each.name)
+    return found
 
 
 def _computed(each: ByteOperation, layer: _Layer | None, inputs: Sequence[Tensor]) -> Tensor:
