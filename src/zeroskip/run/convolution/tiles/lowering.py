@@ -30,7 +30,7 @@ from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, 
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
 from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
-from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_tensor, write_tensor
+from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_quads, read_tensor, write_tensor
 from zeroskip.run.element import FP32, Element
 
 
@@ -128,6 +128,9 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
     name, machine = operation.name, context.machine
     y = context.arrangement.maps[name]
     quads = operation.kind == "convert" or {name, *operation.inputs} & set(context.subgraph.scalings)
+    entering = _entering(operation, context, y)
+    if entering is not None:
+        return [entering]
     if operation.kind == "concat":
         steps: list[Step | AnyJob] = [*_parts(operation, context, y)]
     elif quads:
@@ -143,6 +146,15 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
         write = write_channels_last if context.is_channels_last(name) else write_tensor
         steps.append(write(name, y, context.slots[name], machine))
     return steps
+
+
+def _entering(operation: Operation, context: _Context, y: Map) -> Step | None:
+    """The step that reads a tensor of pictures as quads, ring included; None where the operation is another."""
+    source, scaling = operation.inputs[0], context.subgraph.scalings.get(operation.name)
+    shape = context.subgraph.inputs.get(source)
+    if operation.kind != "convert" or scaling is None or shape is None or context.is_channels_last(source):
+        return None
+    return read_quads(TensorSlot(context.slots[source], shape), y, operation.name, scaling, context.machine)
 
 
 def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
