@@ -80,7 +80,8 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "program_bytes": {"measurement"},
         "quantisation": {"element", "measurement", "program_bytes"},
         "value_ranges": {"element"},
-        "integer_reference": {"convolution", "element"},
+        "fused_multiply_add": {"convolution"},
+        "integer_reference": {"convolution", "element", "fused_multiply_add"},
         "integer_network": {"convolution", "element", "integer_reference", "quantisation", "runner"},
         "program": {"call_checks", "convolution", "integer_network", "measurement", "quantisation", "runner"},
         "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}

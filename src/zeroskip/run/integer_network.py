@@ -259,7 +259,7 @@ def network_of(
     return run
 
 
-_Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
+_Step = tuple[str, tuple[str, ...], Callable[..., object] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
@@ -267,7 +267,7 @@ def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
     by_place = {each.operation.names[-1]: each for each in computing}
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
-    running: list[tuple[str, tuple[str, ...], Callable[..., Any] | None]] = []
+    running: list[tuple[str, tuple[str, ...], Callable[..., object] | None]] = []
     for node in graph.nodes:
         each = by_place.get(node.name)
         if each is not None:

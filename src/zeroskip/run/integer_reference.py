@@ -1,4 +1,4 @@
-"""What every kernel for eight bits computes, bit for bit, in plain PyTorch: sums are exact, floats rounded where named.
+"""What every kernel for eight bits computes, bit for bit, in PyTorch: sums are exact, floats rounded where named.
 
 Steps of float32: one fused multiply-add (scale, bias), another for the residual, the activation, times 1 / scale of
 the next map, clamp, nearest even number. A map holds uint8, weights int8; sums are integers that int32 holds.
@@ -18,10 +18,9 @@ from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.operations import Window
 from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
+from zeroskip.run.fused_multiply_add import fma
 
 FLOAT_LIMIT = 1 << 24  # whole numbers up to here are exact in float32, in whatever order they are added
-SMALLEST = 2.0**-126  # the smallest normal float32
-LAST_BITS, HALF = (1 << 29) - 1, 1 << 28  # the bits that float64 has and float32 lacks
 
 
 @dataclass(frozen=True)
@@ -118,35 +117,6 @@ def single(number: float) -> Tensor:
     return torch.tensor(number, dtype=torch.float32)
 
 
-def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
-    """a * b + c of float32 numbers, rounded to float32 once, as a fused multiply-add does.
-
-    The product is exact in float64, and the sum is rounded to float64 and then to float32. Where the first rounding
-    ends halfway between two float32 numbers, or where those are subnormal, the sum is rounded to odd instead, after
-    which the second rounding is right (Boldo and Melquiond 2008).
-
-    >>> one = torch.tensor([1.0])
-    >>> fma(one + 2**-12, one - 2**-12, -one)  # a product and a sum give 0
-    tensor([-5.9605e-08])
-    """
-    product, c = a.double() * b.double(), c.double()
-    total = product + c
-    odd = ((total.view(torch.int64) & LAST_BITS) == HALF) | ((total.abs() < SMALLEST) & (total != 0))
-    if bool(odd.any()):
-        product, c = product.expand(total.shape)[odd], c.expand(total.shape)[odd]
-        total[odd] = _to_odd(product, c, total[odd])
-    return total.float()
-
-
-def _to_odd(a: Tensor, b: Tensor, total: Tensor) -> Tensor:
-    """a + b in float64, of which `total` is the nearest: where it is not exact, the neighbour with an odd last bit."""
-    back = total - a
-    rest = (a - (total - back)) + (b - back)  # what the sum lost, exactly (Knuth)
-    towards = torch.where(rest > 0, torch.inf, -torch.inf).double()
-    moves = (rest != 0) & ((total.view(torch.int64) & 1) == 0)
-    return torch.where(moves, torch.nextafter(total, towards), total)
-
-
 def sums_of_windows(x: ByteMap, weight: ByteWeight, window: Window, groups: int = 1) -> Tensor:
     """(batch, out, h, w) the sums of a convolution over (batch, in, h, w), as whole numbers of float64 or float32.
 
@@ -161,16 +131,27 @@ def sums_of_windows(x: ByteMap, weight: ByteWeight, window: Window, groups: int 
     )
     if groups == padded.shape[1] == len(weight.numbers):
         return _by_taps(padded, weight.numbers, window, (height, width))
-    dtype = torch.float32 if largest_sum(weight) < FLOAT_LIMIT else torch.float64
+    dtype = _exact_type(x, weight)
     parts = []
     for part, own in zip(
         padded.to(dtype).chunk(groups, 1), weight.numbers.to(dtype).chunk(groups), strict=True
     ):
-        seen = functional.unfold(
-            part, window.size, window.dilation, 0, window.stride
-        )  # (batch, in * taps, pixels)
+        seen = _unfolded(part, window)  # (batch, in * taps, pixels)
         parts.append(own.flatten(1) @ seen)
     return torch.cat(parts, 1).unflatten(2, (height, width))
+
+
+def _exact_type(x: ByteMap, weight: ByteWeight) -> torch.dtype:
+    """The smaller type of floats in which every sum is exact, whatever the order of adding."""
+    share = (255 - min(x.at.zero_point, 127)) / 255  # of 255, as far as bytes lie from the zero point
+    return torch.float32 if share * largest_sum(weight) < FLOAT_LIMIT else torch.float64
+
+
+def _unfolded(x: Tensor, window: Window) -> Tensor:
+    if window.size == (1, 1):
+        down, right = window.stride
+        return x[:, :, ::down, ::right].flatten(2)
+    return functional.unfold(x, window.size, window.dilation, 0, window.stride)
 
 
 def _by_taps(padded: Tensor, weight: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
@@ -188,7 +169,7 @@ def _by_taps(padded: Tensor, weight: Tensor, window: Window, size: tuple[int, in
 
 def sums_of_rows(x: ByteMap, weight: ByteWeight) -> Tensor:
     """(..., out) the sums of a linear layer over (..., in)."""
-    dtype = torch.float32 if largest_sum(weight) < FLOAT_LIMIT else torch.float64
+    dtype = _exact_type(x, weight)
     return x.centred.to(dtype) @ weight.numbers.to(dtype).T
 
 
