@@ -48,8 +48,9 @@ def calibrate(
     batches  each as the network takes it, in evaluation mode; 50 to 500 examples like those it will see
     method   "min-max", "percentile 99.9" (also 99.99, 99.999) or "least squares"; None: by which the network's
              outputs change least
-    Errors are measured on the first 16 examples (those of layers on 4), and for each value a histogram is kept. Raises EngineError where
-    there is no batch, a value is not finite, the inputs are one number over and over, or no layer can have eight bits.
+    Errors are measured on the first 16 examples (those of layers on 4), and for each value a histogram is kept.
+    Raises EngineError where there is no batch, a value is not finite, the inputs are one number over and over, or no
+    layer can have eight bits.
 
     >>> run.calibrate(model, [x], method="min-max").method
     'min-max'
