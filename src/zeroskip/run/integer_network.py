@@ -30,7 +30,7 @@ from zeroskip.run.quantisation import LIMIT, Quantisation, check
 from zeroskip.run.runner import Runner
 
 LAYERS = (*TILED, "linear")
-RESCALING = (*LAYERS, "average", "mean", "add")  # may make bytes of any scale
+RESCALING = (*LAYERS, "average", "mean", "add", "combine", "scale")  # may make bytes of any scale
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ def same_scales(graph: Graph, operations: Sequence[ByteOperation]) -> dict[str, 
         if (moves or makers.get(node.name) == "max") and node.inputs:
             same[node.name] = node.inputs[0]
     for each in operations:
+        if each.operation.kind == "rearrange":
+            same[each.name] = each.reads[0]
         if each.operation.kind == "concat":
             own = [name for name in each.reads if uses[name] == 1 and makers.get(name) in RESCALING]
             same |= dict.fromkeys(own, each.name)
@@ -142,7 +144,9 @@ def _starts_at_0(activation: Activation) -> bool:
 
 def _keeps_positive(node: Node) -> bool:
     """Whether the node makes nothing below 0 of values that have nothing below 0."""
-    adds = kind_of(node) == "add" and len(node.inputs) == 2 and node.arguments.get("alpha") in (None, 1)
+    adds = (
+        kind_of(node) in ("add", "mul") and len(node.inputs) == 2 and node.arguments.get("alpha") in (None, 1)
+    )
     return bool(node.inputs) and (adds or kind_of(node) in POSITIVE or _pads_zeros(node))
 
 
@@ -339,6 +343,12 @@ def _of_maps(
         return reference.sum_of_maps(x, maps[1], operation.activation)
     if kind == "mean":
         return reference.mean_of_pixels(x)[..., None, None]
+    if kind == "rearrange":
+        return reference.rearranged(x, operation.movements, operation.shape)
+    if kind == "combine":
+        return reference.product_of_maps(x, maps[1], operation.activation)
+    if kind == "scale":
+        return reference.scaled(x, operation.factors, operation.activation)
     assert window is not None
     if weight is not None:
         layer = operation.layer

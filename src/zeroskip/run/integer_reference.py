@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.activation import Activation
-from zeroskip.run.convolution.tiles.operations import Window
+from zeroskip.run.convolution.tiles.operations import Movement, Window
 from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
 from zeroskip.run.fused_multiply_add import fma
 
@@ -265,6 +265,37 @@ def sum_of_maps(a: ByteMap, b: ByteMap, activation: Activation | None = None) ->
     away = [single(each.at.zero_point) * each.at.scale for each in (a, b)]
     y = fma(a.numbers.float(), single(a.at.scale), -(away[0] + away[1]))
     return activated(fma(b.numbers.float(), single(b.at.scale), y), activation)
+
+
+def product_of_maps(a: ByteMap, b: ByteMap, activation: Activation | None = None) -> Tensor:
+    """The float32 product of two maps, or of a map and one pixel: that of centred bytes x that of the scales.
+
+    >>> product_of_maps(*[ByteMap(torch.tensor([3], dtype=torch.uint8), Scaling(0.5, 0))] * 2)
+    tensor([2.2500])
+    """
+    return activated((a.centred * b.centred) * (single(a.at.scale) * single(b.at.scale)), activation)
+
+
+def scaled(x: ByteMap, factors: tuple[Tensor, Tensor] | None, activation: Activation | None = None) -> Tensor:
+    """fma(centred bytes, scale x a channel's first factor, its second); then the activation. No factors: 1 and 0."""
+    first, second = factors or (torch.ones(1), torch.zeros(1))
+    by_channel = [each.float().reshape(-1, 1, 1) for each in (single(x.at.scale) * first.float(), second)]
+    return activated(fma(x.centred, by_channel[0], by_channel[1]), activation)
+
+
+def rearranged(x: ByteMap, movements: Sequence[Movement], shape: tuple[int, int, int]) -> ByteMap:
+    """The bytes in other places, (batch, *shape); the zero point where nothing comes to lie."""
+    y = x.numbers.new_full((len(x.numbers), *shape), x.at.zero_point)
+    for each in movements:
+        axes = [
+            [(to, source) for to, source in enumerate(numbers) if source >= 0]
+            for numbers in (each.rows, each.columns)
+        ]
+        if all(axes):
+            pairs = [(each.targets, each.sources), *(tuple(zip(*axis, strict=True)) for axis in axes)]
+            (to_c, c), (to_h, h), (to_w, w) = ([torch.tensor(side) for side in pair] for pair in pairs)
+            y[:, to_c[:, None, None], to_h[:, None], to_w] = x.numbers[:, c[:, None, None], h[:, None], w]
+    return replace(x, numbers=y)
 
 
 def concatenated(parts: Sequence[ByteMap], at: Scaling, axis: int = 1) -> ByteMap:
