@@ -18,7 +18,9 @@ from zeroskip.graph.inputs import of
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.call_checks import refusal, shown
 from zeroskip.run.captured import examples_in, run_once
+from zeroskip.run.convolution.tiles.forms import to_map
 from zeroskip.run.convolution.tiles.graph_operations import barrier
+from zeroskip.run.dense import pytorch
 from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
 from zeroskip.run.integer_network import (
     ByteOperation,
@@ -204,11 +206,11 @@ def scales_of(
     same, positive = same_scales(graph, operations), never_negative(graph)
     positive |= {name for name in graph.names if name in ranges and ranges[name].least >= 0}
     scales: dict[str, Scaling] = {}
-    for name, own in ranges.items():
+    for name in ranges:
         source = name
         while same.get(source) in ranges and ranges[same[source]].counts.any():
             source = same[source]
-        if not own.counts.any():
+        if not ranges[source].counts.any():
             continue
         scales[name] = scale_of(ranges[source], negative=source not in positive, method=method)
     return scales
@@ -230,8 +232,17 @@ def _layer_errors(
             maps = [reference.byte_map(exact[name], values[name]) for name in each.reads]
             y = computed(each, stored[each.name], values, maps)
             assert isinstance(y, Tensor)
-            _add_(sums[each.name], y, exact[each.name])
+            _add_(sums[each.name], y, exact[each.name] if each.name in exact else _phases(each, exact))
     return {name: _root(*pair) for name, pair in sums.items()}
+
+
+def _phases(each: ByteOperation, exact: Mapping[str, Tensor]) -> Tensor:
+    """What a transposed convolution makes before its pixels are interleaved, which is no value of the graph."""
+    layer, (shape, form) = each.operation.layer, each.maps[0]
+    assert layer is not None
+    return pytorch.reference(
+        layer, to_map(form, shape, exact[each.reads[0]]), each.operation.activation is not None
+    )
 
 
 def _first(seen: _Seen, wanted: int) -> list[list[Tensor]]:

@@ -75,11 +75,14 @@ def byte_operations(graph: Graph) -> list[ByteOperation]:
     found = [
         ByteOperation(each, tuple(maps[name] for name in (*each.inputs, each.name)))
         for each in tiled
-        if has_bytes(each, shapes) and {each.name, *each.inputs} <= {*order}
+        if has_bytes(each, shapes)
     ]
     there = {name for each in found for name in each.operation.names}
     rows = [_linear(node) for node in graph.nodes if node.name not in there]
-    return sorted((each for each in (*found, *rows) if each is not None), key=lambda each: order[each.name])
+    return sorted(
+        (each for each in (*found, *rows) if each is not None),
+        key=lambda each: order[each.operation.names[-1]],
+    )
 
 
 def _linear(node: Node) -> ByteOperation | None:
@@ -112,7 +115,9 @@ def same_scales(graph: Graph, operations: Sequence[ByteOperation]) -> dict[str, 
             same[node.name] = node.inputs[0]
     for each in operations:
         if each.operation.kind == "rearrange":
-            same[each.name] = each.reads[0]
+            # The pixels of a transposed convolution, before they are interleaved, are no value of the graph.
+            phases = makers.get(each.reads[0]) == "conv" and each.reads[0] not in uses
+            same |= {each.reads[0]: each.name} if phases else {each.name: each.reads[0]}
         if each.operation.kind == "concat":
             own = [name for name in each.reads if uses[name] == 1 and makers.get(name) in RESCALING]
             same |= dict.fromkeys(own, each.name)
@@ -269,14 +274,14 @@ _Step = tuple[str, tuple[str, ...], Callable[..., object] | None, list[str]]
 
 def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
-    by_place = {each.operation.names[-1]: each for each in computing}
+    by_place: dict[str, list[ByteOperation]] = {}
+    for each in computing:
+        by_place.setdefault(each.operation.names[-1], []).append(each)
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
     running: list[tuple[str, tuple[str, ...], Callable[..., object] | None]] = []
     for node in graph.nodes:
-        each = by_place.get(node.name)
-        if each is not None:
-            running.append((each.name, each.reads, None))
-        elif node.name in rest:
+        running += [(each.name, each.reads, None) for each in by_place.get(node.name, ())]
+        if node.name in rest:
             running.append((node.name, node.inputs, node.function))
     steps: list[_Step] = []
     needed = set(graph.outputs)

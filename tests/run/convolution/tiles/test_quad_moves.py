@@ -61,6 +61,22 @@ class Joined(nn.Module):
         return self.last(torch.cat([self.second(x), x], 1))
 
 
+class Transposed(nn.Module):
+    """Transposed convolutions: with a ReLU, with groups and steps that differ, and as the last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3, 2, 1), nn.ConvTranspose2d(8, 6, 4, 2, 1)
+        self.third = nn.ConvTranspose2d(6, 9, 3, (2, 1), 1, (1, 0), groups=3)
+        self.fourth, self.last = nn.Conv2d(12, 4, 3, 1, 1), nn.ConvTranspose2d(4, 5, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.second(self.first(x).relu()).relu()
+        y = self.third(y)[:, :, : x.shape[2], : x.shape[3]]
+        return self.last(self.fourth(torch.cat([y, x], 1)))
+
+
 def pictures(count: int) -> Tensor:
     return torch.randn(count, 3, 18, 14, generator=torch.Generator().manual_seed(count))
 
@@ -68,7 +84,7 @@ def pictures(count: int) -> Tensor:
 @pytest.fixture(scope="module")
 def made() -> dict[str, Made]:
     found = {}
-    for model in (Moves().eval(), Joined().eval()):
+    for model in (Moves().eval(), Joined().eval(), Transposed().eval()):
         quantisation = run.calibrate(model, [pictures(2)], method="min-max")
         graph = capture(model, pictures(2))
         operations = with_bytes(graph, operations_of(graph), quantisation)
@@ -77,7 +93,7 @@ def made() -> dict[str, Made]:
 
 
 def test_everything_between_layers_in_eight_bits_stays_in_bytes(made) -> None:
-    operations = made["Moves"][2]
+    operations = [each for name in made for each in made[name][2]]
     assert all(each.in_bytes is not None for each in operations)
     assert {each.kind for each in operations} == {
         *("conv", "mean", "combine", "concat", "max", "rearrange", "scale"),
@@ -85,7 +101,7 @@ def test_everything_between_layers_in_eight_bits_stays_in_bytes(made) -> None:
 
 
 @pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
-@pytest.mark.parametrize(("name", "images"), [("Moves", 1), ("Moves", 4), ("Joined", 1)])
+@pytest.mark.parametrize(("name", "images"), [("Moves", 1), ("Moves", 4), ("Joined", 1), ("Transposed", 1)])
 @torch.no_grad()
 def test_they_equal_the_integer_reference_in_every_bit(
     made, name: str, images: int, machine: Machine
