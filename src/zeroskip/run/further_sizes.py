@@ -14,7 +14,7 @@ from zeroskip.run.building import resized, rounded
 from zeroskip.run.call_checks import key_of, shown
 from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.dense import pytorch
-from zeroskip.run.network_checks import captured_graph, network_on, why_different
+from zeroskip.run.network_checks import beside_rounded, captured_graph, network_on, why_different
 from zeroskip.run.output_difference import agree, difference
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import runner
@@ -47,11 +47,11 @@ def further_sizes(
                 )
             for network in (resized(first, other, threads), _dense(first, other)):
                 answer = other.rebuild(network.run(*[tensor.clone() for tensor in given]))
-                wanted = expected
+                pair = answer, expected
                 if network.origin.quantisation is not None:  # its own error was measured by calibration
-                    reference = rounded(network.origin)
-                    wanted = other.rebuild(reference(*[tensor.clone() for tensor in given]))
-                if agree(answer, wanted, tolerance=tolerance):
+                    runs = network.run, rounded(network.origin)
+                    pair = beside_rounded(other, runs, given, answer)
+                if agree(*pair, tolerance=tolerance):
                     return network
         raise EngineError(
             f"for {_size(graph, given)} the compiled program differs from the network by "

@@ -32,7 +32,7 @@ from zeroskip.run.quantisation import LIMIT, Quantisation, check
 from zeroskip.run.runner import Runner
 
 LAYERS = (*TILED, "linear")
-RESCALING = (*LAYERS, "average", "mean", "add")  # may make bytes of any scale
+RESCALING = (*LAYERS, "average", "mean", "add", "combine", "scale")  # may make bytes of any scale
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,14 @@ def byte_operations(graph: Graph) -> list[ByteOperation]:
     found = [
         ByteOperation(each, tuple(maps[name] for name in (*each.inputs, each.name)))
         for each in tiled
-        if has_bytes(each, shapes) and {each.name, *each.inputs} <= {*order}
+        if has_bytes(each, shapes)
     ]
     there = {name for each in found for name in each.operation.names}
     rows = [_linear(node) for node in graph.nodes if node.name not in there]
-    return sorted((each for each in (*found, *rows) if each is not None), key=lambda each: order[each.name])
+    return sorted(
+        (each for each in (*found, *rows) if each is not None),
+        key=lambda each: order[each.operation.names[-1]],
+    )
 
 
 def _linear(node: Node) -> ByteOperation | None:
@@ -113,6 +116,10 @@ def same_scales(graph: Graph, operations: Sequence[ByteOperation]) -> dict[str, 
         if (moves or makers.get(node.name) == "max") and node.inputs:
             same[node.name] = node.inputs[0]
     for each in operations:
+        if each.operation.kind == "rearrange":
+            # The pixels of a transposed convolution, before they are interleaved, are no value of the graph.
+            phases = makers.get(each.reads[0]) == "conv" and each.reads[0] not in uses
+            same |= {each.reads[0]: each.name} if phases else {each.name: each.reads[0]}
         if each.operation.kind == "concat":
             own = [name for name in each.reads if uses[name] == 1 and makers.get(name) in RESCALING]
             same |= dict.fromkeys(own, each.name)
@@ -144,7 +151,9 @@ def _starts_at_0(activation: Activation) -> bool:
 
 def _keeps_positive(node: Node) -> bool:
     """Whether the node makes nothing below 0 of values that have nothing below 0."""
-    adds = kind_of(node) == "add" and len(node.inputs) == 2 and node.arguments.get("alpha") in (None, 1)
+    adds = (
+        kind_of(node) in ("add", "mul") and len(node.inputs) == 2 and node.arguments.get("alpha") in (None, 1)
+    )
     return bool(node.inputs) and (adds or kind_of(node) in POSITIVE or _pads_zeros(node))
 
 
@@ -290,14 +299,14 @@ ByteStep = tuple[str, tuple[str, ...], Callable[..., object] | None, list[str]]
 
 def steps_of(graph: Graph, computing: Sequence[ByteOperation]) -> list[ByteStep]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
-    by_place = {each.operation.names[-1]: each for each in computing}
+    by_place: dict[str, list[ByteOperation]] = {}
+    for each in computing:
+        by_place.setdefault(each.operation.names[-1], []).append(each)
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
     running: list[tuple[str, tuple[str, ...], Callable[..., object] | None]] = []
     for node in graph.nodes:
-        each = by_place.get(node.name)
-        if each is not None:
-            running.append((each.name, each.reads, None))
-        elif node.name in rest:
+        running += [(each.name, each.reads, None) for each in by_place.get(node.name, ())]
+        if node.name in rest:
             running.append((node.name, node.inputs, node.function))
     steps: list[ByteStep] = []
     needed = set(graph.outputs)
@@ -369,6 +378,12 @@ def _of_maps(
         return reference.sum_of_maps(x, maps[1], operation.activation)
     if kind == "mean":
         return reference.mean_of_pixels(x)[..., None, None]
+    if kind == "rearrange":
+        return reference.rearranged(x, operation.movements, operation.shape)
+    if kind == "combine":
+        return reference.product_of_maps(x, maps[1], operation.activation)
+    if kind == "scale":
+        return reference.scaled(x, operation.factors, operation.activation)
     assert window is not None
     if weight is not None:
         layer = operation.layer

@@ -124,7 +124,9 @@ def _tiles(subgraph: Subgraph, new: Callable[..., Layout]) -> tuple[dict[str, La
             tiles[operation.name] = (
                 replace(known, channels=operation.shape[0], element=ideal.element) if size else ideal
             )
-            copied = source not in tiles or not same_places(tiles[source], known)
+            copied = source not in tiles or not (
+                operation.kind == "join" or same_places(tiles[source], known)
+            )
             readings[operation.name] = Reading(known, ONE, ONE, copied)
             continue
         known = tiles.get(source) or new(inputs[source])
@@ -318,6 +320,8 @@ def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: 
     reading, name = made.readings[operation.name], operation.inputs[position]
     if position == 0 and operation.kind != "concat":
         return reading.layout if reading.copied else None
+    if operation.kind == "join":
+        return None
     own = made.layouts[made.roots[operation.name][0]]
     known = made.layouts[made.roots[name][0]] if name in made.roots else None
     if operation.kind == "concat":

@@ -24,6 +24,7 @@ from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
 from zeroskip.run.convolution.tiles.quad_job import QUAD, IntegerWeights, QuadJob, integer_weights
 from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
+from zeroskip.run.convolution.tiles.quad_moves import moved_quads, side_by_side
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
@@ -252,7 +253,8 @@ def _part(operation: Operation, position: int, target: Map, context: _Context) -
     copy = context.arrangement.copies.get((operation.name, position))
     moved = [] if copy is None else [_copied(name, Transfer(operation.name, copy, fill=fill), context)]
     job = rescaled(operation.name, (copy or known, target), channels, (before, after))
-    return [*moved, streamed_quads(job, context.machine)]
+    ring = fill_ring(operation.name, target, context.machine, fill=_fill(operation.name, 0.0, context))
+    return [*moved, streamed_quads(job, context.machine), *([] if ring is None else [ring])]
 
 
 def _refuse_uneven(operation: Operation, subgraph: Subgraph) -> None:
@@ -335,10 +337,23 @@ def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> l
         operation, tuple(scalings.get(each) for each in operation.inputs), scalings.get(name), x, added, y,
         rows[:, None] + taps.offsets, taps.stride, _shape(operation.inputs[0], context)[1:],
     )  # fmt: skip
+    if operation.kind in ("rearrange", "join"):
+        return [*copies, *_moved(operation, context, x, y)]
     layer = operation.layer
     numbers = None if layer is None else _integer_weights(operation, context)
     part = quad_part(given, numbers, context.machine)
     return [*copies, *more, _by(method, part, context)]
+
+
+def _moved(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
+    """Bytes in other places, or those of several maps side by side."""
+    sources = [(x, movement) for movement in operation.movements]
+    if operation.kind == "join":
+        channels = {each.name: each.shape[0] for each in context.subgraph.operations}
+        sources = side_by_side(
+            [(context.arrangement.maps[name], channels[name]) for name in operation.inputs]
+        )
+    return moved_quads(operation.name, sources, y, context.subgraph.scalings[operation.name], context.machine)
 
 
 def _integer_weights(operation: Operation, context: _Context) -> IntegerWeights:

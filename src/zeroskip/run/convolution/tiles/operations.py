@@ -64,7 +64,7 @@ class Operation:
 
     kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "prelu", "add", "combine",
               "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange", "convert" (to 8 bits or
-              back)
+              back), "join" (a concatenation of bytes whose parts begin within a quad)
     inputs    the values it reads; a convolution's second one is added to its result
     shape     (channels, height, width) of its value
     names     the nodes it stands for
