@@ -149,6 +149,7 @@ def converted(subgraph: Subgraph) -> Subgraph:
         if None not in (wanted, known):
             other += f" of {wanted}"
         operations.setdefault(other, Operation(other, "convert", (name,), shapes[name], (name,)))
+        shapes[other], made[other] = shapes[name], wanted
         if wanted is not None:
             scalings[other] = wanted
         return other
@@ -156,9 +157,9 @@ def converted(subgraph: Subgraph) -> Subgraph:
     for each in subgraph.operations:
         known = each.in_bytes
         wanted: Sequence[Scaling | None] = (None,) * len(each.inputs) if known is None else known.inputs
-        if known is not None and _is_uneven(each, shapes):
-            each, wanted = replace(each, kind="join"), (known.output,) * len(each.inputs)
         inputs = tuple(given(name, scaling) for name, scaling in zip(each.inputs, wanted, strict=True))
+        if known is not None and _is_uneven(each, shapes):  # its parts are bytes of their own scales first
+            each, inputs = replace(each, kind="join"), tuple(given(name, known.output) for name in inputs)
         operations[each.name] = replace(each, inputs=inputs)
     names = {name: given(name, None) for name in subgraph.outputs}
     outputs = {names[name]: shape for name, shape in subgraph.outputs.items()}
