@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from functools import partial
 
 import guarded
 import numpy as np
@@ -21,13 +20,13 @@ from hypothesis import strategies as st
 from run.drawn import MACHINES
 from test_random_networks import Network, networks
 from torch import Tensor
+from torch.nn import functional
 
 from zeroskip.concepts import Layer, Machine
 from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quantising import converted, in_bytes
-from zeroskip.run.dense.pytorch import reference
 from zeroskip.run.element import Scaling
 from zeroskip.run.integer_network import byte_operations, network_of
 
@@ -83,7 +82,8 @@ def assert_equal(network: Network, seed: int, machine: Machine, behind: bool | N
 def test_an_input_that_a_layer_reads_and_an_uneven_concatenation_rescales() -> None:
     weight, bias = torch.tensor([[[[1.0]], [[-1.0]]]]), torch.tensor([-1.0])
     layer = Layer("c", "conv2d", weight, bias, (), ())
-    convolution = Node("n0", "aten.conv2d.default", ("x",), partial(reference, layer, relu=False), layer)
+    function = lambda x: functional.conv2d(x, weight.to(x), bias.to(x))  # also in doubles
+    convolution = Node("n0", "aten.conv2d.default", ("x",), function, layer)
     joined = Node(
         "n1", "aten.cat.default", ("x", "n0"), lambda *parts: torch.cat(parts, 1), arguments={"dim": 1}
     )

@@ -22,7 +22,7 @@ from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first,
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
-from zeroskip.run.convolution.tiles.quad_job import QUAD, IntegerWeights, QuadJob, integer_weights
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, integer_weights
 from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
 from zeroskip.run.convolution.tiles.quad_moves import moved_quads, side_by_side
 from zeroskip.run.convolution.tiles.rearrange import rearrange
@@ -227,8 +227,6 @@ def _second(operation: Operation, context: _Context) -> tuple[list[Step], Map | 
 
 def _parts(operation: Operation, context: _Context, y: Map) -> list[Step]:
     """Copies of those inputs of a concatenation that were not made in their place."""
-    if operation.name in context.subgraph.scalings:
-        _refuse_uneven(operation, context.subgraph)
     steps, start = [], y.channels.start
     for position, name in enumerate(operation.inputs):
         known, vectors = context.arrangement.maps.get(name), _shape(name, context)[0]
@@ -255,13 +253,6 @@ def _part(operation: Operation, position: int, target: Map, context: _Context) -
     job = rescaled(operation.name, (copy or known, target), channels, (before, after))
     ring = fill_ring(operation.name, target, context.machine, fill=_fill(operation.name, 0.0, context))
     return [*moved, streamed_quads(job, context.machine), *([] if ring is None else [ring])]
-
-
-def _refuse_uneven(operation: Operation, subgraph: Subgraph) -> None:
-    """Parts of a concatenation of quads begin with one of their own."""
-    channels = {each.name: each.shape[0] for each in subgraph.operations}
-    if any(channels.get(name, 1) % QUAD for name in operation.inputs[:-1]):
-        raise EngineError(f"{operation.name} joins 8-bit maps whose channels do not divide by 4. Use fp32.")
 
 
 def _shape(name: str, context: _Context) -> tuple[int, int, int]:
