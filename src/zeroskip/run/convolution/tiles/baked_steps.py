@@ -140,7 +140,7 @@ def _quad_groups(job: Job | QuadJob, machine: Machine) -> int:
     words = job.weights.words
     code = PRODUCT_BYTES * int(np.count_nonzero(words)) + OUTPUT_BYTES * len(words)
     count = -(-len(words) // SUMS)
-    return max(QUAD_GROUPS, int(QUAD_CODE * count / max(1, code)))
+    return max(QUAD_GROUPS, QUAD_CODE * count // max(1, code))
 
 
 def _in_code(job: Job | QuadJob) -> Activation | None:
