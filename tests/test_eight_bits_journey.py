@@ -46,7 +46,7 @@ def test_the_program_in_eight_bits_errs_as_the_network_in_fp32(finished: tuple[P
     assert 0 < bits.error < 0.05
     assert bits.examples == 64
     assert set(bits.in_fp32) == {1, 4}
-    assert "fewer than 8 rows" in bits.in_fp32[1]["6"]  # a linear layer on one row
+    assert all({*layers} <= {"1", "3", "6"} for layers in bits.in_fp32.values())
     assert [timing.precision for timing in summary.timings] == ["int8", "int8"]
 
 
@@ -70,8 +70,12 @@ def test_what_is_printed_shown_and_concluded_names_the_precision(finished: tuple
     record = finished[1]
     rows = {row[0]: row[1:] for row in report.summary_table(record).rows}
     assert "64 examples" in rows["outputs in int8"][2]
-    (row,) = [cells for title, cells in rows.items() if re.fullmatch(r"in fp32( at batch 1)?: 6", title)]
-    assert "fewer than 8 rows" in row[2]
+    bits = record.summary.eight_bits
+    assert bits is not None
+    for name, why in bits.in_fp32[1].items():  # which they are, a measurement decides
+        assert any(
+            title.startswith("in fp32") and name in title and why in row[2] for title, row in rows.items()
+        )
     assert rows["stay dense: 1"][2].endswith(STEM)
     assert re.search(r"Layers in int8: \d of 3[^;]*; the dense engines", record.summary.verdict)
 
@@ -97,7 +101,7 @@ def test_the_scales_in_the_folder_are_those_of_the_network_in_its_file(
     figures = json.loads(out)
     assert figures["precision"] == "int8"
     assert abs(figures["error_run"] - record.summary.error_run) <= 0.02
-    assert set(figures["eight_bits"]["in_fp32"]) == {"1"}
+    assert set(figures["eight_bits"]["in_fp32"]) == {"1"}  # batch sizes
     status, _, err = call("run", TASK, folder, "--precision", "int4")
     assert (status, err.strip()) == (1, 'error: --precision is fp32 or int8, not "int4".')
 

@@ -46,7 +46,7 @@ WHILE_TRAINING = typer.Option(
 DIVISOR = typer.Option(
     min=1.0, metavar="N", help="Retrain at the task's learning rate divided by this (Han et al.: 10)."
 )
-COST_ON = typer.Option(metavar="CHIP", help="Spend the budget where this chip gains most: eie, ...")
+COST_ON = typer.Option(metavar="CHIP", help="Spend where this chip gains most: eie, ...")
 COST = typer.Option(help="What shall fall on a chip: cycles or joules.")
 OUT = typer.Option(metavar="FILE", help="The sparse weights, as safetensors.")
 THRESHOLD_RISE = typer.Option(

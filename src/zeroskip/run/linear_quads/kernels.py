@@ -45,7 +45,7 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     >>> accepts(layer, machine, Precision())
     'fp32 arithmetic was asked for'
     """
-    why = not_float32(layer, "linear") or int8_refusal(layer, machine, precision)
+    why = int8_refusal(layer, machine, precision) or not_float32(layer, "linear")
     if why is None and not layer.weight.numel():
         return "has no weights"
     if why is None and not bool(layer.weight.isfinite().all()):
