@@ -391,7 +391,7 @@ def _of_maps(
         residual = maps[1] if len(maps) > 1 else None
         after = ByteEpilogue(_bias(layer, x.at, weight), residual, operation.activation)
         return reference.finished(
-            reference.sums_of_windows(x, weight, window, layer.groups), x.at, weight, after
+            reference.sums_of_windows(x, weight, window, layer.groups, size), x.at, weight, after
         )
     if kind == "max":
         return reference.largest_of_windows(x, window, size)

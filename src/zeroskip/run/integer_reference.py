@@ -118,20 +118,25 @@ def single(number: float) -> Tensor:
     return torch.tensor(number, dtype=torch.float32)
 
 
-def sums_of_windows(x: ByteMap, weight: ByteWeight, window: Window, groups: int = 1) -> Tensor:
+def sums_of_windows(
+    x: ByteMap, weight: ByteWeight, window: Window, groups: int = 1, size: tuple[int, int] | None = None
+) -> Tensor:
     """(batch, out, h, w) the sums of a convolution over (batch, in, h, w), as whole numbers of float64 or float32.
 
-    Outside the map lies the zero point, so that padding counts as 0.
+    size  (h, w); None: as many as have whole windows
+    Outside the map lies the zero point, so that padding counts as 0, and so does what windows see behind it.
     """
     rows, columns = window.padding
     padded = functional.pad(x.centred, (columns, columns, rows, rows))
+    if size is not None:
+        padded = _reaching(x.centred, window, size, 0.0)
     reach = [(size - 1) * step + 1 for size, step in zip(window.size, window.dilation, strict=True)]
     height, width = (
         (length - each) // stride + 1
         for length, each, stride in zip(padded.shape[2:], reach, window.stride, strict=True)
     )
     if groups == padded.shape[1] == len(weight.numbers):
-        return _by_taps(padded, weight.numbers, window, (height, width))
+        return _by_taps(padded, weight.numbers, window, size or (height, width))
     dtype = _exact_type(x, weight)
     parts = []
     for part, own in zip(
@@ -139,7 +144,8 @@ def sums_of_windows(x: ByteMap, weight: ByteWeight, window: Window, groups: int 
     ):
         seen = _unfolded(part, window)  # (batch, in * taps, pixels)
         parts.append(own.flatten(1) @ seen)
-    return torch.cat(parts, 1).unflatten(2, (height, width))
+    sums = torch.cat(parts, 1).unflatten(2, (height, width))
+    return sums if size is None else sums[:, :, : size[0], : size[1]]
 
 
 def _exact_type(x: ByteMap, weight: ByteWeight) -> torch.dtype:

@@ -200,11 +200,21 @@ def _of_maps(operation: Operation, layer: _Layer | None, maps: Sequence[Tensor])
         return functional.adaptive_avg_pool2d(x, 1)
     if kind == "add":
         return reference.activated(x + maps[1], operation.activation)
+    if kind == "combine":
+        return reference.activated(x * maps[1], operation.activation)
+    if kind == "scale":
+        first, second = operation.factors or (torch.ones(1), torch.zeros(1))
+        return reference.activated(
+            x * first.reshape(-1, 1, 1) + second.reshape(-1, 1, 1), operation.activation
+        )
+    if kind == "rearrange":
+        return _rearranged(operation, x)
     assert window is not None
     if layer is not None:
         assert operation.layer is not None
+        x, padding = _padded(x, window, operation.shape[1:])
         y = functional.conv2d(
-            x, layer.weight, layer.bias, window.stride, window.padding, window.dilation, operation.layer.groups
+            x, layer.weight, layer.bias, window.stride, padding, window.dilation, operation.layer.groups
         )  # fmt: skip
         return reference.activated(y + maps[1] if len(maps) > 1 else y, operation.activation)
     up = _rounds_up(window, x.shape[2:], operation.shape[1:])
@@ -213,6 +223,55 @@ def _of_maps(operation: Operation, layer: _Layer | None, maps: Sequence[Tensor])
     y = functional.avg_pool2d(x, window.size, window.stride, window.padding, up, operation.counts_padding)
     pixels = window.size[0] * window.size[1]
     return y if operation.divisor in (None, pixels) else y * (pixels / operation.divisor)
+
+
+def _padded(x: Tensor, window: Window, made: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """The map, and the padding with which a convolution makes that many pixels of it; unlike sides are padded here."""
+    behind = [
+        (count - 1) * stride + (length - 1) * step + 1 - int(size) - padding
+        for count, stride, length, step, size, padding in zip(
+            made, window.stride, window.size, window.dilation, x.shape[2:], window.padding, strict=True
+        )
+    ]
+    even = all(
+        0 <= padding - end < stride
+        for padding, end, stride in zip(window.padding, behind, window.stride, strict=True)
+    )
+    if even:
+        return x, window.padding
+    around = window.padding[1], behind[1], window.padding[0], behind[0]
+    return functional.pad(x, around), (0, 0)
+
+
+def _rearranged(operation: Operation, x: Tensor) -> Tensor:
+    """The numbers in other places, by operations that an ONNX file has."""
+    parts, targets = [], list[int]()
+    for each in operation.movements:
+        part = x.index_select(1, torch.tensor(each.sources))
+        for axis, places in ((2, each.rows), (3, each.columns)):
+            size = int(x.shape[axis])
+            if min(places) < 0:  # a place behind the map holds 0
+                part = functional.pad(part, (0, axis == 3, 0, axis == 2))
+            part = part.index_select(axis, torch.tensor([size if place < 0 else place for place in places]))
+        parts.append(part)
+        targets += each.targets
+    if len(set(targets)) < len(targets):  # parts of one channel, each where the others have 0
+        return _added(operation, parts)
+    return torch.cat(parts, 1).index_select(
+        1, torch.tensor([targets.index(to) for to in range(len(targets))])
+    )
+
+
+def _added(operation: Operation, parts: Sequence[Tensor]) -> Tensor:
+    moved = zip(operation.movements, parts, strict=True)
+    orders = [(each.targets, part) for each, part in moved]
+    whole = torch.zeros(1, *operation.shape)
+    for targets, part in orders:
+        order = [targets.index(to) if to in targets else len(targets) for to in range(operation.shape[0])]
+        whole = whole + torch.cat([part, torch.zeros_like(part[:, :1])], 1).index_select(
+            1, torch.tensor(order)
+        )
+    return whole
 
 
 def _rounds_up(window: Window, given: Sequence[int], made: Sequence[int]) -> bool:
