@@ -29,7 +29,7 @@ COMMANDS = [
         "run",
         "simulate",
     ),
-    *("report", "reproduce", "doctor", "bench"),
+    *("report", "reproduce", "doctor", "bench", "export"),
 ]
 
 Call = Callable[..., tuple[int, str, str]]

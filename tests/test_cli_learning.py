@@ -90,7 +90,8 @@ def test_index_bits_are_obeyed_and_escapes_counted(call: Call, dense: Path, tmp_
     ("words", "sentence"),
     [
         (("--while-training",), "--while-training goes with --sparsity"),
-        (("--while-training", "--sparsity", "0.9", "--pattern", "2:4"), "without --rounds and --pattern"),
+        (("--while-training", "--sparsity", "0.9", "--pattern", "2:4"), "fixes the sparsity at 0.5"),
+        (("--while-training", "--sparsity", "0.9", "--rounds", "2"), "without --rounds"),
         (("--sparsity", "0.9", "--max-error-rise", "0.01"), "not both"),
         (("--sparsity", "0.9", "--cost-on", "eie"), "--cost-on goes with --max-error-rise"),
         (("--cost-on", "eie,scnn"), "eie,scnn names 2"),

@@ -80,6 +80,30 @@ def test_minus_zeros_of_torch_s_pruning_become_zeros_with_a_note(call: Call, tmp
     assert quiet == ""
 
 
+def test_blocks_of_eight_bits_are_named_in_table_and_json_and_unpacked_bit_for_bit(
+    call: Call, tmp_path: Path
+) -> None:
+    task = TESTS / "lstm_task.py"
+    torch.manual_seed(0)
+    state = task_api.model(load(str(task))).state_dict()
+    kept = (torch.rand(128, 8) < 0.3).repeat_interleave(4, 1)
+    numbers = torch.randint(-127, 128, (128, 32))
+    numbers[:, ::4] = 127  # the largest of every output
+    state["lstm.weight_hh_l0"] = (numbers * 0.001).masked_fill(~kept, 0.0)
+    figures, _, out = packed(call, task, saved(tmp_path / "w.safetensors", state))
+    coding = figures["codings"]["lstm.weight_hh_l0"]
+    assert coding.startswith("1x4 ")
+    assert "bits; bytes" in coding
+    assert figures["ledger"]["lstm.weight_hh_l0"]["scales"] == 4 * 128
+    _, table, _ = call("pack", task, tmp_path / "w.safetensors", "--out", out)
+    assert "coding" in table
+    assert "scales" in table
+    status, _, _ = call("unpack", out, "--out", tmp_path / "plain.safetensors")
+    plain = safetensors.torch.load_file(tmp_path / "plain.safetensors")
+    assert status == 0
+    assert all(torch.equal(plain[name], tensor) for name, tensor in state.items())
+
+
 @pytest.mark.parametrize("gone", [None, "last.weight", "table.weight"])
 def test_a_tied_matrix_is_stored_once_however_its_file_names_it(
     call: Call, tmp_path: Path, gone: str | None

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zeroskip.errors import PatternError
@@ -69,6 +69,39 @@ def test_the_number_of_survivors_is_exact_and_they_beat_all_others(
         assert blocks[alive].min() >= blocks[~alive].max()
 
 
+def test_the_last_block_of_an_axis_may_be_shorter_and_counts_by_its_mean() -> None:
+    score = torch.tensor([[2.5, 2.5, 2.5, 2.5, 3.0, 3.0], [1.0, 1.0, 1.0, 1.0, 0.0, 0.0]])
+    assert keep(score, "1x4", 10 / 12).tolist() == [[False] * 4 + [True] * 2, [False] * 6]
+    assert keep(score, "1x4", 0.5).tolist() == [[True] * 6, [False] * 6]
+    assert block_scores(score, parse("1x4")).tolist() == [[10.0, 12.0], [4.0, 0.0]]
+    taps = keep(torch.arange(1.0, 26.0).reshape(1, 1, 5, 5), "1x1x3x3", 9 / 25)  # 3x3, 3x2, 2x3 and 2x2 taps
+    assert not taps[0, 0, :3, :3].any()
+    assert taps.sum() == 16
+
+
+@settings(max_examples=40)
+@given(
+    shape=st.lists(st.integers(4, 9), min_size=2, max_size=4).map(tuple),
+    block=st.sampled_from([(1, 4), (4, 1), (2, 3)]),
+    sparsity=st.floats(0, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_shorter_blocks_stay_or_go_whole_best_means_first_as_near_the_sparsity_as_they_can(
+    shape: tuple[int, ...], block: tuple[int, int], sparsity: float, seed: int
+) -> None:
+    score = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    mask = keep(score, "x".join(map(str, block)), sparsity)
+    score, mask = (each.reshape(*shape[:2], -1) for each in (score, mask))  # (out, in, taps)
+    means: dict[bool, list[float]] = {True: [], False: []}
+    places = range(0, shape[0], block[0]), range(0, shape[1], block[1]), range(score.shape[2])
+    for out, ins, tap in itertools.product(*places):
+        part = (slice(out, out + block[0]), slice(ins, ins + block[1]), tap)
+        assert mask[part].all() == mask[part].any()
+        means[bool(mask[part].all())].append(float(score[part].mean()))
+    assert min(means[True], default=1.0) >= max(means[False], default=0.0) - 1e-6
+    assert abs(float(mask.sum()) - (1 - sparsity) * score.numel()) <= block[0] * block[1] / 2 + 1e-3
+
+
 def test_equal_scores_keep_the_earlier_ones_so_that_runs_repeat() -> None:
     assert keep(torch.ones(1, 6), "free", 0.5).tolist() == [[True] * 3 + [False] * 3]
 
@@ -97,9 +130,10 @@ def test_a_sparsity_outside_0_to_1_is_refused(sparsity: float) -> None:
     ("shape", "pattern", "fact"),
     [
         ((4, 6), "2:4", "6 inputs cannot be split into groups of 4"),
-        ((6, 4), "4x1", "6 outputs cannot be split into blocks of 4"),
-        ((4, 4), "1x1x3x3", "1 rows cannot be split into blocks of 3"),
-        ((4, 4, 5), "1x1x3", "5 taps cannot be split into blocks of 3"),
+        ((3, 4), "4x1", "3 outputs are fewer than a block of 4"),
+        ((4, 1, 3, 3), "1x4", "1 input is fewer than a block of 4"),
+        ((4, 4), "1x1x3x3", "1 row is fewer than a block of 3"),
+        ((4, 4, 2), "1x1x3", "2 taps are fewer than a block of 3"),
         ((4, 4, 3), "1x1x3x3", "blocks of 2 axes of taps need a weight of as many, and it has 1"),
         ((4, 4, 3, 3), "1x1x3", "blocks of 1 axis of taps need a weight of as many, and it has 2"),
         ((4, 6, 3), "2:4", "6 inputs cannot be split into groups of 4"),

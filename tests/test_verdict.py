@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zeroskip.concepts import Choice, LayerSummary, Summary, Timing
+from zeroskip.concepts import Choice, EightBits, LayerSummary, Summary, Timing
 from zeroskip.verdict import verdict
 
 Ends = tuple[float, float]
@@ -59,6 +59,29 @@ def test_what_zeros_alone_gain_is_told_apart_from_what_compiling_gains() -> None
     figures.timings[0].seconds["zeroskip, all dense"] = 1.5e-6
     gain = "3.0x faster than torch eager, the fastest dense engine (1.5x faster than itself without"
     assert gain in verdict(figures, SPARSE)
+
+
+def test_eight_bits_are_named_with_the_layers_that_have_them() -> None:
+    by_batch = {1: {"fc1": "fewer than 8 rows"}, 4: {}}
+    figures = summary(FASTER, eight_bits=EightBits(0.01, 64, "min-max", by_batch), precision="int8")
+    figures.timings[0].seconds["zeroskip, all dense"] = 1.5e-6
+    figures = replace(figures, timings=tuple(replace(each, precision="int8") for each in figures.timings))
+    text = verdict(figures, SPARSE)
+    assert "error 2.00% in int8 against 2.00% dense" in text
+    assert "(1.5x faster than itself in fp32 and without skipping zeros)" in text
+    assert text.endswith(
+        "Layers in int8: 1 of 2 at batch 1, 2 of 2 at batch 4; the dense engines compute in fp32."
+    )
+    nowhere = replace(
+        figures, eight_bits=EightBits(0.01, 64, "min-max", {1: dict.fromkeys(("fc1", "fc2"), "")})
+    )
+    assert "error 2.00% against 2.00% dense" in verdict(nowhere, SPARSE)
+    assert verdict(nowhere, SPARSE).endswith("Layers in int8: 0 of 2; the dense engines compute in fp32.")
+    whole = {"weights_kept": 1000, "weights_times_fewer": 1.0, "stored_times_smaller": 1.0}
+    assert verdict(replace(figures, **whole), SPARSE).startswith(
+        "Ship model.zs and run it with zeroskip in int8: no weight went, and it has"
+    )
+    assert verdict(replace(nowhere, **whole), SPARSE).startswith("Ship the dense network: no weight could go")
 
 
 def test_smaller_but_slower_is_shipped_for_its_size_and_run_dense() -> None:

@@ -27,7 +27,10 @@ DATA_SETS: dict[str, Callable[[], Path]] = {
 # Instructions -> LLVM's names of features that have them, and what uses them.
 INSTRUCTIONS: dict[str, tuple[frozenset[str], str]] = {
     "AVX2": (frozenset({"avx2"}), "vectors of 256 bits"),
-    "AVX-512": (frozenset({"avx512f"}), "vectors of 512 bits; baked, windows, balanced, columns_sparse"),
+    "AVX-512": (
+        frozenset({"avx512f"}),
+        "vectors of 512 bits; baked, windows, quad_windows, balanced, columns_sparse",
+    ),
     "VNNI": (frozenset({"avx512vnni", "avxvnni"}), 'products of precision="int8"'),
     "bf16": (frozenset({"avx512bf16", "bf16"}), "products of dense_bf16, by PyTorch"),
     "FP16": (frozenset({"avx512fp16", "fullfp16"}), 'arithmetic of precision="fp16"'),

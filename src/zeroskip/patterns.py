@@ -3,13 +3,18 @@
     "free"      any weight may go
     "2:4"       of every 4 consecutive inputs (at one tap) exactly 2 stay; fixes the sparsity at 0.5
     "4x1"       blocks of 4 outputs x 1 input, at one tap, go together
+    "1x4"       blocks of 1 output x 4 inputs, at one tap: what one instruction multiplies in eight bits
     "1x1x3x3"   blocks of out x in x taps: here whole 3x3 kernels; "1x1x3" and "1x1x3x3x3" in one and three dimensions
     "channel"   whole output channels (rows of a matrix)
+    "dense"     no weight goes
 
 Weights are (out, in, taps ...): matrices, also those of recurrent layers and attention, have no taps, convolutions one
-to three axes of them; of a bilinear layer the second input counts as a tap. The first three patterns and "channel" fit
-all; blocks with taps need a weight of as many axes. A matrix counts as a 1x1 convolution. A pattern lies on a weight as
-it is stored: where a network multiplies from the other side, x @ w, the weight is (in, out), and so are its blocks.
+to three axes of them; of a bilinear layer the second input counts as a tap. Blocks with taps need a weight of as many
+axes. A matrix counts as a 1x1 convolution. A pattern lies on a weight as it is stored: where a network multiplies from
+the other side, x @ w, the weight is (in, out), and so are its blocks.
+
+The last block of an axis may be shorter: 10 inputs are two blocks of four and one of two. An axis that is shorter than
+one block cannot take the pattern.
 """
 
 from __future__ import annotations
@@ -23,6 +28,9 @@ import torch
 from torch import Tensor
 
 from zeroskip.errors import PatternError
+
+DENSE = "dense"
+"""The pattern of a layer of which nothing goes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,8 @@ class Pattern:
     @property
     def fixed_sparsity(self) -> float | None:
         """The only sparsity this pattern can have, or None where it can have any."""
+        if self.text == DENSE:
+            return 0.0
         return 1 - self.kept / self.of if self.of else None
 
 
@@ -51,7 +61,7 @@ def parse(text: str) -> Pattern:
     >>> parse("4x1").block
     (4, 1)
     """
-    if text == "free":
+    if text in ("free", DENSE):
         return Pattern(text)
     if text == "channel":
         return Pattern(text, block=(1, 0))
@@ -62,8 +72,8 @@ def parse(text: str) -> Pattern:
     if re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,4}", text):
         return Pattern(text, block=tuple(int(side) for side in text.split("x")))
     raise PatternError(
-        f'pattern "{text}" cannot be read. Use "free", "channel", kept:of such as "2:4" '
-        f'(with 0 < kept < of), or a block such as "4x1" or "1x1x3x3".'
+        f'pattern "{text}" cannot be read. Use "free", "channel", "dense", kept:of such as "2:4" '
+        f'(with 0 < kept < of), or a block such as "1x4", "4x1" or "1x1x3x3".'
     )
 
 
@@ -76,7 +86,8 @@ def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
     """Mask of the best-scored weights: bool, shaped like `score`, True is kept.
 
     Keeps round((1 - sparsity) x blocks) blocks, those with the highest sums of scores; among equals the
-    earlier one. score  (out, in, taps ...), not NaN, higher matters more; sparsity 0..1.
+    earlier one. Where the last blocks are shorter, as many as come nearest to that share of weights.
+    score  (out, in, taps ...), not NaN, higher matters more; sparsity 0..1.
     Raises PatternError where the pattern does not fit the shape or fixes another sparsity.
 
     >>> keep(torch.tensor([[4.0, 1.0, 3.0, 2.0]]), "2:4", 0.5).tolist()
@@ -89,29 +100,54 @@ def keep(score: Tensor, pattern: Pattern | str, sparsity: float) -> Tensor:
     if pattern.of:
         return _keep_of_each_group(score, pattern)
     summed = block_scores(score, pattern)  # (blocks out, blocks in, blocks of taps ...)
-    survivors = summed.numel() - round(sparsity * summed.numel())
     mask = torch.zeros(summed.numel(), dtype=torch.bool, device=score.device)
     # A stable sort, since topk may pick any of several equal scores and runs must be repeatable.
-    mask[summed.flatten().argsort(descending=True, stable=True)[:survivors]] = True
+    order = summed.flatten().argsort(descending=True, stable=True)
+    mask[order[: _survivors(order, tuple(score.shape), pattern, sparsity)]] = True
     mask = mask.reshape(summed.shape)
     for axis, side in enumerate(_block(tuple(score.shape), pattern)):
-        mask = mask.repeat_interleave(side, dim=axis)
+        mask = mask.repeat_interleave(side, dim=axis).narrow(axis, 0, score.shape[axis])
     return mask
 
 
 def block_scores(score: Tensor, pattern: Pattern) -> Tensor:
     """Sum of the scores in each block: (out, in, taps ...) -> that many blocks along each axis.
 
+    Of a shorter block it is the sum that a whole one of the same mean would have. By its own sum it would go first
+    wherever it is, and with it an input of every row: at 90 % zeros in 1x4, LeNet-5 with channels of 6, 18 and 42 made
+    10.8 % errors on digits, by the mean 10.0 %; at 95 % 25.9 % and 23.4 % (4 seeds).
     Half precision is summed in float32: in bfloat16 a row of 256 and a row of 257 would have the same sum.
     """
-    block = _block(tuple(score.shape), pattern)
-    split = [size for axis, side in zip(score.shape, block, strict=True) for size in (axis // side, side)]
+    shape = tuple(score.shape)
     exact = score.float() if score.is_floating_point() and score.itemsize < 4 else score
-    return exact.reshape(split).sum(dim=tuple(range(1, len(split), 2)))
+    split: list[int] = []
+    for axis, side in enumerate(_block(shape, pattern)):
+        if absent := -shape[axis] % side:
+            zeros = exact.new_zeros((*exact.shape[:axis], absent, *exact.shape[axis + 1 :]))
+            exact = torch.cat([exact, zeros], axis)
+        split += [exact.shape[axis] // side, side]
+    sums = exact.reshape(split).sum(dim=tuple(range(1, len(split), 2)))
+    if exact.shape == score.shape:
+        return sums
+    return sums * (block_size(shape, pattern) / block_lengths(shape, pattern).to(sums.device))
+
+
+def block_lengths(shape: tuple[int, ...], pattern: Pattern) -> Tensor:
+    """Weights in each block, int64: those of a weight of this shape, as `block_scores` has them.
+
+    >>> block_lengths((2, 10), parse("1x4"))
+    tensor([[4, 4, 2],
+            [4, 4, 2]])
+    """
+    lengths = torch.ones((), dtype=torch.long)
+    for side, axis in zip(_block(shape, pattern), shape, strict=True):
+        starts = torch.arange(0, axis, side)
+        lengths = lengths[..., None] * (axis - starts).clamp(max=side)
+    return lengths
 
 
 def block_size(shape: tuple[int, ...], pattern: Pattern) -> int:
-    """Weights in one block of a weight of this shape; for kept:of patterns, 1."""
+    """Weights in one whole block of a weight of this shape; for kept:of patterns, 1."""
     return math.prod(_block(shape, pattern))
 
 
@@ -132,6 +168,15 @@ def check_sparsity(sparsity: float, pattern: Pattern) -> None:
     fixed = pattern.fixed_sparsity
     if fixed is not None and not math.isclose(sparsity, fixed, abs_tol=1e-9):
         raise PatternError(f'pattern "{pattern.text}" fixes the sparsity at {fixed:g}, not {sparsity:g}')
+
+
+def _survivors(order: Tensor, shape: tuple[int, ...], pattern: Pattern, sparsity: float) -> int:
+    """How many blocks stay, of those in `order`, best first."""
+    if not any(axis % side for axis, side in zip(shape, _block(shape, pattern), strict=True)):
+        return len(order) - round(sparsity * len(order))
+    lengths = block_lengths(shape, pattern).flatten()[order.cpu()]
+    middles = lengths.cumsum(0) - lengths / 2
+    return int((middles <= (1 - sparsity) * math.prod(shape)).sum())
 
 
 def _keep_of_each_group(score: Tensor, pattern: Pattern) -> Tensor:
@@ -159,8 +204,9 @@ def _block(shape: tuple[int, ...], pattern: Pattern) -> tuple[int, ...]:
         )
     block = (*sides, *(1,) * (len(shape) - len(sides)))
     for name, side, axis in zip(_names(len(shape)), block, shape, strict=True):
-        if axis % side:
-            raise PatternError(f"{axis} {name} cannot be split into blocks of {side}")
+        if axis < side:
+            few = f"{axis} {name} are" if axis != 1 else f"1 {name[:-1]} is"
+            raise PatternError(f"{few} fewer than a block of {side}")
     return block
 
 

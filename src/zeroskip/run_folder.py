@@ -8,6 +8,7 @@
     unfinished.safetensors  a training between two epochs, tagged with the stage it belongs to
     sparse.safetensors      the outcome
     model.zs                the outcome, packed
+    quantisation.safetensors  in int8: the scales of its values and weights
     history.json            the points of the trade-off;  engine.json  kernels chosen, seconds, bytes
     summary.json            the figures;  report.html  the pictures
 
@@ -35,6 +36,9 @@ from zeroskip.concepts import Choice, Packed, Point, Profile, Record, Summary, T
 from zeroskip.errors import FileError, RunError
 
 _Noun = TypeVar("_Noun")
+
+QUANTISATION = "quantisation.safetensors"
+"""The scales of a run in eight bits, beside its model.zs."""
 
 # The kernels that skip no zeros in runs stored before `Choice.skips`.
 _DENSE_KERNELS = ("dense", "dense_bf16", "channels_last", "depthwise", "depthwise_fp16")
@@ -175,12 +179,7 @@ def load(folder: str | Path) -> Record:
     Traceback (most recent call last):
     zeroskip.errors.RunError: runs/demo is not a RUN folder. `zeroskip sparsify TASK --out runs/demo` makes one.
     """
-    path = Path(folder)
-    if not (path / "summary.json").exists():
-        is_begun = (path / "run.json").exists()
-        state = "not finished: run the same command again" if is_begun else "not a RUN folder"
-        raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
-    values = files.read_json(path / "summary.json")
+    path, values = Path(folder), _summary(folder)
     if isinstance(values, dict):  # older versions wrote more
         known = {field.name for field in dataclasses.fields(Summary)}
         values = {name: value for name, value in values.items() if name in known}
@@ -203,6 +202,31 @@ def load(folder: str | Path) -> Record:
         dense_weights=_weights(dense, names),
         sparse_weights=_weights(sparse, names),
     )
+
+
+def shown(folder: str | Path) -> Path:
+    """The folder with the weights of a finished run: of several seeds, that of the median one. RunError as `load`.
+
+    >>> files.write_json("runs/three/summary.json", {"shown": "seed-1"})
+    PosixPath('runs/three/summary.json')
+    >>> shown("runs/three")
+    PosixPath('runs/three/seed-1')
+    """
+    values = _summary(folder)
+    if not isinstance(values, dict) or not isinstance(inside := values.get("shown", ""), str):
+        raise RunError(f"{Path(folder) / 'summary.json'} is damaged. Delete it and run again.")
+    return Path(folder) / inside
+
+
+def _summary(folder: str | Path) -> object:
+    """What summary.json holds; RunError where the run is absent or not finished."""
+    path = Path(folder)
+    if not (path / "summary.json").exists():
+        is_begun = (path / "run.json").exists()
+        state = "not finished: run the same command again" if is_begun else "not a RUN folder"
+        raise RunError(f"{path} is {state}. `zeroskip sparsify TASK --out {path}` makes one.")
+    found: object = files.read_json(path / "summary.json")
+    return found
 
 
 def _weights(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:

@@ -45,6 +45,8 @@ LIBRARIES = (
     *(str(Path(__file__).parent), "<"),
 )
 
+TOGETHER = 64  # examples that pass through a network at a time, whose maps have to fit into memory
+
 Loss = Callable[[nn.Module, Any, Tensor], Tensor]
 """(model, inputs as the task has them, targets) -> the number that a training makes small."""
 OnStep = Callable[[int, int, Optimizer], None]
@@ -183,6 +185,27 @@ def examples(task: Task) -> Iterator[Inputs | tuple[Inputs, Tensor]]:
         for given in task.batches():
             inputs, targets = _pair(task, given)
             yield _inputs(task, inputs, "batches"), targets
+
+
+def equal_batches(task: Task, most: int) -> Iterator[Inputs]:
+    """Batches of one size and shape, at most 64 examples each and `most` in all; what differs is left out.
+
+    >>> [inputs.size for inputs in equal_batches(task, 96)]
+    [64]
+    """
+    first, left = None, most
+    for inputs in batches(task):
+        size = min(inputs.size, TOGETHER, most) if first is None else first.size
+        for start in range(0, inputs.size - size + 1, size):
+            part = inputs if inputs.size == size else _part(inputs, start, size)
+            first = first or part
+            if left >= size and part.shapes == first.shapes:
+                left -= size
+                yield part
+
+
+def _part(inputs: Inputs, start: int, size: int) -> Inputs:
+    return inputs.map(lambda each: each[start : start + size] if inputs.has_examples(each) else each)
 
 
 def has_classes(task: Task) -> bool:

@@ -26,27 +26,33 @@ def verdict(summary: Summary, choices: Sequence[Choice]) -> str:
     At batch 1 2.0x faster than torch eager, the fastest dense engine; at batch 3 about as fast as torch eager, ...
     Stays dense: fc2, 40.0% of the weights (nothing of it was pruned).
     """
-    return " ".join([_advice(summary, choices), *_whole(summary), *_unskipped(summary)])
+    parts = [_advice(summary, choices), *_whole(summary), *_unskipped(summary), *_in_int8(summary)]
+    return " ".join(parts)
 
 
 def _advice(summary: Summary, choices: Sequence[Choice]) -> str:
     file = f"{summary.shown}/model.zs" if summary.shown else "model.zs"
-    size = summary.stored_times_smaller
+    size, whole = summary.stored_times_smaller, summary.weights_kept == summary.weights
+    run = f"error {_error(summary.error_run)}{' in int8' if summary.in_int8 else ''}"
     figures = (
         f"{_times(summary.weights_times_fewer)} fewer weights, {_size(size)}, "
-        f"error {_error(summary.error_run)} against {_error(summary.error_dense)} dense"
+        f"{run} against {_error(summary.error_dense)} dense"
     )
     if summary.selected_on != "validation":
         figures += " (chosen on the same set it is reported on)"
     speeds = "; ".join(map(_speed, summary.timings)) + _credit(summary, choices)
     speeds, ship_dense = speeds[:1].upper() + speeds[1:], "Ship the dense network"
-    if summary.weights_kept == summary.weights:
+    if whole and not summary.in_int8:
         return f"{ship_dense}: no weight could go within the allowed error. {speeds}."
     examples = summary.splits.get("test", 0)
     allowed = max(summary.max_error_rise, 1 / examples if examples else 0.0) + 1e-9
     if summary.error_run > summary.error_dense + allowed:
         return f"{ship_dense}: the sparse one makes more errors. It has {figures}. {speeds}."
     faster = [timing for timing in summary.timings if timing.settled and timing.speedup >= PAYS]
+    if faster and whole:
+        return (
+            f"Ship {file} and run it with zeroskip in int8: no weight went, and it has {figures}. {speeds}."
+        )
     if faster and (size >= PAYS or any(map(_zeros_pay, faster))):
         return f"Ship {file} and run it with zeroskip: {figures}. {speeds}."
     if size >= PAYS:
@@ -103,6 +109,17 @@ def _credit(summary: Summary, choices: Sequence[Choice]) -> str:
     return ""
 
 
+def _in_int8(summary: Summary) -> list[str]:
+    """How many layers compute in eight bits, by batch size, and that the engines beside them do not."""
+    if summary.eight_bits is None:
+        return []
+    count = len(summary.layers)
+    counts = [
+        f"{count - len(reasons)} of {count}{when}" for when, reasons in summary.eight_bits.by_program.items()
+    ]
+    return [f"Layers in int8: {', '.join(counts)}; the dense engines compute in fp32."]
+
+
 def _speed(timing: Timing) -> str:
     name = timing.dense_engine
     if not timing.settled or _level(timing.speedup):
@@ -112,13 +129,13 @@ def _speed(timing: Timing) -> str:
 
 
 def _by_zeros(timing: Timing) -> str:
-    """What of the gain is due to zeros: against the same program with every layer dense."""
+    """What of the gain is due to zeros, or to them and eight bits: against the program with every layer dense."""
     without = timing.seconds.get(ALL_DENSE)
     if without is None:
         return ""
     speedup = without / timing.sparse_seconds
     than = "as fast as" if _level(speedup) else f"{_ratio(speedup, 'faster', 'SLOWER')} than"
-    return f" ({than} itself without skipping zeros)"
+    return f" ({than} itself {'in fp32 and ' if timing.precision == 'int8' else ''}without skipping zeros)"
 
 
 def _size(smaller: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,8 @@ def raced(monkeypatch: pytest.MonkeyPatch, result: Make) -> list[Case]:
 
     def race(cases: list[Case], *others: object, **options: object) -> list[RaceResult]:
         asked.extend(cases)
-        seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,), "zeroskip fp32": (1.0,)}
+        seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,)}
+        seconds |= {"zeroskip fp32": (1.0,), "zeroskip int8": (1.0,)}
         return [result(seconds, case, OpenVINO_bf16="this CPU lacks it") for case in cases]
 
     monkeypatch.setattr("zeroskip.bench.rounds.race", race)
@@ -95,7 +97,7 @@ def test_quick_json_has_a_row_for_every_engine_and_names_the_missing(
     status, out, _ = call("bench", "--quick", "--json")
     printed = json.loads(out)
     assert status == 0
-    assert len(printed["rows"]) == 4 * 3
+    assert len(printed["rows"]) == 4 * 4
     for row in printed["rows"]:
         assert list(row)[: len(COLUMNS)] == COLUMNS
         assert all(isinstance(row[name], float) for name in ("sparsity", "seconds", "speedup"))
@@ -120,12 +122,65 @@ def test_losses_stand_first_in_the_table(
     assert "this CPU lacks it" in err
 
 
-def test_a_table_marks_losses_and_leaves_our_own_rows_to_their_column(result: Make) -> None:
+def test_a_table_marks_losses_and_not_our_own_rows(result: Make) -> None:
     seconds = {"torch eager fp32": (3.0,), "DeepSparse fp32": (0.5,), "zeroskip fp32": (1.0,)}
     table = _table(worst_first(rows(result(seconds))))
-    assert [row[4] for row in table.rows] == ["DeepSparse fp32", "torch eager fp32"]
-    assert table.marks == {0: "loss", 1: "win"}
-    assert [row[-1] for row in table.rows] == ["0.50", "3.00"]
+    assert [row[4] for row in table.rows] == ["DeepSparse fp32", "zeroskip fp32", "torch eager fp32"]
+    assert table.marks == {0: "loss", 2: "win"}
+    assert [row[-1] for row in table.rows] == ["0.50", "1.00", "3.00"]
+
+
+def test_a_row_has_the_99th_percentile_and_the_first_call_or_a_dash_for_older_results(result: Make) -> None:
+    label = "zeroskip fp32"
+    older = result({label: (1.0, 2.0, 3.0)})
+    newer = replace(older, slowest={label: (5.0, 4.0, 6.0)}, first_call={label: (0.5, 0.25, 0.75)})
+    assert [_table(rows(each)).rows[0][6:8] for each in (older, newer)] == [("-", "-"), ("5 s", "500 ms")]
+    assert RaceResult.from_json(json.loads(json.dumps(newer.to_json()))) == newer
+    old_file = {
+        name: value for name, value in older.to_json().items() if name not in ("slowest", "first_call")
+    }
+    assert RaceResult.from_json(json.loads(json.dumps(old_file))) == older
+
+
+IN_INT8 = Case("vgg16", 0.9, pattern="1x4", precision="int8")
+
+
+def test_in_a_case_of_eight_bits_everybody_is_judged_by_our_int8_and_on_a_layer_by_that_on_tiles(
+    result: Make,
+) -> None:
+    seconds = {"OpenVINO int8": (4.0,), "OpenVINO fp32": (8.0,), "zeroskip, free zeros fp32": (3.0,)}
+    network = by_label(result({**seconds, "zeroskip int8": (2.0,)}, IN_INT8))
+    assert [row.speedup for row in network.values()] == [2.0, 4.0, 1.5, 1.0]
+    assert {row.asked for row in network.values()} == {"int8"}
+    ours = {"zeroskip int8": (2.0,), "zeroskip on tiles int8": (1.0,)}
+    layer = by_label(result({**seconds, **ours}, replace(IN_INT8, network="3x3_64_64_56")))["OpenVINO int8"]
+    assert (layer.speedup, layer.against) == (4.0, "on tiles int8")
+    assert not layer.is_ours
+
+
+def test_the_summary_keeps_networks_and_layers_in_eight_bits_apart(result: Make) -> None:
+    seconds = {"OpenVINO int8": (4.0,), "zeroskip int8": (2.0,), "zeroskip fp32": (4.0,)}
+    on_tiles = {"zeroskip on tiles int8": (1.0,)}
+    table = [
+        *rows(result(seconds, IN_INT8)),
+        *rows(result(seconds | on_tiles, replace(IN_INT8, network="3x3_64_64_56"))),
+        *rows(result(seconds)),
+    ]
+    assert {row[0]: row[-1] for row in _summary(table).rows} == {
+        "OpenVINO int8, layers in int8 on tiles": "4.00",
+        "OpenVINO int8, networks in int8": "2.00",
+        "OpenVINO int8": "1.00",
+    }
+
+
+def test_a_trained_network_is_left_out_with_a_sentence_where_its_data_are_absent(
+    monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ZEROSKIP_DATA", raising=False)
+    raced(monkeypatch, result)
+    status, _, err = call("bench", "--case", "vgg16", "--precision", "int8", "--out", tmp_path)
+    assert status == 0
+    assert "EfficientNet-Lite0 is left out: " in err
 
 
 def test_the_summary_counts_losses_and_takes_geometric_means(result: Make) -> None:
@@ -142,7 +197,7 @@ def test_a_finished_case_is_not_raced_again_unless_asked_for(
     monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
 ) -> None:
     asked = raced(monkeypatch, result)
-    words = ("bench", "--case", "1x1_64_256_56", "--out", tmp_path)
+    words = ("bench", "--case", "1x1_64_256_56", "--precision", "fp32", "--out", tmp_path)
     assert call(*words, "--sparsity", "0.9")[0] == 0
     assert [case.sparsity for case in asked] == [0.9]
     assert call(*words)[0] == 0

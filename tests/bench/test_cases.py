@@ -13,7 +13,7 @@ from torch import nn
 from zeroskip import models
 from zeroskip.bench import ACTIVATIONS, CASES, QUICK, Case, select
 from zeroskip.bench.cases import LAYERS
-from zeroskip.bench.seeded_networks import MODELS, _folded, example, network
+from zeroskip.bench.seeded_networks import MODELS, _folded, calibration, example, network
 from zeroskip.errors import RecipeError
 from zeroskip.models.mobile_blocks import BlockShape, MBConv, SqueezeExcitation
 
@@ -27,7 +27,7 @@ def zeros(layer: nn.Conv2d | nn.Linear) -> float:
 
 
 def test_19_layers_are_raced_at_80_90_and_95_percent_zeros() -> None:
-    alone = [case for case in CASES if case.network in LAYERS]
+    alone = [case for case in CASES if case.network in LAYERS and not case.in_int8]
     assert len(LAYERS) == 19
     assert {(case.network, case.sparsity) for case in alone} == {
         (layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)
@@ -44,9 +44,33 @@ def test_networks_of_gates_steps_and_transposed_convolutions_are_raced_at_90_per
     assert {(case.threads, case.weights, case.cold) for case in chosen} == {(1, "fp32", False)}
 
 
-def test_the_quick_race_is_three_layers_and_resnet20() -> None:
-    assert [case.network in LAYERS for case in QUICK] == [True, True, True, False]
-    assert QUICK[-1].network == "resnet20"
+def test_the_quick_race_is_a_layer_and_resnet20_in_fp32_and_in_int8() -> None:
+    assert [(case.network in LAYERS, case.precision) for case in QUICK] == [
+        (True, "fp32"), (False, "fp32"), (True, "int8"), (False, "int8"),
+    ]  # fmt: skip
+    assert {case.network for case in QUICK if case.network not in LAYERS} == {"resnet20"}
+
+
+def test_in_int8_six_networks_and_all_19_layers_are_raced_with_zeros_in_blocks_of_four() -> None:
+    chosen = select(CASES, precisions=["int8"])
+    assert {case.pattern for case in chosen} == {"1x4"}
+    networks = [(case.network, case.sparsity, case.batch) for case in chosen if case.network not in LAYERS]
+    assert networks == [
+        ("resnet50", 0.9, 1), ("resnet50", 0.8, 1), ("resnet50", 0.9, 16), ("vgg16", 0.9, 1),
+        ("mobilenet_v1", 0.9, 1), ("alexnet", 0.9, 1),
+    ]  # fmt: skip
+    assert {(case.network, case.sparsity) for case in chosen} - {case[:2] for case in networks} == {
+        (layer, 0.9) for layer in LAYERS
+    }
+
+
+def test_inputs_for_calibration_are_others_in_whole_batches() -> None:
+    for batch, count in ((1, 32), (16, 32), (3, 33)):
+        case = Case("alexnet_fc7", 0.9, batch=batch)
+        inputs = calibration(case)
+        assert inputs.shape == (count, 4096)
+        assert not torch.equal(inputs[:batch], example(case))
+        assert torch.equal(inputs, calibration(case))
 
 
 def test_every_case_has_a_key_of_its_own_and_survives_json() -> None:
@@ -55,7 +79,8 @@ def test_every_case_has_a_key_of_its_own_and_survives_json() -> None:
 
 
 def test_select_joins_its_conditions_with_and() -> None:
-    chosen = select(CASES, networks=["resnet50", "vgg16"], sparsities=[0.9], threads=[1])
+    networks = ["resnet50", "vgg16"]
+    chosen = select(CASES, networks=networks, sparsities=[0.9], threads=[1], precisions=["fp32"])
     assert [(case.network, case.batch) for case in chosen] == [
         ("resnet50", 1),
         ("vgg16", 1),
@@ -237,6 +262,7 @@ def test_what_is_selected_is_in_the_lists_that_are_not_empty_and_in_order(
         (Case("vgg16", 0.9, 16, 2), "vgg16 90 %, batch 16, 2 threads"),
         (Case("vgg16", 0.9, weights="int8", cold=True), "vgg16 90 %, batch 1, 1 thread, int8 weights, cold"),
         (Case("vgg16", 0.9, pattern="2:4"), "vgg16 90 %, batch 1, 1 thread, 2:4"),
+        (Case("c", 0.9, pattern="1x4", precision="int8"), "c 90 %, batch 1, 1 thread, 1x4, int8"),
         (Case("c", 0.0, input_sparsity=0.95), "c, batch 1, 1 thread, 95 % zeros in the input"),
     ],
 )

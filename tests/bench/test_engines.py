@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from zeroskip.bench import ACTIVATIONS, CASES, ENTRANTS, QUICK, Case, Entrant, Environments, entrants
+from zeroskip.bench import (
+    ACTIVATIONS,
+    CASES,
+    ENTRANTS,
+    QUICK,
+    QUICK_ENTRANTS,
+    Case,
+    Entrant,
+    Environments,
+    entrants,
+)
 from zeroskip.bench.engines import refusal
 from zeroskip.concepts import Machine
 
@@ -89,7 +99,7 @@ def test_in_every_case_labels_are_unique_and_fp32_has_a_peer_and_one_of_ours(cas
     labels = [entrant.label for entrant in entrants(case)]
     assert len(set(labels)) == len(labels)
     assert "torch eager fp32" in labels
-    assert "zeroskip fp32" in labels
+    assert ("zeroskip int8" if case.in_int8 else "zeroskip fp32") in labels
 
 
 @pytest.mark.parametrize("case", ACTIVATIONS, ids=lambda case: case.key)
@@ -128,6 +138,22 @@ def test_an_lstm_is_raced_as_fully_connected_layers_are_with_8_bits_at_run_time_
     assert "zeroskip-fp16" not in words("lstm")
 
 
+def test_in_eight_bits_a_network_is_raced_in_fp32_too_and_a_layer_by_what_computes_in_int8() -> None:
+    def words(network: str) -> set[str]:
+        return {one.word for one in entrants(Case(network, 0.9, pattern="1x4", precision="int8"))}
+
+    both = {"torch-fp32", "openvino-int8", "onnxruntime-static", "zeroskip-quantised"}
+    assert words("3x3_64_64_56") == both | {"zeroskip-tiles-int8"}
+    fp32 = {"onnxruntime-fp32", "openvino-f32", "deepsparse", "zeroskip-free", "zeroskip-free-fp16"}
+    assert words("resnet50") == both | fp32 | {"torch-fx-int8", "deepsparse-int8"}
+
+
+def test_a_quick_race_has_no_engine_that_needs_a_compiler() -> None:
+    assert {engine.name for engine in ENTRANTS} - {engine.name for engine in QUICK_ENTRANTS} == {
+        "torch.compile"
+    }
+
+
 def test_scatter_races_where_weights_come_from_memory_alone() -> None:
     racing = {
         case.network for case in ACTIVATIONS if "zeroskip-scatter" in {one.word for one in entrants(case)}
@@ -145,7 +171,7 @@ def test_8_bit_weights_are_ours_only_in_cases_that_ask_for_them() -> None:
 
 def test_an_engine_of_one_s_own_enters_what_it_says() -> None:
     mine = Entrant("mine", "fp32", "mine", 1e-3, lambda case: case.batch > 1)
-    assert [case.batch for case in CASES if entrants(case, [mine])] == [16] * 5
+    assert [case.batch for case in CASES if entrants(case, [mine])] == [16] * 6
 
 
 def test_a_worker_is_started_by_its_interpreter_with_its_word_and_threads(tmp_path: Path) -> None:

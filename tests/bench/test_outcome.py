@@ -153,7 +153,7 @@ def test_an_engine_that_is_no_longer_raced_is_one_sentence_on_the_terminal(
     monkeypatch.setattr("zeroskip.cli.bench._file", lambda *words: tmp_path / "results.json")
     case = next(case for case in CASES if case.network == "vgg16")
     Store(tmp_path / "results.json", detect().title).add([result({"TVM fp32": (1.0,)}, case)])
-    status, out, err = call("bench", "--case", "vgg16", "--out", tmp_path)
+    status, out, err = call("bench", "--case", "vgg16", "--precision", "fp32", "--out", tmp_path)
     assert (status, out) == (1, "")
     assert '"TVM fp32"' in err
     assert "--fresh" in err
@@ -168,6 +168,7 @@ def test_an_engine_that_is_no_longer_raced_is_one_sentence_on_the_terminal(
         st.integers(1, 8),
         cold=st.booleans(),
         input_sparsity=st.floats(0, 1),
+        precision=st.sampled_from(["fp32", "int8"]),
         clock=st.sampled_from(["wall", "cpu"]),
     ),
     st.dictionaries(

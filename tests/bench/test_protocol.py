@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zeroskip.bench import ENTRANTS, Case, Environments, worker
+from zeroskip.bench import ENTRANTS, Case, Environments, worker, worker_engines
 from zeroskip.bench.engines import refusal
-from zeroskip.bench.worker import BUILDERS, Order, Prepared, Reply, WorkerJob
+from zeroskip.bench.worker import Order, Reply
+from zeroskip.bench.worker_engines import BUILDERS, Prepared, WorkerJob
 from zeroskip.bench.worker_process import WorkerProcess
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError
@@ -69,6 +71,7 @@ def test_orders_go_through_json_and_hold_only_what_they_need(seconds, cold, cloc
         versions=st.none() | st.dictionaries(st.text(max_size=5), st.text(max_size=5)),
         seconds=st.none() | st.lists(st.floats(0, 1)),
         shape=st.none() | st.lists(st.integers(0, 9)),
+        first=st.none() | st.floats(0, 9),
         error=st.none() | st.text(min_size=1, max_size=9),
     )
 )
@@ -85,7 +88,7 @@ def test_an_order_that_is_none_is_refused(value: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "value",
     [None, [], "ok", 1, {}, {"ok": False}, {"ok": "yes"}, {"ok": True, "seconds": 1.0}, {"ok": True, "shape": {}},
-     {"ok": True, "versions": []}, {"error": 404}],
+     {"ok": True, "versions": []}, {"ok": True, "first": "soon"}, {"error": 404}],
 )  # fmt: skip
 def test_a_reply_that_is_none_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="is no"):
@@ -154,13 +157,16 @@ def test_an_order_arrives_as_it_was_given(start: Start) -> None:
 # --- serving
 
 
-def replies(build: Callable[[WorkerJob], Prepared], *lines: bytes) -> list[bytes]:
+Build = Callable[[Path, dict[str, object]], Prepared]
+
+
+def replies(build: Build, *lines: bytes) -> list[bytes]:
     out = io.BytesIO()
-    worker.serve(lines, out, build, threads=3)
+    worker.serve(lines, out, build)
     return out.getvalue().splitlines()
 
 
-def unused(job: WorkerJob) -> Prepared:
+def unused(folder: Path, case: dict[str, object]) -> Prepared:
     raise AssertionError("nothing was to be built")
 
 
@@ -183,8 +189,8 @@ def test_an_order_that_cannot_be_carried_out_is_answered_and_the_next_one_read(
 
 
 def test_a_build_that_fails_leaves_nothing_of_the_one_before() -> None:
-    def build(job: WorkerJob) -> Prepared:
-        if job.case["network"] == "bad":
+    def build(folder: Path, case: dict[str, object]) -> Prepared:
+        if case["network"] == "bad":
             raise MemoryError("too large")
         return Prepared(lambda: np.zeros(1))
 
@@ -196,22 +202,33 @@ def test_a_build_that_fails_leaves_nothing_of_the_one_before() -> None:
     assert json.loads(out[2])["error"] == "ValueError: nothing is built"
 
 
-def test_a_job_has_the_folder_the_case_and_the_threads() -> None:
-    jobs: list[WorkerJob] = []
+def test_what_is_built_is_of_the_folder_and_the_case() -> None:
+    jobs: list[object] = []
 
-    def build(job: WorkerJob) -> Prepared:
+    def build(*job: object) -> Prepared:
         jobs.append(job)
         return Prepared(lambda: np.zeros(1))
 
     replies(build, json.dumps(Order("build", folder="here", case={"network": "n"}).to_json()).encode())
-    assert jobs == [WorkerJob(Path("here"), {"network": "n"}, 3)]
+    assert jobs == [(Path("here"), {"network": "n"})]
+
+
+@pytest.mark.parametrize(("loading", "first"), [(2.0, 2.5), (0.0, 0.5), (None, None)])
+def test_the_first_call_counts_from_what_is_stored(
+    loading: float | None, first: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter([1.0, 1.5])
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: next(ticks))
+    prepared = Prepared(lambda: np.zeros(1), loading=loading)
+    (line,) = replies(lambda *job: prepared, b'{"do": "build"}')
+    assert json.loads(line).get("first") == first
 
 
 def test_the_answer_comes_from_its_own_function_where_there_is_one() -> None:
     prepared = Prepared(lambda: None, answer=lambda: np.array([[1, 2, 3]]))
     lines = b'{"do": "build", "case": {}}', b'{"do": "answer"}'
     out = io.BytesIO()
-    worker.serve(lines, out, lambda job: prepared)
+    worker.serve(lines, out, lambda *job: prepared)
     _, header, content = out.getvalue().split(b"\n", 2)
     assert json.loads(header) == {"ok": True, "shape": [1, 3]}
     assert np.frombuffer(content, np.float32).tolist() == [1.0, 2.0, 3.0]
@@ -233,7 +250,7 @@ def test_answers_of_every_kind_become_float32_in_order(value: object) -> None:
 
 
 def test_a_long_reason_is_cut_and_has_one_line() -> None:
-    def build(job: WorkerJob) -> Prepared:
+    def build(*job: object) -> Prepared:
         raise RuntimeError("x" * 1000 + "\nsecond line")
 
     (line,) = replies(build, b'{"do": "build", "case": {}}')
@@ -250,8 +267,9 @@ def test_every_engine_that_races_has_a_builder_and_every_builder_races() -> None
         assert libraries
 
 
-def test_the_worker_is_read_by_python_3_8() -> None:
-    tree = ast.parse(Path(worker.__file__).read_text(), feature_version=(3, 8))
+@pytest.mark.parametrize("module", [worker, worker_engines], ids=["worker", "its engines"])
+def test_the_worker_is_read_by_python_3_8(module: ModuleType) -> None:
+    tree = ast.parse(Path(str(module.__file__)).read_text(), feature_version=(3, 8))
     values = [node.value for node in ast.walk(tree) if isinstance(node, ast.Assign) and node in tree.body]
     # What is evaluated when the file is run must be known to 3.8: no subscripts of builtins, no unions.
     assert not [
@@ -287,12 +305,12 @@ def job(tmp_path: Path) -> WorkerJob:
 def test_the_reference_writes_the_input_and_an_onnx_file_or_why_there_is_none(job: WorkerJob) -> None:
     from zeroskip.bench.seeded_networks import example
 
-    assert np.array_equal(worker._input(job), example(CASE).numpy())
+    assert np.array_equal(worker_engines._input(job), example(CASE).numpy())
     reason = job.folder / "no-onnx.txt"
     assert (job.folder / "model.onnx").is_file() != reason.is_file()
     if reason.is_file():
         with pytest.raises(ValueError, match=r"no ONNX file: \S"):
-            worker._onnx(job)
+            worker_engines._onnx(job)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +327,12 @@ def test_torch_s_engines_compute_what_the_network_does(job: WorkerJob, word: str
     assert difference(worker._array((prepared.answer or prepared.call)()), expected) <= tolerance
 
 
-@pytest.mark.parametrize("word", [word for word in BUILDERS if word.startswith("zeroskip-")])
+IN_INT8 = {"zeroskip-quantised", "zeroskip-tiles-int8", "zeroskip-free", "zeroskip-free-fp16"}
+
+
+@pytest.mark.parametrize(
+    "word", [word for word in BUILDERS if word.startswith("zeroskip-") and word not in IN_INT8]
+)
 def test_our_engines_compute_what_the_network_does_or_give_a_reason(job: WorkerJob, word: str) -> None:
     from zeroskip.bench.rounds import difference
     from zeroskip.bench.seeded_networks import example, network
@@ -324,6 +347,73 @@ def test_our_engines_compute_what_the_network_does_or_give_a_reason(job: WorkerJ
     except (EngineError, ValueError):  # this machine cannot, and the race says why
         return
     assert difference(worker._array((prepared.answer or prepared.call)()), expected) <= entrant.tolerance
+
+
+@pytest.mark.parametrize(
+    ("word", "stores"),
+    [("zeroskip-quantised", "quantisation"), ("zeroskip-tiles-int8", "ranges"),
+     pytest.param("zeroskip-free", "free", marks=pytest.mark.slow)],
+)  # fmt: skip
+def test_in_a_case_of_eight_bits_our_engines_are_near_and_a_second_run_calibrates_nothing(
+    word: str, stores: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zeroskip import run
+    from zeroskip.bench import seeded_networks
+    from zeroskip.bench.rounds import difference
+
+    layer = lambda: torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU())
+    monkeypatch.setitem(seeded_networks.MODELS, "small", (layer, (8, 6, 6)))
+    made = WorkerJob(tmp_path, Case("small", 0.5, batch=2, pattern="1x4", precision="int8").to_json(), 1)
+    expected = worker._array(BUILDERS["reference"][1](made).call())
+    assert worker_engines._calibration(made).shape == (16, 2, 8, 6, 6)
+    for _ in range(2):
+        prepared = BUILDERS[word][1](made)
+        assert difference(worker._array((prepared.answer or prepared.call)()), expected) < 0.03
+        assert (prepared.loading is None) == (word == "zeroskip-tiles-int8")
+        assert (tmp_path / stores).is_file()
+        monkeypatch.setattr(run, "calibrate", None)
+
+
+@pytest.mark.parametrize(
+    ("share", "reason"), [(0.89, "only 89% of the operations run in its engine"), (0.9, None)]
+)
+def test_deepsparse_races_where_nearly_all_operations_run_in_its_own_engine(
+    share: float, reason: str | None, job: WorkerJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        fraction_of_supported_ops = share
+
+        def __init__(self, **how: object) -> None:
+            self.how = how
+
+        def run(self, inputs: list[np.ndarray], val_inp: bool) -> list[np.ndarray]:
+            return inputs
+
+    monkeypatch.setitem(sys.modules, "deepsparse", SimpleNamespace(Engine=Engine))
+    (job.folder / "qdq.onnx").touch()
+    build = BUILDERS["deepsparse-int8"][1]
+    if reason is None:
+        assert np.array_equal(build(job).call(), worker_engines._input(job))
+    else:
+        with pytest.raises(ValueError, match=reason):
+            build(job)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_fx_computes_in_eight_bits_what_the_network_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zeroskip.bench import seeded_networks
+    from zeroskip.bench.rounds import difference
+
+    if "x86" not in torch.backends.quantized.supported_engines:
+        pytest.skip("this PyTorch has no 8-bit kernels for x86")
+    layer = lambda: torch.nn.Sequential(torch.nn.Conv2d(8, 8, 3), torch.nn.ReLU())
+    monkeypatch.setitem(seeded_networks.MODELS, "small", (layer, (8, 6, 6)))
+    made = WorkerJob(tmp_path, Case("small", 0.5, pattern="1x4", precision="int8").to_json(), 1)
+    expected = worker._array(BUILDERS["reference"][1](made).call())
+    found = worker._array(BUILDERS["torch-fx-int8"][1](made).call())
+    assert 0 < difference(found, expected) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,8 @@ def test_8_bit_weights_race_on_fully_connected_layers_and_dynamic_8_bit_engines_
 def test_fp16_races_wherever_there_are_convolutions_and_its_answer_is_near() -> None:
     for case in CASES:
         words = {one.word for one in entrants(case)}
-        assert ("zeroskip-fp16" in words) == ("fc" not in case.network and case.network != "lstm")
+        fp16 = "fc" not in case.network and case.network != "lstm" and not case.in_int8
+        assert ("zeroskip-fp16" in words) == fp16
     effort = Effort(runs=1, rounds=1, slot=0.0)
     able = replace(detect(), features=detect().features | {"avx512fp16"})
     setup = RaceSetup(able, Environments(Path("nowhere")), effort, (engine("zeroskip-fp16"),))
@@ -197,9 +198,11 @@ class _Fake:
     def ready(self) -> dict[str, str]:
         return {self.word: "1"}
 
-    def build(self, folder: Path, case: object) -> None:
+    def build(self, folder: Path, case: object) -> float | None:
         assert folder.is_dir()
+        (folder / "made").touch()
         self.done.append(("build", self.word))
+        return None if self.word == "on tiles" else 0.25
 
     def answer(self) -> np.ndarray:
         return np.ones(3, np.float32)
@@ -231,6 +234,48 @@ def test_the_seconds_of_a_run_are_the_median_of_its_rounds_of_the_median_call(tu
     assert result.seconds == {"a fp32": (2.0, 2.0, 2.0)}
     assert (result.runs, result.rounds) == (3, 2)
     assert result.versions == {"a": "1", "reference": "1"}
+
+
+def test_of_each_run_the_99th_percentile_of_all_calls_and_the_first_call_are_kept(turns: Turns) -> None:
+    (result,) = race(
+        [CASE], RaceSetup(PLAIN, FAKES, Effort(runs=2, rounds=9, slot=0.0), made("a", "on tiles"))
+    )
+    assert result.slowest["a fp32"] == (3.0, 3.0)
+    assert result.first_call == {"a fp32": (0.25, 0.25)}
+
+
+def test_an_engine_that_is_slower_than_what_it_replaces_has_no_figure(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = Entrant("slow", "int8", "slow", 0.1, must_beat="a fp32")
+    times = {"a": [1.0], "slow": [2.0]}
+    monkeypatch.setattr(_Fake, "time", lambda self, *args, **how: times[self.word])
+    setup = RaceSetup(PLAIN, FAKES, Effort(runs=1, rounds=1, slot=0.0), (*made("a"), slow))
+    (result,) = race([CASE], setup)
+    assert set(result.seconds) == set(result.difference) == set(result.slowest) == {"a fp32"}
+    assert result.missing == {"slow int8": "it takes 2.00 times as long as a fp32"}
+    times["slow"] = [0.5]
+    assert set(race([CASE], setup)[0].seconds) == {"a fp32", "slow int8"}
+
+
+def test_what_is_quantised_in_the_first_run_is_there_in_the_next(
+    turns: Turns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[bool] = []
+    plain = _Fake.build
+
+    def build(self: _Fake, folder: Path, case: object) -> float | None:
+        there.append((folder / "made").exists())
+        return plain(self, folder, case)
+
+    monkeypatch.setattr(_Fake, "build", build)
+    for case, kept in (
+        (CASE, [False, True] * 2),
+        (replace(CASE, precision="int8"), [False, True, True, True]),
+    ):
+        race([case], RaceSetup(PLAIN, FAKES, Effort(runs=2, rounds=1, slot=0.0), made("a")))
+        assert there == kept
+        there.clear()
 
 
 def test_every_run_starts_each_engine_anew_and_ends_it(turns: Turns) -> None:

@@ -154,7 +154,7 @@ def test_all_1024_pairs_of_registers_in_greater_and_smaller(half: bool) -> None:
         assert_same(encode(register, limit, size=2 if half else 4), lines)
 
 
-def test_all_1024_pairs_of_registers_in_conversions_packing_and_shuffles() -> None:
+def test_all_1024_pairs_of_registers_in_conversions_packing_shuffles_and_products() -> None:
     a, b = (axis.ravel() for axis in np.mgrid[:32, :32])
     c = (5 * a + b) % 32
     conversions = {"vcvtdq2ps": x86.float_of, "vcvtudq2ps": x86.float_of_unsigned}
@@ -165,6 +165,9 @@ def test_all_1024_pairs_of_registers_in_conversions_packing_and_shuffles() -> No
         "vpacksswb": x86.pack_8(a, b, c, signed=True),
         "vpackuswb": x86.pack_8(a, b, c, signed=False),
         "vpshufb": x86.shuffle_bytes(a, b, c),
+        "vmulps": x86.times(a, b, c),
+        "vfmadd231ps": x86.add_product(a, b, c),
+        "vpandd": x86.common_bits(a, b, c),
     }
     for name, code in joins.items():
         lines = [f"{name} zmm{x}, zmm{y}, zmm{z}" for x, y, z in zip(a, b, c, strict=True)]

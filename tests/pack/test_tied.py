@@ -65,7 +65,7 @@ def test_a_network_with_a_tied_matrix_takes_its_bytes_once_and_loads_everywhere(
     apart = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     name_bytes = 1 + len("last.weight") + 1
     assert packed.ledger["last.weight"] == {
-        "values": 0, "positions": 0, "codebook": 0, "tables": 0, "header": name_bytes
+        "values": 0, "positions": 0, "codebook": 0, "scales": 0, "tables": 0, "header": name_bytes
     }  # fmt: skip
     assert pack.encode(apart).stored_bytes - packed.stored_bytes > 9 * 4 * 4 - name_bytes
     path = pack.save(packed, tmp_path / "tied.zs")
@@ -139,7 +139,9 @@ def test_a_hostile_tie_with_a_right_checksum_is_refused_for_what_is_wrong_with_i
 def test_ties_in_a_file_of_version_2_are_bytes_too_many() -> None:
     with pytest.raises(PackError, match="7 bytes follow its last tensor"):
         pack.from_bytes(file(GOLDEN_BODY, version=2))
-    with pytest.raises(PackError, match="format version is not 2 or 3"):
+    with pytest.raises(PackError, match="format version is not 2, 3 or 4"):
+        pack.from_bytes(file(GOLDEN_BODY, version=5))
+    with pytest.raises(PackError, match="differs from what"):
         pack.from_bytes(file(GOLDEN_BODY, version=4))
 
 

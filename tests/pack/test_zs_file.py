@@ -453,7 +453,10 @@ def test_a_packed_tensor_put_together_by_hand_is_checked_before_it_is_decoded(ch
         ({"values_coding": "zip"}, "coding of values 'zip' is unknown"),
         ({"values_coding": "fixed", "codebook_dtype": ""}, "dtype of a codebook '' is unknown"),
         ({"values_coding": "fixed", "codebook_dtype": "int9"}, "dtype of a codebook 'int9' is unknown"),
-        ({"shape": (-2, -2)}, r"shape \(-2, -2\), 2 non-zeros and 0 escapes are not all whole numbers"),
+        (
+            {"shape": (-2, -2)},
+            r"shape \(-2, -2\), 2 non-zeros, 0 escapes and 0 blocks are not all whole numbers",
+        ),
         ({"shape": (2.0, 2)}, "not all whole numbers"),
         ({"nonzeros": -1}, "-1 non-zeros"),
         ({"coding": "gaps4", "escapes": -1}, "-1 escapes"),

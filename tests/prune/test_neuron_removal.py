@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from zeroskip import prune
 from zeroskip.errors import ModelError, RecipeError
 from zeroskip.models import LeNet5, LeNet5Sizes, LeNet300100
-from zeroskip.prune import neuron_removal
+from zeroskip.prune import neuron_removal, same_answers
 
 
 def pruned(model: nn.Module, seed: int, sparsity: float = 0.6) -> nn.Module:
@@ -259,8 +259,8 @@ def test_answers_that_are_bools_are_compared_and_a_network_without_any_tensor_is
     x = torch.randn(50, 4, generator=torch.Generator().manual_seed(2))
     assert edits[0]["outputs"] == [1]
     assert torch.equal(small(x), model(x))
-    assert not neuron_removal._differ(torch.tensor([True, False]), torch.tensor([True, False]))
-    assert neuron_removal._differ(torch.tensor([True, False]), torch.tensor([True, True]))
+    assert not same_answers._differ(torch.tensor([True, False]), torch.tensor([True, False]))
+    assert same_answers._differ(torch.tensor([True, False]), torch.tensor([True, True]))
     with pytest.raises(ModelError, match="holds no tensor"):
         neuron_removal._check_same(nn.Identity(), Nothing(), torch.zeros(1, 4))
 

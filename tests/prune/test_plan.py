@@ -72,7 +72,9 @@ def test_a_pattern_that_does_not_fit_a_layer_leaves_it_dense() -> None:
     with pytest.warns(UserWarning, match=r'pattern "2:4" does not fit them: "odd" \(10, 6\)'):
         recipe = prune.plan(Profile((ROBUST, odd), 0.02), pattern="2:4")
     assert [one.sparsity for one in recipe.rounds] == [{"robust": 0.5}]  # 2:4 fixes it: one round
-    assert recipe.reasons["odd"].startswith("stays dense: (10, 6) does not fit")
+    assert recipe.reasons["odd"] == (
+        'stays dense: pattern "2:4" does not fit: 6 inputs cannot be split into groups of 4'
+    )
 
 
 def test_a_pattern_that_fits_nowhere_is_refused() -> None:
@@ -143,6 +145,22 @@ def test_what_is_kept_dense_has_no_part_in_a_plan_and_says_why() -> None:
     recipe = prune.plan(Profile((table, ROBUST, TENDER), error=0.02), sparsities=(0.5,))
     assert recipe.rounds == prune.plan(PROFILE, sparsities=(0.5,)).rounds
     assert recipe.reasons["table"] == "stays dense: its rows are looked up, not multiplied"
+
+
+def test_one_training_prunes_in_blocks_and_leaves_alone_what_has_fewer_inputs_than_one() -> None:
+    stem = replace(layer("stem", (8, 3), {}), weight_shape=(8, 3, 3, 3))
+    table = replace(layer("table", (90, 40), {}), kept_dense="its rows are looked up")
+    with pytest.warns(UserWarning, match=r'"1x4" does not fit them: "stem" \(8, 3, 3, 3\)'):
+        recipe = prune.while_training(0.9, pattern="1x4", profile=Profile((stem, table, ROBUST), 0.02))
+    (round_,) = recipe.rounds
+    assert (round_.sparsity, round_.pattern) == (0.9, {"stem": "dense", "robust": "1x4"})
+    assert recipe.reasons == {
+        "stem": 'stays dense: pattern "1x4" does not fit: 3 inputs are fewer than a block of 4',
+        "table": "stays dense: its rows are looked up",
+    }
+    assert prune.while_training(0.9, pattern="1x4", profile=PROFILE).rounds[0].pattern == "1x4"
+    with pytest.raises(RecipeError, match='pattern "2:4" fixes the sparsity at 0.5, so it cannot grow'):
+        prune.while_training(0.5, pattern="2:4")
 
 
 def test_a_transposed_convolution_takes_no_pattern_but_free() -> None:

@@ -19,7 +19,25 @@ CODED = {"Net": CodedNetwork("100 pictures", {"conv1": MapSizes(1000, 500, 9000.
 def rows(case: str, seconds: dict[tuple[str, str], float], *, cold: bool = False) -> list[RaceRow]:
     return [
         RaceRow(
-            case, 0.0, 1, 1, precision, engine, took, None, None, took, took, 0.0, "fp32", cold, "free", 0.9
+            case,
+            0.0,
+            1,
+            1,
+            precision,
+            engine,
+            took,
+            None,
+            None,
+            took,
+            took,
+            0.0,
+            "fp32",
+            cold,
+            "free",
+            0.9,
+            "fp32",
+            None,
+            None,
         )
         for (engine, precision), took in seconds.items()
     ]

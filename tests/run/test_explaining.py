@@ -208,6 +208,24 @@ def test_fewer_bits_are_advised_only_where_the_machine_computes_with_them() -> N
     assert not {'precision="fp16"', 'precision="bf16"', 'weights="int8"'} & {*gains(explained(asked))}
 
 
+def test_eight_bits_are_advised_by_how_many_products_of_four_the_zeros_leave() -> None:
+    able = replace(COMPUTER, features=COMPUTER.features | {"avx512f", "avx512bw", "avx512vnni"})
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+    advised = {}
+    for name, mask in (
+        ("blocks", torch.tensor([1, 1, 1, 1, 0, 0, 0, 0])),
+        ("apart", torch.tensor([1, 0] * 4)),
+    ):
+        with torch.no_grad():
+            network[2].weight.copy_(torch.ones(8, 8, 3, 3) * mask[:, None, None])
+        facts = facts_of(network, torch.randn(1, 3, 8, 8), dict.fromkeys("02", "baked"))
+        assert not [change for change in gains(explained(facts)) if "int8" in change]
+        advised[name] = {k: v for k, v in gains(explained(on(able, facts))).items() if "int8" in k}
+    # Each of both layers takes 3 s.
+    assert advised["blocks"] == {'precision="int8"': 6 * 3 / 4}
+    assert advised["apart"] == {'zeros in 1x4 blocks and precision="int8"': 6 * 3 / 4}
+
+
 def test_weights_in_int8_gain_at_most_three_quarters_of_a_kernel_that_has_them() -> None:
     facts = facts_of(half_zero(nn.Sequential(nn.Linear(8, 4))), torch.randn(1, 8), {"0": "spmm"})
     timed = replace(facts.choices[0], seconds={"dense": 4.0, "spmm": 1.0, "gaps_fp32": 2.0})

@@ -172,6 +172,28 @@ def test_numbers_beyond_the_calibrated_range_are_counted(residual, monkeypatch) 
     assert program.saturated(x * 0) == 0 or program.saturated(torch.zeros_like(x)) == 0
 
 
+def test_a_network_whose_examples_meet_two_inputs_and_outputs_in_a_dict_are_computed_in_eight_bits(
+    monkeypatch,
+) -> None:
+    class Centred(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.first, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+            z = self.last(self.first(x).relu() + self.first(y).relu())
+            return {"centred": z - z.mean(0, keepdim=True), "mean": z.mean()}
+
+    model, given = Centred().eval(), (pictures(3)[..., :8], pictures(3, 1)[..., :8])
+    quantisation = run.calibrate(model, [given], method="min-max")
+    program = compiled(model, quantisation, monkeypatch, x=given, kernels=[STREAMED_INT8])  # type: ignore[arg-type]
+    answer, expected = program(*given), integer_network(program.origin.graph, quantisation)(*given)
+    assert list(answer) == ["centred", "mean"]
+    for found, wanted in zip(answer.values(), expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_what_does_not_go_together_is_refused_in_a_sentence(residual) -> None:
     model, quantisation = residual
     other = Residual(nn.Sigmoid()).eval()

@@ -8,17 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from efficientnet_lite import EfficientNetLite0
 from torch import Tensor, nn
 
-from zeroskip import run, run_folder
+from zeroskip import run
 from zeroskip.data import cifar10, imagenet
 from zeroskip.graph import capture
 from zeroskip.run.integer_network import integer_network
-from zeroskip.tasks.published_networks import trained
+from zeroskip.tasks.published_networks import CENTRED, EFFICIENTNET_LITE0, trained, with_weights
 
 pytestmark = [pytest.mark.real_data, pytest.mark.slow]
-CENTRED = imagenet.Preprocess(224, "RGB", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
 
 
 @pytest.fixture
@@ -27,15 +25,6 @@ def sample_folder() -> Path:
     if not (parent / "imagenet_sample" / "labels.csv").is_file() or not (parent / "weights").is_dir():
         pytest.skip("the 200 pictures or the weights are absent: set ZEROSKIP_DATA to their parent")
     return parent
-
-
-def efficientnet(folder: Path) -> nn.Module:
-    model = EfficientNetLite0()
-    stored = run_folder.load_tensors(folder / "weights" / "efficientnet_lite0.safetensors")
-    missing = model.load_state_dict(stored, strict=False)
-    assert not missing.unexpected_keys
-    assert all(name.endswith("num_batches_tracked") for name in missing.missing_keys)
-    return model.eval()
 
 
 def pictures(folder: Path, preprocess: imagenet.Preprocess) -> tuple[Tensor, Tensor]:
@@ -60,7 +49,7 @@ def right(model: nn.Module, seen: Tensor, others: tuple[Tensor, Tensor]) -> tupl
 @pytest.mark.parametrize("name", ["EfficientNet-Lite0", "SqueezeNet"])
 def test_calibrated_on_50_pictures_at_most_3_of_150_others_are_lost(sample_folder: Path, name: str) -> None:
     lite = name == "EfficientNet-Lite0"
-    model = efficientnet(sample_folder) if lite else trained(name, sample_folder)
+    model = with_weights(EFFICIENTNET_LITE0, sample_folder) if lite else trained(name, sample_folder)
     inputs, targets = pictures(sample_folder, CENTRED if lite else imagenet.CAFFE)
     seen = torch.arange(len(inputs)) % 4 == 0
     fp32, int8 = right(model, inputs[seen], (inputs[~seen], targets[~seen]))

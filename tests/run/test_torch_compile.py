@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+from zeroskip import run
 from zeroskip.models import LeNet5, resnet20
 from zeroskip.run import Program, torch_compile
 from zeroskip.run.convolution.tiles.kernels import STREAMED
@@ -260,6 +261,19 @@ def test_options_go_to_run_compile(programs: Programs) -> None:
     with torch.inference_mode():
         same(fast(model, options={"strict": True, "threads": 2})(x), model(x))
     assert (programs[0].precision, programs[0].threads) == ("fp32, strict", 2)
+
+
+def test_eight_bits_are_left_to_pytorch_with_what_to_do_instead(programs: Programs) -> None:
+    model, x = small(), torch.randn(2, *IMAGES)
+    ours = fast(
+        model, options={"precision": "int8", "quantisation": run.calibrate(model, [x], method="min-max")}
+    )
+    with (
+        torch.inference_mode(),
+        pytest.warns(UserWarning, match=r"eight bits need .* run.compile\(model, example"),
+    ):
+        assert torch.equal(ours(x), model(x))
+    assert not programs
 
 
 def test_4_threads_share_one_program_and_compile_a_changed_one_once(programs: Programs) -> None:

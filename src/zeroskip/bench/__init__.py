@@ -2,8 +2,10 @@
 
 cases.py             what is raced: layers and networks, their zeros, batch and threads
 recorded_layers.py   layers of trained networks, with the inputs that they really see
+trained_networks.py  a trained network, for engines in eight bits
 seeded_networks.py   the same pruned network and input for every engine
 worker.py            one engine in its process; needs neither zeroskip nor torch to be installed
+worker_engines.py    what it calls: how each library computes the network of a case
 zeroskip_engines.py  our own engines, as a worker times them
 engines.py           who races, and why an engine cannot
 worker_process.py    the parent's end of a worker
@@ -13,9 +15,9 @@ rounds.py            rounds in turns, answers compared, medians over fresh proce
 
 from __future__ import annotations
 
-from zeroskip.bench import recorded_layers
+from zeroskip.bench import recorded_layers, trained_networks
 from zeroskip.bench.cases import ACTIVATIONS, CASES, QUICK, Case, select
-from zeroskip.bench.engines import ENTRANTS, Entrant, Environments, entrants
+from zeroskip.bench.engines import ENTRANTS, QUICK_ENTRANTS, Entrant, Environments, entrants
 from zeroskip.bench.results import (
     RaceReport,
     RaceResult,
@@ -34,6 +36,7 @@ __all__ = [
     "ENTRANTS",
     "FULL",
     "QUICK",
+    "QUICK_ENTRANTS",
     "SHORT",
     "Case",
     "Effort",
@@ -52,5 +55,6 @@ __all__ = [
     "recorded_layers",
     "rows",
     "select",
+    "trained_networks",
     "worst_first",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 from zeroskip.errors import RecipeError
 from zeroskip.models.convolutions import RECTIFIED
@@ -20,6 +21,7 @@ class Case:
     pattern   where zeros may lie; see `zeroskip.patterns`
     input_sparsity  share of zeros in the input, drawn at random; its other values are positive, as after a ReLU
     clock     "wall" or "cpu": seconds that pass, or that the engine's process computes
+    precision  "int8": engines that compute in eight bits are raced, all calibrated on the same inputs, and fp32 beside
 
     >>> Case("alexnet_fc6", 0.91, weights="int8", cold=True).key
     'alexnet_fc6 91 %, batch 1, 1 thread, int8 weights, cold'
@@ -34,6 +36,7 @@ class Case:
     pattern: str = "free"
     input_sparsity: float = 0.0
     clock: str = "wall"
+    precision: str = "fp32"
 
     @property
     def is_recorded(self) -> bool:
@@ -41,12 +44,18 @@ class Case:
         return "/" in self.network
 
     @property
+    def in_int8(self) -> bool:
+        """Whether engines that compute in eight bits are raced."""
+        return self.precision == "int8"
+
+    @property
     def key(self) -> str:
         """The case in words; no two cases have the same."""
         weights = f"{self.weights} weights" if self.weights != "fp32" else ""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         inputs = f"{100 * self.input_sparsity:g} % zeros in the input" if self.input_sparsity else ""
-        remarks = weights, "cold" if self.cold else "", self.pattern.replace("free", ""), inputs
+        int8 = "int8" if self.in_int8 else ""
+        remarks = weights, "cold" if self.cold else "", self.pattern.replace("free", ""), int8, inputs
         dense = self.input_sparsity and not self.sparsity
         name = self.network if dense else f"{self.network} {100 * self.sparsity:g} %"
         return ", ".join(filter(None, (name, f"batch {self.batch}", threads, *remarks)))
@@ -95,6 +104,15 @@ LINEAR = {
 # Networks that convolve no pictures.
 SEQUENCES = ("wav2letter", "lstm")
 
+# Eight bits gain by zeros in four neighbouring inputs.
+_in_int8 = partial(Case, pattern="1x4", precision="int8")
+INT8 = (
+    *(_in_int8("resnet50", sparsity) for sparsity in (0.90, 0.80)),
+    _in_int8("resnet50", 0.90, batch=16),
+    *(_in_int8(network, 0.90) for network in ("vgg16", "mobilenet_v1", "alexnet")),
+    *(_in_int8(layer, 0.90) for layer in LAYERS),
+)
+
 CASES = (
     *(Case(layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)),
     *(Case("resnet50", sparsity) for sparsity in (0.90, 0.95)),
@@ -108,10 +126,12 @@ CASES = (
     Case("alexnet_fc6", 0.91, weights="int8", cold=True),
     Case("alexnet_fc7", 0.91, weights="int8", cold=True),
     Case("vgg16_fc6", 0.96, weights="int8", cold=True),
+    *INT8,
 )
 
-QUICK = tuple(
-    Case(name, 0.90) for name in ("1x1_1024_256_14", "3x3_128_128_28", "alex4_384_256_13", "resnet20")
+QUICK = (
+    *(Case(name, 0.90) for name in ("3x3_128_128_28", "resnet20")),
+    *(_in_int8(name, 0.90) for name in ("3x3_256_256_14", "resnet20")),
 )
 
 # The convolutions with more weights than a second-level cache holds, the first thing of which a call sees is memory.
@@ -134,18 +154,19 @@ ACTIVATIONS = (
 def select(
     cases: Sequence[Case],
     *,
-    networks: Sequence[str] = (),
-    sparsities: Sequence[float] = (),
-    threads: Sequence[int] = (),
+    networks: Sequence[str] | None = None,
+    sparsities: Sequence[float] | None = None,
+    threads: Sequence[int] | None = None,
+    precisions: Sequence[str] | None = None,
 ) -> list[Case]:
-    """The cases with one of these networks, sparsities and numbers of threads; nothing given: any.
+    """The cases with one of these networks, sparsities, numbers of threads and precisions; nothing given: any.
 
     Raises RecipeError where none is left.
 
-    >>> [case.sparsity for case in select(CASES, networks=["vgg16"])]
-    [0.9]
+    >>> [case.precision for case in select(CASES, networks=["vgg16"])]
+    ['fp32', 'int8']
     """
-    wanted = {"network": networks, "sparsity": sparsities, "threads": threads}
+    wanted = {"network": networks, "sparsity": sparsities, "threads": threads, "precision": precisions}
     chosen = [
         case
         for case in cases
@@ -155,10 +176,12 @@ def select(
         return chosen
     known = ", ".join(dict.fromkeys(case.network for case in cases))
     raise RecipeError(
-        f"no case has network {_words(networks)}, sparsity {_words(sparsities)} and threads {_words(threads)}. "
-        f"Networks: {known}; sparsities: {_words(sorted({case.sparsity for case in cases}))}."
+        f"no case has network {_words(networks)}, sparsity {_words(sparsities)}, threads {_words(threads)} and "
+        f"precision {_words(precisions)}. Networks: {known}; "
+        f"sparsities: {_words(sorted({case.sparsity for case in cases}))}; "
+        f"precisions: {_words(sorted({case.precision for case in cases}))}."
     )
 
 
-def _words(values: Iterable[object]) -> str:
-    return " or ".join(map(str, values)) or "any"
+def _words(values: Iterable[object] | None) -> str:
+    return " or ".join(map(str, values or ())) or "any"

@@ -25,6 +25,7 @@ class Entrant:
     tolerance  how far an answer may be from torch eager's in fp32, as share of the largest output: rounding
                in that precision through a whole network; a wrong weight is far beyond
     enters     the cases that it takes part in
+    must_beat  label of an engine: where that is faster, it has no figure
 
     >>> ENTRANTS[0].label
     'torch eager fp32'
@@ -35,6 +36,7 @@ class Entrant:
     word: str
     tolerance: float
     enters: Callable[[Case], bool] = lambda case: True
+    must_beat: str = ""
 
     @property
     def label(self) -> str:
@@ -54,7 +56,7 @@ class Environments:
 
     def python(self, word: str) -> Path:
         """The interpreter that runs an engine. Without an environment for peers, it is this one."""
-        if word == "deepsparse":
+        if word.startswith("deepsparse"):
             return self.folder / "deepsparse" / "bin" / "python"
         peers = self.folder / "peers" / "bin" / "python"
         return peers if peers.exists() else Path(sys.executable)
@@ -65,8 +67,16 @@ class Environments:
 
 
 def _weights(case: Case) -> bool:
-    """Whether the zeros are in the weights; those in inputs are raced with fewer engines, of which none sees them."""
-    return not case.input_sparsity
+    """Whether the zeros are in the weights, for fp32 and whatever is faster without being calibrated.
+
+    Zeros in inputs are raced with fewer engines, of which none sees them.
+    """
+    return not case.input_sparsity and not case.in_int8
+
+
+def _several(case: Case) -> bool:
+    """Whether there is more than one convolution: torch.compile takes longest to prepare, and was never the fastest."""
+    return _weights(case) and case.network not in LAYERS
 
 
 def _matrices(case: Case) -> bool:
@@ -81,7 +91,29 @@ def _pictures(case: Case) -> bool:
 
 def _skips(case: Case) -> bool:
     """Whether zeros drawn in the input are to be skipped by a kernel that has nothing to fall back on."""
-    return not _weights(case) and not case.is_recorded
+    return bool(case.input_sparsity) and not case.is_recorded
+
+
+def _in_int8(case: Case) -> bool:
+    """Whether engines in eight bits are raced."""
+    return case.in_int8
+
+
+def _layer_in_int8(case: Case) -> bool:
+    """Whether they are raced on a single layer, where other engines in fp32 say nothing new."""
+    return case.in_int8 and case.network in LAYERS
+
+
+def _network_in_int8(case: Case) -> bool:
+    return case.in_int8 and case.network not in LAYERS
+
+
+def _fp32(case: Case) -> bool:
+    return not _layer_in_int8(case)
+
+
+def _bf16(case: Case) -> bool:
+    return not case.is_recorded and not case.in_int8
 
 
 def _far(case: Case) -> bool:
@@ -92,15 +124,18 @@ def _far(case: Case) -> bool:
 ENTRANTS = (
     Entrant("torch eager", "fp32", "torch-fp32", 1e-3),
     Entrant("torch eager, contiguous", "fp32", "torch-contiguous-fp32", 1e-3, _pictures),
-    Entrant("torch.compile", "fp32", "compile-fp32", 1e-3, _weights),
-    Entrant("ONNX Runtime", "fp32", "onnxruntime-fp32", 1e-3),
-    Entrant("OpenVINO", "fp32", "openvino-f32", 1e-3),
-    Entrant("DeepSparse", "fp32", "deepsparse", 1e-3, _weights),
+    Entrant("torch.compile", "fp32", "compile-fp32", 1e-3, _several),
+    Entrant("ONNX Runtime", "fp32", "onnxruntime-fp32", 1e-3, _fp32),
+    Entrant("OpenVINO", "fp32", "openvino-f32", 1e-3, _fp32),
+    Entrant("DeepSparse", "fp32", "deepsparse", 1e-3, lambda case: _weights(case) or _network_in_int8(case)),
     Entrant("im2col and GEMM", "fp32", "im2col-fp32", 1e-3, lambda case: case.network in RECTIFIED),
-    Entrant("torch eager", "bf16", "torch-bf16", 0.03, lambda case: not case.is_recorded),
-    Entrant("torch.compile", "bf16", "compile-bf16", 0.03, _weights),
-    Entrant("OpenVINO", "bf16", "openvino-bf16", 0.03, lambda case: not case.is_recorded),
-    Entrant("OpenVINO", "int8", "openvino-int8", 0.1, _weights),
+    Entrant("torch eager", "bf16", "torch-bf16", 0.03, _bf16),
+    Entrant("torch.compile", "bf16", "compile-bf16", 0.03, _several),
+    Entrant("OpenVINO", "bf16", "openvino-bf16", 0.03, _bf16),
+    Entrant("OpenVINO", "int8", "openvino-int8", 0.1, lambda case: not case.input_sparsity),
+    Entrant("ONNX Runtime", "int8", "onnxruntime-static", 0.1, _in_int8),
+    Entrant("torch FX", "int8", "torch-fx-int8", 0.1, _network_in_int8),
+    Entrant("DeepSparse", "int8", "deepsparse-int8", 0.1, _network_in_int8, must_beat="DeepSparse fp32"),
     Entrant("torch dynamic", "int8", "torch-int8", 0.1, _matrices),
     Entrant("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _matrices),
     Entrant(OURS, "fp32", "zeroskip-fp32", 1e-3, _weights),
@@ -110,10 +145,24 @@ ENTRANTS = (
     Entrant(f"{OURS} scatter", "fp32", "zeroskip-scatter", 1e-3, _far),
     Entrant(f"{OURS} scatter", "bf16 weights", "zeroskip-scatter-bf16", 0.03, _far),
     Entrant(OURS, "fp32", "zeroskip-chosen", 1e-3, lambda case: case.is_recorded),
-    Entrant(f"{OURS} on tiles", "fp32", "zeroskip-tiles", 1e-3, lambda case: case.network in LAYERS),
+    Entrant(
+        f"{OURS} on tiles",
+        "fp32",
+        "zeroskip-tiles",
+        1e-3,
+        lambda case: _weights(case) and case.network in LAYERS,
+    ),
     Entrant(OURS, "fp16", "zeroskip-fp16", 0.03, lambda case: _weights(case) and not _matrices(case)),
     Entrant(OURS, "int8 weights", "zeroskip-int8", 0.1, lambda case: case.weights == "int8"),
+    Entrant(f"{OURS}, free zeros", "fp32", "zeroskip-free", 1e-3, _network_in_int8),
+    Entrant(f"{OURS}, free zeros", "fp16", "zeroskip-free-fp16", 0.03, _network_in_int8),
+    Entrant(OURS, "int8", "zeroskip-quantised", 0.1, _in_int8),
+    Entrant(f"{OURS} on tiles", "int8", "zeroskip-tiles-int8", 0.1, _layer_in_int8),
 )
+
+
+# Networks that are compiled by a C++ compiler would take most of a quick race.
+QUICK_ENTRANTS = tuple(engine for engine in ENTRANTS if engine.name != "torch.compile")
 
 
 def entrants(case: Case, engines: Sequence[Entrant] = ENTRANTS) -> list[Entrant]:

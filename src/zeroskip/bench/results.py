@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import geometric_mean, median
 
@@ -28,6 +28,9 @@ class RaceResult:
     seconds     engine -> for each run, the median over its rounds of the median call
     difference  engine -> largest difference of its answer from torch eager's in fp32, as share of the largest value
     missing     engine -> why it has no figure
+    slowest     engine -> for each run, the 99th percentile of its calls; results of an older zeroskip have none
+    first_call  engine -> for each run, seconds from the network as the engine stores it to the first answer, with its
+                libraries loaded
 
     >>> seconds = {"torch eager fp32": (3.0, 2.0, 4.0)}
     >>> RaceResult(Case("vgg16", 0.9), seconds, {"torch eager fp32": 0.0}, {}, {}, 3, 9, "2026-01-31").to_json()["case"]
@@ -42,6 +45,8 @@ class RaceResult:
     runs: int
     rounds: int
     date: str
+    slowest: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    first_call: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """What `from_json` reads."""
@@ -51,9 +56,13 @@ class RaceResult:
     def from_json(value: Mapping[str, object]) -> RaceResult:
         """The result that `to_json` wrote; KeyError, TypeError or AttributeError for something else."""
         case: Mapping[str, object] = value["case"]  # type: ignore[assignment]
-        runs: Mapping[str, Sequence[float]] = value["seconds"]  # type: ignore[assignment]
-        seconds = {label: tuple(medians) for label, medians in runs.items()}
-        return RaceResult(**{**value, "case": Case.from_json(case), "seconds": seconds})  # type: ignore[arg-type]
+        times = {name: _tuples(value[name]) for name in ("seconds", "slowest", "first_call") if name in value}
+        return RaceResult(**{**value, "case": Case.from_json(case), **times})  # type: ignore[arg-type]
+
+
+def _tuples(value: object) -> dict[str, tuple[float, ...]]:
+    runs: Mapping[str, Sequence[float]] = value  # type: ignore[assignment]
+    return {label: tuple(times) for label, times in runs.items()}
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,10 @@ class RaceRow:
     seconds  median over runs; seconds_low and seconds_high: the fastest and the slowest
     speedup  its seconds over ours: above 1 we are faster; None where we have no figure. Ours is our fp32 for an fp32
              engine, our 16-bit program for one of fewer bits if there is any, and with 8-bit weights where the case
-             asks for them; `against` is the precision of ours
+             asks for them; in a case of eight bits it is our int8 for all, of a single layer that on tiles;
+             `against` is the precision of ours
+    seconds_99, first_call  medians over runs, as RaceResult says; None where they were not measured
+    asked    the precision of the case: "int8" where engines in eight bits are raced
 
     >>> seconds = {"zeroskip fp32": (2.0, 1.0, 3.0)}
     >>> (row,) = rows(RaceResult(Case("vgg16", 0.9), seconds, {"zeroskip fp32": 0.0}, {}, {}, 3, 9, "2026-01-31"))
@@ -87,6 +99,14 @@ class RaceRow:
     cold: bool
     pattern: str
     input_sparsity: float
+    asked: str
+    seconds_99: float | None
+    first_call: float | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether others are compared with it, so that it has nothing to be compared with."""
+        return self.engine == OURS or f"{self.engine} {self.precision}" == f"{OURS} {self.against}"
 
 
 def rows(result: RaceResult) -> list[RaceRow]:
@@ -104,10 +124,14 @@ def _row(result: RaceResult, label: str) -> RaceRow:
     engine, case, runs = _entrant(label), result.case, result.seconds[label]
     against = engine.precision if engine.name == OURS else _against(result, engine.precision)
     ours, seconds = result.seconds.get(f"{OURS} {against}"), median(runs)
-    of_case = {name: value for name, value in asdict(case).items() if name not in ("network", "clock")}
+    other_names = ("network", "clock", "precision")
+    of_case = {name: value for name, value in asdict(case).items() if name not in other_names}
     return RaceRow(
         **of_case,
         case=case.network,
+        asked=case.precision,
+        seconds_99=_median(result.slowest.get(label)),
+        first_call=_median(result.first_call.get(label)),
         precision=engine.precision,
         engine=engine.name,
         seconds=seconds,
@@ -117,6 +141,10 @@ def _row(result: RaceResult, label: str) -> RaceRow:
         seconds_high=max(runs),
         difference=result.difference[label],
     )
+
+
+def _median(times: Sequence[float] | None) -> float | None:
+    return median(times) if times else None
 
 
 def _entrant(label: str) -> Entrant:
@@ -130,7 +158,11 @@ def _entrant(label: str) -> Entrant:
 
 
 def _against(result: RaceResult, precision: str) -> str:
-    wanted = ("int8 weights",) if result.case.weights == "int8" else AGAINST[precision]
+    wanted = AGAINST[precision]
+    if result.case.weights == "int8":
+        wanted = ("int8 weights",)
+    if result.case.in_int8:
+        wanted = ("on tiles int8", "int8")
     return next((ours for ours in wanted if f"{OURS} {ours}" in result.seconds), wanted[-1])
 
 
@@ -203,9 +235,13 @@ def worst_first(table: Sequence[RaceRow]) -> list[RaceRow]:
 
 @dataclass(frozen=True)
 class Ratios:
-    """Its time over ours, of one engine in all cases that both were measured in; below 1 we lose."""
+    """Its time over ours, of one engine in all cases that both were measured in; below 1 we lose.
+
+    group  "networks in int8", "layers in int8 on tiles", or "": all other cases
+    """
 
     engine: str
+    group: str
     values: tuple[float, ...]
 
     @property
@@ -225,14 +261,21 @@ def ratios(table: Sequence[RaceRow]) -> list[Ratios]:
     >>> seconds = {"torch eager fp32": (3.0,), "OpenVINO fp32": (0.5,), "zeroskip fp32": (1.0,)}
     >>> result = RaceResult(Case("vgg16", 0.9), seconds, dict.fromkeys(seconds, 0.0), {}, {}, 1, 9, "2026-01-31")
     >>> ratios(rows(result))
-    [Ratios(engine='OpenVINO fp32', values=(0.5,)), Ratios(engine='torch eager fp32', values=(3.0,))]
+    [Ratios(engine='OpenVINO fp32', group='', values=(0.5,)), Ratios(engine='torch eager fp32', ...values=(3.0,))]
     """
-    values: dict[str, list[float]] = {}
+    values: dict[tuple[str, str], list[float]] = {}
     for row in table:
-        if row.engine != OURS and row.speedup:
-            values.setdefault(f"{row.engine} {row.precision}", []).append(row.speedup)
-    engines = (Ratios(name, tuple(speedups)) for name, speedups in values.items())
-    return sorted(engines, key=lambda engine: engine.mean)
+        if not row.is_ours and row.speedup:
+            values.setdefault((f"{row.engine} {row.precision}", _group(row)), []).append(row.speedup)
+    engines = (Ratios(*names, tuple(speedups)) for names, speedups in values.items())
+    return sorted(engines, key=lambda engine: (engine.group == "", engine.group, engine.mean))
+
+
+def _group(row: RaceRow) -> str:
+    """Which means a row belongs to: those of eight bits stand by themselves, networks and layers."""
+    if row.asked != "int8":
+        return ""
+    return "layers in int8 on tiles" if row.against == "on tiles int8" else "networks in int8"
 
 
 @dataclass(frozen=True)

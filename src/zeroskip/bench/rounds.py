@@ -14,7 +14,7 @@ from statistics import median
 
 import numpy as np
 
-from zeroskip.bench.cases import Case
+from zeroskip.bench.cases import LAYERS, Case
 from zeroskip.bench.engines import ENTRANTS, Entrant, Environments, entrants, refusal
 from zeroskip.bench.results import RaceResult, Store
 from zeroskip.bench.worker_process import WorkerProcess
@@ -65,6 +65,8 @@ class _Notes:
     missing: dict[str, str]
     seconds: dict[str, list[float]] = field(default_factory=dict)
     difference: dict[str, float] = field(default_factory=dict)
+    slowest: dict[str, list[float]] = field(default_factory=dict)
+    first_call: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def racing(self) -> list[Entrant]:
@@ -73,7 +75,8 @@ class _Notes:
 
     def drop_(self, engine: Entrant, reason: object) -> None:
         self.missing[engine.label] = str(reason)
-        self.seconds.pop(engine.label, None)
+        for times in (self.seconds, self.slowest, self.first_call):
+            times.pop(engine.label, None)
 
 
 @dataclass
@@ -106,11 +109,14 @@ class _Run:
             self.versions.update(started.ready())
         return self.workers[word]
 
-    def answer(self, word: str, case: Case) -> np.ndarray:
-        """What an engine computes of a case, which it builds first; EngineError where it cannot."""
+    def answer(self, word: str, case: Case, folder: Path) -> tuple[np.ndarray, float | None]:
+        """What an engine computes of a case, which it builds first, and the seconds of its first call, if any.
+
+        EngineError where it cannot.
+        """
         worker = self.worker(word)
-        worker.build(self.folder / "case", case.to_json())
-        return worker.answer()
+        first = worker.build(folder, case.to_json())
+        return worker.answer(), first
 
 
 def race(cases: Sequence[Case], setup: RaceSetup, *, progress: Progress = silent) -> list[RaceResult]:
@@ -124,13 +130,14 @@ def race(cases: Sequence[Case], setup: RaceSetup, *, progress: Progress = silent
     """
     runs, notes, versions = setup.effort.runs, [_notes(case, setup) for case in cases], dict[str, str]()
     names, steps = ", ".join(dict.fromkeys(case.network for case in cases)), runs * len(cases)
-    for number in range(runs):
-        with tempfile.TemporaryDirectory(prefix="zeroskip-bench-") as folder, ExitStack() as stack:
-            run = _Run(setup, cases[0].threads, Path(folder), stack)
-            for place, of_case in enumerate(notes):
-                progress(names, number * len(cases) + place, steps)
-                _measure_(of_case, run)
-            versions.update(run.versions)
+    with tempfile.TemporaryDirectory(prefix="zeroskip-bench-") as folder:
+        for number in range(runs):
+            with ExitStack() as stack:
+                run = _Run(setup, cases[0].threads, Path(folder), stack)
+                for place, of_case in enumerate(notes):
+                    progress(names, number * len(cases) + place, steps)
+                    _measure_(of_case, run, Path(folder) / str(place))
+                versions.update(run.versions)
     progress(names, steps, steps)
     return [_result(of_case, versions, setup.effort) for of_case in notes]
 
@@ -143,9 +150,12 @@ def _notes(case: Case, setup: RaceSetup) -> _Notes:
 
 
 def _result(notes: _Notes, versions: Mapping[str, str], effort: Effort) -> RaceResult:
+    _drop_beaten_(notes)
     return RaceResult(
         case=notes.case,
-        seconds={label: tuple(medians) for label, medians in notes.seconds.items()},
+        seconds=_tuples(notes.seconds),
+        slowest=_tuples(notes.slowest),
+        first_call=_tuples(notes.first_call),
         difference={label: notes.difference[label] for label in notes.seconds},
         missing=notes.missing,
         versions=dict(sorted(versions.items())),
@@ -155,12 +165,27 @@ def _result(notes: _Notes, versions: Mapping[str, str], effort: Effort) -> RaceR
     )
 
 
-def _measure_(notes: _Notes, run: _Run) -> None:
-    """One run of one case: every engine built, compared, timed in turns; what comes of it goes to `notes`."""
-    (run.folder / "case").mkdir()
+def _tuples(times: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    return {label: tuple(runs) for label, runs in times.items()}
+
+
+def _drop_beaten_(notes: _Notes) -> None:
+    """Drop engines that are slower than what they replace."""
+    for engine in notes.racing:
+        ours, other = (median(notes.seconds.get(name, [0.0])) for name in (engine.label, engine.must_beat))
+        if 0 < other < ours:
+            notes.drop_(engine, f"it takes {ours / other:.2f} times as long as {engine.must_beat}")
+
+
+def _measure_(notes: _Notes, run: _Run, folder: Path) -> None:
+    """One run of one case: every engine built, compared, timed in turns; what comes of it goes to `notes`.
+
+    What is quantised serves all runs.
+    """
+    folder.mkdir(exist_ok=True)
     try:
-        _compare_(notes, run)
-        measured: dict[str, list[float]] = {engine.label: [] for engine in notes.racing}
+        _compare_(notes, run, folder)
+        measured: dict[str, list[list[float]]] = {engine.label: [] for engine in notes.racing}
         engines = notes.racing
         for number in range(run.setup.effort.rounds):
             first = number % max(1, len(engines))
@@ -168,27 +193,33 @@ def _measure_(notes: _Notes, run: _Run) -> None:
                 if engine.label not in notes.missing:
                     _turn_(engine, measured[engine.label], notes, run)
         for engine in notes.racing:
-            notes.seconds.setdefault(engine.label, []).append(median(measured[engine.label]))
+            turns = measured[engine.label]
+            notes.seconds.setdefault(engine.label, []).append(median(map(median, turns)))
+            slowest = float(np.percentile(np.concatenate(turns), 99))
+            notes.slowest.setdefault(engine.label, []).append(slowest)
     finally:
-        shutil.rmtree(run.folder / "case")
+        if not notes.case.in_int8:
+            shutil.rmtree(folder)
 
 
-def _compare_(notes: _Notes, run: _Run) -> None:
+def _compare_(notes: _Notes, run: _Run, folder: Path) -> None:
     """Drop the engines that do not compute the network of the case."""
     if not notes.racing:
         return
     try:
-        expected = run.answer("reference", notes.case)
+        expected, _ = run.answer("reference", notes.case, folder)
     except EngineError as fact:
         for engine in notes.racing:
             notes.drop_(engine, f"the network itself cannot be made: {fact}")
         return
     for engine in notes.racing:
         try:
-            answer = run.answer(engine.word, notes.case)
+            answer, first = run.answer(engine.word, notes.case, folder)
         except EngineError as fact:
             notes.drop_(engine, fact)
             continue
+        if first is not None:
+            notes.first_call.setdefault(engine.label, []).append(first)
         far = difference(answer, expected)
         notes.difference[engine.label] = max(far, notes.difference.get(engine.label, 0.0))
         if not far <= engine.tolerance:
@@ -199,10 +230,10 @@ def _compare_(notes: _Notes, run: _Run) -> None:
             )
 
 
-def _turn_(engine: Entrant, measured: list[float], notes: _Notes, run: _Run) -> None:
+def _turn_(engine: Entrant, measured: list[list[float]], notes: _Notes, run: _Run) -> None:
     case, slot = notes.case, run.setup.effort.slot
     try:
-        measured.append(median(run.worker(engine.word).time(slot, cold=case.cold, clock=case.clock)))
+        measured.append(run.worker(engine.word).time(slot, cold=case.cold, clock=case.clock))
     except EngineError as fact:
         notes.drop_(engine, fact)
 
@@ -241,6 +272,11 @@ def race_rest(
 
 
 def _company(case: Case) -> tuple[str, int]:
-    """Cases alike in this share their processes: layers whose inputs are sparse are too many to start anew for each."""
+    """Cases alike in this share their processes: some layers are too many to start anew for each.
+
+    A network in eight bits shares none: what is quantised fills the folder.
+    """
     layer_of = case.network.split("/")[0] if case.is_recorded else "layers"
+    if case.in_int8:
+        return "layers in int8" if case.network in LAYERS else case.key, case.threads
     return layer_of if case.input_sparsity else case.network, case.threads

@@ -11,13 +11,14 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from zeroskip import models, patterns
-from zeroskip.bench import recorded_layers
+from zeroskip.bench import recorded_layers, trained_networks
 from zeroskip.bench.cases import LAYERS, LINEAR, Case
 from zeroskip.errors import RecipeError
 from zeroskip.models.convolutions import RECTIFIED
 from zeroskip.models.mobile_blocks import MBConv
 
 SEED = 1
+CALIBRATION = 32  # inputs on which engines in eight bits choose their scales
 
 # name -> what makes it, shape of one input
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -31,6 +32,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dcgan_generator": (models.dcgan_generator, (100, 1, 1)),
     "wav2letter": (models.wav2letter, (80, 200)),
     "lstm": (partial(models.LSTMClassifier, 256, 256, layers=2), (64, 256)),
+    trained_networks.LITE: (trained_networks.network, (3, 224, 224)),
 }
 
 
@@ -40,10 +42,13 @@ def network(case: Case) -> nn.Module:
     Weights are drawn as He et al. (2015) do, for the inputs that pruning leaves: variance 2 / (fan-in x share left);
     half of that in recurrent layers, whose answers would hang on rounding else. Zeros lie where a seeded coin says.
     Convolutions of a picture's three channels and depthwise convolutions stay dense. Statistics of batch norms
-    are 0 and 1; in networks of `MBConv`, those of two random inputs.
+    are 0 and 1; in networks of `MBConv`, those of two random inputs. Of a trained network the weights are its own,
+    and zeros lie where the magnitudes of a block are least.
     """
     if case.is_recorded:
         return recorded_layers.network(case)
+    if case.network == trained_networks.LITE:
+        return _folded(_pruned(trained_networks.network(), case))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = _architecture(case.network)[0]().eval()
@@ -61,11 +66,27 @@ def example(case: Case) -> Tensor:
     """
     if case.is_recorded:
         return recorded_layers.example(case)
+    if case.network == trained_networks.LITE:
+        return trained_networks.example(case.batch)
     generator = torch.Generator().manual_seed(SEED + 1)
     x = torch.randn(case.batch, *_architecture(case.network)[1], generator=generator)
     if not case.input_sparsity:
         return x
     return x.abs() * (torch.rand(x.shape, generator=generator) >= case.input_sparsity)
+
+
+def calibration(case: Case) -> Tensor:
+    """What engines in eight bits are calibrated on: other inputs like the example, in whole batches of the case.
+
+    >>> calibration(Case("alexnet_fc7", 0.9, batch=16)).shape
+    torch.Size([32, 4096])
+    """
+    if case.network == trained_networks.LITE:
+        pictures = trained_networks.calibration()
+        return pictures[: max(1, len(pictures) // case.batch) * case.batch]
+    generator = torch.Generator().manual_seed(SEED + 2)
+    count = -(-CALIBRATION // case.batch) * case.batch
+    return torch.randn(count, *_architecture(case.network)[1], generator=generator)
 
 
 def _architecture(name: str) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
@@ -106,13 +127,18 @@ def _draw_recurrent_(layer: nn.RNNBase, case: Case) -> None:
 
 
 def _draw_layer_(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d, case: Case) -> None:
-    weight = layer.weight
-    from_picture = isinstance(layer, nn.Conv2d) and weight.shape[1] == 3
-    depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1 and weight.shape[1] == 1
-    sparsity = 0.0 if from_picture or depthwise else case.sparsity
-    _draw_weight_(weight, case, sparsity, gain=2, fan_in=_fan_in(layer))
+    sparsity = 0.0 if _stays_dense(layer) else case.sparsity
+    _draw_weight_(layer.weight, case, sparsity, gain=2, fan_in=_fan_in(layer))
     if layer.bias is not None:
         layer.bias.normal_(std=0.1)
+
+
+def _stays_dense(layer: nn.Module) -> bool:
+    """Whether it convolves a picture's three channels, or each channel by itself."""
+    if not isinstance(layer, nn.Conv2d):
+        return False
+    inputs = layer.weight.shape[1]
+    return inputs == 3 or (layer.groups > 1 and inputs == 1)
 
 
 def _fan_in(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d) -> int:
@@ -128,6 +154,19 @@ def _draw_weight_(weight: Tensor, case: Case, sparsity: float, *, gain: int, fan
     weight.normal_(std=math.sqrt(gain / max(fan_in * (1 - sparsity), 1)))
     if sparsity:
         weight[~_mask(weight.shape, case.pattern, sparsity)] = 0
+
+
+@torch.no_grad()
+def _pruned(model: nn.Module, case: Case) -> nn.Module:
+    """The trained network without the blocks of least magnitude.
+
+    Its batch norms keep their statistics: with those of what is left, channels that died would be multiplied by up to
+    30, and no engine could compute that in eight bits.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not _stays_dense(layer):
+            layer.weight[~patterns.keep(layer.weight.abs(), case.pattern, case.sparsity)] = 0
+    return model
 
 
 @torch.no_grad()

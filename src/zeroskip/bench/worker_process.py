@@ -50,9 +50,9 @@ class WorkerProcess:
             self.close()
             raise
 
-    def build(self, folder: Path, case: Mapping[str, object]) -> None:
-        """Make the network of a case, which lies in `folder`, ready to be called."""
-        self._converse(Order("build", folder=str(folder), case=dict(case)))
+    def build(self, folder: Path, case: Mapping[str, object]) -> float | None:
+        """Make the network of a case ready in `folder`; seconds from what is stored there to the first answer."""
+        return self._converse(Order("build", folder=str(folder), case=dict(case)))[0].first
 
     def time(self, seconds: float, *, cold: bool, clock: str) -> list[float]:
         """Call it for about `seconds`; seconds of a call, several times."""

@@ -5,34 +5,64 @@ Each function takes a network and its input and gives what is timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from zeroskip import run
-from zeroskip.concepts import Layer, Precision
+from zeroskip.concepts import Kernel, Layer, Precision
 from zeroskip.emit import detect
-from zeroskip.graph import capture
+from zeroskip.graph import Graph, capture
+from zeroskip.run import quantisation
 from zeroskip.run.captured import run_once
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
-from zeroskip.run.convolution.tiles.kernels import BAKED, STREAMED
+from zeroskip.run.convolution.tiles.kernels import BAKED, BAKED_INT8, STREAMED, STREAMED_INT8
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.segment import Segment, without_layout_conversion
 from zeroskip.run.convolution.tiles.tiling import fastest_on_tiles, values_of
 from zeroskip.run.convolution.zero_inputs import kernels as zero_inputs
 from zeroskip.run.convolution.zero_inputs import scatter as scatter_kernel
 from zeroskip.run.dense import channels_last
+from zeroskip.run.integer_network import with_bytes
 from zeroskip.run.linear.zero_inputs import columns
 from zeroskip.run.select.layer_timing import time_kernels
 
 
-def compiled(
-    model: nn.Module, x: Tensor, *, precision: str = "fp32", weights: str = "fp32"
-) -> Callable[[], Tensor]:
-    """The network by the kernels that are fastest here, on as many threads as PyTorch may take."""
+def stored(
+    model: nn.Module, x: Tensor, path: Path, *, precision: str = "fp32", weights: str = "fp32"
+) -> Path:
+    """The file of the network by the kernels that are fastest here, on as many threads as PyTorch may take."""
     threads = torch.get_num_threads()
-    return partial(run.compile(model, x, threads=threads, precision=precision, weights=weights), x)
+    return run.save(run.compile(model, x, threads=threads, precision=precision, weights=weights), path)
+
+
+def quantised(model: nn.Module, x: Tensor, calibration: np.ndarray, folder: Path) -> Path:
+    """The file of the network in eight bits, by the kernels that are fastest here; scales are chosen once in a folder.
+
+    calibration  (count, batch, ...)
+    """
+    scales, threads = _quantisation(model, calibration, folder / "quantisation"), torch.get_num_threads()
+    program = run.compile(model, x, threads=threads, precision="int8", quantisation=scales)
+    return run.save(program, folder / "program")
+
+
+def loaded(path: Path, x: Tensor) -> Callable[[], Tensor]:
+    """A program of a file, on its input."""
+    return partial(run.load(path), x)
+
+
+def _quantisation(
+    model: nn.Module, calibration: np.ndarray, path: Path, method: str | None = None
+) -> run.Quantisation:
+    if not path.is_file():
+        batches = list(torch.from_numpy(calibration))
+        quantisation.save(run.calibrate(model, batches, method=method), path)
+    return quantisation.load(path)
 
 
 def skipping(model: nn.Module, x: Tensor, *, storage: str = "fp32") -> Callable[[], Tensor]:
@@ -68,16 +98,41 @@ def on_tiles(model: nn.Module, x: Tensor) -> tuple[Callable[[], object], Callabl
 
     With it what computes the answer. ValueError where the network cannot work on tiles.
     """
-    graph, machine = capture(model, x), detect()
-    operations = operations_of(graph)
-    kernels = {operation.name: [BAKED, STREAMED] for operation in operations if operation.layer is not None}
+    graph = capture(model, x)
+    segment = _segment(graph, operations_of(graph), [BAKED, STREAMED], x)
+    return without_layout_conversion(segment, detect(), x), lambda: segment(x)[0]
+
+
+def on_tiles_in_int8(
+    model: nn.Module, x: Tensor, calibration: np.ndarray, folder: Path
+) -> tuple[Callable[[], object], Callable[[], Tensor]]:
+    """A network of one layer on tiles in eight bits; what is timed reads bytes and makes bytes, as between layers.
+
+    With it what computes the answer. ValueError where the layer cannot.
+    """
+    # Other methods cut off outputs for the sake of what follows, and here nothing does.
+    scales, graph = _quantisation(model, calibration, folder / "ranges", "min-max"), capture(model, x)
+    operations = [_making_bytes(each, scales) for each in with_bytes(graph, operations_of(graph), scales)]
+    segment = _segment(graph, operations, [BAKED_INT8, STREAMED_INT8], x)
+    return without_layout_conversion(segment, detect(), x), lambda: segment(x)[0]
+
+
+def _making_bytes(operation: Operation, scales: run.Quantisation) -> Operation:
+    if operation.in_bytes is None:
+        raise ValueError(f"{operation.name} stays in fp32")
+    return replace(operation, in_bytes=replace(operation.in_bytes, output=scales.values[operation.name]))
+
+
+def _segment(graph: Graph, operations: Sequence[Operation], kernels: Sequence[Kernel], x: Tensor) -> Segment:
+    """The fastest of these kernels for the only layer; ValueError where it cannot work on tiles."""
+    candidates = {operation.name: kernels for operation in operations if operation.layer is not None}
     captured = run_once(graph, [x], values_of(operations))
-    fastest = fastest_on_tiles(captured, operations, kernels, machine, images=len(x), threads=1)
+    fastest = fastest_on_tiles(captured, operations, candidates, detect(), images=len(x), threads=1)
     if fastest is None:
         raise ValueError("the layer cannot work on tiles")
     segment = fastest.graph.nodes[0].function
     assert isinstance(segment, Segment)
-    return partial(without_layout_conversion(segment, machine, x)), lambda: segment(x)[0]
+    return segment
 
 
 def _only_layer(model: nn.Module, x: Tensor) -> tuple[Layer, bool]:

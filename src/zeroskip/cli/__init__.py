@@ -12,7 +12,7 @@ import warnings
 from rich.console import Console
 
 # isort: off
-from zeroskip.cli import sparsify, measure, prune, compare_plans, pack, run, simulate  # noqa: F401  the order of --help
+from zeroskip.cli import sparsify, measure, prune, compare_plans, pack, run, export, simulate  # noqa: F401  the order of --help
 from zeroskip.cli import report, reproduce, bench, doctor  # noqa: F401
 
 # isort: on

@@ -55,7 +55,7 @@ TASK = typer.Argument(
     "minerva-reuters, minerva-webkb, minerva-20ng, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet in --data), or "
     "your Python file with model(), train(model), evaluate(model) and batch().",
 )
-WEIGHTS = typer.Option(metavar="FILE", help="Start from this trained network (safetensors state dict).")
+WEIGHTS = typer.Option(metavar="FILE", help="Start from this safetensors state dict.")
 DATA = typer.Option(
     metavar="DIR", help="Folder that holds mnist/ and other data sets; default ZEROSKIP_DATA."
 )
@@ -67,7 +67,9 @@ SEED = typer.Option(
     help="Of all random numbers.",
 )
 THREADS = typer.Option(min=1, help="Threads for every engine that is timed.")
-PATTERN = typer.Option(help="Where zeros may lie: free, 2:4, 4x1, 1x1x3x3, channel, ...")
+PATTERN = typer.Option(help="Where zeros may lie: free, 2:4, 1x4, 4x1, 1x1x3x3, channel, ...")
+PRECISION = typer.Option(metavar="fp32|int8", help="In what the program computes; int8 is calibrated.")
+PERMUTE = typer.Option(help="For 1x4: order channels so that blocks keep more.")
 RISE = typer.Option(
     min=0.0,
     help="How much the validation error may rise, 0.01 = one point. Default: one example, where splits have sizes.",

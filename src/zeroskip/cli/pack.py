@@ -35,10 +35,11 @@ def pack(
     data: Annotated[Path | None, DATA] = None,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Store sparse weights as a .zs file, and say where its bytes go.
+    """Store sparse weights as a .zs file, and say where its bytes go and how each tensor is coded.
 
     Without --bits the file holds the very weights, but for -0.0, which becomes 0.0. With --bits it holds few values a
-    layer, trained on the task (Deep Compression); the error before and after is shown.
+    layer, trained on the task (Deep Compression); the error before and after is shown. Blocks of zeros, such as 1x4,
+    and weights that are bytes times a scale are found.
     """
     from zeroskip import graph, prune, report, retrain, run_folder, task_api
     from zeroskip import pack as packing
@@ -68,8 +69,8 @@ def pack(
     figures["escapes"] = {tensor.name: tensor.escapes for tensor in packed.tensors}
     figures["weights"] = sum(mask.numel() for mask in small.masks.values())
     figures["weights_kept"] = sum(int(mask.sum()) for mask in small.masks.values())
-    figures |= {"tied": packed.tied, "negative_zeros": negative}
-    show(figures, report.ledger_table(packed.ledger), as_json=as_json)
+    figures |= {"tied": packed.tied, "negative_zeros": negative, "codings": packing.codings(packed)}
+    show(figures, report.ledger_table(packed.ledger, packing.codings(packed)), as_json=as_json)
     if not as_json:
         for name, error in errors.items():
             say(f"{name.removeprefix('error_')} weights: validation error {report.show_error(error)}")

@@ -15,6 +15,7 @@ from zeroskip.cli.options import (
     DOWNLOAD,
     JSON,
     PATTERN,
+    PERMUTE,
     RISE,
     SEED,
     TASK,
@@ -45,7 +46,7 @@ WHILE_TRAINING = typer.Option(
 DIVISOR = typer.Option(
     min=1.0, metavar="N", help="Retrain at the task's learning rate divided by this (Han et al.: 10)."
 )
-COST_ON = typer.Option(metavar="CHIP", help="Spend the budget where this chip gains most: eie, ...")
+COST_ON = typer.Option(metavar="CHIP", help="Spend where this chip gains most: eie, ...")
 COST = typer.Option(help="What shall fall on a chip: cycles or joules.")
 OUT = typer.Option(metavar="FILE", help="The sparse weights, as safetensors.")
 THRESHOLD_RISE = typer.Option(
@@ -92,6 +93,7 @@ def prune(
     cost_on: Annotated[str | None, COST_ON] = None,
     cost: Annotated[str, COST] = "cycles",
     learning_rate_divisor: Annotated[float | None, DIVISOR] = None,
+    permute: Annotated[bool, PERMUTE] = True,
     weights: Annotated[Path | None, WEIGHTS] = None,
     seed: Annotated[int, SEED] = 0,
     data: Annotated[Path | None, DATA] = None,
@@ -99,6 +101,7 @@ def prune(
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """Prune, retrain, write the weights. Trains first unless given --weights."""
+    from zeroskip import prune as pruning
     from zeroskip import report, retrain, run_folder, task_api
 
     asked = _Asked(
@@ -120,6 +123,8 @@ def prune(
         if while_training:
             task_api.check_on_step(loaded)
         model = trained(loaded, weights, progress, seed=seed)
+        if permute and pruning.gains_by_order(pattern):
+            model = pruning.permute_channels(model, task_api.batch(loaded), pattern).model
         recipe = _recipe(asked, model, loaded, progress)
         sparse = retrain.loop(model, recipe, loaded, seed=seed, progress=progress)
     run_folder.save_tensors(out, sparse.model.state_dict())
@@ -187,13 +192,15 @@ def _cost_chip(words: str | None, cost: str) -> Accelerator | None:
 
 
 def _check(asked: _Asked) -> None:
-    """RecipeError for words that do not go together."""
+    """RecipeError, or PatternError, for words that do not go together."""
+    from zeroskip import prune as pruning
+
     if asked.sparsity is None and asked.rounds is not None:
         raise RecipeError("--rounds goes with --sparsity; a budget makes as many rounds as it allows.")
-    if asked.while_training and (
-        asked.sparsity is None or asked.rounds is not None or asked.pattern != "free"
-    ):
-        raise RecipeError("--while-training goes with --sparsity, without --rounds and --pattern.")
+    if asked.while_training and (asked.sparsity is None or asked.rounds is not None):
+        raise RecipeError("--while-training goes with --sparsity, without --rounds.")
+    if asked.while_training and asked.sparsity is not None:
+        pruning.while_training(asked.sparsity, pattern=asked.pattern)
     if asked.sparsity is not None and asked.max_error_rise is not None:
         raise RecipeError("give --sparsity or --max-error-rise, not both.")
     if asked.sparsity is not None and asked.chip is not None:
@@ -206,9 +213,11 @@ def _recipe(asked: _Asked, model: nn.Module, task: Task, progress: Progress) -> 
     from zeroskip.exploration.plan_comparison import example_trace
 
     train = train_keywords(asked.learning_rate_divisor)
-    if asked.sparsity is not None and asked.while_training:
+    if asked.sparsity is not None and asked.while_training and asked.pattern == "free":
         return pruning.while_training(asked.sparsity, train=train)
     profile = measure.profile(model, task, progress=progress)
+    if asked.sparsity is not None and asked.while_training:
+        return pruning.while_training(asked.sparsity, pattern=asked.pattern, profile=profile, train=train)
     if asked.sparsity is not None:
         steps = pruning.schedules.cubic(asked.sparsity, asked.rounds or 4)
         return pruning.plan(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from zeroskip.simulate import Accelerator, Estimate, WholeNetwork
     from zeroskip.task_api import Task
 
+FILE = typer.Argument(metavar="FILE", help="A .zs file, safetensors or a RUN folder.")
 ON = typer.Option(
     "--on",
     metavar="CHIPS",
@@ -42,20 +43,24 @@ SWEEP = typer.Option(
 JOBS = typer.Option(min=1, help="With --sweep: so many processes.")
 
 
+NARROWED = (
+    "the run computes in int8: inputs and weights have {} bits here on chips that are described with more"
+)
+
+
 class _Outputs(NamedTuple):
-    """Where results go besides the terminal, and whether they are printed as JSON."""
+    """Where results go besides the terminal, whether they are printed as JSON, and the bits of the run's numbers."""
 
     csv: Path | None
     page: Path | None
     as_json: bool
+    bits: int | None = None
 
 
 @app.command()
 def simulate(
     task: Annotated[str, TASK],
-    weights: Annotated[
-        Path, typer.Argument(metavar="FILE", help="The network: a .zs file, or weights as safetensors.")
-    ],
+    weights: Annotated[Path, FILE],
     on: Annotated[str | None, ON] = None,
     batch: Annotated[int, typer.Option(min=1, help="Examples of the task's batch to run.")] = 1,
     energy: Annotated[str, ENERGY] = "han2015",
@@ -78,11 +83,14 @@ def simulate(
     chosen, outputs = exploration.find_chips(on), _Outputs(table, out, as_json)
     values = _swept_values(sweep, on, chosen, outputs, jobs)
     loaded = load_task(task, data)
-    network = simulating.whole_network(_model(loaded, weights), task_api.first(loaded, batch))
+    file, width = _found(weights)
+    network = simulating.whole_network(_model(loaded, file), task_api.first(loaded, batch))
     if on is not None and values:
         _sweep(network, exploration.ChipSweep(on, values, energy, dram), jobs, outputs)
     else:
-        _side_by_side(network, chosen, energy, dram, outputs)
+        if width is not None:
+            chosen = [simulating.accelerator.narrowed(chip, width) for chip in chosen]
+        _side_by_side(network, chosen, energy, dram, _Outputs(table, out, as_json, width))
 
 
 def _side_by_side(
@@ -107,19 +115,21 @@ def _side_by_side(
         files.write(outputs.csv, _csv(estimates))
     if outputs.page is not None:
         bandwidths = {chip.name: chip.dram_bytes_per_cycle for chip in chosen}
-        sizes, limits = simulating.format_sizes(works), simulating.cross_overs()
+        width = outputs.bits or 16
+        sizes, limits = simulating.format_sizes(works, bits=width), simulating.cross_overs(bits=width)
         report.simulation_html(
             outputs.page, estimates, formats=sizes, cross_overs=limits, bandwidths=bandwidths
         )
     values = [estimate.to_json() for estimate in estimates]
-    show({"estimates": values, "refused": refused}, grid, as_json=outputs.as_json)
+    show({"estimates": values, "refused": refused, "bits": outputs.bits}, grid, as_json=outputs.as_json)
     if not outputs.as_json:
         written = [f"wrote {path}" for path in (outputs.csv, outputs.page) if path]
         turns = [
             f"{pair.less} needs less energy than {pair.more} here, and more with {', '.join(pair.drams)}"
             for pair in simulating.undecided(estimates)
         ]
-        for line in [*refused, *turns, *written]:
+        bits = [NARROWED.format(outputs.bits)] if outputs.bits else []
+        for line in [*bits, *refused, *turns, *written]:
             say(line)
 
 
@@ -171,6 +181,16 @@ def _numbers(word: str) -> tuple[str, list[float]]:
         raise AcceleratorError(
             f'--sweep "{word}" is not NAME=NUMBER,NUMBER,... such as lanes=16,32'
         ) from None
+
+
+def _found(path: Path) -> tuple[Path, int | None]:
+    """The file that holds the network, and the bits of its numbers where a run says so."""
+    from zeroskip import run_folder
+
+    if not path.is_dir():
+        return path, None
+    summary = run_folder.load(path).summary
+    return path / summary.shown / "sparse.safetensors", 8 if summary.precision == "int8" else None
 
 
 def _model(task: Task, path: Path) -> nn.Module:

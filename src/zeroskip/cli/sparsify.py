@@ -26,7 +26,9 @@ def sparsify(
     max_error_rise: Annotated[float | None, options.RISE] = None,
     sparsity: Annotated[float | None, SPARSITY] = None,
     bits: Annotated[int | None, BITS] = None,
+    precision: Annotated[str, options.PRECISION] = "fp32",
     weights: Annotated[Path | None, options.WEIGHTS] = None,
+    permute: Annotated[bool, options.PERMUTE] = True,
     threads: Annotated[int, options.THREADS] = 1,
     data: Annotated[Path | None, options.DATA] = None,
     download: Annotated[bool, options.DOWNLOAD] = False,
@@ -38,10 +40,11 @@ def sparsify(
     started again with the same words, it continues where it was.
     """
     from zeroskip import journey, report, task_api
+    from zeroskip.concepts import Goal
 
     loaded = load_task(task, data, download)
-    goal = journey.Goal(pattern, max_error_rise, sparsity, bits)
-    setup = journey.RunSetup(weights=load_weights(weights), threads=threads)
+    goal = Goal(pattern, max_error_rise, sparsity, bits, precision)
+    setup = journey.RunSetup(weights=load_weights(weights), threads=threads, permute=permute)
     if (out / "summary.json").exists():
         note(f"{out} is finished; its figures are shown again. Another --out runs anew.")
     with progress_bars() as progress:

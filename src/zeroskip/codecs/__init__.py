@@ -22,5 +22,6 @@ Each has `encode`, `decode`, `bits` (exact, before the last byte is filled up) a
 of `bits` over masks whose positions are zero independently with probability `sparsity`; for huffman, over
 symbols drawn independently; for arithmetic, the entropy). A mask is a bool array whose True is a non-zero.
 `decode` checks all of its input and raises PackError with the bare fact. bit_stream.py writes and reads codes of
-any width, and context_mixing.py holds the loops of arithmetic.py.
+any width, blocks.py turns a mask of elements into one of blocks and back, and context_mixing.py holds the loops of
+arithmetic.py.
 """

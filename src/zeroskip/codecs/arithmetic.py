@@ -28,6 +28,9 @@ A code has nine counted contexts per node of its binary tree: the code left of i
 last in its column; two summaries of its neighbours' signs; how crowded its place and how full its column is; how
 full its row is. Codes sorted by value are shorter: then neighbours in a codebook are alike.
 
+Where blocks stay or go together (blocks.py), flags and mask are of their grid, and every element of a block that stays
+has a code.
+
 Estimates are mixed as in Mahoney's paq: each becomes a logit ln(p / (1 - p)), the prediction has the weighted sum of
 their differences from the prior (the share of ones so far; the frequency of the code so far), and after each bit the
 weights move along the gradient of its cost: estimates that are often right gain weight, useless ones lose it.
@@ -36,11 +39,13 @@ weights move along the gradient of its cost: estimates that are often right gain
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from zeroskip.codecs import blocks
 from zeroskip.errors import PackError, RecipeError
 
 if TYPE_CHECKING:
@@ -53,39 +58,44 @@ NEAR = ((-1, 0), (0, -1), (-1, -1), (1, -1), (-2, 0), (0, -2))  # x and y, all c
 AROUND = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (1, -1), (-1, 1), (1, 1))
 
 
-def encode(mask: np.ndarray, codes: np.ndarray, levels: int) -> bytes:
+def encode(mask: np.ndarray, codes: np.ndarray, levels: int, block: tuple[int, ...] = ()) -> bytes:
     """The mask, bool of any shape, and the code of each non-zero, (nonzeros,) integers below `levels`.
 
-    Non-zeros count row-major. Raises PackError where codes and mask or levels do not fit, or where the rows are
-    longer than MAX_COLUMNS.
+    Non-zeros count row-major. `block` has a side for each axis where the mask is of whole blocks. Raises PackError
+    where codes and mask, block or levels do not fit, or where the rows are longer than MAX_COLUMNS.
 
     >>> len(encode(np.eye(100, dtype=bool), np.zeros(100, int), 16))
     63
     """
-    nonzeros = int(np.count_nonzero(mask))
+    target = _Target(mask.shape, block, levels)
+    positions, nonzeros = blocks.gathered(mask, block), int(np.count_nonzero(mask))
     if codes.shape != (nonzeros,):
         raise PackError(
             f"{nonzeros:,} non-zeros cannot have codes of shape {codes.shape}; give one code each"
         )
+    if block and not np.array_equal(blocks.spread(positions, mask.shape, block), mask):
+        raise PackError(f"its {nonzeros:,} positions are not whole blocks of {block}")
     if not 1 <= levels <= MAX_LEVELS or (nonzeros and not 0 <= codes.min() <= codes.max() < levels):
         raise PackError(f"codes are 0 to levels - 1 with at most {MAX_LEVELS:,} levels, not {levels:,}")
     _check_columns(mask.shape)
     if not mask.size:
         return b""
-    flat = _as_rows(mask, mask.shape)
+    flat = _as_rows(positions, positions.shape)
     depth = (levels - 1).bit_length()
-    most = 2 * (mask.size + sum(flat.shape) + depth * nonzeros) + 16  # no bit costs more than 16
+    most = 2 * (positions.size + sum(flat.shape) + depth * nonzeros) + 16  # no bit costs more than 16
     coder = _coder(np.empty(most, np.uint8), reading=False)
-    _walk(coder, flat, mask.shape, np.array(codes, np.int64), levels)
+    _walk(coder, flat, target, np.array(codes, np.int64))
     return coder.data[: coder.state[2]].tobytes() + _last(coder)
 
 
-def decode(data: bytes, shape: tuple[int, ...], levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mask (shape) bool and the codes (nonzeros,) int64 that `encode` wrote.
+def decode(
+    data: bytes, shape: tuple[int, ...], levels: int, block: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """The mask (shape) bool and the codes (nonzeros,) int64 that `encode` wrote with this block.
 
     Memory grows with the shape, about 3 bytes an element and 100 a column, so check its size first. Time grows
     with the data: nothing is predicted after their end. Raises PackError for all bytes that `encode` would not
-    write for this shape and number of levels.
+    write for this shape, block and number of levels.
 
     >>> mask, codes = decode(encode(np.eye(100, dtype=bool), np.zeros(100, int), 16), (100, 100), 16)
     >>> np.array_equal(mask, np.eye(100)), codes.shape
@@ -94,17 +104,17 @@ def decode(data: bytes, shape: tuple[int, ...], levels: int) -> tuple[np.ndarray
     if not 1 <= levels <= MAX_LEVELS:
         raise PackError(f"{levels:,} levels are not 1 to {MAX_LEVELS:,}")
     _check_columns(shape)
-    mask = np.zeros(shape, bool)
+    mask = np.zeros(blocks.grid(shape, block) if block else shape, bool)
     if not mask.size:
         if data:
             raise PackError(f"{len(data):,} bytes of positions cannot belong to an empty tensor")
-        return mask, np.zeros(0, np.int64)
+        return np.zeros(shape, bool), np.zeros(0, np.int64)
     coder = _coder(np.frombuffer(data, np.uint8).copy(), reading=True)
-    flat = _as_rows(mask, shape)
-    codes = _walk(coder, flat, shape, None, levels)
+    flat, target = _as_rows(mask, mask.shape), _Target(shape, block, levels)
+    codes = _walk(coder, flat, target, None)
     if data[int(coder.state[2]) :] != _last(coder) or coder.state[2] > len(data):
         raise PackError(f"{len(data):,} bytes of positions and codes are too few, too many or altered")
-    return flat[:, :-1].reshape(shape), codes
+    return target.elements(flat), codes
 
 
 def bits(mask: np.ndarray, codes: np.ndarray, levels: int) -> int:
@@ -139,10 +149,42 @@ def expected_bits(size: int, sparsity: float) -> float:
     return -size * sum(p * math.log2(p) for p in (sparsity, 1 - sparsity) if p > 0)
 
 
-def _walk(
-    coder: Coder, mask: np.ndarray, shape: tuple[int, ...], codes: np.ndarray | None, levels: int
-) -> np.ndarray:
+@dataclass(frozen=True)
+class _Target:
+    """What is coded: a tensor of this shape, its mask in blocks of these sides if there are any, and `levels` codes."""
+
+    shape: tuple[int, ...]
+    block: tuple[int, ...]
+    levels: int
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """The shape of the mask that is coded."""
+        return blocks.grid(self.shape, self.block) if self.block else self.shape
+
+    def elements(self, flat: np.ndarray) -> np.ndarray:
+        """The mask (shape) of the elements, from that of the positions, (rows, columns + 1)."""
+        mask = flat[:, :-1].reshape(self.positions)
+        return blocks.spread(mask, self.shape, self.block) if self.block else mask
+
+
+def _walk(coder: Coder, mask: np.ndarray, target: _Target, codes: np.ndarray | None) -> np.ndarray:
     """Write the mask (rows, columns + 1) and its codes; or, without codes, fill in the mask and return them."""
+    from zeroskip.codecs import context_mixing
+
+    neighbours = _walk_mask(coder, mask, target.positions)
+    if target.block:
+        mask = _as_rows(target.elements(mask), target.shape)
+        neighbours = _neighbours(target.shape, 0)
+    if codes is None:
+        codes = np.zeros(np.count_nonzero(mask), np.int64)
+    mixer = context_mixing.new_mixer(0, context_mixing.CODE_CONTEXTS, *_tables())
+    context_mixing.code_codes(coder, mixer, mask, codes, target.levels, neighbours)
+    return codes
+
+
+def _walk_mask(coder: Coder, mask: np.ndarray, shape: tuple[int, ...]) -> Neighbours:
+    """Write the mask (rows, columns + 1) of positions (shape), or fill it in; which columns are neighbours."""
     from zeroskip.codecs import context_mixing
 
     side = context_mixing.code_number(coder, _side(mask, shape), 8) if len(shape) == 2 else 0
@@ -161,11 +203,7 @@ def _walk(
     same_flags = np.array_equal(columns, mask.any(0)) and np.array_equal(rows[:-1], mask.any(1))
     if not same_flags or (len(shape) == 2 and side != _side(mask, shape)):
         raise PackError("its positions contradict what is said about them before")
-    if codes is None:
-        codes = np.zeros(np.count_nonzero(mask), np.int64)
-    mixer = context_mixing.new_mixer(0, context_mixing.CODE_CONTEXTS, *_tables())
-    context_mixing.code_codes(coder, mixer, mask, codes, levels, neighbours)
-    return codes
+    return neighbours
 
 
 def _coder(data: np.ndarray, *, reading: bool) -> Coder:

@@ -29,8 +29,8 @@ from zeroskip.concepts.network import (
 )
 from zeroskip.concepts.packed import Packed, PackedTensor
 from zeroskip.concepts.plan_comparison import ChipLayers, PlanComparison, PlannedNetwork, PlanPair
-from zeroskip.concepts.recipe import Point, Recipe, Round, Sparse
-from zeroskip.concepts.record import LayerSummary, Record, Summary
+from zeroskip.concepts.recipe import STAYS_DENSE, Goal, Point, Recipe, Round, Sparse
+from zeroskip.concepts.record import EightBits, LayerSummary, Record, Summary
 from zeroskip.concepts.reproduction import (
     Curve,
     FrontierPoint,
@@ -42,10 +42,10 @@ from zeroskip.concepts.reproduction import (
 )
 
 __all__ = [
-    "Between", "ChipLayers", "Choice", "CodedNetwork", "Curve", "Edits", "Explanation", "FrontierPoint",
-    "Gain", "Histogram", "Kernel", "Layer", "LayerProfile", "LayerSummary", "Machine", "MapSizes", "Masks",
-    "MeasuredNetwork", "NetworkZeros", "Packed", "PackedTensor", "PaperFigures", "PaperOrigin", "PaperRow",
-    "PlanComparison", "PlanPair", "PlannedNetwork", "Point", "Precision", "Profile", "Progress",
+    "STAYS_DENSE", "Between", "ChipLayers", "Choice", "CodedNetwork", "Curve", "Edits", "EightBits", "Explanation",
+    "FrontierPoint", "Gain", "Goal", "Histogram", "Kernel", "Layer", "LayerProfile", "LayerSummary", "Machine",
+    "MapSizes", "Masks", "MeasuredNetwork", "NetworkZeros", "Packed", "PackedTensor", "PaperFigures", "PaperOrigin",
+    "PaperRow", "PlanComparison", "PlanPair", "PlannedNetwork", "Point", "Precision", "Profile", "Progress",
     "PrunedFrontier", "Recipe", "Record", "Round", "ShapeRow", "Sparse", "Summary", "Timing", "Trace",
     "TrainState", "Unskipped", "pair", "silent", "under_torch_pruning", "weight_sparsity",
 ]  # fmt: skip

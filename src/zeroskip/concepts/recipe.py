@@ -10,6 +10,30 @@ from torch import nn
 
 from zeroskip.concepts.network import Masks
 
+STAYS_DENSE = "stays dense: "
+"""With it begins the reason of a layer that a plan leaves dense."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is asked of a run: where zeros may lie, how far to go, and in how many bits to compute.
+
+    pattern         see `zeroskip.patterns`
+    max_error_rise  what pruning may cost on validation; None: one example, the smallest difference there is
+    sparsity        prune to this in one training, by saliency, instead of rounds within max_error_rise
+    bits            each layer ends with 2^bits values, trained; None: values are not shared
+    precision       of the compiled program: "fp32", or "int8", for which the pruned network is calibrated
+
+    >>> Goal("1x4", precision="int8").max_error_rise is None
+    True
+    """
+
+    pattern: str = "free"
+    max_error_rise: float | None = None
+    sparsity: float | None = None
+    bits: int | None = None
+    precision: str = "fp32"
+
 
 @dataclass(frozen=True)
 class Round:

@@ -52,16 +52,47 @@ def by_reason(layers: Sequence[LayerSummary]) -> dict[str, list[LayerSummary]]:
 
 
 @dataclass(frozen=True)
+class EightBits:
+    """How the pruned network of a run computes in eight bits.
+
+    error    of its outputs, as share of those in fp32, on the examples that it was calibrated on
+    method   by which the ranges of numbers were chosen, such as "min-max"
+    in_fp32  batch size of a program -> its layers that stay in fp32, and why
+
+    >>> EightBits(0.008, 320, "min-max", {1: {"fc1": "fewer than 8 rows"}, 64: {}}).in_fp32[1]
+    {'fc1': 'fewer than 8 rows'}
+    """
+
+    error: float
+    examples: int
+    method: str
+    in_fp32: Mapping[int, Mapping[str, str]]
+
+    @property
+    def by_program(self) -> dict[str, Mapping[str, str]]:
+        """ " at batch 1" -> its layers in fp32, and why; "" where they are the same in all programs.
+
+        >>> [*EightBits(0.008, 320, "min-max", {1: {}, 64: {}}).by_program]
+        ['']
+        """
+        several = list(self.in_fp32.values())
+        if all(each == several[0] for each in several):
+            return {"": several[0]} if several else {}
+        return {f" at batch {batch}": layers for batch, layers in self.in_fp32.items()}
+
+
+@dataclass(frozen=True)
 class Summary:
     """The figures of a run. Errors are those of the test split: 0..1, or above 1 where they are no shares.
 
     weights, macs, stored_bytes  of the whole network, what stays dense included: every weight once, in one example
     macs_kept, activation_macs   the products with a weight that is not zero; those of two activations, with no weight
-    pattern, max_error_rise, sparsity, bits  what was asked for: `journey.Goal`
+    pattern, max_error_rise, sparsity, bits, precision  what was asked for: `Goal`
     error_unpacked, error_run                of the network read back from its file, and of the compiled program
     dense_seconds, sparse_seconds            of a call with `batch` inputs: the fastest dense engine and zeroskip
     splits                                   name -> number of examples; {} where the task does not tell
     explanation                              why the program for `batch` is not faster; None in older summaries
+    eight_bits                               what was calibrated; None in fp32
     shown, runs                              of several seeds, whose means the figures are: the folder that layers
                                              and timings are of, and the summary of each
 
@@ -104,6 +135,17 @@ class Summary:
     macs_kept: int | float = 0
     activation_macs: int = 0
     explanation: Explanation | None = None
+    eight_bits: EightBits | None = None
+
+    @property
+    def in_int8(self) -> bool:
+        """Whether a layer of one of its programs computes in eight bits.
+
+        >>> record.summary.in_int8
+        False
+        """
+        programs = self.eight_bits.in_fp32.values() if self.eight_bits else ()
+        return any(len(in_fp32) < len(self.layers) for in_fp32 in programs)
 
     @property
     def dense_layers(self) -> tuple[LayerSummary, ...]:
@@ -132,7 +174,7 @@ class Summary:
         values["explanation"] = self.explanation and self.explanation.to_json()
         values["dense_layers"] = [self._dense(layer) for layer in self.dense_layers]
         later = ("timings", "layers", "shown", "runs", "macs", "macs_kept", "activation_macs", "dense_layers")
-        absent = {name for name in (*later, "explanation") if not values[name]}
+        absent = {name for name in (*later, "explanation", "eight_bits") if not values[name]}
         return {name: value for name, value in values.items() if name not in absent}
 
     def _dense(self, layer: LayerSummary) -> dict[str, object]:

@@ -107,6 +107,16 @@ def multiply(register: Ints, base: Ints, offset: Ints) -> Code:
     return _memory(Evex(0x59, broadcast=1, unit=4), register, register, base, offset)
 
 
+def times(register: Ints, x: Ints, other: Ints) -> Code:
+    """vmulps register, x, other."""
+    return _registers(Evex(0x59), register, x, other)
+
+
+def add_product(total: Ints, x: Ints, other: Ints) -> Code:
+    """vfmadd231ps total, x, other: total += x x other, rounded once."""
+    return _registers(Evex(0xB8, map=2, prefix=1), total, x, other)
+
+
 def at_most(register: Ints, base: Ints, offset: Ints) -> Code:
     """vminps register, register, [base + offset]{1to16}: NaN becomes the bound."""
     return _memory(Evex(0x5D, broadcast=1, unit=4), register, register, base, offset)
@@ -129,6 +139,11 @@ def dot(total: Ints, x: Ints, base: Ints, offset: Ints) -> Code:
 def only_bits(register: Ints, x: Ints, base: Ints, offset: Ints) -> Code:
     """vpandd register, x, [base + offset]{1to16}."""
     return _memory(Evex(0xDB, prefix=1, broadcast=1, unit=4), register, x, base, offset)
+
+
+def common_bits(register: Ints, x: Ints, other: Ints) -> Code:
+    """vpandd register, x, other."""
+    return _registers(Evex(0xDB, prefix=1), register, x, other)
 
 
 def flip_bits(register: Ints, base: Ints, offset: Ints) -> Code:

@@ -83,7 +83,7 @@ def follow(model: nn.Module, example: Given | Inputs) -> Flow:
     """
     graph = capture(model, example, fold=False)
     walk = _Walk(*_cuttable(model, graph))
-    values = _first(graph, of(example))
+    values = first_example(graph, of(example))
     units: dict[str, Tensor] = {}
     with torch.no_grad():
         for node in graph.nodes:
@@ -101,7 +101,7 @@ def follow(model: nn.Module, example: Given | Inputs) -> Flow:
     return Flow(tuple(walk.stages), len(walk.owner) - 1, walk.fixed, frozenset(walk.bordered))
 
 
-def _first(graph: Graph, example: Inputs) -> dict[str, Argument]:
+def first_example(graph: Graph, example: Inputs) -> dict[str, Argument]:
     """The network's inputs, of the first example where any number of them is possible."""
     assert graph.signature is not None
     tensors = graph.signature.tensors(example.args, example.kwargs)

@@ -3,6 +3,7 @@
 from zeroskip.models.alexnet import AlexNet, AlexNetCaffe, AlexNetCifar
 from zeroskip.models.dcgan import dcgan_generator
 from zeroskip.models.efficientnet import efficientnet_b0
+from zeroskip.models.efficientnet_lite import EfficientNetLite0
 from zeroskip.models.googlenet import googlenet
 from zeroskip.models.lenet import LeNet5, LeNet5Sizes, LeNet300100
 from zeroskip.models.lstm import LSTMClassifier
@@ -14,7 +15,7 @@ from zeroskip.models.vgg import VGG16
 from zeroskip.models.wav2letter import wav2letter
 
 __all__ = [
-    "MLP", "VGG16", "AlexNet", "AlexNetCaffe", "AlexNetCifar", "LSTMClassifier", "LeNet5", "LeNet5Sizes",
-    "LeNet300100", "SqueezeNet10", "dcgan_generator", "efficientnet_b0", "googlenet", "mobilenet_v1", "mobilenet_v2",
-    "mobilenet_v3_large", "resnet20", "resnet50", "resnet56", "wav2letter",
+    "MLP", "VGG16", "AlexNet", "AlexNetCaffe", "AlexNetCifar", "EfficientNetLite0", "LSTMClassifier", "LeNet5",
+    "LeNet5Sizes", "LeNet300100", "SqueezeNet10", "dcgan_generator", "efficientnet_b0", "googlenet", "mobilenet_v1",
+    "mobilenet_v2", "mobilenet_v3_large", "resnet20", "resnet50", "resnet56", "wav2letter",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The positions of a tensor's non-zeros: bytes that each coding takes, and the positions as bytes and back."""
+"""The positions of a tensor's non-zeros, or of its blocks: bytes that each coding takes, as bytes and back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from zeroskip.codecs import arithmetic, bit_stream, bitmask, gaps, huffman
+from zeroskip.codecs import arithmetic, bit_stream, bitmask, blocks, gaps, huffman
 from zeroskip.concepts import PackedTensor
 from zeroskip.errors import PackError
 from zeroskip.pack.value_coding import huffman_bytes
@@ -69,34 +69,45 @@ def encode(mask: np.ndarray, coding: str) -> tuple[bytes, bytes, int]:
 
 
 def decode(packed: PackedTensor, size: int, lengths: np.ndarray) -> np.ndarray | slice:
-    """Which of `size` elements the values belong to; raises PackError where the bytes do not fit.
+    """Which of `size` elements or blocks the values belong to; raises PackError where the bytes do not fit.
 
     lengths  (2^width,) of the Huffman code of the gaps, if there is one
     """
-    data, coding, nonzeros = packed.positions, packed.coding, packed.nonzeros
+    data, coding, places = packed.positions, packed.coding, packed.places
     if coding == "dense":
         if data:
             raise PackError(f"a dense tensor has no positions, and {len(data):,} bytes of them are here")
         return slice(None)
     if coding in ("bitmask", "arithmetic"):
-        mask = bitmask.decode(data, size) if coding == "bitmask" else joint(data, packed.shape, 1)[0]
-        if np.count_nonzero(mask) != nonzeros:
-            raise PackError(f"its {coding} holds {np.count_nonzero(mask):,} positions, not {nonzeros:,}")
+        mask = bitmask.decode(data, size) if coding == "bitmask" else joint(data, positioned(packed), 1)[0]
+        if np.count_nonzero(mask) != places:
+            raise PackError(f"its {coding} holds {np.count_nonzero(mask):,} positions, not {places:,}")
         return np.flatnonzero(mask)
-    width, count = gap_width(coding), nonzeros + packed.escapes
+    width, count = gap_width(coding), places + packed.escapes
     if coding.startswith("huffman"):
-        return gaps.places(huffman.decode(data, count, lengths), size, nonzeros, width)
+        return gaps.places(huffman.decode(data, count, lengths), size, places, width)
     codes = bit_stream.read_fixed(data, count, width)
     bit_stream.check_end(data, count * width, f"{count:,} gaps")
-    return gaps.places(codes, size, nonzeros, width)
+    return gaps.places(codes, size, places, width)
 
 
-def joint(data: bytes, shape: tuple[int, ...], levels: int) -> tuple[np.ndarray, np.ndarray]:
+def positioned(packed: PackedTensor) -> tuple[int, ...]:
+    """The shape of what has positions: the tensor's, or that of the grid of its blocks.
+
+    >>> positioned(PackedTensor("w", "int8", (8, 6), "bitmask", 1, b"", b"", block=(1, 4), kept=1))
+    (8, 2)
+    """
+    return blocks.grid(packed.shape, packed.block) if packed.block else packed.shape
+
+
+def joint(
+    data: bytes, shape: tuple[int, ...], levels: int, block: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
     """The mask (shape) and the codes (nonzeros,) of an arithmetic code; raises PackError as its codec does."""
     size = math.prod(shape)
     if size > MOST_PER_BYTE * len(data):
         raise PackError(f"{len(data):,} bytes of arithmetic codes are too few for {size:,} elements")
-    return arithmetic.decode(data, shape, levels)
+    return arithmetic.decode(data, shape, levels, block)
 
 
 def gap_width(coding: str) -> int:

@@ -65,13 +65,14 @@ def codebook(levels: np.ndarray, dtype: str) -> tuple[str, bytes]:
 
 
 def entries(packed: PackedTensor) -> np.ndarray:
-    """The codebook's entries (levels,) as the bits of the tensor's dtype, unsigned; PackError if not increasing."""
-    itemsize, own = (getattr(torch, name).itemsize for name in (packed.codebook_dtype, packed.dtype))
-    allowed = {packed.dtype, "float16"} if packed.dtype in _HALVED else {packed.dtype}
+    """The codebook's entries (levels,) as the bits of the values' dtype, unsigned; PackError if not increasing."""
+    dtype = packed.stored_dtype
+    itemsize, own = (getattr(torch, name).itemsize for name in (packed.codebook_dtype, dtype))
+    allowed = {dtype, "float16"} if dtype in _HALVED else {dtype}
     if packed.codebook_dtype not in allowed or not packed.codebook or len(packed.codebook) % itemsize:
-        raise PackError(f"{len(packed.codebook):,} bytes are no codebook of {packed.dtype}")
+        raise PackError(f"{len(packed.codebook):,} bytes are no codebook of {dtype}")
     stored = np.frombuffer(packed.codebook, f"<u{itemsize}")
-    if packed.codebook_dtype != packed.dtype:
+    if packed.codebook_dtype != dtype:
         stored = stored.view("<f2").astype(f"<f{own}").view(f"<u{own}")
     if (stored[1:] <= stored[:-1]).any():
         raise PackError("the entries of its codebook do not increase")

@@ -1,37 +1,45 @@
-"""Packed <-> the bytes of a `.zs` file, format version 2, or 3 where tensors are tied.
+"""Packed <-> the bytes of a `.zs` file, format version 2, 3 where tensors are tied, or 4 with blocks or scales.
 
     file      a safetensors file of one tensor "zs" (U8, one side), byte for byte as that library writes it;
               the tensor's bytes are the body
     body      magic      4 bytes  5A 53 4B 50, "ZSKP"
-              version    1 byte   2; 3 if there are ties
+              version    1 byte   4 if a tensor has a block or scales; else 3 if there are ties; else 2
               crc        4 bytes  CRC-32 (zlib's) of magic, version and all bytes after the crc
               count      varint   number of tensors, which follow one by one; in version 2 they end the body
-              ties       varint   version 3: number of ties, at least 1, which follow one by one and end the body
+              ties       varint   version 3: number of ties, at least 1, which follow one by one and end the body;
+                                  version 4: the same, and it may be 0
     tie       name       as that of a tensor
               tensor     varint   which of the tensors, from 0, has this name too: one memory, as weights that two
                                   layers share
     tensor    name       varint   length in bytes, at most 1024; then the name as UTF-8
               kind       1 byte   dtype + 16 x values coding + 64 if the codebook is stored as float16
+                                  + 128 if there are scales (version 4, float32 only): the values are int8
                          dtype    0 bool, 1 uint8, 2 int8, 3 int16, 4 int32, 5 int64,
                                   6 float16, 7 bfloat16, 8 float32, 9 float64
                          values   0 exact; the others are codes: 1 fixed width, 2 Huffman, 3 arithmetic
               shape      varint   number of sides, at most 64; then each side as a varint;
                                   max(1, side) multiply to at most 2^31
               coding     1 byte   0 dense, 1 bitmask, 2 ... 16 gaps of that many bits,
-                                  17 ... 31 Huffman codes of gaps of 2 ... 16 bits, 32 arithmetic
+                                  17 ... 31 Huffman codes of gaps of 2 ... 16 bits, 32 arithmetic;
+                                  + 64 if there is a block (version 4, not dense)
+              block               a varint for each side of the shape: that of a block, 1 to max(1, side), not all 1
               nonzeros   varint   number of elements with a bit set
+              blocks     varint   block: number of blocks that are stored
               escapes    varint   gaps and Huffman codes of gaps: how many of them are escapes
               length     varint   Huffman codes of gaps, arithmetic: bytes of positions
               levels     varint   codes: number of entries of the codebook, at most 2^16
-              length     varint   Huffman and arithmetic codes: bytes of values
+              length     varint   Huffman and arithmetic codes, block: bytes of values
               tables              the Huffman code of the gaps, then that of the values (codecs/huffman.py)
               codebook            the distinct values, as unsigned integers they increase
+              scales              a float32 number for each index of the first side, 2^-126 to 2^120: an element is
+                                  the float32 product of its scale and its value
               positions           none (dense), or as codecs/bitmask.py, gaps.py, huffman.py, arithmetic.py (of
-                                  1 level; none where the values are arithmetic codes) write
-              values              every element (dense) or the non-zeros (others), last side fastest: as they
-                                  are, or as codes that number the codebook's entries: fixed width (the bits of
-                                  levels - 1, at least 1; highest first), huffman.py, or arithmetic.py (with the
-                                  positions)
+                                  1 level; none where the values are arithmetic codes) write; of non-zeros, or of
+                                  blocks in their grid (codecs/blocks.py)
+              values              every element (dense), the non-zeros, or every element of the blocks, last side
+                                  fastest: as they are, or as codes that number the codebook's entries: fixed
+                                  width (the bits of levels - 1, at least 1; highest first), huffman.py, or
+                                  arithmetic.py (with the positions)
 
 Huffman codes are of at least one symbol. Arithmetic codes are of rows of at most 2^20 elements (a row is all that
 one index of the first of two or more sides has; a tensor of one side is one row), and have at least 1 byte for each
@@ -61,7 +69,7 @@ from zeroskip.pack.tensor_record import FILE, Reader
 from zeroskip.pack.varint import varint
 
 MAGIC = b"ZSKP"
-VERSION, TIED = 2, 3
+VERSION, TIED, EXTENDED = 2, 3, 4
 
 
 def save(packed: Packed, path: str | Path) -> Path:
@@ -122,9 +130,11 @@ def from_bytes(data: bytes) -> Packed:
 def serialize(tensors: tuple[PackedTensor, ...], tied: Mapping[str, str]) -> bytes:
     """The whole file that holds these tensors, and names that are tied to them. PackError for a tie to no tensor."""
     parts = [part for one in tensors for part in tensor_record.write(one)]
-    ties = [varint(len(tied)), *_ties(tensors, tied).values()] if tied else []
+    extended = any(one.block or one.scales for one in tensors)
+    version = EXTENDED if extended else TIED if tied else VERSION
+    ties = [varint(len(tied)), *_ties(tensors, tied).values()] if version != VERSION else []
     content = b"".join([varint(len(tensors)), *parts, *ties])
-    start = MAGIC + bytes([TIED if tied else VERSION])
+    start = MAGIC + bytes([version])
     body = b"".join([start, _crc(start, content), content])
     return safetensors.numpy.save({"zs": np.frombuffer(body, np.uint8)})
 
@@ -137,12 +147,12 @@ def ledger(
     >>> from zeroskip import pack
     >>> packed = pack.encode({"fc.bias": torch.tensor([0.0, 1.5])})
     >>> ledger(packed.tensors, {}, packed.stored_bytes)["fc.bias"]
-    {'values': 4, 'positions': 1, 'codebook': 0, 'tables': 0, 'header': 13}
+    {'values': 4, 'positions': 1, 'codebook': 0, 'scales': 0, 'tables': 0, 'header': 13}
     """
     entries = {one.name: _entry(*map(len, tensor_record.write(one))) for one in tensors}
-    entries |= {name: _entry(len(tie), 0, 0, 0, 0) for name, tie in _ties(tensors, tied).items()}
+    entries |= {name: _entry(len(tie)) for name, tie in _ties(tensors, tied).items()}
     rest = file_bytes - sum(sum(entry.values()) for entry in entries.values())
-    return {**entries, FILE: _entry(rest, 0, 0, 0, 0)}
+    return {**entries, FILE: _entry(rest)}
 
 
 def escapes(packed: Packed) -> dict[str, int]:
@@ -173,9 +183,9 @@ def _body(data: bytes) -> tuple[int, bytes]:
     body = data[8 + header_bytes :]
     if body[:4] != MAGIC:
         raise PackError("it is no .zs file")
-    if body[4:5] not in (bytes([VERSION]), bytes([TIED])):
+    if body[4:5] not in (bytes([VERSION]), bytes([TIED]), bytes([EXTENDED])):
         raise PackError(
-            f"its format version is not {VERSION} or {TIED}, which this version of zeroskip reads"
+            f"its format version is not {VERSION}, {TIED} or {EXTENDED}, which this version of zeroskip reads"
         )
     if body[5:9] != _crc(body[:5], body[9:]):
         raise PackError("it is truncated or altered (its checksum does not match)")
@@ -186,11 +196,11 @@ def _parse(version: int, content: bytes) -> tuple[tuple[PackedTensor, ...], dict
     reader = Reader(content)
     tensors: dict[str, PackedTensor] = {}
     for _ in range(reader.integer("tensors", len(content))):
-        tensor = _parse_tensor(reader)
+        tensor = _parse_tensor(reader, extended=version == EXTENDED)
         if tensor.name in tensors:
             raise PackError(f'it holds two tensors "{tensor.name}"')
         tensors[tensor.name] = tensor
-    tied = _parse_ties(reader, list(tensors)) if version == TIED else {}
+    tied = _parse_ties(reader, list(tensors)) if version != VERSION else {}
     if reader.at != len(content):
         raise PackError(f"{len(content) - reader.at:,} bytes follow its last tensor")
     return tuple(tensors.values()), tied
@@ -209,10 +219,10 @@ def _parse_ties(reader: Reader, names: list[str]) -> dict[str, str]:
     return tied
 
 
-def _parse_tensor(reader: Reader) -> PackedTensor:
+def _parse_tensor(reader: Reader, *, extended: bool) -> PackedTensor:
     name = tensor_record.read_name(reader)
     try:
-        tensor, lengths = tensor_record.read(name, reader)
+        tensor, lengths = tensor_record.read(name, reader, extended=extended)
         check(tensor, lengths=lengths)
     except PackError as fact:
         raise PackError(f'tensor "{name}": {fact}') from None
@@ -223,11 +233,14 @@ def _crc(start: bytes, content: bytes) -> bytes:
     return zlib.crc32(content, zlib.crc32(start)).to_bytes(4, "little")
 
 
-def _entry(header: int, tables: int, codebook: int, positions: int, values: int) -> dict[str, int]:
+def _entry(
+    header: int, tables: int = 0, codebook: int = 0, scales: int = 0, positions: int = 0, values: int = 0
+) -> dict[str, int]:
     return {
         "values": values,
         "positions": positions,
         "codebook": codebook,
+        "scales": scales,
         "tables": tables,
         "header": header,
     }

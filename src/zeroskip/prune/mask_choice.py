@@ -12,7 +12,16 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from zeroskip.concepts import Masks, Round
 from zeroskip.errors import PatternError, RecipeError
 from zeroskip.graph import Weight
-from zeroskip.patterns import Pattern, block_scores, block_size, check_fit, check_sparsity, keep, of_layer
+from zeroskip.patterns import (
+    Pattern,
+    block_lengths,
+    block_scores,
+    block_size,
+    check_fit,
+    check_sparsity,
+    keep,
+    of_layer,
+)
 from zeroskip.prune import scores
 from zeroskip.prune.masks import named, parameters
 
@@ -101,18 +110,23 @@ def spread(scored: dict[str, Tensor], patterns: dict[str, Pattern], sparsity: fl
     check_sparsity(sparsity, Pattern("free"))
     fixed = {name: p.fixed_sparsity for name, p in patterns.items() if p.fixed_sparsity is not None}
     free = [name for name in patterns if name not in fixed]
-    sizes = {name: block_size(tuple(scored[name].shape), patterns[name]) for name in free}
-    if not sizes:
+    if not free:
         return fixed
     # In one type, since a network may have several, and in float32 or more, as its sums are.
-    means = {name: block_scores(scored[name], patterns[name]).flatten() / sizes[name] for name in sizes}
+    means = {name: _block_means(scored[name], patterns[name]) for name in free}
     every = torch.cat(list(means.values()))
-    lengths = torch.cat([torch.full_like(means[name], sizes[name], dtype=torch.long) for name in means])
+    lengths = torch.cat([block_lengths(tuple(scored[name].shape), patterns[name]).flatten() for name in free])
     order = every.argsort(stable=True)
     pruned = torch.zeros(len(every), dtype=torch.bool, device=every.device)
-    pruned[order] = lengths[order].cumsum(0) <= round(sparsity * int(lengths.sum()))
-    parts = pruned.split([len(mean) for mean in means.values()])
-    return fixed | {name: part.float().mean().item() for name, part in zip(means, parts, strict=True)}
+    pruned[order] = lengths.to(every.device)[order].cumsum(0) <= round(sparsity * int(lengths.sum()))
+    counts = [len(mean) for mean in means.values()]
+    parts = zip(free, pruned.cpu().split(counts), lengths.split(counts), strict=True)
+    return fixed | {name: int(own[part].sum()) / int(own.sum()) for name, part, own in parts}
+
+
+def _block_means(score: Tensor, pattern: Pattern) -> Tensor:
+    """The sums of blocks by the weights of a whole one, so that layers of other blocks compare."""
+    return block_scores(score, pattern).flatten() / block_size(tuple(score.shape), pattern)
 
 
 def probabilistic(weight: Tensor, sparsity: float, generator: torch.Generator) -> Tensor:

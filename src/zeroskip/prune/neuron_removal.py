@@ -18,15 +18,12 @@ from torch import Tensor, nn
 
 from zeroskip.concepts import Edits, Layer
 from zeroskip.errors import ModelError
-from zeroskip.graph import Given, Inputs, forward
+from zeroskip.graph import Given, Inputs
 from zeroskip.graph.channel_flow import Flow, Stage, follow
-from zeroskip.graph.inputs import of
-from zeroskip.graph.structure import tensors_in
 from zeroskip.prune.edits import plain_copy, rebuild, threshold_edits
+from zeroskip.prune.same_answers import answers_differ
 from zeroskip.thresholds import held
 
-# Rounding errors of float32 grow through the layers; a neuron taken out wrongly is orders of magnitude worse.
-_TOLERANCE = 1e-3
 _ADVICE = (
     "It uses a weight or a number of channels in a way that its operations do not show: reshape with "
     "flatten(1), read weights through their layers only, or keep its dead neurons."
@@ -213,28 +210,9 @@ def _count(stage: Stage, layer: Layer, constant: Tensor, alive: Tensor) -> DeadC
 
 def _check_same(small: nn.Module, model: nn.Module, example: Given | Inputs) -> None:
     """ModelError unless both answer the same, up to rounding, on inputs other than those looked at."""
-    generator = torch.Generator().manual_seed(0)
-    x = of(example).map(
-        lambda each: (
-            torch.randn(each.shape, generator=generator).to(each) if each.is_floating_point() else each
-        )
-    )
-    expected = tensors_in(forward(model, x))
-    if not expected:
-        raise ModelError("the network's answer holds no tensor: a smaller one cannot be compared with it.")
     try:
-        answers = tensors_in(forward(small, x))
+        differ = answers_differ(small, model, example)
     except ModelError as fact:
         raise ModelError(f"without its dead neurons the network no longer runs. {_ADVICE} {fact}") from fact
-    pairs = list(zip(answers, expected, strict=False))
-    same = len(answers) == len(expected) and all(a.shape == b.shape for a, b in pairs)
-    if not same or any(_differ(a, b) for a, b in pairs):
+    if differ:
         raise ModelError(f"without its dead neurons the network answers otherwise. {_ADVICE}")
-
-
-def _differ(answer: Tensor, expected: Tensor) -> bool:
-    if not (expected.is_floating_point() or expected.is_complex()):
-        return not torch.equal(answer, expected)
-    known = expected.isfinite()
-    gap, size = (answer - expected)[known].abs(), expected[known].abs()
-    return bool(gap.numel() and not gap.max() <= _TOLERANCE * size.max() + 1e-6)

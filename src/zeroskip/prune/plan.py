@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from zeroskip.concepts import LayerProfile, Profile, Recipe, Round
+from zeroskip.concepts import STAYS_DENSE, LayerProfile, Profile, Recipe, Round
 from zeroskip.errors import PatternError, RecipeError
-from zeroskip.patterns import Pattern, check_fit, check_sparsity, parse
+from zeroskip.patterns import DENSE, check_fit, check_sparsity, parse
 from zeroskip.prune.schedules import geometric
 
 Patterns = str | Mapping[str, str]
@@ -53,10 +53,8 @@ def plan(
     pruned = [layer for layer in profile.layers if not layer.kept_dense]
     shapes = {layer.name: layer.weight_shape for layer in pruned}
     check(shapes, pattern, max_error_rise)
-    # A transposed convolution stores (in, out, ...), and a pattern lies on outputs first.
-    transposed = [layer.name for layer in pruned if layer.op.startswith("conv_transpose")]
-    fitting = _fitting(shapes, pattern).items()
-    named = {name: text for name, text in fitting if text == "free" or name not in transposed}
+    misfits = _misfits(pruned, pattern)
+    named = {name: text for name, text in _wanted(shapes, pattern).items() if name not in misfits}
     if not named:
         raise RecipeError(_none_fits(pattern))
     _warn_of_dense(shapes, named, pattern)
@@ -68,21 +66,48 @@ def plan(
         parts = _by_cost(free, cost, sparsities)
     shares = [{**fixed, **part} for part in parts]
     rounds = tuple(Round(sparsity=share, pattern=named, train=dict(train or {})) for share in shares)
-    reasons = {each.name: _reason(each, profile.error, shares[-1].get(each.name)) for each in profile.layers}
+    reasons = {
+        each.name: _dense_reason(each, misfits) or _reason(each, profile.error, shares[-1][each.name])
+        for each in profile.layers
+    }
     return Recipe(rounds, max_error_rise, reasons)
 
 
-def while_training(sparsity: float, *, train: Mapping[str, object] | None = None) -> Recipe:
+def while_training(
+    sparsity: float,
+    *,
+    pattern: str = "free",
+    profile: Profile | None = None,
+    train: Mapping[str, object] | None = None,
+) -> Recipe:
     """One training in whose first 70 % the network loses all of `sparsity`, one threshold of saliency for all layers.
 
     On MNIST it leaves 30x fewer weights where rounds by magnitude leave 5x, at the same error. The task's train
     has to call `on_step`, with Adam's moments. Raises RecipeError for a sparsity outside 0..1.
 
+    profile  of the network, whose layers that the pattern does not fit stay dense, with a warning; `sparsity` is that
+             of the others. Without one the pattern has to fit all
+
     >>> while_training(0.967).rounds[0].score
     'saliency'
     """
     check_sparsity(sparsity, parse("free"))
-    return Recipe((Round(sparsity=sparsity, score="saliency", gradual=0.7, train=dict(train or {})),))
+    if (fixed := parse(pattern).fixed_sparsity) is not None:
+        raise RecipeError(
+            f'pattern "{pattern}" fixes the sparsity at {fixed:g}, so it cannot grow in a training. Leave the sparsity '
+            "out, or choose blocks."
+        )
+    layers = [layer for layer in profile.layers if not layer.kept_dense] if profile else []
+    shapes, misfits = {layer.name: layer.weight_shape for layer in layers}, _misfits(layers, pattern)
+    if profile:
+        check(shapes, pattern, None)
+    _warn_of_dense(shapes, {name: pattern for name in shapes if name not in misfits}, pattern)
+    patterns = {name: DENSE if name in misfits else pattern for name in shapes} if misfits else pattern
+    round_ = Round(
+        sparsity=sparsity, pattern=patterns, score="saliency", gradual=0.7, train=dict(train or {})
+    )
+    reasons = {layer.name: _dense_reason(layer, misfits) for layer in (profile.layers if profile else ())}
+    return Recipe((round_,), reasons={name: reason for name, reason in reasons.items() if reason})
 
 
 def check(shapes: WeightShapes, pattern: Patterns, max_error_rise: float | None) -> None:
@@ -92,7 +117,7 @@ def check(shapes: WeightShapes, pattern: Patterns, max_error_rise: float | None)
     """
     if max_error_rise is not None and not 0 <= max_error_rise < math.inf:
         raise RecipeError(f"max_error_rise {max_error_rise} is not a number from 0 up. 0.01 is one point.")
-    if not _fitting(shapes, pattern):
+    if all(_misfit(shapes, name, text) for name, text in _wanted(shapes, pattern).items()):
         raise RecipeError(_none_fits(pattern))
 
 
@@ -266,31 +291,48 @@ def _highest(layer: LayerProfile) -> float:
     return 1 - layer.weight_shape[0] / layer.weights
 
 
-def _fitting(shapes: WeightShapes, pattern: Patterns) -> dict[str, str]:
-    """Layer name -> its pattern, of the layers that the pattern fits."""
-    wanted = dict.fromkeys(shapes, pattern) if isinstance(pattern, str) else pattern
-    # The channels of the last layer are the network's answers.
-    taken = {name for name, text in wanted.items() if text == "channel" and name == list(shapes)[-1]}
-    return {
-        name: wanted[name]
-        for name, shape in shapes.items()
-        if name in wanted and name not in taken and _fits(shape, parse(wanted[name]))
-    }
+def _wanted(shapes: WeightShapes, pattern: Patterns) -> dict[str, str]:
+    """Layer name -> the pattern that is asked for it."""
+    if isinstance(pattern, str):
+        return dict.fromkeys(shapes, pattern)
+    return {name: pattern[name] for name in shapes if name in pattern}
 
 
-def _fits(shape: tuple[int, ...], pattern: Pattern) -> bool:
+def _misfits(layers: Sequence[LayerProfile], pattern: Patterns) -> dict[str, str]:
+    """Layer name -> why it cannot take the pattern, of those that cannot, or for which none is asked."""
+    shapes = {layer.name: layer.weight_shape for layer in layers}
+    wanted = _wanted(shapes, pattern)
+    found = {}
+    for layer in layers:
+        text = wanted.get(layer.name)
+        why = "no pattern is named for it" if text is None else _misfit(shapes, layer.name, text)
+        # A transposed convolution stores (in, out, ...), and a pattern lies on outputs first.
+        if layer.op.startswith("conv_transpose") and text not in (None, "free"):
+            why = f'pattern "{text}" does not fit: its weight is stored (in, out, taps ...)'
+        if why:
+            found[layer.name] = why
+    return found
+
+
+def _misfit(shapes: WeightShapes, name: str, text: str) -> str:
+    """Why a weight of its shape cannot take the pattern; "" where it can."""
+    pattern = parse(text)
+    if text == "channel" and name == list(shapes)[-1]:
+        return 'pattern "channel" does not fit: its channels are the answers'
     try:
-        check_fit(shape, pattern)
-    except PatternError:
-        return False
-    return True
+        check_fit(shapes[name], pattern)
+    except PatternError as fact:
+        return f'pattern "{text}" does not fit: {fact}'
+    return ""
 
 
-def _reason(layer: LayerProfile, error: float, share: float | None) -> str:
-    if layer.kept_dense:
-        return f"stays dense: {layer.kept_dense}"
-    if share is None:
-        return f"stays dense: {layer.weight_shape} does not fit the pattern"
+def _dense_reason(layer: LayerProfile, misfits: Mapping[str, str]) -> str:
+    """Why the layer stays dense, for people; "" where it does not."""
+    why = layer.kept_dense or misfits.get(layer.name, "")
+    return f"{STAYS_DENSE}{why}" if why else ""
+
+
+def _reason(layer: LayerProfile, error: float, share: float) -> str:
     if not layer.sensitivity:
         return f"up to {share:.1%} zeros"
     probe = max(layer.sensitivity)

@@ -186,7 +186,7 @@ def pixels(counts: Tensor) -> list[Plot]:
 
 
 def ledger(record: Record) -> list[Plot]:
-    """Bytes of every stored tensor: values, positions, codebook, tables and header, stacked.
+    """Bytes of every stored tensor: values, positions, codebook, scales, tables and header, stacked.
 
     Beyond MOST_TENSORS tensors the smallest are summed in one row.
     """
@@ -196,7 +196,7 @@ def ledger(record: Record) -> list[Plot]:
     groups = {name: [name] for name in sizes if name in largest}
     groups |= {f"{len(rest)} others": rest} if rest else {}
     series = []
-    for kind, hue in zip(LEDGER_PARTS, (ACCENT, "#e0862c", GOOD, "#c04f9b", PALE), strict=True):
+    for kind, hue in zip(LEDGER_PARTS, (*HUES[:5], PALE), strict=True):
         counts = [sum(record.ledger[name].get(kind, 0) for name in names) for names in groups.values()]
         series.append((kind, np.array(counts), hue))
     figure = bars(list(groups), series, "bytes")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-LEDGER_PARTS = ("values", "positions", "codebook", "tables", "header")
+LEDGER_PARTS = ("values", "positions", "codebook", "scales", "tables", "header")
 """What the bytes of a file are spent on."""
 
 _SECONDS = (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6), ("ns", 1e-9))

@@ -21,7 +21,7 @@ from zeroskip.report.number_format import (
     show_speed,
     show_times,
 )
-from zeroskip.report.weight_tables import dense_rows, macs_rows
+from zeroskip.report.weight_tables import dense_rows, eight_bits_rows, macs_rows
 
 OURS = "zeroskip"
 
@@ -44,13 +44,15 @@ def summary_table(record: Record) -> Grid:
     fewer = show_gain(figures.weights_times_fewer, "fewer", "MORE", "as many")
     smaller = show_gain(figures.stored_times_smaller, "smaller", "LARGER", "as large")
     change = show_error_change(figures.error_dense, figures.error_sparse)
+    in_int8 = " in int8" if figures.in_int8 else ""
     bytes_dense, bytes_sparse = show_bytes(figures.stored_bytes_dense), show_bytes(figures.stored_bytes)
     cells = [
         ("test error", show_error(figures.error_dense), show_error(figures.error_sparse), change),
         ("test error, unpacked file", "-", show_error(figures.error_unpacked), ""),
-        ("test error, compiled program", "-", show_error(figures.error_run), ""),
+        (f"test error, compiled program{in_int8}", "-", show_error(figures.error_run), ""),
         ("weights", show_count(figures.weights), show_count(figures.weights_kept), fewer),
         *dense_rows(figures),
+        *eight_bits_rows(figures),
         *macs_rows(figures),
         ("stored bytes", bytes_dense, bytes_sparse, smaller),
     ]
@@ -80,7 +82,8 @@ def conditions(summary: Summary) -> str:
     seeds, seed = summary.seeds, summary.seed
     drawn = f"seed {seed}" if seeds == 1 else f"means of {seeds} seeds, times and layers of seed {seed}"
     chosen_on, threads = f"chosen on {summary.selected_on}", _threads(summary.threads)
-    return "; ".join((drawn, chosen_on, threads, summary.precision, summary.machine))
+    precision = summary.precision + ("" if summary.eight_bits is None else ", dense engines in fp32")
+    return "; ".join((drawn, chosen_on, threads, precision, summary.machine))
 
 
 def _threads(count: int) -> str:
@@ -113,6 +116,7 @@ def timing_table(timing: Timing) -> Grid:
         f"Median of {timing.runs} runs of {timing.rounds} interleaved rounds; lowest and highest run. "
         "Difference: largest absolute difference of the output from torch eager's."
     )
+    note += f" Only zeroskip computes in {timing.precision}." if timing.precision == "int8" else ""
     return Grid(title, columns, tuple(rows), note, prose=("against zeroskip",), marks=marks)
 
 
@@ -145,18 +149,28 @@ def chosen(history: Sequence[Point]) -> int | None:
     return max((number for number, point in enumerate(history) if point.good), default=None)
 
 
-def ledger_table(ledger: Mapping[str, Mapping[str, int]]) -> Grid:
-    """Bytes of the stored file per tensor, exactly: LEDGER_PARTS and their sums.
+def ledger_table(ledger: Mapping[str, Mapping[str, int]], codings: Mapping[str, str] | None = None) -> Grid:
+    """Bytes of the stored file per tensor, exactly: LEDGER_PARTS and their sums; with `codings`, how each is stored.
+
+    Scales have a column where there are any.
 
     >>> ledger_table(record.ledger).rows[-1]
     ('all', '224', '12', '0', '0', '80', '316')
     """
-    counts = {name: [parts.get(kind, 0) for kind in LEDGER_PARTS] for name, parts in ledger.items()}
+    kinds = [kind for kind in LEDGER_PARTS if kind != "scales" or any(map(_has_scales, ledger.values()))]
+    counts = {name: [parts.get(kind, 0) for kind in kinds] for name, parts in ledger.items()}
     sums = [sum(column) for column in zip(*counts.values(), strict=True)]
     rows = [(name, *map(show_count, (*parts, sum(parts)))) for name, parts in counts.items()]
     if rows:
         rows.append(("all", *map(show_count, (*sums, sum(sums)))))
-    return Grid("Stored bytes", ("tensor", *LEDGER_PARTS, "all"), tuple(rows), marks={len(counts): "total"})
+    titles = ("tensor", *kinds, "all")
+    if codings is not None:
+        rows, titles = [(*row, codings.get(row[0], "")) for row in rows], (*titles, "coding")
+    return Grid("Stored bytes", titles, tuple(rows), marks={len(counts): "total"})
+
+
+def _has_scales(parts: Mapping[str, int]) -> bool:
+    return parts.get("scales", 0) > 0
 
 
 def seeds_table(record: Record) -> Grid:

@@ -188,6 +188,27 @@ def dense_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def eight_bits_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
+    """What eight bits cost the outputs, and for each batch size and reason the layers that stay in fp32; none in fp32.
+
+    >>> eight_bits_rows(record.summary)
+    []
+    """
+    if (bits := summary.eight_bits) is None:
+        return []
+    off = f"their distance from fp32, as share of them: {bits.examples} examples, {bits.method}"
+    rows = [("outputs in int8", "-", show_share(bits.error), off)]
+    for when, reasons in bits.by_program.items():
+        for reason in dict.fromkeys(reasons.values()):
+            layers = [each for each in summary.layers if reasons.get(each.name) == reason]
+            weights = show_count(sum(each.weights for each in layers))
+            kept = show_count(sum(each.weights_kept for each in layers))
+            rows.append(
+                (f"in fp32{when}: {_names(layers)}", weights, kept, f"{_part(summary, layers)}: {reason}")
+            )
+    return rows
+
+
 def macs_rows(summary: Summary) -> list[tuple[str, str, str, str]]:
     """A row of the products with weights and, where there are any, one of those without; none in old records."""
     if not summary.macs:

@@ -91,7 +91,7 @@ def check_gradual(round_: Round, model: nn.Module) -> None:
     if round_.gradual and round_.score in prune.scores.OF_GRADIENTS:
         _check_learning(round_, model)
     patterns = [round_.pattern] if isinstance(round_.pattern, str) else list(round_.pattern.values())
-    fixed = [text for text in patterns if parse(text).fixed_sparsity is not None]
+    fixed = [text for text in patterns if parse(text).fixed_sparsity]  # of 0 there is nothing to grow
     if round_.gradual and (fixed or round_.quality is not None):
         what = f'the pattern "{fixed[0]}"' if fixed else "a quality"
         raise RecipeError(f"{what} has no sparsity that could grow. Prune at once, with gradual=0.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from zeroskip.run.convolution.tiles.graph_operations import operations_of, witho
 from zeroskip.run.convolution.tiles.half_precision import holds_constants
 from zeroskip.run.convolution.tiles.kernels import (
     DEPTHWISE,
+    computes_in,
     depthwise_in,
     element_of,
     streamed_in,
@@ -26,10 +28,10 @@ from zeroskip.run.convolution.tiles.kernels import (
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.dense import pytorch
-from zeroskip.run.element import FP16, FP32
-from zeroskip.run.integer_network import with_bytes
+from zeroskip.run.element import FP16, FP32, INT8
+from zeroskip.run.integer_network import integer_network, with_bytes
 from zeroskip.run.program import CompiledNetwork, Origin
-from zeroskip.run.runner import runner
+from zeroskip.run.runner import Runner, runner
 
 Functions = Mapping[str, Callable[..., Tensor]]
 """Node of a layer -> what computes it."""
@@ -59,9 +61,9 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     before = {node.name: node for node in origin.graph.nodes}
     graph = replace(graph, nodes=tuple(_with_weights_of(before.get(node.name), node) for node in graph.nodes))
     operations = without_layers(operations_of(graph), origin.kernels) if origin.tiles else []
-    if origin.quantisation is not None:
+    if origin.quantisation is not None and computes_in(origin.tiles, INT8):
         operations = with_bytes(graph, operations, origin.quantisation)
-    if _in_fp16(origin) and not holds_constants(operations):
+    if computes_in(origin.tiles, FP16) and not holds_constants(operations):
         operations = []
     tiles = {
         each.name: _on_tiles(each, layer_among(graph, each.names), origin, machine)
@@ -78,13 +80,31 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     return built(other, operations, machine, threads, shared_functions(first, graph, kernels))
 
 
+def rounded(origin: Origin) -> Runner:
+    """The network in PyTorch, with what has eight bits rounded as in the compiled one."""
+    references = {
+        node.name: partial(_reference, origin.kernels[node.name], node.layer, node.relu)
+        for node in origin.graph.nodes
+        if node.layer is not None and len(node.inputs) == 1 and node.name in origin.kernels
+    }
+    if origin.quantisation is None or not computes_in(origin.tiles, INT8):
+        return runner(origin.graph, references)
+    return integer_network(origin.graph, origin.quantisation, references)
+
+
+def _reference(kernel: Kernel, layer: Layer, relu: bool, x: Tensor) -> Tensor:
+    return kernel.reference(layer, x, relu)
+
+
 def shared_functions(first: CompiledNetwork, graph: Graph, kernels: Mapping[str, Kernel]) -> Functions:
     """The functions of `first` that compute layers of `graph` as well: linear ones with the same weights."""
     old, new = ({node.name: node for node, _ in kernel_nodes(each)} for each in (first.origin.graph, graph))
     return {
         name: function
         for name, function in first.functions.items()
-        if name in kernels and kernels[name] is first.origin.kernels[name] and _is_same(old[name], new[name])
+        if name in kernels
+        and kernels[name].name == first.origin.kernels[name].name
+        and _is_same(old[name], new[name])
     }
 
 
@@ -133,12 +153,8 @@ def _kernel(node: Node, computed: Layer | Recurrent, origin: Origin, machine: Ma
     return kernel if kernel.accepts(computed, machine, origin.precision) is None else pytorch.KERNEL
 
 
-def _in_fp16(origin: Origin) -> bool:
-    return any(kernel.element == FP16.name for kernel in origin.tiles.values())
-
-
 def _on_tiles(operation: Operation, layer: Layer, origin: Origin, machine: Machine) -> Kernel:
-    element = element_of(operation, FP16 if _in_fp16(origin) else FP32)
+    element = element_of(operation, FP16 if computes_in(origin.tiles, FP16) else FP32)
     if operation.kind == "depthwise":
         return depthwise_in(element)
     kernel = origin.tiles.get(operation.name, streamed_in(element))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,9 @@ from zeroskip.graph.inputs import of
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.call_checks import refusal, shown
 from zeroskip.run.captured import examples_in, run_once
+from zeroskip.run.convolution.tiles.forms import to_map
 from zeroskip.run.convolution.tiles.graph_operations import barrier
+from zeroskip.run.dense import pytorch
 from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
 from zeroskip.run.integer_network import (
     ByteOperation,
@@ -33,8 +35,8 @@ from zeroskip.run.quantisation import LIMIT, Quantisation, checksum, demand_soun
 from zeroskip.run.runner import runner
 from zeroskip.run.value_ranges import METHODS, ValueRange, scale_of
 
-MEASURED = 16  # examples on which errors are measured
-TOGETHER = 4  # of them are computed at a time
+MEASURED = 16  # examples on which the network's error is measured
+TOGETHER = 4  # of them are computed at a time, and the errors of layers are measured on so many
 # By default. "percentile 99.9" changed the outputs of three trained networks two to four times as much as the others.
 TRIED = ("least squares", "min-max", "percentile 99.999", "percentile 99.99")
 
@@ -47,8 +49,9 @@ def calibrate(
     batches  each as the network takes it, in evaluation mode; 50 to 500 examples like those it will see
     method   "min-max", "percentile 99.9" (also 99.99, 99.999) or "least squares"; None: by which the network's
              outputs change least
-    Errors are measured on the first 16 examples, and for each value a histogram is kept. Raises EngineError where
-    there is no batch, a value is not finite, the inputs are one number over and over, or no layer can have eight bits.
+    Errors are measured on the first 16 examples (those of layers on 4), and for each value a histogram is kept.
+    Raises EngineError where there is no batch, a value is not finite, the inputs are one number over and over, or no
+    layer can have eight bits.
 
     >>> run.calibrate(model, [x], method="min-max").method
     'min-max'
@@ -57,31 +60,34 @@ def calibrate(
         raise EngineError(f"calibrate was given a {type(model).__name__}, and needs a torch.nn.Module.")
     if method is not None and method not in METHODS:
         raise EngineError(f'the method "{method}" is unknown. Give one of {", ".join(METHODS)}, or None.')
-    seen = _seen(model, batches)
+    seen = seen_on(model, batches)
     names = TRIED if method is None else [method]
     found = [_quantisation(seen, name) for name in names]
     return min(found, key=lambda each: each.error if not math.isnan(each.error) else math.inf)
 
 
 @dataclass
-class _Seen:
-    """A network, what its values were, and the examples on which errors are measured."""
+class SeenNetwork:
+    """A network, what its values were, and the examples on which errors are measured, with its outputs for them."""
 
     graph: Graph
     operations: list[ByteOperation]
     ranges: dict[str, ValueRange]
-    kept: list[list[Tensor]]
-    examples: int
+    kept: list[list[Tensor]] = field(default_factory=list)
+    outputs: list[Sequence[Tensor]] = field(default_factory=list)
+    examples: int = 0
+    network: str = ""
 
 
 @torch.no_grad()
-def _seen(model: nn.Module, batches: Iterable[Given | Inputs]) -> _Seen:
+def seen_on(model: nn.Module, batches: Iterable[Given | Inputs]) -> SeenNetwork:
+    """What was seen of the network on these batches; the same errors as `calibrate`."""
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
         raise EngineError(
             f"calibrate was given a {type(batches).__name__}, and needs several batches. Give a list, [x], "
             "or a generator."
         )
-    seen: _Seen | None = None
+    seen: SeenNetwork | None = None
     for number, batch in enumerate(batches):
         if seen is None:
             seen, tensors = _begun(model, batch)
@@ -91,10 +97,13 @@ def _seen(model: nn.Module, batches: Iterable[Given | Inputs]) -> _Seen:
     if seen is None:
         raise EngineError("there is no batch to calibrate on. Give at least one, better 50 to 500 examples.")
     _demand_variety(seen)
+    exact = runner(seen.graph, {})
+    seen.outputs = [exact(*[tensor.clone() for tensor in tensors]) for tensors in seen.kept]
+    seen.network = checksum(seen.graph)
     return seen
 
 
-def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[_Seen, list[Tensor]]:
+def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[SeenNetwork, list[Tensor]]:
     inputs = checked(model, batch, 0)
     graph = captured_graph(model, inputs)
     operations = byte_operations(graph)
@@ -105,7 +114,7 @@ def _begun(model: nn.Module, batch: Given | Inputs) -> tuple[_Seen, list[Tensor]
             f"no layer of the network can compute in eight bits: {why}. Run it in fp32 or fp16."
         )
     values = dict.fromkeys(name for each in operations for name in (*each.reads, each.name))
-    return _Seen(graph, operations, {name: ValueRange() for name in values}, [], 0), tensors_of(graph, inputs)
+    return SeenNetwork(graph, operations, {name: ValueRange() for name in values}), tensors_of(graph, inputs)
 
 
 def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
@@ -128,9 +137,9 @@ def _tensors(graph: Graph, batch: Given | Inputs, number: int) -> list[Tensor]:
     return tensors
 
 
-def _see_(seen: _Seen, tensors: Sequence[Tensor]) -> None:
+def _see_(seen: SeenNetwork, tensors: Sequence[Tensor]) -> None:
     graph = seen.graph
-    held: dict[str, Any] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
+    held: dict[str, object] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
     for name, x in held.items():
         _take_(seen, name, x)
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
@@ -154,12 +163,12 @@ def _see_(seen: _Seen, tensors: Sequence[Tensor]) -> None:
     seen.examples += count
 
 
-def _take_(seen: _Seen, name: str, value: object) -> None:
+def _take_(seen: SeenNetwork, name: str, value: object) -> None:
     if name in seen.ranges and isinstance(value, Tensor) and value.dtype is torch.float32:
         seen.ranges[name].see_(name, value)
 
 
-def _demand_variety(seen: _Seen) -> None:
+def _demand_variety(seen: SeenNetwork) -> None:
     """EngineError where every input that is read is one number over and over."""
     inputs = [seen.ranges[name] for name in seen.graph.names if name in seen.ranges]
     if inputs and all(each.least == each.most for each in inputs):
@@ -169,15 +178,22 @@ def _demand_variety(seen: _Seen) -> None:
         )
 
 
-def _quantisation(seen: _Seen, method: str) -> Quantisation:
+def _quantisation(seen: SeenNetwork, method: str) -> Quantisation:
     values = scales_of(seen.graph, seen.operations, seen.ranges, method)
     layers = [each for each in seen.operations if each.is_layer and {*each.reads} <= {*values}]
     layers = [
         each for each in layers if reference.largest_sum(reference.byte_weight(_weight(each))) < SUM_LIMIT
     ]
-    weights = {each.name: weight_scales(_weight(each)) for each in layers}
+    return measured(seen, values, {each.name: weight_scales(_weight(each)) for each in layers}, method)
+
+
+def measured(
+    seen: SeenNetwork, values: Mapping[str, Scaling], weights: Mapping[str, Tensor], method: str
+) -> Quantisation:
+    """The quantisation of these scales of values and of layers' weights, with what it costs on what was seen."""
+    layers = [each for each in seen.operations if each.name in weights]
     errors = _layer_errors(seen, layers, values, weights)
-    made = Quantisation(values, weights, errors, 0.0, checksum(seen.graph), seen.examples, method)
+    made = Quantisation(values, weights, errors, 0.0, seen.network, seen.examples, method)
     demand_sound(made)
     return replace(made, error=_network_error(seen, made))
 
@@ -197,11 +213,11 @@ def scales_of(
     same, positive = same_scales(graph, operations), never_negative(graph)
     positive |= {name for name in graph.names if name in ranges and ranges[name].least >= 0}
     scales: dict[str, Scaling] = {}
-    for name, own in ranges.items():
+    for name in ranges:
         source = name
         while same.get(source) in ranges and ranges[same[source]].counts.any():
             source = same[source]
-        if not own.counts.any():
+        if not ranges[source].counts.any():
             continue
         scales[name] = scale_of(ranges[source], negative=source not in positive, method=method)
     return scales
@@ -209,7 +225,7 @@ def scales_of(
 
 @torch.no_grad()
 def _layer_errors(
-    seen: _Seen,
+    seen: SeenNetwork,
     layers: Sequence[ByteOperation],
     values: Mapping[str, Scaling],
     weights: Mapping[str, Tensor],
@@ -217,23 +233,37 @@ def _layer_errors(
     stored = {each.name: byte_weight_of(each, weights) for each in layers}
     kept = {name for each in layers for name in (*each.reads, each.name)}
     sums = {each.name: [0.0, 0.0] for each in layers}
-    for tensors in seen.kept:
+    for tensors in _first(seen, TOGETHER):
         exact = run_once(seen.graph, tensors, kept).values
         for each in layers:
             maps = [reference.byte_map(exact[name], values[name]) for name in each.reads]
             y = computed(each, stored[each.name], values, maps)
             assert isinstance(y, Tensor)
-            _add_(sums[each.name], y, exact[each.name])
+            _add_(sums[each.name], y, exact[each.name] if each.name in exact else _phases(each, exact))
     return {name: _root(*pair) for name, pair in sums.items()}
 
 
+def _phases(each: ByteOperation, exact: Mapping[str, Tensor]) -> Tensor:
+    """What a transposed convolution makes before its pixels are interleaved, which is no value of the graph."""
+    layer, (shape, form) = each.operation.layer, each.maps[0]
+    assert layer is not None
+    return pytorch.reference(
+        layer, to_map(form, shape, exact[each.reads[0]]), each.operation.activation is not None
+    )
+
+
+def _first(seen: SeenNetwork, wanted: int) -> list[list[Tensor]]:
+    """As many of the batches that were kept as have so many examples."""
+    counts = [examples_in(seen.graph, tensors) for tensors in seen.kept]
+    before = accumulate(counts, initial=0)
+    return [tensors for tensors, already in zip(seen.kept, before, strict=False) if already < wanted]
+
+
 @torch.no_grad()
-def _network_error(seen: _Seen, made: Quantisation) -> float:
+def _network_error(seen: SeenNetwork, made: Quantisation) -> float:
     layers = {*made.errors} - {*made.in_fp32(LIMIT)}
     run, sums = network_of(seen.graph, seen.operations, made.values, made.weights, layers), [0.0, 0.0]
-    exact = runner(seen.graph, {})
-    for tensors in seen.kept:
-        expected = exact(*[tensor.clone() for tensor in tensors])
+    for tensors, expected in zip(seen.kept, seen.outputs, strict=True):
         for y, wanted in zip(run(*tensors), expected, strict=True):
             if isinstance(wanted, Tensor) and wanted.is_floating_point():
                 _add_(sums, y, wanted)

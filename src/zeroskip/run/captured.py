@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,7 +35,9 @@ def run_once(graph: Graph, tensors: Sequence[Tensor], kept: Collection[str]) -> 
     """Run the graph in PyTorch, keeping the inputs of its layers and the values named in `kept`."""
     kept = {*kept, *(name for node, _ in kernel_nodes(graph) for name in node.inputs)}
     changes = any(map(overwrites, graph.nodes))
-    values: dict[str, Any] = {name: tensor.clone() for name, tensor in zip(graph.names, tensors, strict=True)}
+    values: dict[str, Tensor] = {
+        name: tensor.clone() for name, tensor in zip(graph.names, tensors, strict=True)
+    }
     seen: dict[str, Tensor] = dict(zip(graph.names, tensors, strict=True))
     for node, ended in zip(graph.nodes, last_uses(graph), strict=True):
         given = [values[name] for name in node.inputs]

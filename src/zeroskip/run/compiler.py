@@ -24,6 +24,7 @@ from zeroskip.run.explaining import Facts, explain
 from zeroskip.run.further_sizes import further_sizes, repeats
 from zeroskip.run.integer_network import demand_fit
 from zeroskip.run.kernels import ALL
+from zeroskip.run.layer_scales import scales_of_layers, with_scales
 from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.network_checks import captured_graph, checked, run_on, tensors_of, verify
@@ -207,14 +208,16 @@ def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target
     of_layers = [kernel for kernel in candidates if kernel.layout != "steps"]
     of_steps = [pytorch.KERNEL, *(kernel for kernel in candidates if kernel.layout == "steps")]
     machine, precision = target.machine, target.precision
-    timings = {}
+    scales, timings = scales_of_layers(captured.graph, target.quantisation), {}
     for node, computed in kernel_nodes(captured.graph):
         values = [captured.values[name] for name in node.inputs]
-        timings[node.name] = (
-            time_recurrent(computed, *values, machine=machine, precision=precision, kernels=of_steps)
-            if isinstance(computed, Recurrent)
-            else time_kernels(
-                computed, node.relu, *values, machine=machine, precision=precision, kernels=of_layers
+        if isinstance(computed, Recurrent):
+            timings[node.name] = time_recurrent(
+                computed, *values, machine=machine, precision=precision, kernels=of_steps
             )
+            continue
+        own = with_scales(of_layers, scales.get(node.name))
+        timings[node.name] = time_kernels(
+            computed, node.relu, *values, machine=machine, precision=precision, kernels=own
         )
     return timings

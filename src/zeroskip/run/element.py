@@ -128,3 +128,25 @@ def weight_scales(weight: Tensor) -> Tensor:
     """
     largest = weight.detach().float().flatten(1).abs().amax(1)  # (out,)
     return torch.where(largest > 0, (largest / 127).clamp_min(LEAST), 1.0)
+
+
+def whole_steps(bias: Tensor, x: Scaling, weights: Tensor) -> Tensor:
+    """(out,) float64: the bias in steps of the sums it is added to, each the scale of x times that of the weights.
+
+    >>> whole_steps(torch.tensor([1.0, -0.6]), Scaling(0.5, 0), torch.tensor([0.5, 0.5]))
+    tensor([ 4., -2.], dtype=torch.float64)
+    """
+    return (bias.detach().double() / _steps(x, weights).double()).round()
+
+
+def whole_bias(bias: Tensor, x: Scaling, weights: Tensor) -> Tensor:
+    """(out,) float32: the bias rounded to steps of the sums, as engines have it that keep it in int32.
+
+    >>> whole_bias(torch.tensor([1.0, -0.6]), Scaling(0.5, 0), torch.tensor([0.5, 0.5]))
+    tensor([ 1.0000, -0.5000])
+    """
+    return whole_steps(bias, x, weights).float() * _steps(x, weights)
+
+
+def _steps(x: Scaling, weights: Tensor) -> Tensor:
+    return torch.tensor(x.scale, dtype=torch.float32) * weights

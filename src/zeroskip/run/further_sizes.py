@@ -10,12 +10,11 @@ from torch import Tensor, nn
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, Inputs, undisturbed
 from zeroskip.graph.capture import demand_numbers
-from zeroskip.run.building import resized
+from zeroskip.run.building import resized, rounded
 from zeroskip.run.call_checks import key_of, shown
 from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.dense import pytorch
-from zeroskip.run.integer_network import integer_network
-from zeroskip.run.network_checks import captured_graph, network_on, why_different
+from zeroskip.run.network_checks import beside_rounded, captured_graph, network_on, why_different
 from zeroskip.run.output_difference import agree, difference
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import runner
@@ -48,12 +47,11 @@ def further_sizes(
                 )
             for network in (resized(first, other, threads), _dense(first, other)):
                 answer = other.rebuild(network.run(*[tensor.clone() for tensor in given]))
-                quantisation = network.origin.quantisation
-                wanted = expected
-                if quantisation is not None:  # the reference has its own error, which calibration measured
-                    reference = integer_network(other, quantisation)
-                    wanted = other.rebuild(reference(*[tensor.clone() for tensor in given]))
-                if agree(answer, wanted, tolerance=tolerance):
+                pair = answer, expected
+                if network.origin.quantisation is not None:  # its own error was measured by calibration
+                    runs = network.run, rounded(network.origin)
+                    pair = beside_rounded(other, runs, given, answer)
+                if agree(*pair, tolerance=tolerance):
                     return network
         raise EngineError(
             f"for {_size(graph, given)} the compiled program differs from the network by "

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from zeroskip.concepts import Kernel, Layer
 from zeroskip.errors import EngineError
 from zeroskip.graph import Graph, Node
 from zeroskip.graph.nodes import kind_of
@@ -24,13 +26,13 @@ from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes
 from zeroskip.run.convolution.tiles.quantising import in_bytes as on_bytes
 from zeroskip.run.convolution.tiles.tiling import left
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
-from zeroskip.run.element import Scaling
+from zeroskip.run.element import INT8, Scaling, whole_bias
 from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight, Divisor
 from zeroskip.run.quantisation import LIMIT, Quantisation, check
 from zeroskip.run.runner import Runner
 
 LAYERS = (*TILED, "linear")
-RESCALING = (*LAYERS, "average", "mean", "add")  # may make bytes of any scale
+RESCALING = (*LAYERS, "average", "mean", "add", "combine", "scale")  # may make bytes of any scale
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,14 @@ def byte_operations(graph: Graph) -> list[ByteOperation]:
     found = [
         ByteOperation(each, tuple(maps[name] for name in (*each.inputs, each.name)))
         for each in tiled
-        if has_bytes(each, shapes) and {each.name, *each.inputs} <= {*order}
+        if has_bytes(each, shapes)
     ]
     there = {name for each in found for name in each.operation.names}
     rows = [_linear(node) for node in graph.nodes if node.name not in there]
-    return sorted((each for each in (*found, *rows) if each is not None), key=lambda each: order[each.name])
+    return sorted(
+        (each for each in (*found, *rows) if each is not None),
+        key=lambda each: order[each.operation.names[-1]],
+    )
 
 
 def _linear(node: Node) -> ByteOperation | None:
@@ -111,6 +116,10 @@ def same_scales(graph: Graph, operations: Sequence[ByteOperation]) -> dict[str, 
         if (moves or makers.get(node.name) == "max") and node.inputs:
             same[node.name] = node.inputs[0]
     for each in operations:
+        if each.operation.kind == "rearrange":
+            # The pixels of a transposed convolution, before they are interleaved, are no value of the graph.
+            phases = makers.get(each.reads[0]) == "conv" and each.reads[0] not in uses
+            same |= {each.reads[0]: each.name} if phases else {each.name: each.reads[0]}
         if each.operation.kind == "concat":
             own = [name for name in each.reads if uses[name] == 1 and makers.get(name) in RESCALING]
             same |= dict.fromkeys(own, each.name)
@@ -142,7 +151,9 @@ def _starts_at_0(activation: Activation) -> bool:
 
 def _keeps_positive(node: Node) -> bool:
     """Whether the node makes nothing below 0 of values that have nothing below 0."""
-    adds = kind_of(node) == "add" and len(node.inputs) == 2 and node.arguments.get("alpha") in (None, 1)
+    adds = (
+        kind_of(node) in ("add", "mul") and len(node.inputs) == 2 and node.arguments.get("alpha") in (None, 1)
+    )
     return bool(node.inputs) and (adds or kind_of(node) in POSITIVE or _pads_zeros(node))
 
 
@@ -160,12 +171,19 @@ def in_bytes(
     return [each for each in operations if each.name in names]
 
 
-def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT) -> Runner:
+def integer_network(
+    graph: Graph,
+    quantisation: Quantisation,
+    functions: Mapping[str, Callable[..., Tensor]] = MappingProxyType({}),
+    *,
+    limit: float = LIMIT,
+) -> Runner:
     """The network with every layer in eight bits that loses at most `limit`; all else in PyTorch, in fp32.
 
-    Linear layers of few rows stay in fp32 too, as they do beside code on tiles. What reads bytes made of fp32 numbers,
-    and the other way round, is converted. A result is kept as bytes where an operation in eight bits reads it. Raises
-    EngineError where the quantisation is of another network or unsound.
+    Linear layers of few rows, which are not on tiles, are what `functions` says, by node; else in fp32 too: their
+    kernels take and make fp32 numbers. What reads bytes made of fp32 numbers, and the other way round, is converted. A
+    result is kept as bytes where an operation in eight bits reads it. Raises EngineError where the quantisation is of
+    another network or unsound.
 
     >>> quantisation = run.calibrate(model, [x])
     >>> torch.allclose(integer_network(graph, quantisation)(x)[0], model(x), atol=0.02)
@@ -174,7 +192,8 @@ def integer_network(graph: Graph, quantisation: Quantisation, *, limit: float = 
     demand_fit(graph, quantisation, limit=limit)
     operations = [each for each in byte_operations(graph) if each.maps]
     layers = layers_in_bytes(quantisation, limit)
-    return network_of(graph, operations, quantisation.values, layers, layers)
+    nodes = tuple(replace(node, function=functions.get(node.name, node.function)) for node in graph.nodes)
+    return network_of(replace(graph, nodes=nodes), operations, quantisation.values, layers, layers)
 
 
 def demand_fit(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT) -> None:
@@ -213,19 +232,34 @@ def with_bytes(graph: Graph, operations: Sequence[Operation], quantisation: Quan
     return on_bytes(operations, shapes, quantisation.values, layers_in_bytes(quantisation))
 
 
-def saturated(graph: Graph, quantisation: Quantisation | None, tensors: Sequence[Tensor]) -> int:
+def saturated(
+    graph: Graph, quantisation: Quantisation | None, tensors: Sequence[Tensor], kernels: Mapping[str, Kernel]
+) -> int:
     """How many numbers of the network's inputs have no byte of their own, of inputs that become bytes.
 
-    >>> saturated(graph, run.calibrate(model, [x]), [x])  # its layers have few rows, and stay in fp32
-    0
+    kernels  of operations on tiles and of nodes
+
+    >>> saturated(graph, run.calibrate(model, [x]), [9 * x], {"linear": run.kernels.BY_NAME["quad_gaps_int8"]})
+    16
     """
     if quantisation is None:
         return 0
-    operations = [each for each in byte_operations(graph) if each.maps]
-    computing = in_bytes(operations, {*quantisation.values}, {*layers_in_bytes(quantisation)})
-    read = {name for each in computing for name in each.reads}
-    named = zip(graph.names, tensors, strict=True)
-    return sum(reference.saturating(x, quantisation.values[name]) for name, x in named if name in read)
+    operations, same = byte_operations(graph), same_scales(graph, byte_operations(graph))
+    names = {name for name, kernel in kernels.items() if kernel.element == INT8.name}
+    on_tiles = [each for each in operations if each.maps]
+    on_tiles = on_tiles if any(each.name in names for each in on_tiles) else []
+    computing = in_bytes(on_tiles, {*quantisation.values}, {*layers_in_bytes(quantisation)})
+    computing += [each for each in operations if each.name in names and not each.maps]
+    read = {_moved_from(name, same): name for each in computing for name in each.reads}
+    named = [(read[name], x) for name, x in zip(graph.names, tensors, strict=True) if name in read]
+    return sum(reference.saturating(x, quantisation.values[name]) for name, x in named)
+
+
+def _moved_from(name: str, same: Mapping[str, str]) -> str:
+    """The value that operations which only move numbers made this one of."""
+    while name in same:
+        name = same[name]
+    return name
 
 
 def network_of(
@@ -240,7 +274,7 @@ def network_of(
     stored = {each.name: byte_weight_of(each, weights) for each in computing if each.is_layer}
     read = {name for each in computing for name in each.reads}
     calls = {each.name: partial(computed, each, stored.get(each.name), values) for each in computing}
-    steps = _steps(graph, computing)
+    steps = steps_of(graph, computing)
 
     def run(*tensors: Tensor) -> Sequence[Tensor]:
         held: dict[str, Any] = {name: x.clone() for name, x in zip(graph.names, tensors, strict=True)}
@@ -259,22 +293,22 @@ def network_of(
     return run
 
 
-_Step = tuple[str, tuple[str, ...], Callable[..., Any] | None, list[str]]
+ByteStep = tuple[str, tuple[str, ...], Callable[..., object] | None, list[str]]
 """The value that is made, those that are read, PyTorch's function or None (in eight bits), values needed no more."""
 
 
-def _steps(graph: Graph, computing: Sequence[ByteOperation]) -> list[_Step]:
+def steps_of(graph: Graph, computing: Sequence[ByteOperation]) -> list[ByteStep]:
     """What runs, in order; an operation in eight bits stands where the last of its nodes stood."""
-    by_place = {each.operation.names[-1]: each for each in computing}
+    by_place: dict[str, list[ByteOperation]] = {}
+    for each in computing:
+        by_place.setdefault(each.operation.names[-1], []).append(each)
     rest = {node.name for node in left(graph, [each.operation for each in computing])}
-    running: list[tuple[str, tuple[str, ...], Callable[..., Any] | None]] = []
+    running: list[tuple[str, tuple[str, ...], Callable[..., object] | None]] = []
     for node in graph.nodes:
-        each = by_place.get(node.name)
-        if each is not None:
-            running.append((each.name, each.reads, None))
-        elif node.name in rest:
+        running += [(each.name, each.reads, None) for each in by_place.get(node.name, ())]
+        if node.name in rest:
             running.append((node.name, node.inputs, node.function))
-    steps: list[_Step] = []
+    steps: list[ByteStep] = []
     needed = set(graph.outputs)
     for name, reads, function in reversed(running):
         ended = {*reads, name} - needed
@@ -317,7 +351,8 @@ def computed(
         layer = each.operation.layer
         assert layer is not None
         assert weight is not None
-        after = ByteEpilogue(layer.bias, None, each.operation.activation)
+        bias = _bias(layer, inputs[0].at, weight)
+        after = ByteEpilogue(bias, None, each.operation.activation)
         return reference.finished(
             reference.sums_of_rows(inputs[0], weight), inputs[0].at, weight, after, axis=-1
         )
@@ -327,6 +362,10 @@ def computed(
     ]
     y, form = _of_maps(each.operation, weight, values, maps), each.maps[-1][1]
     return replace(y, numbers=from_map(form, y.numbers)) if isinstance(y, ByteMap) else from_map(form, y)
+
+
+def _bias(layer: Layer, x: Scaling, weight: ByteWeight) -> Tensor | None:
+    return None if layer.bias is None else whole_bias(layer.bias, x, weight.scales)
 
 
 def _of_maps(
@@ -339,13 +378,20 @@ def _of_maps(
         return reference.sum_of_maps(x, maps[1], operation.activation)
     if kind == "mean":
         return reference.mean_of_pixels(x)[..., None, None]
+    if kind == "rearrange":
+        return reference.rearranged(x, operation.movements, operation.shape)
+    if kind == "combine":
+        return reference.product_of_maps(x, maps[1], operation.activation)
+    if kind == "scale":
+        return reference.scaled(x, operation.factors, operation.activation)
     assert window is not None
     if weight is not None:
         layer = operation.layer
         assert layer is not None
-        after = ByteEpilogue(layer.bias, maps[1] if len(maps) > 1 else None, operation.activation)
+        residual = maps[1] if len(maps) > 1 else None
+        after = ByteEpilogue(_bias(layer, x.at, weight), residual, operation.activation)
         return reference.finished(
-            reference.sums_of_windows(x, weight, window, layer.groups), x.at, weight, after
+            reference.sums_of_windows(x, weight, window, layer.groups, size), x.at, weight, after
         )
     if kind == "max":
         return reference.largest_of_windows(x, window, size)

@@ -9,16 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from torch import Tensor
+from torch.nn import functional
+
 from zeroskip.concepts import Choice, Gain, Precision
 from zeroskip.graph.nodes import kind_of
 from zeroskip.run.convolution.tiles.kernels import DEPTHWISE_KERNELS
 from zeroskip.run.convolution.tiles.tiling import count_segments
-from zeroskip.run.element import FP16
+from zeroskip.run.element import FP16, INT8
 from zeroskip.run.explaining import FEW, SKIP_WEIGHTS, Facts, between, kind_without_kernel
 
 SPARSE, ENOUGH = 0.9, 0.85  # share of zeros that is advised, and from which on it is not
 NAMED = 0.01  # share of the time below which a gain is not worth a line
 UNROUNDED = Precision()
+FOUR = 4  # neighbouring inputs that one instruction multiplies in eight bits
+TOGETHER = 1.3  # products of four, for each four weights that are not zero, up to which zeros lie in blocks
 
 
 def possible_gains(facts: Facts, tiles_lost: bool) -> tuple[Gain, ...]:
@@ -139,6 +144,7 @@ def _precisions(facts: Facts) -> Iterator[Gain]:
         yield Gain(
             'precision="fp16"', seconds / 2, "half of the time of layers on tiles; answers are rounded"
         )
+    yield from _eight_bits(facts)
     if "amx-bf16" in features and any(kernel.element == "bf16" for kernel in facts.kernels):
         dense = sum(
             facts.layer_seconds[node] for node, _, choice in facts.layers if choice.skips == "nothing"
@@ -156,6 +162,33 @@ def _precisions(facts: Facts) -> Iterator[Gain]:
         alone = min((took for name, took in choice.seconds.items() if name in same), default=math.inf)
         shorter += max(0.0, facts.layer_seconds[node] - alone / 4)
     yield Gain('weights="int8"', shorter, "kernels that read a quarter of the bytes; weights are rounded")
+
+
+def _eight_bits(facts: Facts) -> Iterator[Gain]:
+    """Eight bits on tiles, where one instruction multiplies four neighbouring inputs if one of them has a weight."""
+    tiled = _on_tiles(facts)
+    depthwise = {name for each in facts.operations if each.kind == "depthwise" for name in each.names}
+    layers = [
+        (facts.layer_seconds[node], layer.weight)
+        for node, layer, _ in facts.layers
+        if node in tiled - depthwise and layer.weight.shape[1] >= FOUR
+    ]
+    if not layers or not INT8.can_be_baked(facts.machine):
+        return
+    apart = sum(seconds * _fours(weight) for seconds, weight in layers) / sum(
+        seconds for seconds, _ in layers
+    )
+    change = 'precision="int8"' if apart <= TOGETHER else 'zeros in 1x4 blocks and precision="int8"'
+    most = (1 - 1 / FOUR) * sum(facts.layer_seconds[node] for node in tiled)
+    yield Gain(change, most, "3/4 of the time of layers on tiles; answers are rounded")
+
+
+def _fours(weight: Tensor) -> float:
+    """Products of four neighbouring inputs for each of four weights that are not zero: 1 in blocks, at most 4."""
+    kept = weight.detach().flatten(2) != 0 if weight.ndim > 2 else (weight.detach() != 0)[..., None]
+    whole = functional.pad(kept, (0, 0, 0, -kept.shape[1] % FOUR))  # (out, in, taps), of inputs in fours
+    fours = whole.unflatten(1, (-1, FOUR)).any(2)
+    return FOUR * int(fours.count_nonzero()) / max(1, int(kept.count_nonzero()))
 
 
 def _on_tiles(facts: Facts) -> set[str]:

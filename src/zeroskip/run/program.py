@@ -37,7 +37,7 @@ class Origin:
     tiles    operation on tiles that has weights -> its kernel; empty: nothing works on tiles. All of them have the
              same `element`, which is that of the maps, but for some in int8
     images   that are worked on at a time there
-    quantisation  if it computes in eight bits there
+    quantisation  if anything has eight bits because of it
     """
 
     graph: Graph
@@ -93,8 +93,7 @@ class Program:
     seconds, dense_seconds  of one call on the example batch; the latter with every layer dense, measured in turns
     error                   0 where no layer is rounded; otherwise the largest difference from the network on the
                             example batch, as share of its largest output
-    changed                 tells whether the network was changed after it was compiled; `change_watch.watch` says what
-                            is not noticed
+    changed                 tells whether the network was changed since; `change_watch.watch` says what is not noticed
     scratch                 bytes of working memory of one call, for layers on tiles
     through                 what PyTorch computes between the layers, e.g. ("flatten", "softmax")
     unreached               the weights that are in no layer, and why
@@ -183,7 +182,8 @@ class Program:
         >>> run.compile(model, x).saturated(x)
         0
         """
-        return saturated(self.origin.graph, self.origin.quantisation, self._tensors(args, kwargs))
+        origin, tensors = self.origin, self._tensors(args, kwargs)
+        return saturated(origin.graph, origin.quantisation, tensors, origin.tiles | origin.kernels)
 
     @property
     def networks(self) -> tuple[CompiledNetwork, ...]:
@@ -359,8 +359,8 @@ def _fails_on(tensors: Sequence[Any], fact: Exception) -> str:
 
 def _scratch_bytes(graph: Graph, threads: int) -> int:
     """Working memory that one call of a network on tiles needs."""
-    segments = [node.function for node in graph.nodes if isinstance(node.function, Segment)]
-    return threads * sum(segment.code.bytes for segment in segments)
+    every = [node.function for node in graph.nodes]
+    return threads * sum(each.code.bytes for each in every if isinstance(each, Segment))
 
 
 def _through(graph: Graph) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ from zeroskip.run.captured import kernel_nodes, layer_among, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.kernels import (
     DEPTHWISE,
+    computes_in,
     depthwise_in,
     element_of,
     streamed_in,
@@ -41,6 +42,8 @@ from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.element import FP16, FP32, INT8
 from zeroskip.run.integer_network import with_bytes
 from zeroskip.run.kernels import BY_NAME
+from zeroskip.run.layer_scales import scales_of_layers, with_scales
+from zeroskip.run.linear_quads.kernels import GAPS
 from zeroskip.run.measurement import JsonObject, Measurement
 from zeroskip.run.program import CompiledNetwork, Origin, Program
 from zeroskip.run.quantisation import Quantisation
@@ -89,9 +92,9 @@ def save(program: Program, path: str | Path) -> Path:
 def load(path: str | Path, *, machine: Machine | None = None) -> Program:
     """The program in a file that `save` wrote; it owns its weights, so no network is watched for changes.
 
-    It answers for the sizes for which it was compiled when it was saved. A layer on tiles whose kernel this machine
-    cannot run gets the one that runs everywhere; if they compute in fp16, all of them do, in fp32. Raises FileError
-    where there is no such file, EngineError where it is damaged, or this machine cannot run another of its kernels.
+    It answers for the sizes for which it was compiled when it was saved. A layer on tiles or in eight bits whose kernel
+    this machine cannot run gets the one that runs everywhere; if tiles are in fp16, all of them do, in fp32. Raises
+    FileError where there is no such file, EngineError where it is damaged, or this machine cannot run another kernel.
 
     >>> program = run.compile(model, x)
     >>> torch.equal(load(save(program, "mlp.program"))(x), program(x))
@@ -163,13 +166,15 @@ def _network(
     on_tiles = _tiles(stored["plan"]["tiles"], operations)
     kept = {name for each in operations if each.name in on_tiles for name in each.names}
     operations = without_layers(operations, layers - kept)
-    if quantisation is not None:
+    if quantisation is not None and computes_in(on_tiles, INT8):
         operations = with_bytes(graph, operations, quantisation)
-    origin = replace(_origin(stored["plan"], graph, operations), quantisation=quantisation)
-    replacements = _replacements(origin, operations, machine)
-    tiles = origin.tiles | {name: other.kernel for name, other in replacements.items()}
-    known = {} if first is None else shared_functions(first, graph, origin.kernels)
-    compiled = built(replace(origin, tiles=tiles), operations, machine, threads, known)
+    origin = _origin(stored["plan"], graph, operations, quantisation)
+    replacements = _replacements_of_rows(origin, machine) | _replacements(origin, operations, machine)
+    others = {name: other.kernel for name, other in replacements.items()}
+    kernels = origin.kernels | {name: each for name, each in others.items() if name in origin.kernels}
+    tiles = origin.tiles | {name: each for name, each in others.items() if name in origin.tiles}
+    known = {} if first is None else shared_functions(first, graph, kernels)
+    compiled = built(replace(origin, kernels=kernels, tiles=tiles), operations, machine, threads, known)
     _try(compiled)
     return compiled, list(replacements.values())
 
@@ -203,10 +208,13 @@ def _equal_numbers(graph: Graph, number: int) -> list[Tensor]:
     ]
 
 
-def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> Origin:
+def _origin(
+    plan: JsonObject, graph: Graph, operations: Sequence[Operation], quantisation: Quantisation | None
+) -> Origin:
     there = {name for operation in operations for name in operation.names}
     off_tiles = [node.name for node, _ in kernel_nodes(graph) if node.name not in there]
-    kernels = {name: BY_NAME[plan["kernels"][name]] for name in off_tiles}
+    scales = scales_of_layers(graph, quantisation)
+    kernels = {name: with_scales([BY_NAME[plan["kernels"][name]]], scales.get(name))[0] for name in off_tiles}
     layers = {operation.name: operation for operation in operations if operation.layer is not None}
     tiles = _tiles(plan["tiles"], operations)
     others = FP16 if any(kernel.element == FP16.name for kernel in tiles.values()) else FP32
@@ -216,7 +224,7 @@ def _origin(plan: JsonObject, graph: Graph, operations: Sequence[Operation]) -> 
         if not fits or (name in tiles and not works_on_tiles(kernel, element_of(layers[name], others))):
             raise EngineError(f'"{kernel.name}" does not compute {name}')
     precision = Precision(str(plan["precision"]["arithmetic"]), str(plan["precision"]["weights"]))
-    return Origin(graph, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES))
+    return Origin(graph, precision, kernels, tiles, _count(plan["images"], MOST_IMAGES), quantisation)
 
 
 def _tiles(stored: JsonObject, operations: Sequence[Operation]) -> dict[str, Kernel]:
@@ -231,25 +239,36 @@ def _tiles(stored: JsonObject, operations: Sequence[Operation]) -> dict[str, Ker
 
 @dataclass(frozen=True)
 class _Replacement:
-    """The kernel that computes a layer on tiles here, and why that of the file cannot."""
+    """The kernel that computes a layer here, and why that of the file cannot."""
 
     layer: str
     kernel: Kernel
     why: str
 
 
-def _replacements(
-    origin: Origin, operations: Sequence[Operation], machine: Machine
-) -> dict[str, _Replacement]:
-    """Operation on tiles -> its other kernel, where that of the file cannot run here.
+def _replacements_of_rows(origin: Origin, machine: Machine) -> dict[str, _Replacement]:
+    """Node of a layer beside tiles -> its other kernel, which computes the same bits in eight bits.
 
-    EngineError where a layer elsewhere has such a kernel.
+    EngineError where it has another kernel that cannot run here.
     """
+    found: dict[str, _Replacement] = {}
+    scales = scales_of_layers(origin.graph, origin.quantisation)
     for node, computed in kernel_nodes(origin.graph):
         kernel = origin.kernels.get(node.name)
         why = None if kernel is None else kernel.accepts(computed, machine, origin.precision)
-        if kernel is not None and why is not None:
+        if kernel is None or why is None:
+            continue
+        other = with_scales([GAPS], scales.get(node.name))[0]
+        if kernel.element != INT8.name or other.accepts(computed, machine, origin.precision) is not None:
             raise EngineError(f'{node.name} was compiled for "{kernel.name}", which {why}')
+        found[node.name] = _Replacement(computed.name, other, why)
+    return found
+
+
+def _replacements(
+    origin: Origin, operations: Sequence[Operation], machine: Machine
+) -> dict[str, _Replacement]:
+    """Operation on tiles -> its other kernel, where that of the file cannot run here."""
     layers = {
         operation.name: layer_among(origin.graph, operation.names)
         for operation in operations

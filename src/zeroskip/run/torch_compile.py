@@ -25,6 +25,11 @@ MIXED = (
 )
 NO_TENSOR = "besides its weights, no tensor goes in."
 
+NO_BYTES = (
+    "eight bits need the scales of a calibrated network, and torch.compile makes graphs of its own of it. Compile it "
+    'itself: run.compile(model, example, precision="int8", quantisation=run.calibrate(model, batches)).'
+)
+
 PATIENCE = 3  # programs in a row that are compiled for a single call
 
 
@@ -36,10 +41,10 @@ def zeroskip(
     Each graph is compiled at its first call, which takes seconds, and again at the first call after a weight was
     changed. A graph is left to PyTorch, with one warning that says why, where a program could not repeat it: answers
     that carry gradients (so call it under `torch.no_grad()`: training stays what it was), autocast, random numbers,
-    overwritten inputs or statistics, numbers as inputs, outputs that are no tensors or share memory, and whatever
-    `run.compile` refuses; so are calls of more sizes than `sizes`. Other numbers of examples are no other size. A graph
-    without weights stays with PyTorch in silence. A few numbers written through `.data` may not be noticed; see
-    `change_watch.watch`.
+    overwritten inputs or statistics, numbers as inputs, outputs that are no tensors or share memory, eight bits, and
+    whatever `run.compile` refuses; so are calls of more sizes than `sizes`. Other numbers of examples are no other
+    size. A graph without weights stays with PyTorch in silence. A few numbers written through `.data` may not be
+    noticed; see `change_watch.watch`.
 
     >>> with torch.no_grad():
     ...     same = torch.compile(model, backend="zeroskip")(x).isclose(model(x), rtol=1e-3)
@@ -48,10 +53,12 @@ def zeroskip(
     """
     if not any(_is_weight(node) for node in _placeholders(graph)):
         return graph.forward
-    signature = _signature_of(graph)
+    given = dict(options or {})
+    in_bytes = given.get("precision") == "int8" or given.get("quantisation") is not None
+    signature = NO_BYTES if in_bytes else _signature_of(graph)
     if isinstance(signature, str):
         return _left(graph, signature)
-    return _LazyProgram(graph, signature, {"threads": torch.get_num_threads(), **(options or {})})
+    return _LazyProgram(graph, signature, {"threads": torch.get_num_threads(), **given})
 
 
 _Inputs = Sequence[Any]

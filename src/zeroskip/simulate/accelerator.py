@@ -99,6 +99,16 @@ class Accelerator:
         return self.formats.get(operand, dense)
 
 
+def narrowed(chip: Accelerator, bits: int) -> Accelerator:
+    """The chip with inputs and weights of at most so many bits; what leaves it is as wide as before.
+
+    >>> narrowed(chips.EIE, 8).bits
+    {'A': 8, 'W': 4, 'O': 16}
+    """
+    widths = {name: width if name == "O" else min(width, bits) for name, width in chip.bits.items()}
+    return replace(chip, bits=widths)
+
+
 MANY = 1 << 20  # of lanes, or of what a tile has: no array of a lane each is too large for a computer
 LARGE = 1e15  # of bytes, of cycles a second
 _FRACTIONS = ("hertz", "dram_bytes_per_cycle", "ramp")

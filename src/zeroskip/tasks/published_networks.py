@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from zeroskip import run_folder
 from zeroskip.data import Split, cifar10, imagenet, mnist, onnx_weights
-from zeroskip.models import LeNet5, SqueezeNet10, resnet20, resnet56
+from zeroskip.models import EfficientNetLite0, LeNet5, SqueezeNet10, resnet20, resnet56
 from zeroskip.models.lenet import caffe_names
 from zeroskip.models.mlp import MLP
 from zeroskip.models.resnet import cifar_names
@@ -39,7 +39,11 @@ class PublishedNetwork:
 
 def trained(name: str, folder: str | Path) -> nn.Module:
     """The network called `name` in NETWORKS, with its published weights."""
-    network = NETWORKS[name]
+    return with_weights(NETWORKS[name], folder)
+
+
+def with_weights(network: PublishedNetwork, folder: str | Path) -> nn.Module:
+    """A network with its published weights, in evaluation mode."""
     model = network.build()
     model.load_state_dict(network.read(Path(folder) / "weights" / network.file))
     return model.eval()
@@ -50,12 +54,12 @@ def _digits(folder: Path, scale: float = 1.0) -> Pairs:
     return batches(Split(test.inputs * scale, test.targets), BATCH)
 
 
-def _pictures(folder: Path) -> Pairs:
+def _pictures(folder: Path, preprocess: imagenet.Preprocess = imagenet.CAFFE) -> Pairs:
     with warnings.catch_warnings():
         # That a sample is training, validation and test alike matters to trainings only.
         warnings.filterwarnings("ignore", ".*holds one set of", UserWarning)
         test = imagenet.load(folder)["test"]
-    return imagenet.batches(test, imagenet.CAFFE)
+    return imagenet.batches(test, preprocess)
 
 
 def _numbered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -66,6 +70,13 @@ def _numbered(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 _CIFAR, _MNIST = "CIFAR-10, the lossless pictures of the test set", "MNIST, test set"
 _lossless = lambda folder: batches(cifar10.lossless("test", folder), BATCH)
+
+CENTRED = imagenet.Preprocess(224, "RGB", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0))
+EFFICIENTNET_LITE0 = PublishedNetwork(
+    "efficientnet_lite0.safetensors", EfficientNetLite0, run_folder.load_tensors,
+    partial(_pictures, preprocess=CENTRED), "ImageNet, a picture of every class that the folder holds",
+)  # fmt: skip
+"""For eight bits; its zeros are not counted."""
 
 NETWORKS = {
     "LeNet-5": PublishedNetwork(

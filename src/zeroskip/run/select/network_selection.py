@@ -15,15 +15,22 @@ from zeroskip.graph.recurrent import Recurrent, StepOutputs, function_of
 from zeroskip.run.captured import Captured, kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import without_layers
 from zeroskip.run.convolution.tiles.half_precision import beyond
-from zeroskip.run.convolution.tiles.kernels import BAKED, depthwise_in, element_of, works_on_tiles
+from zeroskip.run.convolution.tiles.kernels import (
+    BAKED,
+    computes_in,
+    depthwise_in,
+    element_of,
+    works_on_tiles,
+)
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.tiling import NetworkOnTiles, alone, as_maps, fastest_on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, INT8, Element
 from zeroskip.run.integer_network import integer_network, with_bytes
+from zeroskip.run.layer_scales import NO_SCALES, needs_scales, stays_in_fp32
 from zeroskip.run.output_difference import relative_error
 from zeroskip.run.program import CompiledNetwork, Origin
-from zeroskip.run.quantisation import LIMIT, Quantisation
+from zeroskip.run.quantisation import Quantisation
 from zeroskip.run.runner import Runner, runner
 from zeroskip.run.select.layer_timing import LayerTiming
 from zeroskip.run.select.recurrent_timing import by_matrix
@@ -101,8 +108,11 @@ def select_network(
         kernels={name: timings[name].kernels[combination[name]] for name in untiled},
         tiles={} if way is None else way.kernels,
         images=1 if way is None else way.images,
-        quantisation=target.quantisation if way is not None and way.computes_in(INT8) else None,
     )
+    if computes_in(origin.tiles, INT8) or any(
+        needs_scales(kernel, target.precision) for kernel in origin.kernels.values()
+    ):
+        origin = replace(origin, quantisation=target.quantisation)
     functions = {name: timings[name].built[combination[name]] for name in untiled}
     compiled = CompiledNetwork(runs[best], origin, target.machine, final, functions)
     references: dict[str, Callable[..., Computed]] = {
@@ -110,7 +120,7 @@ def select_network(
         for node, computed in kernel_nodes(graph)
         if node.recurrent or len(node.inputs) == 1
     }
-    rounded = _rounded(origin, runner(graph, references))
+    rounded = _rounded(origin, references)
     lost = seconds[beaten[0]] if beaten else None
     of_layers = tuple(
         each for node, _ in kernel_nodes(graph) for each in _choices_of(node, choices[node.name])
@@ -118,9 +128,12 @@ def select_network(
     return Selection(compiled, rounded, of_layers, seconds[best], seconds["dense"], lost)
 
 
-def _rounded(origin: Origin, references: Runner) -> Runner:
-    """The network in PyTorch, rounded as its kernels round."""
-    return references if origin.quantisation is None else integer_network(origin.graph, origin.quantisation)
+def _rounded(origin: Origin, references: Mapping[str, Callable[..., Computed]]) -> Runner:
+    """The network in PyTorch, rounded as its kernels round; `references` by node."""
+    if origin.quantisation is None or not computes_in(origin.tiles, INT8):
+        return runner(origin.graph, references)
+    off_tiles = {name: references[name] for name in origin.kernels if name in references}
+    return integer_network(origin.graph, origin.quantisation, off_tiles)
 
 
 def _runner(graph: Graph, timings: Timings, combination: Combination) -> Runner:
@@ -211,9 +224,7 @@ def _without_unfit_int8(operations: Sequence[Operation], timings: Timings, targe
     errors, unfit = target.quantisation.errors, dict[str, LayerTiming]()
     for operation in (each for each in operations if each.layer is not None and each.in_bytes is None):
         timing, error = timings[_layer_node(operation, timings)], errors.get(operation.name)
-        why = "it was not calibrated for eight bits, or its sums would not fit 32 bits"
-        if error is not None:
-            why = f"stays in fp32: in eight bits it loses {error:.1%} of its output, and {LIMIT:.0%} are allowed"
+        why = NO_SCALES if error is None else stays_in_fp32(error)
         unfit[_layer_node(operation, timings)] = _without(timing, INT8, why)
     return {**timings, **unfit}
 

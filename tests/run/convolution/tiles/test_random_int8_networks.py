@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from run.drawn import MACHINES
 from test_random_networks import Network, networks
 from torch import Tensor
+from torch.nn import functional
 
-from zeroskip.concepts import Machine
+from zeroskip.concepts import Layer, Machine
 from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
 from zeroskip.run.convolution.tiles.operations import Operation
@@ -65,8 +66,8 @@ def assert_equal(network: Network, seed: int, machine: Machine, behind: bool | N
     operations, scales = operations_of(graph), scales_of(network, seed)
     layers = layers_of(operations, {node.name for node in graph.nodes}, seed)
     exact = replace(graph, nodes=tuple(map(in_double, graph.nodes)))
-    reference = network_of(exact, byte_operations(graph), scales, layers, layers)
-    expected = dict(zip(graph.outputs, reference(x), strict=True))
+    rounding = network_of(exact, byte_operations(graph), scales, layers, layers)
+    expected = dict(zip(graph.outputs, rounding(x), strict=True))
     shapes = {name: shape for name, (shape, _) in maps_of(graph, operations).items()}
     tagged = in_bytes(operations, shapes, scales, layers)
     subgraph = whole(graph, tagged)
@@ -78,6 +79,19 @@ def assert_equal(network: Network, seed: int, machine: Machine, behind: bool | N
         assert torch.equal(ours, expected[name]), name
 
 
+def test_an_input_that_a_layer_reads_and_an_uneven_concatenation_rescales() -> None:
+    weight, bias = torch.tensor([[[[1.0]], [[-1.0]]]]), torch.tensor([-1.0])
+    layer = Layer("c", "conv2d", weight, bias, (), ())
+    function = lambda x: functional.conv2d(x, weight.to(x), bias.to(x))  # also in doubles
+    convolution = Node("n0", "aten.conv2d.default", ("x",), function, layer)
+    joined = Node(
+        "n1", "aten.cat.default", ("x", "n0"), lambda *parts: torch.cat(parts, 1), arguments={"dim": 1}
+    )
+    network = Network([convolution, joined], {"x": torch.tensor([[[[-1.0]], [[-5.0]]]])}, ["n0", "n1"])
+    for seed in range(4):
+        assert_equal(network, seed, MACHINES[-1], None)
+
+
 ONE_INPUT = networks().filter(lambda network: len(network.given) == 1)
 EACH = {
     "network": ONE_INPUT,
@@ -87,9 +101,9 @@ EACH = {
 }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(**EACH)
-def test_25_random_networks_in_eight_bits_equal_the_reference(network, seed: int, machine, behind) -> None:
+def test_12_random_networks_in_eight_bits_equal_the_reference(network, seed: int, machine, behind) -> None:
     assert_equal(network, seed, machine, behind)
 
 

@@ -93,16 +93,16 @@ def assert_equal(case: Case, machine: Machine, method: str) -> None:
     np.testing.assert_array_equal(ours.numpy(), exact * np.float32(after.scale))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(case=cases(), machine=st.sampled_from(MACHINES))
-def test_10_streamed_convolutions_equal_the_reference(case: Case, machine: Machine) -> None:
+def test_6_streamed_convolutions_equal_the_reference(case: Case, machine: Machine) -> None:
     assert_equal(case, machine, "streamed")
 
 
 @pytest.mark.skipif(not CAN_BAKE, reason="this processor lacks AVX512-VNNI")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(case=cases().filter(lambda case: case.activation in BAKED))
-def test_20_baked_convolutions_equal_the_reference(case: Case) -> None:
+def test_10_baked_convolutions_equal_the_reference(case: Case) -> None:
     assert_equal(case, HERE, "baked")
 
 

@@ -125,7 +125,9 @@ def _tiles(subgraph: Subgraph, new: Callable[..., Layout]) -> tuple[dict[str, La
             tiles[operation.name] = (
                 replace(known, channels=operation.shape[0], element=ideal.element) if size else ideal
             )
-            copied = source not in tiles or not same_places(tiles[source], known)
+            copied = source not in tiles or not (
+                operation.kind == "join" or same_places(tiles[source], known)
+            )
             readings[operation.name] = Reading(known, ONE, ONE, copied)
             continue
         known = tiles.get(source) or new(inputs[source])
@@ -323,6 +325,8 @@ def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: 
     reading, name = made.readings[operation.name], operation.inputs[position]
     if position == 0 and operation.kind != "concat":
         return reading.layout if reading.copied else None
+    if operation.kind == "join":
+        return None
     own = made.layouts[made.roots[operation.name][0]]
     if operation.kind == "attention":  # which reads keys and values wherever they lie
         new = partial(fresh, images=own.images, lanes=own.lanes, element=own.element)

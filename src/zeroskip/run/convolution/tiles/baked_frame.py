@@ -19,6 +19,7 @@ WINDOW = 256  # weights that an offset of 8 bits reaches; the pointer to them st
 HALF_WINDOW = WINDOW // 2
 VECTOR = 64  # bytes
 LINE = 64  # bytes of a cache line
+REACH = 256 * VECTOR  # bytes that offsets of 8 bits reach, from half of them below the pointer on
 
 # Arguments of a chunk (x, weights, y, count, residual, table), in the registers where Linux passes them.
 X, WEIGHTS, Y, COUNT, RESIDUAL, TABLE = x86.RDI, x86.RSI, x86.RDX, x86.RCX, x86.R8, x86.R9
@@ -135,6 +136,26 @@ def row_loads(needed: np.ndarray, offsets: np.ndarray, cut: Cut) -> Keyed:
     cell = cells(group * cut.sums, row // cut.rows, cut)
     keys = key(cell, ROWS, row % cut.rows * PER_ROW)
     return keys, x86.load(input_register(row), X_AT, offsets[row])
+
+
+def loads_in_order(needed: np.ndarray, offsets: np.ndarray, cut: Cut) -> list[Keyed]:
+    """As `row_loads`, of rows whose offsets ascend from 0; the pointer goes along, so that 8 bits reach all rows.
+
+    It starts at REACH / 2 bytes.
+    """
+    count = -(-len(needed) // cut.sums)
+    padded = np.zeros((count * cut.sums, needed.shape[1]), bool)
+    padded[: len(needed)] = needed
+    group, row = np.nonzero(padded.reshape(count, cut.sums, -1).any(1))
+    cell = cells(group * cut.sums, 0 * row, cut)
+    place = offsets[row] // REACH
+    before = np.where(np.diff(cell // cut.groups, prepend=-1) != 0, 0, np.roll(place, 1))
+    moves = np.flatnonzero(place != before)
+    keys = key(cell, ROWS, row * PER_ROW)
+    return [
+        (keys, x86.load(input_register(row), X_AT, offsets[row] - place * REACH - REACH // 2)),
+        (keys[moves] - 1, x86.advance(X_AT, ((place - before) * REACH)[moves])),
+    ]
 
 
 def product_keys(outs: np.ndarray, ks: np.ndarray, cut: Cut) -> np.ndarray:

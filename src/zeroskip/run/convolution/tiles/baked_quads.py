@@ -8,7 +8,7 @@ them in between. Then come the steps that `quad_job` fixes, and four channels ar
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from zeroskip.run.convolution.tiles.baked_frame import (
     FIRST,
     HALF_WINDOW,
     LAST,
+    REACH,
     RESIDUAL_AT,
-    STORE,
     SUMS,
     TABLE,
     TABLE_MASK,
@@ -36,32 +36,28 @@ from zeroskip.run.convolution.tiles.baked_frame import (
     frame,
     input_register,
     key,
-    middles,
+    loads_in_order,
     product_keys,
-    row_loads,
     streamed_reads,
 )
 from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadEpilogue, QuadWeights, largest
 from zeroskip.run.element import Scaling
 
-FACTOR, RESIDUAL, BYTE, ZERO, ORDER = (
-    SUMS,
-    SUMS + 2,
-    SUMS + 3,
-    SUMS + 3,
-    SUMS + 3,
-)  # zmm registers; factors have two
+# zmm registers of the epilogue, when inputs are no longer needed.
+INVERSE, ORDER, RESIDUAL, TAKEN = SUMS, SUMS + 1, SUMS + 2, SUMS + 3
+# Numbers that the residual needs lie in registers from these quads of a group on: in those of the quad before.
+FLAGS_FROM, SCALES_FROM = 1, 2
 WOVEN = np.array([0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15], np.uint8).view("<i4")
 
 SAFE = 2.0**30  # numbers up to here fit 32 bits, however they were rounded
 
-# Places in LAST: odd ones read the stream.
-LOAD_MASK, EPILOGUE, PER_SUM = 0, 2, 32
-TO_FLOAT, LOAD_FACTOR, BIAS, LOAD_RESIDUAL, ONE_BYTE, BYTE_TO_FLOAT, ADD_RESIDUAL = 0, 3, 5, 6, 9, 10, 13
-MAKE_ZERO, RELU, BOUND, INVERSE, MOST, NEAREST, MASKED = 14, 16, 19, 21, 23, 24, 26
-# In STORE: the bytes' order, whose last three numbers come behind the instruction, then each quad.
-LOAD_ORDER, REST_OF_ORDER, WEAVE, PER_QUAD = 3, 5, 8, 12
-PACK_FIRST, PACK_SECOND, PACK_BOTH, SHUFFLE, FLIP, WRITE = 0, 2, 4, 6, 9, 10
+# Places in LAST: odd ones read the stream. First what all quads need, then quad by quad each sum, up to an integer;
+# then four of them become a vector of bytes, and their registers may hold numbers for the quads that follow.
+LOAD_MASK, LOAD_INVERSE, LOAD_ORDER, REST_OF_ORDER, EPILOGUE, PER_SUM = 0, 3, 5, 7, 8, 32
+LOAD_RESIDUAL, TO_FLOAT, LOAD_FACTOR, BIAS, ONE_BYTE, BYTE_TO_FLOAT, ADD_RESIDUAL = 0, 2, 5, 7, 9, 10, 13
+MAKE_ZERO, RELU, BOUND, TIMES_INVERSE, MOST, NEAREST, MASKED, STORE_SUM = 14, 16, 19, 20, 23, 24, 26, 28
+PACK_FIRST, PACK_SECOND, PACK_BOTH, SHUFFLE, FLIP, WRITE, KEPT = 0, 2, 4, 6, 9, 10, 12
+PER_QUAD = QUAD * PER_SUM + KEPT + 2 * QUAD
 
 
 @dataclass(frozen=True)
@@ -77,16 +73,21 @@ class _Outs:
         return self.number % self.cut.sums
 
     @property
+    def quad(self) -> np.ndarray:
+        """Number of the quad in the group."""
+        return self.total // QUAD
+
+    @property
     def cell(self) -> np.ndarray:
         return cells(self.number, 0 * self.number, self.cut)
 
     def last(self, place: int) -> np.ndarray:
         """Keys in LAST."""
-        return key(self.cell, LAST, EPILOGUE + PER_SUM * self.total + place)
+        return key(self.cell, LAST, EPILOGUE + PER_QUAD * self.quad + PER_SUM * (self.total % QUAD) + place)
 
     def weave(self, place: int) -> np.ndarray:
-        """Keys in STORE, of the first channels of quads."""
-        return key(self.cell, STORE, WEAVE + PER_QUAD * (self.total // QUAD) + place)
+        """Keys in LAST behind all sums of a quad, of first channels."""
+        return key(self.cell, LAST, EPILOGUE + PER_QUAD * self.quad + QUAD * PER_SUM + place)
 
     def which(self, flags: np.ndarray) -> _Outs:
         """Some of them."""
@@ -97,20 +98,21 @@ def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking)
     """Machine code for a convolution of quads; all rows are one block.
 
     >>> numbers = np.ones(4, np.float32)
-    >>> words, start, offsets = np.eye(4, 64, dtype=np.int32), np.zeros(4, np.int32), 64 * np.arange(64)
+    >>> words, start, offsets = np.eye(4, 64, dtype=np.int32), np.full(4, -128, np.int32), 64 * np.arange(64)
     >>> weights = QuadWeights(words, start, numbers, numbers, offsets)
     >>> baked = bake_quads(weights, QuadEpilogue(output=Scaling(0.5, 0)), Blocking(band=14))
-    >>> len(baked.weights)  # of each output: start, weight, factor, bias, 1 / scale; and the order of bytes
-    24
+    >>> len(baked.weights)  # of each output: start, weight, factor, bias; of all: 1 / scale, and the order of bytes
+    21
     """
+    weights, first = _in_order(weights)
     out, inputs = weights.words.shape
     count = -(-out // SUMS)
     sums = -(-out // (count * QUAD)) * QUAD
     groups = blocking.groups
     cut = Cut(sums, groups, max(1, inputs), blocks=1, chunks=-(-count // groups), size=4)
     real = _Outs(cut, epilogue, np.arange(out))
-    middle = middles(weights.offsets, max(1, inputs), 1)
-    codes = [row_loads(weights.words != 0, weights.offsets - middle[0], cut), *_last(real), *frame(cut)]
+    codes = [*loads_in_order(weights.words != 0, weights.offsets, cut), *_last(real), *frame(cut)]
+    codes += _zeros(weights, cut)
     reads = [*_sums(weights, cut), *_scaling(weights, real)]
     output = epilogue.output
     if output is None:
@@ -122,11 +124,22 @@ def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking)
     values, streamed, starts = streamed_reads(reads, cut)
     chunks = np.zeros((cut.count, 4), np.int64)
     chunks[:, 1] = (starts + HALF_WINDOW) * cut.size
-    chunks[:, 2] = middle[0]
+    chunks[:, 2] = first + REACH // 2
     chunks[:, 3] = np.arange(cut.chunks) * _step(real)
     lengths = np.diff(np.append(starts, len(values))) * cut.size
     code, chunks[:, 0] = assembled([*streamed, *codes], lengths, cut, blocking.band)
     return Baked(code, values, chunks)
+
+
+def _in_order(weights: QuadWeights) -> tuple[QuadWeights, int]:
+    """The rows in the order of memory, with offsets from the first one, and where that lies.
+
+    Sums of integers are the same in any order. Neighbouring rows are then read together, and their offsets are short.
+    """
+    order = np.argsort(weights.offsets, kind="stable")
+    first = int(weights.offsets[order[0]]) if len(order) else 0
+    words = np.ascontiguousarray(weights.words[:, order])
+    return replace(weights, words=words, offsets=weights.offsets[order] - first), first
 
 
 def _step(outs: _Outs) -> int:
@@ -135,19 +148,33 @@ def _step(outs: _Outs) -> int:
     return VECTOR * (channels if outs.epilogue.output is None else channels // QUAD)
 
 
+def _starts(outs: np.ndarray, cut: Cut) -> np.ndarray:
+    """Keys of the instructions with which sums begin."""
+    return key(cells(outs, 0 * outs, cut), FIRST, 2 * (outs % cut.sums) + 1)
+
+
+def _zeros(weights: QuadWeights, cut: Cut) -> list[Keyed]:
+    """Sums that start at 0."""
+    outs = np.flatnonzero(weights.start == 0)
+    return [(_starts(outs, cut), x86.zero(outs % cut.sums))]
+
+
 def _sums(weights: QuadWeights, cut: Cut) -> list[Reads]:
-    """Where sums start, and products."""
+    """Where the other sums start, and products."""
     outs, ks = np.nonzero(weights.words)
     total, inputs = outs % cut.sums, input_register(ks)
-    every = np.arange(len(weights.start))
-    starts = key(cells(every, 0 * every, cut), FIRST, 2 * (every % cut.sums) + 1)
+    begun = np.flatnonzero(weights.start)
     return [
         Reads(
             product_keys(outs, ks, cut),
             weights.words[outs, ks],
             lambda steps: x86.dot(total, inputs, WEIGHT_AT, steps),
         ),
-        Reads(starts, weights.start, lambda steps: x86.broadcast(every % cut.sums, WEIGHT_AT, steps)),
+        Reads(
+            _starts(begun, cut),
+            weights.start[begun],
+            lambda steps: x86.broadcast(begun % cut.sums, WEIGHT_AT, steps),
+        ),
     ]
 
 
@@ -156,43 +183,62 @@ def _bits(numbers: np.ndarray | np.floating | float, count: int) -> np.ndarray:
     return np.full(count, numbers, np.float32).view(np.int32)
 
 
+def _kept(register: np.ndarray | int, keys: np.ndarray, values: np.ndarray) -> Reads:
+    """Numbers that go into registers as they are, for all lanes."""
+    return Reads(keys, values, lambda steps: x86.broadcast(register + 0 * keys, WEIGHT_AT, steps))
+
+
 def _scaling(weights: QuadWeights, outs: _Outs) -> list[Reads]:
     """Numbers of LAST up to y: factor, bias, residual and, where it has to be cut off, the bound."""
     total, count = outs.total, len(outs.number)
-    factor = FACTOR + total % 2
     reads = [
-        Reads(
-            outs.last(LOAD_FACTOR),
-            _bits(weights.factor, count),
-            lambda steps: x86.broadcast(factor, WEIGHT_AT, steps),
-        ),
+        _kept(TAKEN, outs.last(LOAD_FACTOR), _bits(weights.factor, count)),
         Reads(
             outs.last(BIAS),
             _bits(weights.bias, count),
-            lambda steps: x86.scaled(total, factor, WEIGHT_AT, steps),
+            lambda steps: x86.scaled(total, TAKEN, WEIGHT_AT, steps),
         ),
     ]
-    residual = outs.epilogue.residual
-    if residual is not None:
-        place = 8 * (outs.number % QUAD)
-        # A byte stays where it is in its lane: it is 2^place too large, and its scale as much too small.
-        scales = np.float32(residual.scale) * np.exp2(-place).astype(np.float32)
-        reads += [
-            Reads(
-                outs.last(ONE_BYTE),
-                (np.uint32(0xFF) << place.astype(np.uint32)).view(np.int32),
-                lambda steps: x86.only_bits(0 * total + BYTE, RESIDUAL, WEIGHT_AT, steps),
-            ),
-            Reads(
-                outs.last(ADD_RESIDUAL),
-                _bits(scales, count),
-                lambda steps: x86.multiply_add(total, BYTE, WEIGHT_AT, steps),
-            ),
-        ]
+    if outs.epilogue.residual is not None:
+        reads += _of_residual(outs, np.float32(outs.epilogue.residual.scale))
     bound = _bound(outs.epilogue)
     if bound is not None and not _is_cut_off(outs.epilogue):
         reads.append(Reads(outs.last(BOUND), _bits(bound, count), _limit(total)))
     return reads
+
+
+def _of_residual(outs: _Outs, scale: np.float32) -> list[Reads]:
+    """Numbers that take a byte of the residual out of its lane, and that scale it.
+
+    A byte stays where it is in its lane: it is 2^place too large, and its scale as much too small.
+    """
+    place = 8 * np.arange(QUAD)
+    flags = (np.uint32(0xFF) << place.astype(np.uint32)).view(np.int32)
+    scales = _bits(scale * np.exp2(-place).astype(np.float32), QUAD)
+    flagged, scaled = outs.which(outs.quad < FLAGS_FROM), outs.which(outs.quad < SCALES_FROM)
+    return [
+        Reads(
+            flagged.last(ONE_BYTE),
+            flags[flagged.total % QUAD],
+            lambda steps: x86.only_bits(0 * flagged.total + TAKEN, RESIDUAL, WEIGHT_AT, steps),
+        ),
+        Reads(
+            scaled.last(ADD_RESIDUAL),
+            scales[scaled.total % QUAD],
+            lambda steps: x86.multiply_add(scaled.total, TAKEN, WEIGHT_AT, steps),
+        ),
+        *_kept_for_the_rest(outs, FLAGS_FROM, flags),
+        *_kept_for_the_rest(outs, SCALES_FROM, scales),
+    ]
+
+
+def _kept_for_the_rest(outs: _Outs, start: int, values: np.ndarray) -> list[Reads]:
+    """Four numbers into the registers of the quad before number `start`, which is made, where more quads follow."""
+    cell = np.unique(outs.cell[outs.quad >= start])
+    keys = [key(cell, LAST, EPILOGUE + PER_QUAD * start - 2 * QUAD + 2 * part + 1) for part in range(QUAD)]
+    return [
+        _kept(QUAD * (start - 1) + part, at, np.full(len(cell), values[part])) for part, at in enumerate(keys)
+    ]
 
 
 def _limit(total: np.ndarray) -> Callable[[np.ndarray], Code]:
@@ -202,11 +248,8 @@ def _limit(total: np.ndarray) -> Callable[[np.ndarray], Code]:
 def _rounding(weights: QuadWeights, outs: _Outs, output: Scaling) -> list[Reads]:
     """Numbers of LAST from y on: 1 / scale, and the most that a byte can hold or the activation lets through."""
     total, count, most = outs.total, len(outs.number), np.float32(output.most)
-    inverse = Reads(
-        outs.last(INVERSE),
-        _bits(output.inverse, count),
-        lambda steps: x86.multiply(total, WEIGHT_AT, steps),
-    )
+    groups = np.unique(outs.cell)
+    inverse = _kept(INVERSE, key(groups, LAST, LOAD_INVERSE), _bits(output.inverse, len(groups)))
     bound = _bound(outs.epilogue)
     if bound is not None and _is_cut_off(outs.epilogue):
         # Rounding keeps order: min(y, bound) / scale = min(y / scale, bound / scale).
@@ -235,18 +278,30 @@ def _last(outs: _Outs) -> list[Keyed]:
         (outs.last(TO_FLOAT), x86.float_of(total, total)),
     ]
     if outs.epilogue.residual is not None:
-        first = outs.which(outs.number % QUAD == 0)
-        # The pointer has advanced by as many bytes as that to y.
-        chunk = first.cell // outs.cut.groups
-        offset = first.number // QUAD * VECTOR - chunk * _step(outs)
-        codes.append((first.last(LOAD_RESIDUAL), x86.load(RESIDUAL, RESIDUAL_AT, offset)))
-        codes.append((outs.last(BYTE_TO_FLOAT), x86.float_of_unsigned(0 * total + BYTE, BYTE)))
+        codes += _residual(outs)
     if outs.epilogue.activation is not None and not _is_cut_off(outs.epilogue):
-        codes.append((outs.last(MAKE_ZERO), x86.zero(0 * total + ZERO)))
-        codes.append((outs.last(RELU), x86.greater(total, ZERO)))
+        codes.append((outs.last(MAKE_ZERO), x86.zero(0 * total + TAKEN)))
+        codes.append((outs.last(RELU), x86.greater(total, TAKEN)))
     if outs.epilogue.output is not None:
+        codes.append((outs.last(TIMES_INVERSE), x86.times(total, total, INVERSE)))
         codes.append((outs.last(NEAREST), x86.nearest_integer(total)))
     return codes
+
+
+def _residual(outs: _Outs) -> list[Keyed]:
+    """Loading a quad of the residual, and its bytes as floats; with numbers in registers, where these are free."""
+    first = outs.which(outs.number % QUAD == 0)
+    # The pointer has advanced by as many bytes as that to y.
+    offset = first.number // QUAD * VECTOR - first.cell // outs.cut.groups * _step(outs)
+    later, last = outs.which(outs.quad >= FLAGS_FROM), outs.which(outs.quad >= SCALES_FROM)
+    flags = QUAD * (FLAGS_FROM - 1) + later.total % QUAD
+    scales = QUAD * (SCALES_FROM - 1) + last.total % QUAD
+    return [
+        (first.last(LOAD_RESIDUAL), x86.load(RESIDUAL, RESIDUAL_AT, offset)),
+        (later.last(ONE_BYTE), x86.common_bits(TAKEN, RESIDUAL, flags)),
+        (outs.last(BYTE_TO_FLOAT), x86.float_of_unsigned(0 * outs.total + TAKEN, TAKEN)),
+        (last.last(ADD_RESIDUAL), x86.add_product(last.total, TAKEN, scales)),
+    ]
 
 
 def _stored(outs: _Outs) -> list[Keyed]:
@@ -254,7 +309,7 @@ def _stored(outs: _Outs) -> list[Keyed]:
     offset = (outs.number % (outs.cut.groups * outs.cut.sums)) * VECTOR
     return [
         (outs.last(MASKED), x86.masked(outs.total)),
-        (key(outs.cell, STORE, 2 * outs.total), x86.store(outs.total, Y_AT, offset)),
+        (outs.last(STORE_SUM), x86.store(outs.total, Y_AT, offset)),
     ]
 
 
@@ -283,11 +338,11 @@ def _order(outs: _Outs, output: Scaling) -> list[Reads]:
     groups = np.unique(outs.cell)
     reads = [
         Reads(
-            key(groups, STORE, LOAD_ORDER),
+            key(groups, LAST, LOAD_ORDER),
             np.full(len(groups), WOVEN[0]),
             lambda steps: x86.broadcast_16(0 * groups + ORDER, WEIGHT_AT, steps),
         ),
-        Reads(np.repeat(key(groups, STORE, REST_OF_ORDER), 3), np.tile(WOVEN[1:], len(groups)), None),
+        Reads(np.repeat(key(groups, LAST, REST_OF_ORDER), 3), np.tile(WOVEN[1:], len(groups)), None),
     ]
     if output.zero_point:
         first = outs.which(outs.number % QUAD == 0)

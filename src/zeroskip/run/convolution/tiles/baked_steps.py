@@ -20,7 +20,7 @@ from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles import baked_code, baked_frame, baked_quads, quad_job
 from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.baked_code import bake
-from zeroskip.run.convolution.tiles.baked_frame import TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
+from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
 from zeroskip.run.convolution.tiles.baked_quads import bake_quads
 from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
@@ -31,8 +31,14 @@ from zeroskip.run.element import Scaling
 # second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
 GROUPS = 20
 ROWS = 256
-# Sums of quads stay in registers over all rows, whose code is long enough with one group.
+# Sums of quads stay in registers over all rows, whose code is mostly long enough with one group. For few vectors, what
+# a chunk costs by itself counts as well: then it has as many groups as come to so many bytes of code (Zen 5).
 QUAD_GROUPS = 1
+FEW_VECTORS, QUAD_CODE = 16, 12_000
+PRODUCT_BYTES, OUTPUT_BYTES = (
+    9,
+    50,
+)  # with the loads of a row for several products; with the epilogue of a sum
 
 MAKERS = tuple(str(each.__file__) for each in (baked_code, baked_frame, baked_quads, quad_job, x86))
 HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; these and the code follow
@@ -94,7 +100,15 @@ def _sources(job: Job | QuadJob, machine: Machine) -> list[np.ndarray]:
     """All that the code depends on."""
     weights, active = job.weights, _in_code(job)
     bound = -1 if active is None or active.bound is None else active.bound
-    numbers = [band(job, machine), GROUPS, QUAD_GROUPS, ROWS, weights.taps, active is not None, bound]
+    numbers = [
+        band(job, machine),
+        GROUPS,
+        _quad_groups(job, machine),
+        ROWS,
+        weights.taps,
+        active is not None,
+        bound,
+    ]
     if isinstance(job, QuadJob):
         quads = job.weights
         scalings = [
@@ -114,9 +128,19 @@ def _numbers(scaling: Scaling | None) -> tuple[float, float]:
 def _bake(job: Job | QuadJob, machine: Machine) -> Baked:
     blocking = Blocking(band(job, machine), GROUPS, ROWS)
     if isinstance(job, QuadJob):
-        return bake_quads(job.weights, job.epilogue, replace(blocking, groups=QUAD_GROUPS))
+        return bake_quads(job.weights, job.epilogue, replace(blocking, groups=_quad_groups(job, machine)))
     epilogue = replace(job.epilogue, activation=_in_code(job))
     return bake(job.weights, epilogue, blocking, job.y.layout.element)
+
+
+def _quad_groups(job: Job | QuadJob, machine: Machine) -> int:
+    """Groups of sums whose code makes a chunk."""
+    if not isinstance(job, QuadJob) or band(job, machine) > FEW_VECTORS:
+        return QUAD_GROUPS
+    words = job.weights.words
+    code = PRODUCT_BYTES * int(np.count_nonzero(words)) + OUTPUT_BYTES * len(words)
+    count = -(-len(words) // SUMS)
+    return max(QUAD_GROUPS, QUAD_CODE * count // max(1, code))
 
 
 def _in_code(job: Job | QuadJob) -> Activation | None:

@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
-from zeroskip.concepts import Machine
+from zeroskip.concepts import Layer, Machine
 from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
 from zeroskip.run.convolution.tiles.steps import Epilogue
 
@@ -67,3 +69,24 @@ def band(job: Job | QuadJob, machine: Machine) -> int:
     vectors = job.y.layout.vectors
     bands = max(1, min(vectors // 14, round(vectors * per_place / (BAND * machine.cache_bytes))))
     return -(-vectors // bands)
+
+
+def bias_of(operation: Operation) -> np.ndarray:
+    """(out,) zeros where the layer has none."""
+    layer = operation.layer
+    if layer is None or layer.bias is None:
+        return np.zeros(operation.shape[0], np.float32)
+    return np.asarray(layer.bias.detach().numpy())
+
+
+def whole_weight(layer: Layer) -> Tensor:
+    """(out, in, height, width): the weight of a layer with groups, with zeros between groups."""
+    weight = layer.weight.detach()
+    if layer.groups == 1:
+        return weight
+    out, inputs, *size = weight.shape
+    whole = weight.new_zeros(out, inputs * layer.groups, *size)
+    for group, part in enumerate(weight.chunk(layer.groups)):
+        rows = slice(group * len(part), (group + 1) * len(part))
+        whole[rows, group * inputs : (group + 1) * inputs] = part
+    return whole

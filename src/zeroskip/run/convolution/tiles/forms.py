@@ -138,17 +138,17 @@ def to_map(form: Form, shape: MapShape, x: Tensor) -> Tensor:
     """
     atoms = [atom for axis in form.axes for atom in axis]
     order = sorted(range(len(atoms)), key=lambda place: ("chw".index(atoms[place].axis), -atoms[place].step))
-    cut = x.reshape(len(x), *(atom.size for atom in atoms))
-    return cut.permute(0, *(place + 1 for place in order)).reshape(len(x), *shape)
+    cut = x.reshape(x.shape[0], *(atom.size for atom in atoms))
+    return cut.permute(0, *(place + 1 for place in order)).reshape(x.shape[0], *shape)
 
 
 def from_map(form: Form, x: Tensor) -> Tensor:
     """The inverse of `to_map`."""
     atoms = [atom for axis in form.axes for atom in axis]
     order = sorted(range(len(atoms)), key=lambda place: ("chw".index(atoms[place].axis), -atoms[place].step))
-    cut = x.reshape(len(x), *(atoms[place].size for place in order))
+    cut = x.reshape(x.shape[0], *(atoms[place].size for place in order))
     back = [order.index(place) + 1 for place in range(len(atoms))]
-    return cut.permute(0, *back).reshape(len(x), *form.shape)
+    return cut.permute(0, *back).reshape(x.shape[0], *form.shape)
 
 
 def _joined(axis: Sequence[Atom]) -> Axis:

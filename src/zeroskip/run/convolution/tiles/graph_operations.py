@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import cast
@@ -24,7 +24,7 @@ from zeroskip.run.convolution.tiles.node_operations import (
     is_over_batch,
     operations_of_node,
 )
-from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.operations import Operation, reaches, zeros_before
 from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, rearrangement, slice_of
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
 
@@ -42,7 +42,8 @@ def operations_of(graph: Graph) -> list[Operation]:
         return []
     reading = _Reading(graph)
     operations = [operation for node in graph.nodes for operation in reading.read(node)]
-    return fused(operations, reading.uses(operations), graph.names)
+    shapes = {name: value.shape for name, value in reading.values.maps.items()}
+    return fused(operations, reading.uses(operations), graph.names, shapes)
 
 
 def barrier(graph: Graph) -> str:
@@ -213,12 +214,22 @@ def maps_of(graph: Graph, operations: Sequence[Operation]) -> dict[str, tuple[Ma
     return maps | {each.name: (each.shape, each.form or channels_first(each.shape)) for each in operations}
 
 
-def fused(operations: Sequence[Operation], uses: Counter[str], sources: Sequence[str]) -> list[Operation]:
-    """Activations and factors join what they follow, and sums the later of the two convolutions that they add to."""
+def fused(
+    operations: Sequence[Operation],
+    uses: Counter[str],
+    sources: Sequence[str],
+    shapes: Mapping[str, MapShape],
+) -> list[Operation]:
+    """Activations and factors join what they follow, and sums the later of the two convolutions that they add to.
+
+    Zeros around a map are part of the convolution that alone reads them.
+    """
     done: list[Operation] = []
     for operation in operations:
         last = next((earlier for earlier in done if earlier.name == operation.inputs[0]), None)
-        joined = None if last is None or uses[last.name] != 1 else _joined(last, operation)
+        joined = None
+        if last is not None and uses[last.name] == 1:
+            joined = _joined(last, operation) or _padded(last, operation, shapes.get(last.inputs[0]))
         if last is not None and joined is not None:
             done[done.index(last)] = replace(
                 joined, name=operation.name, form=operation.form, names=(*last.names, *operation.names)
@@ -248,6 +259,19 @@ def _joined(last: Operation, operation: Operation) -> Operation | None:
     weight = layer.weight * scale.reshape(-1, *[1] * (layer.weight.ndim - 1)) + 0.0  # no -0.0
     bias = shift if layer.bias is None else layer.bias * scale + shift
     return replace(last, layer=replace(layer, weight=weight, bias=bias), activation=operation.activation)
+
+
+def _padded(last: Operation, operation: Operation, source: MapShape | None) -> Operation | None:
+    """The convolution, which sees zeros around its map where `last` put them; None where it cannot."""
+    window = operation.window
+    if operation.kind not in ("conv", "depthwise") or window is None or source is None:
+        return None
+    before = zeros_before(last, source)
+    if before is None:
+        return None
+    wider = replace(window, padding=(window.padding[0] + before[0], window.padding[1] + before[1]))
+    fits = all(reaches(wider, axis, source[axis + 1], operation.shape[axis + 1]) for axis in (0, 1))
+    return replace(operation, inputs=last.inputs, window=wider) if fits else None
 
 
 ACTIVE = ("conv", "depthwise", "scale", "add", "combine", "layer_norm", "group_norm")  # end in an activation

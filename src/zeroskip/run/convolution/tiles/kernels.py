@@ -13,7 +13,7 @@ alternative among their neighbours on tiles, so they are not among the kernels t
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -141,7 +141,7 @@ def _in_fp16(fp32: Kernel) -> Kernel:
 
 def int8_sums_overflow(weight: Tensor) -> bool:
     """Whether 32 bits might not hold a sum of bytes with these weights."""
-    if weight.numel() < SUM_LIMIT // (255 * 127):
+    if not weight.numel() or weight[0].numel() < SUM_LIMIT // (255 * 127):
         return False
     by_output = weight_scales(weight)[:, None]
     return float(255 * (weight.flatten(1) / by_output).round().abs().double().sum(1).max()) >= SUM_LIMIT
@@ -151,8 +151,6 @@ def int8_refusal(layer: Layer, machine: Machine, precision: Precision) -> str | 
     """None, or why a convolution is not computed in eight bits."""
     if precision.arithmetic != INT8.name:
         return f"{precision.arithmetic} arithmetic was asked for"
-    if layer.op in ON_TILES and layer.transposed:
-        return "transposed convolutions stay in fp32"
     if layer.weight.dtype is torch.float32 and int8_sums_overflow(layer.weight):
         return "adds so many products that a sum of bytes may pass 2^31"
     return None
@@ -188,8 +186,7 @@ ALONE = Scaling(float(np.float32(1 / 127)), 128)  # of a layer alone, whose inpu
 
 def int8_reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
     """The layer in PyTorch, of weights and inputs rounded to 8 bits: the largest of each output, or of all, is 127."""
-    by_output = weight_scales(layer.weight).reshape(-1, *[1] * (layer.weight.ndim - 1))
-    weight = (layer.weight / by_output).round() * by_output
+    weight = _rounded(layer)
 
     def computed(x: Tensor) -> Tensor:
         numbers = (x * float(ALONE.inverse)).round().clamp(ALONE.least, ALONE.most)
@@ -197,6 +194,22 @@ def int8_reference(layer: Layer, x: Tensor, relu: bool) -> Tensor:
         return pytorch.reference(replace(layer, weight=weight, bias=None), numbers, False)
 
     return scaled_to_one(layer, relu, computed, x)
+
+
+def _rounded(layer: Layer) -> Tensor:
+    """The weight in steps of 1/127 of the largest of each output; of a transposed one, of each output's phase."""
+    if not layer.transposed:
+        by_output = weight_scales(layer.weight).reshape(-1, *[1] * (layer.weight.ndim - 1))
+        return (layer.weight / by_output).round() * by_output
+    rounded = torch.empty_like(layer.weight)
+    for phase in np.ndindex(*layer.stride):
+        taps = (slice(None), slice(None), *map(slice, phase, layer.weight.shape[2:], layer.stride))
+        cut = layer.weight[taps].unflatten(0, (layer.groups, -1))  # (groups, in, out, taps)
+        scales = weight_scales(cut.movedim(1, 2).flatten(0, 1)).reshape(
+            layer.groups, 1, -1, *[1] * (cut.ndim - 3)
+        )
+        rounded[taps] = ((cut / scales).round() * scales).flatten(0, 1)
+    return rounded
 
 
 def scaled_to_one(layer: Layer, relu: bool, computed: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -238,3 +251,8 @@ def element_of(operation: Operation, others: Element) -> Element:
 def works_on_tiles(kernel: Kernel, element: Element) -> bool:
     """Whether the kernel reads and writes maps on tiles that hold `element`."""
     return kernel.layout == "tiles" and kernel.element == element.name
+
+
+def computes_in(tiles: Mapping[str, Kernel], element: Element) -> bool:
+    """Whether any of these kernels computes in `element`."""
+    return any(kernel.element == element.name for kernel in tiles.values())

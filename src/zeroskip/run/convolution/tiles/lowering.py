@@ -11,27 +11,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zeroskip.concepts import Layer, Machine
+from zeroskip.concepts import Machine
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.arrangement import SCORES, Arrangement, Reading, arrange
 from zeroskip.run.convolution.tiles.attention import AttentionMaps, attention
 from zeroskip.run.convolution.tiles.baked_steps import bake_all, is_baked
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
-from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights
+from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, bias_of, whole_weight
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
-from zeroskip.run.convolution.tiles.quad_job import QUAD, IntegerWeights, QuadJob, integer_weights
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, integer_weights
 from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
+from zeroskip.run.convolution.tiles.quad_moves import moved_quads, side_by_side
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
 from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
-from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_tensor, write_tensor
+from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_quads, read_tensor, write_tensor
 from zeroskip.run.element import FP32, Element
 
 
@@ -129,6 +130,9 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
     name, machine = operation.name, context.machine
     y = context.arrangement.maps[name]
     quads = operation.kind == "convert" or {name, *operation.inputs} & set(context.subgraph.scalings)
+    entering = _entering(operation, context, y)
+    if entering is not None:
+        return [entering]
     if operation.kind == "concat":
         steps: list[Step | AnyJob] = [*_parts(operation, context, y)]
     elif quads:
@@ -144,6 +148,15 @@ def _steps(operation: Operation, context: _Context, method: str) -> list[Step | 
         write = write_channels_last if context.is_channels_last(name) else write_tensor
         steps.append(write(name, y, context.slots[name], machine))
     return steps
+
+
+def _entering(operation: Operation, context: _Context, y: Map) -> Step | None:
+    """The step that reads a tensor of pictures as quads, ring included; None where the operation is another."""
+    source, scaling = operation.inputs[0], context.subgraph.scalings.get(operation.name)
+    shape = context.subgraph.inputs.get(source)
+    if operation.kind != "convert" or scaling is None or shape is None or context.is_channels_last(source):
+        return None
+    return read_quads(TensorSlot(context.slots[source], shape), y, operation.name, scaling, context.machine)
 
 
 def _simple(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
@@ -231,8 +244,6 @@ def _second(operation: Operation, context: _Context) -> tuple[list[Step], Map | 
 
 def _parts(operation: Operation, context: _Context, y: Map) -> list[Step]:
     """Copies of those inputs of a concatenation that were not made in their place."""
-    if operation.name in context.subgraph.scalings:
-        _refuse_uneven(operation, context.subgraph)
     steps, start = [], y.channels.start
     for position, name in enumerate(operation.inputs):
         known, vectors = context.arrangement.maps.get(name), _shape(name, context)[0]
@@ -257,14 +268,8 @@ def _part(operation: Operation, position: int, target: Map, context: _Context) -
     copy = context.arrangement.copies.get((operation.name, position))
     moved = [] if copy is None else [_copied(name, Transfer(operation.name, copy, fill=fill), context)]
     job = rescaled(operation.name, (copy or known, target), channels, (before, after))
-    return [*moved, streamed_quads(job, context.machine)]
-
-
-def _refuse_uneven(operation: Operation, subgraph: Subgraph) -> None:
-    """Parts of a concatenation of quads begin with one of their own."""
-    channels = {each.name: each.shape[0] for each in subgraph.operations}
-    if any(channels.get(name, 1) % QUAD for name in operation.inputs[:-1]):
-        raise EngineError(f"{operation.name} joins 8-bit maps whose channels do not divide by 4. Use fp32.")
+    ring = fill_ring(operation.name, target, context.machine, fill=_fill(operation.name, 0.0, context))
+    return [*moved, streamed_quads(job, context.machine), *([] if ring is None else [ring])]
 
 
 def _shape(name: str, context: _Context) -> tuple[int, int, int]:
@@ -299,11 +304,11 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
     assert layer is not None
     assert reading.taps is not None
     taps = _taps(operation, context, x)
-    bias = _bias(operation)
+    bias = bias_of(operation)
     if operation.kind == "depthwise":
         weight, offsets = reading.taps.of(layer.weight.detach().numpy()), taps.offsets
     else:
-        weight = reading.taps.of(_whole(layer).numpy())
+        weight = reading.taps.of(whole_weight(layer).numpy())
         channels = np.arange(_channels(reading, x)) * x.layout.vector_bytes
         offsets = (channels[:, None] + taps.offsets).ravel()
     job = Job(
@@ -340,19 +345,32 @@ def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> l
         operation, tuple(scalings.get(each) for each in operation.inputs), scalings.get(name), x, added, y,
         rows[:, None] + taps.offsets, taps.stride, _shape(operation.inputs[0], context)[1:],
     )  # fmt: skip
+    if operation.kind in ("rearrange", "join"):
+        return [*copies, *_moved(operation, context, x, y)]
     layer = operation.layer
     numbers = None if layer is None else _integer_weights(operation, context)
     part = quad_part(given, numbers, context.machine)
     return [*copies, *more, _by(method, part, context)]
 
 
+def _moved(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:
+    """Bytes in other places, or those of several maps side by side."""
+    sources = [(x, movement) for movement in operation.movements]
+    if operation.kind == "join":
+        channels = {each.name: each.shape[0] for each in context.subgraph.operations}
+        sources = side_by_side(
+            [(context.arrangement.maps[name], channels[name]) for name in operation.inputs]
+        )
+    return moved_quads(operation.name, sources, y, context.subgraph.scalings[operation.name], context.machine)
+
+
 def _integer_weights(operation: Operation, context: _Context) -> IntegerWeights:
     """Those of the taps that touch the map; scales are of all weights."""
     assert operation.layer is not None
-    taps, weight = context.arrangement.readings[operation.name].taps, _whole(operation.layer).numpy()
+    taps, weight = context.arrangement.readings[operation.name].taps, whole_weight(operation.layer).numpy()
     assert taps is not None
     scales = None if operation.in_bytes is None else operation.in_bytes.weights
-    numbers = weight.reshape(*weight.shape[:2], -1), _bias(operation)
+    numbers = weight.reshape(*weight.shape[:2], -1), bias_of(operation)
     found = integer_weights(*numbers, None if scales is None else scales.numpy())
     mine = taps.of(found.weight.reshape(weight.shape))
     return replace(found, weight=mine.reshape(*weight.shape[:2], len(taps.rows) * len(taps.columns)))
@@ -367,24 +385,3 @@ def _by(method: str, part: Step | QuadJob, context: _Context) -> Step | AnyJob:
     if method not in ("streamed", "depthwise"):
         raise EngineError(f'no convolution of 8-bit numbers is computed by the method "{method}".')
     return streamed_quads(part, context.machine)
-
-
-def _bias(operation: Operation) -> np.ndarray:
-    """(out,) zeros where the layer has none."""
-    layer = operation.layer
-    if layer is None or layer.bias is None:
-        return np.zeros(operation.shape[0], np.float32)
-    return np.asarray(layer.bias.detach().numpy())
-
-
-def _whole(layer: Layer) -> torch.Tensor:
-    """(out, in, height, width): the weight of a layer with groups, with zeros between groups."""
-    weight = layer.weight.detach()
-    if layer.groups == 1:
-        return weight
-    out, inputs, *size = weight.shape
-    whole = weight.new_zeros(out, inputs * layer.groups, *size)
-    for group, part in enumerate(weight.chunk(layer.groups)):
-        rows = slice(group * len(part), (group + 1) * len(part))
-        whole[rows, group * inputs : (group + 1) * inputs] = part
-    return whole

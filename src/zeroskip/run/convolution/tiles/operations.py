@@ -81,7 +81,7 @@ class Operation:
 
     kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "prelu", "add", "combine",
               "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange", "attention", "convert"
-              (to 8 bits or back)
+              (to 8 bits or back), "join" (a concatenation of bytes whose parts begin within a quad)
     inputs    the values it reads; a convolution's second one is added to its result
     shape     (channels, height, width) of its value
     names     the nodes it stands for
@@ -131,6 +131,45 @@ class Subgraph:
     outputs: Mapping[str, MapShape]
     forms: Mapping[str, Form] = field(default_factory=dict)
     scalings: Mapping[str, Scaling] = field(default_factory=dict)
+
+
+def reaches(window: Window, axis: int, size: int, made: int) -> bool:
+    """Whether a window that moves over `size` rows or columns stands at `made` places; the last may hang over.
+
+    >>> reaches(Window((3, 3), (2, 2), (0, 0)), 0, 8, 4)
+    True
+    """
+    length, padding, step = window.size[axis], window.padding[axis], window.dilation[axis]
+    stride = window.stride[axis]
+    if min(length, step, stride) < 1 or padding < 0:
+        return False
+    rest = size + 2 * padding - step * (length - 1) - 1
+    return made in (rest // stride + 1, -(-rest // stride) + 1)
+
+
+def zeros_before(operation: Operation, source: MapShape) -> tuple[int, int] | None:
+    """Rows above and columns to the left of a map of that shape, where all that is done to it is to put zeros around.
+
+    >>> around = Movement((0,), (0,), rows=(-1, 0, 1), columns=(0, 1, -1))
+    >>> zeros_before(Operation("y", "rearrange", ("x",), (1, 3, 3), ("y",), movements=(around,)), (1, 2, 2))
+    (1, 0)
+    """
+    if operation.kind != "rearrange" or operation.fill or len(operation.movements) != 1:
+        return None
+    moved = operation.movements[0]
+    same = moved.weights is None and moved.targets == moved.sources == tuple(range(source[0]))
+    before = _places_before(moved.rows, source[1]), _places_before(moved.columns, source[2])
+    if not same or operation.shape[0] != source[0] or before[0] is None or before[1] is None:
+        return None
+    return before[0], before[1]
+
+
+def _places_before(places: tuple[int, ...], size: int) -> int | None:
+    """How many stand before those of an axis of that size; None where they are not all there, in order and together."""
+    start = places.index(0) if 0 in places else 0
+    outside = (*places[:start], *places[start + size :])
+    whole = places[start : start + size] == tuple(range(size)) and all(place < 0 for place in outside)
+    return start if whole else None
 
 
 def is_too_large(layer: Layer) -> bool:

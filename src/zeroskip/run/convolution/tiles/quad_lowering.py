@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from zeroskip.concepts import Machine
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.pooling import shares
+from zeroskip.run.convolution.tiles.quad_gates import multiplied_quads
 from zeroskip.run.convolution.tiles.quad_job import (
     IntegerWeights,
     QuadEpilogue,
@@ -18,7 +20,7 @@ from zeroskip.run.convolution.tiles.quad_job import (
     QuadWeights,
     quad_weights,
 )
-from zeroskip.run.convolution.tiles.quad_ones import adding, averaging, rescaling
+from zeroskip.run.convolution.tiles.quad_ones import adding, averaging, rescaling, scaling
 from zeroskip.run.convolution.tiles.quad_steps import dequantised, largest_quads, mean_quads, quantised
 from zeroskip.run.convolution.tiles.steps import Step
 from zeroskip.run.element import Scaling
@@ -59,8 +61,10 @@ def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Mac
     has_activation = given.operation.activation is not None and kind in ("max", "mean", "convert")
     if first is None or None in given.inputs or has_activation:
         raise EngineError(_refusal(given))
-    if kind == "convert" and given.output is None:
-        return dequantised(given.name, given.x, given.y, first, machine)
+    if kind == "convert":
+        if given.output is None:
+            return dequantised(given.name, given.x, given.y, first, machine)
+        return rescaled(given.name, (given.x, given.y), given.operation.shape[0], (first, given.output))
     if weights is not None:
         other = given.inputs[1] if len(given.inputs) > 1 else None
         return _job(given, quad_weights(weights, given.offsets.ravel(), first, other), other)
@@ -69,6 +73,14 @@ def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Mac
         return largest_quads(given.name, given.x, given.y, taps, first, machine)
     if kind == "mean":
         return mean_quads(given.name, given.x, given.y, (first, given.output), machine)
+    if (
+        kind == "combine"
+        and given.added is not None
+        and given.inputs[1] is not None
+        and given.output is not None
+    ):
+        maps, scalings = (given.x, given.added, given.y), (first, given.inputs[1], given.output)
+        return multiplied_quads(given.name, maps, scalings, given.operation.activation, machine)
     return _of_ones(given, first)
 
 
@@ -86,6 +98,10 @@ def _of_ones(given: QuadOperation, first: Scaling) -> QuadJob:
     if given.operation.kind == "add" and len(given.inputs) == 2 and given.inputs[1] is not None:
         weights = adding(channels, given.offsets, first, given.inputs[1])
         return _job(given, weights, given.inputs[1])
+    if given.operation.kind == "scale":
+        given_factors = given.operation.factors or (torch.ones(channels), torch.zeros(channels))
+        factors = given_factors[0].numpy(), given_factors[1].numpy()
+        return _job(given, scaling(channels, given.offsets, first, factors), None)
     if given.operation.kind != "average":
         raise EngineError(_refusal(given))
     layout = given.y.layout

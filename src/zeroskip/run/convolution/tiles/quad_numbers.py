@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from zeroskip.concepts import Machine
 from zeroskip.emit import Function, Vector
 from zeroskip.run.convolution.tiles.quad_products import NEON
@@ -49,3 +51,23 @@ def nearest(f: Function, v: Vector, scaled: str, least: str, most: str) -> str:
     whole = f.value(f"fadd {v} {bounded}, {f.constant(v, MAGIC)}")
     bits = f.value(f"bitcast {v} {whole} to {words}")
     return f.value(f"sub {words} {bits}, {f.splat(words, str(MAGIC_BITS))}")
+
+
+def byte_of(f: Function, v: Vector, value: str, numbers: Sequence[str]) -> str:
+    """Vector of integers for floats: value x (1 / scale), rounded and cut off; NaN is 0.
+
+    `numbers`: vectors of 1 / scale and the least and the most that a byte can hold, from the zero point.
+    """
+    inverse, least, most = numbers
+    nan = f.value(f"fcmp uno {v} {value}, {value}")
+    value = f.value(f"select {v.mask} {nan}, {v} zeroinitializer, {v} {value}")
+    return nearest(f, v, f.value(f"fmul {v} {value}, {inverse}"), least, most)
+
+
+def interleaved(f: Function, v: Vector, numbers: Sequence[str]) -> str:
+    """Vector of quads whose bytes are the low ones of vectors of integers; 0 where there are fewer than four."""
+    woven = "zeroinitializer"
+    for place, number in enumerate(numbers):
+        low = f.value(f"and {v} {number}, {f.splat(v, '255')}")
+        woven = f.value(f"or {v} {woven}, {f.value(f'shl {v} {low}, {f.splat(v, str(8 * place))}')}")
+    return woven

@@ -34,10 +34,21 @@ def rescaling(channels: int, offsets: np.ndarray, x: Scaling, y: Scaling) -> Qua
     return _own_channel(channels, offsets, -x.zero_point, (factor, np.float32(0)))
 
 
-def _own_channel(
-    channels: int, offsets: np.ndarray, start: int, numbers: tuple[np.floating, np.floating]
+def scaling(
+    channels: int, offsets: np.ndarray, x: Scaling, factors: tuple[np.ndarray, np.ndarray]
 ) -> QuadWeights:
-    """Each output sums all taps of its channel; `numbers`: factor and bias."""
+    """A factor of each channel times the map, plus a shift, as a batch norm does; both (channels,) float32."""
+    scale, shift = factors
+    return _own_channel(channels, offsets, -x.zero_point, (np.float32(x.scale) * scale, shift))
+
+
+def _own_channel(
+    channels: int,
+    offsets: np.ndarray,
+    start: int,
+    numbers: tuple[np.floating | np.ndarray, np.floating | np.ndarray],
+) -> QuadWeights:
+    """Each output sums all taps of its channel; `numbers`: factor and bias, of all channels or of each."""
     taps = offsets.shape[1]
     words = np.zeros((channels, quads(channels), taps), np.int32)
     every = np.arange(channels)

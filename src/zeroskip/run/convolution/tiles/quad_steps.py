@@ -13,10 +13,12 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.quad_job import QUAD
-from zeroskip.run.convolution.tiles.quad_numbers import nearest
+from zeroskip.run.convolution.tiles.quad_numbers import byte_of, interleaved, nearest
 from zeroskip.run.convolution.tiles.quad_products import byte
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 from zeroskip.run.element import Scaling
+
+TO_BYTES, TO_FP32 = "quantise", "dequantise"  # names of the steps that convert
 
 
 def quantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> Step:
@@ -26,7 +28,7 @@ def quantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> 
     block = argument_block(
         len(arrays[0]), len(y.channels), len(x.channels), scaling.word & 0xFFFFFFFF, *arrays, numbers
     )
-    return Step("quantise", node, _quantised_code(machine, y.layout.vector), block)
+    return Step(TO_BYTES, node, _quantised_code(machine, y.layout.vector), block)
 
 
 def dequantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -> Step:
@@ -34,7 +36,7 @@ def dequantised(node: str, x: Map, y: Map, scaling: Scaling, machine: Machine) -
     arrays = _places(x, y)
     numbers = np.array([scaling.scale, scaling.zero_point], np.float32)
     block = argument_block(len(arrays[0]), len(y.channels), *arrays, numbers)
-    return Step("dequantise", node, _dequantised_code(machine, x.layout.vector), block)
+    return Step(TO_FP32, node, _dequantised_code(machine, x.layout.vector), block)
 
 
 def largest_quads(
@@ -59,24 +61,20 @@ def _places(x: Map, y: Map, stride: tuple[int, int] = (1, 1)) -> list[np.ndarray
 def _quantised_code(machine: Machine, v: Vector) -> Callable[..., None]:
     f, fields = function("quantise", [INTEGER] * 4 + [POINTER] * 4)
     (count, quads, channels, word, xs, ys, masks, numbers), w = fields, v.of("float")
-    inverse, least, most = (f.splat(w, f.load("float", f.at(numbers, at))) for at in range(3))
+    scaling = [f.splat(w, f.load("float", f.at(numbers, at))) for at in range(3)]
     fill = f.splat(v, f.value(f"trunc i64 {word} to i32"))
     last = f.subtract(channels, 1)
-    with f.loop(0, count) as number:
-        x, y, mask = at_offset(f, xs, number), at_offset(f, ys, number), mask_at(f, v, masks, number)
+    with f.loop(0, count) as row:
+        x, y, mask = at_offset(f, xs, row), at_offset(f, ys, row), mask_at(f, v, masks, row)
         with f.loop(0, quads) as quad:
-            woven = "zeroinitializer"
+            whole = []
             for part in range(QUAD):
                 channel = f.add(f.multiply(quad, QUAD), part)
                 value = f.load(w, f.at(x, f.multiply(f.smaller(channel, last), v.lanes)))
-                nan = f.value(f"fcmp uno {w} {value}, {value}")
-                value = f.value(f"select {v.mask} {nan}, {w} zeroinitializer, {w} {value}")
-                whole = nearest(f, w, f.value(f"fmul {w} {value}, {inverse}"), least, most)
                 real = f.value(f"icmp sle i64 {channel}, {last}")
-                whole = f.value(f"select i1 {real}, {v} {whole}, {v} zeroinitializer")
-                low = f.value(f"and {v} {whole}, {f.splat(v, '255')}")
-                moved = f.value(f"shl {v} {low}, {f.splat(v, str(8 * part))}")
-                woven = f.value(f"or {v} {woven}, {moved}")
+                number = byte_of(f, w, value, scaling)
+                whole.append(f.value(f"select i1 {real}, {v} {number}, {v} zeroinitializer"))
+            woven = interleaved(f, v, whole)
             signed = f.value(f"xor {v} {woven}, {fill}")
             f.store(v, kept(f, v, mask, signed, fill), f.at(y, f.multiply(quad, v.lanes), "i32"))
     return compiled(f, machine)
@@ -184,13 +182,10 @@ def _woven_means(
     f: Function, v: Vector, fields: _MeanFields, where: tuple[str, str], numbers: Sequence[str]
 ) -> str:
     """In all lanes the bytes of a quad, counted from the zero point; `where`: the image and the quad."""
-    w, woven = v.of("float"), "zeroinitializer"
+    w = v.of("float")
     means = _means(f, v, fields, (*where, numbers[0]), [str(part) for part in range(QUAD)])
-    for part, value in enumerate(means):
-        rounded = nearest(f, w, f.value(f"fmul {w} {value}, {numbers[1]}"), numbers[2], numbers[3])
-        low = f.value(f"and {v} {rounded}, {f.splat(v, '255')}")
-        woven = f.value(f"or {v} {woven}, {f.value(f'shl {v} {low}, {f.splat(v, str(8 * part))}')}")
-    return woven
+    scaled = [f.value(f"fmul {w} {value}, {numbers[1]}") for value in means]
+    return interleaved(f, v, [nearest(f, w, value, numbers[2], numbers[3]) for value in scaled])
 
 
 def _means(

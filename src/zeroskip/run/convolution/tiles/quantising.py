@@ -16,11 +16,13 @@ from zeroskip.run.convolution.tiles.forms import MapShape
 from zeroskip.run.convolution.tiles.operations import InBytes, Operation, Subgraph, Window
 from zeroskip.run.convolution.tiles.quad_job import QUAD
 from zeroskip.run.convolution.tiles.taps import touching
-from zeroskip.run.element import Scaling
+from zeroskip.run.element import Scaling, whole_bias
 
 LAYERS = ("conv", "depthwise")
-FOLLOWING = ("max", "average", "mean", "add", "concat")  # compute on bytes where they read bytes anyway
-MOVING = ("max", "concat")  # make bytes of bytes
+# Compute on bytes where they read bytes anyway.
+FOLLOWING = ("max", "average", "mean", "add", "concat", "combine", "scale", "rearrange")
+KEEPING = ("max", "rearrange")  # make bytes that mean what those mean which they read
+ALWAYS = ("concat", "combine")  # make bytes of a scale of their own, whoever reads them
 AS_BYTES, AS_FP32 = " in int8", " in fp32"  # behind the name of a value: what it was converted to
 
 
@@ -31,8 +33,10 @@ def has_bytes(operation: Operation, shapes: Mapping[str, MapShape]) -> bool:
     True
     """
     kind, inputs = operation.kind, [shapes[name] for name in operation.inputs]
-    if kind == "concat":
-        return all(shape[0] % QUAD == 0 for shape in inputs[:-1])
+    if kind == "combine":
+        return operation.function == "multiply"
+    if kind == "rearrange":
+        return not operation.fill and all(each.weights is None for each in operation.movements)
     if kind == "max" and operation.window is not None:
         taps = touching(operation.window, operation.shape[1:], inputs[0][1:])
         return len(taps.rows) * len(taps.columns) > 0
@@ -77,7 +81,7 @@ def chosen(
     made: set[str] = set()
     for each in operations:
         wanted = bool(made & {*each.inputs}) if each.kind in FOLLOWING else each.name in layers
-        needed = {*each.inputs, *([each.name] if each.kind == "concat" else [])}
+        needed = {*each.inputs, *([each.name] if each.kind in ALWAYS else [])}
         if wanted and needed <= {*scales}:
             found.append(each)
             made.add(each.name)
@@ -107,12 +111,20 @@ def in_bytes(
     for each in operations:
         if each.name in those:
             inputs = tuple(made.get(name) or scales[name] for name in each.inputs)
-            output = scales[each.name] if each.name in read or each.kind == "concat" else None
-            output = inputs[0] if each.kind == "max" else output
+            output = scales[each.name] if each.name in read or each.kind in ALWAYS else None
+            output = inputs[0] if each.kind in KEEPING else output
             made |= {} if output is None else {each.name: output}
+            each = _with_whole_bias(each, inputs[0], weights.get(each.name))
             each = replace(each, in_bytes=InBytes(inputs, output, weights.get(each.name)))
         found.append(each)
     return found
+
+
+def _with_whole_bias(operation: Operation, x: Scaling, weights: Tensor | None) -> Operation:
+    layer = operation.layer
+    if layer is None or layer.bias is None or weights is None or len(weights) != len(layer.bias):
+        return operation  # scales of another layer are refused where code is made of them
+    return replace(operation, layer=replace(layer, bias=whole_bias(layer.bias, x, weights)))
 
 
 def converted(subgraph: Subgraph) -> Subgraph:
@@ -130,17 +142,24 @@ def converted(subgraph: Subgraph) -> Subgraph:
 
     def given(name: str, wanted: Scaling | None) -> str:
         """The name of the value as bytes, or as fp32, converted if need be."""
-        if (wanted is None) == (made.get(name) is None):
+        known = made.get(name)
+        if wanted == known:
             return name
         other = name + (AS_FP32 if wanted is None else AS_BYTES)
+        if None not in (wanted, known):
+            other += f" of {wanted}"
         operations.setdefault(other, Operation(other, "convert", (name,), shapes[name], (name,)))
+        shapes[other], made[other] = shapes[name], wanted
         if wanted is not None:
             scalings[other] = wanted
         return other
 
     for each in subgraph.operations:
-        wanted = [None] * len(each.inputs) if each.in_bytes is None else each.in_bytes.inputs
+        known = each.in_bytes
+        wanted: Sequence[Scaling | None] = (None,) * len(each.inputs) if known is None else known.inputs
         inputs = tuple(given(name, scaling) for name, scaling in zip(each.inputs, wanted, strict=True))
+        if known is not None and _is_uneven(each, shapes):  # its parts are bytes of their own scales first
+            each, inputs = replace(each, kind="join"), tuple(given(name, known.output) for name in inputs)
         operations[each.name] = replace(each, inputs=inputs)
     names = {name: given(name, None) for name in subgraph.outputs}
     outputs = {names[name]: shape for name, shape in subgraph.outputs.items()}
@@ -148,3 +167,8 @@ def converted(subgraph: Subgraph) -> Subgraph:
     return replace(
         subgraph, operations=tuple(operations.values()), outputs=outputs, forms=forms, scalings=scalings
     )
+
+
+def _is_uneven(operation: Operation, shapes: Mapping[str, MapShape]) -> bool:
+    """Whether the operation is a concatenation of which a part begins within a quad."""
+    return operation.kind == "concat" and any(shapes[name][0] % QUAD for name in operation.inputs[:-1])

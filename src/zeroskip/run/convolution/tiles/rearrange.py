@@ -29,7 +29,7 @@ def rearrange(operation: Operation, x: Map, y: Map, machine: Machine) -> list[St
 
 
 @dataclass(frozen=True)
-class _Sources:
+class SourceTable:
     """By the number of source vectors that a place needs: (count,) offsets of the places, (count, number) offsets of
     the sources, (count, number, lanes) lanes to take, (count, number) lanes to keep, as bits, (count, lanes) weights,
     (count,) lanes that hold pixels, as bits."""
@@ -47,7 +47,7 @@ def _step(
     operation: Operation, movement: Movement, maps: tuple[Map, Map], begins: bool, machine: Machine
 ) -> Step:
     x, y = maps
-    element, tables = y.layout.element, _tables(x.layout, y.layout, movement, begins)
+    element, tables = y.layout.element, source_tables(x.layout, y.layout, movement, begins)
     arrays: list[int | np.ndarray] = []
     for table in tables:
         order = table.lanes.astype(f"i{element.bytes}")
@@ -78,7 +78,8 @@ class _Place:
     masks: np.ndarray
 
 
-def _tables(source: Layout, target: Layout, movement: Movement, begins: bool) -> list[_Sources]:
+def source_tables(source: Layout, target: Layout, movement: Movement, begins: bool) -> list[SourceTable]:
+    """Where the places of the target have their numbers from; `begins`: also those that get none."""
     places = target.inside()
     wanted, there, weights = _wanted(target, movement)
     at, lane = source.find(np.where(there[..., None], wanted, 0))
@@ -96,7 +97,7 @@ def _tables(source: Layout, target: Layout, movement: Movement, begins: bool) ->
         offsets, lanes, masks = (np.stack(each) for each in (*arrays, [place.masks for place in several]))
         to = target.offset(*places[which].T)
         tables.append(
-            _Sources(number, to, offsets, lanes, masks, weights[which], target.masks(places[which]))
+            SourceTable(number, to, offsets, lanes, masks, weights[which], target.masks(places[which]))
         )
     return tables
 

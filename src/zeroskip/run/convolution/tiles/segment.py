@@ -15,6 +15,7 @@ from zeroskip.concepts import Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.lowering import SegmentCode
+from zeroskip.run.convolution.tiles.quad_steps import TO_BYTES, TO_FP32
 from zeroskip.run.convolution.tiles.steps import joined, seconds_by_step
 from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE
 
@@ -113,14 +114,18 @@ def step_seconds(
 
 
 def without_layout_conversion(segment: Segment, machine: Machine, *inputs: Tensor) -> Callable[[], None]:
-    """What the segment does to the first of `inputs` on tiles, to be timed; reading and writing tensors is left out."""
+    """What a segment of one layer does to the first of `inputs` on tiles, to be timed.
+
+    Reading and writing tensors is left out, and their conversion to bytes and back: both are done once in a network.
+    """
     code = segment.code
     given = [code.tensor(name, each[: code.images]) for name, each in zip(code.inputs, inputs, strict=True)]
     tensors = [*given, *(code.empty(name, code.images) for name in code.outputs)]
     memory = allocate(code.bytes)
     memory[: 8 * len(tensors)].view(np.int64)[:] = [tensor.data_ptr() for tensor in tensors]
     code.chain.run(memory.ctypes.data)
-    inner = joined([step for step in code.chain.steps if step.name not in (READ, WRITE)], machine)
+    outer = READ, WRITE, TO_BYTES, TO_FP32
+    inner = joined([step for step in code.chain.steps if step.name not in outer], machine)
     alive = memory, tensors
 
     def run() -> None:

@@ -11,7 +11,7 @@ from zeroskip.run.convolution.tiles.activation import NUMBERS
 from zeroskip.run.convolution.tiles.elementwise import FUNCTIONS
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.graph_operations import entering
-from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window
+from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window, reaches
 
 Shape = tuple[int, ...] | None
 
@@ -208,16 +208,7 @@ CHECKS: Mapping[str, Callable[[Operation, Sequence[MapShape]], bool]] = {
 
 def _stands(window: Window, source: MapShape, made: MapShape) -> bool:
     """Whether a window that moves over the source stands at as many places as are made; the last may hang over."""
-    return all(_reaches(window, axis, source[axis + 1], made[axis + 1]) for axis in (0, 1))
-
-
-def _reaches(window: Window, axis: int, size: int, made: int) -> bool:
-    length, padding, step = window.size[axis], window.padding[axis], window.dilation[axis]
-    stride = window.stride[axis]
-    if min(length, step, stride) < 1 or padding < 0:
-        return False
-    rest = size + 2 * padding - step * (length - 1) - 1
-    return made in (rest // stride + 1, -(-rest // stride) + 1)
+    return all(reaches(window, axis, source[axis + 1], made[axis + 1]) for axis in (0, 1))
 
 
 def _has_weights(operation: Operation) -> bool:

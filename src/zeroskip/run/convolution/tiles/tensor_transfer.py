@@ -16,6 +16,8 @@ from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import ArgumentBlock, argument_block
 from zeroskip.run.convolution.tiles.layout import Map, bits
+from zeroskip.run.convolution.tiles.quad_job import QUAD
+from zeroskip.run.convolution.tiles.quad_numbers import byte_of, interleaved
 from zeroskip.run.convolution.tiles.relayout import WHOLE, Transfer, source_pixels
 from zeroskip.run.convolution.tiles.steps import (
     Step,
@@ -25,6 +27,7 @@ from zeroskip.run.convolution.tiles.steps import (
     lanes_of,
     mask_at,
 )
+from zeroskip.run.element import Scaling
 
 READ, WRITE = "enter", "leave"  # names of the steps
 ROWS = 256  # pieces of rows that are read or written for one square; code for more takes seconds to compile
@@ -45,14 +48,15 @@ class TensorSlot:
 
 @dataclass(frozen=True)
 class _Squares:
-    """What is transposed at a time: `width` neighbouring pixels of each tile, of `together` channels."""
+    """What is transposed at a time: `width` neighbouring pixels of each tile, of `together` channels, or quads."""
 
     v: Vector
     width: int
+    parts: int = 1  # channels in a lane
 
     @property
     def together(self) -> int:
-        return max(1, min(self.v.lanes // self.width, ROWS // self.v.lanes))
+        return max(1, min(self.v.lanes // self.width, ROWS // (self.v.lanes * self.parts)))
 
 
 def read_tensor(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
@@ -77,17 +81,34 @@ def write_tensor(node: str, x: Map, slot: int, machine: Machine) -> Step:
     return Step(WRITE, node, code, _block(tensor, len(first), at, index, (1 << held) - 1))
 
 
+def read_quads(tensor: TensorSlot, target: Map, node: str, scaling: Scaling, machine: Machine) -> Step:
+    """Read a tensor as quads, rounded as `quantised` does, into a map and into its ring where that is read."""
+    many, arrays = _pieces(tensor, target)
+    channels, height, width = tensor.shape
+    numbers = np.array([scaling.inverse, -scaling.zero_point, scaling.most], np.float32)
+    code = _read_quads_code(machine, _Squares(target.layout.vector, many, QUAD), channels % QUAD)
+    size = len(arrays[0]), channels // QUAD, height * width
+    block = argument_block(tensor.offset, *size, *arrays, scaling.word & 0xFFFFFFFF, width, numbers)
+    return Step(READ, node, code, block)
+
+
 def _read_whole(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
-    target, (channels, height, width) = transfer.target.layout, tensor.shape
-    first, many = _cover(transfer.target)
+    many, arrays = _pieces(tensor, transfer.target)
+    code = _read_whole_code(machine, _Squares(transfer.target.layout.vector, many), transfer.fill)
+    return Step(READ, transfer.node, code, _block(tensor, len(arrays[0]), *arrays))
+
+
+def _pieces(tensor: TensorSlot, into: Map) -> tuple[int, tuple[np.ndarray, ...]]:
+    """How many columns are read at a time, and for each piece of rows: its places, and what is in the tensor."""
+    target, (channels, height, width) = into.layout, tensor.shape
+    first, many = _cover(into)
     columns = first[:, 2:] + np.arange(many)
-    to = transfer.target.first + target.offset(first[:, :1], first[:, 1:2], columns)
+    to = into.first + target.offset(first[:, :1], first[:, 1:2], columns)
     image, row, column = np.moveaxis(target.coordinates(first), -1, 0)
     held = (column[..., None] + np.arange(many) >= 0) & (column[..., None] + np.arange(many) < width)
     held &= ((row >= 0) & (row < height) & (image < target.images))[..., None]
     index = np.where(held.any(-1), (image * channels * height + row) * width + column, 0)
-    code = _read_whole_code(machine, _Squares(target.vector, many), transfer.fill)
-    return Step(READ, transfer.node, code, _block(tensor, len(first), to, index, bits(held)))
+    return many, (to, index, bits(held))
 
 
 def _read_phase(tensor: TensorSlot, transfer: Transfer, machine: Machine) -> Step:
@@ -196,6 +217,50 @@ def _read_whole_code(machine: Machine, squares: _Squares, fill: float) -> Callab
                     at = f.at(place, f.add(offset, position // width * v.lanes), v.element)
                     f.store(v, value, at)
     return compiled(f, machine)
+
+
+@cache
+def _read_quads_code(machine: Machine, squares: _Squares, rest: int) -> Callable[..., None]:
+    """`rest`: how many channels the last quad has, if it is not whole."""
+    f, (slot, *names) = function("enter", [INTEGER] * 4 + [POINTER] * 3 + [INTEGER] * 2 + [POINTER])
+    fields, v, width = (
+        _Fields(f.load(POINTER, f.at("%base", slot, "i8")), *names[:6]),
+        squares.v,
+        squares.width,
+    )
+    numbers = [f.splat(v.of("float"), f.load("float", f.at(names[8], at))) for at in range(3)]
+    fill = f.splat(v, f.value(f"trunc i64 {names[6]} to i32"))
+    groups = [(*each, QUAD) for each in _channel_groups(f, squares, fields)]
+    groups += [(fields.channels, f.add(fields.channels, 1), 1, rest)] if rest else []
+    with f.loop(0, fields.count) as number:
+        places, rows, held = _square(f, squares, fields, number)
+        for start, stop, several, parts in groups:
+            with f.loop(start, stop, several) as quad:
+                images = _images(f, fields, quad, several)
+                woven = []
+                for row, flags in zip(rows, held, strict=True):
+                    for each in (image for those in images[:parts] for image in those):
+                        f.prefetch(f.at(f.at(each, row), names[7]))  # of the next row of the picture
+                    floats = [_row(f, squares, each, row, flags, 0.0) for each in images[:parts]]
+                    whole = [byte_of(f, v.of("float"), each, numbers) for each in floats]
+                    woven.append(f.value(f"xor {v} {interleaved(f, v, whole)}, {fill}"))
+                for position, value in enumerate(f.transposed(v, woven)[: several * width]):
+                    place = f.at("%base", places[position % width], "i8")
+                    to = f.multiply(f.add(quad, position // width), v.lanes)
+                    f.store(v, value, f.at(place, to, "i32"))
+    return compiled(f, machine)
+
+
+def _images(f: Function, fields: _Fields, quad: str, several: int) -> list[list[str]]:
+    """Pointers to the tensor's channels, by their place in a quad, of `several` quads."""
+    first = f.multiply(quad, QUAD)
+    return [
+        [
+            f.at(fields.tensor, f.multiply(f.add(first, QUAD * number + part), fields.area))
+            for number in range(several)
+        ]
+        for part in range(QUAD)
+    ]
 
 
 def _row(f: Function, squares: _Squares, images: list[str], row: str, held: str, fill: float) -> str:

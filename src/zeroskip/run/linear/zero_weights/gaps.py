@@ -51,7 +51,7 @@ def _slices(storage: str, layer: Layer, lanes: int) -> ArgumentBlock:
     """The weight cut into slices, in the order in which `emit` reads it."""
     (out, inputs), (_, bias) = layer.weight.shape, arrays(layer)
     stored = nonzeros(storage, layer)
-    gaps = _gaps(stored)
+    gaps = row_gaps(stored)
     # Where each non-zero comes among the steps of its row, and how many steps the rows have.
     steps = np.cumsum(gaps // ON + 1)
     lengths = np.bincount(stored.rows, weights=gaps // ON + 1, minlength=out).astype(np.int64)
@@ -61,21 +61,29 @@ def _slices(storage: str, layer: Layer, lanes: int) -> ArgumentBlock:
     begin = offsets(longest + longest % 2)  # an even number of steps, since codes are stored in pairs
     place = (begin[lane[stored.rows] // lanes] + entry) * lanes + lane[stored.rows] % lanes
     return argument_block(
-        *(out, inputs, len(longest), begin, _bytes(gaps, place, begin[-1], lanes)),
+        *(out, inputs, len(longest), begin, gap_bytes(gaps, place, begin[-1], lanes)),
         *by_steps(storage, stored, place, begin[-1], lanes),
         *(rows, stored.scale[rows], bias[rows], stored.table),
     )
 
 
-def _gaps(stored: Nonzeros) -> np.ndarray:
-    """How many columns each non-zero is behind the one before it in its row; the first, behind column 0."""
+def row_gaps(stored: Nonzeros) -> np.ndarray:
+    """How many columns each non-zero is behind the one before it in its row; the first, behind column 0.
+
+    >>> row_gaps(nonzeros("fp32", replace(layer, weight=torch.tensor([[0.0, 1.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]]))))
+    array([1, 2, 2])
+    """
     before = np.append(0, stored.columns[:-1])
     first = np.append(-1, stored.rows[:-1]) != stored.rows
     return stored.columns - np.where(first[: len(stored.rows)], 0, before[: len(stored.rows)])
 
 
-def _bytes(gaps: np.ndarray, place: np.ndarray, steps: int, lanes: int) -> np.ndarray:
-    """The gaps as bytes (steps x lanes,), with the steps between non-zeros that are far from each other."""
+def gap_bytes(gaps: np.ndarray, place: np.ndarray, steps: int, lanes: int) -> np.ndarray:
+    """The gaps as bytes (steps x lanes,), with the steps between non-zeros that are far from each other.
+
+    >>> gap_bytes(np.array([300]), np.array([1]), 2, 1)
+    array([255,  45], dtype=uint8)
+    """
     numbers = np.zeros(steps * lanes, np.uint8)
     numbers[place] = gaps % ON
     far = gaps >= ON

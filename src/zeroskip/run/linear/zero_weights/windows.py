@@ -53,7 +53,7 @@ def _slices(storage: str, layer: Layer) -> ArgumentBlock:
     (out, inputs), (_, bias) = layer.weight.shape, arrays(layer)
     stored = nonzeros(storage, layer)
     rows, lane = by_length(np.bincount(stored.rows, minlength=out), LANES)
-    windows, step = _windows(stored, lane, inputs, len(rows) // LANES)
+    windows, step = windows_of(stored, lane, inputs, WINDOW)
     counts = np.array([len(each) for each in windows])
     begin = offsets(counts + counts % 2)  # an even number of steps, since codes are stored in pairs
     window = np.zeros(begin[-1], np.uint16)
@@ -70,10 +70,19 @@ def _slices(storage: str, layer: Layer) -> ArgumentBlock:
     )
 
 
-def _windows(
-    stored: Nonzeros, lane: np.ndarray, inputs: int, slices: int
+def windows_of(
+    stored: Nonzeros, lane: np.ndarray, inputs: int, width: int
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Where the windows of each slice begin, and in which step of its slice each non-zero is (count,)."""
+    """Where the windows of each slice begin, and in which step of its slice each non-zero is (count,).
+
+    lane   (out,) of each row, in whole slices
+    width  of a window, at most `inputs`
+
+    >>> stored = nonzeros("fp32", replace(layer, weight=torch.eye(3)))
+    >>> windows_of(stored, np.array([13, 14, 15]), 3, 2)
+    ([array([0, 1])], array([0, 0, 1]))
+    """
+    slices = int(lane.max(initial=-1)) // LANES + 1
     done = np.iinfo(np.int64).max
     # The columns of each lane with a mark at their end; `next` is where a lane has come to.
     ends = offsets(np.bincount(lane[stored.rows], minlength=slices * LANES) + 1)
@@ -88,8 +97,8 @@ def _windows(
         first = column.reshape(slices, LANES).min(axis=1)
         if (first == done).all():
             break
-        begin = np.where(first == done, -1, np.minimum(first, inputs - WINDOW))
-        taken = column < np.repeat(begin + WINDOW, LANES)
+        begin = np.where(first == done, -1, np.minimum(first, inputs - width))
+        taken = column < np.repeat(begin + width, LANES)
         step[following[taken]] = len(begun)
         following += taken
         begun.append(begin)
