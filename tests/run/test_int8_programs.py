@@ -21,6 +21,7 @@ from zeroskip.run.convolution.tiles import tiling
 from zeroskip.run.convolution.tiles.kernels import BAKED_INT8, STREAMED, STREAMED_INT8
 from zeroskip.run.element import INT8
 from zeroskip.run.integer_network import integer_network
+from zeroskip.run.output_difference import no_further
 from zeroskip.run.quantisation import Quantisation
 
 AT_EVERY_WIDTH = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: f"{machine.vector_bytes}B")
@@ -251,3 +252,16 @@ def test_a_file_whose_scales_do_not_fit_is_refused(residual, monkeypatch, tmp_pa
         path.write_bytes(program_bytes.sealed(content, tensors))
         with pytest.raises(EngineError, match=words):
             run.load(path)
+
+
+def test_what_rounds_otherwise_is_right_where_it_lies_no_further_from_the_exact_answer() -> None:
+    exact, noise = torch.randn(4, 9), 0.01 * torch.randn(4, 9)
+    assert no_further(exact - noise, exact + noise, exact)
+    assert no_further((exact - noise)[:1], (exact + noise)[:1], exact)  # one example stands for all
+    assert not no_further(exact - 2 * noise, exact + noise, exact)
+    assert not no_further(exact.T, exact + noise, exact)
+    assert not no_further((exact, exact), exact + noise, exact)
+    assert not no_further(torch.full_like(exact, torch.nan), exact + noise, exact)
+    assert not no_further(
+        torch.tensor(1.0), torch.tensor(1.0), torch.tensor(1.0)
+    )  # of one number nothing is known

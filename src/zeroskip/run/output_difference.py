@@ -10,6 +10,8 @@ from torch import Tensor
 # float32 grow through the layers, a wrong weight is orders of magnitude worse.
 TOLERANCE = 1e-3
 
+FURTHER = 1.5  # times as far from the exact values as others that are rounded to as few bits
+
 
 def leaves(value: object) -> list[Tensor]:
     """The tensors in what a network returns: a tensor, or tuples, lists and dicts of them.
@@ -70,3 +72,24 @@ def _where_finite(x: Tensor, y: Tensor) -> Tensor:
 def agree(value: object, expected: object, *, tolerance: float = TOLERANCE) -> bool:
     """Whether two returned values are the same up to rounding, `tolerance` being a share of the largest."""
     return difference(value, expected) <= tolerance * largest(expected) + 1e-6
+
+
+def no_further(value: object, rounded: object, exact: object) -> bool:
+    """Whether a value that is rounded to few bits lies as near to the exact one as another that is rounded likewise.
+
+    Both may be anywhere within the error of rounding: where a number is halfway between two bytes, one last bit before
+    decides. Roots of mean squares are compared, over as many examples as there are values; half as much again is near.
+
+    >>> exact = torch.tensor([1.0, 2.0])
+    >>> no_further(exact + 0.1, exact - 0.1, exact), no_further(exact + 0.2, exact - 0.1, exact)
+    (True, False)
+    """
+    found = [leaves(each) for each in (value, rounded, exact)]
+    several = list(zip(*found, strict=False))
+    if len({len(each) for each in found}) > 1 or any(
+        a.shape != b.shape or a.shape[1:] != c.shape[1:] for a, b, c in several
+    ):
+        return False
+    parts = [(a.double(), b.double(), c[: len(a)].double()) for a, b, c in several if a.ndim]
+    ours, theirs = (sum(float((each[place] - each[2]).square().sum()) for each in parts) for place in (0, 1))
+    return bool(parts) and ours <= FURTHER**2 * theirs
