@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zeroskip import files
 from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Graph, Inputs
-from zeroskip.run.calibration import SeenNetwork, measured, scales_of, seen_on
+from zeroskip.run.calibration import SeenNetwork, demand_several, measured, scales_of, seen_on
 from zeroskip.run.captured import run_once, taken
 from zeroskip.run.element import Scaling, weight_scales
 from zeroskip.run.integer_network import ByteOperation, same_scales
@@ -45,6 +45,7 @@ def quantisation_from_onnx(
     >>> quantisation_from_onnx(path, net, images).values["input"] == quantisation.values["input"]
     True
     """
+    demand_several(batches)
     file, batches = opened(files.read(path), str(path)), list(batches)
     seen = seen_on(model, batches or [example])
     pairs = _matched(seen.operations, file)
