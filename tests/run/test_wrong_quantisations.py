@@ -65,3 +65,13 @@ def test_batches_for_an_onnx_file_are_several(tmp_path: Path) -> None:
     for wrong in (3, x, {"x": x}):
         with pytest.raises(EngineError, match="needs several batches"):
             run.quantisation_from_onnx(path, model, x, batches=wrong)  # type: ignore[arg-type]
+
+
+def test_a_transposed_convolution_at_the_end_of_an_onnx_file_needs_batches(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.ConvTranspose2d(2, 3, 3, stride=2)).eval(), torch.randn(2, 2, 5, 5)
+    quantisation = run.calibrate(model, [x], method="min-max")
+    path = run.save_onnx(model, x, tmp_path / "net.onnx", quantisation=quantisation)
+    with pytest.raises(EngineError, match=r"has no scale for what .* reads or makes .*Give batches"):
+        run.quantisation_from_onnx(path, model, x)
+    assert run.quantisation_from_onnx(path, model, x, batches=[x]).error < 0.05
