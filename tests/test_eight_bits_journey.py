@@ -106,6 +106,19 @@ def test_the_scales_in_the_folder_are_those_of_the_network_in_its_file(
     assert (status, err.strip()) == (1, 'error: --precision is fp32 or int8, not "int4".')
 
 
+@pytest.mark.parametrize("words", [["run", TASK], ["export"]])
+def test_a_run_whose_scales_are_gone_is_refused(
+    finished: tuple[Path, Record], call: Callable[..., tuple[int, str, str]], tmp_path: Path, words: list[str]
+) -> None:
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    (folder / run_folder.QUANTISATION).unlink()
+    to_file = ["--onnx", tmp_path / "net.onnx", "--task", TASK] if words == ["export"] else []
+    status, _, err = call(*words, folder, *to_file)
+    assert status == 1
+    assert "is of a run in eight bits, and its quantisation.safetensors is gone" in err
+    assert not (tmp_path / "net.onnx").exists()
+
+
 def test_started_again_after_it_was_killed_it_ends_with_the_same_scales(
     finished: tuple[Path, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,3 +179,9 @@ def test_batches_for_calibration_have_one_size_and_do_not_pass_the_most() -> Non
     assert found == [(64, 8)] * 3
     assert [each.size for each in task_api.equal_batches(Lengths(), 10)] == [10]
     assert [each.size for each in task_api.equal_batches(Tiny(), 512)] == [4]
+
+
+def test_shared_values_and_eight_bits_are_refused_together(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="Leave one of them out"):
+        journey.sparsify(Tiny(), tmp_path / "run", Goal(precision="int8", bits=4))
+    assert not (tmp_path / "run").exists()

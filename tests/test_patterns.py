@@ -194,3 +194,10 @@ def test_the_largest_row_stays_though_half_precision_has_no_number_for_its_sum(
 def test_half_precision_never_decides_which_block_stays(seed: int, text: str) -> None:
     score = torch.rand(8, 512, generator=torch.Generator().manual_seed(seed)).bfloat16()
     assert torch.equal(keep(score, text, 0.5), keep(score.float(), text, 0.5))
+
+
+def test_what_is_no_text_and_no_number_is_refused() -> None:
+    with pytest.raises(PatternError, match="is a text such as"):
+        parse(4)  # type: ignore[arg-type]
+    with pytest.raises(PatternError, match="'0.5' is no number"):
+        keep(torch.ones(2, 4), "free", "0.5")  # type: ignore[arg-type]

@@ -184,6 +184,8 @@ def _checked(task: task_api.Task, goal: Goal, weights: Mapping[str, Tensor] | No
     model = task_api.model(task, None if weights is None else dict(weights))
     batch = task_api.batch(task)
     check_plan(model, goal.pattern, goal.max_error_rise)
+    if goal.bits is not None and goal.precision == "int8":
+        raise RecipeError("bits and int8 are two ways to store weights in fewer bits. Leave one of them out.")
     if goal.bits is not None:
         retrain.widths(model, goal.bits)
     run.check(model, batch)

@@ -52,10 +52,10 @@ class Outcome:
 
 def summary(task: task_api.Task, goal: Goal, seed: int, outcome: Outcome) -> Summary:
     """The figures of one seed; the test split is looked at here."""
-    zeros = measure.activations(outcome.sparse.model, task_api.batches(task))
-    cost = measure.cost(outcome.sparse.model, task_api.batch(task).take(1))
+    zeros = measure.activations(outcome.unpacked, task_api.batches(task))
+    cost = measure.cost(outcome.unpacked, task_api.batch(task).take(1))
     layers = layer_summaries(cost, outcome.program, zeros, outcome.recipe.reasons)
-    dense_bytes, stored_bytes = _stored_bytes(outcome.sparse.model), outcome.packed.stored_bytes
+    dense_bytes, stored_bytes = _stored_bytes(outcome.unpacked), outcome.packed.stored_bytes
     timing = outcome.compared[0][1]
     found = Summary(
         task=task_api.name(task),
@@ -123,8 +123,7 @@ def _in_fp32(choices: Sequence[Choice]) -> dict[str, str]:
         if choice.kernel not in IN_INT8:
             refused = [choice.refused[name] for name in IN_INT8 if name in choice.refused]
             timed = any(name in choice.seconds for name in IN_INT8)
-            why = "the whole network was faster without" if timed else choice.reason
-            found.setdefault(choice.layer, why if timed or not refused else refused[0])
+            found.setdefault(choice.layer, choice.reason if timed or not refused else refused[0])
     return found
 
 

@@ -61,6 +61,8 @@ def parse(text: str) -> Pattern:
     >>> parse("4x1").block
     (4, 1)
     """
+    if not isinstance(text, str):
+        raise PatternError(f'a pattern is a text such as "1x4", and not {text!r:.80}. Put it in quotes.')
     if text in ("free", DENSE):
         return Pattern(text)
     if text == "channel":
@@ -163,6 +165,8 @@ def check_fit(shape: tuple[int, ...], pattern: Pattern) -> None:
 
 def check_sparsity(sparsity: float, pattern: Pattern) -> None:
     """PatternError unless `sparsity` is 0..1 and one that `pattern` allows."""
+    if not isinstance(sparsity, (int, float)):
+        raise PatternError(f"sparsity {sparsity!r:.80} is no number. Give a share from 0 to 1.")
     if not 0 <= sparsity <= 1:  # also catches NaN
         raise PatternError(f"sparsity {sparsity} is not a share from 0 to 1. 0.9 means 90 % zeros")
     fixed = pattern.fixed_sparsity

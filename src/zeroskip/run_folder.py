@@ -61,7 +61,10 @@ def claim(folder: str | Path, command: Mapping[str, object]) -> Path:
         before = files.read_json(owner)
         if before != command:
             changed = [key for key in sorted({*before, *command}) if before.get(key) != command.get(key)]
-            changes = ", ".join(f"{key} {before.get(key)!r}, now {command.get(key)!r}" for key in changed)
+            pairs = [[each.get(key, "not given") for each in (before, command)] for key in changed]
+            changes = ", ".join(
+                f"{key} {old!r}, now {new!r}" for key, (old, new) in zip(changed, pairs, strict=True)
+            )
             what = f"{path} holds a run with other settings ({changes})"
             raise RunError(f"{what}. Choose another --out, or delete the folder.")
     elif any(not file.name.startswith(".") for file in path.iterdir()):
@@ -69,6 +72,23 @@ def claim(folder: str | Path, command: Mapping[str, object]) -> Path:
     else:
         files.write_json(owner, command)
     return path
+
+
+def scales(folder: Path) -> Path | None:
+    """The file with the scales of a run in eight bits; None for one in fp32. RunError where it is gone.
+
+    >>> print(scales(Path(".")))
+    None
+    """
+    stored, owner = folder / QUANTISATION, folder / "run.json"
+    if stored.exists():
+        return stored
+    if owner.exists() and files.read_json(owner).get("precision") == "int8":
+        raise RunError(
+            f"{folder} is of a run in eight bits, and its {QUANTISATION} is gone. Run `zeroskip sparsify` into another "
+            "folder, or compute in fp32: `zeroskip run TASK RUN --precision fp32`."
+        )
+    return None
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], *, through: bool = True) -> Path:

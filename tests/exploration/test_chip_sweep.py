@@ -118,6 +118,7 @@ def test_other_zeros_another_price_and_another_chip_are_other_points(
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_a_user_s_chip_is_swept_in_other_processes_too(works: list[Workload], tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from dataclasses import replace\nfrom zeroskip.simulate import chips\n"

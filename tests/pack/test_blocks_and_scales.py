@@ -269,6 +269,7 @@ def test_given_scales_need_no_byte_of_127_and_are_those_that_the_file_holds() ->
 @pytest.mark.parametrize(
     ("scales", "fact"),
     [
+        ([torch.ones(2)], "scales is a list. Give a dict of tensors by name"),
         ({"v": torch.ones(2)}, "scales names 'v', and there is no such tensor"),
         ({"w": torch.ones(3)}, r"'w': scales of \(3,\) are not one for each output of a tensor of \(2, 2\)"),
         ({"w": torch.ones(2, 1)}, "are not one for each output"),

@@ -178,3 +178,8 @@ def test_a_network_that_uses_a_weight_in_hidden_ways_keeps_the_order_that_it_has
     assert set(done.left.values()) == {
         "the network uses a weight in a way that its operations do not show, so every channel stays"
     }
+
+
+def test_what_is_no_network_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"the network is a function. Give a torch.nn.Module"):
+        prune.permute_channels(lambda x: x, PICTURES.float())  # type: ignore[arg-type]

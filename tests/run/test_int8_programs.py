@@ -262,6 +262,42 @@ def test_what_rounds_otherwise_is_right_where_it_lies_no_further_from_the_exact_
     assert not no_further(exact.T, exact + noise, exact)
     assert not no_further((exact, exact), exact + noise, exact)
     assert not no_further(torch.full_like(exact, torch.nan), exact + noise, exact)
-    assert not no_further(
-        torch.tensor(1.0), torch.tensor(1.0), torch.tensor(1.0)
-    )  # of one number nothing is known
+    one = torch.tensor(1.0)
+    assert not no_further(one, one, one)  # of one number nothing is known
+
+
+class Gated(nn.Module):
+    """A product that is an output, so that no operation in eight bits reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.gate = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * F.hardsigmoid(self.gate(x.mean((2, 3), keepdim=True)))
+
+
+# A stride that is wider than the window leaves pixels of which no weight knows.
+SPREAD = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.ConvTranspose2d(4, 4, 1, stride=2)).eval()
+
+
+@pytest.mark.parametrize("model", [Gated().eval(), SPREAD], ids=["product", "wide stride"])
+def test_what_no_layer_reads_or_makes_equals_the_reference(model: nn.Module, monkeypatch) -> None:
+    quantisation = run.calibrate(model, [pictures()], method="min-max")
+    program = compiled(model, quantisation, monkeypatch, kernels=[STREAMED_INT8])
+    assert program.origin.tiles
+    assert torch.equal(program(pictures(2)), expected(program, quantisation, pictures(2)))
+
+
+def test_numbers_beyond_the_range_are_counted_before_a_layer_in_fp32(monkeypatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3)).eval()
+    quantisation = run.calibrate(model, [pictures()], method="min-max")
+    quantisation = replace(quantisation, errors=quantisation.errors | {"conv2d": 1.0})
+    program = compiled(model, quantisation, monkeypatch)
+    x = pictures(1) * 0
+    x[0, 0, 0, :2] = torch.tensor([1e6, torch.nan])
+    assert [program.saturated(x), program.saturated(0 * pictures(1))] == [2, 0]
+    dense = run.compile(model, pictures(), kernels=[])
+    assert dense.saturated(x) == 0

@@ -179,7 +179,7 @@ def without_first_pair(path: Path, target: Path) -> Path:
 
 def test_a_value_without_a_scale_is_named_or_calibrated_on_batches(case: Case, tmp_path: Path) -> None:
     path = without_first_pair(case.path, tmp_path / "less.onnx")
-    with pytest.raises(EngineError, match=r"has no scale for what .* reads \(x\). Give batches"):
+    with pytest.raises(EngineError, match=r"has no scale for what .* reads or makes \(x\). Give batches"):
         run.quantisation_from_onnx(path, case.model, pictures())
     read = run.quantisation_from_onnx(path, case.model, pictures(), batches=[pictures()])
     assert "x" in read.values

@@ -124,8 +124,12 @@ def _making_bytes(operation: Operation, scales: run.Quantisation) -> Operation:
 
 
 def _segment(graph: Graph, operations: Sequence[Operation], kernels: Sequence[Kernel], x: Tensor) -> Segment:
-    """The fastest of these kernels for the only layer; ValueError where it cannot work on tiles."""
-    candidates = {operation.name: kernels for operation in operations if operation.layer is not None}
+    """The fastest of these kernels for the only layer that this machine has; ValueError where there is none."""
+    layers = {operation.name: operation.layer for operation in operations if operation.layer is not None}
+    candidates = {
+        name: [each for each in kernels if each.accepts(layer, detect(), Precision(each.element)) is None]
+        for name, layer in layers.items()
+    }
     captured = run_once(graph, [x], values_of(operations))
     fastest = fastest_on_tiles(captured, operations, candidates, detect(), images=len(x), threads=1)
     if fastest is None:

@@ -72,7 +72,7 @@ def bench(
     eager's in fp32. Each time is the median over 3 runs of fresh processes of 9 rounds in turns; with it stand the
     99th percentile, and the first call: from the network as the engine stores it to its first answer. Cases of int8
     have zeros in blocks of four (1x4), and all engines in eight bits are calibrated on the same inputs. An engine that
-    cannot take part is named with the reason. The whole takes about three hours, and continues where it was stopped.
+    cannot take part is named with the reason. The whole takes about four hours, and continues where it was stopped.
     """
     from zeroskip import bench as racing
     from zeroskip.emit import detect

@@ -43,10 +43,10 @@ def export(
 
     package("onnxruntime")
     folder = run_folder.shown(run)
+    stored = run_folder.scales(folder)
     loaded = _task(folder, task, data)
     model = task_api.model(loaded, run_folder.load_tensors(folder / "sparse.safetensors"))
-    stored = folder / run_folder.QUANTISATION
-    quantisation = running.quantisation.load(stored) if stored.exists() else None
+    quantisation = None if stored is None else running.quantisation.load(stored)
     batch = task_api.batch(loaded)
     written = running.save_onnx(model, batch, onnx, quantisation=quantisation)
     found = running.onnx_difference(written, model, batch, quantisation=quantisation)

@@ -93,5 +93,5 @@ def _scales(task: Task, model: nn.Module, file: Path) -> Quantisation:
     from zeroskip import journey, run_folder
     from zeroskip import run as running
 
-    stored = file.parent / run_folder.QUANTISATION
-    return running.quantisation.load(stored) if stored.exists() else journey.calibrated(task, model)
+    stored = run_folder.scales(file.parent)
+    return journey.calibrated(task, model) if stored is None else running.quantisation.load(stored)

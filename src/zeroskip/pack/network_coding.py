@@ -42,6 +42,8 @@ def encode(
         raise PackError(f"the coder {coder!r} is unknown. Give one of {', '.join(CODERS)}.")
     widths = dict(index_bits) if isinstance(index_bits, Mapping) else dict.fromkeys(state, index_bits)
     _check_widths(widths, state)
+    if not isinstance(scales, (Mapping, type(None))):
+        raise PackError(f"scales is a {type(scales).__name__}. Give a dict of tensors by name.")
     given = dict(scales or {})
     if unknown := [name for name in given if name not in state]:
         raise PackError(f"scales names {unknown[0]!r:.80}, and there is no such tensor. Leave it out.")

@@ -51,6 +51,8 @@ def threshold_edits(thresholds: Mapping[str, float]) -> Edits:
 
 def plain_copy(model: nn.Module) -> nn.Module:
     """A copy of a network without masks. ModelError where it has some: it is still being pruned."""
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"the network is a {type(model).__name__}. Give a torch.nn.Module.")
     if any(is_masked(module) for module in model.modules()):
         raise ModelError("the network still holds masks. Make it plain first: prune.release_(model).")
     return deepcopy(model)

@@ -79,14 +79,19 @@ class SeenNetwork:
     network: str = ""
 
 
-@torch.no_grad()
-def seen_on(model: nn.Module, batches: Iterable[Given | Inputs]) -> SeenNetwork:
-    """What was seen of the network on these batches; the same errors as `calibrate`."""
+def demand_several(batches: object) -> None:
+    """EngineError unless these are batches, one after the other."""
     if isinstance(batches, (Tensor, str, Mapping)) or not isinstance(batches, Iterable):
         raise EngineError(
             f"calibrate was given a {type(batches).__name__}, and needs several batches. Give a list, [x], "
             "or a generator."
         )
+
+
+@torch.no_grad()
+def seen_on(model: nn.Module, batches: Iterable[Given | Inputs]) -> SeenNetwork:
+    """What was seen of the network on these batches; the same errors as `calibrate`."""
+    demand_several(batches)
     seen: SeenNetwork | None = None
     for number, batch in enumerate(batches):
         if seen is None:
@@ -173,8 +178,8 @@ def _demand_variety(seen: SeenNetwork) -> None:
     inputs = [seen.ranges[name] for name in seen.graph.names if name in seen.ranges]
     if inputs and all(each.least == each.most for each in inputs):
         raise EngineError(
-            f"the batches hold nothing but the number {inputs[0].least:g}, from which no range can be known. Give "
-            "batches like those that the network will see."
+            f"the batches hold nothing but the number {inputs[0].least + 0.0:g}, from which no range can be known. "
+            "Give batches like those that the network will see."
         )
 
 

@@ -32,7 +32,7 @@ from zeroskip.run.output_difference import TOLERANCE
 from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
-from zeroskip.run.quantisation import Quantisation
+from zeroskip.run.quantisation import Quantisation, demand_quantisation
 from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
 from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.select.recurrent_timing import time_recurrent
@@ -133,10 +133,8 @@ def _check_options(
 
 
 def _check_quantisation(precision: str, quantisation: Quantisation | None, graph: Graph) -> None:
-    if not isinstance(quantisation, (Quantisation, type(None))):
-        raise EngineError(
-            f"quantisation is a {type(quantisation).__name__}. Give what run.calibrate(model, batches) returned."
-        )
+    if quantisation is not None:
+        demand_quantisation(quantisation)
     if precision == "int8" and quantisation is None:
         raise EngineError(
             'precision="int8" needs to know the ranges of numbers. Give them: '

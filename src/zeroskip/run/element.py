@@ -126,7 +126,9 @@ def weight_scales(weight: Tensor) -> Tensor:
     >>> weight_scales(torch.tensor([[127.0, -254.0], [0.0, 0.0]]))
     tensor([2., 1.])
     """
-    largest = weight.detach().float().flatten(1).abs().amax(1)  # (out,)
+    sizes = weight.detach().float().flatten(1).abs()  # (out, weights)
+    # Where a transposed convolution's window is smaller than its stride, some of its phases have no weights.
+    largest = sizes.amax(1) if sizes.shape[1] else sizes.new_zeros(len(sizes))  # (out,)
     return torch.where(largest > 0, (largest / 127).clamp_min(LEAST), 1.0)
 
 

@@ -22,13 +22,13 @@ from zeroskip.run.convolution.tiles.forms import Form, MapShape, from_map, to_ma
 from zeroskip.run.convolution.tiles.graph_operations import barrier, maps_of, operations_of
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quantising import LAYERS as TILED
-from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes
+from zeroskip.run.convolution.tiles.quantising import chosen, has_bytes, values_in_bytes
 from zeroskip.run.convolution.tiles.quantising import in_bytes as on_bytes
 from zeroskip.run.convolution.tiles.tiling import left
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
 from zeroskip.run.element import INT8, Scaling, whole_bias
 from zeroskip.run.integer_reference import ByteEpilogue, ByteMap, ByteWeight, Divisor
-from zeroskip.run.quantisation import LIMIT, Quantisation, check
+from zeroskip.run.quantisation import LIMIT, Quantisation, check, demand_quantisation
 from zeroskip.run.runner import Runner
 
 LAYERS = (*TILED, "linear")
@@ -182,8 +182,8 @@ def integer_network(
 
     Linear layers of few rows, which are not on tiles, are what `functions` says, by node; else in fp32 too: their
     kernels take and make fp32 numbers. What reads bytes made of fp32 numbers, and the other way round, is converted. A
-    result is kept as bytes where an operation in eight bits reads it. Raises EngineError where the quantisation is of
-    another network or unsound.
+    result is kept as bytes where an operation in eight bits reads it, and that of a product always. Raises EngineError
+    where the quantisation is of another network or unsound.
 
     >>> quantisation = run.calibrate(model, [x])
     >>> torch.allclose(integer_network(graph, quantisation)(x)[0], model(x), atol=0.02)
@@ -201,6 +201,7 @@ def demand_fit(graph: Graph, quantisation: Quantisation, *, limit: float = LIMIT
 
     >>> demand_fit(graph, run.calibrate(model, [x]))
     """
+    demand_quantisation(quantisation)
     layers = {*quantisation.errors} - {*quantisation.in_fp32(limit)}
     computing = [each for each in byte_operations(graph) if each.name in layers]
     check(quantisation, graph, [name for each in computing for name in each.reads], layers)
@@ -235,24 +236,21 @@ def with_bytes(graph: Graph, operations: Sequence[Operation], quantisation: Quan
 def saturated(
     graph: Graph, quantisation: Quantisation | None, tensors: Sequence[Tensor], kernels: Mapping[str, Kernel]
 ) -> int:
-    """How many numbers of the network's inputs have no byte of their own, of inputs that become bytes.
+    """How many numbers of the network's inputs lie beyond the range that was calibrated; 0 where nothing has 8 bits.
 
+    A layer in fp32 may stand before those in eight bits: what it makes of such numbers is cut off there.
     kernels  of operations on tiles and of nodes
 
     >>> saturated(graph, run.calibrate(model, [x]), [9 * x], {"linear": run.kernels.BY_NAME["quad_gaps_int8"]})
     16
     """
-    if quantisation is None:
+    if quantisation is None or all(kernel.element != INT8.name for kernel in kernels.values()):
         return 0
-    operations, same = byte_operations(graph), same_scales(graph, byte_operations(graph))
-    names = {name for name, kernel in kernels.items() if kernel.element == INT8.name}
-    on_tiles = [each for each in operations if each.maps]
-    on_tiles = on_tiles if any(each.name in names for each in on_tiles) else []
-    computing = in_bytes(on_tiles, {*quantisation.values}, {*layers_in_bytes(quantisation)})
-    computing += [each for each in operations if each.name in names and not each.maps]
-    read = {_moved_from(name, same): name for each in computing for name in each.reads}
+    operations, values = byte_operations(graph), quantisation.values
+    same = same_scales(graph, operations)
+    read = {_moved_from(name, same): name for each in operations for name in each.reads if name in values}
     named = [(read[name], x) for name, x in zip(graph.names, tensors, strict=True) if name in read]
-    return sum(reference.saturating(x, quantisation.values[name]) for name, x in named)
+    return sum(reference.saturating(x, values[name]) for name, x in named)
 
 
 def _moved_from(name: str, same: Mapping[str, str]) -> str:
@@ -272,7 +270,7 @@ def network_of(
     """`integer_network` with these scales, and these layers in eight bits."""
     computing = in_bytes(operations, {*values}, layers)
     stored = {each.name: byte_weight_of(each, weights) for each in computing if each.is_layer}
-    read = {name for each in computing for name in each.reads}
+    kept = values_in_bytes(each.operation for each in computing)
     calls = {each.name: partial(computed, each, stored.get(each.name), values) for each in computing}
     steps = steps_of(graph, computing)
 
@@ -282,7 +280,7 @@ def network_of(
             if function is None:
                 y = calls[name]([_as_bytes(held, each, values[each]) for each in reads])
                 held[name] = (
-                    reference.next_map(y, values[name]) if isinstance(y, Tensor) and name in read else y
+                    reference.next_map(y, values[name]) if isinstance(y, Tensor) and name in kept else y
                 )
             else:
                 held[name] = function(*[_as_real(held[each]) for each in reads])

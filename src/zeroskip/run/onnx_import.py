@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from zeroskip import files
 from zeroskip.errors import EngineError
 from zeroskip.graph import Given, Graph, Inputs
-from zeroskip.run.calibration import SeenNetwork, measured, scales_of, seen_on
+from zeroskip.run.calibration import SeenNetwork, demand_several, measured, scales_of, seen_on
 from zeroskip.run.captured import run_once, taken
 from zeroskip.run.element import Scaling, weight_scales
 from zeroskip.run.integer_network import ByteOperation, same_scales
@@ -45,14 +45,15 @@ def quantisation_from_onnx(
     >>> quantisation_from_onnx(path, net, images).values["input"] == quantisation.values["input"]
     True
     """
+    demand_several(batches)
     file, batches = opened(files.read(path), str(path)), list(batches)
     seen = seen_on(model, batches or [example])
     pairs = _matched(seen.operations, file)
     values = _values(seen, file, pairs)
-    missing = [name for each, _ in pairs for name in each.reads if name not in values]
+    missing = [name for each, _ in pairs for name in _needed(each) if name not in values]
     if missing and not batches:
         raise EngineError(
-            f"{path} has no scale for what {_reader(pairs, missing[0])} reads ({missing[0]}). Give batches to "
+            f"{path} has no scale for what {_reader(pairs, missing[0])} reads or makes ({missing[0]}). Give batches to "
             "calibrate it: quantisation_from_onnx(path, model, example, batches=[...])."
         )
     if missing:
@@ -62,8 +63,13 @@ def quantisation_from_onnx(
     return measured(seen, values, weights, "onnx")
 
 
+def _needed(each: ByteOperation) -> tuple[str, ...]:
+    """What a layer reads, and the phases of a transposed one, which are bytes and no value of the graph."""
+    return each.reads if each.name in each.operation.names else (*each.reads, each.name)
+
+
 def _reader(pairs: Sequence[tuple[ByteOperation, QuantisedLayer]], value: str) -> str:
-    return next(layer.name for each, layer in pairs if value in each.reads)
+    return next(layer.name for each, layer in pairs if value in _needed(each))
 
 
 def _matched(

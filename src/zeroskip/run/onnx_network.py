@@ -16,6 +16,7 @@ from zeroskip.graph.torch_operations import Bound
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.operations import Operation, Window
+from zeroskip.run.convolution.tiles.quantising import values_in_bytes
 from zeroskip.run.element import SUM_LIMIT, Scaling, whole_bias, whole_steps
 from zeroskip.run.integer_network import (
     ByteOperation,
@@ -80,8 +81,7 @@ class RoundingNetwork(nn.Module):
         computing = _computing(graph, quantisation)
         self._values = {} if quantisation is None else quantisation.values
         self._computing = {each.name: each for each in computing}
-        self._kept = {name for each in computing for name in each.reads}
-        self._kept |= {each.name for each in computing if each.operation.kind == "concat"}
+        self._kept = values_in_bytes(each.operation for each in computing)
         self._kept |= _moved_alone(graph, computing, self._values, self._kept)
         self._steps: list[ByteStep] = steps_of(_sized(graph), computing)
         weights = {} if quantisation is None else quantisation.weights

@@ -105,6 +105,8 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
         raise FileError(f"there is no file {path}. Give one that run.save wrote.")
     try:
         content, tensors = program_bytes.opened(files.read(path))
+        if "program" not in content:
+            raise EngineError("it is another file")
         threads = _count(content["program"]["threads"], MOST_THREADS)
         quantisation = _quantisation(content, tensors)
         first, replacements = _network(content, tensors, (machine, threads), quantisation)

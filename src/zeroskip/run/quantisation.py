@@ -95,8 +95,22 @@ def check(
     demand_sound(quantisation)
 
 
+def demand_quantisation(given: object) -> None:
+    """EngineError unless it is a Quantisation that holds what its docstring says."""
+    if not isinstance(given, Quantisation):
+        raise EngineError(
+            f"quantisation is a {type(given).__name__}. Give what run.calibrate(model, batches) returned."
+        )
+    parts = ((given.values, Scaling), (given.weights, Tensor), (given.errors, (float, int)))
+    for held, kind in parts:
+        wrong = next((name for name, each in held.items() if not isinstance(each, kind)), None)
+        if wrong is not None:
+            raise EngineError(f"the quantisation has a {type(held[wrong]).__name__} for {wrong}. {CALIBRATE}")
+
+
 def demand_sound(quantisation: Quantisation) -> None:
     """EngineError where a scale of weights is no positive number of sensible size; those of maps always are."""
+    demand_quantisation(quantisation)
     for name, scales in quantisation.weights.items():
         if scales.ndim != 1 or scales.dtype is not torch.float32 or not len(scales):
             raise EngineError(f"{name} needs a float32 scale for each output. {CALIBRATE}")
@@ -171,9 +185,10 @@ def load(path: str | Path) -> Quantisation:
         raise FileError(f"there is no file {path}. Give one that quantisation.save wrote.")
     try:
         content, tensors = program_bytes.opened(files.read(path))
-        if "quantisation" not in content:
+        if "quantisation" not in content or "program" in content:
             raise EngineError("it is another file")
         return from_json(content["quantisation"], tensors)
     except Exception as error:  # Python and torch raise all kinds of errors about what makes no sense to them
-        reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
+        reason = str(error).strip().split("\n")[0].removesuffix(CALIBRATE).strip().rstrip(".")
+        reason = reason or type(error).__name__
         raise EngineError(f"{path} holds no quantisation: {reason}. {CALIBRATE}") from None

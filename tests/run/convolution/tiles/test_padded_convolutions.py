@@ -67,3 +67,11 @@ def test_a_program_in_eight_bits_equals_the_reference() -> None:
     program = run.compile(model, pictures(), precision="int8", quantisation=quantisation, kernels=kernels)
     expected = integer_network(capture(model, pictures()), quantisation)(pictures())[0]
     assert torch.equal(program(pictures()), expected)
+
+
+def test_zeros_before_a_transposed_convolution_stay_an_operation_and_are_calibrated() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.ZeroPad2d((0, 1, 1, 0)), nn.ConvTranspose2d(4, 3, 3, padding=1)).eval()
+    assert [each.kind for each in operations_in(model, pictures())] == ["rearrange", "conv", "rearrange"]
+    quantisation = run.calibrate(model, [pictures()], method="min-max")
+    assert all(error < 0.02 for error in quantisation.errors.values())

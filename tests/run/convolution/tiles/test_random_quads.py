@@ -100,9 +100,9 @@ def test_6_streamed_convolutions_equal_the_reference(case: Case, machine: Machin
 
 
 @pytest.mark.skipif(not CAN_BAKE, reason="this processor lacks AVX512-VNNI")
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(case=cases().filter(lambda case: case.activation in BAKED))
-def test_10_baked_convolutions_equal_the_reference(case: Case) -> None:
+def test_5_baked_convolutions_equal_the_reference(case: Case) -> None:
     assert_equal(case, HERE, "baked")
 
 

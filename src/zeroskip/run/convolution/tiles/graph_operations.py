@@ -266,6 +266,10 @@ def _padded(last: Operation, operation: Operation, source: MapShape | None) -> O
     window = operation.window
     if operation.kind not in ("conv", "depthwise") or window is None or source is None:
         return None
+    if (
+        operation.name not in operation.names
+    ):  # phases of a transposed one, which calibration computes of its input
+        return None
     before = zeros_before(last, source)
     if before is None:
         return None

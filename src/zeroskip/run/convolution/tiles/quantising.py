@@ -7,7 +7,7 @@ anything else reads is fp32, and a value that both kinds read is there twice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -88,6 +88,16 @@ def chosen(
     return found
 
 
+def values_in_bytes(computing: Iterable[Operation]) -> set[str]:
+    """The values that are bytes where these operations compute in eight bits: what they read, and what is made so.
+
+    >>> product = Operation("y", "combine", ("x", "z"), (3, 8, 8), ("y",), function="multiply")
+    >>> sorted(values_in_bytes([product]))
+    ['x', 'y', 'z']
+    """
+    return {name for each in computing for name in (*each.inputs, *[each.name] * (each.kind in ALWAYS))}
+
+
 def in_bytes(
     operations: Sequence[Operation], shapes: Mapping[str, MapShape], scales: Mapping[str, Scaling],
     weights: Mapping[str, Tensor],
@@ -105,13 +115,13 @@ def in_bytes(
     known = {**shapes, **{each.name: each.shape for each in operations}}
     possible = [each for each in operations if has_bytes(each, known)]
     those = {each.name: each for each in chosen(possible, {*scales}, {*weights})}
-    read = {name for each in those.values() for name in each.inputs}
+    kept = values_in_bytes(those.values())
     made: dict[str, Scaling] = {}
     found: list[Operation] = []
     for each in operations:
         if each.name in those:
             inputs = tuple(made.get(name) or scales[name] for name in each.inputs)
-            output = scales[each.name] if each.name in read or each.kind in ALWAYS else None
+            output = scales[each.name] if each.name in kept else None
             output = inputs[0] if each.kind in KEEPING else output
             made |= {} if output is None else {each.name: output}
             each = _with_whole_bias(each, inputs[0], weights.get(each.name))
