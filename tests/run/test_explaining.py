@@ -226,6 +226,16 @@ def test_eight_bits_are_advised_by_how_many_products_of_four_the_zeros_leave() -
     assert advised["apart"] == {'zeros in 1x4 blocks and precision="int8"': 6 * 3 / 4}
 
 
+def test_layers_that_take_no_time_that_the_clock_sees_are_advised_nothing() -> None:
+    able = replace(COMPUTER, features=COMPUTER.features | {"avx512f", "avx512bw", "avx512vnni"})
+    network = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+    facts = facts_of(network, torch.randn(1, 4, 8, 8), dict.fromkeys("02", "baked"))
+    at_once = tuple(
+        replace(part, seconds=0.0, layers=dict.fromkeys(part.layers, 0.0)) for part in facts.parts
+    )
+    assert not gains(explained(on(able, replace(facts, parts=at_once))))
+
+
 def test_weights_in_int8_gain_at_most_three_quarters_of_a_kernel_that_has_them() -> None:
     facts = facts_of(half_zero(nn.Sequential(nn.Linear(8, 4))), torch.randn(1, 8), {"0": "spmm"})
     timed = replace(facts.choices[0], seconds={"dense": 4.0, "spmm": 1.0, "gaps_fp32": 2.0})

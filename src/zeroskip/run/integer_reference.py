@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.activation import Activation
-from zeroskip.run.convolution.tiles.operations import Movement, Window
+from zeroskip.run.convolution.tiles.operations import Movement, Window, behind
 from zeroskip.run.element import SUM_LIMIT, Scaling, weight_scales
 from zeroskip.run.fused_multiply_add import fma
 
@@ -255,13 +255,9 @@ def _added(padded: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
 
 def _reaching(x: Tensor, window: Window, size: tuple[int, int], fill: float) -> Tensor:
     """The map with its padding, and more behind it where windows reach further to make that many rows and columns."""
-    behind = [
-        max(padding, (count - 1) * stride + (length - 1) * step + 1 - old - padding)
-        for count, stride, length, step, old, padding in zip(
-            size, window.stride, window.size, window.dilation, x.shape[2:], window.padding, strict=True
-        )
-    ]
-    return functional.pad(x, (window.padding[1], behind[1], window.padding[0], behind[0]), value=fill)
+    rows, columns = window.padding
+    below, right = map(max, window.padding, behind(window, x.shape[2:], size))
+    return functional.pad(x, (columns, right, rows, below), value=fill)
 
 
 def mean_of_pixels(x: ByteMap) -> Tensor:

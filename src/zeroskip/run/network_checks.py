@@ -123,10 +123,13 @@ def verify(selection: Selection, model: nn.Module, tensors: Sequence[Tensor], to
         if rounds:
             error = relative_error(answer, expected) if count == size else error
             exact = _answer(graph, runner(graph, {}), taken(graph, tensors, count), count)
-            pair = beside_rounded(graph, (run, selection.rounded), taken(graph, tensors, count), answer)
-            if agree(exact, expected) and no_further(*pair, exact):
-                continue
-            answer, expected = pair if agree(exact, expected) else (exact, expected)
+            if not agree(exact, expected):
+                answer = exact
+            else:
+                runs = run, selection.rounded
+                answer, expected = beside_rounded(graph, runs, taken(graph, tensors, count), answer)
+                if no_further(answer, expected, exact):
+                    continue
         if not agree(answer, expected, tolerance=tolerance):
             raise EngineError(
                 f"on {_examples(count)} the compiled program differs from the network by "

@@ -15,7 +15,7 @@ from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Bound
 from zeroskip.run import integer_reference as reference
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
-from zeroskip.run.convolution.tiles.operations import Operation, Window
+from zeroskip.run.convolution.tiles.operations import Operation, Window, behind
 from zeroskip.run.convolution.tiles.quantising import values_in_bytes
 from zeroskip.run.element import SUM_LIMIT, Scaling, whole_bias, whole_steps
 from zeroskip.run.integer_network import (
@@ -227,51 +227,32 @@ def _of_maps(operation: Operation, layer: _Layer | None, maps: Sequence[Tensor])
 
 def _padded(x: Tensor, window: Window, made: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
     """The map, and the padding with which a convolution makes that many pixels of it; unlike sides are padded here."""
-    behind = [
-        (count - 1) * stride + (length - 1) * step + 1 - int(size) - padding
-        for count, stride, length, step, size, padding in zip(
-            made, window.stride, window.size, window.dilation, x.shape[2:], window.padding, strict=True
-        )
-    ]
-    even = all(
-        0 <= padding - end < stride
-        for padding, end, stride in zip(window.padding, behind, window.stride, strict=True)
-    )
-    if even:
+    below, right = behind(window, [int(size) for size in x.shape[2:]], made)
+    rows, columns = window.padding
+    if 0 <= rows - below < window.stride[0] and 0 <= columns - right < window.stride[1]:
         return x, window.padding
-    around = window.padding[1], behind[1], window.padding[0], behind[0]
-    return functional.pad(x, around), (0, 0)
+    return functional.pad(x, (columns, right, rows, below)), (0, 0)
 
 
 def _rearranged(operation: Operation, x: Tensor) -> Tensor:
-    """The numbers in other places, by operations that an ONNX file has."""
-    parts, targets = [], list[int]()
+    """The numbers in other places, by operations that an ONNX file has: the sum of what each movement brings."""
+    parts = []
     for each in operation.movements:
-        part = x.index_select(1, torch.tensor(each.sources))
-        for axis, places in ((2, each.rows), (3, each.columns)):
-            size = int(x.shape[axis])
-            if min(places) < 0:  # a place behind the map holds 0
-                part = functional.pad(part, (0, axis == 3, 0, axis == 2))
-            part = part.index_select(axis, torch.tensor([size if place < 0 else place for place in places]))
+        from_channel = dict(zip(each.targets, each.sources, strict=True))
+        channels = [from_channel.get(to, -1) for to in range(operation.shape[0])]
+        part = x
+        for axis, places in enumerate((channels, each.rows, each.columns), 1):
+            part = _taken(part, axis, places)
         parts.append(part)
-        targets += each.targets
-    if len(set(targets)) < len(targets):  # parts of one channel, each where the others have 0
-        return _added(operation, parts)
-    return torch.cat(parts, 1).index_select(
-        1, torch.tensor([targets.index(to) for to in range(len(targets))])
-    )
+    return sum(parts[1:], parts[0])
 
 
-def _added(operation: Operation, parts: Sequence[Tensor]) -> Tensor:
-    moved = zip(operation.movements, parts, strict=True)
-    orders = [(each.targets, part) for each, part in moved]
-    whole = torch.zeros(1, *operation.shape)
-    for targets, part in orders:
-        order = [targets.index(to) if to in targets else len(targets) for to in range(operation.shape[0])]
-        whole = whole + torch.cat([part, torch.zeros_like(part[:, :1])], 1).index_select(
-            1, torch.tensor(order)
-        )
-    return whole
+def _taken(x: Tensor, axis: int, places: Sequence[int]) -> Tensor:
+    """The numbers at these places of an axis (1 to 3); 0 for a place of -1."""
+    size = int(x.shape[axis])
+    if min(places) < 0:  # one place more, which holds 0
+        x = functional.pad(x, [0, 0] * (3 - axis) + [0, 1])
+    return x.index_select(axis, torch.tensor([size if place < 0 else place for place in places]))
 
 
 def _rounds_up(window: Window, given: Sequence[int], made: Sequence[int]) -> bool:

@@ -173,11 +173,12 @@ def _eight_bits(facts: Facts) -> Iterator[Gain]:
         for node, layer, _ in facts.layers
         if node in tiled - depthwise and layer.weight.shape[1] >= FOUR
     ]
-    if not layers or not INT8.can_be_baked(facts.machine):
+    whole = sum(seconds for seconds, _ in layers)
+    if not whole or not INT8.can_be_baked(
+        facts.machine
+    ):  # what takes no time that the clock sees gains nothing
         return
-    apart = sum(seconds * _fours(weight) for seconds, weight in layers) / sum(
-        seconds for seconds, _ in layers
-    )
+    apart = sum(seconds * _fours(weight) for seconds, weight in layers) / whole
     change = 'precision="int8"' if apart <= TOGETHER else 'zeros in 1x4 blocks and precision="int8"'
     most = (1 - 1 / FOUR) * sum(facts.layer_seconds[node] for node in tiled)
     yield Gain(change, most, "3/4 of the time of layers on tiles; answers are rounded")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -145,6 +145,21 @@ def reaches(window: Window, axis: int, size: int, made: int) -> bool:
         return False
     rest = size + 2 * padding - step * (length - 1) - 1
     return made in (rest // stride + 1, -(-rest // stride) + 1)
+
+
+def behind(window: Window, source: Sequence[int], made: Sequence[int]) -> tuple[int, int]:
+    """Rows below and columns to the right of a map (height, width) that windows see which make so many; below 0: short.
+
+    >>> behind(Window((3, 3), (2, 2), (0, 1)), (8, 8), (4, 4))
+    (1, 0)
+    """
+    height, width = (
+        (count - 1) * stride + (length - 1) * step + 1 - size - padding
+        for count, stride, length, step, size, padding in zip(
+            made, window.stride, window.size, window.dilation, source, window.padding, strict=True
+        )
+    )
+    return height, width
 
 
 def zeros_before(operation: Operation, source: MapShape) -> tuple[int, int] | None:
