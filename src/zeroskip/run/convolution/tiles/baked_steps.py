@@ -27,9 +27,9 @@ from zeroskip.run.convolution.tiles.quad_job import QuadJob
 from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept, lanes_of
 from zeroskip.run.element import Scaling
 
-# Groups of up to 28 output channels whose code makes one chunk: as many as come to so many bytes, which have to stay in
+# Groups of up to 28 output channels whose code makes a chunk: as many as come to so many bytes, which have to stay in
 # the first-level cache, and in that of decoded instructions. On Zen 5, 90 % zeros, with 20 groups for every layer
-# BERT-base took 1.4 times as long for 128 tokens, 2.5 times for 16, and ResNet-50 and VGG-16 1.05 times. For few vectors
+# BERT-base took 1.4 times as long for 128 tokens, 2.5 times for 16, ResNet-50 and VGG-16 1.05 times. For few vectors
 # memory is what they wait for: one chunk should be done when the next one is there.
 GROUPS, CHUNK_CODE = 20, 24_000
 BRIEF, BRIEF_CODE = 3, 16_000  # up to so many vectors
