@@ -1,4 +1,4 @@
-"""Activation functions in machine code, all on one exponential: 2^n times a polynomial, the power applied last.
+"""Activation functions in machine code, most on one exponential: 2^n times a polynomial, the power applied last.
 
 Each function takes (f, v, x): the function being written, the type of the vector, and the vector x; numbers of 16 bits
 are computed as float and rounded once. NaN stays NaN, and infinities give what PyTorch gives.
@@ -39,8 +39,8 @@ SHORT_EXPONENTIAL = (
 )  # fmt: skip
 # (2 atanh(s) / s - 2) / s^2 in s^2 <= 1/9; the error of log(1 + e) is 9.1e-9 s.
 LOGARITHM = (0.6666641313266393, 0.400216990612775, 0.2799914104784049, 0.28024458971022065)
-# The normal distribution's share between 0 and x, over x: a quotient of polynomials in x^2 for |x| <= 5.4, where in float
-# the share is 1/2. Its error is 5.1e-9.
+# The normal distribution's share between 0 and x, over x: a quotient of polynomials in x^2 for |x| <= 5.4, where the
+# share is 1/2 in float. Its error is 5.1e-9.
 SHARE_END = 5.4
 SHARE_ABOVE = (
     0.3989422023296356, 0.03356024622917175, 0.004662943072617054, 0.00016635205247439444, 6.3846355460226225e-06,
