@@ -25,7 +25,7 @@ from zeroskip.run.convolution.tiles.node_operations import (
     operations_of_node,
 )
 from zeroskip.run.convolution.tiles.operations import Operation, reaches, zeros_before
-from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, rearrangement, slice_of
+from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, place_of, rearrangement, slice_of
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
 
 
@@ -62,7 +62,7 @@ def barrier(graph: Graph) -> str:
 
 
 PLACE = ("dim", "start", "end", "step")  # arguments of a slice
-CUTS = ("chunk", "split", "split_with_sizes")  # their values are lists
+CUTS = ("chunk", "split", "split_with_sizes", "unbind")  # their values are lists
 
 
 class _Reading:
@@ -70,7 +70,7 @@ class _Reading:
 
     def __init__(self, graph: Graph) -> None:
         self.graph, self.values = graph, Values(graph.shapes)
-        self._parts: dict[str, tuple[MapValue, int, list[range]]] = {}
+        self._parts: dict[str, tuple[MapValue, int, list[range] | int]] = {}
         self._writes: dict[str, tuple[list[Argument], str]] = {}
 
     def read(self, node: Node) -> Operations:
@@ -159,7 +159,8 @@ class _Reading:
         dim = int(cast(int, arguments.get("dim", 0))) % (len(value.form.axes) + 1) - 1
         if dim < 0:
             return
-        self._parts[node.name] = value, dim, _parts_of(node, value.form.shape[dim])
+        length = value.form.shape[dim]
+        self._parts[node.name] = value, dim, length if kind_of(node) == "unbind" else _parts_of(node, length)
 
     def _taken(self, node: Node) -> Operations:
         """One of the parts that another node cut."""
@@ -167,6 +168,8 @@ class _Reading:
         if known is None or not isinstance(number, int):
             return ()
         value, dim, parts = known
+        if isinstance(parts, int):
+            return place_of(node, value, dim, range(parts)[number])
         return slice_of(node, value, dim, parts[number])
 
 

@@ -36,7 +36,7 @@ def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
         return ()
     axis = _axis_at(x, dim)
     if axis is None:
-        return ()
+        return _slice_of_channels(node, x, dim, places)
     taken = {"c": range(x.shape[0]), "h": range(x.shape[1]), "w": range(x.shape[2])} | {axis: places}
     made = tuple(len(taken[name]) for name in "chw")
     form = x.form.with_axis(dim, axis, len(places))
@@ -45,6 +45,35 @@ def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
             node, x, _Target((made[0], made[1], made[2]), form), [_movement(*(taken[name] for name in "chw"))]
         ),
     )
+
+
+def place_of(node: Node, x: MapValue, dim: int, place: int) -> Operations:
+    """The numbers of x at one place of an axis of its tensor, without that axis, as the value of the node."""
+    made = slice_of(node, x, dim, [place])
+    if not made or made[-1].form is None:
+        return ()
+    axes = made[-1].form.axes
+    return (replace(made[-1], form=Form((*axes[:dim], *axes[dim + 1 :]))),)
+
+
+def _slice_of_channels(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
+    """The places along an axis of the tensor that is a part of the channels, such as heads, or features of a head."""
+    atoms = x.form.axes[dim]
+    if len(atoms) != 1 or atoms[0].axis != "c":
+        return ()
+    ((_, size, step),) = atoms
+    outer, kept = x.shape[0] // (size * step), len(places)
+    taken = [(o * size + p) * step + i for o in range(outer) for p in places for i in range(step)]
+    axes = [
+        tuple(
+            Atom("c", each.size, each.step // size * kept) if each.axis == "c" and each.step > step else each
+            for each in axis
+        )
+        for axis in x.form.axes
+    ]
+    axes[dim] = (Atom("c", kept, step),) if kept > 1 else ()
+    made = _Target((len(taken), *x.shape[1:]), Form(tuple(axes)))
+    return (_moved(node, x, made, [_movement(taken, range(x.shape[1]), range(x.shape[2]))]),)
 
 
 def channels_in_order(node: Node, x: MapValue) -> Operation | None:
@@ -117,6 +146,13 @@ def _narrow(node: Node, values: Values) -> Operations:
     if x is None or not isinstance(start, int) or not isinstance(length, int) or (dim := _dim(node, x)) < 0:
         return ()
     return slice_of(node, x, dim, range(x.form.shape[dim])[start:][: max(0, length)])
+
+
+def _select(node: Node, values: Values) -> Operations:
+    x, index = values.any(node.inputs[0]), node.arguments.get("index")
+    if x is None or not isinstance(index, int) or (dim := _dim(node, x)) < 0:
+        return ()
+    return place_of(node, x, dim, range(x.form.shape[dim])[index])
 
 
 BORDERS = {"reflection_pad1d": "reflect", "reflection_pad2d": "reflect", "replication_pad1d": "replicate",
@@ -352,6 +388,7 @@ def phase_weights(weight: torch.Tensor, steps: tuple[int, int], groups: int) -> 
 MAKERS: Mapping[str, Callable[[Node, Values], Operations]] = {
     "slice": _slice,
     "narrow": _narrow,
+    "select": _select,
     **dict.fromkeys(
         (
             "pad",
