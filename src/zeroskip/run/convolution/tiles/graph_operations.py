@@ -18,6 +18,7 @@ from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_o
 from zeroskip.run.captured import overwrites
 from zeroskip.run.convolution.tiles.attention_nodes import attention_of
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
+from zeroskip.run.convolution.tiles.mixtures import MIXING, Mixture, mixed, of_map, operations_of_mixture
 from zeroskip.run.convolution.tiles.node_operations import (
     MEANS,
     Operations,
@@ -61,6 +62,7 @@ def barrier(graph: Graph) -> str:
     return "" if writer is None else f"{writer.op.split('.')[1]} overwrites what others read"
 
 
+BEGUN = ("neg", "cat", "stack", "mul", "add", "sub")  # what may follow on a slice in a mixture
 PLACE = ("dim", "start", "end", "step")  # arguments of a slice
 CUTS = ("chunk", "split", "split_with_sizes", "unbind")  # their values are lists
 
@@ -70,13 +72,28 @@ class _Reading:
 
     def __init__(self, graph: Graph) -> None:
         self.graph, self.values = graph, Values(graph.shapes)
+        self.values.wanted = self._make
+        self._pending: dict[str, tuple[Node, Mixture, Operations]] = {}
+        self._made: list[Operation] = []
+        self._sizes = {node.name for node in graph.nodes if kind_of(node) == "sym_size"}
+        self._readers: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for name in node.inputs:
+                self._readers.setdefault(name, []).append(node)
         self._parts: dict[str, tuple[MapValue, int, list[range] | int]] = {}
         self._writes: dict[str, tuple[list[Argument], str]] = {}
 
     def read(self, node: Node) -> Operations:
-        """The operations of the node, whose value is known from here on."""
+        """The operations of the node, whose value is known from here on, after those of mixtures that it reads."""
+        made = self._read(node)
+        before, self._made = tuple(self._made), []
+        return (*before, *made)
+
+    def _read(self, node: Node) -> Operations:
         kind = kind_of(node)
         if node.dtype not in (None, torch.float32) or (node.shape is None and kind not in CUTS):
+            return ()
+        if self._is_mixed(node) and self._wait(node):
             return ()
         written = self._written(node, kind)
         if written is not None:
@@ -89,7 +106,49 @@ class _Reading:
         if kind == "getitem":
             return self._known(node, self._taken(node))
         made = operations_of_node(node, self.values) or rearrangement(node, self.values)
-        return self._known(node, made or attention_of(node, self.values))
+        known = self._known(node, made or attention_of(node, self.values))
+        if not known and kind in MIXING:
+            self._wait(node)
+        return known
+
+    def _is_mixed(self, node: Node) -> bool:
+        """Whether the node reads a mixture, or begins one: a slice that is then negated, say."""
+        if kind_of(node) == "expand":
+            return True
+        if any(name in self._pending and name not in self.values.maps for name in node.inputs):
+            return True
+        ends = kind_of(node) in ("slice", "narrow", "select")
+        return ends and any(kind_of(each) in BEGUN for each in self._readers.get(node.name, ()))
+
+    def _wait(self, node: Node) -> bool:
+        """Keep the node's value as a mixture, until somebody wants it; False where it is none that tiles can make."""
+        if node.dtype not in (None, torch.float32) or node.shape is None or kind_of(node) not in MIXING:
+            return False
+        known = {name: self._mixture(name) for name in node.inputs}
+        sizes = {name for name in node.inputs if name in self._sizes}
+        if any(each is None and name not in sizes for name, each in known.items()):
+            return False
+        mixture = mixed(node, [known[name] for name in node.inputs])
+        if mixture is None:
+            return False
+        made = operations_of_mixture(node, mixture)
+        if mixture.base is not None and (not made or cast(Form, made[-1].form).shape != node.shape):
+            return False
+        self._pending[node.name] = node, mixture, made
+        return True
+
+    def _mixture(self, name: str) -> Mixture | None:
+        if name in self.values.maps:
+            return of_map(self.values.maps[name])
+        if name in self._pending:
+            return self._pending[name][1]
+        return None
+
+    def _make(self, name: str) -> None:
+        """Have the operations of a mixture done, since somebody reads it as a map."""
+        node, _, made = self._pending.get(name, (None, None, ()))
+        if node is not None and made:
+            self._made += self._known(node, made)
 
     def _written(self, node: Node, kind: str) -> str | None:
         """The value of which the node is another name, as parts of a value are written and read again.
@@ -281,7 +340,7 @@ def _padded(last: Operation, operation: Operation, source: MapShape | None) -> O
     return replace(operation, inputs=last.inputs, window=wider) if fits else None
 
 
-ACTIVE = ("conv", "depthwise", "scale", "add", "combine", "layer_norm", "group_norm")  # end in an activation
+ACTIVE = ("conv", "depthwise", "scale", "add", "combine", "layer_norm", "rms_norm", "group_norm")  # end in an activation
 
 
 def _summand(
