@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import cast
 
@@ -18,7 +18,7 @@ from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_o
 from zeroskip.run.captured import overwrites
 from zeroskip.run.convolution.tiles.attention_nodes import attention_of
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
-from zeroskip.run.convolution.tiles.mixtures import MIXING, Mixture, mixed, of_map, operations_of_mixture
+from zeroskip.run.convolution.tiles.mixtures import MIXING, Mixture, Mixtures, Plan, operations_of_plan
 from zeroskip.run.convolution.tiles.node_operations import (
     MEANS,
     Operations,
@@ -67,13 +67,23 @@ PLACE = ("dim", "start", "end", "step")  # arguments of a slice
 CUTS = ("chunk", "split", "split_with_sizes", "unbind")  # their values are lists
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """A value that is a mixture of the map `base`, which nobody has read as a map yet."""
+
+    node: Node | None
+    base: str
+    mixture: Mixture
+    plan: Plan | None
+
+
 class _Reading:
     """The nodes of a graph read one after the other; values that are lists of parts wait for who takes one."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph, self.values = graph, Values(graph.shapes)
         self.values.wanted = self._make
-        self._pending: dict[str, tuple[Node, Mixture, Operations]] = {}
+        self._mixtures, self._pending = Mixtures(), dict[str, _Pending]()
         self._made: list[Operation] = []
         self._sizes = {node.name for node in graph.nodes if kind_of(node) == "sym_size"}
         self._readers: dict[str, list[Node]] = {}
@@ -124,31 +134,31 @@ class _Reading:
         """Keep the node's value as a mixture, until somebody wants it; False where it is none that tiles can make."""
         if node.dtype not in (None, torch.float32) or node.shape is None or kind_of(node) not in MIXING:
             return False
-        known = {name: self._mixture(name) for name in node.inputs}
-        sizes = {name for name in node.inputs if name in self._sizes}
-        if any(each is None and name not in sizes for name, each in known.items()):
+        known = [self._mixture(name) for name in node.inputs]
+        sizes = [name in self._sizes for name in node.inputs]
+        bases = {each.base for each in known if each is not None and each.base}
+        if len(bases) > 1 or any(
+            each is None and not is_size for each, is_size in zip(known, sizes, strict=True)
+        ):
             return False
-        mixture = mixed(node, [known[name] for name in node.inputs])
-        if mixture is None:
-            return False
-        made = operations_of_mixture(node, mixture)
-        if mixture.base is not None and (not made or cast(Form, made[-1].form).shape != node.shape):
-            return False
-        self._pending[node.name] = node, mixture, made
-        return True
+        found = self._mixtures.of_node(node, [None if each is None else each.mixture for each in known])
+        if found is not None:
+            self._pending[node.name] = _Pending(node, next(iter(bases), ""), *found)
+        return found is not None
 
-    def _mixture(self, name: str) -> Mixture | None:
-        if name in self.values.maps:
-            return of_map(self.values.maps[name])
-        if name in self._pending:
-            return self._pending[name][1]
-        return None
+    def _mixture(self, name: str) -> _Pending | None:
+        known = self.values.maps.get(name)
+        if known is None:
+            return self._pending.get(name)
+        return _Pending(None, known.base, self._mixtures.of_map(known.shape, known.form), None)
 
     def _make(self, name: str) -> None:
         """Have the operations of a mixture done, since somebody reads it as a map."""
-        node, _, made = self._pending.get(name, (None, None, ()))
-        if node is not None and made:
-            self._made += self._known(node, made)
+        waiting = self._pending.get(name)
+        if waiting is not None and waiting.node is not None and waiting.plan is not None:
+            self._made += self._known(
+                waiting.node, operations_of_plan(waiting.node, waiting.base, waiting.plan)
+            )
 
     def _written(self, node: Node, kind: str) -> str | None:
         """The value of which the node is another name, as parts of a value are written and read again.

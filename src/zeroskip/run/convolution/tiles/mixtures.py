@@ -8,7 +8,7 @@ do here to the numbers' places and weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from zeroskip.graph import Node
 from zeroskip.graph.nodes import kind_of
+from zeroskip.graph.torch_operations import Bound, Slot
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, from_map, to_map
 from zeroskip.run.convolution.tiles.operations import Mixing, Movement, Operation
-from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue
+from zeroskip.run.convolution.tiles.values import SAME, VIEWS
 
 LARGEST = 1 << 22  # numbers of a value of one example
 MOST = 3  # numbers of one pixel that are added up
@@ -34,43 +35,110 @@ MIXING = (*MOVING, "neg", "mul", "multiply", "div", "add", "sub")
 class Mixture:
     """A tensor (of one example) whose numbers are sums over terms of weight x a number of a map, plus shift.
 
-    base      the map; None where there is only shift
+    base      shape and form of the map; None where there is only shift
     places    for each term the number of what it takes in the map, from 1 on, as float64, which holds them exactly; 0
               where the term takes nothing
     weights   for each term, of the tensor's shape, float64
     shift     of the tensor's shape, float64
     """
 
-    base: MapValue | None
+    base: tuple[MapShape, Form] | None
     places: tuple[Tensor, ...]
     weights: tuple[Tensor, ...]
     shift: Tensor
 
 
-def of_map(value: MapValue) -> Mixture:
-    """A map as a mixture of itself."""
-    count = math.prod(value.shape)
-    places = from_map(value.form, torch.arange(1, count + 1, dtype=torch.float64).reshape(1, *value.shape))[0]
-    return Mixture(value, (places,), (torch.ones_like(places),), torch.zeros_like(places))
+@dataclass(frozen=True)
+class Plan:
+    """How a mixture is made on tiles.
+
+    shape, form  of the map that is made
+    movements    that bring numbers into their places first; None where they are there
+    mixing       what is made of them then; None where nothing more is done
+    channels     of the map between the two
+    """
+
+    shape: MapShape
+    form: Form
+    movements: tuple[Movement, ...] | None
+    mixing: Mixing | None
+    channels: int
 
 
-def constant(value: Tensor) -> Mixture:
-    """Numbers that are the same for all examples."""
-    return Mixture(None, (), (), value.double())
+class Mixtures:
+    """The mixtures of a graph, each worked out once for all layers that are alike."""
+
+    def __init__(self) -> None:
+        self._maps: dict[tuple[MapShape, Form], Mixture] = {}
+        self._found: dict[tuple[object, ...], tuple[Mixture, Plan | None] | None] = {}
+        self._alive: list[Sequence[Mixture | None]] = []
+
+    def of_map(self, shape: MapShape, form: Form) -> Mixture:
+        """A map as a mixture of itself."""
+        if (shape, form) not in self._maps:
+            self._maps[shape, form] = _of_map(shape, form)
+        return self._maps[shape, form]
+
+    def of_node(self, node: Node, inputs: Sequence[Mixture | None]) -> tuple[Mixture, Plan | None] | None:
+        """The node's value, and how to make it; None where it is none that tiles can make. An input of None is a size."""
+        written = _written(node)
+        key = (node.op, node.shape, written, *map(id, inputs))
+        if written is None or key not in self._found:
+            made = _mixed(node, inputs)
+            plan = None if made is None or made.base is None else _plan(made)
+            fits = made is not None and (made.base is None or (plan is not None and plan.form.shape == node.shape))
+            found = (made, plan) if made is not None and fits else None
+            if written is None:
+                return found
+            self._alive.append(inputs)  # whose addresses are in the key
+            self._found[key] = found
+        return self._found[key]
 
 
-def mixed(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
-    """The node's value as a mixture, from those of its inputs; None for an input that is only a size. None for others."""
+def operations_of_plan(node: Node, base: str, plan: Plan) -> tuple[Operation, ...]:
+    """The operations that make the node's value of the map of that name."""
+    made = Operation(node.name, "rearrange", (base,), plan.shape, (node.name,), form=plan.form)
+    if plan.mixing is None:
+        return (replace(made, movements=plan.movements or ()),)
+    last = replace(made, kind="mix", mixing=plan.mixing)
+    if plan.movements is None:
+        return (last,)
+    name, shape = f"{node.name}.moved", (plan.channels, *plan.shape[1:])
+    between = replace(made, name=name, shape=shape, form=None, movements=plan.movements)
+    return between, replace(last, inputs=(name,))
+
+
+def _written(node: Node) -> tuple[object, ...] | None:
+    """The operation's arguments, to be compared with those of another; None where they cannot be."""
+    bound = node.function
+    if not isinstance(bound, Bound):
+        return ("getitem", str(node.arguments)) if kind_of(node) == "getitem" else None
+    return tuple(map(_comparable, bound.arguments)), tuple((k, _comparable(v)) for k, v in bound.named.items())
+
+
+def _comparable(argument: object) -> object:
+    if isinstance(argument, (list, tuple)):
+        return tuple(map(_comparable, argument))
+    if isinstance(argument, Tensor):
+        return str(argument.dtype), tuple(argument.shape), argument.detach().contiguous().numpy().tobytes()
+    return argument if isinstance(argument, Slot) else (type(argument).__name__, str(argument))
+
+
+def _of_map(shape: MapShape, form: Form) -> Mixture:
+    numbers = torch.arange(1, math.prod(shape) + 1, dtype=torch.float64)
+    places = from_map(form, numbers.reshape(1, *shape))[0]
+    return Mixture((shape, form), (places,), (torch.ones_like(places),), torch.zeros_like(places))
+
+
+def _mixed(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
     kind, known = kind_of(node), [each for each in inputs if each is not None]
     shape = node.shape
     if kind not in MIXING or shape is None or math.prod(shape) > LARGEST or "_." in node.op:
         return None
     if not known:
-        return constant(node.function(*(1 for _ in inputs))[0]) if kind == "expand" else None
-    bases = {each.base for each in known if each.base is not None}
-    if len(bases) > 1:
-        return None
-    base = next(iter(bases), None)
+        given = node.function(*(1 for _ in inputs))[0].double() if kind == "expand" else None
+        return None if given is None else Mixture(None, (), (), given)
+    base = next((each.base for each in known if each.base is not None), None)
     if kind in ("neg", "mul", "multiply", "div"):
         made = _scaled(node, kind, known)
     elif kind in ("add", "sub"):
@@ -151,47 +219,38 @@ def _is_for_all(value: float | Tensor, shape: tuple[int, ...]) -> bool:
     return not isinstance(value, Tensor) or value.ndim <= len(shape) or (value.ndim == len(shape) + 1 and len(value) == 1)
 
 
-def operations_of_mixture(node: Node, mixture: Mixture) -> tuple[Operation, ...]:
-    """The operations that make the node's value of the map; none where they cannot be made on tiles."""
+def _plan(mixture: Mixture) -> Plan | None:
+    """How the mixture is made on tiles; None where it cannot be."""
     base = mixture.base
     if base is None or not mixture.places:
-        return ()
+        return None
     places = torch.stack(mixture.places).round().long()  # (terms, *shape)
-    taken, pixels = places > 0, base.shape[1] * base.shape[2]
-    channel, pixel = (places - 1).clamp(min=0) // pixels, (places - 1).clamp(min=0) % pixels
-    where = _pixels(pixel, taken)
-    found = None if where is None else _target(where, base)
+    (count, height, width), number = base[0], (places - 1).clamp(min=0)
+    where = _pixels(number % (height * width), places > 0)
+    found = None if where is None else _target(where)
     if found is None or where is None:
-        return ()
+        return None
     shape, form = found
 
-    def as_map(value: Tensor) -> Tensor:
-        return to_map(form, shape, value[None])[0]
+    def as_maps(values: Tensor) -> Tensor:
+        return to_map(form, shape, values)  # (terms, channels, height, width)
 
-    source = as_map(where)[0]  # (height, width): the pixel that each comes from; -1: from none
-    channels = torch.stack([as_map(each) for each in channel])
-    weights = torch.stack([as_map(each) for each in mixture.weights])
-    sources = _sources(channels, weights)
-    if sources is None:
-        return ()
-    parts, shift = sources, as_map(mixture.shift)
-    same = shape[1:] == base.shape[1:] and _is_in_place(source)
-    plain = len(parts) == 1 and not bool(shift.any()) and bool((parts[0][1] == (source >= 0)).all())
-    made = Operation(node.name, "rearrange", (base.base,), shape, (node.name,), form=form)
-    if plain:
-        return (replace(made, movements=_movements(tuple(parts[0][0].tolist()), source, base.shape)),)
+    source = as_maps(where[None])[0, 0]  # (height, width): the pixel that each comes from; -1: from none
+    weights, shift = as_maps(torch.stack(mixture.weights)), as_maps(mixture.shift[None])[0]
+    parts = _sources(as_maps(number // (height * width)), weights)
+    if parts is None:
+        return None
+    if len(parts) == 1 and not bool(shift.any()) and bool((parts[0][1] == (source >= 0)).all()):
+        channels = tuple(parts[0][0].tolist())
+        return Plan(shape, form, _movements(channels, source, width), None, len(channels))
+    moved = None
+    if shape[1:] != (height, width) or not _is_in_place(source):
+        moved = _movements(tuple(range(count)), source, width)
     mixing = Mixing(
         tuple(tuple(each.tolist()) for each, _ in parts), tuple(each.float() for _, each in parts),
         shift.float() if bool(shift.any()) else None,
     )  # fmt: skip
-    last = replace(made, kind="mix", mixing=mixing)
-    if same:
-        return (last,)
-    between = replace(
-        made, name=f"{node.name}.moved", shape=(base.shape[0], *shape[1:]), form=None,
-        movements=_movements(tuple(range(base.shape[0])), source, base.shape),
-    )  # fmt: skip
-    return between, replace(last, inputs=(between.name,))
+    return Plan(shape, form, moved, mixing, count)
 
 
 def _pixels(pixel: Tensor, taken: Tensor) -> Tensor | None:
@@ -201,7 +260,7 @@ def _pixels(pixel: Tensor, taken: Tensor) -> Tensor | None:
     return torch.where(most >= 0, least, -1) if bool(((least == most) | (most < 0)).all()) else None
 
 
-def _target(where: Tensor, base: MapValue) -> tuple[MapShape, Form] | None:
+def _target(where: Tensor) -> tuple[MapShape, Form] | None:
     """The map that the tensor holds: axes along which the pixel changes are its places, the others its channels."""
     axes = range(where.ndim)
     first = [where.amax(dim=axis, keepdim=True) for axis in axes]
@@ -212,7 +271,7 @@ def _target(where: Tensor, base: MapValue) -> tuple[MapShape, Form] | None:
     sizes = [where.shape[axis] for axis in axes]
     height, width = [1, 1, *(sizes[axis] for axis in rows)][-2:]
     channels = math.prod(sizes[axis] for axis in axes if axis not in rows)
-    left, form = channels, []
+    left, form = channels, list[tuple[Atom, ...]]()
     for axis in axes:
         if axis in rows:
             name = "h" if len(rows) == 2 and axis == rows[0] else "w"
@@ -256,9 +315,9 @@ def _sources(channels: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]] |
     return found or None
 
 
-def _movements(channels: tuple[int, ...], source: Tensor, base: MapShape) -> tuple[Movement, ...]:
+def _movements(channels: tuple[int, ...], source: Tensor, width: int) -> tuple[Movement, ...]:
     """What brings pixels into their places: source (height, width) are the numbers of the pixels that they come from."""
-    targets, width = tuple(range(len(channels))), base[2]
+    targets = tuple(range(len(channels)))
     rows, columns = source // width, source % width
     row = torch.where(source >= 0, rows, -1).amax(1)
     column = torch.where(source >= 0, columns, -1).amax(0)
