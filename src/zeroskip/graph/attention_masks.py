@@ -43,7 +43,9 @@ def with_causes(graph: Graph) -> Graph:
     >>> with_causes(graph) == graph
     True
     """
-    return replace(graph, nodes=tuple(_caused(node, graph) if _attends(node) else node for node in graph.nodes))
+    return replace(
+        graph, nodes=tuple(_caused(node, graph) if _attends(node) else node for node in graph.nodes)
+    )
 
 
 def with_shared_heads(graph: Graph) -> Graph:
@@ -104,7 +106,13 @@ def _repeated(node: Node | None, known: dict[str, Node]) -> tuple[str, int] | No
         return None
     single = known.get(expanded.inputs[0])
     shape = None if single is None else single.shape
-    if single is None or kind_of(single) != "unsqueeze" or shape is None or shape[1:2] != (1,) or len(shape) != 4:
+    if (
+        single is None
+        or kind_of(single) != "unsqueeze"
+        or shape is None
+        or shape[1:2] != (1,)
+        or len(shape) != 4
+    ):
         return None
     return (single.inputs[0], shape[0]) if shape[2:] == node.shape[1:] else None
 

@@ -1,4 +1,4 @@
-"""Values whose examples lie along another axis than the first, or in one axis with something else, computed with it first.
+"""Layers on values whose examples do not lie along the first axis, or not alone, compute with the examples first.
 
 nn.MultiheadAttention works on (tokens, batch, features), GPT-2's linear layers on (batch x tokens, features). Both
 only view numbers in between, so the same layers on (batch, tokens, features) give the same numbers.
@@ -130,7 +130,9 @@ class _Walk:
             source, dim = self._lists[first]
             known = self._known(source)
             return None if known is None else self._selected(known, dim, node.arguments.get("1"), node)
-        if first not in self._viewed and (node.shape is not None or kind not in (*RESHAPED, *SWAPPED, "permute")):
+        if first not in self._viewed and (
+            node.shape is not None or kind not in (*RESHAPED, *SWAPPED, "permute")
+        ):
             return None
         x = self._known(first)
         if x is None:
@@ -150,7 +152,11 @@ class _Walk:
         return _Viewed(name, shape, tuple((number,) for number in range(len(shape) + 1)))
 
     def _reshaped(self, x: _Viewed, node: Node) -> _Viewed | None:
-        wanted = self._sizes.get(node.name) if node.shape is None else ((1, True), *((n, False) for n in node.shape))
+        wanted = (
+            self._sizes.get(node.name)
+            if node.shape is None
+            else ((1, True), *((n, False) for n in node.shape))
+        )
         if wanted is None or len(wanted) == len(x.axes) == 0:
             return None
         parts, order = list(x.parts), [number for axis in x.axes for number in axis]
@@ -179,7 +185,9 @@ class _Walk:
         (number,) = axis
         parts = x.parts[: number - 1] + x.parts[number:]
         base = self._cut(x)
-        name = self._emitted(f"{node.name}_of_each", ATEN.select.int, [Slot(0), number, index], (base,), parts, node)
+        name = self._emitted(
+            f"{node.name}_of_each", ATEN.select.int, [Slot(0), number, index], (base,), parts, node
+        )
         axes = [each for place, each in enumerate(x.axes) if place != dim % len(x.axes)]
         return _Viewed(name, parts, tuple(tuple(n - (n > number) for n in each) for each in axes))
 
@@ -210,7 +218,9 @@ class _Walk:
         name = free(f"{node.name}_of_each", self._taken)
         of_each = replace(node, name=name, inputs=tuple(bases), shape=shape)
         if node.layer is not None:
-            of_each = replace(of_each, layer=replace(node.layer, input_shape=merged.parts, output_shape=shape))
+            of_each = replace(
+                of_each, layer=replace(node.layer, input_shape=merged.parts, output_shape=shape)
+            )
         elif kind in ("softmax", "layer_norm"):
             of_each = _along_last(of_each)
         self.nodes.append(of_each)
@@ -222,9 +232,13 @@ class _Walk:
         """A batch of products of matrices (examples x others, rows, columns)."""
         if len(given) != 2 or any(len(each.axes) != 3 or each.axes[0][:1] != (BATCH,) for each in given):
             return None
-        moved = [self._moved(each, [number for axis in each.axes for number in axis if number], node) for each in given]
+        moved = [
+            self._moved(each, [number for axis in each.axes for number in axis if number], node)
+            for each in given
+        ]
         (count, rows, size), (_, _, columns) = (
-            [math.prod(each.parts[number - 1] for number in axis if number) for axis in each.axes] for each in given
+            [math.prod(each.parts[number - 1] for number in axis if number) for axis in each.axes]
+            for each in given
         )
         shapes = (count, rows, size), (count, size, columns)
         bases = [self._in_shape(each.base, shape, node) for each, shape in zip(moved, shapes, strict=True)]
@@ -245,7 +259,9 @@ class _Walk:
             return x
         parts = tuple(x.parts[number - 1] for number in order)
         base, dims = self._cut(x), [0, *order]
-        name = self._emitted(f"{node.name}_moved", ATEN.permute.default, [Slot(0), dims], (base,), parts, node)
+        name = self._emitted(
+            f"{node.name}_moved", ATEN.permute.default, [Slot(0), dims], (base,), parts, node
+        )
         return _Viewed(name, parts, _renumbered(x.axes, order))
 
     def _in_shape(self, name: str, shape: tuple[int, ...], node: Node | None) -> str:
@@ -280,7 +296,9 @@ def _permuted(axes: tuple[tuple[int, ...], ...], node: Node) -> tuple[tuple[int,
     count = len(axes)
     if kind_of(node) == "permute":
         return tuple(axes[int(place) % count] for place in cast("Sequence[int]", node.arguments["dims"]))
-    one, two = [int(cast(int, value)) % count for name, value in node.arguments.items() if "0" in name or "1" in name]
+    one, two = [
+        int(cast(int, value)) % count for name, value in node.arguments.items() if "0" in name or "1" in name
+    ]
     order = list(range(count))
     order[one], order[two] = two, one
     return tuple(axes[place] for place in order)

@@ -22,7 +22,13 @@ def made(
     tensor([[-1.]])
     """
     return Node(
-        name, title(bound.target), tuple(inputs), bound, arguments=known_arguments(bound), shape=shape, dtype=dtype
+        name,
+        title(bound.target),
+        tuple(inputs),
+        bound,
+        arguments=known_arguments(bound),
+        shape=shape,
+        dtype=dtype,
     )
 
 
@@ -36,7 +42,9 @@ def with_constant(node: Node, number: int, value: Tensor) -> Node:
     bound = node.function
     assert isinstance(bound, Bound)
     arguments = [_filled(each, number, value) for each in bound.arguments]
-    bound = Bound(bound.target, arguments, {key: _filled(each, number, value) for key, each in bound.named.items()})
+    bound = Bound(
+        bound.target, arguments, {key: _filled(each, number, value) for key, each in bound.named.items()}
+    )
     inputs = (*node.inputs[:number], *node.inputs[number + 1 :])
     return replace(node, inputs=inputs, function=bound, arguments=known_arguments(bound))
 

@@ -58,7 +58,7 @@ def _count(node: Node, counted: dict[str, list[object]], batched: set[str]) -> N
     if _is_random(node) or node.layer is not None or node.recurrent is not None:
         return
     try:
-        counted[node.name] = [node.function(*values) for values in zip(*known, strict=True)]  # type: ignore[arg-type]
+        counted[node.name] = [node.function(*values) for values in zip(*known, strict=True)]
     except Exception:  # of an operation that fails for one of these numbers
         return
 
@@ -72,7 +72,9 @@ def _are_same(values: Sequence[object]) -> bool:
     one, several = values
     if not isinstance(one, Tensor) or not isinstance(several, Tensor) or one.numel() > LARGEST:
         return False
-    return len(one) == 1 and several.shape[1:] == one.shape[1:] and torch.equal(one.expand_as(several), several)
+    return (
+        len(one) == 1 and several.shape[1:] == one.shape[1:] and torch.equal(one.expand_as(several), several)
+    )
 
 
 def _reading(node: Node, constants: Mapping[str, Tensor], by_example: set[str]) -> Node:

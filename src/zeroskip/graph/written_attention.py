@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -76,14 +74,19 @@ class _Writing:
         if kind_of(node) not in PRODUCTS or len(node.inputs) != 2 or node.dtype is not torch.float32:
             return None
         softmax = self._alone(node.inputs[0])
-        if softmax is None or kind_of(softmax) != "softmax" or softmax.arguments.get("dtype") not in (None, torch.float32):
+        if (
+            softmax is None
+            or kind_of(softmax) != "softmax"
+            or softmax.arguments.get("dtype") not in (None, torch.float32)
+        ):
             return None
         axes = len(softmax.shape or ()) + 1
         if cast(int, softmax.arguments["dim"]) not in (-1, axes - 1) or axes not in (3, 4):
             return None
         scores = self._scores(softmax.inputs[0])
         fits = scores is not None and all(
-            len(self._shapes.get(name) or ()) == axes - 1 for name in (scores.queries, scores.keys, node.inputs[1])
+            len(self._shapes.get(name) or ()) == axes - 1
+            for name in (scores.queries, scores.keys, node.inputs[1])
         )
         return self._written(node, scores) if scores is not None and fits else None
 
@@ -92,7 +95,12 @@ class _Writing:
         node = self._known.get(name)
         while node is not None and self._reads[node.name] == 1:
             before = self._known.get(node.inputs[0]) if node.inputs else None
-            if kind_of(node) not in ALIKE or before is None or before.shape != node.shape or before.dtype != node.dtype:
+            if (
+                kind_of(node) not in ALIKE
+                or before is None
+                or before.shape != node.shape
+                or before.dtype != node.dtype
+            ):
                 return node
             node = before
         return None
@@ -118,7 +126,9 @@ class _Writing:
         factor, scores = _number(given(node, "other")), self._scores(node.inputs[0])
         if slot_of(node, "self") is None:
             factor = _number(given(node, "self")) if kind_of(node) == "mul" else None
-        if scores is None or factor is None or len(node.inputs) != 1 or scores.masks or node.arguments.get("rounding_mode"):
+        if scores is None or factor is None or scores.masks:
+            return None
+        if len(node.inputs) != 1 or node.arguments.get("rounding_mode"):
             return None
         return replace(scores, scale=scores.scale * (factor if kind_of(node) == "mul" else 1 / factor))
 
@@ -128,7 +138,11 @@ class _Writing:
             others = [each for each in node.inputs if each != name]
             fixed = [value for value in node.arguments.values() if isinstance(value, Tensor)]
             added = others[0] if others else fixed[0] if fixed else None
-            if scores is not None and added is not None and (isinstance(added, Tensor) or added in self._shapes):
+            if (
+                scores is not None
+                and added is not None
+                and (isinstance(added, Tensor) or added in self._shapes)
+            ):
                 return replace(scores, masks=(*scores.masks, _Mask(added)))
         return None
 
@@ -152,7 +166,9 @@ class _Writing:
         distinct = list(dict.fromkeys(inputs))
         slots: list[Argument] = [Slot(distinct.index(name)) for name in inputs[:3]]
         bound = Bound(
-            ATEN.scaled_dot_product_attention.default, [*slots, given_mask, 0.0, False], {"scale": scores.scale}
+            ATEN.scaled_dot_product_attention.default,
+            [*slots, given_mask, 0.0, False],
+            {"scale": scores.scale},
         )
         return made(node.name, bound, distinct, node.shape)
 
@@ -177,7 +193,7 @@ class _Writing:
             return constant
         total = changing[0]
         for other in changing[1:]:
-            shape = torch.broadcast_shapes(self._shapes[total], self._shapes[other])  # type: ignore[arg-type]
+            shape = torch.broadcast_shapes(self._shapes[total], self._shapes[other])
             bound = Bound(ATEN.add.Tensor, [Slot(0), Slot(1)], {})
             total = self._once(("sum", total, other), made("mask", bound, [total, other], tuple(shape)))
         if constant is None:
@@ -194,14 +210,16 @@ class _Writing:
         ends: list[Argument] = [mask.fill, 0.0] if mask.where else [0.0, mask.fill]
         bound = Bound(ATEN.where.Scalar, [Slot(0), *ends], {})
         return self._once(
-            ("numbers", mask.value, mask.fill, mask.where), made("mask", bound, [mask.value], self._shapes[mask.value])
+            ("numbers", mask.value, mask.fill, mask.where),
+            made("mask", bound, [mask.value], self._shapes[mask.value]),
         )
 
     def _once(self, key: tuple[object, ...], node: Node) -> str:
         if key not in self._sums:
             name = self._sums[key] = free(node.name, self._taken)
             self.nodes.append(replace(node, name=name))
-            self._shapes[name] = node.shape
+            if node.shape is not None:
+                self._shapes[name] = node.shape
         return self._sums[key]
 
 

@@ -62,13 +62,28 @@ FEW = 8  # readers of a value within a function
 
 
 def _is_candidate(node: Node) -> bool:
-    return kind_of(node) in ("tanh", "erf", "sigmoid", "exp", "softplus", "hardsigmoid", "relu6", "clamp", "hardtanh")
+    return kind_of(node) in (
+        "tanh",
+        "erf",
+        "sigmoid",
+        "exp",
+        "softplus",
+        "hardsigmoid",
+        "relu6",
+        "clamp",
+        "hardtanh",
+    )
 
 
 def _of_each(node: Node, values: Mapping[str, list[_Made]]) -> list[_Made]:
     """The node as a function of each value of which its inputs are functions number by number."""
     bound = node.function
-    if kind_of(node) not in NUMBERWISE or node.layer is not None or not isinstance(bound, Bound) or node.shape is None:
+    if (
+        kind_of(node) not in NUMBERWISE
+        or node.layer is not None
+        or not isinstance(bound, Bound)
+        or node.shape is None
+    ):
         return []
     if node.op.split(".")[1].endswith("_") or node.dtype is not torch.float32 or not _is_plain(bound):
         return []
@@ -89,7 +104,9 @@ def _of_each(node: Node, values: Mapping[str, list[_Made]]) -> list[_Made]:
 def _is_plain(bound: Bound) -> bool:
     """Whether all that the operation is given besides its inputs are single numbers."""
     given = [*bound.arguments, *bound.named.values()]
-    return not any(isinstance(each, list) or (isinstance(each, Tensor) and each.numel() > 1) for each in given)
+    return not any(
+        isinstance(each, list) or (isinstance(each, Tensor) and each.numel() > 1) for each in given
+    )
 
 
 def _named(node: Node, known: list[_Made]) -> Node | None:

@@ -26,7 +26,8 @@ from zeroskip.run.convolution.tiles.node_operations import (
     operations_of_node,
 )
 from zeroskip.run.convolution.tiles.operations import Operation, reaches, zeros_before
-from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, place_of, rearrangement, slice_of
+from zeroskip.run.convolution.tiles.rearranging_nodes import rearrangement
+from zeroskip.run.convolution.tiles.slices import channels_in_order, place_of, slice_of
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
 
 
@@ -350,7 +351,16 @@ def _padded(last: Operation, operation: Operation, source: MapShape | None) -> O
     return replace(operation, inputs=last.inputs, window=wider) if fits else None
 
 
-ACTIVE = ("conv", "depthwise", "scale", "add", "combine", "layer_norm", "rms_norm", "group_norm")  # end in an activation
+ACTIVE = (
+    "conv",
+    "depthwise",
+    "scale",
+    "add",
+    "combine",
+    "layer_norm",
+    "rms_norm",
+    "group_norm",
+)  # end in an activation
 
 
 def _summand(

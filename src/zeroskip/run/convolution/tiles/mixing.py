@@ -24,11 +24,19 @@ def mix(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
     tables = [*given.weights, *([] if given.shift is None else [given.shift])]
     spread = [_spread(table.numpy(), layout) for table in tables]
     numbers = [np.asarray(each, np.int64) * layout.lanes for each in given.sources]
-    counts = layout.slots, len(places) // layout.slots, len(y.channels), *(table.shape[1] for table, _ in spread)
+    counts = (
+        layout.slots,
+        len(places) // layout.slots,
+        len(y.channels),
+        *(table.shape[1] for table, _ in spread),
+    )
     arrays = [each for table, row in spread for each in (table, row)]
     code = _mix_code(machine, layout.vector, len(given.sources), given.shift is not None)
     return Step(
-        "mix", operation.name, code, argument_block(*counts, *offsets, layout.masks(places), *numbers, *arrays)
+        "mix",
+        operation.name,
+        code,
+        argument_block(*counts, *offsets, layout.masks(places), *numbers, *arrays),
     )
 
 

@@ -80,13 +80,15 @@ class Mixtures:
         return self._maps[shape, form]
 
     def of_node(self, node: Node, inputs: Sequence[Mixture | None]) -> tuple[Mixture, Plan | None] | None:
-        """The node's value, and how to make it; None where it is none that tiles can make. An input of None is a size."""
+        """The node's value, and how to make it; None where tiles cannot. An input of None is a size."""
         written = _written(node)
         key = (node.op, node.shape, written, *map(id, inputs))
         if written is None or key not in self._found:
             made = _mixed(node, inputs)
             plan = None if made is None or made.base is None else _plan(made)
-            fits = made is not None and (made.base is None or (plan is not None and plan.form.shape == node.shape))
+            fits = made is not None and (
+                made.base is None or (plan is not None and plan.form.shape == node.shape)
+            )
             found = (made, plan) if made is not None and fits else None
             if written is None:
                 return found
@@ -113,7 +115,9 @@ def _written(node: Node) -> tuple[object, ...] | None:
     bound = node.function
     if not isinstance(bound, Bound):
         return ("getitem", str(node.arguments)) if kind_of(node) == "getitem" else None
-    return tuple(map(_comparable, bound.arguments)), tuple((k, _comparable(v)) for k, v in bound.named.items())
+    return tuple(map(_comparable, bound.arguments)), tuple(
+        (k, _comparable(v)) for k, v in bound.named.items()
+    )
 
 
 def _comparable(argument: object) -> object:
@@ -152,7 +156,11 @@ def _mixed(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
 def _scaled(node: Node, kind: str, known: Sequence[Mixture]) -> Mixture | None:
     factor = -1.0 if kind == "neg" else _constant(node)
     first = "other" not in node.arguments
-    if factor is None or len(known) != 1 or (kind == "div" and (first or node.arguments.get("rounding_mode"))):
+    if (
+        factor is None
+        or len(known) != 1
+        or (kind == "div" and (first or node.arguments.get("rounding_mode")))
+    ):
         return None
     (x,), shape = known, cast("tuple[int, ...]", node.shape)
 
@@ -216,7 +224,11 @@ def _constant(node: Node) -> float | Tensor | None:
 
 def _is_for_all(value: float | Tensor, shape: tuple[int, ...]) -> bool:
     """Whether a constant is the same for all examples of a value of that shape."""
-    return not isinstance(value, Tensor) or value.ndim <= len(shape) or (value.ndim == len(shape) + 1 and len(value) == 1)
+    return (
+        not isinstance(value, Tensor)
+        or value.ndim <= len(shape)
+        or (value.ndim == len(shape) + 1 and len(value) == 1)
+    )
 
 
 def _plan(mixture: Mixture) -> Plan | None:
@@ -227,7 +239,7 @@ def _plan(mixture: Mixture) -> Plan | None:
     places = torch.stack(mixture.places).round().long()  # (terms, *shape)
     (count, height, width), number = base[0], (places - 1).clamp(min=0)
     where = _pixels(number % (height * width), places > 0)
-    found = None if where is None else _target(where)
+    found = None if where is None else _own(where, base) or _target(where)
     if found is None or where is None:
         return None
     shape, form = found
@@ -260,13 +272,26 @@ def _pixels(pixel: Tensor, taken: Tensor) -> Tensor | None:
     return torch.where(most >= 0, least, -1) if bool(((least == most) | (most < 0)).all()) else None
 
 
+def _own(where: Tensor, base: tuple[MapShape, Form]) -> tuple[MapShape, Form] | None:
+    """Shape and form of the base, where the tensor has its axes and all numbers stay at their pixels."""
+    (_, height, width), form = base
+    if form.shape != where.shape:
+        return None
+    pixels = torch.arange(height * width).reshape(1, 1, height, width)
+    own = from_map(form, pixels.expand(1, *base[0]))[0]
+    return base if bool(((where == own) | (where < 0)).all()) else None
+
+
 def _target(where: Tensor) -> tuple[MapShape, Form] | None:
     """The map that the tensor holds: axes along which the pixel changes are its places, the others its channels."""
     axes = range(where.ndim)
     first = [where.amax(dim=axis, keepdim=True) for axis in axes]
-    varies = [bool(((where != most) & (where >= 0)).any()) or not _is_even(where, axis) for axis, most in enumerate(first)]
+    varies = [
+        bool(((where != most) & (where >= 0)).any()) or not _is_even(where, axis)
+        for axis, most in enumerate(first)
+    ]
     rows = [axis for axis in axes if varies[axis]]
-    if len(rows) > 2 or (len(rows) == 2 and not _is_grid(where, rows)):
+    if len(rows) > 2:
         return None
     sizes = [where.shape[axis] for axis in axes]
     height, width = [1, 1, *(sizes[axis] for axis in rows)][-2:]
@@ -279,20 +304,17 @@ def _target(where: Tensor) -> tuple[MapShape, Form] | None:
             continue
         left //= sizes[axis]
         form.append((Atom("c", sizes[axis], left),) if sizes[axis] > 1 else ())
-    whole = where.amax(dim=[axis for axis in axes if axis not in rows], keepdim=True) if channels > 1 else where
+    whole = (
+        where.amax(dim=[axis for axis in axes if axis not in rows], keepdim=True) if channels > 1 else where
+    )
     fits = bool(((where == whole) | (where < 0)).all())
     return ((channels, height, width), Form(tuple(form))) if fits else None
 
 
 def _is_even(where: Tensor, axis: int) -> bool:
     """Whether the numbers along an axis come from a pixel all, or none of them."""
-    some = where >= 0
-    return bool((some.any(axis) == some.all(axis)).all())
-
-
-def _is_grid(where: Tensor, rows: Sequence[int]) -> bool:
-    """Whether both axes of places lie in the order of the map; only then are rows and columns their places."""
-    return rows[0] < rows[1]
+    taken = where >= 0
+    return bool((taken.any(axis) == taken.all(axis)).all())
 
 
 def _is_in_place(source: Tensor) -> bool:
@@ -316,7 +338,7 @@ def _sources(channels: Tensor, weights: Tensor) -> list[tuple[Tensor, Tensor]] |
 
 
 def _movements(channels: tuple[int, ...], source: Tensor, width: int) -> tuple[Movement, ...]:
-    """What brings pixels into their places: source (height, width) are the numbers of the pixels that they come from."""
+    """What brings pixels into their places; source (height, width): the numbers of those that they come from."""
     targets = tuple(range(len(channels)))
     rows, columns = source // width, source % width
     row = torch.where(source >= 0, rows, -1).amax(1)

@@ -94,8 +94,9 @@ class Operation:
     """Something done to maps, named after the value it makes.
 
     kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "prelu", "add", "combine",
-              "concat", "layer_norm" and "rms_norm" (over groups of channels of a pixel), "group_norm", "rearrange", "attention", "mix", "convert"
-              (to 8 bits or back), "join" (a concatenation of bytes whose parts begin within a quad)
+              "concat", "layer_norm" and "rms_norm" (over groups of channels of a pixel), "group_norm", "rearrange",
+              "attention", "mix" (a pixel's numbers from those of its other channels), "convert" (to 8 bits or back),
+              "join" (a concatenation of bytes whose parts begin within a quad)
     inputs    the values it reads; a convolution's second one is added to its result
     shape     (channels, height, width) of its value
     names     the nodes it stands for
