@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 
 import torch
@@ -91,29 +91,54 @@ def free(wanted: str, taken: set[str]) -> str:
     return wanted
 
 
+def comparable(argument: object) -> Hashable:
+    """Something that two arguments of operations have in common if, and only if, they are the same.
+
+    >>> comparable([torch.ones(1), 2]) == comparable([torch.ones(1), 2.0])
+    False
+    """
+    if isinstance(argument, (list, tuple)):
+        return tuple(map(comparable, argument))
+    if isinstance(argument, Tensor):
+        numbers = argument.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        return str(argument.dtype), tuple(argument.shape), numbers
+    return argument if isinstance(argument, Slot) else (type(argument).__name__, str(argument))
+
+
 def needed(nodes: Sequence[Node], outputs: Sequence[str]) -> tuple[Node, ...]:
-    """The nodes without those that nothing reads; those stay that write into a value or check one.
+    """The nodes without those that nothing reads; those stay that write into an input or check a value.
 
     >>> needed(graph.nodes, ["linear"]) == graph.nodes[:1]
     True
     """
     kept: list[Node] = []
-    read = set(outputs)
+    read, known = set(outputs), {node.name for node in nodes}
     for node in reversed(nodes):
-        if node.name in read or has_effects(node):
+        # What a captured node writes into, nobody else reads.
+        writes_inside = is_written(node) and node.inputs[0] in known
+        if node.name in read or (has_effects(node) and not writes_inside):
             kept.append(node)
             read |= {*node.inputs}
     return tuple(kept[::-1])
 
 
-def has_effects(node: Node) -> bool:
-    """Whether the node writes into a value or checks one, so that it matters though nothing reads it.
+def is_written(node: Node) -> bool:
+    """Whether the node writes its value into its first input, as `relu_` does.
 
-    >>> has_effects(made("y", Bound(torch.ops.aten.relu_.default, [Slot(0)], {}), ["x"], (1,)))
+    >>> is_written(made("y", Bound(torch.ops.aten.relu_.default, [Slot(0)], {}), ["x"], (1,)))
     True
     """
     name = node.op.split(".")[1] if node.op.count(".") == 2 else node.op
-    return (name.endswith("_") and not name.startswith("__")) or name.startswith(("_assert", "sym_constrain"))
+    return name.endswith("_") and not name.startswith("__") and bool(node.inputs)
+
+
+def has_effects(node: Node) -> bool:
+    """Whether the node writes into a value or checks one, so that it may matter though nothing reads it.
+
+    >>> has_effects(made("y", Bound(torch.ops.aten.relu.default, [Slot(0)], {}), ["x"], (1,)))
+    False
+    """
+    return is_written(node) or node.op.removeprefix("aten.").startswith(("_assert", "sym_constrain"))
 
 
 def _filled(argument: Argument, number: int, value: Tensor) -> Argument:

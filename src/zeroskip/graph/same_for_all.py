@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.graph.nodes import Graph, Node, kind_of
-from zeroskip.graph.rebinding import has_effects, needed, with_constant
+from zeroskip.graph.rebinding import is_written, needed, with_constant
 from zeroskip.graph.torch_operations import Bound
 
 LARGEST = 1 << 22  # numbers of a constant
@@ -79,10 +79,11 @@ def _are_same(values: Sequence[object]) -> bool:
 
 def _reading(node: Node, constants: Mapping[str, Tensor], by_example: set[str]) -> Node:
     """The node that reads constants; another of its inputs has to have a row for each example."""
-    spreads = kind_of(node) in SPREADING and not has_effects(node) and isinstance(node.function, Bound)
-    if not spreads or not any(name in by_example and name not in constants for name in node.inputs):
+    if kind_of(node) not in SPREADING or not isinstance(node.function, Bound):
         return node
-    for number in reversed(range(len(node.inputs))):
+    if not any(name in by_example and name not in constants for name in node.inputs):
+        return node
+    for number in reversed(range(is_written(node), len(node.inputs))):
         if node.inputs[number] in constants:
             node = with_constant(node, number, constants[node.inputs[number]])
     return node

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from zeroskip.graph.attention_masks import with_causes, with_numbers, with_shared_heads
 from zeroskip.graph.batch_first import batch_first, displaced
+from zeroskip.graph.duplicates import without_duplicates
 from zeroskip.graph.exporting import Exported
 from zeroskip.graph.nodes import Graph
 from zeroskip.graph.same_for_all import with_constants
@@ -26,5 +27,5 @@ def simplified(graph: Graph, exported: Exported) -> Graph:
         wanted = {node.name for node in graph.nodes if node.shape is None}
         graph = batch_first(graph, displaced(exported, wanted))
         graph = with_constants(graph)
-    graph = with_norms(with_functions(graph))
+    graph = without_duplicates(with_norms(with_functions(graph)))
     return with_numbers(with_causes(with_shared_heads(with_attention(graph))))

@@ -6,13 +6,11 @@ import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 from typing import cast
 
 import torch
 
 from zeroskip.graph import Graph, Node
-from zeroskip.graph.exporting import END
 from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_of
 from zeroskip.run.captured import overwrites
@@ -27,7 +25,14 @@ from zeroskip.run.convolution.tiles.node_operations import (
 )
 from zeroskip.run.convolution.tiles.operations import Operation, reaches, zeros_before
 from zeroskip.run.convolution.tiles.rearranging_nodes import rearrangement
-from zeroskip.run.convolution.tiles.slices import channels_in_order, place_of, slice_of
+from zeroskip.run.convolution.tiles.slices import (
+    as_slice,
+    channels_in_order,
+    is_whole_batch,
+    parts_of,
+    place_of,
+    slice_of,
+)
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
 
 
@@ -91,7 +96,7 @@ class _Reading:
         for node in graph.nodes:
             for name in node.inputs:
                 self._readers.setdefault(name, []).append(node)
-        self._parts: dict[str, tuple[MapValue, int, list[range] | int]] = {}
+        self._parts: dict[str, tuple[MapValue, int, list[range], Node]] = {}
         self._writes: dict[str, tuple[list[Argument], str]] = {}
 
     def read(self, node: Node) -> Operations:
@@ -109,7 +114,7 @@ class _Reading:
         written = self._written(node, kind)
         if written is not None:
             return self._viewed(replace(node, inputs=(written,)), "alias")
-        if kind in SAME or kind in VIEWS or _is_whole_batch(node) or self._is_whole(node, kind):
+        if kind in SAME or kind in VIEWS or is_whole_batch(node) or self._is_whole(node, kind):
             return self._viewed(node, kind)
         if kind in CUTS:
             self._cut(node)
@@ -128,8 +133,10 @@ class _Reading:
             return True
         if any(name in self._pending and name not in self.values.maps for name in node.inputs):
             return True
-        ends = kind_of(node) in ("slice", "narrow", "select")
-        return ends and any(kind_of(each) in BEGUN for each in self._readers.get(node.name, ()))
+        return kind_of(node) in ("slice", "narrow", "select") and self._begins(node)
+
+    def _begins(self, node: Node) -> bool:
+        return any(kind_of(each) in BEGUN for each in self._readers.get(node.name, ()))
 
     def _wait(self, node: Node) -> bool:
         """Keep the node's value as a mixture, until somebody wants it; False where it is none that tiles can make."""
@@ -174,7 +181,7 @@ class _Reading:
             return source if whole else None
         if kind != "slice" or source not in self._writes:
             return None
-        if _is_whole_batch(node):
+        if is_whole_batch(node):
             self._writes[node.name] = self._writes[source]
             return None
         last, value = self._writes[source]
@@ -229,38 +236,19 @@ class _Reading:
         dim = int(cast(int, arguments.get("dim", 0))) % (len(value.form.axes) + 1) - 1
         if dim < 0:
             return
-        length = value.form.shape[dim]
-        self._parts[node.name] = value, dim, length if kind_of(node) == "unbind" else _parts_of(node, length)
+        self._parts[node.name] = value, dim, parts_of(node, value.form.shape[dim]), node
 
     def _taken(self, node: Node) -> Operations:
         """One of the parts that another node cut."""
         number, known = node.arguments.get("1"), self._parts.get(node.inputs[0])
         if known is None or not isinstance(number, int):
             return ()
-        value, dim, parts = known
-        if isinstance(parts, int):
-            return place_of(node, value, dim, range(parts)[number])
+        value, dim, parts, cut = known
+        if kind_of(cut) == "unbind":
+            return place_of(node, value, dim, parts[number][0])
+        if self._begins(node) and self._wait(as_slice(node, cut.inputs[0], dim + 1, parts[number])):
+            return ()
         return slice_of(node, value, dim, parts[number])
-
-
-def _parts_of(node: Node, length: int) -> list[range]:
-    """The places of an axis of that length that each part has which the node cuts."""
-    arguments = node.arguments
-    sizes = arguments.get("split_sizes", arguments.get("split_size", arguments.get("chunks")))
-    if kind_of(node) == "chunk":
-        sizes = -(-length // int(cast(int, sizes)))
-    if isinstance(sizes, int):
-        return [range(start, min(start + sizes, length)) for start in range(0, length, sizes)]
-    ends = [0, *accumulate(cast("list[int]", sizes))]
-    return [range(start, end) for start, end in pairwise(ends)]
-
-
-def _is_whole_batch(node: Node) -> bool:
-    """Whether the node is a slice of all examples, as `x[:, 1:]` begins with one."""
-    arguments = node.arguments
-    begins = kind_of(node) == "slice" and arguments.get("dim") == 0 and not arguments.get("start")
-    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, END)
-    return bool(begins and whole)
 
 
 def entering(graph: Graph) -> dict[str, MapValue]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from zeroskip.graph import Node
 from zeroskip.graph.nodes import kind_of
-from zeroskip.graph.torch_operations import Bound, Slot
+from zeroskip.graph.rebinding import comparable
+from zeroskip.graph.torch_operations import Bound
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, from_map, to_map
 from zeroskip.run.convolution.tiles.operations import Mixing, Movement, Operation
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS
@@ -84,7 +85,7 @@ class Mixtures:
         written = _written(node)
         key = (node.op, node.shape, written, *map(id, inputs))
         if written is None or key not in self._found:
-            made = _mixed(node, inputs)
+            made = _mixed_or_none(node, inputs)
             plan = None if made is None or made.base is None else _plan(made)
             fits = made is not None and (
                 made.base is None or (plan is not None and plan.form.shape == node.shape)
@@ -115,17 +116,7 @@ def _written(node: Node) -> tuple[object, ...] | None:
     bound = node.function
     if not isinstance(bound, Bound):
         return ("getitem", str(node.arguments)) if kind_of(node) == "getitem" else None
-    return tuple(map(_comparable, bound.arguments)), tuple(
-        (k, _comparable(v)) for k, v in bound.named.items()
-    )
-
-
-def _comparable(argument: object) -> object:
-    if isinstance(argument, (list, tuple)):
-        return tuple(map(_comparable, argument))
-    if isinstance(argument, Tensor):
-        return str(argument.dtype), tuple(argument.shape), argument.detach().contiguous().numpy().tobytes()
-    return argument if isinstance(argument, Slot) else (type(argument).__name__, str(argument))
+    return tuple(map(comparable, bound.arguments)), tuple((k, comparable(v)) for k, v in bound.named.items())
 
 
 def _of_map(shape: MapShape, form: Form) -> Mixture:
@@ -134,14 +125,21 @@ def _of_map(shape: MapShape, form: Form) -> Mixture:
     return Mixture((shape, form), (places,), (torch.ones_like(places),), torch.zeros_like(places))
 
 
+def _mixed_or_none(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
+    try:
+        return _mixed(node, inputs)
+    except Exception:  # of an operation that a damaged file describes; PyTorch says what is wrong when it runs
+        return None
+
+
 def _mixed(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
     kind, known = kind_of(node), [each for each in inputs if each is not None]
     shape = node.shape
     if kind not in MIXING or shape is None or math.prod(shape) > LARGEST or "_." in node.op:
         return None
     if not known:
-        given = node.function(*(1 for _ in inputs))[0].double() if kind == "expand" else None
-        return None if given is None else Mixture(None, (), (), given)
+        given = node.function(*(1 for _ in inputs)) if kind == "expand" else None
+        return None if given is None or given.shape[1:] != shape else Mixture(None, (), (), given[0].double())
     base = next((each.base for each in known if each.base is not None), None)
     if kind in ("neg", "mul", "multiply", "div"):
         made = _scaled(node, kind, known)
@@ -149,8 +147,10 @@ def _mixed(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
         made = _summed(node, kind, known)
     else:
         made = _moved(node, inputs)
-    fits = made is not None and made.shift.shape == shape and len(made.places) <= 2 * MOST
-    return replace(cast(Mixture, made), base=base) if fits else None
+    if made is None or len(made.places) > 2 * MOST:
+        return None
+    whole = all(each.shape == shape for each in (*made.places, *made.weights, made.shift))
+    return replace(made, base=base) if whole else None
 
 
 def _scaled(node: Node, kind: str, known: Sequence[Mixture]) -> Mixture | None:
@@ -201,7 +201,10 @@ def _moved(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
 
     def done(parts: Callable[[Mixture], Tensor]) -> Tensor:
         values = [1 if each is None else parts(each)[None] for each in inputs]
-        return cast(Tensor, node.function(*values))[0]
+        made = cast(Tensor, node.function(*values))
+        if made.shape[1:] != node.shape:  # a file may say what it likes
+            raise ValueError(made.shape)
+        return made[0]
 
     def term(number: int, kind: str) -> Callable[[Mixture], Tensor]:
         return lambda each: (

@@ -16,7 +16,15 @@ from zeroskip.run.convolution.tiles.activation import RELU
 from zeroskip.run.convolution.tiles.forms import MapShape, channels_first, sequence
 from zeroskip.run.convolution.tiles.node_operations import Operations, sizes
 from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window, is_too_large
-from zeroskip.run.convolution.tiles.slices import Places, MadeMap, axis_at, moved, movement, place_of, slice_of
+from zeroskip.run.convolution.tiles.slices import (
+    MadeMap,
+    Places,
+    axis_at,
+    moved,
+    movement,
+    place_of,
+    slice_of,
+)
 from zeroskip.run.convolution.tiles.values import MapValue, Values, integers
 
 
@@ -189,7 +197,9 @@ def _channel_shuffle(node: Node, values: Values) -> Operations:
         return ()
     each = x.shape[0] // groups
     order = [group * each + number for number in range(each) for group in range(groups)]
-    return (moved(node, x, MadeMap(x.shape, x.form), [movement(order, range(x.shape[1]), range(x.shape[2]))]),)
+    return (
+        moved(node, x, MadeMap(x.shape, x.form), [movement(order, range(x.shape[1]), range(x.shape[2]))]),
+    )
 
 
 def _pixel_shuffle(node: Node, values: Values) -> Operations:
@@ -199,7 +209,9 @@ def _pixel_shuffle(node: Node, values: Values) -> Operations:
     made = x.shape[0] // factor**2, x.shape[1] * factor, x.shape[2] * factor
     if made != node.shape or made[0] * factor**2 != x.shape[0]:
         return ()
-    return (moved(node, x, MadeMap(made, channels_first(made)), _interleaved(made, (factor, factor), (0, 0))),)
+    return (
+        moved(node, x, MadeMap(made, channels_first(made)), _interleaved(made, (factor, factor), (0, 0))),
+    )
 
 
 def _pixel_unshuffle(node: Node, values: Values) -> Operations:

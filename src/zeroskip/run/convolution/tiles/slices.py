@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from typing import cast
+
+import torch
 
 from zeroskip.graph import Node
+from zeroskip.graph.exporting import END
+from zeroskip.graph.nodes import kind_of
+from zeroskip.graph.rebinding import made
+from zeroskip.graph.torch_operations import Bound, Slot
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first, sequence
 from zeroskip.run.convolution.tiles.node_operations import Operations, plain
 from zeroskip.run.convolution.tiles.operations import Movement, Operation
@@ -35,11 +43,11 @@ def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
 
 def place_of(node: Node, x: MapValue, dim: int, place: int) -> Operations:
     """The numbers of x at one place of an axis of its tensor, without that axis, as the value of the node."""
-    made = slice_of(node, x, dim, [place])
-    if not made or made[-1].form is None:
+    taken = slice_of(node, x, dim, [place])
+    if not taken or taken[-1].form is None:
         return ()
-    axes = made[-1].form.axes
-    return (replace(made[-1], form=Form((*axes[:dim], *axes[dim + 1 :]))),)
+    axes = taken[-1].form.axes
+    return (replace(taken[-1], form=Form((*axes[:dim], *axes[dim + 1 :]))),)
 
 
 def _slice_of_channels(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
@@ -60,6 +68,34 @@ def _slice_of_channels(node: Node, x: MapValue, dim: int, places: Places) -> Ope
     axes[dim] = (Atom("c", kept, step),) if kept > 1 else ()
     made = MadeMap((len(taken), *x.shape[1:]), Form(tuple(axes)))
     return (moved(node, x, made, [movement(taken, range(x.shape[1]), range(x.shape[2]))]),)
+
+
+def parts_of(node: Node, length: int) -> list[range]:
+    """The places of an axis of that length that each part has which the node cuts."""
+    arguments = node.arguments
+    if kind_of(node) == "unbind":
+        return [range(place, place + 1) for place in range(length)]
+    sizes = arguments.get("split_sizes", arguments.get("split_size", arguments.get("chunks")))
+    if kind_of(node) == "chunk":
+        sizes = -(-length // int(cast(int, sizes)))
+    if isinstance(sizes, int):
+        return [range(start, min(start + sizes, length)) for start in range(0, length, sizes)]
+    ends = [0, *accumulate(cast("list[int]", sizes))]
+    return [range(start, end) for start, end in pairwise(ends)]
+
+
+def is_whole_batch(node: Node) -> bool:
+    """Whether the node is a slice of all examples, as `x[:, 1:]` begins with one."""
+    arguments = node.arguments
+    begins = kind_of(node) == "slice" and arguments.get("dim") == 0 and not arguments.get("start")
+    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, END)
+    return bool(begins and whole)
+
+
+def as_slice(node: Node, source: str, dim: int, places: range) -> Node:
+    """The node as the slice of a value that it is, along an axis of a tensor of all examples."""
+    bound = Bound(torch.ops.aten.slice.Tensor, [Slot(0), dim, places.start, places.stop, 1], {})
+    return made(node.name, bound, [source], node.shape, node.dtype)
 
 
 def channels_in_order(node: Node, x: MapValue) -> Operation | None:
