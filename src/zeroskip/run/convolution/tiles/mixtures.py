@@ -128,7 +128,9 @@ def _of_map(shape: MapShape, form: Form) -> Mixture:
 def _mixed_or_none(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
     try:
         return _mixed(node, inputs)
-    except Exception:  # of an operation that a damaged file describes; PyTorch says what is wrong when it runs
+    except (
+        Exception
+    ):  # of an operation that a damaged file describes; PyTorch says what is wrong when it runs
         return None
 
 
