@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, TypeGuard, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zeroskip.concepts import Kernel, Machine, Precision
 from zeroskip.errors import EngineError, ZeroskipError
@@ -375,25 +375,3 @@ def _plain(x: Tensor) -> Tensor:
     x = x.detach() if x.requires_grad else x
     x = x if x.is_contiguous() else x.contiguous()
     return x.resolve_neg() if x.is_neg() else x
-
-
-def as_module(program: Program, model: nn.Module) -> nn.Module:
-    """A module that runs `program` where `model` would run, so that a task's `evaluate` can take it.
-
-    It has the model's parameters and answers to `eval()`; training it is of no use.
-
-    >>> module = as_module(run.compile(model, x), model)
-    >>> module(x).shape, len(list(module.parameters()))
-    (torch.Size([3, 4]), 4)
-    """
-    return _Running(program, model)
-
-
-class _Running(nn.Module):
-    def __init__(self, program: Program, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model  # for evaluate functions that ask for parameters() or their device
-        self._program = program
-
-    def forward(self, *args: object, **kwargs: object) -> object:
-        return self._program(*args, **kwargs)
