@@ -26,6 +26,7 @@ from zeroskip.run.convolution.tiles.kernels import (
     works_on_tiles,
 )
 from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, INT8
@@ -65,6 +66,7 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
         operations = with_bytes(graph, operations, origin.quantisation)
     if computes_in(origin.tiles, FP16) and not holds_constants(operations):
         operations = []
+    operations = with_known(operations, first)
     tiles = {
         each.name: _on_tiles(each, layer_among(graph, each.names), origin, machine)
         for each in operations
@@ -78,6 +80,14 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     }
     other = replace(origin, graph=graph, kernels=kernels, tiles=tiles)
     return built(other, operations, machine, threads, shared_functions(first, graph, kernels))
+
+
+def with_known(operations: Sequence[Operation], first: CompiledNetwork) -> list[Operation]:
+    """The operations, each with what `first` has in memory of its weights."""
+    segments = [node.function for node in first.graph.nodes if isinstance(node.function, Segment)]
+    held = [(step.node, step.weights) for each in segments for step in each.code.chain.steps]
+    known = {node: weights for node, weights in held if weights is not None and weights.source is not None}
+    return [replace(each, known=known.get(each.name)) for each in operations]
 
 
 def rounded(origin: Origin) -> Runner:

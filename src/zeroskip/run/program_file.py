@@ -26,7 +26,7 @@ from zeroskip.graph.packing import pack_padded_sequence
 from zeroskip.run import measurement as measurements
 from zeroskip.run import program_bytes
 from zeroskip.run import quantisation as quantisations
-from zeroskip.run.building import built, shared_functions
+from zeroskip.run.building import built, shared_functions, with_known
 from zeroskip.run.captured import kernel_nodes, layer_among, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.kernels import (
@@ -176,6 +176,7 @@ def _network(
     kernels = origin.kernels | {name: each for name, each in others.items() if name in origin.kernels}
     tiles = origin.tiles | {name: each for name, each in others.items() if name in origin.tiles}
     known = {} if first is None else shared_functions(first, graph, kernels)
+    operations = operations if first is None else with_known(operations, first)
     compiled = built(replace(origin, kernels=kernels, tiles=tiles), operations, machine, threads, known)
     _try(compiled)
     return compiled, list(replacements.values())

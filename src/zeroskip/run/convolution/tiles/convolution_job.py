@@ -12,6 +12,7 @@ from zeroskip.concepts import Layer, Machine
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
+from zeroskip.run.convolution.tiles.shared_weights import Sharing
 from zeroskip.run.convolution.tiles.steps import Epilogue
 
 BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-level cache
@@ -37,7 +38,8 @@ class RowWeights:
 class Job:
     """y = epilogue(weights . rows of x) at every place of y, for the operation `node`.
 
-    stride  (rows, columns) of x from one place of y to the next
+    stride   (rows, columns) of x from one place of y to the next
+    sharing  its weights with other sizes of the network
     """
 
     node: str
@@ -47,6 +49,7 @@ class Job:
     y: Map
     residual: Map | None
     epilogue: Epilogue
+    sharing: Sharing | None = None
 
     @property
     def added(self) -> Map:

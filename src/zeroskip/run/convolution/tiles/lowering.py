@@ -23,15 +23,17 @@ from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first,
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
-from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, integer_weights
-from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, QuadWeights, integer_weights
+from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, layer_job, quad_part, rescaled
 from zeroskip.run.convolution.tiles.quad_moves import moved_quads, side_by_side
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
+from zeroskip.run.convolution.tiles.shared_weights import Sharing, WeightSource, sharing
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
 from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
+from zeroskip.run.convolution.tiles.taps import Taps
 from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_quads, read_tensor, write_tensor
 from zeroskip.run.element import FP32, Element
 
@@ -304,21 +306,23 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
     assert layer is not None
     assert reading.taps is not None
     taps = _taps(operation, context, x)
-    bias = bias_of(operation)
     if operation.kind == "depthwise":
         weight, offsets = reading.taps.of(layer.weight.detach().numpy()), taps.offsets
+        weights, shared = RowWeights(weight, bias_of(operation), offsets, max(1, len(offsets))), None
     else:
-        weight = reading.taps.of(whole_weight(layer).numpy())
         channels = np.arange(_channels(reading, x)) * x.layout.vector_bytes
         offsets = (channels[:, None] + taps.offsets).ravel()
+        shared = sharing(WeightSource((layer.weight, layer.bias), offsets), operation.known)
+        weights = _row_weights(operation, reading.taps, shared, max(1, len(taps.offsets)))
     job = Job(
         operation.name,
-        RowWeights(weight, bias, offsets, max(1, len(taps.offsets))),
+        weights,
         taps.stride,
         x=x,
         y=y,
         residual=residual,
         epilogue=Epilogue(residual is not None, operation.activation),
+        sharing=shared,
     )
     if operation.kind == "depthwise":
         return [*copies, depthwise(job, context.machine)]
@@ -326,8 +330,17 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
         return [*copies, *more, job]
     if method not in ("streamed", "blocks"):
         raise EngineError(f'no convolution on tiles is computed by the method "{method}".')
-    block = block_height(weight) if method == "blocks" else 1
+    block = block_height(weights.weight) if method == "blocks" else 1
     return [*copies, *more, streamed(job, context.machine, block=block)]
+
+
+def _row_weights(operation: Operation, taps: Taps, shared: Sharing, count: int) -> RowWeights:
+    """The layer as a matrix of `count` rows for each channel, as another size of the network has it or anew."""
+    if shared.known is not None and isinstance(shared.known.numbers, RowWeights):
+        return shared.known.numbers
+    assert operation.layer is not None
+    weight = taps.of(whole_weight(operation.layer).numpy())
+    return RowWeights(weight, bias_of(operation), shared.source.rows, count)
 
 
 def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | AnyJob]:
@@ -347,10 +360,25 @@ def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> l
     )  # fmt: skip
     if operation.kind in ("rearrange", "join"):
         return [*copies, *_moved(operation, context, x, y)]
-    layer = operation.layer
-    numbers = None if layer is None else _integer_weights(operation, context)
-    part = quad_part(given, numbers, context.machine)
+    part = (
+        _quad_layer(given, context)
+        if operation.layer is not None
+        else quad_part(given, None, context.machine)
+    )
     return [*copies, *more, _by(method, part, context)]
+
+
+def _quad_layer(given: QuadOperation, context: _Context) -> Step | QuadJob:
+    """A layer in eight bits, with the weights that another size of the network has, or its own."""
+    operation, layer = given.operation, given.operation.layer
+    assert layer is not None
+    scales = None if operation.in_bytes is None else operation.in_bytes.weights
+    source = WeightSource((layer.weight, layer.bias, scales), given.offsets.ravel(), given.inputs)
+    shared = sharing(source, operation.known)
+    if shared.known is not None and isinstance(shared.known.numbers, QuadWeights):
+        return replace(layer_job(given, shared.known.numbers), sharing=shared)
+    part = quad_part(given, _integer_weights(operation, context), context.machine)
+    return replace(part, sharing=shared) if isinstance(part, QuadJob) else part
 
 
 def _moved(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:

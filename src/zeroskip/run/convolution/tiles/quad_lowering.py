@@ -67,7 +67,7 @@ def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Mac
         return rescaled(given.name, (given.x, given.y), given.operation.shape[0], (first, given.output))
     if weights is not None:
         other = given.inputs[1] if len(given.inputs) > 1 else None
-        return _job(given, quad_weights(weights, given.offsets.ravel(), first, other), other)
+        return layer_job(given, quad_weights(weights, given.offsets.ravel(), first, other))
     if kind == "max" and first == given.output and given.offsets.size:
         taps = given.offsets[0], given.stride
         return largest_quads(given.name, given.x, given.y, taps, first, machine)
@@ -82,6 +82,11 @@ def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Mac
         maps, scalings = (given.x, given.added, given.y), (first, given.inputs[1], given.output)
         return multiplied_quads(given.name, maps, scalings, given.operation.activation, machine)
     return _of_ones(given, first)
+
+
+def layer_job(given: QuadOperation, weights: QuadWeights) -> QuadJob:
+    """A convolution with these weights; its second input is added."""
+    return _job(given, weights, given.inputs[1] if len(given.inputs) > 1 else None)
 
 
 def rescaled(node: str, maps: tuple[Map, Map], channels: int, scalings: tuple[Scaling, Scaling]) -> QuadJob:
