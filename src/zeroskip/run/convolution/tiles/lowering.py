@@ -336,8 +336,8 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
 
 def _row_weights(operation: Operation, taps: Taps, shared: Sharing, count: int) -> RowWeights:
     """The layer as a matrix of `count` rows for each channel, as another size of the network has it or anew."""
-    if shared.known is not None and isinstance(shared.known.numbers, RowWeights):
-        return shared.known.numbers
+    if isinstance(shared.numbers, RowWeights):
+        return shared.numbers
     assert operation.layer is not None
     weight = taps.of(whole_weight(operation.layer).numpy())
     return RowWeights(weight, bias_of(operation), shared.source.rows, count)
@@ -375,8 +375,8 @@ def _quad_layer(given: QuadOperation, context: _Context) -> Step | QuadJob:
     scales = None if operation.in_bytes is None else operation.in_bytes.weights
     source = WeightSource((layer.weight, layer.bias, scales), given.offsets.ravel(), given.inputs)
     shared = sharing(source, operation.known)
-    if shared.known is not None and isinstance(shared.known.numbers, QuadWeights):
-        return replace(layer_job(given, shared.known.numbers), sharing=shared)
+    if isinstance(shared.numbers, QuadWeights):
+        return replace(layer_job(given, shared.numbers), sharing=shared)
     part = quad_part(given, _integer_weights(operation, context), context.machine)
     return replace(part, sharing=shared) if isinstance(part, QuadJob) else part
 

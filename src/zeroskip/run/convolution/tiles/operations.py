@@ -94,7 +94,7 @@ class Operation:
     movements, fill of a "rearrange", and what is where no movement puts anything
     form      of the tensor that PyTorch would make; None: (channels, height, width)
     in_bytes  of one that computes in eight bits
-    known     what the network has in memory of its weights, for maps of another size
+    known     what the network has in memory of its weights, for maps of other sizes
     """
 
     name: str
@@ -116,7 +116,7 @@ class Operation:
     form: Form | None = None
     attention: Attention | None = None
     in_bytes: InBytes | None = None
-    known: SharedWeights | None = None
+    known: tuple[SharedWeights, ...] = ()
 
 
 @dataclass(frozen=True)

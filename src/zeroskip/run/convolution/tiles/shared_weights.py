@@ -1,8 +1,8 @@
-"""What a layer has in memory whatever the size of its maps: code and weights, which other sizes of a network use too."""
+"""What a layer has in memory whatever the size of its maps: code and weights, used by all sizes of a network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -44,7 +44,7 @@ class WeightSource:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SharedWeights:
     """The weights of a layer in memory, as one kernel reads them.
 
@@ -63,24 +63,29 @@ class SharedWeights:
 
 @dataclass(frozen=True)
 class Sharing:
-    """Of a job: what its weights are made from, and the same in memory, if another size of the network has it."""
+    """Of a job: what its weights are made from, and the same in memory that other sizes of the network have."""
 
     source: WeightSource
-    known: SharedWeights | None = None
+    known: tuple[SharedWeights, ...] = ()
+
+    @property
+    def numbers(self) -> object:
+        """The weights as a job has them; None: they are not there yet."""
+        return self.known[0].numbers if self.known else None
 
     def found(self, numbers: object, how: Hashable) -> SharedWeights | None:
         """What is in memory of these numbers for the kernel; None: nothing."""
-        known = self.known
-        return known if known is not None and known.numbers is numbers and known.how == how else None
+        return next((each for each in self.known if each.numbers is numbers and each.how == how), None)
 
 
-def sharing(source: WeightSource, known: SharedWeights | None) -> Sharing:
-    """What is known of a layer at another size, if it has the same numbers.
+def sharing(source: WeightSource, known: Sequence[SharedWeights]) -> Sharing:
+    """What is known of a layer at other sizes, where it has the same numbers.
 
-    >>> sharing(WeightSource((), np.zeros(1)), None).known
+    >>> sharing(WeightSource((), np.zeros(1)), ()).numbers
     """
-    same = known is not None and known.source is not None and known.source.is_same(source)
-    return Sharing(source, known if same else None)
+    return Sharing(
+        source, tuple(each for each in known if each.source is not None and each.source.is_same(source))
+    )
 
 
 def in_memory(

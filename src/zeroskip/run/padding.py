@@ -1,0 +1,129 @@
+"""How sentences are filled up to a length that a program has, where that changes none of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from zeroskip.errors import EngineError
+from zeroskip.run.measurement import JsonObject
+
+STEP, PARTS = 16, 8  # lengths are multiples of 16 tokens, and a part of the next power of two from 128 on
+
+Axes = tuple[tuple[int, ...], ...]
+"""Of each tensor, the axes along which tokens lie, that of the examples counted."""
+Number = bool | int | float
+
+
+@dataclass(frozen=True)
+class Padding:
+    """How sentences are made longer so that the answers for their own tokens stay what they are.
+
+    inputs   the axes of each input
+    outputs  the axes of each output
+    mask     the number of the input that hides tokens; None: what follows a token never changes its answer
+    hidden   what the mask holds for a hidden token
+    leading  whether the first tokens may be hidden as well
+    """
+
+    inputs: Axes
+    outputs: Axes
+    mask: int | None = None
+    hidden: Number = 0
+    leading: bool = True
+
+    def length(self, shapes: Sequence[Sequence[int]]) -> int | None:
+        """The number of tokens of inputs of these shapes; None where they differ in it.
+
+        >>> Padding(((1,), (1,)), ()).length([(2, 7), (2, 7)])
+        7
+        """
+        found = {
+            shape[axis]
+            for shape, axes in zip(shapes, self.inputs, strict=True)
+            for axis in axes
+            if axis < len(shape)
+        }
+        return found.pop() if len(found) == 1 else None
+
+    def allows(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these sentences may be filled up: each has a token that is seen.
+
+        >>> Padding(((1,),), (), mask=0).allows([torch.tensor([[1, 1], [0, 0]])])
+        False
+        """
+        if self.mask is None:
+            return True
+        mask = tensors[self.mask]
+        seen = mask != self.hidden if self.leading else mask[:, :1] != self.hidden
+        return bool(seen.any(1).all())
+
+    def filled(self, tensors: Sequence[Tensor], length: int) -> list[Tensor]:
+        """The inputs with so many tokens: hidden ones of 0 are added at the end.
+
+        >>> Padding(((1,),), ()).filled([torch.tensor([[5, 6]])], 4)
+        [tensor([[5, 6, 0, 0]])]
+        """
+        return [
+            _longer(tensor, axes, length, self.hidden if number == self.mask else 0)
+            for number, (tensor, axes) in enumerate(zip(tensors, self.inputs, strict=True))
+        ]
+
+    def cut(self, outputs: Sequence[Tensor], length: int) -> list[Tensor]:
+        """The outputs of the first so many tokens.
+
+        >>> Padding((), ((1,), ())).cut([torch.zeros(1, 4, 8), torch.zeros(1, 8)], 2)[0].shape
+        torch.Size([1, 2, 8])
+        """
+        return [_cut(tensor, axes, length) for tensor, axes in zip(outputs, self.outputs, strict=True)]
+
+
+def to_json(padding: Padding) -> JsonObject:
+    """The padding as data that JSON can hold.
+
+    >>> from_json(to_json(Padding(((1,),), ((1,),), None)), 1) == Padding(((1,),), ((1,),), None)
+    True
+    """
+    return {**asdict(padding), "hidden": repr(padding.hidden)}
+
+
+def from_json(stored: JsonObject, inputs: int) -> Padding:
+    """What `to_json` made, of a network of so many inputs; EngineError for anything else."""
+    axes = [tuple(tuple(map(int, several)) for several in stored[name]) for name in ("inputs", "outputs")]
+    hidden, mask = str(stored["hidden"]), stored["mask"]
+    value: Number = hidden == "True" if hidden in ("True", "False") else float(hidden)
+    inside = mask is None or (isinstance(mask, int) and 0 < mask < inputs)
+    if (
+        len(axes[0]) != inputs
+        or not inside
+        or any(set(several) - {1, 2, 3} for both in axes for several in both)
+    ):
+        raise EngineError("what it says of the length of sentences makes no sense")
+    return Padding(axes[0], axes[1], mask, value, bool(stored["leading"]))
+
+
+def next_length(length: int) -> int:
+    """The length that sentences are filled up to: at most 15 tokens more, or a quarter.
+
+    >>> [next_length(each) for each in (1, 16, 17, 100, 129, 300, 512)]
+    [16, 16, 32, 112, 160, 320, 512]
+    """
+    step = max(STEP, (1 << max(length - 1, 1).bit_length()) // PARTS)
+    return -(-length // step) * step
+
+
+def _longer(tensor: Tensor, axes: Sequence[int], length: int, value: float) -> Tensor:
+    for axis in axes:
+        shape = list(tensor.shape)
+        shape[axis] = length - shape[axis]
+        tensor = torch.cat([tensor, tensor.new_full(shape, value)], axis)
+    return tensor
+
+
+def _cut(tensor: Tensor, axes: Sequence[int], length: int) -> Tensor:
+    for axis in axes:
+        tensor = tensor.narrow(axis, 0, length)
+    return tensor
