@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from typing import cast
@@ -19,12 +19,11 @@ from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError, ZeroskipError
 from zeroskip.graph.attention_masks import with_numbers
 from zeroskip.graph.constant_values import changing
-from zeroskip.graph.exporting import OWNER, Exported, export, export_for_lengths, first_line
+from zeroskip.graph.exporting import OWNER, Exported, export, first_line
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
 from zeroskip.graph.inputs import Given, Inputs, of
 from zeroskip.graph.layer_functions import arguments_of, function_of, with_relu
 from zeroskip.graph.layers import evaluating
-from zeroskip.graph.lengths import of_length
 from zeroskip.graph.nodes import Graph, Input, Node
 from zeroskip.graph.packing import packs_by_constants
 from zeroskip.graph.recurrent import function_of as recurrent_function
@@ -66,43 +65,13 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     tensors = signature.tensors(inputs.args, inputs.kwargs)
     demand_numbers(inputs)
     with evaluating(model), undisturbed(model), quiet():
-        return _captured(model, export(model, signature, tensors, inputs), signature, tensors, fold)
+        return captured(model, export(model, signature, tensors, inputs), signature, tensors, fold)
 
 
-def capture_lengths(
-    model: nn.Module, example: Given | Inputs, axes: Sequence[Sequence[int]]
-) -> Callable[[Given | Inputs], Graph | None] | None:
-    """A function: a batch of another length -> what `capture` makes of it, without exporting the network again.
-
-    axes  those of each tensor that have the length; None where torch.export cannot leave them free, and for lengths
-          that it finds impossible
-
-    >>> at = capture_lengths(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(2, 5, 4), [[1]])
-    >>> at(torch.zeros(2, 7, 4)).inputs[0].shape
-    (7, 4)
-    """
-    inputs = of(example)
-    signature = signature_of(model, inputs)
-    tensors = signature.tensors(inputs.args, inputs.kwargs)
-    with evaluating(model), undisturbed(model), quiet():
-        exported = export_for_lengths(model, signature, tensors, inputs, axes)
-    if exported is None:
-        return None
-
-    def at(other: Given | Inputs) -> Graph | None:
-        given = of(other)
-        there = signature.tensors(given.args, given.kwargs)
-        with evaluating(model), undisturbed(model), quiet():
-            one = of_length(exported, axes, [tensor.shape for tensor in there])
-            return None if one is None else _captured(model, one, signature, there, fold=True)
-
-    return at
-
-
-def _captured(
+def captured(
     model: nn.Module, exported: Exported, signature: Signature, tensors: Sequence[Tensor], fold: bool
 ) -> Graph:
-    """The operations of an exported network."""
+    """The operations of an exported network: `capture` without the export."""
     walk = _begin(model, exported, signature, tensors, fold)
     try:
         nodes = _nodes(walk)

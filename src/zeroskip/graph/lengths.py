@@ -1,25 +1,64 @@
-"""A network that was exported for any length, at one length: sizes become numbers."""
+"""A network exported once for any length of its inputs, captured at one: sizes become numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
-from zeroskip.graph.exporting import Exported
+from zeroskip.graph.capture import captured, quiet
+from zeroskip.graph.exporting import Exported, export_for_lengths
+from zeroskip.graph.inputs import Given, Inputs, of
+from zeroskip.graph.layers import evaluating
+from zeroskip.graph.nodes import Graph
+from zeroskip.graph.signature import signature_of
+from zeroskip.graph.undisturbed import undisturbed
+
+Symbol: TypeAlias = Any
+"""A size that torch.export left free: sympy's, which is slow to import and has no types."""
 
 
-def of_length(
+def capture_lengths(
+    model: nn.Module, example: Given | Inputs, axes: Sequence[Sequence[int]]
+) -> Callable[[Given | Inputs], Graph | None] | None:
+    """A function: a batch of another length -> what `capture` makes of it, without exporting the network again.
+
+    axes  those of each tensor that have the length; None where torch.export cannot leave them free, and for lengths
+          that it finds impossible
+
+    >>> at = capture_lengths(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.zeros(2, 5, 4), [[1]])
+    >>> at(torch.zeros(2, 7, 4)).inputs[0].shape
+    (7, 4)
+    """
+    inputs = of(example)
+    signature = signature_of(model, inputs)
+    tensors = signature.tensors(inputs.args, inputs.kwargs)
+    with evaluating(model), undisturbed(model), quiet():
+        exported = export_for_lengths(model, signature, tensors, inputs, axes)
+    if exported is None:
+        return None
+
+    def at(other: Given | Inputs) -> Graph | None:
+        given = of(other)
+        there = signature.tensors(given.args, given.kwargs)
+        with evaluating(model), undisturbed(model), quiet():
+            one = _of_length(exported, axes, [tensor.shape for tensor in there])
+            return None if one is None else captured(model, one, signature, there, fold=True)
+
+    return at
+
+
+def _of_length(
     exported: Exported, axes: Sequence[Sequence[int]], shapes: Sequence[torch.Size]
 ) -> Exported | None:
     """The network for inputs of these shapes, which differ from those it was exported with in `axes` alone.
 
     None where torch.export found that the network has no such length.
     """
-    sizes: dict[Any, int] = {}  # symbol -> number
+    sizes: dict[Symbol, int] = {}
     for node, several, shape in zip(exported.inputs, axes, shapes, strict=True):
         for axis in several:
             symbol = node.meta["val"].shape[axis].node.expr
@@ -37,7 +76,7 @@ def of_length(
     return replace(exported, own=graph)
 
 
-def _with_numbers_(node: fx.Node, sizes: Mapping[Any, int]) -> None:
+def _with_numbers_(node: fx.Node, sizes: Mapping[Symbol, int]) -> None:
     """Put numbers in place of the value, where it is a size of these; else into its announced shape."""
     value = node.meta.get("val")
     if isinstance(value, Tensor):
@@ -46,13 +85,17 @@ def _with_numbers_(node: fx.Node, sizes: Mapping[Any, int]) -> None:
     number = _number(value, sizes)
     if node.op != "call_function" or number is None:
         return
+
+    def put(known: fx.Node) -> fx.node.Argument:
+        return number if known is node else known
+
     for user in list(node.users):
-        user.args = cast("Any", fx.map_arg(user.args, lambda known: number if known is node else known))
-        user.kwargs = cast("Any", fx.map_arg(user.kwargs, lambda known: number if known is node else known))
+        user.args = fx.map_arg(user.args, put)
+        user.kwargs = fx.map_arg(user.kwargs, put)
     node.graph.erase_node(node)
 
 
-def _number(value: object, sizes: Mapping[Any, int]) -> int | bool | None:
+def _number(value: object, sizes: Mapping[Symbol, int]) -> int | bool | None:
     """The size or condition as a number; None where it depends on more."""
     if not isinstance(value, (torch.SymInt, torch.SymBool)):
         return None
@@ -62,16 +105,16 @@ def _number(value: object, sizes: Mapping[Any, int]) -> int | bool | None:
     return int(found) if found.is_number else None
 
 
-def _of_shape(value: Tensor, sizes: Mapping[Any, int]) -> Tensor:
+def _of_shape(value: Tensor, sizes: Mapping[Symbol, int]) -> Tensor:
     """The announced value with numbers for these sizes."""
-    symbols: list[Any] = [size for size in value.shape if isinstance(size, torch.SymInt)]
+    symbols: list[Symbol] = [size for size in value.shape if isinstance(size, torch.SymInt)]
     if not any(size.node.expr.free_symbols & sizes.keys() for size in symbols):
         return value
     with value.fake_mode:  # type: ignore[attr-defined]
         return torch.empty([_size(size, sizes) for size in value.shape], dtype=value.dtype)
 
 
-def _size(size: int | torch.SymInt, sizes: Mapping[Any, int]) -> int | torch.SymInt:
+def _size(size: int | torch.SymInt, sizes: Mapping[Symbol, int]) -> int | torch.SymInt:
     if not isinstance(size, torch.SymInt):
         return size
     found = size.node.expr.subs(sizes)

@@ -56,12 +56,7 @@ def refusal(wanted: Input, x: object) -> str | None:
     if x.dtype.is_complex and not wanted.dtype.is_complex:
         return "Convert it with x.real or x.abs(), whichever is meant."
     if x.dtype is not wanted.dtype:
-        if not wanted.dtype.is_floating_point and bool((x <= LEAST).any()):
-            return (
-                "It hides tokens by what is added to scores. Give a mask as in the example, such as "
-                f"(x == 0).to({wanted.dtype}) where 1 stands for tokens that are seen."
-            )
-        return f"Convert it with x.to({wanted.dtype})."
+        return _other_type(wanted, x)
     axes = len(wanted.shape) + wanted.has_batch
     if wanted.has_batch and x.ndim == axes - 1:
         return "The axis of examples is missing: give x[None]."
@@ -117,6 +112,20 @@ def fit(
     return True
 
 
+def _other_type(wanted: Input, x: Tensor) -> str:
+    """What to do about a tensor of another type."""
+    if wanted.dtype.is_floating_point or not x.dtype.is_floating_point:
+        return f"Convert it with x.to({wanted.dtype})."
+    if bool((x <= LEAST).any()):
+        return (
+            "It hides tokens by numbers that are added to scores. Give a mask as in the example, such as "
+            f"(x == 0).to({wanted.dtype}) where 1 stands for tokens that are seen."
+        )
+    if bool((x == x.round()).all()):
+        return f"Convert it with x.to({wanted.dtype})."
+    return "Some of its numbers are not whole, and would be others when converted. Give whole numbers."
+
+
 def sentence(wanted: Input, name: str, x: object, remedy: str) -> str:
     """Why the program refuses `x` as the input of that name ("" where there is one input), and what converts it.
 
@@ -167,10 +176,25 @@ def length_axes(graph: Graph, tensors: Sequence[Tensor]) -> tuple[tuple[int, ...
     return tuple(axes) if len(lengths) == 1 else None
 
 
+def not_served(lengths: Sequence[int], length: int) -> str:
+    """Why a program from a file refuses sentences of so many tokens.
+
+    >>> not_served([64, 128], 200).split(". ")[0]
+    'the program was saved for sentences of up to 128 tokens, and was given 200'
+    """
+    remedy = "Cut them off, or compile with examples=[...] of the longest, then save."
+    if lengths and length < max(lengths):
+        remedy = "It fills sentences up, which cannot be where a mask hides all of one, or its beginning."
+    return (
+        f"the program was saved for sentences of up to {max(lengths, default=0)} tokens, and was given {length}. A "
+        f"program from a file has no network to compile for others. {remedy}"
+    )
+
+
 def unknown_size(inputs: Sequence[Input], known: Sequence[Key], key: Key) -> str:
     """Why a program from a file refuses inputs of a further size.
 
-    >>> unknown_size([Input("x")], [(6,)], (7,)).split(". ")[1]
+    >>> unknown_size([Input("x")], [((6,),)], ((7,),)).split(". ")[1]
     'A program from a file has no network to compile for another size'
     """
     return (

@@ -101,10 +101,8 @@ def compile(
         explanation=_explained(facts, selection.lost),
     )
     make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
-    program = Program(
-        selection.compiled, measurement, watch(model), Further(make, repeats(model, graph), sizes),
-        padding=found_padding(model, graph, tensors),
-    )  # fmt: skip
+    further, padding = Further(make, repeats(model, graph), sizes), found_padding(model, graph, tensors)
+    program = Program(selection.compiled, measurement, watch(model), further, padding=padding)
     _add_(program, [of(other, batch_axis) for other in examples])
     return program
 

@@ -12,13 +12,15 @@ from torch import Tensor, nn
 
 from zeroskip.errors import EngineError, ModelError
 from zeroskip.graph import Graph, Inputs, undisturbed
-from zeroskip.graph.capture import capture_lengths, demand_numbers
+from zeroskip.graph.capture import demand_numbers
+from zeroskip.graph.lengths import capture_lengths
 from zeroskip.run.building import resized, rounded
 from zeroskip.run.call_checks import key_of, length_axes, shown
 from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.dense import pytorch
 from zeroskip.run.network_checks import beside_rounded, captured_graph, network_on, why_different
 from zeroskip.run.output_difference import agree, difference, no_further
+from zeroskip.run.padding import Axes
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import runner
 from zeroskip.run.timing import stop_watch, torch_threads
@@ -26,7 +28,6 @@ from zeroskip.run.timing import stop_watch, torch_threads
 SHORTER = 0.75  # share of the first length up to which kernels for few vectors may be faster
 TURNS = 5  # of timing them
 
-Axes: TypeAlias = tuple[tuple[int, ...], ...]
 Captures: TypeAlias = Callable[[Inputs], Graph | None] | None
 
 

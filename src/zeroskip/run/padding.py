@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from zeroskip.errors import EngineError
+from zeroskip.graph import Input
+from zeroskip.run.call_checks import Key
 from zeroskip.run.measurement import JsonObject
 
 STEP, PARTS = 16, 8  # lengths are multiples of 16 tokens, and a part of the next power of two from 128 on
@@ -19,7 +21,7 @@ Number = bool | int | float
 
 
 @dataclass(frozen=True)
-class Padding:
+class TokenPadding:
     """How sentences are made longer so that the answers for their own tokens stay what they are.
 
     inputs   the axes of each input
@@ -38,7 +40,7 @@ class Padding:
     def length(self, shapes: Sequence[Sequence[int]]) -> int | None:
         """The number of tokens of inputs of these shapes; None where they differ in it.
 
-        >>> Padding(((1,), (1,)), ()).length([(2, 7), (2, 7)])
+        >>> TokenPadding(((1,), (1,)), ()).length([(2, 7), (2, 7)])
         7
         """
         found = {
@@ -52,7 +54,7 @@ class Padding:
     def allows(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these sentences may be filled up: each has a token that is seen.
 
-        >>> Padding(((1,),), (), mask=0).allows([torch.tensor([[1, 1], [0, 0]])])
+        >>> TokenPadding(((1,),), (), mask=0).allows([torch.tensor([[1, 1], [0, 0]])])
         False
         """
         if self.mask is None:
@@ -64,7 +66,7 @@ class Padding:
     def filled(self, tensors: Sequence[Tensor], length: int) -> list[Tensor]:
         """The inputs with so many tokens: hidden ones of 0 are added at the end.
 
-        >>> Padding(((1,),), ()).filled([torch.tensor([[5, 6]])], 4)
+        >>> TokenPadding(((1,),), ()).filled([torch.tensor([[5, 6]])], 4)
         [tensor([[5, 6, 0, 0]])]
         """
         return [
@@ -75,22 +77,60 @@ class Padding:
     def cut(self, outputs: Sequence[Tensor], length: int) -> list[Tensor]:
         """The outputs of the first so many tokens.
 
-        >>> Padding((), ((1,), ())).cut([torch.zeros(1, 4, 8), torch.zeros(1, 8)], 2)[0].shape
+        >>> TokenPadding((), ((1,), ())).cut([torch.zeros(1, 4, 8), torch.zeros(1, 8)], 2)[0].shape
         torch.Size([1, 2, 8])
         """
         return [_cut(tensor, axes, length) for tensor, axes in zip(outputs, self.outputs, strict=True)]
 
 
-def to_json(padding: Padding) -> JsonObject:
+def filled_up(
+    padding: TokenPadding, tensors: Sequence[Tensor], lengths: Sequence[int], free: bool
+) -> tuple[list[Tensor], int] | None:
+    """Sentences filled up to one of the `lengths`, or where others are `free` to the next one; and their own length.
+
+    None where they are as long as that, or cannot be filled up. EngineError where they have no token.
+
+    >>> filled_up(TokenPadding(((1,),), ()), [torch.tensor([[5, 6]])], [128], True)[0][0].shape
+    torch.Size([1, 16])
+    """
+    length = padding.length([tensor.shape for tensor in tensors])
+    if length == 0:
+        raise EngineError(
+            "the sentences have 0 tokens, of which nothing can be computed. Give at least one token."
+        )
+    if length is None or not padding.allows(tensors):
+        return None
+    new = next_length(length)
+    known = [size for size in lengths if length < size and (size <= new or not free)]
+    if not known and (not free or new == length):
+        return None
+    return padding.filled(tensors, min(known, default=new)), length
+
+
+def lengths_of(padding: TokenPadding, inputs: Sequence[Input], keys: Sequence[Key]) -> list[int]:
+    """The numbers of tokens of these sizes.
+
+    >>> lengths_of(TokenPadding(((1,),), ()), [Input("ids")], [((16,),), ((32,),)])
+    [16, 32]
+    """
+    shapes = (
+        [(0, *shape) if each.has_batch else shape for each, shape in zip(inputs, key, strict=True)]
+        for key in keys
+    )
+    found = (padding.length(each) for each in shapes)
+    return [length for length in found if length is not None]
+
+
+def to_json(padding: TokenPadding) -> JsonObject:
     """The padding as data that JSON can hold.
 
-    >>> from_json(to_json(Padding(((1,),), ((1,),), None)), 1) == Padding(((1,),), ((1,),), None)
+    >>> from_json(to_json(TokenPadding(((1,),), ((1,),), None)), 1) == TokenPadding(((1,),), ((1,),), None)
     True
     """
     return {**asdict(padding), "hidden": repr(padding.hidden)}
 
 
-def from_json(stored: JsonObject, inputs: int) -> Padding:
+def from_json(stored: JsonObject, inputs: int) -> TokenPadding:
     """What `to_json` made, of a network of so many inputs; EngineError for anything else."""
     axes = [tuple(tuple(map(int, several)) for several in stored[name]) for name in ("inputs", "outputs")]
     hidden, mask = str(stored["hidden"]), stored["mask"]
@@ -102,7 +142,7 @@ def from_json(stored: JsonObject, inputs: int) -> Padding:
         or any(set(several) - {1, 2, 3} for both in axes for several in both)
     ):
         raise EngineError("what it says of the length of sentences makes no sense")
-    return Padding(axes[0], axes[1], mask, value, bool(stored["leading"]))
+    return TokenPadding(axes[0], axes[1], mask, value, bool(stored["leading"]))
 
 
 def next_length(length: int) -> int:

@@ -14,13 +14,13 @@ from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import taken
 from zeroskip.run.network_checks import network_on
 from zeroskip.run.output_difference import agree, leaves
-from zeroskip.run.padding import Axes, Number, Padding
+from zeroskip.run.padding import Axes, Number, TokenPadding
 
 SHORT, LONG = 6, 14  # tokens of what is tried
 SHARE = 1e-5  # of the largest output by which answers may differ
 
 
-def found_padding(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> Padding | None:
+def found_padding(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> TokenPadding | None:
     """How inputs like these may be filled up; None where that changes answers, or no axis is that of tokens.
 
     The network is asked: few tokens, and the same with any others behind them, which one of the inputs hides.
@@ -42,11 +42,13 @@ def found_padding(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> 
             given = [
                 torch.full_like(each, seen) if number == mask else each for number, each in enumerate(few)
             ]
-            padding = Padding(axes, (), mask, hidden)
+            padding = TokenPadding(axes, (), mask, hidden)
             outputs = _outputs(model, graph, padding, given, lengths)
             if outputs is not None:
-                padding = Padding(axes, outputs, mask, hidden)
-                return Padding(axes, outputs, mask, hidden, _leads(model, graph, padding, given, lengths))
+                padding = TokenPadding(axes, outputs, mask, hidden)
+                return TokenPadding(
+                    axes, outputs, mask, hidden, _leads(model, graph, padding, given, lengths)
+                )
     return None
 
 
@@ -83,7 +85,7 @@ def _masks(tensors: Sequence[Tensor], axes: Axes) -> Iterator[tuple[int | None, 
 
 
 def _outputs(
-    model: nn.Module, graph: Graph, padding: Padding, few: Sequence[Tensor], lengths: tuple[int, int]
+    model: nn.Module, graph: Graph, padding: TokenPadding, few: Sequence[Tensor], lengths: tuple[int, int]
 ) -> Axes | None:
     """The axes of tokens of each output, if what follows tokens changes no answer for them."""
     pair = _answers(model, graph, padding, few, lengths)
@@ -95,12 +97,12 @@ def _outputs(
         axes.append(tuple(axis for axis, (one, other) in sizes if (one, other) == lengths and one != other))
         if any(one != other for axis, (one, other) in sizes if axis not in axes[-1]):
             return None
-    cut = Padding(padding.inputs, tuple(axes)).cut(pair[1], lengths[0])
+    cut = TokenPadding(padding.inputs, tuple(axes)).cut(pair[1], lengths[0])
     return tuple(axes) if agree(cut, list(pair[0]), tolerance=SHARE) else None
 
 
 def _leads(
-    model: nn.Module, graph: Graph, padding: Padding, few: Sequence[Tensor], lengths: tuple[int, int]
+    model: nn.Module, graph: Graph, padding: TokenPadding, few: Sequence[Tensor], lengths: tuple[int, int]
 ) -> bool:
     """Whether the same holds where the first tokens are hidden."""
     if padding.mask is None or lengths[0] < 2:
@@ -116,7 +118,7 @@ def _leads(
 
 
 def _answers(
-    model: nn.Module, graph: Graph, padding: Padding, few: Sequence[Tensor], lengths: tuple[int, int]
+    model: nn.Module, graph: Graph, padding: TokenPadding, few: Sequence[Tensor], lengths: tuple[int, int]
 ) -> tuple[list[Tensor], list[Tensor]] | None:
     """The outputs for few tokens, and for those with others behind them; None where the network refuses either."""
     more, generator = padding.filled(few, lengths[1]), torch.Generator().manual_seed(1)

@@ -23,6 +23,7 @@ from zeroskip.run.call_checks import (
     fit,
     is_length,
     key_of,
+    not_served,
     plain,
     refusal,
     sentence,
@@ -32,7 +33,7 @@ from zeroskip.run.call_checks import (
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.integer_network import saturated
 from zeroskip.run.measurement import Measurement, table
-from zeroskip.run.padding import Padding, next_length
+from zeroskip.run.padding import TokenPadding, filled_up, lengths_of
 from zeroskip.run.quantisation import Quantisation
 from zeroskip.run.runner import Runner
 
@@ -126,7 +127,7 @@ class Program:
         changed: Callable[[], bool],
         further: Further | None = None,
         others: Sequence[CompiledNetwork] = (),
-        padding: Padding | None = None,
+        padding: TokenPadding | None = None,
     ) -> None:
         self.compiled, self.measurement, self.changed, self.further = compiled, measurement, changed, further
         self.padding = padding
@@ -169,11 +170,13 @@ class Program:
         network, tensors, length = self._network_for(tensors)
         try:
             values = network.run(*map(plain, tensors))
-            return network.origin.graph.rebuild(self._cut(values, length))
+            if length is not None and self.padding is not None:
+                values = self.padding.cut(values, length)
+            return network.origin.graph.rebuild(values)
         except ZeroskipError:
             raise
         except Exception as fact:
-            raise EngineError(fails_on(tensors, fact)) from fact
+            raise EngineError(fails_on(given, fact)) from fact
 
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
@@ -334,30 +337,21 @@ class Program:
 
     def _filled(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], int] | None:
         """Sentences filled up to a length that there is or is to be, and their own; None where that is not possible."""
-        padding = self.padding
-        if padding is None or (length := padding.length([tensor.shape for tensor in tensors])) is None:
+        if self.padding is None:
             return None
-        if not length or not padding.allows(tensors):
-            return None
-        new = next_length(length)
-        known = [size for size in self._lengths() if length < size and (size <= new or self.further is None)]
-        if not known and (self.further is None or new == length):
-            return None
-        return padding.filled(tensors, min(known, default=new)), length
+        return filled_up(self.padding, tensors, self._lengths(), self.further is not None)
 
     def _lengths(self) -> list[int]:
-        """The lengths of sentences that there are networks for."""
-        found = (self._length(key) for key in self._networks)
-        return [length for length in found if length is not None]
+        return [] if self.padding is None else lengths_of(self.padding, self.inputs, [*self._networks])
 
-    def _length(self, key: Key) -> int | None:
-        shapes = [
-            (0, *shape) if each.has_batch else shape for each, shape in zip(self.inputs, key, strict=True)
-        ]
-        return None if self.padding is None else self.padding.length(shapes)
-
-    def _cut(self, values: Sequence[Tensor], length: int | None) -> Sequence[Tensor]:
-        return values if length is None or self.padding is None else self.padding.cut(values, length)
+    def _unknown(self, tensors: Sequence[Tensor]) -> str:
+        """Why a program from a file refuses inputs of this size."""
+        if (
+            self.padding is not None
+            and (length := self.padding.length([each.shape for each in tensors])) is not None
+        ):
+            return not_served(self._lengths(), length)
+        return unknown_size(self.inputs, [*self._networks], self._key(tensors))
 
     def _compile_for(self, tensors: Sequence[Tensor]) -> CompiledNetwork:
         key = self._key(tensors)
@@ -365,7 +359,7 @@ class Program:
             if key in self._networks:
                 return self._networks[key]
             if self.further is None:
-                raise EngineError(unknown_size(self.inputs, [*self._networks], self._key(tensors)))
+                raise EngineError(self._unknown(tensors))
             if not self._is_length(key) and self._other_sizes() >= self.further.most:
                 raise EngineError(used_up(self.inputs, [*self._networks], key))
             network = self.further.make(tensors)

@@ -14,6 +14,7 @@ from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
 from zeroskip.run.convolution.tiles.shared_weights import Sharing
 from zeroskip.run.convolution.tiles.steps import Epilogue
+from zeroskip.run.convolution.tiles.taps import Taps
 
 BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-level cache
 
@@ -80,6 +81,15 @@ def bias_of(operation: Operation) -> np.ndarray:
     if layer is None or layer.bias is None:
         return np.zeros(operation.shape[0], np.float32)
     return np.asarray(layer.bias.detach().numpy())
+
+
+def row_weights(operation: Operation, taps: Taps, shared: Sharing, count: int) -> RowWeights:
+    """A layer as a matrix of `count` rows for each channel: that of another size of the network, or made anew."""
+    if isinstance(shared.numbers, RowWeights):
+        return shared.numbers
+    assert operation.layer is not None
+    weight = taps.of(whole_weight(operation.layer).numpy())
+    return RowWeights(weight, bias_of(operation), shared.source.rows, count)
 
 
 def whole_weight(layer: Layer) -> Tensor:

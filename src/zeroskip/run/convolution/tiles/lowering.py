@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -17,23 +17,28 @@ from zeroskip.run.convolution.tiles.arrangement import SCORES, Arrangement, Read
 from zeroskip.run.convolution.tiles.attention import AttentionMaps, attention
 from zeroskip.run.convolution.tiles.baked_steps import bake_all, is_baked
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
-from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, bias_of, whole_weight
+from zeroskip.run.convolution.tiles.convolution_job import (
+    Job,
+    RowWeights,
+    bias_of,
+    row_weights,
+    whole_weight,
+)
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
-from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, QuadWeights, integer_weights
-from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, layer_job, quad_part, rescaled
+from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, integer_weights
+from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
 from zeroskip.run.convolution.tiles.quad_moves import moved_quads, side_by_side
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
-from zeroskip.run.convolution.tiles.shared_weights import Sharing, WeightSource, sharing
+from zeroskip.run.convolution.tiles.shared_weights import WeightSource, sharing
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
 from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
-from zeroskip.run.convolution.tiles.taps import Taps
 from zeroskip.run.convolution.tiles.tensor_transfer import TensorSlot, read_quads, read_tensor, write_tensor
 from zeroskip.run.element import FP32, Element
 
@@ -313,7 +318,7 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
         channels = np.arange(_channels(reading, x)) * x.layout.vector_bytes
         offsets = (channels[:, None] + taps.offsets).ravel()
         shared = sharing(WeightSource((layer.weight, layer.bias), offsets), operation.known)
-        weights = _row_weights(operation, reading.taps, shared, max(1, len(taps.offsets)))
+        weights = row_weights(operation, reading.taps, shared, max(1, len(taps.offsets)))
     job = Job(
         operation.name,
         weights,
@@ -334,15 +339,6 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
     return [*copies, *more, streamed(job, context.machine, block=block)]
 
 
-def _row_weights(operation: Operation, taps: Taps, shared: Sharing, count: int) -> RowWeights:
-    """The layer as a matrix of `count` rows for each channel, as another size of the network has it or anew."""
-    if isinstance(shared.numbers, RowWeights):
-        return shared.numbers
-    assert operation.layer is not None
-    weight = taps.of(whole_weight(operation.layer).numpy())
-    return RowWeights(weight, bias_of(operation), shared.source.rows, count)
-
-
 def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | AnyJob]:
     """An operation that reads or makes 8-bit numbers, with the copies that it needs."""
     name, scalings = operation.name, context.subgraph.scalings
@@ -360,25 +356,9 @@ def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> l
     )  # fmt: skip
     if operation.kind in ("rearrange", "join"):
         return [*copies, *_moved(operation, context, x, y)]
-    part = (
-        _quad_layer(given, context)
-        if operation.layer is not None
-        else quad_part(given, None, context.machine)
-    )
+    numbers = None if operation.layer is None else partial(_integer_weights, operation, context)
+    part = quad_part(given, numbers, context.machine)
     return [*copies, *more, _by(method, part, context)]
-
-
-def _quad_layer(given: QuadOperation, context: _Context) -> Step | QuadJob:
-    """A layer in eight bits, with the weights that another size of the network has, or its own."""
-    operation, layer = given.operation, given.operation.layer
-    assert layer is not None
-    scales = None if operation.in_bytes is None else operation.in_bytes.weights
-    source = WeightSource((layer.weight, layer.bias, scales), given.offsets.ravel(), given.inputs)
-    shared = sharing(source, operation.known)
-    if isinstance(shared.numbers, QuadWeights):
-        return replace(layer_job(given, shared.numbers), sharing=shared)
-    part = quad_part(given, _integer_weights(operation, context), context.machine)
-    return replace(part, sharing=shared) if isinstance(part, QuadJob) else part
 
 
 def _moved(operation: Operation, context: _Context, x: Map, y: Map) -> list[Step]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from zeroskip.run.element import Scaling
 
-Fields: TypeAlias = tuple[int | np.ndarray, ...]
+BlockFields: TypeAlias = tuple[int | np.ndarray, ...]
 """For argument blocks: numbers, addresses, tables of them."""
 
 
@@ -57,7 +57,7 @@ class SharedWeights:
     source: WeightSource | None
     numbers: object
     how: Hashable
-    fields: Fields
+    fields: BlockFields
     alive: tuple[object, ...]
 
 
@@ -89,7 +89,7 @@ def sharing(source: WeightSource, known: Sequence[SharedWeights]) -> Sharing:
 
 
 def in_memory(
-    shared: Sharing | None, numbers: object, how: Hashable, make: Callable[[], tuple[Fields, tuple[object, ...]]]
+    shared: Sharing | None, numbers: object, how: Hashable, make: Callable[[], tuple[BlockFields, tuple[object, ...]]]
 ) -> SharedWeights:  # fmt: skip
     """The weights as the kernel reads them: those of another size, or what `make` puts into memory (fields, alive).
 
