@@ -216,15 +216,15 @@ def used_up(inputs: Sequence[Input], known: Sequence[Key], key: Key) -> str:
     )
 
 
-def first_warning(inputs: Sequence[Input], first: Key, key: Key, most: int) -> str:
+def first_warning(inputs: Sequence[Input], first: Key, key: Key, most: str) -> str:
     """What is said when a program is compiled for another size than that of its example.
 
-    >>> first_warning([Input("x")], ((6,),), ((7,),), 8).split(":")[0]
+    >>> first_warning([Input("x")], ((6,),), ((7,),), "8 sizes").split(":")[0]
     'the program was compiled for (batch, 6), and now also for (batch, 7)'
     """
     return (
         f"the program was compiled for {shown(inputs, first)}, and now also for {shown(inputs, key)}: the first call "
-        f"with another size takes longer, and at most {most} sizes are kept. "
+        f"with another size takes longer, and at most {most} are kept. "
         "To compile them beforehand: run.compile(model, example, examples=[...])."
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -28,27 +29,26 @@ def found_padding(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> 
     axes = _axes_of_tokens(graph, tensors)
     if axes is None:
         return None
-    count = next(tensor.shape[several[0]] for tensor, several in zip(tensors, axes, strict=True) if several)
-    lengths = min(SHORT, max(1, count // 2)), min(LONG, count) if count > 1 else 4
+    first = next(number for number, several in enumerate(axes) if several)
+    count = tensors[first].shape[1]
+    short = min(SHORT, max(2, count // 2))
+    lengths = short, min(LONG, max(count, short + 2))
     generator = torch.Generator().manual_seed(0)
     few = [
         _drawn(graph, number, each, _size_with(each, several, lengths[0]), generator) if several else each
         for number, (each, several) in enumerate(zip(taken(graph, tensors, 2), axes, strict=True))
     ]
-    if bool((few[0] == few[0][:, :1]).all()) and lengths[0] > 1:
+    if bool((few[first] == few[first][:, :1]).all()):
         return None  # tokens that are all alike tell nothing
     with torch.no_grad(), undisturbed(model):
-        for mask, hidden, seen in _masks(few, axes):
+        for mask, hidden, seen in _masks(few, axes, first):
             given = [
                 torch.full_like(each, seen) if number == mask else each for number, each in enumerate(few)
             ]
-            padding = TokenPadding(axes, (), mask, hidden)
-            outputs = _outputs(model, graph, padding, given, lengths)
+            outputs = _outputs(model, graph, TokenPadding(axes, (), mask, hidden), given, lengths)
             if outputs is not None:
-                padding = TokenPadding(axes, outputs, mask, hidden)
-                return TokenPadding(
-                    axes, outputs, mask, hidden, _leads(model, graph, padding, given, lengths)
-                )
+                found = TokenPadding(axes, outputs, mask, hidden)
+                return replace(found, leading=_leads(model, graph, found, given, lengths))
     return None
 
 
@@ -69,10 +69,10 @@ def _axes_of_tokens(graph: Graph, tensors: Sequence[Tensor]) -> Axes | None:
     return None if length > 1 and any(length in shape for shape in others) else axes
 
 
-def _masks(tensors: Sequence[Tensor], axes: Axes) -> Iterator[tuple[int | None, Number, Number]]:
+def _masks(tensors: Sequence[Tensor], axes: Axes, first: int) -> Iterator[tuple[int | None, Number, Number]]:
     """Which input may hide tokens, what it may hold for those that are hidden, and for those that are not."""
     for number, (tensor, several) in enumerate(zip(tensors, axes, strict=True)):
-        if not number or not several or tensor.ndim != 2:
+        if number == first or not several or tensor.ndim != 2:
             continue
         if tensor.dtype is torch.bool:
             yield from ((number, False, True), (number, True, False))
@@ -105,8 +105,8 @@ def _leads(
     model: nn.Module, graph: Graph, padding: TokenPadding, few: Sequence[Tensor], lengths: tuple[int, int]
 ) -> bool:
     """Whether the same holds where the first tokens are hidden."""
-    if padding.mask is None or lengths[0] < 2:
-        return padding.mask is None
+    if padding.mask is None:
+        return True
     given = [each.clone() for each in few]
     given[padding.mask][:, : lengths[0] // 2] = padding.hidden
     pair = _answers(model, graph, padding, given, lengths)

@@ -225,14 +225,10 @@ class Program:
         """
         try:
             tensors = self._tensors(args, kwargs)
+            known = self._key(tensors) in self._networks or self._filled(tensors) is not None
         except EngineError as error:
             return str(error)
-        known = self._key(tensors) in self._networks or self._filled(tensors) is not None
-        return (
-            None
-            if known or self.further is not None
-            else unknown_size(self.inputs, [*self._networks], self._key(tensors))
-        )
+        return None if known or self.further is not None else self._unknown(tensors)
 
     def add(self, *args: object, **kwargs: object) -> None:
         """Compile for the size of such a call now, if it is a new one; EngineError as at the call.
@@ -317,7 +313,7 @@ class Program:
     def _network_for(self, tensors: list[Tensor]) -> tuple[CompiledNetwork, list[Tensor], int | None]:
         """The network of the size of these tensors, the tensors, and how many tokens they had if they were filled up.
 
-        A network of a new size is compiled now, with one warning unless it is for all lengths up to its own.
+        A network of a new size is compiled now.
         """
         if (network := self._networks.get(self._key(tensors))) is not None:
             return network, tensors, None
@@ -328,12 +324,20 @@ class Program:
                 if self.further is None:
                     raise
         network = self._compile_for(tensors)
+        self._warn_once(self._key(tensors))
+        return network, tensors, None
+
+    def _warn_once(self, key: Key) -> None:
+        """Say that it was compiled for a size; not of lengths that others are filled up to, which are few."""
+        known = next(iter(self._networks))
+        length = is_length(known, key)
+        if self.further is None or (length and self.padding is not None):
+            return
         with self._lock:
             first, self._warned = not self._warned, True
-        if first and self.further is not None:
-            sizes = next(iter(self._networks)), self._key(tensors)
-            warnings.warn(first_warning(self.inputs, *sizes, self.further.most), stacklevel=3)
-        return network, tensors, None
+        if first:
+            most = f"{MOST_LENGTHS} lengths" if length else f"{self.further.most} sizes"
+            warnings.warn(first_warning(self.inputs, known, key, most), stacklevel=4)
 
     def _filled(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], int] | None:
         """Sentences filled up to a length that there is or is to be, and their own; None where that is not possible."""
