@@ -102,10 +102,14 @@ def _networks(
 
 def _at_length(model: nn.Module, state: _State, inputs: Inputs, axes: Axes) -> Graph | None:
     """The network captured at a length, if it could be exported for all of them, which happens once."""
-    if axes not in state.captures:
-        state.captures[axes] = capture_lengths(model, _of_two(inputs, axes), axes)
-    capture = state.captures[axes]
-    graph = None if capture is None else capture(inputs)
+    try:
+        if axes not in state.captures:
+            state.captures[axes] = None  # unless it can be exported
+            state.captures[axes] = capture_lengths(model, _of_two(inputs, axes), axes)
+        capture = state.captures[axes]
+        graph = None if capture is None else capture(inputs)
+    except Exception:  # of whatever kind: an export for this length alone says what is wrong
+        return None
     same = graph is not None and [each.has_batch for each in graph.inputs] == [
         each.has_batch for each in state.first.origin.graph.inputs
     ]

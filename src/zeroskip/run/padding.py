@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from zeroskip.errors import EngineError
 from zeroskip.graph import Input
@@ -157,9 +157,8 @@ def next_length(length: int) -> int:
 
 def _longer(tensor: Tensor, axes: Sequence[int], length: int, value: float) -> Tensor:
     for axis in axes:
-        shape = list(tensor.shape)
-        shape[axis] = length - shape[axis]
-        tensor = torch.cat([tensor, tensor.new_full(shape, value)], axis)
+        behind = [0, 0] * (tensor.ndim - 1 - axis)  # of the axes that follow, which are not made longer
+        tensor = pad(tensor, [*behind, 0, length - tensor.shape[axis]], value=value)
     return tensor
 
 
