@@ -71,16 +71,25 @@ def _of_length(
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {}
     graph.output(graph.graph_copy(exported.graph, copies))
+    announced: dict[tuple[object, ...], Tensor] = {}
     for node in list(graph.nodes):
-        _with_numbers_(node, sizes)
+        _with_numbers_(node, sizes, announced)
     return replace(exported, own=graph)
 
 
-def _with_numbers_(node: fx.Node, sizes: Mapping[Symbol, int]) -> None:
-    """Put numbers in place of the value, where it is a size of these; else into its announced shape."""
+def _with_numbers_(
+    node: fx.Node, sizes: Mapping[Symbol, int], announced: dict[tuple[object, ...], Tensor]
+) -> None:
+    """Put numbers in place of the value, where it is a size of these; else into its announced shape.
+
+    `announced` values are kept by shape and type: to make one takes a millisecond.
+    """
     value = node.meta.get("val")
     if isinstance(value, Tensor):
-        node.meta = {**node.meta, "val": _of_shape(value, sizes)}
+        key = (*map(_expression, value.shape), value.dtype)
+        if key not in announced:
+            announced[key] = _of_shape(value, sizes)
+        node.meta = {**node.meta, "val": announced[key]}
         return
     number = _number(value, sizes)
     if node.op != "call_function" or number is None:
@@ -119,3 +128,7 @@ def _size(size: int | torch.SymInt, sizes: Mapping[Symbol, int]) -> int | torch.
         return size
     found = size.node.expr.subs(sizes)
     return int(found) if found.is_number else size.node.shape_env.create_symintnode(found, hint=None)
+
+
+def _expression(size: int | torch.SymInt) -> object:
+    return size.node.expr if isinstance(size, torch.SymInt) else size

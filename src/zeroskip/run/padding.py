@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from zeroskip.errors import EngineError
-from zeroskip.graph import Input
+from zeroskip.graph import Input, Inputs
 from zeroskip.run.call_checks import Key
 from zeroskip.run.measurement import JsonObject
 
@@ -96,7 +96,8 @@ def filled_up(
     length = padding.length([tensor.shape for tensor in tensors])
     if length == 0:
         raise EngineError(
-            "the sentences have 0 tokens, of which nothing can be computed. Give at least one token."
+            f"of the inputs, {Inputs(tuple(tensors), {}).title}, one is empty: the sentences have 0 tokens, of which "
+            "nothing can be computed. Give at least one token."
         )
     if length is None or not padding.allows(tensors):
         return None
