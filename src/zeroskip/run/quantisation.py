@@ -57,27 +57,23 @@ class Quantisation:
         return tuple(name for name, error in self.errors.items() if not error <= limit)
 
 
-def checksum(graph: Graph, *, of_any_size: bool = True) -> str:
-    """The SHA-256 of the network's operations, and of the weights and constants that they read.
+def checksum(graph: Graph, *, of_size: bool = False) -> str:
+    """The SHA-256 of the network's operations, and of the weights and constants that they read; of no size.
 
-    If `of_any_size`, without sizes, and constants that may depend on them: tables, as those of positions, and whole
-    numbers. Quantisations of older versions have the other.
+    Constants of several axes that are no weights are left out: embeddings of positions, say, or masks, of which a graph
+    holds as many rows as its sentences have tokens; and nodes that are sizes. Older versions took them in (`of_size`).
 
-    >>> checksum(graph) == checksum(graph)
+    >>> checksum(graph) == checksum(graph, of_size=True)
     True
     """
-    whole, sizes = hashlib.sha256(), set[str]()
-    for node in graph.nodes:
-        if of_any_size and node.op.startswith("aten.sym_size"):
-            sizes.add(node.name)
-            continue
+    whole = hashlib.sha256()
+    sizes = {node.name for node in graph.nodes if node.op.startswith("aten.sym_size") and not of_size}
+    for node in (each for each in graph.nodes if each.name not in sizes):
         inputs = tuple(name for name in node.inputs if name not in sizes)
         whole.update(f"{node.name} {node.op} {inputs}".encode())
-        read = [tensor for layer in node.layers for tensor in (layer.weight, layer.bias)]
-        for tensor in read or node.arguments.values():
-            if not isinstance(tensor, Tensor):
-                continue
-            if read or not of_any_size or (tensor.ndim == 1 and tensor.is_floating_point()):
+        read = [pair for each in node.layers for pair in (("weight", each.weight), ("bias", each.bias))]
+        for name, tensor in read or node.arguments.items():
+            if isinstance(tensor, Tensor) and (of_size or tensor.ndim < 2 or name == "weight"):
                 whole.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
                 whole.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data)
     return whole.hexdigest()
@@ -90,7 +86,7 @@ def check(
 
     >>> check(run.calibrate(model, [x]), graph, ["input"], ["linear"])
     """
-    if quantisation.network != checksum(graph) and quantisation.network != checksum(graph, of_any_size=False):
+    if quantisation.network != checksum(graph) and quantisation.network != checksum(graph, of_size=True):
         raise EngineError(
             "the quantisation is of another network: its operations or weights are not those of this one. "
             f"{CALIBRATE}"
