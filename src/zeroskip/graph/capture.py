@@ -65,19 +65,25 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     tensors = signature.tensors(inputs.args, inputs.kwargs)
     demand_numbers(inputs)
     with evaluating(model), undisturbed(model), quiet():
-        exported = export(model, signature, tensors, inputs)
-        walk = _begin(model, exported, signature, tensors, fold)
-        try:
-            nodes = _nodes(walk)
-        except ZeroskipError:
-            raise
-        except Exception as fact:  # whatever torch says of an operation on fewer examples than were given
-            raise EngineError(
-                f"the network fails on {'a single example' if walk.count == 1 else f'{walk.count} examples'}: "
-                f"{first_line(fact)} {NO_BATCH_AXIS}"
-            ) from fact
-        outputs, rest = _outputs(walk)
-        used = frozenset(walk.names[node] for node in walk.constants if node.users and node in walk.names)
+        return captured(model, export(model, signature, tensors, inputs), signature, tensors, fold)
+
+
+def captured(
+    model: nn.Module, exported: Exported, signature: Signature, tensors: Sequence[Tensor], fold: bool
+) -> Graph:
+    """The operations of an exported network: `capture` without the export."""
+    walk = _begin(model, exported, signature, tensors, fold)
+    try:
+        nodes = _nodes(walk)
+    except ZeroskipError:
+        raise
+    except Exception as fact:  # whatever torch says of an operation on fewer examples than were given
+        raise EngineError(
+            f"the network fails on {'a single example' if walk.count == 1 else f'{walk.count} examples'}: "
+            f"{first_line(fact)} {NO_BATCH_AXIS}"
+        ) from fact
+    outputs, rest = _outputs(walk)
+    used = frozenset(walk.names[node] for node in walk.constants if node.users and node in walk.names)
     nodes = _without_unread(nodes, outputs)
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used

@@ -29,6 +29,7 @@ from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.network_checks import captured_graph, checked, run_on, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE
+from zeroskip.run.padding_search import found_padding
 from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
@@ -101,9 +102,8 @@ def compile(
         explanation=_explained(facts, selection.lost),
     )
     make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
-    program = Program(
-        selection.compiled, measurement, watch(model), Further(make, repeats(model, graph), sizes)
-    )
+    further, padding = Further(make, repeats(model, graph), sizes), found_padding(model, graph, tensors)
+    program = Program(selection.compiled, measurement, watch(model), further, padding=padding)
     _add_(program, [of(other, batch_axis) for other in examples])
     return program
 

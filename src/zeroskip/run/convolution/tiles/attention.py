@@ -68,6 +68,7 @@ def attention(operation: Operation, maps: AttentionMaps, machine: Machine) -> St
     if maps.mask is not None:
         added, kind = maps.mask, "row" if _is_pixel(maps.mask.layout) and not _is_pixel(layout) else "map"
         by_head = len(maps.mask.channels) > keys.height * keys.width
+        assert len(maps.mask.channels) == keys.height * keys.width * (given.heads if by_head else 1)
     where = places * (1, 0, 0) if kind == "row" else places
     offsets = [
         each.first + each.layout.offset(*at.T)

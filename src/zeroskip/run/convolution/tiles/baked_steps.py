@@ -24,6 +24,7 @@ from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_R
 from zeroskip.run.convolution.tiles.baked_quads import bake_quads
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, band, table
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
+from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept, lanes_of
 from zeroskip.run.element import Scaling
 
@@ -55,18 +56,33 @@ def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
     """
     for job in jobs:
         _refuse(job, machine)
+    known = [None if job.sharing is None else job.sharing.found(job.weights, _how(job)) for job in jobs]
+    new = iter(_placed([job for job, shared in zip(jobs, known, strict=True) if shared is None], machine))
+    return [_step(job, shared or next(new), machine) for job, shared in zip(jobs, known, strict=True)]
+
+
+def _placed(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[SharedWeights]:
+    """Code and weights of the jobs in memory, each as a table of chunks with their addresses."""
+    if not jobs:
+        return []
     layers = [_baked(job, machine) for job in jobs]
     # The code fetches some lines beyond the end of its own weights.
     weights = [*[baked.weights.view(np.uint8) for baked in layers], np.zeros(4096, np.uint8)]
     code = executable(b"".join(baked.code for baked in layers))
     block = argument_block(np.concatenate(weights))
     first_weight = ctypes.c_int64.from_address(block.address).value
-    steps, at = [], np.array([code.address, first_weight])
+    placed, at = [], np.array([code.address, first_weight])
     for job, baked in zip(jobs, layers, strict=True):
         chunks = baked.chunks + np.append(at, [0, 0])
-        steps.append(_step(job, chunks, (code, block), machine))
+        source = None if job.sharing is None else job.sharing.source
+        placed.append(SharedWeights(source, job.weights, _how(job), (chunks,), (code, block)))
         at += len(baked.code), baked.weights.nbytes
-    return steps
+    return placed
+
+
+def _how(job: Job | QuadJob) -> tuple[object, ...]:
+    """What code depends on, besides weights and how many vectors a band has, over which fetching ahead is spread."""
+    return "baked", job.epilogue, job.x.layout.element.name, job.y.layout.element.name
 
 
 def is_baked(job: Job | QuadJob, machine: Machine) -> bool:
@@ -180,15 +196,16 @@ def _unpacked(data: bytes, dtype: np.dtype) -> Baked:
     return Baked(data[at_code:], np.frombuffer(data, dtype, weights, HEADER.size), table)
 
 
-def _step(job: Job | QuadJob, chunks: np.ndarray, alive: tuple[object, ...], machine: Machine) -> Step:
-    rows = table(job)
+def _step(job: Job | QuadJob, placed: SharedWeights, machine: Machine) -> Step:
+    (chunks,), rows = placed.fields, table(job)
+    assert isinstance(chunks, np.ndarray)
     numbers = len(rows), band(job, machine), len(chunks), job.x.first, job.y.first, job.added.first
     activation = job.epilogue.activation
     if activation is None or activation.can_be_baked:
-        block = argument_block(*numbers, rows, chunks, alive=alive)
-        return Step("baked", job.node, _driver(machine, job.y.layout.vector, None), block)
-    block = argument_block(*numbers, rows, chunks, len(job.y.channels), alive=alive)
-    return Step("baked", job.node, _driver(machine, job.y.layout.vector, activation), block)
+        block = argument_block(*numbers, rows, chunks, alive=placed.alive)
+        return Step("baked", job.node, _driver(machine, job.y.layout.vector, None), block, placed)
+    block = argument_block(*numbers, rows, chunks, len(job.y.channels), alive=placed.alive)
+    return Step("baked", job.node, _driver(machine, job.y.layout.vector, activation), block, placed)
 
 
 @cache

@@ -10,6 +10,7 @@ from torch import Tensor
 from zeroskip.concepts import Layer
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.forms import Form, MapShape
+from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.element import Scaling
 
 MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
@@ -108,6 +109,7 @@ class Operation:
     movements, fill of a "rearrange", and what is where no movement puts anything
     form      of the tensor that PyTorch would make; None: (channels, height, width)
     in_bytes  of one that computes in eight bits
+    known     what the network has in memory of its weights, for maps of other sizes
     """
 
     name: str
@@ -130,6 +132,7 @@ class Operation:
     attention: Attention | None = None
     mixing: Mixing | None = None
     in_bytes: InBytes | None = None
+    known: tuple[SharedWeights, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,17 @@ class Values:
         form = value.form
         *heads, places, features = form.axes
         whole = Form((tuple(atom for axis in (*heads, features) for atom in axis), places))
+        if whole.shape != (value.shape[0], value.shape[1] * value.shape[2]):
+            return None
         fits = whole.permuted([1, 0]).reshaped([value.shape[1] * value.shape[2], value.shape[0]])
         return value if fits is not None and fits.holds(0, "hw") and fits.holds(1, "c") else None
 
     def any(self, name: str) -> MapValue | None:
-        """The value in whatever form it has; a tensor from elsewhere is taken for (channels, height, width)."""
-        return self._claimed(name, "chw")
+        """The value in whatever form it has; a tensor from elsewhere is taken for (channels, height, width).
+
+        One of (1, 1, keys) is what masks are made of, which have a channel for each key.
+        """
+        return self._claimed(name, "heads" if (self.shapes.get(name) or ())[:-1] == (1, 1) else "chw")
 
     def _claimed(self, name: str, wanted: str) -> MapValue | None:
         shape = self.shapes.get(name)
