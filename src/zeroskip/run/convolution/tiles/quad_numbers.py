@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import Function, Vector
+from zeroskip.run.convolution.tiles.quad_job import QUAD
 from zeroskip.run.convolution.tiles.quad_products import NEON
+from zeroskip.run.convolution.tiles.steps import kept
+from zeroskip.run.element import Scaling
 
 MAGIC = 1.5 * 2**23  # floats from here on are whole numbers, and their last bits count
 MAGIC_BITS = 0x4B400000
@@ -71,3 +75,49 @@ def interleaved(f: Function, v: Vector, numbers: Sequence[str]) -> str:
         low = f.value(f"and {v} {number}, {f.splat(v, '255')}")
         woven = f.value(f"or {v} {woven}, {f.value(f'shl {v} {low}, {f.splat(v, str(8 * place))}')}")
     return woven
+
+
+def ends_of(scaling: Scaling | None) -> tuple[float, float, float]:
+    """1 / scale, and the least and the most of a byte, from the zero point; 0 where there is no scaling."""
+    if scaling is None:
+        return 0.0, 0.0, 0.0
+    return float(scaling.inverse), float(-scaling.zero_point), float(scaling.most)
+
+
+@dataclass(frozen=True)
+class ByteEnds:
+    """Names of values: vectors of 1 / scale, least and most, and the integers of a lane of zero points."""
+
+    floats: list[str]
+    fill: str
+
+    @staticmethod
+    def read(f: Function, v: Vector, numbers: str, first: int, word: str) -> ByteEnds:
+        """Those at `numbers`, from number `first` on; `word`: four zero points."""
+        floats = [f.splat(v, f.load("float", f.at(numbers, first + place))) for place in range(3)]
+        return ByteEnds(floats, f.splat(v.of("i32"), f.value(f"trunc i64 {word} to i32")))
+
+
+def write_quads(
+    f: Function, v: Vector, ends: ByteEnds, made: Callable[[str], str], where: tuple[str, str, str]
+) -> None:
+    """Channels (`made` of their number) as quads; `where`: how many, the lanes, and where the first quad lies."""
+    channels, mask, target = where
+    rest = f.value(f"urem i64 {channels}, {QUAD}")
+    even = f.subtract(channels, rest)
+    with f.loop(0, even, QUAD) as channel:
+        write_quad(f, v, ends, [made(f.add(channel, part)) for part in range(QUAD)], (mask, target, channel))
+    for count in range(1, QUAD):
+        with f.when(f.value(f"icmp eq i64 {rest}, {count}")):
+            write_quad(f, v, ends, [made(f.add(even, part)) for part in range(count)], (mask, target, even))
+
+
+def write_quad(
+    f: Function, v: Vector, ends: ByteEnds, values: Sequence[str], where: tuple[str, str, str]
+) -> None:
+    """Up to four channels as a quad; `where`: the mask of lanes, the pointer to quads, and the first channel."""
+    words, (mask, target, channel) = v.of("i32"), where
+    woven = interleaved(f, words, [byte_of(f, v, value, ends.floats) for value in values])
+    signed = f.value(f"xor {words} {woven}, {ends.fill}")
+    at = f.at(target, f.multiply(f.value(f"sdiv i64 {channel}, {QUAD}"), v.lanes))
+    f.store(words, kept(f, words, mask, signed, ends.fill), at)

@@ -15,7 +15,9 @@ from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.quad_numbers import ByteEnds, ends_of, write_quads
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
+from zeroskip.run.element import Scaling
 
 TOGETHER = 8  # channels whose sums are in registers at a time
 BLOCK = 64  # numbers that are added to one sum: of many more it would lose its last digits
@@ -33,14 +35,20 @@ def mean(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
     return Step("mean", operation.name, _mean_code(machine, layout.vector), block)
 
 
-def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
-    """Each pixel: less the mean of its channels, over their standard deviation; then factor and shift by channel."""
+def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine, output: Scaling | None = None) -> Step:
+    """Each pixel: less the mean of its channels, over their standard deviation; then factor and shift by channel.
+
+    Into bytes of the scaling `output`, if there is one.
+    """
     places, layout = y.layout.inside(), y.layout
     offsets = [x.first + x.layout.offset(*places.T), y.first + layout.offset(*places.T)]
     factors = [factor.numpy().astype(np.float32) for factor in operation.factors or ()]
-    numbers = np.array([1 / len(y.channels), operation.epsilon], np.float32)
-    code = _layer_norm_code(machine, layout.vector, operation.activation)
-    block = argument_block(len(places), len(y.channels), *offsets, layout.masks(places), *factors, numbers)
+    numbers = np.array([1 / len(x.channels), operation.epsilon, *ends_of(output)], np.float32)
+    word = 0 if output is None else output.word & 0xFFFFFFFF
+    code = _layer_norm_code(machine, x.layout.vector, operation.activation, output is not None)
+    block = argument_block(
+        len(places), len(x.channels), *offsets, layout.masks(places), *factors, numbers, word
+    )
     return Step("norm", operation.name, code, block)
 
 
@@ -83,9 +91,12 @@ def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
 
 
 @cache
-def _layer_norm_code(machine: Machine, v: Vector, activation: Activation | None) -> Callable[..., None]:
+def _layer_norm_code(
+    machine: Machine, v: Vector, activation: Activation | None, in_bytes: bool
+) -> Callable[..., None]:
     wide = v.of("float")
-    f, (count, channels, *arrays) = function("layer_norm", [INTEGER] * 2 + [POINTER] * 6)
+    f, (count, channels, *arrays, word) = function("layer_norm", [INTEGER] * 2 + [POINTER] * 6 + [INTEGER])
+    rounding = ByteEnds.read(f, wide, arrays[5], 2, word) if in_bytes else None
     share, epsilon = (f.splat(wide, f.load("float", f.at(arrays[5], place))) for place in (0, 1))
     with f.loop(0, count) as number:
         source, target = (at_offset(f, array, number) for array in arrays[:2])
@@ -102,14 +113,22 @@ def _layer_norm_code(machine: Machine, v: Vector, activation: Activation | None)
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
             f.store(wide, f.multiply_add(wide, away, away, f.load(wide, part)), part)
         scale = _one_over_deviation(f, wide, f.load(wide, squares), share, epsilon)
-        with f.loop(0, channels) as channel:
+
+        def made(
+            channel: str, pixel: Callable[[str], str] = pixel, middle: str = middle, scale: str = scale
+        ) -> str:
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
-            at = f.at(target, f.multiply(channel, v.lanes), v.element)
             factor, shift = (f.splat(wide, f.load("float", f.at(each, channel))) for each in arrays[3:5])
             value = f.multiply_add(wide, f.value(f"fmul {wide} {away}, {scale}"), factor, shift)
             value = f.converted(wide, value, v.element)
-            value = value if activation is None else activated(f, v, activation, value)
-            f.store(v, kept(f, v, mask, value), at)
+            return value if activation is None else activated(f, v, activation, value)
+
+        if rounding is not None:
+            write_quads(f, wide, rounding, made, (channels, mask, target))
+        else:
+            with f.loop(0, channels) as channel:
+                at = f.at(target, f.multiply(channel, v.lanes), v.element)
+                f.store(v, kept(f, v, mask, made(channel)), at)
     return compiled(f, machine)
 
 

@@ -1,0 +1,158 @@
+"""Baked sums of quads that an activation follows, chunk by chunk, while they are in the first-level cache.
+
+Baked code has no room for a GELU: its registers hold sums. So a chunk writes its sums as fp32 to the stack, and code by
+LLVM makes them bytes of y, or fp32 where y holds that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from zeroskip.concepts import Machine
+from zeroskip.emit import INTEGER, POINTER, Function, Vector
+from zeroskip.emit.activation_tables import TABLES, looked_up
+from zeroskip.run.argument_block import argument_block
+from zeroskip.run.convolution.tiles.activation import Activation, activated
+from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_ROW, VECTOR
+from zeroskip.run.convolution.tiles.convolution_job import table
+from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadJob
+from zeroskip.run.convolution.tiles.quad_numbers import interleaved, nearest
+from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, lanes_of
+
+BAND = 16  # vectors whose sums lie on the stack at a time, at most
+ROOM = 1 << 16  # bytes of the stack for sums
+
+
+def most_groups(vectors: int) -> int:
+    """Groups of sums of so many vectors for which there is room.
+
+    >>> most_groups(16)
+    2
+    """
+    return max(1, ROOM // (vectors * SUMS * VECTOR))
+
+
+def activated_quads(
+    job: QuadJob, chunks: np.ndarray, cut: tuple[int, int], alive: tuple[object, ...], machine: Machine
+) -> Step:
+    """The job as a step; `cut`: vectors of a band, and channels of a chunk. `alive` is what its code needs."""
+    (band, channels), output, active = cut, job.epilogue.output, job.epilogue.activation
+    assert active is not None
+    rows, out = table(job), len(job.weights.words)
+    places = job.y.first + rows[:, 1]
+    rows[:, 1] = np.arange(len(rows)) % band * channels * VECTOR
+    word = 0 if output is None else output.word & 0xFFFFFFFF
+    ends = (0.0, 0.0, 0.0) if output is None else (output.inverse, output.least, output.most)
+    numbers = len(rows), band, len(chunks), job.x.first, job.added.first, out, channels, word
+    block = argument_block(*numbers, rows, chunks, places, np.array(ends, np.float32), alive=alive)
+    form = _Form(active, output is not None, out % QUAD == 0)
+    return Step("baked", job.node, _code(machine, job.y.layout.vector.of("float"), form), block)
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What the code depends on; `whole`: the last quad has four channels."""
+
+    activation: Activation
+    quantised: bool
+    whole: bool
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Names of values: the fields of the argument block."""
+
+    count: str
+    band: str
+    chunks: str
+    x: str
+    residual: str
+    out: str
+    channels: str
+    word: str
+    rows: str
+    codes: str
+    places: str
+    ends: str
+
+
+@cache
+def _code(machine: Machine, v: Vector, form: _Form) -> Callable[..., None]:
+    f, names = function("baked", [INTEGER] * 8 + [POINTER] * 4)
+    fields, sums = _Fields(*names), f.room(v, ROOM // VECTOR)
+    ends = [f.splat(v, f.load("float", f.at(fields.ends, place))) for place in range(3)]
+    x, residual = (f.at("%base", each, "i8") for each in (fields.x, fields.residual))
+    with f.loop(0, fields.count, fields.band) as start:
+        vectors = f.smaller(fields.band, f.subtract(fields.count, start))
+        rows = f.at(fields.rows, f.multiply(start, TABLE_ROW), "i8")
+        with f.loop(0, fields.chunks) as number:
+            chunk = f.at(fields.codes, f.multiply(number, 4), INTEGER)
+            code, weights, more = f.fields(chunk, [POINTER, POINTER, INTEGER])
+            pointers = f"ptr {f.at(x, more, 'i8')}, ptr {weights}, ptr {sums}"
+            f.do(f"call void {code}({pointers}, i64 {vectors}, ptr {residual}, ptr {rows})")
+            first = f.multiply(number, fields.channels)
+            count = f.smaller(fields.channels, f.subtract(fields.out, first))
+            with f.loop(0, vectors) as vector:
+                place = f.add(start, vector)
+                bits = f.load(
+                    INTEGER, f.at(fields.rows, f.add(f.multiply(place, TABLE_ROW), TABLE_MASK), "i8")
+                )
+                at = _Place(
+                    f.at(sums, f.multiply(f.multiply(vector, fields.channels), v.lanes)),
+                    at_offset(f, fields.places, place), lanes_of(f, v, bits), first, count,
+                )  # fmt: skip
+                if form.quantised:
+                    _write_quads(f, v, form, (fields.word, ends), at)
+                else:
+                    _write_floats(f, v, form, at)
+    return compiled(f, machine)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Names of values: where the sums of a vector lie and where y does, its lanes, its channels in the chunk."""
+
+    sums: str
+    y: str
+    mask: str
+    first: str
+    count: str
+
+
+def _write_quads(
+    f: Function, v: Vector, form: _Form, rounding: tuple[str, Sequence[str]], at: _Place
+) -> None:
+    """The chunk's channels as bytes; `rounding`: four zero points, and 1 / scale, least and most."""
+    words, (word, (inverse, least, most)) = v.of("i32"), rounding
+    fill = f.splat(words, f.value(f"trunc i64 {word} to i32"))
+    target = f.at(at.y, f.multiply(f.value(f"udiv i64 {at.first}, {QUAD}"), v.lanes))
+    with f.loop(0, at.count, QUAD) as channel:
+        bytes_ = []
+        for part in range(QUAD):
+            number = f.add(channel, part)
+            value = _activated(f, v, form, f.load(v, f.at(at.sums, f.multiply(number, v.lanes))))
+            whole = nearest(f, v, f.value(f"fmul {v} {value}, {inverse}"), least, most)
+            if not form.whole:
+                real = f.value(f"icmp slt i64 {number}, {at.count}")
+                whole = f.value(f"select i1 {real}, {words} {whole}, {words} zeroinitializer")
+            bytes_.append(whole)
+        signed = f.value(f"xor {words} {interleaved(f, words, bytes_)}, {fill}")
+        place = f.multiply(f.value(f"udiv i64 {channel}, {QUAD}"), v.lanes)
+        f.store(words, kept(f, words, at.mask, signed, fill), f.at(target, place))
+
+
+def _write_floats(f: Function, v: Vector, form: _Form, at: _Place) -> None:
+    with f.loop(0, at.count) as channel:
+        place = f.multiply(channel, v.lanes)
+        value = _activated(f, v, form, f.load(v, f.at(at.sums, place)))
+        to = f.at(at.y, f.multiply(f.add(at.first, channel), v.lanes))
+        f.store(v, kept(f, v, at.mask, value), to)
+
+
+def _activated(f: Function, v: Vector, form: _Form, value: str) -> str:
+    kind = form.activation.kind
+    return looked_up(f, v, kind, value) if kind in TABLES else activated(f, v, form.activation, value)
