@@ -358,10 +358,7 @@ def _scores(
     operation: Operation, layouts: Mapping[str, Layout], roots: Mapping[str, tuple[str, int]],
     copies: Mapping[tuple[str, int], Map],
 ) -> Layout:  # fmt: skip
-    """Memory for the scores of one vector of queries: a vector for each key and each lane without one.
-
-    For products of bytes, also for the bytes of keys and values of a head.
-    """
+    """Memory for a vector of scores for each key and each lane without one; for products of bytes, more."""
     keys, values = (
         copies[operation.name, at].layout
         if (operation.name, at) in copies

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from zeroskip.concepts import Machine
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.arrangement import SCORES, Arrangement, Reading, arrange
 from zeroskip.run.convolution.tiles.attention import AttentionMaps, attention
-from zeroskip.run.convolution.tiles.attention_quads import attention_of_bytes, has_products_of_bytes
+from zeroskip.run.convolution.tiles.attention_quads import attention_of_bytes
 from zeroskip.run.convolution.tiles.baked_steps import bake_all, is_baked
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, bias_of, whole_weight
+from zeroskip.run.convolution.tiles.direct_bytes import is_of_bytes, made_directly
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.layout import Map
@@ -27,7 +28,6 @@ from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
 from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, integer_weights
 from zeroskip.run.convolution.tiles.quad_lowering import QuadOperation, quad_part, rescaled
 from zeroskip.run.convolution.tiles.quad_moves import moved_quads, side_by_side
-from zeroskip.run.convolution.tiles.quantising import made_directly
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
@@ -111,7 +111,7 @@ def lower(
     where baked code is asked for and the machine cannot run it.
     """
     lanes = machine.vector_bytes // element.bytes
-    subgraph = made_directly(subgraph, partial(_makes_bytes, subgraph, machine))
+    subgraph = made_directly(subgraph, machine)
     arrangement = arrange(subgraph, images=images, lanes=lanes, element=element)
     slots = {name: slot for slot, name in enumerate([*subgraph.inputs, *subgraph.outputs])}
     context, methods = _Context(subgraph, arrangement, slots, machine), methods or {}
@@ -126,21 +126,6 @@ def lower(
     shapes = {**subgraph.inputs, **subgraph.outputs}
     forms = {name: subgraph.forms.get(name, channels_first(shape)) for name, shape in shapes.items()}
     return SegmentCode(steps, images, dict(subgraph.inputs), dict(subgraph.outputs), arrangement.bytes, forms)
-
-
-def _makes_bytes(subgraph: Subgraph, machine: Machine, operation: Operation) -> bool:
-    """Whether the operation, which reads fp32, can make bytes."""
-    return operation.kind == "layer_norm" or _is_of_bytes(subgraph, machine, operation)
-
-
-def _is_of_bytes(subgraph: Subgraph, machine: Machine, operation: Operation) -> bool:
-    """Whether the operation is attention whose products are of bytes on this machine."""
-    given = operation.attention
-    if given is None or not given.in_bytes:
-        return False
-    shapes = {**subgraph.inputs, **{each.name: each.shape for each in subgraph.operations}}
-    _, keys, values = (shapes[name][0] // given.key_heads for name in operation.inputs[:3])
-    return has_products_of_bytes(machine, machine.vector_bytes // FP32.bytes, (keys, values))
 
 
 def _steps(operation: Operation, context: _Context, method: str) -> list[Step | AnyJob]:
@@ -207,7 +192,7 @@ def _attention(operation: Operation, context: _Context, x: Map, y: Map) -> list[
         maps.append(copy or context.arrangement.maps[name])
     scores, mask = copies[operation.name, SCORES], maps[3] if len(maps) > 3 else None
     given = AttentionMaps(maps[0], maps[1], maps[2], scores, y, mask)
-    if _is_of_bytes(context.subgraph, context.machine, operation):
+    if is_of_bytes(operation, context.subgraph, context.machine):
         output = context.subgraph.scalings.get(operation.name)
         return [*steps, attention_of_bytes(operation, given, output, context.machine)]
     return [*steps, attention(operation, given, context.machine)]

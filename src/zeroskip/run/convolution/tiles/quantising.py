@@ -7,8 +7,7 @@ anything else reads is fp32, and a value that both kinds read is there twice.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -180,33 +179,6 @@ def converted(subgraph: Subgraph) -> Subgraph:
     return replace(
         subgraph, operations=tuple(operations.values()), outputs=outputs, forms=forms, scalings=scalings
     )
-
-
-def made_directly(subgraph: Subgraph, able: Callable[[Operation], bool]) -> Subgraph:
-    """The subgraph in which those operations that are `able` to make bytes do, where only their conversion is read.
-
-    >>> scalings = {"z": Scaling(0.5, 128)}
-    >>> norm = Operation("y", "layer_norm", ("x",), (4, 1, 8), ("y",))
-    >>> both = norm, Operation("z", "convert", ("y",), (4, 1, 8), ("y",))
-    >>> made_directly(Subgraph(both, {"x": (4, 1, 8)}, {}, scalings=scalings), lambda each: True).operations[0].name
-    'z'
-    """
-    scalings, read = subgraph.scalings, (name for each in subgraph.operations for name in each.inputs)
-    uses = Counter([*subgraph.outputs, *read])
-    direct = {
-        each.inputs[0]: each.name
-        for each in subgraph.operations
-        if each.kind == "convert" and each.name in scalings and uses[each.inputs[0]] == 1
-    }
-    gone = {
-        each.name: direct[each.name] for each in subgraph.operations if each.name in direct and able(each)
-    }
-    operations = (
-        replace(each, name=gone.get(each.name, each.name))
-        for each in subgraph.operations
-        if each.kind != "convert" or each.inputs[0] not in gone
-    )
-    return replace(subgraph, operations=tuple(operations)) if gone else subgraph
 
 
 def _is_uneven(operation: Operation, shapes: Mapping[str, MapShape]) -> bool:
