@@ -80,14 +80,12 @@ def exp(f: Function, v: Vector, x: str) -> str:
     return _scaled(f, v, _one_plus(f, v, power.grown), power.bits)
 
 
-def power_below_one(f: Function, v: Vector, x: str) -> str:
-    """e^x of floats up to 0, within 4e-6 of it; of those below -87, minus infinity too, 2^-126."""
-    power = _times(f, v, x, f.constant(v, LOG2_E))
-    low = f.value(f"fcmp ogt {v} {power}, {f.constant(v, -126.0)}")
-    power = _either(f, v, low, power, f.constant(v, -126.0))
+def two_to(f: Function, v: Vector, x: str) -> str:
+    """2^x of floats up to 127, within 4e-6 of it; of those below -126, minus infinity and NaN too, 2^-126."""
+    high = f.value(f"fcmp ogt {v} {x}, {f.constant(v, -126.0)}")
+    power = _either(f, v, high, x, f.constant(v, -126.0))
     whole, bits = _rounded(f, v, power)
-    near = _polynomial(f, v, _minus(f, v, power, whole), SHORT_POWER)
-    return _with_exponent(f, v, near, bits)
+    return _with_exponent(f, v, _polynomial(f, v, _minus(f, v, power, whole), SHORT_POWER), bits)
 
 
 @in_float

@@ -6,7 +6,7 @@ LLVM makes them bytes of y, or fp32 where y holds that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -14,13 +14,12 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
-from zeroskip.emit.activation_tables import TABLES, looked_up
 from zeroskip.run.argument_block import argument_block
-from zeroskip.run.convolution.tiles.activation import Activation, activated
+from zeroskip.run.convolution.tiles.activation import Activation, activated_on
 from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_ROW, VECTOR
 from zeroskip.run.convolution.tiles.convolution_job import table
 from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadJob
-from zeroskip.run.convolution.tiles.quad_numbers import interleaved, nearest
+from zeroskip.run.convolution.tiles.quad_numbers import ByteEnds, ends_of, quad_of, rounding_way
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, lanes_of
 
 BAND = 16  # vectors whose sums lie on the stack at a time, at most
@@ -46,20 +45,21 @@ def activated_quads(
     places = job.y.first + rows[:, 1]
     rows[:, 1] = np.arange(len(rows)) % band * channels * VECTOR
     word = 0 if output is None else output.word & 0xFFFFFFFF
-    ends = (0.0, 0.0, 0.0) if output is None else (output.inverse, output.least, output.most)
     numbers = len(rows), band, len(chunks), job.x.first, job.added.first, out, channels, word
-    block = argument_block(*numbers, rows, chunks, places, np.array(ends, np.float32), alive=alive)
-    form = _Form(active, output is not None, out % QUAD == 0)
-    return Step("baked", job.node, _code(machine, job.y.layout.vector.of("float"), form), block)
+    block = argument_block(*numbers, rows, chunks, places, np.array(ends_of(output), np.float32), alive=alive)
+    v = job.y.layout.vector.of("float")
+    form = _Form(active, output is not None, out % QUAD == 0, rounding_way(machine, v, output))
+    return Step("baked", job.node, _code(machine, v, form), block)
 
 
 @dataclass(frozen=True)
 class _Form:
-    """What the code depends on; `whole`: the last quad has four channels."""
+    """What the code depends on; `whole`: the last quad has four channels; `way`: `rounding_way`."""
 
     activation: Activation
     quantised: bool
     whole: bool
+    way: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class _Fields:
 def _code(machine: Machine, v: Vector, form: _Form) -> Callable[..., None]:
     f, names = function("baked", [INTEGER] * 8 + [POINTER] * 4)
     fields, sums = _Fields(*names), f.room(v, ROOM // VECTOR)
-    ends = [f.splat(v, f.load("float", f.at(fields.ends, place))) for place in range(3)]
+    ends = ByteEnds.read(f, v, fields.ends, fields.word, form.way)
     x, residual = (f.at("%base", each, "i8") for each in (fields.x, fields.residual))
     with f.loop(0, fields.count, fields.band) as start:
         vectors = f.smaller(fields.band, f.subtract(fields.count, start))
@@ -106,9 +106,9 @@ def _code(machine: Machine, v: Vector, form: _Form) -> Callable[..., None]:
                     at_offset(f, fields.places, place), lanes_of(f, v, bits), first, count,
                 )  # fmt: skip
                 if form.quantised:
-                    _write_quads(f, v, form, (fields.word, ends), at)
+                    _write_quads(f, v, (machine, form), ends, at)
                 else:
-                    _write_floats(f, v, form, at)
+                    _write_floats(f, v, (machine, form), at)
     return compiled(f, machine)
 
 
@@ -123,36 +123,28 @@ class _Place:
     count: str
 
 
-def _write_quads(
-    f: Function, v: Vector, form: _Form, rounding: tuple[str, Sequence[str]], at: _Place
-) -> None:
-    """The chunk's channels as bytes; `rounding`: four zero points, and 1 / scale, least and most."""
-    words, (word, (inverse, least, most)) = v.of("i32"), rounding
-    fill = f.splat(words, f.value(f"trunc i64 {word} to i32"))
+def _write_quads(f: Function, v: Vector, kind: tuple[Machine, _Form], ends: ByteEnds, at: _Place) -> None:
+    """The chunk's channels as bytes."""
+    words, (machine, form) = v.of("i32"), kind
     target = f.at(at.y, f.multiply(f.value(f"udiv i64 {at.first}, {QUAD}"), v.lanes))
     with f.loop(0, at.count, QUAD) as channel:
-        bytes_ = []
+        values = []
         for part in range(QUAD):
             number = f.add(channel, part)
-            value = _activated(f, v, form, f.load(v, f.at(at.sums, f.multiply(number, v.lanes))))
-            whole = nearest(f, v, f.value(f"fmul {v} {value}, {inverse}"), least, most)
+            value = f.load(v, f.at(at.sums, f.multiply(number, v.lanes)))
+            value = activated_on(machine, f, v, form.activation, value)
             if not form.whole:
                 real = f.value(f"icmp slt i64 {number}, {at.count}")
-                whole = f.value(f"select i1 {real}, {words} {whole}, {words} zeroinitializer")
-            bytes_.append(whole)
-        signed = f.value(f"xor {words} {interleaved(f, words, bytes_)}, {fill}")
+                value = f.value(f"select i1 {real}, {v} {value}, {v} zeroinitializer")
+            values.append(value)
         place = f.multiply(f.value(f"udiv i64 {channel}, {QUAD}"), v.lanes)
-        f.store(words, kept(f, words, at.mask, signed, fill), f.at(target, place))
+        f.store(words, kept(f, words, at.mask, quad_of(f, v, ends, values), ends.fill), f.at(target, place))
 
 
-def _write_floats(f: Function, v: Vector, form: _Form, at: _Place) -> None:
+def _write_floats(f: Function, v: Vector, kind: tuple[Machine, _Form], at: _Place) -> None:
+    machine, form = kind
     with f.loop(0, at.count) as channel:
         place = f.multiply(channel, v.lanes)
-        value = _activated(f, v, form, f.load(v, f.at(at.sums, place)))
+        value = activated_on(machine, f, v, form.activation, f.load(v, f.at(at.sums, place)))
         to = f.at(at.y, f.multiply(f.add(at.first, channel), v.lanes))
         f.store(v, kept(f, v, at.mask, value), to)
-
-
-def _activated(f: Function, v: Vector, form: _Form, value: str) -> str:
-    kind = form.activation.kind
-    return looked_up(f, v, kind, value) if kind in TABLES else activated(f, v, form.activation, value)

@@ -17,6 +17,7 @@ import numpy as np
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.emit import activations as emitted
+from zeroskip.emit.activation_tables import LANES, two_to_avx512
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.attention import (
     AttentionForm,
@@ -31,12 +32,20 @@ from zeroskip.run.convolution.tiles.attention import (
 )
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quad_job import QUAD
-from zeroskip.run.convolution.tiles.quad_numbers import MAGIC, ByteEnds, ends_of, interleaved, write_quad
+from zeroskip.run.convolution.tiles.quad_numbers import (
+    MAGIC,
+    ByteEnds,
+    ends_of,
+    interleaved,
+    rounding_way,
+    write_quad,
+)
 from zeroskip.run.convolution.tiles.quad_products import product, way_of
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 from zeroskip.run.element import Scaling
 
 LARGEST = 127.0
+TINY = 2.0**-100  # the least scale of queries: minus infinity times it is that
 WEIGHT = 255 * 256.0  # what the largest e^score becomes
 KEY_ORDER = (0, 2, 1, 3)  # of the bytes of a lane
 SIGNS = -0x7F7F7F80  # turns signed bytes into unsigned ones, 128 higher, and back
@@ -68,7 +77,8 @@ def attention_of_bytes(
     arguments, form = attention_arguments(operation, maps)
     word = 0 if output is None else output.word & 0xFFFFFFFF
     block = argument_block(*arguments, word, np.array(ends_of(output), np.float32))
-    code = _code(machine, maps.queries.layout.vector, form, output is not None)
+    v = maps.queries.layout.vector
+    code = _code(machine, v, form, None if output is None else rounding_way(machine, v, output))
     return Step("attention", operation.name, code, block)
 
 
@@ -104,7 +114,7 @@ class _Kernel:
     scratch: _Scratch
     word: str
     ends: str
-    quantised: bool
+    way: str | None
 
     @property
     def words(self) -> Vector:
@@ -114,17 +124,21 @@ class _Kernel:
         way = way_of(self.machine, self.v.lanes)
         return product(f, self.words, way, total, [unsigned], [signed])
 
+    def two_to(self, f: Function, x: str) -> str:
+        """2^x, for x up to 0."""
+        return (two_to_avx512 if self.v.lanes == LANES else emitted.two_to)(f, self.v, x)
+
     def vector(self, f: Function, pointer: str, number: str | int) -> str:
         """Pointer to the vector with that number."""
         return f.at(pointer, f.multiply(number, self.v.lanes))
 
 
 @cache
-def _code(machine: Machine, v: Vector, form: AttentionForm, quantised: bool) -> Callable[..., None]:
+def _code(machine: Machine, v: Vector, form: AttentionForm, way: str | None) -> Callable[..., None]:
     f, fields = function("attention", [INTEGER] * 8 + [POINTER] * 12 + [INTEGER, POINTER])
     plan = AttentionPlan(*fields[:-2])
     word, ends = fields[-2:]
-    kernel = _Kernel(machine, v, form, plan, _scratch(f, v, plan, form.features), word, ends, quantised)
+    kernel = _Kernel(machine, v, form, plan, _scratch(f, v, plan, form.features), word, ends, way)
     with (
         f.loop(0, plan.images) as image,
         f.loop(0, f.value(f"sdiv i64 {plan.heads}, {plan.group}")) as key_head,
@@ -136,8 +150,7 @@ def _code(machine: Machine, v: Vector, form: AttentionForm, quantised: bool) -> 
             features = f.multiply(f.multiply(head, plan.size), v.lanes)
             query = f.at(at_offset(f, plan.query_at, number), features)
             at = QueryVector(image, head, place, number, query)
-            most = _write_scores(f, kernel, at)
-            total = _write_weights(f, kernel, most)
+            total = _write_weights(f, kernel, _write_scores(f, kernel, at))
             _write_result(f, kernel, at, f.value(f"fmul {v} {total}, {largest}"))
     return compiled(f, machine)
 
@@ -234,11 +247,20 @@ def _turned(f: Function, words: Vector, quad: str) -> str:
     return f.value(f"bitcast {bytes_} {moved} to {words}")
 
 
-def _write_scores(f: Function, k: _Kernel, at: QueryVector) -> str:
-    """The scores of a vector of queries, a vector for each key; the largest of each lane."""
+@dataclass(frozen=True)
+class _Scores:
+    """Names of values, for each lane: the largest score, and by what scores are multiplied to be powers of 2."""
+
+    most: str
+    factor: str
+
+
+def _write_scores(f: Function, k: _Kernel, at: QueryVector) -> _Scores:
+    """The scores of a vector of queries, a vector for each key."""
     v, words, plan, scratch = k.v, k.words, k.plan, k.scratch
     scale, inverse = _scale(f, v, at.query, plan.size)
     scale = f.value(f"fmul {v} {scale}, {f.splat(v, f.load('float', plan.scale))}")
+    scale = _larger(f, v, scale, f.constant(v, TINY))
     quads = f.value(f"sdiv i64 {plan.size}, {QUAD}")
     with f.loop(0, quads) as number:
         quad = f.value(f"xor {words} {_quad(f, v, at.query, number, inverse)}, {f.splat(words, str(SIGNS))}")
@@ -252,14 +274,18 @@ def _write_scores(f: Function, k: _Kernel, at: QueryVector) -> str:
             theirs, missing = (
                 f.splat(v, f.load("float", f.at(each, number))) for each in (scratch.key_scales, plan.missing)
             )
-            real = f.value(f"fmul {v} {f.value(f'sitofp {words} {total} to {v}')}, {scale}")
+            real = f.value(f"sitofp {words} {total} to {v}")
+            if added is not None:
+                real = f.value(f"fmul {v} {real}, {scale}")
             score = f.multiply_add(v, real, theirs, missing)
             scores.append(masked(f, v, k.form, plan, (at, added, number), score))
             f.store(v, scores[-1], k.vector(f, scratch.scores, number))
         while len(scores) > 1:
             scores = [_larger(f, v, a, b) for a, b in zip(scores[::2], scores[1::2], strict=True)]
         f.store(v, _larger(f, v, scores[0], f.load(v, most)), most)
-    return or_nothing_seen(f, v, f.load(v, most))
+    log = f.constant(v, emitted.LOG2_E)
+    factor = log if added is not None else f.value(f"fmul {v} {scale}, {log}")
+    return _Scores(or_nothing_seen(f, v, f.load(v, most)), factor)
 
 
 def _sums(f: Function, k: _Kernel, place: str, quads: str) -> list[str]:
@@ -280,23 +306,24 @@ def _sums(f: Function, k: _Kernel, place: str, quads: str) -> list[str]:
     return [f.load(words, total) for total in sums]
 
 
-def _write_weights(f: Function, k: _Kernel, most: str) -> str:
+def _write_weights(f: Function, k: _Kernel, at: _Scores) -> str:
     """e^(score - most) times the scale of each value as bytes of its upper and lower half; 1 / the sum of e^."""
     v, words, scratch = k.v, k.words, k.scratch
     whole = f.slot(v, "zeroinitializer")
+    less = f.value(f"fneg {v} {f.value(f'fmul {v} {at.most}, {at.factor}')}")
     groups = f.multiply(k.plan.keys, v.lanes // QUAD)
     with f.loop(0, groups) as group:
         powers, bits = [], []
         for part in range(QUAD):
             number = f.add(f.multiply(group, QUAD), part)
             score = f.load(v, k.vector(f, scratch.scores, number))
-            powers.append(emitted.power_below_one(f, v, f.value(f"fsub {v} {score}, {most}")))
+            powers.append(k.two_to(f, f.multiply_add(v, score, at.factor, less)))
             scale = f.splat(v, f.load("float", f.at(scratch.value_scales, number)))
             weight = f.multiply_add(v, powers[-1], scale, f.constant(v, MAGIC))
             bits.append(f.value(f"bitcast {v} {weight} to {words}"))
         pairs = [_halves(f, words, *bits[start : start + 2]) for start in (0, 2)]
-        for at, lower in ((scratch.high, False), (scratch.low, True)):
-            f.store(words, _mixed(f, words, *pairs, lower=lower), k.vector(f, at, group))
+        for half, lower in ((scratch.high, False), (scratch.low, True)):
+            f.store(words, _mixed(f, words, *pairs, lower=lower), k.vector(f, half, group))
         sums = [f.value(f"fadd {v} {a}, {b}") for a, b in (powers[:2], powers[2:])]
         total = f.value(f"fadd {v} {sums[0]}, {sums[1]}")
         f.store(v, f.value(f"fadd {v} {f.load(v, whole)}, {total}"), whole)
@@ -362,10 +389,10 @@ def _weighted(f: Function, k: _Kernel, first: str, together: int) -> list[list[t
 def _store(f: Function, k: _Kernel, values: Sequence[str], lanes: str, where: tuple[str, str]) -> None:
     """A quad of the result at (pointer, its number), as bytes or fp32."""
     v, (target, number) = k.v, where
-    if not k.quantised:
+    if k.way is None:
         for part, value in enumerate(values):
             to = f.add(f.multiply(number, QUAD), part)
             f.store(v, kept(f, v, lanes, value), k.vector(f, target, to))
         return
-    ends = ByteEnds.read(f, v, k.ends, 0, k.word)
+    ends = ByteEnds.read(f, v, k.ends, k.word, k.way)
     write_quad(f, v, ends, values, (lanes, target, f.multiply(number, QUAD)))

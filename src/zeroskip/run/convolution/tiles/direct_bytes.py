@@ -48,7 +48,9 @@ def is_of_bytes(operation: Operation, subgraph: Subgraph, machine: Machine) -> b
     False
     """
     given = operation.attention
-    if given is None or not given.in_bytes:
+    if (
+        given is None or not given.in_bytes or given.scale <= 0
+    ):  # the largest product is then the largest score
         return False
     shapes = {**subgraph.inputs, **{each.name: each.shape for each in subgraph.operations}}
     keys, values = (shapes[name][0] // given.key_heads for name in operation.inputs[1:3])

@@ -15,7 +15,7 @@ from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation
-from zeroskip.run.convolution.tiles.quad_numbers import ByteEnds, ends_of, write_quads
+from zeroskip.run.convolution.tiles.quad_numbers import ByteEnds, ends_of, rounding_way, write_quads
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 from zeroskip.run.element import Scaling
 
@@ -43,12 +43,12 @@ def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine, output: S
     places, layout = y.layout.inside(), y.layout
     offsets = [x.first + x.layout.offset(*places.T), y.first + layout.offset(*places.T)]
     factors = [factor.numpy().astype(np.float32) for factor in operation.factors or ()]
-    numbers = np.array([1 / len(x.channels), operation.epsilon, *ends_of(output)], np.float32)
-    word = 0 if output is None else output.word & 0xFFFFFFFF
-    code = _layer_norm_code(machine, x.layout.vector, operation.activation, output is not None)
-    block = argument_block(
-        len(places), len(x.channels), *offsets, layout.masks(places), *factors, numbers, word
-    )
+    numbers = np.array([1 / len(x.channels), operation.epsilon], np.float32)
+    word, ends = 0 if output is None else output.word & 0xFFFFFFFF, np.array(ends_of(output), np.float32)
+    way = None if output is None else rounding_way(machine, x.layout.vector, output)
+    code = _layer_norm_code(machine, x.layout.vector, operation.activation, way)
+    arrays = [*offsets, layout.masks(places), *factors, numbers]
+    block = argument_block(len(places), len(x.channels), *arrays, word, ends)
     return Step("norm", operation.name, code, block)
 
 
@@ -92,11 +92,12 @@ def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
 
 @cache
 def _layer_norm_code(
-    machine: Machine, v: Vector, activation: Activation | None, in_bytes: bool
+    machine: Machine, v: Vector, activation: Activation | None, way: str | None
 ) -> Callable[..., None]:
     wide = v.of("float")
-    f, (count, channels, *arrays, word) = function("layer_norm", [INTEGER] * 2 + [POINTER] * 6 + [INTEGER])
-    rounding = ByteEnds.read(f, wide, arrays[5], 2, word) if in_bytes else None
+    kinds = [INTEGER] * 2 + [POINTER] * 6 + [INTEGER, POINTER]
+    f, (count, channels, *arrays, word, ends) = function("layer_norm", kinds)
+    rounding = None if way is None else ByteEnds.read(f, wide, ends, word, way)
     share, epsilon = (f.splat(wide, f.load("float", f.at(arrays[5], place))) for place in (0, 1))
     with f.loop(0, count) as number:
         source, target = (at_offset(f, array, number) for array in arrays[:2])
