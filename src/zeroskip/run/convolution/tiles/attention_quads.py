@@ -354,7 +354,8 @@ def _write_result(f: Function, k: _Kernel, at: QueryVector, share: str) -> None:
     v, quads = k.v, k.form.features // QUAD
     lanes = mask_at(f, v, k.plan.lanes, at.number)
     target = at_offset(f, k.plan.y_at, at.number)
-    for start, stop, together in ((0, quads - quads % 2, 2), (quads - quads % 2, quads, 1)):
+    even = quads - quads % 2
+    for start, stop, together in ((0, even, 2), (even, quads, 1))[even == 0 : 1 + quads % 2]:
         with f.loop(start, stop, together) as first:
             for part, sums in enumerate(_weighted(f, k, first, together)):
                 values = [
@@ -369,17 +370,17 @@ def _weighted(f: Function, k: _Kernel, first: str, together: int) -> list[list[t
     """For each quad and feature the sums by the upper and lower halves of weights, as floats."""
     v, words, scratch, quads = k.v, k.words, k.scratch, k.form.features // QUAD
     sums = [[f.slot(words, "zeroinitializer") for _ in range(2)] for _ in range(QUAD * together)]
-    with f.loop(0, k.plan.keys) as place:
+    quarters = v.lanes // QUAD
+    with f.loop(0, k.plan.keys) as place, f.loop(0, quarters) as quarter:
         values = k.vector(f, scratch.values, f.add(f.multiply(place, quads), first))
-        for quarter in range(v.lanes // QUAD):
-            group = f.add(f.multiply(place, v.lanes // QUAD), quarter)
-            weights = [f.load(words, k.vector(f, each, group)) for each in (scratch.high, scratch.low)]
-            for number, totals in enumerate(sums):
-                quad, feature = divmod(number, QUAD)
-                theirs = f.load("i32", f.at(values, quad * v.lanes + quarter * QUAD + feature))
-                value = f.splat(words, theirs)
-                for total, weight in zip(totals, weights, strict=True):
-                    f.store(words, k.dot(f, f.load(words, total), weight, value), total)
+        values = f.at(values, f.multiply(quarter, QUAD))
+        group = f.add(f.multiply(place, quarters), quarter)
+        weights = [f.load(words, k.vector(f, each, group)) for each in (scratch.high, scratch.low)]
+        for number, totals in enumerate(sums):
+            quad, feature = divmod(number, QUAD)
+            value = f.splat(words, f.load("i32", f.at(values, quad * v.lanes + feature)))
+            for total, weight in zip(totals, weights, strict=True):
+                f.store(words, k.dot(f, f.load(words, total), weight, value), total)
     floats = [
         tuple(f.value(f"sitofp {words} {f.load(words, total)} to {v}") for total in totals) for totals in sums
     ]
