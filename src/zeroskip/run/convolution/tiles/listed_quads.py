@@ -213,9 +213,10 @@ def _sum_group(f: Function, form: _Form, fields: _Fields, where: tuple[Sequence[
     begin, end = (f.load(INTEGER, f.at(fields.begin, f.add(group, more), INTEGER)) for more in (0, 1))
     with f.loop(begin, end) as step:
         first = f.multiply(step, TOGETHER)
+        packed = f.load(INTEGER, f.at(fields.rows, first, "i16"))  # all four, since loads are what takes time
         for out, several in enumerate(totals):
             at = f.add(first, out)
-            row = f.value(f"zext i16 {f.load('i16', f.at(fields.rows, at, 'i16'))} to i64")
+            row = f.value(f"and i64 {f.value(f'lshr i64 {packed}, {16 * out}')}, 65535")
             words = f.at(fields.words, f.multiply(at, form.count), "i32")
             weights = [f.splat(v, f.load("i32", f.at(words, word, "i32"))) for word in range(form.count)]
             for x, slot in zip(inputs, several, strict=True):
