@@ -11,6 +11,7 @@ import torch
 from run.drawn import MACHINES
 
 from zeroskip.emit import INTEGER, POINTER, Function, Vector, activations, compile_function, detect
+from zeroskip.emit.activation_tables import TABLES, looked_up, two_to_avx512
 from zeroskip.emit.activations import EmittedActivation
 from zeroskip.run.element import FP16
 
@@ -22,6 +23,7 @@ BITS = np.where(np.isnan(BITS), np.float32(np.nan), BITS)  # NumPy warns of sign
 NEAR = np.concatenate([np.linspace(-110, 110, 40_001), np.linspace(-1, 1, 20_001)]).astype(np.float32)
 ENDS = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-45, 88.7, -87.4, -103.9], np.float32)
 FLOATS = np.concatenate([BITS, NEAR, ENDS, POWERS, -POWERS]).astype(np.float32)
+AVX512 = pytest.mark.skipif("avx512f" not in HERE.features, reason="this processor lacks AVX-512")
 HALVES = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
 
 
@@ -115,6 +117,29 @@ def test_every_activation_is_as_exact_as_it_says_over_a_dense_sample_of_floats(n
         assert errors(y, exact, x, measure)[finite].max() <= most
         beyond = np.isfinite(x) & ~np.isfinite(rounded) & (np.abs(exact) > 3.41e38)
     assert np.array_equal(y[beyond], rounded[beyond])
+
+
+@AVX512
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_are_as_exact_as_they_say(name: str) -> None:
+    x = FLOATS[np.isfinite(FLOATS)].astype(np.float64)
+    y = on_vectors(lambda f, v, x: looked_up(f, v, name, x), x.astype(np.float32)).astype(np.float64)
+    with np.errstate(all="ignore"):
+        exact = CASES[name][1](x)
+    assert errors(y, np.where(np.isfinite(exact), exact, y), x, "input").max() <= 2e-7
+    assert np.isnan(
+        on_vectors(lambda f, v, x: looked_up(f, v, name, x), np.full(1, np.nan, np.float32))
+    ).all()
+
+
+@pytest.mark.parametrize(
+    "power", [activations.two_to, pytest.param(two_to_avx512, marks=AVX512)], ids=["any", "AVX-512"]
+)
+def test_short_powers_of_two_up_to_1(power: EmittedActivation) -> None:
+    x = np.linspace(-126, 0, 100_001).astype(np.float32)
+    exact = np.exp2(x.astype(np.float64))
+    assert (np.abs(on_vectors(power, x) - exact) / exact).max() < 4e-6
+    assert (on_vectors(power, np.array([-200, -1e30, -np.inf], np.float32)) <= 2.0**-126).all()
 
 
 @pytest.mark.parametrize("name", CASES)

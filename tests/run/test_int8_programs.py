@@ -126,7 +126,7 @@ def test_other_activations_are_within_one_step_of_the_last_scale(monkeypatch, ma
     ).eval()
     quantisation = run.calibrate(model, [pictures(4, 1)], method="min-max")
     program = compiled(model, quantisation, monkeypatch, machine=machine, kernels=[BAKED_INT8, STREAMED_INT8])
-    assert {choice.kernel for choice in program.choices} == {"streamed_int8"}
+    assert {choice.kernel for choice in program.choices} <= {"baked_int8", "streamed_int8"}
     gap = (program(pictures()) - expected(program, quantisation, pictures())).abs().max()
     assert gap <= quantisation.values["max_pool2d"].scale * 1.001
 

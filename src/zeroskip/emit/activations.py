@@ -37,6 +37,14 @@ EXPONENTIAL = (
 SHORT_EXPONENTIAL = (
     0.4999999345137238, 0.16666520685744973, 0.04166838742137949, 0.00836871025612011, 0.0013814611202990663,
 )  # fmt: skip
+# 2^y for |y| <= 1/2; its error is 2.6e-6 of it.
+SHORT_POWER = (
+    0.9999992614093351,
+    0.693121814141207,
+    0.24024744903022066,
+    0.05591786528311265,
+    0.009570100652850771,
+)
 # (2 atanh(s) / s - 2) / s^2 in s^2 <= 1/9; the error of log(1 + e) is 9.1e-9 s.
 LOGARITHM = (0.6666641313266393, 0.400216990612775, 0.2799914104784049, 0.28024458971022065)
 # The normal distribution's share between 0 and x, over x: a quotient of polynomials in x^2 for |x| <= 5.4, where the
@@ -77,6 +85,14 @@ def exp(f: Function, v: Vector, x: str) -> str:
     """e^x."""
     power = _power(f, v, _between(f, v, x, -110.0, 110.0))
     return _scaled(f, v, _one_plus(f, v, power.grown), power.bits)
+
+
+def two_to(f: Function, v: Vector, x: str) -> str:
+    """2^x of floats up to 127, within 4e-6 of it; of those below -126, minus infinity and NaN too, 2^-126."""
+    high = f.value(f"fcmp ogt {v} {x}, {f.constant(v, -126.0)}")
+    power = _either(f, v, high, x, f.constant(v, -126.0))
+    whole, bits = _rounded(f, v, power)
+    return _with_exponent(f, v, _polynomial(f, v, _minus(f, v, power, whole), SHORT_POWER), bits)
 
 
 @in_float
@@ -226,9 +242,14 @@ def _one_plus(f: Function, v: Vector, x: str) -> str:
 
 def _raised(f: Function, v: Vector, power: _Power) -> str:
     """e^x where it is a normal number: for |x| up to 87. n goes into the exponent."""
+    return _with_exponent(f, v, _one_plus(f, v, power.grown), power.bits)
+
+
+def _with_exponent(f: Function, v: Vector, x: str, bits: str) -> str:
+    """x times 2^n, where the lowest bits of `bits` hold n and the result is a normal number."""
     words = v.of("i32")
-    grown = f.value(f"bitcast {v} {_one_plus(f, v, power.grown)} to {words}")
-    n = f.value(f"shl {words} {power.bits}, {_integer(f, words, 23)}")
+    grown = f.value(f"bitcast {v} {x} to {words}")
+    n = f.value(f"shl {words} {bits}, {_integer(f, words, 23)}")
     return f.value(f"bitcast {words} {f.value(f'add {words} {grown}, {n}')} to {v}")
 
 

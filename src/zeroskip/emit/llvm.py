@@ -97,6 +97,12 @@ class Function:
         self.store(kind, start, name)
         return name
 
+    def room(self, kind: str | Vector, count: int) -> str:
+        """A pointer to so many numbers of this type on the stack, which hold anything."""
+        name = f"%room{self._number()}"
+        self._slots.append(f"  {name} = alloca {kind}, i64 {count}, align 64")
+        return name
+
     def load(self, kind: str | Vector, pointer: str) -> str:
         """The value at `pointer`; vectors need no more alignment than their elements."""
         return self.value(f"load {kind}, ptr {pointer}, align {_alignment(kind)}")

@@ -16,7 +16,6 @@ from zeroskip.run.captured import Captured, kernel_nodes, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import without_layers
 from zeroskip.run.convolution.tiles.half_precision import beyond
 from zeroskip.run.convolution.tiles.kernels import (
-    BAKED,
     computes_in,
     depthwise_in,
     element_of,
@@ -292,10 +291,8 @@ def _candidates(
     for operation in operations:
         if operation.layer is None:
             continue
-        own, active = element_of(operation, element), operation.activation
+        own = element_of(operation, element)
         several = timings[_layer_node(operation, timings)].on_tiles(own)
-        if own is INT8 and active is not None and not active.can_be_baked:
-            several = [kernel for kernel in several if kernel.method != BAKED.method]
         found[operation.name] = [depthwise_in(own)] if operation.kind == "depthwise" else several
     return found
 

@@ -24,6 +24,7 @@ from zeroskip.emit import Function
 from zeroskip.emit.llvm import assembly
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles import baked_steps
+from zeroskip.run.convolution.tiles import listed_quads as listed_quads_module
 from zeroskip.run.convolution.tiles import streamed_quads as streamed_quads_module
 from zeroskip.run.convolution.tiles.activation import RELU, Activation
 from zeroskip.run.convolution.tiles.baked_steps import bake_all
@@ -43,7 +44,10 @@ SOME_MACHINES = [
     *(replace(each, features=each.features - {"avx512vnni", "avxvnni"}) for each in MACHINES),
     replace(HERE, features=HERE.features & {"avx512f", "avx", "avx2", "fma"}),
 ]
-ACTIVATIONS = None, RELU, Activation("bounded", (6.0,)), Activation("bounded", (0.3,))
+ACTIVATIONS = (
+    None, RELU, Activation("bounded", (6.0,)), Activation("bounded", (0.3,)), Activation("leaky_relu", (0.125,)),
+    Activation("hardswish"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -253,8 +257,9 @@ class WrittenError(Exception):
     """The code is there."""
 
 
+@pytest.mark.parametrize("side", [4, 24], ids=["few vectors", "many"])
 @pytest.mark.parametrize("way", WAYS)
-def test_each_processor_multiplies_with_what_it_has_and_calls_no_library(way: str) -> None:
+def test_each_processor_multiplies_with_what_it_has_and_calls_no_library(way: str, side: int) -> None:
     features, width, product = WAYS[way]
     arch = "aarch64" if way.startswith("NEON") else "x86_64"
     machine = Machine(way, arch, frozenset(features), 1, width)
@@ -268,8 +273,9 @@ def test_each_processor_multiplies_with_what_it_has_and_calls_no_library(way: st
         streamed_quads(job, machine)
         raise WrittenError  # another processor's code is not run
 
-    case = Case((9, 9), (8, 8), 1, 3, 1, 0.5, (128, 0), RELU, 128, False, 0, lanes=width // 4)
-    with mock.patch.object(streamed_quads_module, "compiled", kept), pytest.raises(WrittenError):
+    case = Case((9, 9), (side, side), 1, 3, 1, 0.5, (128, 0), RELU, 128, False, 0, lanes=width // 4)
+    module = listed_quads_module if side == 4 else streamed_quads_module
+    with mock.patch.object(module, "compiled", kept), pytest.raises(WrittenError):
         assert_equal(case, write)
     code = assembly(written[0], machine, triple=f"{arch}-unknown-linux-gnu")
     assert re.search(product, code)

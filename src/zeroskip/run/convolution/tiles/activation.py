@@ -8,8 +8,10 @@ from typing import cast
 
 import numpy as np
 
+from zeroskip.concepts import Machine
 from zeroskip.emit import Function, Vector
 from zeroskip.emit import activations as emitted
+from zeroskip.emit.activation_tables import LANES, TABLES, looked_up
 from zeroskip.graph import Node
 from zeroskip.graph.torch_operations import Argument
 
@@ -123,6 +125,13 @@ def activated(f: Function, v: Vector, activation: Activation, x: str) -> str:
     if kind == "softplus":
         return emitted.softplus(*numbers)(f, v, x)
     return SMOOTH[kind](f, v, x)
+
+
+def activated_on(machine: Machine, f: Function, v: Vector, activation: Activation, x: str) -> str:
+    """As `activated`, by tables where the machine has instructions for them."""
+    if activation.kind in TABLES and v == Vector(LANES) and "avx512f" in machine.features:
+        return looked_up(f, v, activation.kind, x)
+    return activated(f, v, activation, x)
 
 
 SMOOTH: Mapping[str, Callable[[Function, Vector, str], str]] = {

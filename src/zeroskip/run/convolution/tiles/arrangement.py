@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from zeroskip.run.convolution.tiles.attention_quads import scratch_vectors
 from zeroskip.run.convolution.tiles.layout import Layout, Map, ReadPlaces, fresh, same_places, with_ring
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.quad_job import quads
@@ -329,7 +330,8 @@ def _copy_layout(operation: Operation, position: int, subgraph: Subgraph, made: 
         return None
     own = made.layouts[made.roots[operation.name][0]]
     if operation.kind == "attention":  # which reads keys and values wherever they lie
-        new = partial(fresh, images=own.images, lanes=own.lanes, element=own.element)
+        element = FP32 if own.element is INT8 else own.element
+        new = partial(fresh, images=own.images, lanes=own.lanes, element=element)
         return None if name in made.roots else new(subgraph.inputs[name])
     known = made.layouts[made.roots[name][0]] if name in made.roots else None
     if operation.kind == "concat":
@@ -356,10 +358,19 @@ def _scores(
     operation: Operation, layouts: Mapping[str, Layout], roots: Mapping[str, tuple[str, int]],
     copies: Mapping[tuple[str, int], Map],
 ) -> Layout:  # fmt: skip
-    """Memory for the scores of one vector of queries: a vector for each key and each lane without one."""
-    copy = copies.get((operation.name, 1))
-    keys = copy.layout if copy is not None else layouts[roots[operation.inputs[1]][0]]
-    count = keys.lanes * keys.tile[0] * keys.tile[1]
+    """Memory for a vector of scores for each key and each lane without one; for products of bytes, more."""
+    keys, values = (
+        copies[operation.name, at].layout
+        if (operation.name, at) in copies
+        else layouts[roots[operation.inputs[at]][0]]
+        for at in (1, 2)
+    )
+    given, places = operation.attention, keys.tile[0] * keys.tile[1]
+    assert given is not None
+    count = keys.lanes * places
+    if given.in_bytes:
+        sizes = keys.channels // given.key_heads, values.channels // given.key_heads
+        count = scratch_vectors(places, keys.lanes, sizes)
     return replace(fresh((count, 1, 1), images=1, lanes=keys.lanes), element=FP32)
 
 

@@ -42,7 +42,7 @@ class AttentionMaps:
 
 
 @dataclass(frozen=True)
-class _Form:
+class AttentionForm:
     """What the code depends on.
 
     features  of a value, for each head
@@ -59,6 +59,15 @@ class _Form:
 
 def attention(operation: Operation, maps: AttentionMaps, machine: Machine) -> Step:
     """softmax(scale x queries keys^T + mask) values, for each head; 0 where a query sees no key (Vaswani 2017)."""
+    arguments, form = attention_arguments(operation, maps)
+    code = _attention_code(machine, maps.y.layout.vector, form)
+    return Step("attention", operation.name, code, argument_block(*arguments))
+
+
+def attention_arguments(
+    operation: Operation, maps: AttentionMaps
+) -> tuple[list[int | np.ndarray], AttentionForm]:
+    """What the argument block of attention holds, as `AttentionPlan` names it, and what the code depends on."""
     given, layout, keys = operation.attention, maps.y.layout, maps.keys.layout
     assert given is not None
     places, tokens = layout.inside(), _tokens(keys)
@@ -84,12 +93,11 @@ def attention(operation: Operation, maps: AttentionMaps, machine: Machine) -> St
     )  # fmt: skip
     missing = np.where(tokens < 0, -math.inf, 0).astype(np.float32)
     numbers = [array.astype(np.float32) for array in (tokens, _tokens(layout))]
-    block = argument_block(
+    arguments = [
         *counts, *offsets, layout.masks(places), missing, np.maximum(tokens, 0), *numbers, mask,
         np.array([given.scale], np.float32),
-    )  # fmt: skip
-    form = _Form(features, kind, by_head, given.causal)
-    return Step("attention", operation.name, _attention_code(machine, layout.vector, form), block)
+    ]  # fmt: skip
+    return arguments, AttentionForm(features, kind, by_head, given.causal)
 
 
 def _tokens(layout: Layout) -> np.ndarray:
@@ -112,7 +120,7 @@ def _constant_mask(given: Attention, layout: Layout, keys: np.ndarray) -> np.nda
 
 
 @dataclass(frozen=True)
-class _Plan:
+class AttentionPlan:
     """Names of values: the fields of the argument block, in their order there."""
 
     images: str
@@ -138,7 +146,7 @@ class _Plan:
 
 
 @dataclass(frozen=True)
-class _Vector:
+class QueryVector:
     """Names of values: which vector of queries is worked on, of which head, and where its features lie."""
 
     image: str
@@ -149,9 +157,9 @@ class _Vector:
 
 
 @cache
-def _attention_code(machine: Machine, v: Vector, form: _Form) -> Callable[..., None]:
+def _attention_code(machine: Machine, v: Vector, form: AttentionForm) -> Callable[..., None]:
     f, fields = function("attention", [INTEGER] * 8 + [POINTER] * 12)
-    plan = _Plan(*fields)
+    plan = AttentionPlan(*fields)
     scores = f.at("%base", plan.scores, "i8")
     with (
         f.loop(0, plan.images) as image,
@@ -160,7 +168,7 @@ def _attention_code(machine: Machine, v: Vector, form: _Form) -> Callable[..., N
     ):
         number = f.add(f.multiply(image, plan.queries), place)
         features = f.multiply(f.multiply(head, plan.size), v.lanes)
-        vector = _Vector(
+        vector = QueryVector(
             image, head, place, number, f.at(at_offset(f, plan.query_at, number), features, v.element)
         )
         most = _write_scores(f, v, form, plan, vector, scores)
@@ -169,25 +177,21 @@ def _attention_code(machine: Machine, v: Vector, form: _Form) -> Callable[..., N
     return compiled(f, machine)
 
 
-def _write_scores(f: Function, v: Vector, form: _Form, plan: _Plan, at: _Vector, scores: str) -> str:
+def _write_scores(
+    f: Function, v: Vector, form: AttentionForm, plan: AttentionPlan, at: QueryVector, scores: str
+) -> str:
     """The scores of a vector of queries, a vector for each key; the largest of each lane."""
     wide = v.of("float")
     most = f.slot(wide, f.constant(wide, -math.inf))
-    added = _mask_pointer(f, v, form, plan, at)
+    added = mask_pointer(f, v, form, plan, at)
     scale = f.splat(wide, f.load("float", plan.scale))
     with f.loop(0, plan.keys) as place:
-        key = _of_head(f, v, plan, at, (plan.key_at, place, plan.size))
+        key = of_head(f, v, plan, at, (plan.key_at, place, plan.size))
         for lane, product in enumerate(_products(f, v, at.query, key, plan.size)):
             number = f.add(f.multiply(place, v.lanes), lane)
             missing = f.splat(wide, f.load("float", f.at(plan.missing, number)))
             score = f.multiply_add(wide, product, scale, missing)
-            if added is not None:
-                score = f.value(f"fadd {wide} {score}, {_mask(f, v, form, plan, added, number)}")
-            if form.causal:
-                theirs = f.splat(wide, f.load("float", f.at(plan.key_number, number)))
-                mine = f.load(wide, f.at(plan.query_number, f.multiply(at.place, v.lanes)))
-                later = f.value(f"fcmp ogt {wide} {theirs}, {mine}")
-                score = kept(f, wide, later, f.constant(wide, -math.inf), score)
+            score = masked(f, v, form, plan, (at, added, number), score)
             f.store(wide, score, f.at(scores, f.multiply(number, v.lanes)))
             before = f.load(wide, most)
             above = f.value(f"fcmp ogt {wide} {score}, {before}")
@@ -195,7 +199,23 @@ def _write_scores(f: Function, v: Vector, form: _Form, plan: _Plan, at: _Vector,
     return f.load(wide, most)
 
 
-def _of_head(f: Function, v: Vector, plan: _Plan, at: _Vector, where: tuple[str, str, str]) -> str:
+def masked(
+    f: Function, v: Vector, form: AttentionForm, plan: AttentionPlan, where: tuple[QueryVector, str | None, str],
+    score: str,
+) -> str:  # fmt: skip
+    """The score after its mask; `where`: the queries, what `mask_pointer` says, and the number of the key."""
+    wide, (at, added, number) = v.of("float"), where
+    if added is not None:
+        score = f.value(f"fadd {wide} {score}, {mask_of(f, v, form, plan, added, number)}")
+    if form.causal:
+        theirs = f.splat(wide, f.load("float", f.at(plan.key_number, number)))
+        mine = f.load(wide, f.at(plan.query_number, f.multiply(at.place, v.lanes)))
+        later = f.value(f"fcmp ogt {wide} {theirs}, {mine}")
+        score = kept(f, wide, later, f.constant(wide, -math.inf), score)
+    return score
+
+
+def of_head(f: Function, v: Vector, plan: AttentionPlan, at: QueryVector, where: tuple[str, str, str]) -> str:
     """Pointer to the head's features of a vector of keys or values: (offsets, number of the vector, features)."""
     offsets, place, features = where
     head = f.value(f"sdiv i64 {at.head}, {plan.group}")
@@ -217,7 +237,9 @@ def _products(f: Function, v: Vector, query: str, key: str, size: str) -> list[s
     return [f.load(wide, total) for total in sums]
 
 
-def _mask_pointer(f: Function, v: Vector, form: _Form, plan: _Plan, at: _Vector) -> str | None:
+def mask_pointer(
+    f: Function, v: Vector, form: AttentionForm, plan: AttentionPlan, at: QueryVector
+) -> str | None:
     """Where the mask of a vector of queries begins."""
     if form.mask == "nothing":
         return None
@@ -230,7 +252,9 @@ def _mask_pointer(f: Function, v: Vector, form: _Form, plan: _Plan, at: _Vector)
     return f.at(pointer, first, v.element) if form.by_head else pointer
 
 
-def _mask(f: Function, v: Vector, form: _Form, plan: _Plan, pointer: str, number: str) -> str:
+def mask_of(
+    f: Function, v: Vector, form: AttentionForm, plan: AttentionPlan, pointer: str, number: str
+) -> str:
     """What is added to the scores of the key with this number, in the order in which keys lie."""
     if form.mask == "constant":
         return f.load(v.of("float"), f.at(pointer, f.multiply(number, v.lanes)))
@@ -241,9 +265,7 @@ def _mask(f: Function, v: Vector, form: _Form, plan: _Plan, pointer: str, number
 
 def _softmax(f: Function, wide: Vector, scores: str, keys: str, most: str) -> str:
     """Scores become e to their power, less the largest; 1 / the sum of those, or 0 where no key is seen."""
-    # Where all are minus infinity, what is taken off must not be: minus infinity less itself is NaN.
-    none = f.value(f"fcmp oeq {wide} {most}, {f.constant(wide, -math.inf)}")
-    most = kept(f, wide, none, "zeroinitializer", most)
+    most = or_nothing_seen(f, wide, most)
     whole = f.slot(wide, "zeroinitializer")
     with f.loop(0, keys) as key:
         row = f.at(scores, f.multiply(key, wide.lanes * wide.lanes))
@@ -258,6 +280,12 @@ def _softmax(f: Function, wide: Vector, scores: str, keys: str, most: str) -> st
     return kept(f, wide, zero, "zeroinitializer", f.value(f"fdiv {wide} {f.constant(wide, 1.0)}, {total}"))
 
 
+def or_nothing_seen(f: Function, wide: Vector, most: str) -> str:
+    """The largest score; 0 where all are minus infinity, since minus infinity less itself is NaN."""
+    none = f.value(f"fcmp oeq {wide} {most}, {f.constant(wide, -math.inf)}")
+    return kept(f, wide, none, "zeroinitializer", most)
+
+
 def _sum(f: Function, v: Vector, values: Sequence[str]) -> str:
     """The sum of vectors, in pairs, which loses fewer digits than one after the other."""
     if len(values) == 1:
@@ -267,7 +295,12 @@ def _sum(f: Function, v: Vector, values: Sequence[str]) -> str:
 
 
 def _write_values(
-    f: Function, v: Vector, form: _Form, plan: _Plan, at: _Vector, weights: tuple[str, str]
+    f: Function,
+    v: Vector,
+    form: AttentionForm,
+    plan: AttentionPlan,
+    at: QueryVector,
+    weights: tuple[str, str],
 ) -> None:
     """The sums of values by the scores, times a number for each lane, into the result."""
     wide, (scores, share) = v.of("float"), weights
@@ -277,7 +310,7 @@ def _write_values(
     for start in range(0, form.features, TOGETHER):
         sums = [f.slot(wide, "zeroinitializer") for _ in range(start, min(start + TOGETHER, form.features))]
         with f.loop(0, plan.keys) as place:
-            value = _of_head(f, v, plan, at, (plan.value_at, place, str(form.features)))
+            value = of_head(f, v, plan, at, (plan.value_at, place, str(form.features)))
             row = f.at(scores, f.multiply(place, v.lanes * v.lanes))
             for lane in range(v.lanes):
                 score = f.load(wide, f.at(row, lane * v.lanes))

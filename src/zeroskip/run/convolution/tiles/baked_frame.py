@@ -67,11 +67,15 @@ class Baked:
 @dataclass(frozen=True)
 class Blocking:
     """How code is cut: up to `groups` groups a chunk and about `rows` rows; `band` vectors are expected in a call,
-    over which the fetching of the next chunk is spread."""
+    over which the fetching of the next chunk is spread.
+
+    anew  every chunk writes from the same address on (of quads only)
+    """
 
     band: int
     groups: int = 1
     rows: int = 256
+    anew: bool = False
 
 
 @dataclass(frozen=True)

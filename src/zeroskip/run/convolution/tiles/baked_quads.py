@@ -62,11 +62,15 @@ PER_QUAD = QUAD * PER_SUM + KEPT + 2 * QUAD
 
 @dataclass(frozen=True)
 class _Outs:
-    """Output channels by number, those that fill up the last quad included: `cell`, register and places of each."""
+    """Output channels by number, those that fill up the last quad included: `cell`, register and places of each.
+
+    step  bytes of y from one chunk to the next
+    """
 
     cut: Cut
     epilogue: QuadEpilogue
     number: np.ndarray
+    step: int
 
     @property
     def total(self) -> np.ndarray:
@@ -91,7 +95,7 @@ class _Outs:
 
     def which(self, flags: np.ndarray) -> _Outs:
         """Some of them."""
-        return _Outs(self.cut, self.epilogue, self.number[flags])
+        return replace(self, number=self.number[flags])
 
 
 def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking) -> Baked:
@@ -106,11 +110,11 @@ def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking)
     """
     weights, first = _in_order(weights)
     out, inputs = weights.words.shape
-    count = -(-out // SUMS)
-    sums = -(-out // (count * QUAD)) * QUAD
-    groups = blocking.groups
+    count, sums, groups = -(-out // SUMS), quad_sums(out), blocking.groups
     cut = Cut(sums, groups, max(1, inputs), blocks=1, chunks=-(-count // groups), size=4)
-    real = _Outs(cut, epilogue, np.arange(out))
+    vectors = groups * sums // (1 if epilogue.output is None else QUAD)
+    step = 0 if blocking.anew else VECTOR * vectors
+    real = _Outs(cut, epilogue, np.arange(out), step)
     codes = [*loads_in_order(weights.words != 0, weights.offsets, cut), *_last(real), *frame(cut)]
     codes += _zeros(weights, cut)
     reads = [*_sums(weights, cut), *_scaling(weights, real)]
@@ -118,17 +122,26 @@ def bake_quads(weights: QuadWeights, epilogue: QuadEpilogue, blocking: Blocking)
     if output is None:
         codes += _stored(real)
     else:
-        filled = _Outs(cut, epilogue, np.arange(-(-out // QUAD) * QUAD))
+        filled = replace(real, number=np.arange(-(-out // QUAD) * QUAD))
         codes += [*_filling(filled, out), *_woven(filled, output)]
         reads += [*_rounding(weights, real, output), *_order(filled, output)]
     values, streamed, starts = streamed_reads(reads, cut)
     chunks = np.zeros((cut.count, 4), np.int64)
     chunks[:, 1] = (starts + HALF_WINDOW) * cut.size
     chunks[:, 2] = first + REACH // 2
-    chunks[:, 3] = np.arange(cut.chunks) * _step(real)
+    chunks[:, 3] = np.arange(cut.chunks) * step
     lengths = np.diff(np.append(starts, len(values))) * cut.size
     code, chunks[:, 0] = assembled([*streamed, *codes], lengths, cut, blocking.band)
     return Baked(code, values, chunks)
+
+
+def quad_sums(out: int) -> int:
+    """Output channels of a group, whole quads, of a layer with `out` of them.
+
+    >>> quad_sums(30)
+    16
+    """
+    return -(-out // (-(-out // SUMS) * QUAD)) * QUAD
 
 
 def _in_order(weights: QuadWeights) -> tuple[QuadWeights, int]:
@@ -140,12 +153,6 @@ def _in_order(weights: QuadWeights) -> tuple[QuadWeights, int]:
     first = int(weights.offsets[order[0]]) if len(order) else 0
     words = np.ascontiguousarray(weights.words[:, order])
     return replace(weights, words=words, offsets=weights.offsets[order] - first), first
-
-
-def _step(outs: _Outs) -> int:
-    """Bytes of y from one chunk to the next."""
-    channels = outs.cut.groups * outs.cut.sums
-    return VECTOR * (channels if outs.epilogue.output is None else channels // QUAD)
 
 
 def _starts(outs: np.ndarray, cut: Cut) -> np.ndarray:
@@ -292,7 +299,7 @@ def _residual(outs: _Outs) -> list[Keyed]:
     """Loading a quad of the residual, and its bytes as floats; with numbers in registers, where these are free."""
     first = outs.which(outs.number % QUAD == 0)
     # The pointer has advanced by as many bytes as that to y.
-    offset = first.number // QUAD * VECTOR - first.cell // outs.cut.groups * _step(outs)
+    offset = first.number // QUAD * VECTOR - first.cell // outs.cut.groups * outs.step
     later, last = outs.which(outs.quad >= FLAGS_FROM), outs.which(outs.quad >= SCALES_FROM)
     flags = QUAD * (FLAGS_FROM - 1) + later.total % QUAD
     scales = QUAD * (SCALES_FROM - 1) + last.total % QUAD

@@ -18,12 +18,13 @@ from zeroskip.emit.executable_memory import executable
 from zeroskip.errors import EngineError
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles import baked_code, baked_frame, baked_quads, quad_job
+from zeroskip.run.convolution.tiles.activated_quads import BAND, MOST_GROUPS, activated_quads
 from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.baked_code import bake
 from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
-from zeroskip.run.convolution.tiles.baked_quads import bake_quads
+from zeroskip.run.convolution.tiles.baked_quads import bake_quads, quad_sums
 from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, band, table
-from zeroskip.run.convolution.tiles.quad_job import QuadJob
+from zeroskip.run.convolution.tiles.quad_job import QuadEpilogue, QuadJob
 from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept, lanes_of
 from zeroskip.run.element import Scaling
@@ -51,8 +52,7 @@ HEADER = struct.Struct("<2q")  # in the cache: how many weights and chunks; thes
 def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
     """The jobs as machine code of their own, all in one piece of memory in the order in which they run.
 
-    EngineError on a machine that lacks the features of their baked code, or for maps of quads and an activation that
-    baked code does not have.
+    EngineError on a machine that lacks the features of their baked code.
     """
     for job in jobs:
         _refuse(job, machine)
@@ -87,25 +87,17 @@ def _how(job: Job | QuadJob) -> tuple[object, ...]:
 
 def is_baked(job: Job | QuadJob, machine: Machine) -> bool:
     """Whether `bake_all` takes the job, and the machine runs its code."""
-    element, active = job.x.layout.element, job.epilogue.activation
-    plain = not isinstance(job, QuadJob) or active is None or active.can_be_baked
-    return (
-        plain
-        and machine.vector_bytes == 64
-        and sys.platform.startswith("linux")
-        and element.can_be_baked(machine)
-    )
+    element = job.x.layout.element
+    return machine.vector_bytes == 64 and sys.platform.startswith("linux") and element.can_be_baked(machine)
 
 
 def _refuse(job: Job | QuadJob, machine: Machine) -> None:
-    element, active = job.x.layout.element, job.epilogue.activation
+    element = job.x.layout.element
     if not element.can_be_baked(machine):
         raise EngineError(
             f'the kernel "baked" writes code for {", ".join(sorted(element.baked_features))}, which this machine '
             'lacks. Use "streamed".'
         )
-    if isinstance(job, QuadJob) and active is not None and not active.can_be_baked:
-        raise EngineError(f'the kernel "baked" has no {active.kind} for 8-bit numbers. Use "streamed".')
 
 
 def _baked(job: Job | QuadJob, machine: Machine) -> Baked:
@@ -120,13 +112,8 @@ def _sources(job: Job | QuadJob, machine: Machine) -> list[np.ndarray]:
     weights, active = job.weights, _in_code(job)
     bound = -1 if active is None or active.bound is None else active.bound
     numbers = [
-        band(job, machine),
-        GROUPS,
-        _quad_groups(job, machine),
-        ROWS,
-        weights.taps,
-        active is not None,
-        bound,
+        *(_band(job, machine), GROUPS, _quad_groups(job, machine), ROWS, weights.taps),
+        *(active is not None, bound, _is_apart(job)),
     ]
     if isinstance(job, QuadJob):
         quads = job.weights
@@ -150,9 +137,12 @@ def _numbers(scaling: Scaling | None) -> tuple[float, float]:
 
 
 def _bake(job: Job | QuadJob, machine: Machine) -> Baked:
-    blocking = Blocking(band(job, machine), GROUPS, ROWS)
+    blocking = Blocking(_band(job, machine), GROUPS, ROWS)
     if isinstance(job, QuadJob):
-        return bake_quads(job.weights, job.epilogue, replace(blocking, groups=_quad_groups(job, machine)))
+        apart = _is_apart(job)
+        blocking = replace(blocking, groups=_quad_groups(job, machine), anew=apart)
+        after = QuadEpilogue(job.epilogue.residual) if apart else job.epilogue
+        return bake_quads(job.weights, after, blocking)
     epilogue = replace(job.epilogue, activation=_in_code(job))
     blocking = replace(blocking, groups=_row_groups(job.weights, blocking.band))
     return bake(job.weights, epilogue, blocking, job.y.layout.element)
@@ -169,12 +159,26 @@ def _row_groups(weights: RowWeights, vectors: int) -> int:
 
 def _quad_groups(job: Job | QuadJob, machine: Machine) -> int:
     """Groups of sums whose code makes a chunk."""
-    if not isinstance(job, QuadJob) or band(job, machine) > FEW_VECTORS:
+    vectors = _band(job, machine)
+    if not isinstance(job, QuadJob) or vectors > FEW_VECTORS:
         return QUAD_GROUPS
     words = job.weights.words
     code = PRODUCT_BYTES * int(np.count_nonzero(words)) + OUTPUT_BYTES * len(words)
     count = -(-len(words) // SUMS)
-    return max(QUAD_GROUPS, QUAD_CODE * count // max(1, code))
+    groups = max(QUAD_GROUPS, QUAD_CODE * count // max(1, code))
+    return min(groups, MOST_GROUPS) if _is_apart(job) else groups
+
+
+def _is_apart(job: Job | QuadJob) -> bool:
+    """Whether an activation follows sums of quads, which baked code does not have."""
+    active = job.epilogue.activation
+    return isinstance(job, QuadJob) and active is not None and not active.can_be_baked
+
+
+def _band(job: Job | QuadJob, machine: Machine) -> int:
+    """How many vectors are worked on before the next chunk of code."""
+    vectors = band(job, machine)
+    return min(vectors, BAND) if _is_apart(job) else vectors
 
 
 def _in_code(job: Job | QuadJob) -> Activation | None:
@@ -197,6 +201,8 @@ def _unpacked(data: bytes, dtype: np.dtype) -> Baked:
 
 
 def _step(job: Job | QuadJob, placed: SharedWeights, machine: Machine) -> Step:
+    if isinstance(job, QuadJob) and _is_apart(job):
+        return activated_quads(job, placed, (_band(job, machine), _channels(job, machine)), machine)
     (chunks,), rows = placed.fields, table(job)
     assert isinstance(chunks, np.ndarray)
     numbers = len(rows), band(job, machine), len(chunks), job.x.first, job.y.first, job.added.first
@@ -206,6 +212,11 @@ def _step(job: Job | QuadJob, placed: SharedWeights, machine: Machine) -> Step:
         return Step("baked", job.node, _driver(machine, job.y.layout.vector, None), block, placed)
     block = argument_block(*numbers, rows, chunks, len(job.y.channels), alive=placed.alive)
     return Step("baked", job.node, _driver(machine, job.y.layout.vector, activation), block, placed)
+
+
+def _channels(job: QuadJob, machine: Machine) -> int:
+    """Channels of a chunk."""
+    return _quad_groups(job, machine) * quad_sums(len(job.weights.words))
 
 
 @cache

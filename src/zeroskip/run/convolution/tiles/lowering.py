@@ -15,6 +15,7 @@ from zeroskip.concepts import Machine
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.arrangement import SCORES, Arrangement, Reading, arrange
 from zeroskip.run.convolution.tiles.attention import AttentionMaps, attention
+from zeroskip.run.convolution.tiles.attention_quads import attention_of_bytes
 from zeroskip.run.convolution.tiles.baked_steps import bake_all, is_baked
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
 from zeroskip.run.convolution.tiles.convolution_job import (
@@ -24,6 +25,7 @@ from zeroskip.run.convolution.tiles.convolution_job import (
     row_weights,
     whole_weight,
 )
+from zeroskip.run.convolution.tiles.direct_bytes import is_of_bytes, made_directly
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.layout import Map
@@ -117,6 +119,7 @@ def lower(
     where baked code is asked for and the machine cannot run it.
     """
     lanes = machine.vector_bytes // element.bytes
+    subgraph = made_directly(subgraph, machine)
     arrangement = arrange(subgraph, images=images, lanes=lanes, element=element)
     slots = {name: slot for slot, name in enumerate([*subgraph.inputs, *subgraph.outputs])}
     context, methods = _Context(subgraph, arrangement, slots, machine), methods or {}
@@ -197,6 +200,9 @@ def _attention(operation: Operation, context: _Context, x: Map, y: Map) -> list[
         maps.append(copy or context.arrangement.maps[name])
     scores, mask = copies[operation.name, SCORES], maps[3] if len(maps) > 3 else None
     given = AttentionMaps(maps[0], maps[1], maps[2], scores, y, mask)
+    if is_of_bytes(operation, context.subgraph, context.machine):
+        output = context.subgraph.scalings.get(operation.name)
+        return [*steps, attention_of_bytes(operation, given, output, context.machine)]
     return [*steps, attention(operation, given, context.machine)]
 
 
@@ -344,8 +350,13 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
 
 def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> list[Step | AnyJob]:
     """An operation that reads or makes 8-bit numbers, with the copies that it needs."""
-    name, scalings = operation.name, context.subgraph.scalings
+    name, scalings, machine = operation.name, context.subgraph.scalings, context.machine
     copies, x = _source(operation, context)
+    of_fp32 = not {*operation.inputs} & {*scalings}
+    if operation.kind == "attention" and of_fp32:
+        return [*copies, *_attention(operation, context, x, y)]
+    if operation.kind in ("layer_norm", "rms_norm") and of_fp32:
+        return [*copies, layer_norm(operation, x, y, machine, scalings[name])]
     more, added = _second(operation, context)
     taps = (
         WindowTaps(np.zeros(1, np.int64), (1, 1))

@@ -67,6 +67,7 @@ class Attention:
     scale      by which scores are multiplied before the mask is added
     causal     a query sees the keys up to its own place
     mask       (heads or 1, queries, keys) float32, constant, added to scores
+    in_bytes   its products may be of bytes, as those of the layers that make what it reads
     """
 
     heads: int
@@ -74,6 +75,7 @@ class Attention:
     scale: float
     causal: bool = False
     mask: Tensor | None = None
+    in_bytes: bool = False
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,8 @@ def in_bytes(
             made |= {} if output is None else {each.name: output}
             each = _with_whole_bias(each, inputs[0], weights.get(each.name))
             each = replace(each, in_bytes=InBytes(inputs, output, weights.get(each.name)))
+        elif each.attention is not None and {*each.inputs[:3]} <= {*those}:
+            each = replace(each, attention=replace(each.attention, in_bytes=True))
         found.append(each)
     return found
 

@@ -15,7 +15,9 @@ from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.quad_numbers import ByteEnds, ends_of, rounding_way, write_quads
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
+from zeroskip.run.element import Scaling
 
 TOGETHER = 8  # channels whose sums are in registers at a time
 BLOCK = 64  # numbers that are added to one sum: of many more it would lose its last digits
@@ -33,18 +35,23 @@ def mean(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
     return Step("mean", operation.name, _mean_code(machine, layout.vector), block)
 
 
-def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
+def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine, output: Scaling | None = None) -> Step:
     """Each pixel: less the mean of its channels, over their standard deviation; then factor and shift by channel.
 
-    Of groups of channels each by itself. An RMSNorm takes no mean off (Zhang and Sennrich 2019).
+    Of groups of channels each by itself. An RMSNorm takes no mean off (Zhang and Sennrich 2019). Into bytes of the
+    scaling `output`, if there is one; of these there is one group.
     """
     places, layout = y.layout.inside(), y.layout
     offsets = [x.first + x.layout.offset(*places.T), y.first + layout.offset(*places.T)]
     factors = [factor.numpy().astype(np.float32) for factor in operation.factors or ()]
-    counts = len(places), operation.groups, len(y.channels) // operation.groups
+    counts = len(places), operation.groups, len(x.channels) // operation.groups
     numbers = np.array([1 / counts[2], operation.epsilon], np.float32)
-    code = _layer_norm_code(machine, layout.vector, operation.kind == "layer_norm", operation.activation)
-    block = argument_block(*counts, *offsets, layout.masks(places), *factors, numbers)
+    word, ends = 0 if output is None else output.word & 0xFFFFFFFF, np.array(ends_of(output), np.float32)
+    way = None if output is None else rounding_way(machine, x.layout.vector, output)
+    form = _NormForm(operation.kind == "layer_norm", operation.activation, way)
+    code = _layer_norm_code(machine, x.layout.vector, form)
+    arrays = [*offsets, layout.masks(places), *factors, numbers]
+    block = argument_block(*counts, *arrays, word, ends)
     return Step("norm", operation.name, code, block)
 
 
@@ -86,12 +93,21 @@ def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
     return compiled(f, machine)
 
 
+@dataclass(frozen=True)
+class _NormForm:
+    """What the code depends on: whether the mean is taken off, what follows, how bytes are rounded (None: no bytes)."""
+
+    centered: bool
+    activation: Activation | None
+    way: str | None
+
+
 @cache
-def _layer_norm_code(
-    machine: Machine, v: Vector, centered: bool, activation: Activation | None
-) -> Callable[..., None]:
+def _layer_norm_code(machine: Machine, v: Vector, form: _NormForm) -> Callable[..., None]:
     wide = v.of("float")
-    f, (count, groups, channels, *arrays) = function("layer_norm", [INTEGER] * 3 + [POINTER] * 6)
+    kinds = [INTEGER] * 3 + [POINTER] * 6 + [INTEGER, POINTER]
+    f, (count, groups, channels, *arrays, word, ends) = function("layer_norm", kinds)
+    rounding = None if form.way is None else ByteEnds.read(f, wide, ends, word, form.way)
     share, epsilon = (f.splat(wide, f.load("float", f.at(arrays[5], place))) for place in (0, 1))
     with f.loop(0, count) as number, f.loop(0, groups) as group:
         first = f.multiply(group, channels)
@@ -103,7 +119,7 @@ def _layer_norm_code(
             return f.converted(v, f.load(v, f.at(source, f.multiply(channel, v.lanes), v.element)), "float")
 
         middle = "zeroinitializer"
-        if centered:
+        if form.centered:
             total = f.slot(wide, "zeroinitializer")
             with _summed(f, wide, channels, [total]) as (channel, (part,)):
                 _add(f, wide, pixel(channel), part)
@@ -113,15 +129,24 @@ def _layer_norm_code(
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
             f.store(wide, f.multiply_add(wide, away, away, f.load(wide, part)), part)
         scale = _one_over_deviation(f, wide, f.load(wide, squares), share, epsilon)
-        with f.loop(0, channels) as channel:
+
+        def made(
+            channel: str, pixel: Callable[[str], str] = pixel, each: tuple[str, ...] = (middle, scale, first)
+        ) -> str:
+            middle, scale, first = each
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
-            at = f.at(target, f.multiply(channel, v.lanes), v.element)
             place = f.add(first, channel)
             factor, shift = (f.splat(wide, f.load("float", f.at(each, place))) for each in arrays[3:5])
             value = f.multiply_add(wide, f.value(f"fmul {wide} {away}, {scale}"), factor, shift)
             value = f.converted(wide, value, v.element)
-            value = value if activation is None else activated(f, v, activation, value)
-            f.store(v, kept(f, v, mask, value), at)
+            return value if form.activation is None else activated(f, v, form.activation, value)
+
+        if rounding is not None:
+            write_quads(f, wide, rounding, made, (channels, mask, target))
+        else:
+            with f.loop(0, channels) as channel:
+                at = f.at(target, f.multiply(channel, v.lanes), v.element)
+                f.store(v, kept(f, v, mask, made(channel)), at)
     return compiled(f, machine)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.run.argument_block import addresses, argument_block, offsets
-from zeroskip.run.convolution.tiles.activation import Activation, activated
+from zeroskip.run.convolution.tiles.activation import Activation, activated_on
+from zeroskip.run.convolution.tiles.listed_quads import is_few, listed_quads
 from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadEpilogue, QuadJob
 from zeroskip.run.convolution.tiles.quad_numbers import fused, nearest
 from zeroskip.run.convolution.tiles.quad_products import (
@@ -53,6 +54,8 @@ class _Form:
 
 def streamed_quads(job: QuadJob, machine: Machine) -> Step:
     """The job with its pattern as data."""
+    if is_few(job):
+        return listed_quads(job, machine)
     lanes, epilogue = job.x.layout.lanes, job.epilogue
     sums, way = sums_of(job, PLACES[lanes], 1), way_of(machine, lanes)
     out = len(job.weights.words)
@@ -211,7 +214,7 @@ def _scaled(
         quad = f.load(words, f.at(channel.added, form.sums.steps[place][2], "i8"))
         added = f.value(f"uitofp {words} {byte(f, words, quad, channel.place)} to {v}")
         value = fused(f, v, machine, added, scale, value)
-    return value if form.activation is None else activated(f, v, form.activation, value)
+    return value if form.activation is None else activated_on(machine, f, v, form.activation, value)
 
 
 def _weave_(f: Function, v: Vector, value: str, slot: str, rounding: _Rounding) -> None:
