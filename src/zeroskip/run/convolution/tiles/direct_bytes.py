@@ -14,6 +14,7 @@ from zeroskip.run.element import FP32
 def made_directly(subgraph: Subgraph, machine: Machine) -> Subgraph:
     """The subgraph in which operations that can make bytes do, where only these are read.
 
+    >>> from zeroskip.run.element import Scaling
     >>> scalings = {"z": Scaling(0.5, 128)}
     >>> norm = Operation("y", "layer_norm", ("x",), (4, 1, 8), ("y",))
     >>> both = norm, Operation("z", "convert", ("y",), (4, 1, 8), ("y",))

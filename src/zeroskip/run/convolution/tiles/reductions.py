@@ -20,6 +20,7 @@ from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, func
 from zeroskip.run.element import Scaling
 
 TOGETHER = 8  # channels whose sums are in registers at a time
+CHAINS = 4  # sums of one pixel's channels that do not wait for each other
 BLOCK = 64  # numbers that are added to one sum: of many more it would lose its last digits
 
 
@@ -118,17 +119,16 @@ def _layer_norm_code(machine: Machine, v: Vector, form: _NormForm) -> Callable[.
         def pixel(channel: str, source: str = source) -> str:
             return f.converted(v, f.load(v, f.at(source, f.multiply(channel, v.lanes), v.element)), "float")
 
+        totals, squares = _chains(f, wide), _chains(f, wide)
         middle = "zeroinitializer"
         if form.centered:
-            total = f.slot(wide, "zeroinitializer")
-            with _summed(f, wide, channels, [total]) as (channel, (part,)):
+            for channel, part in _in_chains(f, wide, channels, totals):
                 _add(f, wide, pixel(channel), part)
-            middle = f.value(f"fmul {wide} {f.load(wide, total)}, {share}")
-        squares = f.slot(wide, "zeroinitializer")
-        with _summed(f, wide, channels, [squares]) as (channel, (part,)):
+            middle = f.value(f"fmul {wide} {_whole(f, wide, totals)}, {share}")
+        for channel, part in _in_chains(f, wide, channels, squares):
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
             f.store(wide, f.multiply_add(wide, away, away, f.load(wide, part)), part)
-        scale = _one_over_deviation(f, wide, f.load(wide, squares), share, epsilon)
+        scale = _one_over_deviation(f, wide, _whole(f, wide, squares), share, epsilon)
 
         def made(
             channel: str, pixel: Callable[[str], str] = pixel, each: tuple[str, ...] = (middle, scale, first)
@@ -204,12 +204,35 @@ class _Pixel:
     part: str = ""
 
 
+def _chains(f: Function, v: Vector) -> list[str]:
+    """Slots of sums that become one, and do not wait for each other."""
+    return [f.slot(v, "zeroinitializer") for _ in range(CHAINS)]
+
+
+def _in_chains(f: Function, v: Vector, count: str, totals: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Loops below `count`: each number, and the slot of the sum that it joins."""
+    even = f.subtract(count, f.value(f"urem i64 {count}, {CHAINS}"))
+    with _summed(f, v, even, totals, CHAINS) as (first, parts):
+        for place, part in enumerate(parts):
+            yield f.add(first, place), part
+    with f.loop(even, count) as number:
+        yield number, totals[0]
+
+
+def _whole(f: Function, v: Vector, totals: Sequence[str]) -> str:
+    a, b, c, d = (f.load(v, total) for total in totals)
+    pairs = f.value(f"fadd {v} {a}, {b}"), f.value(f"fadd {v} {c}, {d}")
+    return f.value(f"fadd {v} {pairs[0]}, {pairs[1]}")
+
+
 @contextmanager
-def _summed(f: Function, v: Vector, count: str, totals: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+def _summed(
+    f: Function, v: Vector, count: str, totals: Sequence[str], step: int = 1
+) -> Iterator[tuple[str, list[str]]]:
     """A loop below `count`: its number, and for each total the sum of a block, which joins it after the block."""
     with f.loop(0, count, BLOCK) as start:
         parts = [f.slot(v, "zeroinitializer") for _ in totals]
-        with f.loop(start, f.smaller(f.add(start, BLOCK), count)) as number:
+        with f.loop(start, f.smaller(f.add(start, BLOCK), count), step) as number:
             yield number, parts
         for part, total in zip(parts, totals, strict=True):
             _add(f, v, f.load(v, part), total)
