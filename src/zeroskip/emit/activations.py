@@ -4,6 +4,7 @@ Each function takes (f, v, x): the function being written, the type of the vecto
 are computed as float and rounded once. NaN stays NaN, and infinities give what PyTorch gives.
 
 accuracy   exp2, exp, sigmoid, silu   within 4 units in the last place, subnormal results too
+           exp_of_negative            likewise, without those
            sqrt, rsqrt, reciprocal, square, cube  as PyTorch's: each of their operations is rounded once
            tanh, elu                  within 1e-6 of the result, also near 0
            gelu                       within 3e-7 x max(1, |x|)
@@ -77,6 +78,16 @@ def exp(f: Function, v: Vector, x: str) -> str:
     """e^x."""
     power = _power(f, v, _between(f, v, x, -110.0, 110.0))
     return _scaled(f, v, _one_plus(f, v, power.grown), power.bits)
+
+
+def exp_of_negative(f: Function, v: Vector, x: str) -> str:
+    """e^x of floats up to 0, in half the instructions of `exp`; 0 below -87."""
+    power = _power(f, v, x, SHORT_EXPONENTIAL)
+    words = v.of("i32")
+    biased = f.value(f"add {words} {power.bits}, {_integer(f, words, 127)}")
+    scale = f.value(f"bitcast {words} {f.value(f'shl {words} {biased}, {_integer(f, words, 23)}')} to {v}")
+    far = f.value(f"fcmp olt {v} {x}, {f.constant(v, -87.0)}")
+    return _either(f, v, far, "zeroinitializer", _times(f, v, _one_plus(f, v, power.grown), scale))
 
 
 @in_float
@@ -276,8 +287,8 @@ def _times_sigmoid(f: Function, v: Vector, x: str, factor: str) -> str:
 
 
 def _falling(f: Function, v: Vector, x: str) -> str:
-    """e^-|x|."""
-    return exp(f, v, _negative(f, v, _magnitude(f, v, x)))
+    """e^-|x|, 0 where that is below the normal numbers."""
+    return exp_of_negative(f, v, _negative(f, v, _magnitude(f, v, x)))
 
 
 def _polynomial(f: Function, v: Vector, x: str, coefficients: Sequence[float]) -> str:
