@@ -272,7 +272,9 @@ def _softmax(f: Function, wide: Vector, scores: str, keys: str, most: str) -> st
         powers = []
         for lane in range(wide.lanes):
             at = f.at(row, lane * wide.lanes)
-            powers.append(emitted.exp(f, wide, f.value(f"fsub {wide} {f.load(wide, at)}, {most}")))
+            powers.append(
+                emitted.exp_of_negative(f, wide, f.value(f"fsub {wide} {f.load(wide, at)}, {most}"))
+            )
             f.store(wide, powers[-1], at)
         f.store(wide, _sum(f, wide, [f.load(wide, whole), _sum(f, wide, powers)]), whole)
     total = f.load(wide, whole)
