@@ -16,7 +16,7 @@ from zeroskip.graph.exporting import END
 from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_of
 from zeroskip.run.captured import overwrites
-from zeroskip.run.convolution.tiles.attention_nodes import attention_of
+from zeroskip.run.convolution.tiles.attention_nodes import ATTENTION, attention_of
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.node_operations import (
     MEANS,
@@ -69,7 +69,8 @@ class _Reading:
     """The nodes of a graph read one after the other; values that are lists of parts wait for who takes one."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph, self.values = graph, Values(graph.shapes)
+        attends = any(kind_of(node) == ATTENTION for node in graph.nodes)
+        self.graph, self.values = graph, Values(graph.shapes, attends=attends)
         self._parts: dict[str, tuple[MapValue, int, list[range]]] = {}
         self._writes: dict[str, tuple[list[Argument], str]] = {}
 
