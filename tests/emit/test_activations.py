@@ -76,7 +76,7 @@ CASES: dict[str, tuple[EmittedActivation, Exact, Callable[[torch.Tensor], torch.
         "share",
         1e-6,
     ),
-    "gelu": (activations.gelu, lambda x: x * normal(x), torch.nn.functional.gelu, "input", 2e-7),
+    "gelu": (activations.gelu, lambda x: x * normal(x), torch.nn.functional.gelu, "input", 3e-7),
     "gelu_tanh": (
         activations.gelu_tanh,
         TANH_GELU,

@@ -17,7 +17,6 @@ from torch.export.graph_signature import InputKind
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError, ZeroskipError
-from zeroskip.graph.attention_masks import with_numbers
 from zeroskip.graph.constant_values import changing
 from zeroskip.graph.exporting import OWNER, Exported, export, first_line
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
@@ -29,6 +28,7 @@ from zeroskip.graph.packing import packs_by_constants
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.recurrent import recurrent_of
 from zeroskip.graph.signature import Signature, places, signature_of
+from zeroskip.graph.simplified import simplified
 from zeroskip.graph.structure import maker
 from zeroskip.graph.torch_operations import Argument, Bound, bind, known_arguments, title
 from zeroskip.graph.undisturbed import undisturbed
@@ -88,7 +88,9 @@ def captured(
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
     )
-    return with_numbers(graph if _is_per_example(walk) else _for_this_batch(graph))
+    if not _is_per_example(walk):
+        return _for_this_batch(graph)
+    return simplified(graph, exported)
 
 
 @contextmanager

@@ -303,7 +303,8 @@ def _is_needless_pool(node: fx.Node) -> bool:
 def _is_needless_conversion(node: fx.Node) -> bool:
     """Whether it asks for the type that is there already, which gives back the tensor itself."""
     args: tuple[Any, ...] = node.args
-    asks = node.target in (ATEN.to.dtype, ATEN.to.dtype_layout) and isinstance(args[0], fx.Node)
+    kinds = ATEN.to.dtype, ATEN.to.dtype_layout, ATEN.type_as.default
+    asks = node.target in kinds and isinstance(args[0], fx.Node)
     if not asks or node.kwargs.get("copy") or len(args) > 2:
         return False
     before, after = args[0].meta.get("val"), node.meta.get("val")

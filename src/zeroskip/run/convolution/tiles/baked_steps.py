@@ -22,15 +22,18 @@ from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.baked_code import bake
 from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
 from zeroskip.run.convolution.tiles.baked_quads import bake_quads
-from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
+from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, band, table
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
 from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept, lanes_of
 from zeroskip.run.element import Scaling
 
-# Groups of up to 28 output channels whose code makes one chunk. On Zen 5, where code runs as fast from the
-# second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
-GROUPS = 20
+# Groups of up to 28 output channels whose code makes a chunk: as many as come to so many bytes, which have to stay in
+# the first-level cache, and in that of decoded instructions. On Zen 5, 90 % zeros, with 20 groups for every layer
+# BERT-base took 1.4 times as long for 128 tokens, 2.5 times for 16, ResNet-50 and VGG-16 1.05 times. For few vectors
+# memory is what they wait for: one chunk should be done when the next one is there.
+GROUPS, CHUNK_CODE = 20, 24_000
+BRIEF, BRIEF_CODE = 3, 16_000  # up to so many vectors
 ROWS = 256
 # Sums of quads stay in registers over all rows, whose code is mostly long enough with one group. For few vectors, what
 # a chunk costs by itself counts as well: then it has as many groups as come to so many bytes of code (Zen 5).
@@ -133,7 +136,12 @@ def _sources(job: Job | QuadJob, machine: Machine) -> list[np.ndarray]:
         arrays = [quads.words, quads.start, quads.factor, quads.bias, quads.offsets]
         return [np.array([*numbers, *scalings, *quads.words.shape], np.float64), *arrays]
     rows = job.weights
-    numbers += [job.y.layout.element.bytes, job.epilogue.residual, *rows.weight.shape]
+    numbers += [
+        _row_groups(rows, band(job, machine)),
+        job.y.layout.element.bytes,
+        job.epilogue.residual,
+        *rows.weight.shape,
+    ]
     return [np.array(numbers, np.float64), rows.offsets, rows.weight, rows.bias]
 
 
@@ -146,7 +154,17 @@ def _bake(job: Job | QuadJob, machine: Machine) -> Baked:
     if isinstance(job, QuadJob):
         return bake_quads(job.weights, job.epilogue, replace(blocking, groups=_quad_groups(job, machine)))
     epilogue = replace(job.epilogue, activation=_in_code(job))
+    blocking = replace(blocking, groups=_row_groups(job.weights, blocking.band))
     return bake(job.weights, epilogue, blocking, job.y.layout.element)
+
+
+def _row_groups(weights: RowWeights, vectors: int) -> int:
+    """Groups of sums, of numbers that are no bytes, whose code makes a chunk for so many vectors."""
+    out, inputs = weights.weight.shape
+    code = PRODUCT_BYTES * int(np.count_nonzero(weights.weight)) + OUTPUT_BYTES * out
+    parts = -(-out // SUMS) * -(-inputs // ROWS)
+    most = BRIEF_CODE if vectors <= BRIEF else CHUNK_CODE
+    return max(1, min(GROUPS, most * parts // max(1, code)))
 
 
 def _quad_groups(job: Job | QuadJob, machine: Machine) -> int:

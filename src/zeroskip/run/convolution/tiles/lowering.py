@@ -27,6 +27,7 @@ from zeroskip.run.convolution.tiles.convolution_job import (
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.mixing import mix
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
 from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, integer_weights
@@ -210,8 +211,10 @@ def _fill(name: str, fill: float, context: _Context) -> float:
 SINGLE: Mapping[str, Callable[[Operation, Map, Map, Machine], Step]] = {
     "mean": mean,
     "layer_norm": layer_norm,
+    "rms_norm": layer_norm,
     "group_norm": group_norm,
     "prelu": prelu,
+    "mix": mix,
 }
 
 

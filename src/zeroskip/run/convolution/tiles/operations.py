@@ -77,12 +77,27 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """What the numbers of a pixel are: sums of numbers of other channels of the pixel times weights, plus a shift.
+
+    sources  for each term: the channel that each channel takes from
+    weights  for each term: (channels, height, width) float32
+    shift    (channels, height, width) float32
+    """
+
+    sources: tuple[tuple[int, ...], ...]
+    weights: tuple[Tensor, ...]
+    shift: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     """Something done to maps, named after the value it makes.
 
     kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "prelu", "add", "combine",
-              "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange", "attention", "convert"
-              (to 8 bits or back), "join" (a concatenation of bytes whose parts begin within a quad)
+              "concat", "layer_norm" and "rms_norm" (over groups of channels of a pixel), "group_norm", "rearrange",
+              "attention", "mix" (a pixel's numbers from those of its other channels), "convert" (to 8 bits or back),
+              "join" (a concatenation of bytes whose parts begin within a quad)
     inputs    the values it reads; a convolution's second one is added to its result
     shape     (channels, height, width) of its value
     names     the nodes it stands for
@@ -115,6 +130,7 @@ class Operation:
     fill: float = 0.0
     form: Form | None = None
     attention: Attention | None = None
+    mixing: Mixing | None = None
     in_bytes: InBytes | None = None
     known: tuple[SharedWeights, ...] = ()
 

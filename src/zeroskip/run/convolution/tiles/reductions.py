@@ -34,13 +34,17 @@ def mean(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
 
 
 def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
-    """Each pixel: less the mean of its channels, over their standard deviation; then factor and shift by channel."""
+    """Each pixel: less the mean of its channels, over their standard deviation; then factor and shift by channel.
+
+    Of groups of channels each by itself. An RMSNorm takes no mean off (Zhang and Sennrich 2019).
+    """
     places, layout = y.layout.inside(), y.layout
     offsets = [x.first + x.layout.offset(*places.T), y.first + layout.offset(*places.T)]
     factors = [factor.numpy().astype(np.float32) for factor in operation.factors or ()]
-    numbers = np.array([1 / len(y.channels), operation.epsilon], np.float32)
-    code = _layer_norm_code(machine, layout.vector, operation.activation)
-    block = argument_block(len(places), len(y.channels), *offsets, layout.masks(places), *factors, numbers)
+    counts = len(places), operation.groups, len(y.channels) // operation.groups
+    numbers = np.array([1 / counts[2], operation.epsilon], np.float32)
+    code = _layer_norm_code(machine, layout.vector, operation.kind == "layer_norm", operation.activation)
+    block = argument_block(*counts, *offsets, layout.masks(places), *factors, numbers)
     return Step("norm", operation.name, code, block)
 
 
@@ -83,21 +87,28 @@ def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
 
 
 @cache
-def _layer_norm_code(machine: Machine, v: Vector, activation: Activation | None) -> Callable[..., None]:
+def _layer_norm_code(
+    machine: Machine, v: Vector, centered: bool, activation: Activation | None
+) -> Callable[..., None]:
     wide = v.of("float")
-    f, (count, channels, *arrays) = function("layer_norm", [INTEGER] * 2 + [POINTER] * 6)
+    f, (count, groups, channels, *arrays) = function("layer_norm", [INTEGER] * 3 + [POINTER] * 6)
     share, epsilon = (f.splat(wide, f.load("float", f.at(arrays[5], place))) for place in (0, 1))
-    with f.loop(0, count) as number:
-        source, target = (at_offset(f, array, number) for array in arrays[:2])
+    with f.loop(0, count) as number, f.loop(0, groups) as group:
+        first = f.multiply(group, channels)
+        begin = f.multiply(first, v.lanes)
+        source, target = (f.at(at_offset(f, array, number), begin, v.element) for array in arrays[:2])
         mask = mask_at(f, v, arrays[2], number)
 
         def pixel(channel: str, source: str = source) -> str:
             return f.converted(v, f.load(v, f.at(source, f.multiply(channel, v.lanes), v.element)), "float")
 
-        total, squares = f.slot(wide, "zeroinitializer"), f.slot(wide, "zeroinitializer")
-        with _summed(f, wide, channels, [total]) as (channel, (part,)):
-            _add(f, wide, pixel(channel), part)
-        middle = f.value(f"fmul {wide} {f.load(wide, total)}, {share}")
+        middle = "zeroinitializer"
+        if centered:
+            total = f.slot(wide, "zeroinitializer")
+            with _summed(f, wide, channels, [total]) as (channel, (part,)):
+                _add(f, wide, pixel(channel), part)
+            middle = f.value(f"fmul {wide} {f.load(wide, total)}, {share}")
+        squares = f.slot(wide, "zeroinitializer")
         with _summed(f, wide, channels, [squares]) as (channel, (part,)):
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
             f.store(wide, f.multiply_add(wide, away, away, f.load(wide, part)), part)
@@ -105,7 +116,8 @@ def _layer_norm_code(machine: Machine, v: Vector, activation: Activation | None)
         with f.loop(0, channels) as channel:
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
             at = f.at(target, f.multiply(channel, v.lanes), v.element)
-            factor, shift = (f.splat(wide, f.load("float", f.at(each, channel))) for each in arrays[3:5])
+            place = f.add(first, channel)
+            factor, shift = (f.splat(wide, f.load("float", f.at(each, place))) for each in arrays[3:5])
             value = f.multiply_add(wide, f.value(f"fmul {wide} {away}, {scale}"), factor, shift)
             value = f.converted(wide, value, v.element)
             value = value if activation is None else activated(f, v, activation, value)

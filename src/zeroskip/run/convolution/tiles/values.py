@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from zeroskip.graph import Node
@@ -47,12 +47,14 @@ class Values:
 
     shapes   of all values, as tensors of one example
     maps     by name of the value
+    wanted   is called with the name of a value before it is taken for a map from elsewhere, and may make it known
     entered  maps that are made elsewhere -> the form of their tensors
     attends  whether the graph has attention
     """
 
     shapes: Shapes
     maps: dict[str, MapValue] = field(default_factory=dict)
+    wanted: Callable[[str], None] = lambda name: None
     entered: dict[str, Form] = field(default_factory=dict)
     attends: bool = False
 
@@ -96,6 +98,8 @@ class Values:
 
     def _claimed(self, name: str, wanted: str) -> MapValue | None:
         shape = self.shapes.get(name)
+        if name not in self.maps:
+            self.wanted(name)
         if name in self.maps or shape is None or 0 in shape:
             return self.maps.get(name)
         value = _taken_for(name, shape, wanted)
