@@ -278,7 +278,12 @@ FOUND: dict[str, tuple[nn.Module, tuple[Tensor, ...], tuple[Any, ...] | None]] =
 }
 
 
-@pytest.mark.parametrize("what", FOUND)
+RARE = ("a mask that is added", "as many features as tokens", "channels", "an LSTM that reads both ways")
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(each, marks=[pytest.mark.slow] * (each in RARE)) for each in FOUND]
+)
 def test_sentences_are_filled_up_where_the_network_ignores_what_is_filled_in(what: str) -> None:
     model, tensors, expected = FOUND[what]
     found = found_padding(sparse(model), capture(model, tensors), tensors)
@@ -323,6 +328,7 @@ def test_all_lengths_have_the_code_and_weights_of_layers_in_memory_once(program:
     assert all(each[node] is weights for each in held[1:] for node, weights in held[0].items())
 
 
+@pytest.mark.slow
 def test_the_network_is_exported_once_for_all_lengths(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +342,8 @@ def test_the_network_is_exported_once_for_all_lengths(
     assert (len(program.networks), len(calls)) == (4, 1)
 
 
-@pytest.mark.parametrize("length", [1, *(pytest.param(each, marks=pytest.mark.slow) for each in (2, 7, 33))])
+@pytest.mark.slow
+@pytest.mark.parametrize("length", [1, 2, 7, 33])
 def test_a_network_exported_for_all_lengths_is_at_each_what_an_export_for_it_is(
     model: nn.Module, length: int
 ) -> None:
@@ -352,6 +359,7 @@ def test_a_network_exported_for_all_lengths_is_at_each_what_an_export_for_it_is(
     near(made.rebuild([values[name] for name in made.outputs]), model(**batch))
 
 
+@pytest.mark.slow
 def test_lengths_that_the_export_rules_out_are_not_captured(model: nn.Module) -> None:
     at = capture_lengths(model, sentences(2, 8), [[1], [1]])
     assert at is not None

@@ -14,7 +14,7 @@ from zeroskip.graph import Graph, Node
 from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_of
 from zeroskip.run.captured import overwrites
-from zeroskip.run.convolution.tiles.attention_nodes import attention_of
+from zeroskip.run.convolution.tiles.attention_nodes import ATTENTION, attention_of
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
 from zeroskip.run.convolution.tiles.mixtures import MIXING, Mixture, Mixtures, Plan, operations_of_plan
 from zeroskip.run.convolution.tiles.node_operations import (
@@ -87,7 +87,8 @@ class _Reading:
     """The nodes of a graph read one after the other; values that are lists of parts wait for who takes one."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph, self.values = graph, Values(graph.shapes)
+        attends = any(kind_of(node) == ATTENTION for node in graph.nodes)
+        self.graph, self.values = graph, Values(graph.shapes, attends=attends)
         self.values.wanted = self._make
         self._mixtures, self._pending = Mixtures(), dict[str, _Pending]()
         self._made: list[Operation] = []

@@ -49,12 +49,14 @@ class Values:
     maps     by name of the value
     wanted   is called with the name of a value before it is taken for a map from elsewhere, and may make it known
     entered  maps that are made elsewhere -> the form of their tensors
+    attends  whether the graph has attention
     """
 
     shapes: Shapes
     maps: dict[str, MapValue] = field(default_factory=dict)
     wanted: Callable[[str], None] = lambda name: None
     entered: dict[str, Form] = field(default_factory=dict)
+    attends: bool = False
 
     def images(self, name: str) -> MapValue | None:
         """The value as (channels, height, width); a tensor of that many axes from elsewhere is taken for one."""
@@ -89,9 +91,10 @@ class Values:
     def any(self, name: str) -> MapValue | None:
         """The value in whatever form it has; a tensor from elsewhere is taken for (channels, height, width).
 
-        One of (1, 1, keys) is what masks are made of, which have a channel for each key.
+        Where there is attention, one of (1, 1, keys) is what masks are made of, which have a channel for each key.
         """
-        return self._claimed(name, "heads" if (self.shapes.get(name) or ())[:-1] == (1, 1) else "chw")
+        row = self.attends and (self.shapes.get(name) or ())[:-1] == (1, 1)
+        return self._claimed(name, "heads" if row else "chw")
 
     def _claimed(self, name: str, wanted: str) -> MapValue | None:
         shape = self.shapes.get(name)
