@@ -19,7 +19,7 @@ from zeroskip.errors import EngineError, FileError, ModelError
 from zeroskip.graph import Graph, capture
 from zeroskip.run import quantisation as files
 from zeroskip.run.element import Scaling
-from zeroskip.run.integer_network import byte_operations, in_bytes, integer_network
+from zeroskip.run.integer_network import byte_operations, demand_fit, in_bytes, integer_network
 from zeroskip.run.quantisation import Quantisation, checksum
 from zeroskip.run.value_ranges import BINS, METHODS, ValueRange, scale_of
 
@@ -284,6 +284,31 @@ def test_the_checksum_is_of_every_weight_and_bias() -> None:
         assert checksum(capture(model, torch.zeros(1, 3))) != before
         with torch.no_grad():
             parameter.view(-1)[-1] -= 1
+
+
+class Places(nn.Module):
+    """A linear layer on words to which numbers of their places are added, as many as there are words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.linear = nn.Embedding(9, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x + self.places(torch.arange(x.shape[1])))
+
+
+@pytest.mark.filterwarnings("ignore:the program was compiled for")
+def test_scales_found_on_sentences_of_one_length_serve_those_of_another() -> None:
+    torch.manual_seed(0)
+    model = Places().eval()
+    short, long = torch.randn(2, 3, 4), torch.randn(2, 9, 4)
+    made = run.calibrate(model, [long], method="min-max")
+    program = run.compile(model, short, precision="int8", quantisation=made)
+    for x in (short, long):
+        torch.testing.assert_close(program(x), model(x), atol=0.1, rtol=0.0)
+    before = checksum(capture(model, long), of_size=True)
+    assert before != made.network
+    demand_fit(capture(model, long), replace(made, network=before))  # as older versions stored it
 
 
 @settings(max_examples=25, deadline=None)
