@@ -18,6 +18,7 @@ from zeroskip import run
 from zeroskip.errors import EngineError, FileError, ModelError
 from zeroskip.graph import Graph, capture
 from zeroskip.run import quantisation as files
+from zeroskip.run.calibration import best
 from zeroskip.run.element import Scaling
 from zeroskip.run.integer_network import byte_operations, demand_fit, in_bytes, integer_network
 from zeroskip.run.quantisation import Quantisation, checksum
@@ -273,6 +274,23 @@ def test_a_file_that_is_absent_or_holds_a_program_is_refused(tmp_path: Path) -> 
         files.load(tmp_path / "absent")
     with pytest.raises(EngineError, match="it is another file"):
         files.load(run.save(run.compile(nn.Linear(3, 2).eval(), torch.zeros(1, 3)), tmp_path / "program"))
+
+
+def test_of_methods_that_are_as_good_the_one_with_fewest_layers_in_fp32_is_taken() -> None:
+    made = run.calibrate(nn.Linear(3, 2).eval(), [torch.randn(4, 3)], method="min-max")
+    few, many = ({"a": 0.2, "b": low, "c": low} for low in (0.01, 0.2))
+    found = [
+        replace(made, errors=errors, error=error, method=method)
+        for errors, error, method in (
+            (many, 0.100, "least"),
+            (few, 0.104, "as good"),
+            (few, 0.105, "as good, and worse"),
+            ({}, 0.106, "no layer in fp32, too bad"),
+            ({}, math.nan, "unknown"),
+        )
+    ]
+    assert best(found).method == "as good"
+    assert best(found[-1:]).method == "unknown"
 
 
 def test_the_checksum_is_of_every_weight_and_bias() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -48,14 +49,13 @@ class SentenceEncoder(nn.Module):
     def __init__(self, sizes: BertSizes = MINILM) -> None:
         super().__init__()
         self.embeddings = _Embeddings(sizes)
-        self.encoder = nn.Module()
-        self.encoder.layer = nn.ModuleList(_Layer(sizes) for _ in range(sizes.layers))
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(_Layer(sizes) for _ in range(sizes.layers))})
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The vectors of the sentences."""
         h = self.embeddings(input_ids)  # (batch, tokens, width)
         seen = attention_mask.bool()[:, None, None]  # (batch, 1, 1, tokens): for all heads and queries
-        for layer in self.encoder.layer:
+        for layer in cast("nn.ModuleList", self.encoder["layer"]):
             h = layer(h, seen)
         kept = attention_mask[..., None].to(h.dtype)  # (batch, tokens, 1)
         return F.normalize((h * kept).sum(1) / kept.sum(1), dim=1)
@@ -78,16 +78,14 @@ class _Embeddings(nn.Module):
 class _Layer(nn.Module):
     def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        self.attention = nn.Module()
-        self.attention.self = _SelfAttention(sizes)
-        self.attention.output = _Added(sizes.width, sizes.width)
-        self.intermediate = nn.Module()
-        self.intermediate.dense = nn.Linear(sizes.width, sizes.wide)
+        own, added = _SelfAttention(sizes), _Added(sizes.width, sizes.width)
+        self.attention = nn.ModuleDict({"self": own, "output": added})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(sizes.width, sizes.wide)})
         self.output = _Added(sizes.wide, sizes.width)
 
     def forward(self, h: Tensor, seen: Tensor) -> Tensor:
-        h = self.attention.output(self.attention.self(h, seen), h)
-        return self.output(F.gelu(self.intermediate.dense(h)), h)
+        h = self.attention["output"](self.attention["self"](h, seen), h)
+        return self.output(F.gelu(self.intermediate["dense"](h)), h)
 
 
 class _SelfAttention(nn.Module):
@@ -98,7 +96,9 @@ class _SelfAttention(nn.Module):
 
     def forward(self, h: Tensor, seen: Tensor) -> Tensor:
         every = (linear(h) for linear in (self.query, self.key, self.value))
-        q, k, v = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in every)  # (batch, heads, tokens, size)
+        q, k, v = (
+            x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in every
+        )  # (batch, heads, tokens, size)
         return F.scaled_dot_product_attention(q, k, v, seen).transpose(1, 2).flatten(2)
 
 
