@@ -139,9 +139,8 @@ def test_the_published_network_stays_as_it_is_and_a_pruned_one_comes_back_to_its
 
 def test_a_tokenizer_of_another_network_is_refused(little: tasks.SentenceSimilarity) -> None:
     tokenizer = sentences.tokenizer()
-    sentences.check_fit(tokenizer, little.model())
     with pytest.raises(DataError, match="the network has 3 words. It is that of another network"):
-        sentences.check_fit(tokenizer, nn.Embedding(3, 4))
+        sentences.vectors(nn.Embedding(3, 4), tokenizer, ["a cat"])
     with pytest.raises(DataError, match="there is no sentence"):
         sentences.vectors(little.model(), tokenizer, [])
 

@@ -91,6 +91,18 @@ def padded(ids: Sequence[Sequence[int]], filler: int = 0, *, step: int = STEP) -
     return {"input_ids": rows, "attention_mask": mask}
 
 
+def alike(
+    ids: Sequence[Sequence[int]], filler: int = 0, *, step: int = STEP, size: int = 64
+) -> list[dict[str, Tensor]]:
+    """Inputs of `size` sentences each, all of one length, in the order given: what `run.calibrate` takes.
+
+    >>> [each["input_ids"].shape for each in alike([[1] * 3, [1] * 20, [1]], size=2)]
+    [torch.Size([2, 32]), torch.Size([1, 32])]
+    """
+    length = -(-max(map(len, ids), default=1) // step) * step
+    return [padded(ids[start : start + size], filler, step=length) for start in range(0, len(ids), size)]
+
+
 def by_length(ids: Sequence[Sequence[int]], size: int) -> Iterator[list[int]]:
     """The numbers of the sentences, at most `size` together, from the shortest to the longest, lengths apart.
 

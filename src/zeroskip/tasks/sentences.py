@@ -64,7 +64,8 @@ def vectors(
 ) -> Tensor:
     """The vectors of the sentences, (sentences, width), by a network or a program that takes ids and a mask.
 
-    Sentences of like length pass through it together, `size` at a time, padded to a multiple of 16 tokens.
+    Sentences of like length pass through it together, `size` at a time, padded to a multiple of 16 tokens. DataError
+    where there is no sentence, or the tokenizer is that of another network.
 
     >>> _ = Path("vocab.txt").write_text("[PAD] [UNK] [CLS] [SEP] a b".replace(" ", chr(10)))
     >>> count = lambda input_ids, attention_mask: attention_mask.sum(1, keepdim=True)
@@ -72,6 +73,8 @@ def vectors(
     tensor([[5],
             [3]])
     """
+    if isinstance(call, nn.Module):
+        check_fit(given, call)
     ids = tokens.encode(given, of)
     if not ids:
         raise DataError("there is no sentence to make a vector of. Give one at least.")
@@ -184,9 +187,8 @@ class SentenceSimilarity:
         given = tokenizer()
         ids = tokens.encode(given, sentences.unlabelled()[: 2 * CALIBRATED_ON])
         short = [each for each in ids if len(each) <= TOKENS][:CALIBRATED_ON]
-        for start in range(0, len(short), TOGETHER):
-            part = short[start : start + TOGETHER]
-            yield tokens.padded(part, given.filler, step=TOKENS), torch.empty(len(part), 0)
+        for inputs in tokens.alike(short, given.filler, step=TOKENS, size=TOGETHER):
+            yield inputs, torch.empty(len(inputs["input_ids"]), 0)
 
     def split_sizes(self) -> dict[str, int]:
         """Sentences to learn from, and pairs of the other splits."""
