@@ -86,7 +86,7 @@ def check(
 
     >>> check(run.calibrate(model, [x]), graph, ["input"], ["linear"])
     """
-    if quantisation.network != checksum(graph) and quantisation.network != checksum(graph, of_size=True):
+    if quantisation.network not in (checksum(graph), checksum(graph, of_size=True)):
         raise EngineError(
             "the quantisation is of another network: its operations or weights are not those of this one. "
             f"{CALIBRATE}"
