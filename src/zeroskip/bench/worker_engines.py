@@ -332,7 +332,9 @@ def _free_zeros(job: WorkerJob, *, precision: str) -> Prepared:
 
 def _quantised(job: WorkerJob) -> Prepared:
     model, x = _network(job)
-    path = _own().quantised(model, x, _calibration(job), job.folder)
+    # Answers are judged by their largest difference, and other methods cut off single numbers of a token.
+    method = "min-max" if job.case.get("tokens") else None
+    path = _own().quantised(model, x, _calibration(job), job.folder, method=method)
     return _loaded(lambda: _own().loaded(path, x))
 
 

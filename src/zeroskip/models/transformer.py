@@ -60,11 +60,13 @@ class EncoderLayer(nn.Module):
         return self.norm(x + self._transformed(x))
 
     def _attended(self, x: Tensor) -> Tensor:
+        batch, tokens, width = x.shape
         query, key, value = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, tokens, width / heads)
+            layer(x).view(batch, tokens, self.heads, width // self.heads).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
-        )
-        return self.output(F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2))
+        )  # each (batch, heads, tokens, width / heads)
+        seen = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        return self.output(seen.reshape(batch, tokens, width))
 
     def _transformed(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(x)))
