@@ -52,7 +52,7 @@ reproduce-short: setup  ## the same on digits, one seed, two minutes; and the ro
 	$(BIN)/zeroskip reproduce han2015 --network digits --seeds 1 --out runs/reproduce-short
 	$(BIN)/zeroskip reproduce deep-compression --network digits --seeds 1 --out runs/reproduce-short
 
-bench: .bench/peers/installed  ## every engine on this machine, raced: about four hours; resumes where it was stopped
+bench: .bench/peers/installed  ## every engine on this machine, raced: about five hours; resumes where it was stopped
 	-$(MAKE) .bench/deepsparse/installed
 	.bench/peers/bin/zeroskip bench --out benchmarks/results
 

@@ -6,6 +6,8 @@ import json
 import re
 import shlex
 import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean, median
@@ -108,13 +110,8 @@ def table() -> str:
             row(
                 "weights, dense -> sparse",
                 lambda s: (
-                    f"{s['weights']:,} -> {s['weights_kept']:,.0f}: **{s['weights_times_fewer']:.1f}x** fewer"
-                ),
-            ),
-            row(
-                "stored bytes, dense -> sparse",
-                lambda s: (
-                    f"{s['stored_bytes_dense']:,} -> {s['stored_bytes']:,.0f}: {s['stored_times_smaller']:.1f}x"
+                    f"{s['weights']:,} -> {s['weights_kept']:,.0f}: **{s['weights_times_fewer']:.1f}x** fewer, "
+                    f"{s['stored_times_smaller']:.1f}x fewer bytes"
                 ),
             ),
             row("one input a call (median seed)", race(0)),
@@ -135,31 +132,27 @@ def test_the_stored_results_keep_the_promise() -> None:
     assert digits["error_sparse"] <= digits["error_dense"] + 1 / 360 + 1e-9
 
 
-def mnist_table() -> str:
-    """The README's table of both papers' networks, from the findings that come with zeroskip."""
-    networks = ("lenet-300-100", "lenet-5")
+def mnist_sentence() -> str:
+    """The README's sentence of both papers' networks, from the findings that come with zeroskip."""
     results = [result for result in papers.committed() if result.paper == "deep-compression"]
     found = {result.network: read_frontiers(result.findings) for result in results}
-    told = [published.TABLE1[network] for network in networks]
-    rows = [("Deep Compression (2016)", [f"{o.error} % -> {o.error_after} %: 12x, {o.rate}x" for o in told])]
-    for name, way, place in (
-        ("images as they are", "frontier_plain", 0),
-        ("images with noise", "frontier", 0),
-        ("the same, further", "frontier", 1),
-    ):
-        rows.append((name, [reached(found[network][way], place) for network in networks]))
-    return "\n".join(f"| {name} | {' | '.join(cells)} |" for name, cells in rows)
+    parts = []
+    for name, network in (("LeNet-300-100", "lenet-300-100"), ("LeNet-5", "lenet-5")):
+        ours, theirs = reached(found[network]["frontier_plain"], 0), published.TABLE1[network]
+        error = f"{theirs.error} % -> {theirs.error_after} %"
+        parts.append(f"{name} {ours} (they: {error}, 12x, {theirs.rate}x)")
+    return "; ".join(parts)
 
 
 def reached(frontier: PrunedFrontier, place: int) -> str:
     point = frontier.points[place]
     times = frontier.stored_bytes_dense / point.stored_bytes["arithmetic"]
     errors = f"{100 * frontier.error_continued:.2f} % -> {100 * point.error_stored:.2f} %"
-    return f"{errors}: {point.times_fewer:g}x, {times:.0f}x"
+    return f"{errors}, {point.times_fewer:g}x, {times:.0f}x"
 
 
 def test_the_mnist_figures_of_the_readme_are_those_that_come_with_zeroskip() -> None:
-    assert mnist_table() in README
+    assert mnist_sentence() in README.replace("\n", " ")
 
 
 def in_blocks(network: str, sparsity: float, batch: int = 1) -> Case:
@@ -188,6 +181,27 @@ ENGINES_IN_INT8 = {
     "zeroskip int8": ["zeroskip int8"],
     "best dense fp32": DENSE,
     "zeroskip fp32, free zeros": ["zeroskip, free zeros fp32"],
+}
+# The others stand in the guide.
+IN_README = ("ResNet-50, 90 % zeros", "MobileNet-v1, 90 %", "EfficientNet-Lite0, trained, 80 %")
+SENTENCES = {
+    "BERT-base, 128 tokens, 90 % zeros": Case("bert_base", 0.90, tokens=128),
+    "BERT-base, 128 tokens, 80 %": Case("bert_base", 0.80, tokens=128),
+    "BERT-base, 384 tokens, 90 %": Case("bert_base", 0.90, tokens=384),
+    "BERT-base, 16 x 128 tokens, 90 %": Case("bert_base", 0.90, batch=16, tokens=128),
+    "MiniLM, 128 tokens, 90 %": Case("minilm", 0.90, tokens=128),
+    "MiniLM, 16 tokens, 90 %": Case("minilm", 0.90, tokens=16),
+    "ViT-tiny, 197 tokens, 80 %": Case("vit_tiny", 0.80, tokens=197),
+}
+# Column -> the precision of the case, so of our program, and the engines of which the fastest is shown.
+ON_TOKENS = {
+    "zeroskip int8": ("int8", ["zeroskip int8"]),
+    "OpenVINO int8": ("int8", ["OpenVINO int8"]),
+    "ONNX Runtime int8": ("int8", ["ONNX Runtime dynamic int8"]),
+    "zeroskip fp32": ("fp32", ["zeroskip fp32"]),
+    "DeepSparse fp32": ("fp32", ["DeepSparse fp32"]),
+    "best dense fp32": ("fp32", DENSE),
+    "OpenVINO bf16": ("fp32", ["OpenVINO bf16"]),
 }
 RACED = {
     "ResNet-50, 90 % zeros": Case("resnet50", 0.90),
@@ -221,14 +235,14 @@ def fastest(seconds: dict[str, float], names: list[str]) -> str | None:
     return min((name for name in names if name in seconds), key=seconds.__getitem__, default=None)
 
 
-def int8_cell(result: RaceResult, names: list[str]) -> str:
-    """Time; over ours; in eight bits how far the answer is from fp32."""
-    seconds, ours = medians(result), "zeroskip int8"
+def cell(result: RaceResult, names: list[str], ours: str = "zeroskip int8") -> str:
+    """Time of the fastest; over ours; below fp32 how far the answer is from it."""
+    seconds = medians(result)
     name = fastest(seconds, names)
     if name is None or ours not in seconds:
         return "-"
     ratio = "" if name == ours else f", {seconds[name] / seconds[ours]:.1f}x"
-    error = f" ({result.difference[name]:.1%})" if name.endswith("int8") else ""
+    error = "" if name.endswith("fp32") else f" ({result.difference[name]:.1%})"
     return f"{1e3 * seconds[name]:.3g} ms{ratio}{error}"
 
 
@@ -242,19 +256,35 @@ def layers_cell(results: list[RaceResult], names: list[str]) -> str:
     return f"{geometric_mean(ratios):.1f}x" if len(ratios) == len(LAYERS) else "-"
 
 
-def int8_table() -> str:
-    """The README's table of engines in eight bits, from the stored results."""
+def int8_table(names: Iterable[str] = IN_INT8) -> str:
+    """The table of engines in eight bits, from the stored results."""
     results = stored_race()
     lines = [f"| | {' | '.join(ENGINES_IN_INT8)} |", "|---" * (1 + len(ENGINES_IN_INT8)) + "|"]
-    for name, case in IN_INT8.items():
-        if case in results:
-            cells = [int8_cell(results[case], names) for names in ENGINES_IN_INT8.values()]
+    for name in names:
+        if IN_INT8[name] in results:
+            cells = [cell(results[IN_INT8[name]], engines) for engines in ENGINES_IN_INT8.values()]
             lines.append(f"| {name} | {' | '.join(cells)} |")
     layers = [results[case] for layer in LAYERS if (case := in_blocks(layer, 0.90)) in results]
     if len(layers) == len(LAYERS):
-        cells = [layers_cell(layers, names) for names in ENGINES_IN_INT8.values()]
+        cells = [layers_cell(layers, engines) for engines in ENGINES_IN_INT8.values()]
         lines.append(f"| 19 single layers, 90 %, mean | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def transformer_table(results: Mapping[Case, RaceResult]) -> str:
+    """The README's table of transformers; "" as long as none was raced."""
+    lines = [f"| | {' | '.join(ON_TOKENS)} |", "|---" * (1 + len(ON_TOKENS)) + "|"]
+    for name, free in SENTENCES.items():
+        cases = {"fp32": free, "int8": replace(free, pattern="1x4", precision="int8")}
+        if not results.keys().isdisjoint(cases.values()):
+            cells = [
+                cell(results[cases[precision]], names, f"zeroskip {precision}")
+                if cases[precision] in results
+                else "-"
+                for precision, names in ON_TOKENS.values()
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def engine_table() -> str:
@@ -271,5 +301,27 @@ def engine_table() -> str:
 
 
 def test_the_figures_of_engines_are_those_of_the_stored_race() -> None:
-    assert int8_table() in README
-    assert engine_table() in (ROOT / "docs" / "ENGINE.md").read_text()
+    guide = (ROOT / "docs" / "ENGINE.md").read_text()
+    assert int8_table(IN_README) in README
+    assert transformer_table(stored_race()) in README
+    assert engine_table() in guide
+    assert int8_table() in guide
+
+
+def test_a_table_of_transformers_compares_each_engine_with_our_program_of_its_precision() -> None:
+    def raced(case: Case, **seconds: float) -> RaceResult:
+        times = {label.replace("_", " "): (each,) for label, each in seconds.items()}
+        return RaceResult(case, times, dict.fromkeys(times, 0.012), {}, {}, 1, 9, "2026-12-01")
+
+    free = Case("minilm", 0.90, tokens=16)
+    blocks = replace(free, pattern="1x4", precision="int8")
+    fp32 = {"torch_eager_fp32": 0.009, "OpenVINO_fp32": 0.008, "OpenVINO_bf16": 0.003, "zeroskip_fp32": 0.002}
+    made = {
+        free: raced(free, **fp32),
+        blocks: raced(blocks, torch_eager_fp32=0.009, OpenVINO_int8=0.003, zeroskip_int8=0.001),
+    }
+    assert transformer_table(made).splitlines()[2:] == [
+        "| MiniLM, 16 tokens, 90 % | 1 ms (1.2%) | 3 ms, 3.0x (1.2%) | - | 2 ms | - | 8 ms, 4.0x | 3 ms, 1.5x (1.2%) |"
+    ]
+    assert transformer_table({blocks: made[blocks]}).endswith("3.0x (1.2%) | - | - | - | - | - |")
+    assert transformer_table({}) == ""

@@ -208,6 +208,19 @@ def test_a_finished_case_is_not_raced_again_unless_asked_for(
     assert len(json.loads(file.read_text())["cases"]) == 3
 
 
+def test_encoders_at_every_length_are_asked_for_by_a_word_and_runs_by_a_number(
+    monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
+) -> None:
+    asked = raced(monkeypatch, result)
+    words = ("bench", "--case", "minilm", "--tokens", "16", "--sparsity", "0.9", "--out", tmp_path)
+    assert call(*words, "--runs", "1")[0] == 0
+    assert _table(rows(result({"zeroskip fp32": (1.0,)}, asked[0]))).rows[0][0] == "minilm 16 tokens"
+    assert [(case.batch, case.precision) for case in asked] == [(1, "fp32"), (1, "int8")]
+    assert call(*words, "--transformers")[0] == 0  # those that are finished are not raced again
+    assert [(case.batch, case.precision) for case in asked[2:]] == [(16, "fp32"), (16, "int8")]
+    assert call("bench", "--transformers", "--activations")[0] == 1
+
+
 def test_a_busy_machine_is_pointed_out(
     monkeypatch: pytest.MonkeyPatch, result: Make, call: Call, tmp_path: Path
 ) -> None:

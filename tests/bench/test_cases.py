@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from zeroskip import models
-from zeroskip.bench import ACTIVATIONS, CASES, QUICK, Case, select
+from zeroskip.bench import ACTIVATIONS, CASES, ENCODERS, QUICK, TRANSFORMERS, Case, seeded_networks, select
 from zeroskip.bench.cases import LAYERS
 from zeroskip.bench.seeded_networks import MODELS, _folded, calibration, example, network
 from zeroskip.errors import RecipeError
@@ -52,7 +52,7 @@ def test_the_quick_race_is_a_layer_and_resnet20_in_fp32_and_in_int8() -> None:
 
 
 def test_in_int8_six_networks_and_all_19_layers_are_raced_with_zeros_in_blocks_of_four() -> None:
-    chosen = select(CASES, precisions=["int8"])
+    chosen = [case for case in select(CASES, precisions=["int8"]) if not case.is_transformer]
     assert {case.pattern for case in chosen} == {"1x4"}
     networks = [(case.network, case.sparsity, case.batch) for case in chosen if case.network not in LAYERS]
     assert networks == [
@@ -62,6 +62,18 @@ def test_in_int8_six_networks_and_all_19_layers_are_raced_with_zeros_in_blocks_o
     assert {(case.network, case.sparsity) for case in chosen} - {case[:2] for case in networks} == {
         (layer, 0.9) for layer in LAYERS
     }
+
+
+def test_transformers_are_raced_with_free_zeros_in_fp32_and_with_blocks_of_four_in_int8() -> None:
+    assert set(TRANSFORMERS) == {case for case in CASES if case.is_transformer}
+    assert {(case.pattern, case.precision) for case in TRANSFORMERS} == {("free", "fp32"), ("1x4", "int8")}
+    sizes = {"bert_base": {128, 384}, "minilm": {16, 128}, "vit_tiny": {197}}
+    assert {name: {case.tokens for case in select(TRANSFORMERS, networks=[name])} for name in sizes} == sizes
+    # What would take hours is asked for by a word of its own.
+    every = {(case.tokens, case.batch, case.sparsity, case.precision) for case in ENCODERS}
+    assert len(every) == 3 * 2 * 2 * 2 == len(ENCODERS) / 2
+    assert {case for case in TRANSFORMERS if case.network != "vit_tiny"} < set(ENCODERS)
+    assert [case.tokens for case in select(ENCODERS, networks=["minilm"], tokens=[16])] == [16] * 8
 
 
 def test_inputs_for_calibration_are_others_in_whole_batches() -> None:
@@ -74,7 +86,7 @@ def test_inputs_for_calibration_are_others_in_whole_batches() -> None:
 
 
 def test_every_case_has_a_key_of_its_own_and_survives_json() -> None:
-    assert len({case.key for case in CASES}) == len(CASES)
+    assert len({case.key for case in {*CASES, *ENCODERS}}) == len({*CASES, *ENCODERS})
     assert all(Case(**case.to_json()) == case for case in CASES)
 
 
@@ -138,7 +150,9 @@ TINY = {
         lambda: nn.Sequential(nn.Conv1d(16, 64, 7, padding=3), nn.ReLU(), nn.Conv1d(64, 64, 3, padding=1)),
         (16, 20),
     ),
+    "vit": (lambda: models.VisionTransformer(SMALL, side=64, classes=40), (3, 64, 64)),
 }  # fmt: skip
+SMALL = models.EncoderSizes(layers=3, width=64, heads=4, hidden=128)
 
 
 def tiny_mbconv() -> nn.Sequential:
@@ -164,6 +178,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small networks of each kind besides those that are raced."""
     for name, entry in TINY.items():
         monkeypatch.setitem(MODELS, name, entry)
+    monkeypatch.setitem(seeded_networks.ENCODERS, "encoder", SMALL)
 
 
 @pytest.mark.usefixtures("tiny")
@@ -173,9 +188,12 @@ def test_every_weight_has_its_share_of_zeros_but_depthwise_ones_and_those_that_r
 ) -> None:
     weights = {k: w for k, w in network(Case(name, 0.9)).named_parameters() if w.ndim > 1}
     for weight in weights.values():
-        dense = weight.ndim == 4 and weight.shape[1] in (1, 3)
+        dense = weight.ndim == 3 and len(weight) == 1  # tokens that a ViT adds
+        dense |= weight.ndim == 4 and weight.shape[1] in (1, 3)
         assert (weight == 0).float().mean().item() == pytest.approx(0 if dense else 0.9, abs=0.07)
-    assert len(weights) == {"lstm": 5, "mbconv": 1 + 8 * 5, "generator": 2, "tcn": 2}[name]
+    assert (
+        len(weights) == {"lstm": 5, "mbconv": 1 + 8 * 5, "generator": 2, "tcn": 2, "vit": 2 + 3 * 6 + 2}[name]
+    )
 
 
 @pytest.mark.usefixtures("tiny")
@@ -191,6 +209,24 @@ def test_answers_depend_on_the_input_by_far_more_than_the_limits_of_the_race_and
     assert bool(y.isfinite().all())
     assert (y - other).abs().max() > 0.2 * y.abs().max()
     assert (y - rounded).abs().max() < 0.03 * y.abs().max()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_an_encoder_says_of_a_token_depends_on_that_token_and_on_the_others() -> None:
+    case = Case("encoder", 0.9, tokens=20, pattern="1x4", precision="int8")
+    model, x = network(case), example(case)
+    assert x.shape == (1, 20, 64)
+    assert calibration(case).shape == (32, 20, 64)
+    changed = x.clone()
+    changed[:, 10:] = -changed[:, 10:]
+    with torch.no_grad():
+        y, other, turned = model(x), model(changed), model(x.flip(1)).flip(1)
+        rounded = model.bfloat16()(x.bfloat16())
+    torch.testing.assert_close(turned, y, rtol=1e-4, atol=1e-5)  # the order of tokens says nothing
+    largest = y.abs().max()
+    assert (y - other)[:, :10].abs().max() > 0.1 * largest
+    assert (y[:, 1:] - y[:, :-1]).abs().amax(-1).min() > 0.1 * largest
+    assert (y - rounded).abs().max() < 0.03 * largest
 
 
 @pytest.mark.usefixtures("tiny")
@@ -263,6 +299,7 @@ def test_what_is_selected_is_in_the_lists_that_are_not_empty_and_in_order(
         (Case("vgg16", 0.9, weights="int8", cold=True), "vgg16 90 %, batch 1, 1 thread, int8 weights, cold"),
         (Case("vgg16", 0.9, pattern="2:4"), "vgg16 90 %, batch 1, 1 thread, 2:4"),
         (Case("c", 0.9, pattern="1x4", precision="int8"), "c 90 %, batch 1, 1 thread, 1x4, int8"),
+        (Case("c", 0.9, batch=16, tokens=128), "c 90 %, 128 tokens, batch 16, 1 thread"),
         (Case("c", 0.0, input_sparsity=0.95), "c, batch 1, 1 thread, 95 % zeros in the input"),
     ],
 )

@@ -148,6 +148,16 @@ def test_in_eight_bits_a_network_is_raced_in_fp32_too_and_a_layer_by_what_comput
     assert words("resnet50") == both | fp32 | {"torch-fx-int8", "deepsparse-int8"}
 
 
+def test_a_transformer_is_raced_in_fp32_and_bf16_by_one_case_and_in_int8_by_another() -> None:
+    def words(**options: str) -> set[str]:
+        return {one.word for one in entrants(Case("minilm", 0.9, tokens=128, **options))}
+
+    dense = {"torch-fp32", "torch-bf16", "onnxruntime-fp32", "openvino-f32", "openvino-bf16"}
+    assert words() == dense | {"deepsparse", "zeroskip-fp32", "zeroskip-fp16"}
+    int8 = {"torch-fp32", "openvino-int8", "onnxruntime-int8", "zeroskip-quantised"}
+    assert words(pattern="1x4", precision="int8") == int8
+
+
 def test_a_quick_race_has_no_engine_that_needs_a_compiler() -> None:
     assert {engine.name for engine in ENTRANTS} - {engine.name for engine in QUICK_ENTRANTS} == {
         "torch.compile"
@@ -171,7 +181,7 @@ def test_8_bit_weights_are_ours_only_in_cases_that_ask_for_them() -> None:
 
 def test_an_engine_of_one_s_own_enters_what_it_says() -> None:
     mine = Entrant("mine", "fp32", "mine", 1e-3, lambda case: case.batch > 1)
-    assert [case.batch for case in CASES if entrants(case, [mine])] == [16] * 6
+    assert [case.batch for case in CASES if entrants(case, [mine])] == [16] * 7
 
 
 def test_a_worker_is_started_by_its_interpreter_with_its_word_and_threads(tmp_path: Path) -> None:

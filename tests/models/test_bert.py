@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zeroskip.models import BertSizes, SentenceEncoder
+from zeroskip.models import BertSizes, EncoderSizes, SentenceEncoder
 
-SIZES = BertSizes(words=11, positions=20, layers=2, width=12, heads=3, wide=20)
+SIZES = BertSizes(words=11, positions=20, encoder=EncoderSizes(2, 12, 3, 20))
 
 
 @pytest.fixture
@@ -37,14 +37,14 @@ def by_formula(ids: list[int], w: dict[str, Tensor]) -> Tensor:
     table = w["embeddings.word_embeddings.weight"], w["embeddings.position_embeddings.weight"]
     kind = w["embeddings.token_type_embeddings.weight"][0]
     h = [norm(table[0][one] + table[1][at] + kind, w, "embeddings.LayerNorm") for at, one in enumerate(ids)]
-    size = SIZES.width // SIZES.heads
-    for number in range(SIZES.layers):
+    size = SIZES.encoder.width // SIZES.encoder.heads
+    for number in range(SIZES.encoder.layers):
         at = f"encoder.layer.{number}"
         q, k, v = ([linear(x, w, f"{at}.attention.self.{n}") for x in h] for n in ("query", "key", "value"))
         seen = []
         for mine in q:
             heads = []
-            for start in range(0, SIZES.width, size):
+            for start in range(0, SIZES.encoder.width, size):
                 part = slice(start, start + size)
                 powers = [math.exp(float(mine[part] @ key[part]) / math.sqrt(size)) for key in k]
                 heads.append(sum(p * value[part] for p, value in zip(powers, v, strict=True)) / sum(powers))

@@ -18,11 +18,11 @@ from zeroskip import journey, run, task_api, tasks
 from zeroskip.data import sentences as stored
 from zeroskip.data import tokens
 from zeroskip.errors import DataError
-from zeroskip.models import BertSizes, SentenceEncoder
+from zeroskip.models import BertSizes, EncoderSizes, SentenceEncoder
 from zeroskip.tasks import sentences, sts
 
 WORDS = ["the", "a", "cat", "dog", "sits", "runs", "on", "mat", "road", "##s", "big", "red"]
-SIZES = BertSizes(words=4 + len(WORDS), positions=64, layers=1, width=16, heads=2, wide=32)
+SIZES = BertSizes(words=4 + len(WORDS), positions=64, encoder=EncoderSizes(1, 16, 2, 32))
 LITTLE = tasks.SentenceSimilarity(
     "little", epochs=2, sentences=48, batch_size=8, learning_rate=0.01, looked_at=2
 )

@@ -6,6 +6,7 @@ trained_networks.py  a trained network, for engines in eight bits
 seeded_networks.py   the same pruned network and input for every engine
 worker.py            one engine in its process; needs neither zeroskip nor torch to be installed
 worker_engines.py    what it calls: how each library computes the network of a case
+onnx_file.py         the network as other engines read it
 zeroskip_engines.py  our own engines, as a worker times them
 engines.py           who races, and why an engine cannot
 worker_process.py    the parent's end of a worker
@@ -16,7 +17,7 @@ rounds.py            rounds in turns, answers compared, medians over fresh proce
 from __future__ import annotations
 
 from zeroskip.bench import recorded_layers, trained_networks
-from zeroskip.bench.cases import ACTIVATIONS, CASES, QUICK, Case, select
+from zeroskip.bench.cases import ACTIVATIONS, CASES, ENCODERS, QUICK, TRANSFORMERS, Case, select
 from zeroskip.bench.engines import ENTRANTS, QUICK_ENTRANTS, Entrant, Environments, entrants
 from zeroskip.bench.results import (
     RaceReport,
@@ -33,11 +34,13 @@ from zeroskip.bench.rounds import FULL, SHORT, Effort, RaceSetup, race, race_res
 __all__ = [
     "ACTIVATIONS",
     "CASES",
+    "ENCODERS",
     "ENTRANTS",
     "FULL",
     "QUICK",
     "QUICK_ENTRANTS",
     "SHORT",
+    "TRANSFORMERS",
     "Case",
     "Effort",
     "Entrant",

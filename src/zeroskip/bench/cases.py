@@ -22,6 +22,7 @@ class Case:
     input_sparsity  share of zeros in the input, drawn at random; its other values are positive, as after a ReLU
     clock     "wall" or "cpu": seconds that pass, or that the engine's process computes
     precision  "int8": engines that compute in eight bits are raced, all calibrated on the same inputs, and fp32 beside
+    tokens    how many of them a transformer reads at once; 0 for other networks
 
     >>> Case("alexnet_fc6", 0.91, weights="int8", cold=True).key
     'alexnet_fc6 91 %, batch 1, 1 thread, int8 weights, cold'
@@ -37,6 +38,7 @@ class Case:
     input_sparsity: float = 0.0
     clock: str = "wall"
     precision: str = "fp32"
+    tokens: int = 0
 
     @property
     def is_recorded(self) -> bool:
@@ -49,16 +51,22 @@ class Case:
         return self.precision == "int8"
 
     @property
+    def is_transformer(self) -> bool:
+        """Whether the network computes on tokens."""
+        return self.tokens > 0
+
+    @property
     def key(self) -> str:
         """The case in words; no two cases have the same."""
         weights = f"{self.weights} weights" if self.weights != "fp32" else ""
+        tokens = f"{self.tokens} tokens" if self.tokens else ""
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
         inputs = f"{100 * self.input_sparsity:g} % zeros in the input" if self.input_sparsity else ""
         int8 = "int8" if self.in_int8 else ""
         remarks = weights, "cold" if self.cold else "", self.pattern.replace("free", ""), int8, inputs
         dense = self.input_sparsity and not self.sparsity
         name = self.network if dense else f"{self.network} {100 * self.sparsity:g} %"
-        return ", ".join(filter(None, (name, f"batch {self.batch}", threads, *remarks)))
+        return ", ".join(filter(None, (name, tokens, f"batch {self.batch}", threads, *remarks)))
 
     def to_json(self) -> dict[str, object]:
         """What `from_json` reads."""
@@ -113,6 +121,28 @@ INT8 = (
     *(_in_int8(layer, 0.90) for layer in LAYERS),
 )
 
+# Free zeros in fp32 and blocks in int8 are cases of their own: an engine is compared with ours of its precision.
+TRANSFORMERS = (
+    *(Case("bert_base", sparsity, tokens=128) for sparsity in (0.90, 0.80)),
+    Case("bert_base", 0.90, tokens=384),
+    *(Case("minilm", 0.90, tokens=tokens) for tokens in (128, 16)),
+    Case("vit_tiny", 0.80, tokens=197),
+    *(_in_int8("bert_base", sparsity, tokens=128) for sparsity in (0.90, 0.80)),
+    _in_int8("bert_base", 0.90, tokens=384),
+    _in_int8("bert_base", 0.90, tokens=128, batch=16),
+    *(_in_int8("minilm", 0.90, tokens=tokens) for tokens in (128, 16)),
+)
+
+# Every length, batch and share of zeros: hours.
+ENCODERS = tuple(
+    make(network, sparsity, batch=batch, tokens=tokens)
+    for network in ("bert_base", "minilm")
+    for make in (Case, _in_int8)
+    for sparsity in (0.90, 0.80)
+    for batch in (1, 16)
+    for tokens in (16, 128, 384)
+)
+
 CASES = (
     *(Case(layer, sparsity) for layer in LAYERS for sparsity in (0.80, 0.90, 0.95)),
     *(Case("resnet50", sparsity) for sparsity in (0.90, 0.95)),
@@ -127,6 +157,7 @@ CASES = (
     Case("alexnet_fc7", 0.91, weights="int8", cold=True),
     Case("vgg16_fc6", 0.96, weights="int8", cold=True),
     *INT8,
+    *TRANSFORMERS,
 )
 
 QUICK = (
@@ -158,15 +189,22 @@ def select(
     sparsities: Sequence[float] | None = None,
     threads: Sequence[int] | None = None,
     precisions: Sequence[str] | None = None,
+    tokens: Sequence[int] | None = None,
 ) -> list[Case]:
-    """The cases with one of these networks, sparsities, numbers of threads and precisions; nothing given: any.
+    """The cases with one of these networks, sparsities, threads, precisions, numbers of tokens; nothing given: any.
 
     Raises RecipeError where none is left.
 
     >>> [case.precision for case in select(CASES, networks=["vgg16"])]
     ['fp32', 'int8']
     """
-    wanted = {"network": networks, "sparsity": sparsities, "threads": threads, "precision": precisions}
+    wanted = {
+        "network": networks,
+        "sparsity": sparsities,
+        "threads": threads,
+        "precision": precisions,
+        "tokens": tokens,
+    }
     chosen = [
         case
         for case in cases
@@ -176,10 +214,11 @@ def select(
         return chosen
     known = ", ".join(dict.fromkeys(case.network for case in cases))
     raise RecipeError(
-        f"no case has network {_words(networks)}, sparsity {_words(sparsities)}, threads {_words(threads)} and "
-        f"precision {_words(precisions)}. Networks: {known}; "
+        f"no case has {' and '.join(f'{name} {_words(values)}' for name, values in wanted.items())}. "
+        f"Networks: {known}; "
         f"sparsities: {_words(sorted({case.sparsity for case in cases}))}; "
-        f"precisions: {_words(sorted({case.precision for case in cases}))}."
+        f"precisions: {_words(sorted({case.precision for case in cases}))}; "
+        f"tokens: {_words(sorted({case.tokens for case in cases if case.tokens}))}."
     )
 
 

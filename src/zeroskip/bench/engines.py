@@ -76,7 +76,7 @@ def _weights(case: Case) -> bool:
 
 def _several(case: Case) -> bool:
     """Whether there is more than one convolution: torch.compile takes longest to prepare, and was never the fastest."""
-    return _weights(case) and case.network not in LAYERS
+    return _weights(case) and case.network not in LAYERS and not case.is_transformer
 
 
 def _matrices(case: Case) -> bool:
@@ -86,7 +86,8 @@ def _matrices(case: Case) -> bool:
 
 def _pictures(case: Case) -> bool:
     """Whether it is a network of maps, in which either way to lay them out may be faster."""
-    return _weights(case) and not case.is_recorded and case.network not in {*LAYERS, *LINEAR, *SEQUENCES}
+    others = {*LAYERS, *LINEAR, *SEQUENCES}
+    return _weights(case) and not (case.is_recorded or case.is_transformer or case.network in others)
 
 
 def _skips(case: Case) -> bool:
@@ -105,11 +106,26 @@ def _layer_in_int8(case: Case) -> bool:
 
 
 def _network_in_int8(case: Case) -> bool:
-    return case.in_int8 and case.network not in LAYERS
+    """Whether they are raced on a network, fp32 beside them. Transformers in fp32 are raced in cases of their own."""
+    return case.in_int8 and case.network not in LAYERS and not case.is_transformer
+
+
+def _transformer_in_int8(case: Case) -> bool:
+    return case.in_int8 and case.is_transformer
 
 
 def _fp32(case: Case) -> bool:
-    return not _layer_in_int8(case)
+    return not case.in_int8 or _network_in_int8(case)
+
+
+def _calibrated(case: Case) -> bool:
+    """Whether OpenVINO takes part in eight bits; of transformers where zeroskip computes in them too."""
+    return not case.input_sparsity and (case.in_int8 or not case.is_transformer)
+
+
+def _static(case: Case) -> bool:
+    """Whether ONNX Runtime has scales for inputs too. Those of a transformer it finds at every call, as it advises."""
+    return case.in_int8 and not case.is_transformer
 
 
 def _bf16(case: Case) -> bool:
@@ -132,12 +148,18 @@ ENTRANTS = (
     Entrant("torch eager", "bf16", "torch-bf16", 0.03, _bf16),
     Entrant("torch.compile", "bf16", "compile-bf16", 0.03, _several),
     Entrant("OpenVINO", "bf16", "openvino-bf16", 0.03, _bf16),
-    Entrant("OpenVINO", "int8", "openvino-int8", 0.1, lambda case: not case.input_sparsity),
-    Entrant("ONNX Runtime", "int8", "onnxruntime-static", 0.1, _in_int8),
+    Entrant("OpenVINO", "int8", "openvino-int8", 0.1, _calibrated),
+    Entrant("ONNX Runtime", "int8", "onnxruntime-static", 0.1, _static),
     Entrant("torch FX", "int8", "torch-fx-int8", 0.1, _network_in_int8),
     Entrant("DeepSparse", "int8", "deepsparse-int8", 0.1, _network_in_int8, must_beat="DeepSparse fp32"),
     Entrant("torch dynamic", "int8", "torch-int8", 0.1, _matrices),
-    Entrant("ONNX Runtime dynamic", "int8", "onnxruntime-int8", 0.1, _matrices),
+    Entrant(
+        "ONNX Runtime dynamic",
+        "int8",
+        "onnxruntime-int8",
+        0.1,
+        lambda case: _matrices(case) or _transformer_in_int8(case),
+    ),
     Entrant(OURS, "fp32", "zeroskip-fp32", 1e-3, _weights),
     Entrant(OURS, "fp32", "zeroskip-skipping", 1e-3, _skips),
     Entrant(OURS, "bf16 weights", "zeroskip-skipping-bf16", 0.03, _skips),

@@ -75,7 +75,7 @@ class RaceRow:
              asks for them; in a case of eight bits it is our int8 for all, of a single layer that on tiles;
              `against` is the precision of ours
     seconds_99, first_call  medians over runs, as RaceResult says; None where they were not measured
-    asked    the precision of the case: "int8" where engines in eight bits are raced
+    asked    the precision of the case: "int8" where engines in eight bits are raced;  tokens: of a transformer, else 0
 
     >>> seconds = {"zeroskip fp32": (2.0, 1.0, 3.0)}
     >>> (row,) = rows(RaceResult(Case("vgg16", 0.9), seconds, {"zeroskip fp32": 0.0}, {}, {}, 3, 9, "2026-01-31"))
@@ -102,6 +102,7 @@ class RaceRow:
     asked: str
     seconds_99: float | None
     first_call: float | None
+    tokens: int = 0
 
     @property
     def is_ours(self) -> bool:
@@ -237,7 +238,7 @@ def worst_first(table: Sequence[RaceRow]) -> list[RaceRow]:
 class Ratios:
     """Its time over ours, of one engine in all cases that both were measured in; below 1 we lose.
 
-    group  "networks in int8", "layers in int8 on tiles", or "": all other cases
+    group  "networks in int8", "transformers in int8", "layers in int8 on tiles", or "": all other cases
     """
 
     engine: str
@@ -272,9 +273,11 @@ def ratios(table: Sequence[RaceRow]) -> list[Ratios]:
 
 
 def _group(row: RaceRow) -> str:
-    """Which means a row belongs to: those of eight bits stand by themselves, networks and layers."""
+    """Which means a row belongs to: those of eight bits stand by themselves, networks, transformers and layers."""
     if row.asked != "int8":
         return ""
+    if row.tokens:
+        return "transformers in int8"
     return "layers in int8 on tiles" if row.against == "on tiles int8" else "networks in int8"
 
 

@@ -274,9 +274,12 @@ def race_rest(
 def _company(case: Case) -> tuple[str, int]:
     """Cases alike in this share their processes: some layers are too many to start anew for each.
 
-    A network in eight bits shares none: what is quantised fills the folder.
+    A network in eight bits shares none: what is quantised fills the folder. Nor does a transformer, so that each case
+    is kept when it is finished: compiling takes most of an hour for all.
     """
     layer_of = case.network.split("/")[0] if case.is_recorded else "layers"
+    if case.is_transformer:
+        return case.key, case.threads
     if case.in_int8:
         return "layers in int8" if case.network in LAYERS else case.key, case.threads
     return layer_of if case.input_sparsity else case.network, case.threads

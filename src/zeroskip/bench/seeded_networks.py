@@ -16,6 +16,7 @@ from zeroskip.bench.cases import LAYERS, LINEAR, Case
 from zeroskip.errors import RecipeError
 from zeroskip.models.convolutions import RECTIFIED
 from zeroskip.models.mobile_blocks import MBConv
+from zeroskip.models.transformer import EncoderLayer
 
 SEED = 1
 CALIBRATION = 32  # inputs on which engines in eight bits choose their scales
@@ -32,8 +33,13 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "dcgan_generator": (models.dcgan_generator, (100, 1, 1)),
     "wav2letter": (models.wav2letter, (80, 200)),
     "lstm": (partial(models.LSTMClassifier, 256, 256, layers=2), (64, 256)),
+    "vit_tiny": (models.vit_tiny, (3, 224, 224)),
     trained_networks.LITE: (trained_networks.network, (3, 224, 224)),
 }
+ENCODERS = {
+    "bert_base": models.BERT_BASE,
+    "minilm": models.MINILM,
+}  # embeddings go in, for any number of tokens
 
 
 def network(case: Case) -> nn.Module:
@@ -51,10 +57,10 @@ def network(case: Case) -> nn.Module:
         return _folded(_pruned(trained_networks.network(), case))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        model = _architecture(case.network)[0]().eval()
+        model = _architecture(case)[0]().eval()
         _draw_(model, case)
         if any(isinstance(module, MBConv) for module in model.modules()):
-            _calibrate_(model, torch.randn(2, *_architecture(case.network)[1]))
+            _calibrate_(model, torch.randn(2, *_architecture(case)[1]))
     return _folded(model)
 
 
@@ -69,7 +75,7 @@ def example(case: Case) -> Tensor:
     if case.network == trained_networks.LITE:
         return trained_networks.example(case.batch)
     generator = torch.Generator().manual_seed(SEED + 1)
-    x = torch.randn(case.batch, *_architecture(case.network)[1], generator=generator)
+    x = _drawn(case, case.batch, generator)
     if not case.input_sparsity:
         return x
     return x.abs() * (torch.rand(x.shape, generator=generator) >= case.input_sparsity)
@@ -86,11 +92,27 @@ def calibration(case: Case) -> Tensor:
         return pictures[: max(1, len(pictures) // case.batch) * case.batch]
     generator = torch.Generator().manual_seed(SEED + 2)
     count = -(-CALIBRATION // case.batch) * case.batch
-    return torch.randn(count, *_architecture(case.network)[1], generator=generator)
+    return _drawn(case, count, generator)
 
 
-def _architecture(name: str) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
+def _drawn(case: Case, count: int, generator: torch.Generator) -> Tensor:
+    """So many inputs: (count, *shape of one), normally distributed; embeddings evenly, as far from 0.
+
+    The rare large numbers of a normal distribution are not seen in calibration: a residual sum in bytes would cut them
+    off, and the largest difference of an answer, by which engines are judged, be theirs.
+    """
+    shape = count, *_architecture(case)[1]
+    if case.network in ENCODERS:
+        return (torch.rand(shape, generator=generator) - 0.5) * math.sqrt(12)
+    return torch.randn(shape, generator=generator)
+
+
+def _architecture(case: Case) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
     """What makes a network, and the shape of one input."""
+    name = case.network
+    if name in ENCODERS:
+        sizes = ENCODERS[name]
+        return partial(models.encoder, sizes), (case.tokens, sizes.width)
     if name in LAYERS:
         kernel, inputs, outputs, size = LAYERS[name]
         convolution = partial(nn.Conv2d, inputs, outputs, kernel, padding=kernel // 2)
@@ -103,7 +125,8 @@ def _architecture(name: str) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
     if name in MODELS:
         return MODELS[name]
     raise RecipeError(
-        f'there is no network "{name}". Choose one of {", ".join([*LAYERS, *RECTIFIED, *LINEAR, *MODELS])}.'
+        f'there is no network "{name}". Choose one of '
+        f"{', '.join([*LAYERS, *RECTIFIED, *LINEAR, *MODELS, *ENCODERS])}."
     )
 
 
@@ -111,11 +134,23 @@ def _architecture(name: str) -> tuple[Callable[[], nn.Module], tuple[int, ...]]:
 def _draw_(model: nn.Module, case: Case) -> None:
     for norm in (module for module in model.modules() if isinstance(module, nn.BatchNorm2d)):
         norm.bias.normal_(std=0.1)  # statistics of 0 and 1 keep values in bounds, with these weights
+    for layer_norm in (module for module in model.modules() if isinstance(module, nn.LayerNorm)):
+        layer_norm.weight.normal_(1, 0.1)
+        layer_norm.bias.normal_(std=0.1)
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             _draw_recurrent_(module, case)
         elif isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.ConvTranspose2d):
             _draw_layer_(module, case)
+    for layer in (module for module in model.modules() if isinstance(module, EncoderLayer)):
+        _soften_(layer)
+
+
+def _soften_(layer: EncoderLayer) -> None:
+    """Attention looks at many tokens, as it does after training, and what is added leaves tokens different."""
+    for linear, factor in ((layer.query, 0.5), (layer.key, 0.5), (layer.output, 0.25), (layer.down, 0.25)):
+        linear.weight.mul_(factor)
+        linear.bias.mul_(factor)
 
 
 def _draw_recurrent_(layer: nn.RNNBase, case: Case) -> None:

@@ -97,33 +97,16 @@ def _network(job: WorkerJob) -> tuple[nn.Module, Tensor]:
 
 def _reference(job: WorkerJob) -> Prepared:
     """Writes what the engines are given, unless it is there; answers as they should."""
-    from zeroskip.bench import cases, seeded_networks
+    from zeroskip.bench import cases, onnx_file, seeded_networks
 
     folder, case = job.folder, cases.Case.from_json(job.case)
     model, x = seeded_networks.network(case), seeded_networks.example(case)
     if not (folder / "input.json").is_file():
         if _in_int8(job):
             _store(folder / "calibration", seeded_networks.calibration(case).numpy())
-        _export(model, x, folder, 13 if _in_int8(job) else 11)
+        onnx_file.write(model, x, folder, 13 if case.in_int8 or case.is_transformer else 11)
         _store(folder / "input", x.numpy())
     return Prepared(partial(_without_gradients, model, x))
-
-
-def _export(model: nn.Module, x: Tensor, folder: Path, operations: int) -> None:
-    """The network as ONNX, or the reason why there is none.
-
-    operations  the set of them: 11 is what DeepSparse reads best, 13 knows scales of each output
-    """
-    import torch
-
-    from zeroskip.graph import quiet
-
-    path = str(folder / "model.onnx")
-    try:
-        with quiet():
-            torch.onnx.export(model, (x,), path, dynamo=False, opset_version=operations, input_names=["x"])
-    except Exception as fact:
-        (folder / "no-onnx.txt").write_text(str(fact).strip().splitlines()[0])
 
 
 def _without_gradients(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
@@ -289,7 +272,8 @@ def _openvino_int8(job: WorkerJob) -> str:
     if not path.is_file():
         batches = list(_calibration(job)) if _in_int8(job) else [_input(job)]
         model = openvino.Core().read_model(_onnx(job))
-        model = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches))
+        kind = nncf.ModelType.TRANSFORMER if job.case.get("tokens") else None
+        model = nncf.quantize(model, nncf.Dataset(batches), subset_size=len(batches), model_type=kind)
         openvino.save_model(model, str(path), compress_to_fp16=False)
     return str(path)
 
@@ -348,7 +332,9 @@ def _free_zeros(job: WorkerJob, *, precision: str) -> Prepared:
 
 def _quantised(job: WorkerJob) -> Prepared:
     model, x = _network(job)
-    path = _own().quantised(model, x, _calibration(job), job.folder)
+    # Answers are judged by their largest difference, and other methods cut off single numbers of a token.
+    method = "min-max" if job.case.get("tokens") else None
+    path = _own().quantised(model, x, _calibration(job), job.folder, method=method)
     return _loaded(lambda: _own().loaded(path, x))
 
 

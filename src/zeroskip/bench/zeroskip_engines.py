@@ -41,12 +41,17 @@ def stored(
     return run.save(run.compile(model, x, threads=threads, precision=precision, weights=weights), path)
 
 
-def quantised(model: nn.Module, x: Tensor, calibration: np.ndarray, folder: Path) -> Path:
+def quantised(
+    model: nn.Module, x: Tensor, calibration: np.ndarray, folder: Path, *, method: str | None = None
+) -> Path:
     """The file of the network in eight bits, by the kernels that are fastest here; scales are chosen once in a folder.
 
-    calibration  (count, batch, ...)
+    calibration  (count, batch, ...);  method: of `run.calibrate`
     """
-    scales, threads = _quantisation(model, calibration, folder / "quantisation"), torch.get_num_threads()
+    scales, threads = (
+        _quantisation(model, calibration, folder / "quantisation", method),
+        torch.get_num_threads(),
+    )
     program = run.compile(model, x, threads=threads, precision="int8", quantisation=scales)
     return run.save(program, folder / "program")
 

@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from zeroskip.concepts import Machine
     from zeroskip.report import Grid
 
+QUICK = typer.Option(
+    "--quick",
+    help="A layer and ResNet-20, each in fp32 and in int8, one short run without torch.compile: under a minute with "
+    "all other engines.",
+)
+TRANSFORMERS = typer.Option(
+    "--transformers",
+    help="The encoders of BERT-base and MiniLM at every length (16, 128, 384 tokens), batch (1, 16), share of zeros "
+    "and precision: 48 cases, hours. Those of them that say most are among the others.",
+)
+CASE = typer.Option(metavar="NAME", help="Only this layer or network; may be repeated.")
+SPARSITY = typer.Option(help="Only cases with this share of zeros; may be repeated.")
+THREADS = typer.Option(min=1, help="Only cases on that many threads; may be repeated.")
+PRECISION = typer.Option(help="Only cases of fp32 or of int8; may be repeated.")
+TOKENS = typer.Option(min=1, help="Only transformers that read that many tokens; may be repeated.")
+RUNS = typer.Option(min=1, help="Runs of fresh processes. Default: 3, or 1 with --quick.")
 ACTIVATIONS = typer.Option(
     "--activations",
     help="Zeros in the inputs instead of the weights: 13 convolutions, a large linear layer, and what trained "
@@ -39,27 +55,15 @@ ENVIRONMENTS = typer.Option(
 
 @app.command()
 def bench(
-    quick: Annotated[
-        bool,
-        typer.Option(
-            "--quick",
-            help="A layer and ResNet-20, each in fp32 and in int8, one short run without torch.compile: under a "
-            "minute with all other engines.",
-        ),
-    ] = False,
+    quick: Annotated[bool, QUICK] = False,
     activations: Annotated[bool, ACTIVATIONS] = False,
-    case: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only this layer or network; may be repeated.")
-    ] = None,
-    sparsity: Annotated[
-        list[float] | None, typer.Option(help="Only cases with this share of zeros; may be repeated.")
-    ] = None,
-    threads: Annotated[
-        list[int] | None, typer.Option(min=1, help="Only cases on that many threads; may be repeated.")
-    ] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="Only cases of fp32 or of int8; may be repeated.")
-    ] = None,
+    transformers: Annotated[bool, TRANSFORMERS] = False,
+    case: Annotated[list[str] | None, CASE] = None,
+    sparsity: Annotated[list[float] | None, SPARSITY] = None,
+    threads: Annotated[list[int] | None, THREADS] = None,
+    precision: Annotated[list[str] | None, PRECISION] = None,
+    tokens: Annotated[list[int] | None, TOKENS] = None,
+    runs: Annotated[int | None, RUNS] = None,
     out: Annotated[Path | None, OUT] = None,
     markdown: Annotated[Path | None, MARKDOWN] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Race again what is kept already.")] = False,
@@ -69,10 +73,10 @@ def bench(
     """Every engine on this machine, in turns, each in a process of its own; where we lose stands first.
 
     The networks have random weights and random zeros, the same for all engines; answers are compared with torch
-    eager's in fp32. Each time is the median over 3 runs of fresh processes of 9 rounds in turns; with it stand the
+    eager's in fp32. Each time is the median over runs of fresh processes of 9 rounds in turns; with it stand the
     99th percentile, and the first call: from the network as the engine stores it to its first answer. Cases of int8
     have zeros in blocks of four (1x4), and all engines in eight bits are calibrated on the same inputs. An engine that
-    cannot take part is named with the reason. The whole takes about four hours, and continues where it was stopped.
+    cannot take part is named with the reason. The whole takes about five hours, and continues where it was stopped.
     """
     from zeroskip import bench as racing
     from zeroskip.emit import detect
@@ -80,10 +84,17 @@ def bench(
     if markdown is not None:
         _check_page(activations)
     start, machine = time.monotonic(), detect()
-    listed = _activations() if activations else racing.QUICK if quick else _cases()
-    cases = racing.select(listed, networks=case, sparsities=sparsity, threads=threads, precisions=precision)
+    cases = racing.select(
+        _listed(quick, activations, transformers),
+        networks=case,
+        sparsities=sparsity,
+        threads=threads,
+        precisions=precision,
+        tokens=tokens,
+    )
     _warn_if_busy()
     effort, engines = (racing.SHORT, racing.QUICK_ENTRANTS) if quick else (racing.FULL, racing.ENTRANTS)
+    effort = replace(effort, runs=runs or effort.runs)
     setup = racing.RaceSetup(machine, racing.Environments(environments), effort, engines)
     prefix = "quick-" * quick + "activations-" * activations
     store = racing.Store(None if quick and out is None else _file(out, machine, prefix), machine.title)
@@ -105,6 +116,17 @@ def _check_page(activations: bool) -> None:
     if not activations:
         raise RecipeError("--markdown goes with --activations: other races fill no page.")
     data_folder("weights")
+
+
+def _listed(quick: bool, activations: bool, transformers: bool) -> Sequence[Case]:
+    """The cases of which some may be chosen; RecipeError where two lists of them are asked for."""
+    from zeroskip import bench as racing
+
+    if activations and transformers:
+        raise RecipeError("--activations and --transformers are races of their own: choose one.")
+    if activations:
+        return _activations()
+    return racing.ENCODERS if transformers else racing.QUICK if quick else _cases()
 
 
 def _activations() -> Sequence[Case]:
@@ -204,7 +226,8 @@ def _table(rows: Sequence[RaceRow]) -> Grid:
 def _case(row: RaceRow) -> str:
     inputs = "(in its input)" if row.input_sparsity else ""
     int8 = "int8" if row.asked == "int8" else ""
-    remarks = "cold" if row.cold else "", row.pattern.replace("free", ""), int8, inputs
+    tokens = f"{row.tokens} tokens" if row.tokens else ""
+    remarks = tokens, "cold" if row.cold else "", row.pattern.replace("free", ""), int8, inputs
     return " ".join([row.case, *filter(None, remarks)])
 
 

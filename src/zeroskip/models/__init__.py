@@ -12,11 +12,13 @@ from zeroskip.models.mlp import MLP
 from zeroskip.models.mobilenet import mobilenet_v1, mobilenet_v2, mobilenet_v3_large
 from zeroskip.models.resnet import resnet20, resnet50, resnet56
 from zeroskip.models.squeezenet import SqueezeNet10
+from zeroskip.models.transformer import BERT_BASE, MINILM, EncoderSizes, VisionTransformer, encoder, vit_tiny
 from zeroskip.models.vgg import VGG16
 from zeroskip.models.wav2letter import wav2letter
 
 __all__ = [
-    "MLP", "VGG16", "AlexNet", "AlexNetCaffe", "AlexNetCifar", "BertSizes", "EfficientNetLite0", "LSTMClassifier",
-    "LeNet5", "LeNet5Sizes", "LeNet300100", "SentenceEncoder", "SqueezeNet10", "dcgan_generator", "efficientnet_b0",
-    "googlenet", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large", "resnet20", "resnet50", "resnet56", "wav2letter",
+    "BERT_BASE", "MINILM", "MLP", "VGG16", "AlexNet", "AlexNetCaffe", "AlexNetCifar", "BertSizes", "EfficientNetLite0",
+    "EncoderSizes", "LSTMClassifier", "LeNet5", "LeNet5Sizes", "LeNet300100", "SentenceEncoder", "SqueezeNet10",
+    "VisionTransformer", "dcgan_generator", "efficientnet_b0", "encoder", "googlenet", "mobilenet_v1",
+    "mobilenet_v2", "mobilenet_v3_large", "resnet20", "resnet50", "resnet56", "vit_tiny", "wav2letter",
 ]  # fmt: skip

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zeroskip.models.transformer import MINILM, EncoderSizes
+
 EPSILON = 1e-12  # of LayerNorm
 
 
@@ -17,21 +19,14 @@ class BertSizes:
     """How large a BERT is; by default all-MiniLM-L6-v2.
 
     words, positions  rows of the embeddings; a sentence has at most so many tokens as there are positions
-    wide              features between the two linear layers that follow attention
 
-    >>> BertSizes().width // BertSizes().heads  # features of a head
+    >>> BertSizes().encoder.width // BertSizes().encoder.heads  # features of a head
     32
     """
 
     words: int = 30522
     positions: int = 512
-    layers: int = 6
-    width: int = 384
-    heads: int = 12
-    wide: int = 1536
-
-
-MINILM = BertSizes()
+    encoder: EncoderSizes = MINILM
 
 
 class SentenceEncoder(nn.Module):
@@ -40,16 +35,18 @@ class SentenceEncoder(nn.Module):
     A vector is the mean of BERT's last layer over the tokens whose mask is 1. Two sentences are as similar as the dot
     product of their vectors. Every sentence has a token at least. Names are those of Hugging Face's `BertModel`.
 
-    >>> network = SentenceEncoder(BertSizes(words=9, positions=4, layers=1, width=8, heads=2, wide=16))
+    >>> network = SentenceEncoder(BertSizes(words=9, positions=4, encoder=EncoderSizes(1, 8, 2, 16)))
     >>> ids = torch.tensor([[2, 5, 3]])
     >>> round(network(ids, torch.ones_like(ids)).square().sum().item(), 3)
     1.0
     """
 
-    def __init__(self, sizes: BertSizes = MINILM) -> None:
+    def __init__(self, sizes: BertSizes | None = None) -> None:
         super().__init__()
+        sizes = sizes or BertSizes()
         self.embeddings = _Embeddings(sizes)
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(_Layer(sizes) for _ in range(sizes.layers))})
+        layers = (_Layer(sizes.encoder) for _ in range(sizes.encoder.layers))
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layers)})
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The vectors of the sentences."""
@@ -64,10 +61,10 @@ class SentenceEncoder(nn.Module):
 class _Embeddings(nn.Module):
     def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(sizes.words, sizes.width)
-        self.position_embeddings = nn.Embedding(sizes.positions, sizes.width)
-        self.token_type_embeddings = nn.Embedding(2, sizes.width)
-        self.LayerNorm = nn.LayerNorm(sizes.width, EPSILON)
+        self.word_embeddings = nn.Embedding(sizes.words, sizes.encoder.width)
+        self.position_embeddings = nn.Embedding(sizes.positions, sizes.encoder.width)
+        self.token_type_embeddings = nn.Embedding(2, sizes.encoder.width)
+        self.LayerNorm = nn.LayerNorm(sizes.encoder.width, EPSILON)
 
     def forward(self, ids: Tensor) -> Tensor:
         places = torch.arange(ids.shape[1], device=ids.device)
@@ -76,12 +73,12 @@ class _Embeddings(nn.Module):
 
 
 class _Layer(nn.Module):
-    def __init__(self, sizes: BertSizes) -> None:
+    def __init__(self, sizes: EncoderSizes) -> None:
         super().__init__()
         own, added = _SelfAttention(sizes), _Added(sizes.width, sizes.width)
         self.attention = nn.ModuleDict({"self": own, "output": added})
-        self.intermediate = nn.ModuleDict({"dense": nn.Linear(sizes.width, sizes.wide)})
-        self.output = _Added(sizes.wide, sizes.width)
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(sizes.width, sizes.hidden)})
+        self.output = _Added(sizes.hidden, sizes.width)
 
     def forward(self, h: Tensor, seen: Tensor) -> Tensor:
         h = self.attention["output"](self.attention["self"](h, seen), h)
@@ -89,7 +86,7 @@ class _Layer(nn.Module):
 
 
 class _SelfAttention(nn.Module):
-    def __init__(self, sizes: BertSizes) -> None:
+    def __init__(self, sizes: EncoderSizes) -> None:
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(sizes.width, sizes.width) for _ in range(3))
         self.heads = sizes.heads
