@@ -19,10 +19,11 @@ from torch.nn import functional as F
 from zeroskip import run
 from zeroskip.emit import detect
 from zeroskip.errors import EngineError
-from zeroskip.graph import capture
+from zeroskip.graph import Input, capture
 from zeroskip.graph.inputs import of
 from zeroskip.graph.lengths import capture_lengths
 from zeroskip.run import program as programs
+from zeroskip.run.call_checks import converted
 from zeroskip.run.convolution.tiles.kernels import STREAMED
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.linear.zero_weights import sell
@@ -178,6 +179,15 @@ def test_a_mask_that_means_something_else_is_refused(program: Program, kind: str
     convert, reason = REFUSED[kind]
     with pytest.raises(EngineError, match=f"as mask.*{reason}"):
         program(batch["ids"], convert(batch["mask"]))
+
+
+def test_a_mask_that_is_true_for_hidden_tokens_may_be_one_that_is_added() -> None:
+    wanted, hides = Input("hidden", (3,), torch.bool), torch.tensor([[False, True, False]])
+    added = torch.where(hides, -torch.inf, 0.0)
+    assert torch.equal(converted(wanted, added, True), hides)  # type: ignore[arg-type]
+    for other in (added.clamp(min=-9), added + 1):
+        assert converted(wanted, other, True) is other
+    assert converted(wanted, added, False) is added  # True would stand for tokens that are seen
 
 
 WRONG: dict[str, tuple[Callable[[], tuple[Tensor, ...]], str]] = {

@@ -67,10 +67,11 @@ def compile(
     Every layer is timed with every kernel that accepts it (one of several that are alike), dense PyTorch too; then
     whole networks: the fastest layers, dense ones only, as many in one call as can be, images pixel by pixel, on tiles.
     Examples lie along the first axis; `batch_axis=None` if no axis is theirs, as in a graph. Inputs of other sizes than
-    `example` are compiled for at once if in `examples`, else at their first call, by the same kernels: `sizes` in all.
-    Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16", "fp16";
-    "int8" with run.calibrate's `quantisation`), `weights` how they are stored ("fp32", "bf16", "int8", "codes"; see
-    docs/ENGINE.md). `strict` leaves out kernels that skip zeros: a zero times infinity or NaN is NaN, as in PyTorch.
+    `example` are compiled for at once if in `examples`, else at their first call, by the same kernels: `sizes` in all,
+    beside lengths of sentences. Fewer bits are used where asked for and faster: `precision` is that of inputs and
+    products ("fp32", "bf16", "fp16"; "int8" with run.calibrate's `quantisation`), `weights` how they are stored
+    ("fp32", "bf16", "int8", "codes"; docs/ENGINE.md). `strict` leaves out kernels that skip zeros: zero times infinity
+    or NaN is NaN, as in PyTorch.
     Raises ModelError where the network cannot run on `example`, EngineError where it cannot be compiled.
 
     >>> torch.equal(compile(model, x, kernels=[])(x), model(x))  # nothing but PyTorch

@@ -99,9 +99,10 @@ class Program:
     It answers as the network does in evaluation mode, up to rounding and to one documented difference: a zero
     weight is skipped, so its product with an infinite or NaN input is 0 here and NaN in PyTorch (not so where it
     was compiled with strict=True). Inputs in any memory layout are taken, and copied where a kernel needs another;
-    gradients do not pass: an input that asks for them is detached. Inputs of another size, say a longer sentence, are
-    compiled for at their first call, by the same kernels (`run.compile`, `sizes`). Everything else is refused with an
-    EngineError: another dtype or device, sparse tensors, subclasses of Tensor, other constants than in the example.
+    gradients do not pass: an input that asks for them is detached. Inputs of another size are
+    compiled for at their first call, by the same kernels (`run.compile`, `sizes`); sentences may have any length.
+    Everything else is refused with an EngineError: another dtype or device, sparse tensors, subclasses of Tensor, other
+    constants than in the example.
     It was tuned for `batch` examples at once and `threads` threads, and may be called from several threads.
     `print(program)` shows which kernel runs each layer.
 

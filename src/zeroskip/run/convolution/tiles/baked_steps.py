@@ -56,7 +56,9 @@ def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
     """
     for job in jobs:
         _refuse(job, machine)
-    known = [None if job.sharing is None else job.sharing.found(job.weights, _how(job)) for job in jobs]
+    known = [
+        None if job.sharing is None else job.sharing.found(job.weights, _how(job, machine)) for job in jobs
+    ]
     new = iter(_placed([job for job, shared in zip(jobs, known, strict=True) if shared is None], machine))
     return [_step(job, shared or next(new), machine) for job, shared in zip(jobs, known, strict=True)]
 
@@ -75,14 +77,15 @@ def _placed(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[SharedWeigh
     for job, baked in zip(jobs, layers, strict=True):
         chunks = baked.chunks + np.append(at, [0, 0])
         source = None if job.sharing is None else job.sharing.source
-        placed.append(SharedWeights(source, job.weights, _how(job), (chunks,), (code, block)))
+        placed.append(SharedWeights(source, job.weights, _how(job, machine), (chunks,), (code, block)))
         at += len(baked.code), baked.weights.nbytes
     return placed
 
 
-def _how(job: Job | QuadJob) -> tuple[object, ...]:
+def _how(job: Job | QuadJob, machine: Machine) -> tuple[object, ...]:
     """What code depends on, besides weights and how many vectors a band has, over which fetching ahead is spread."""
-    return "baked", job.epilogue, job.x.layout.element.name, job.y.layout.element.name
+    elements = job.x.layout.element.name, job.y.layout.element.name
+    return "baked", job.epilogue, *elements, _quad_groups(job, machine)
 
 
 def is_baked(job: Job | QuadJob, machine: Machine) -> bool:
