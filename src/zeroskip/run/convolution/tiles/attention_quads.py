@@ -219,9 +219,9 @@ def _write_keys_values(f: Function, k: _Kernel, at: QueryVector) -> str:
         f.store(v, scale, k.vector(f, scratch.value_scales, place))
         f.store(v, _larger(f, v, scale, f.load(v, largest)), largest)
         with f.loop(0, k.form.features // QUAD) as number:
-            turned = turned(f, words, _quad(f, v, value, number, inverse))
+            four_keys = turned(f, words, _quad(f, v, value, number, inverse))
             to = f.add(f.multiply(place, k.form.features // QUAD), number)
-            f.store(words, turned, k.vector(f, scratch.values, to))
+            f.store(words, four_keys, k.vector(f, scratch.values, to))
     name = f"llvm.vector.reduce.fmax.{v.suffix}"
     most = f.splat(v, f.call("float", name, f"{v} {f.load(v, largest)}"))
     none = f.value(f"fcmp oeq {v} {most}, zeroinitializer")
