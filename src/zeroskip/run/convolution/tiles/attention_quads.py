@@ -234,11 +234,10 @@ def _write_keys_values(f: Function, k: _Kernel, at: QueryVector) -> str:
 
 @dataclass(frozen=True)
 class _Scores:
-    """Names of values, for each lane: the largest score; without a mask, score x factor + less is a power of 2."""
+    """Names of values, for each lane: the largest score, and by what differences are multiplied to be powers of 2."""
 
     most: str
-    factor: str = ""
-    less: str = ""
+    factor: str
 
 
 def _write_scores(f: Function, k: _Kernel, at: QueryVector) -> _Scores:
@@ -270,23 +269,8 @@ def _write_scores(f: Function, k: _Kernel, at: QueryVector) -> _Scores:
             scores = [_larger(f, v, a, b) for a, b in zip(scores[::2], scores[1::2], strict=True)]
         f.store(v, _larger(f, v, scores[0], f.load(v, most)), most)
     largest = or_nothing_seen(f, v, f.load(v, most))
-    if added is not None:
-        return _Scores(largest)
-    factor = f.value(f"fmul {v} {scale}, {f.constant(v, emitted.LOG2_E)}")
-    least = f.value(f"fmul {v} {largest}, {factor}")
-    # As much more as rounding may take: no weight is above the largest that 16 bits hold.
-    more = f.value(
-        f"fmul {v} {f.call(v, f'llvm.fabs.{v.suffix}', f'{v} {least}')}, {f.constant(v, 2.0**-22)}"
-    )
-    return _Scores(largest, factor, f.value(f"fneg {v} {f.value(f'fadd {v} {least}, {more}')}"))
-
-
-def _exponent(f: Function, v: Vector, score: str, at: _Scores) -> str:
-    """Of 2: (score - the largest) x log2(e), or what is no more than that by a share that all scores have."""
-    if at.factor:
-        return f.multiply_add(v, score, at.factor, at.less)
-    # Masks may be numbers of which the least are too large to be multiplied.
-    return f.value(f"fmul {v} {f.value(f'fsub {v} {score}, {at.most}')}, {f.constant(v, emitted.LOG2_E)}")
+    log = f.constant(v, emitted.LOG2_E)  # masks are added to what is already scaled
+    return _Scores(largest, f.value(f"fmul {v} {scale}, {log}") if added is None else log)
 
 
 def _sums(f: Function, k: _Kernel, place: str, quads: str) -> list[str]:
@@ -317,7 +301,8 @@ def _write_weights(f: Function, k: _Kernel, at: _Scores) -> str:
         for part in range(QUAD):
             number = f.add(f.multiply(group, QUAD), part)
             score = f.load(v, k.vector(f, scratch.scores, number))
-            powers.append(k.two_to(f, _exponent(f, v, score, at)))
+            below = f.value(f"fsub {v} {score}, {at.most}")
+            powers.append(k.two_to(f, f.value(f"fmul {v} {below}, {at.factor}")))
             scale = f.splat(v, f.load("float", f.at(scratch.value_scales, number)))
             weight = f.multiply_add(v, powers[-1], scale, f.constant(v, MAGIC))
             bits.append(f.value(f"bitcast {v} {weight} to {words}"))
