@@ -29,10 +29,10 @@ check: setup  ## lint, format, types, house rules
 test test-all: export PYTHONDONTWRITEBYTECODE =
 
 test: setup  ## the test suite without long sweeps; MACHINE=avx2 (or sse) as if this CPU had no more than that
-	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 -m "not slow" $(TESTS)
+	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" $(TESTS)
 
 test-all: setup  ## with long sweeps
-	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 $(TESTS)
+	MACHINE=$(MACHINE) $(BIN)/python -m pytest -q -n 2 --dist loadfile $(TESTS)
 
 # ExTensor's matrices are not part of the data sets: with them, `zeroskip reproduce extensor --out runs/reproduce --keep`.
 reproduce: setup  ## tables of the papers, measured on the data of ZEROSKIP_DATA: hours; what is found is kept

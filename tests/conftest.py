@@ -46,6 +46,15 @@ def trained_folder() -> Path:
     return Path(parent)
 
 
+@pytest.fixture(scope="session")
+def sentence_folder() -> Path:
+    """The parent of sts/ and weights/; skips with the reason where ZEROSKIP_DATA names none."""
+    parent = os.environ.get("ZEROSKIP_DATA")
+    if not parent or not all((Path(parent) / name).is_dir() for name in ("sts", "weights")):
+        pytest.skip("sentences are absent: set ZEROSKIP_DATA to the folder that holds sts/ and weights/")
+    return Path(parent)
+
+
 @pytest.fixture
 def mlp() -> nn.Sequential:
     """Three linear layers, "0", "2" and "4": 6 -> 8 -> 8 -> 4, ReLU between."""

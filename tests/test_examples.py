@@ -1,13 +1,17 @@
-"""The task files in examples/: each under 60 lines, each counted by hand, each through the whole journey."""
+"""The files in examples/: under 60 lines; tasks are counted by hand and go the whole way; sentences get vectors."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from zeroskip import journey, measure, run, task_api, tasks
+from zeroskip.tasks import sentences
 
 FOLDER = Path(__file__).parent.parent / "examples"
 
@@ -40,7 +44,7 @@ COUNTS = {
 
 def test_every_example_is_here_and_under_60_lines() -> None:
     files = {path.stem: len(path.read_text().splitlines()) for path in FOLDER.glob("*.py")}
-    assert set(files) == set(COUNTS)
+    assert set(files) == {*COUNTS, "embed_sentences"}
     assert not [name for name, lines in files.items() if lines >= 60]
 
 
@@ -72,3 +76,37 @@ def test_it_learns_its_task_and_loses_half_of_its_weights(name: str, error: floa
     assert summary.weights == sum(weights for weights, _ in COUNTS[name].values())
     assert summary.weights_times_fewer > 2
     assert summary.error_run <= summary.error_dense + 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.real_data
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_sentences_get_their_vectors_in_their_order(
+    sentence_folder: Path, tmp_path: Path, precision: str
+) -> None:
+    lines = [
+        "A cat sits on a mat.",
+        "Stocks fell sharply on Monday after the bank raised its rates. " * 2,
+        "",
+        "Rain",
+    ]
+    lines.append("There is a cat on the mat.")
+    (tmp_path / "lines.txt").write_text("\n".join(lines) + "\n")
+    words = ["--data", sentence_folder, "--precision", precision]
+    given = [
+        sys.executable,
+        FOLDER / "embed_sentences.py",
+        tmp_path / "lines.txt",
+        tmp_path / "out.npy",
+        *words,
+    ]
+    shown = subprocess.run(list(map(str, given)), capture_output=True, text=True, check=True).stdout
+    found = torch.from_numpy(np.load(tmp_path / "out.npy"))
+    model, tokenizer = sentences.published(sentence_folder), sentences.tokenizer(sentence_folder)
+    expected = sentences.vectors(model, tokenizer, lines)
+    assert (found * expected).sum(1).min() > (0.9999 if precision == "fp32" else 0.97)
+    assert (found @ found.T)[0].topk(2).indices.tolist() == [0, 4]
+    assert [line.split(":")[0] for line in shown.splitlines()] == [
+        f"zeroskip {precision}",
+        "ONNX Runtime fp32",
+    ]

@@ -86,7 +86,16 @@ INSIDE: dict[str, dict[str, set[str]]] = {
         "integer_reference": {"convolution", "element", "fused_multiply_add"},
         "integer_network": {"convolution", "element", "integer_reference", "quantisation", "runner"},
         "layer_scales": {"element", "integer_network", "linear_quads", "quantisation"},
-        "program": {"call_checks", "convolution", "integer_network", "measurement", "quantisation", "runner"},
+        "padding": {"call_checks", "measurement"},
+        "program": {
+            "call_checks",
+            "convolution",
+            "integer_network",
+            "measurement",
+            "padding",
+            "quantisation",
+            "runner",
+        },
         "select": {"captured", "convolution", "dense", "element", "linear", "output_difference"}
         | {"integer_network", "layer_scales", "program", "quantisation", "runner", "timing"},
         "building": {"captured", "convolution", "dense", "element", "integer_network", "program", "runner"},

@@ -219,6 +219,7 @@ def test_a_changed_task_file_is_another_task(tmp_path: Path) -> None:
         journey.sparsify(tasks.load(str(path)), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_three_seeds_give_means_records_and_the_median_seed(tmp_path: Path) -> None:
     record = journey.sparsify_seeds(Tiny(), tmp_path / "run", 3, Goal(max_error_rise=0.05))
     summary, each = record.summary, record.summary.runs
@@ -294,6 +295,7 @@ journey.sparsify(Tiny(), folder, journey.Goal(max_error_rise=0.1))
 """
 
 
+@pytest.mark.slow
 def test_killed_with_kill_9_and_started_again_it_ends_with_the_same_network(tmp_path: Path) -> None:
     whole = journey.sparsify(Tiny(), tmp_path / "whole", Goal(max_error_rise=0.1))
     script, milestones = (

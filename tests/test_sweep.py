@@ -70,6 +70,7 @@ def test_a_fresh_result_equals_the_stored_one_and_none_is_a_result(tmp_path: Pat
     assert fresh == [None, [1, 2]] == sweep([{"n": 1}, {"n": 2}], die, folder=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_and_a_file_of_something_else_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="a process of the sweep died"):
         sweep(POINTS[:2], die, jobs=2)

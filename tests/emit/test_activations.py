@@ -78,7 +78,7 @@ CASES: dict[str, tuple[EmittedActivation, Exact, Callable[[torch.Tensor], torch.
         "share",
         1e-6,
     ),
-    "gelu": (activations.gelu, lambda x: x * normal(x), torch.nn.functional.gelu, "input", 2e-7),
+    "gelu": (activations.gelu, lambda x: x * normal(x), torch.nn.functional.gelu, "input", 3e-7),
     "gelu_tanh": (
         activations.gelu_tanh,
         TANH_GELU,
@@ -150,6 +150,15 @@ def test_infinities_and_nan_become_what_the_limit_or_pytorch_says(name: str) -> 
     if name == "gelu":
         expected[0] = np.inf  # PyTorch's vectorized code gives NaN, its code for single numbers infinity
     np.testing.assert_array_equal(on_vectors(activation, x), expected)
+
+
+def test_powers_of_what_is_not_positive_are_exact_and_0_below_the_normal_numbers() -> None:
+    x = np.concatenate([np.linspace(-90, 0, 40_001), -POWERS, [-np.inf, np.nan, -0.0]]).astype(np.float32)
+    y, exact = on_vectors(activations.exp_of_negative, x).astype(np.float64), np.exp(x.astype(np.float64))
+    near = x >= -87
+    assert errors(y, exact, x, "units")[near].max() <= 4
+    assert not y[x < -87].any()
+    assert np.isnan(y[np.isnan(x)]).all()
 
 
 @pytest.mark.skipif(not FP16.is_readable(HERE), reason="the processor cannot read fp16")

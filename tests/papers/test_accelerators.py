@@ -61,6 +61,7 @@ def ours(paper: str, column: str, **fields: str) -> list[float]:
     return [float(row.ours or 0) for row in found if all(getattr(row, key) == fields[key] for key in fields)]
 
 
+@pytest.mark.slow
 def test_every_row_holds_but_eighteen_and_these_say_why() -> None:
     failing = [row for paper in (*COUNTS, "eyeriss") for row in of(paper) if row.holds is not True]
     assert {(row.paper, row.row, row.column) for row in failing} == FAILING

@@ -18,8 +18,9 @@ from zeroskip import run
 from zeroskip.errors import EngineError, FileError, ModelError
 from zeroskip.graph import Graph, capture
 from zeroskip.run import quantisation as files
+from zeroskip.run.calibration import best
 from zeroskip.run.element import Scaling
-from zeroskip.run.integer_network import byte_operations, in_bytes, integer_network
+from zeroskip.run.integer_network import byte_operations, demand_fit, in_bytes, integer_network
 from zeroskip.run.quantisation import Quantisation, checksum
 from zeroskip.run.value_ranges import BINS, METHODS, ValueRange, scale_of
 
@@ -275,6 +276,23 @@ def test_a_file_that_is_absent_or_holds_a_program_is_refused(tmp_path: Path) -> 
         files.load(run.save(run.compile(nn.Linear(3, 2).eval(), torch.zeros(1, 3)), tmp_path / "program"))
 
 
+def test_of_methods_that_are_as_good_the_one_with_fewest_layers_in_fp32_is_taken() -> None:
+    made = run.calibrate(nn.Linear(3, 2).eval(), [torch.randn(4, 3)], method="min-max")
+    few, many = ({"a": 0.2, "b": low, "c": low} for low in (0.01, 0.2))
+    found = [
+        replace(made, errors=errors, error=error, method=method)
+        for errors, error, method in (
+            (many, 0.100, "least"),
+            (few, 0.104, "as good"),
+            (few, 0.105, "as good, and worse"),
+            ({}, 0.106, "no layer in fp32, too bad"),
+            ({}, math.nan, "unknown"),
+        )
+    ]
+    assert best(found).method == "as good"
+    assert best(found[-1:]).method == "unknown"
+
+
 def test_the_checksum_is_of_every_weight_and_bias() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)).eval()
     before = checksum(capture(model, torch.zeros(1, 3)))
@@ -284,6 +302,31 @@ def test_the_checksum_is_of_every_weight_and_bias() -> None:
         assert checksum(capture(model, torch.zeros(1, 3))) != before
         with torch.no_grad():
             parameter.view(-1)[-1] -= 1
+
+
+class Places(nn.Module):
+    """A linear layer on words to which numbers of their places are added, as many as there are words."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.linear = nn.Embedding(9, 4), nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x + self.places(torch.arange(x.shape[1])))
+
+
+@pytest.mark.filterwarnings("ignore:the program was compiled for")
+def test_scales_found_on_sentences_of_one_length_serve_those_of_another() -> None:
+    torch.manual_seed(0)
+    model = Places().eval()
+    short, long = torch.randn(2, 3, 4), torch.randn(2, 9, 4)
+    made = run.calibrate(model, [long], method="min-max")
+    program = run.compile(model, short, precision="int8", quantisation=made)
+    for x in (short, long):
+        torch.testing.assert_close(program(x), model(x), atol=0.1, rtol=0.0)
+    before = checksum(capture(model, long), of_size=True)
+    assert before != made.network
+    demand_fit(capture(model, long), replace(made, network=before))  # as older versions stored it
 
 
 @settings(max_examples=25, deadline=None)

@@ -129,9 +129,9 @@ WRONG: dict[str, tuple[tuple[Any, ...], dict[str, Any], str]] = {
     "twice": ((IDS, MASK), {"input_ids": IDS}, "input_ids is given twice"),
     "a list": ((IDS.tolist(), MASK), {}, "input_ids is a tensor, and was given a list.*as_tensor"),
     "another type": (
-        (IDS, MASK.bool()),
+        (IDS.float(), MASK),
         {},
-        r"torch.int64 on the cpu as attention_mask.*x\.to\(torch.int64\)",
+        r"torch.int64 on the cpu as input_ids.*x\.to\(torch.int64\)",
     ),
     "unlike numbers": ((IDS, MASK[:1].repeat(3, 1)), {}, "input_ids has 2, attention_mask has 3"),
     "no axis of examples": ((IDS[0], MASK), {}, r"as input_ids.*axis of examples is missing: give x\[None\]"),

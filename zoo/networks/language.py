@@ -67,6 +67,49 @@ def distilbert() -> nn.Module:
     return DistilBertForTokenClassification(config)
 
 
+def minilm() -> nn.Module:
+    from transformers import BertConfig, BertModel
+
+    sizes = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12}
+    config = BertConfig(vocab_size=VOCABULARY, num_hidden_layers=3, **sizes)
+    return BertModel(config, add_pooling_layer=False)
+
+
+def roberta() -> nn.Module:
+    from transformers import RobertaConfig, RobertaModel
+
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_hidden_layers": 3}
+    return RobertaModel(RobertaConfig(vocab_size=VOCABULARY, max_position_embeddings=160, **sizes))
+
+
+def modern_bert() -> nn.Module:
+    from transformers import ModernBertConfig, ModernBertModel
+
+    sizes = {"hidden_size": 256, "intermediate_size": 384, "num_attention_heads": 4, "num_hidden_layers": 3}
+    marks = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, **ENDS}
+    return ModernBertModel(ModernBertConfig(vocab_size=VOCABULARY, **sizes, **marks))
+
+
+def t5_encoder() -> nn.Module:
+    from transformers import T5Config, T5EncoderModel
+
+    sizes = {"d_model": 256, "d_kv": 64, "d_ff": 512, "num_layers": 3, "num_heads": 4}
+    return T5EncoderModel(T5Config(vocab_size=VOCABULARY, feed_forward_proj="gated-gelu", **sizes))
+
+
+def gpt_neox() -> nn.Module:
+    from transformers import GPTNeoXConfig, GPTNeoXModel
+
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_attention_heads": 4, "num_hidden_layers": 3}
+    return GPTNeoXModel(GPTNeoXConfig(vocab_size=VOCABULARY, use_cache=False, **sizes))
+
+
+def torch_encoder() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(256, 4, 1024, batch_first=True)
+    words = nn.Embedding(VOCABULARY, 256)
+    return nn.Sequential(words, nn.TransformerEncoder(layer, 3, enable_nested_tensor=False))
+
+
 def albert() -> nn.Module:
     from transformers import AlbertConfig, AlbertModel
 
@@ -129,11 +172,17 @@ NETWORKS = (
     line("BERT (4 layers)", bert, ids_only),
     line("BERT with mask and types", bert_classifier, ids_mask_types),
     line("DistilBERT tagger", distilbert, ids_and_mask),
+    line("MiniLM (3 layers)", minilm, ids_and_mask),
+    line("RoBERTa", roberta, ids_and_mask),
+    line("ModernBERT", modern_bert, ids_and_mask),
+    Network("torch's encoder", "torch", torch_encoder, token_ids, (128, 96), sparsity=0.8),
     line("ALBERT (one layer, 4 times)", albert, ids_and_mask),
     line("T5", t5, source_and_target),
+    line("T5 encoder with gates", t5_encoder, ids_and_mask),
     line("BART", bart, source_and_target),
     line("GPT-2", gpt2, ids_only, kinds=("decoder",)),
     line("GPT-2 with its cache", lambda: gpt2(use_cache=True), ids_only, kinds=("decoder",)),
+    line("GPT-NeoX", gpt_neox, ids_only, kinds=("decoder",)),
     line("Llama", llama, ids_and_mask, kinds=("decoder",)),
     Network("CLIP", "transformers", clip, text_and_picture, (32, 24), sparsity=0.8),
 )

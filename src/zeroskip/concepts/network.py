@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -70,6 +71,11 @@ class Layer:
     def weights(self) -> int:
         """Number of weights, zeros included, biases excluded."""
         return self.weight.numel()
+
+    @cached_property
+    def sparsity(self) -> float:
+        """Share of exact zeros in the weight as it was when this was first asked: kernels ask one after the other."""
+        return weight_sparsity(self.weight)
 
     @property
     def transposed(self) -> bool:

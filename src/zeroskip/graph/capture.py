@@ -17,7 +17,6 @@ from torch.export.graph_signature import InputKind
 
 from zeroskip.concepts import Layer
 from zeroskip.errors import EngineError, ZeroskipError
-from zeroskip.graph.attention_masks import with_numbers
 from zeroskip.graph.constant_values import changing
 from zeroskip.graph.exporting import OWNER, Exported, export, first_line
 from zeroskip.graph.fold_norms import batch_norm, fold_norm
@@ -29,6 +28,7 @@ from zeroskip.graph.packing import packs_by_constants
 from zeroskip.graph.recurrent import function_of as recurrent_function
 from zeroskip.graph.recurrent import recurrent_of
 from zeroskip.graph.signature import Signature, places, signature_of
+from zeroskip.graph.simplified import simplified
 from zeroskip.graph.structure import maker
 from zeroskip.graph.torch_operations import Argument, Bound, bind, known_arguments, title
 from zeroskip.graph.undisturbed import undisturbed
@@ -65,24 +65,32 @@ def capture(model: nn.Module, example: Given | Inputs, *, fold: bool = True) -> 
     tensors = signature.tensors(inputs.args, inputs.kwargs)
     demand_numbers(inputs)
     with evaluating(model), undisturbed(model), quiet():
-        exported = export(model, signature, tensors, inputs)
-        walk = _begin(model, exported, signature, tensors, fold)
-        try:
-            nodes = _nodes(walk)
-        except ZeroskipError:
-            raise
-        except Exception as fact:  # whatever torch says of an operation on fewer examples than were given
-            raise EngineError(
-                f"the network fails on {'a single example' if walk.count == 1 else f'{walk.count} examples'}: "
-                f"{first_line(fact)} {NO_BATCH_AXIS}"
-            ) from fact
-        outputs, rest = _outputs(walk)
-        used = frozenset(walk.names[node] for node in walk.constants if node.users and node in walk.names)
+        return captured(model, export(model, signature, tensors, inputs), signature, tensors, fold)
+
+
+def captured(
+    model: nn.Module, exported: Exported, signature: Signature, tensors: Sequence[Tensor], fold: bool
+) -> Graph:
+    """The operations of an exported network: `capture` without the export."""
+    walk = _begin(model, exported, signature, tensors, fold)
+    try:
+        nodes = _nodes(walk)
+    except ZeroskipError:
+        raise
+    except Exception as fact:  # whatever torch says of an operation on fewer examples than were given
+        raise EngineError(
+            f"the network fails on {'a single example' if walk.count == 1 else f'{walk.count} examples'}: "
+            f"{first_line(fact)} {NO_BATCH_AXIS}"
+        ) from fact
+    outputs, rest = _outputs(walk)
+    used = frozenset(walk.names[node] for node in walk.constants if node.users and node in walk.names)
     nodes = _without_unread(nodes, outputs)
     graph = Graph(
         walk.inputs, (*nodes, *rest), outputs, maker(exported.returns), exported.batch, signature, used
     )
-    return with_numbers(graph if _is_per_example(walk) else _for_this_batch(graph))
+    if not _is_per_example(walk):
+        return _for_this_batch(graph)
+    return simplified(graph, exported)
 
 
 @contextmanager

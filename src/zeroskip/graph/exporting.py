@@ -44,17 +44,19 @@ class Exported:
     returns  the structure of what it returns, with Slots for the graph's outputs
     batched  of each tensor, whether its first axis is that of the examples
     batch    the number of examples that it is bound to, if it is
+    own      its operations, where they are not those of `program`
     """
 
     program: ExportedProgram
     returns: Tree
     batched: tuple[bool, ...]
     batch: int | None
+    own: fx.Graph | None = None
 
     @property
     def graph(self) -> fx.Graph:
         """The operations."""
-        return self.program.graph
+        return self.program.graph if self.own is None else self.own
 
     @property
     def inputs(self) -> list[fx.Node]:
@@ -80,6 +82,26 @@ def export(model: nn.Module, signature: Signature, tensors: Sequence[Tensor], in
     exported = _free(model, signature, tensors, batched) if any(batched) else None
     if exported is None or packs_by_constants(exported.graph, exported.inputs):
         exported = _fixed(model, signature, tensors, batched, inputs.size)
+    return _in_plain_form(exported)
+
+
+def export_for_lengths(
+    model: nn.Module, signature: Signature, tensors: Sequence[Tensor], inputs: Inputs, axes: Sequence[Sequence[int]]
+) -> Exported | None:  # fmt: skip
+    """The network for any number of examples and any size of these `axes` of each tensor; None where that cannot be.
+
+    >>> from zeroskip.graph.signature import of_tensor
+    >>> export_for_lengths(model, of_tensor("input"), [x], Inputs((x,), {}), [[1]])  # nn.Linear has one size only
+    """
+    batched = tuple(map(inputs.has_examples, tensors))
+    exported = _free(model, signature, tensors, batched, axes) if any(batched) else None
+    if exported is None or packs_by_constants(exported.graph, exported.inputs):
+        return None
+    return _in_plain_form(exported)
+
+
+def _in_plain_form(exported: Exported) -> Exported:
+    """Without regions, operations that write for others, and those that do nothing."""
     for node in filter(_is_region, list(exported.graph.nodes)):
         _inline(exported.program.graph_module, node)
     if any(map(_overwrites_for_others, exported.graph.nodes)):
@@ -149,9 +171,13 @@ class _OfTensors(nn.Module):
 
 
 def _free(
-    model: nn.Module, signature: Signature, tensors: Sequence[Tensor], batched: Sequence[bool]
-) -> Exported | None:
-    """The network for any number of examples; None where torch.export finds that it depends on that."""
+    model: nn.Module, signature: Signature, tensors: Sequence[Tensor], batched: Sequence[bool],
+    axes: Sequence[Sequence[int]] = (),
+) -> Exported | None:  # fmt: skip
+    """The network for any number of examples, and any size of other `axes` of each tensor.
+
+    None where torch.export finds that it depends on that.
+    """
     from torch.fx.experimental.symbolic_shapes import is_concrete_int  # imports sympy, which is slow
 
     # torch.export takes a size of 1 for a constant, so a single example is doubled.
@@ -159,7 +185,10 @@ def _free(
         torch.cat([tensor, tensor]) if has and len(tensor) == 1 else tensor
         for tensor, has in zip(tensors, batched, strict=True)
     )
-    sizes = tuple({0: torch.export.Dim.AUTO} if has else {} for has in batched)
+    sizes = tuple(
+        dict.fromkeys([*([0] if has else []), *others], torch.export.Dim.AUTO)
+        for has, others in zip(batched, axes or [()] * len(batched), strict=True)
+    )
     network = _OfTensors(model, signature)
     try:
         program = torch.export.export(network, several, dynamic_shapes=(sizes,))
@@ -175,6 +204,13 @@ def _free(
     bound = [
         len(each) for each, has, is_free in zip(tensors, batched, free, strict=True) if has and not is_free
     ]
+    sizes_of = [node.meta["val"].shape for node in exported.inputs]
+    if any(
+        is_concrete_int(shape[axis])
+        for shape, several in zip(sizes_of, axes, strict=False)
+        for axis in several
+    ):
+        return None
     # A tensor of one row that was doubled above is bound to the wrong size.
     if not any(free) or 1 in bound:
         return None
@@ -267,7 +303,8 @@ def _is_needless_pool(node: fx.Node) -> bool:
 def _is_needless_conversion(node: fx.Node) -> bool:
     """Whether it asks for the type that is there already, which gives back the tensor itself."""
     args: tuple[Any, ...] = node.args
-    asks = node.target in (ATEN.to.dtype, ATEN.to.dtype_layout) and isinstance(args[0], fx.Node)
+    kinds = ATEN.to.dtype, ATEN.to.dtype_layout, ATEN.type_as.default
+    asks = node.target in kinds and isinstance(args[0], fx.Node)
     if not asks or node.kwargs.get("copy") or len(args) > 2:
         return False
     before, after = args[0].meta.get("val"), node.meta.get("val")

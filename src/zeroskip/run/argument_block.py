@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,15 @@ def argument_block(*parts: int | np.ndarray, alive: Sequence[object] = ()) -> Ar
     fields = [part if isinstance(part, int) else next(addresses) for part in parts]
     memory[begin[-1] :].view(np.int64)[:] = fields
     return ArgumentBlock(memory.ctypes.data + int(begin[-1]), (memory, *alive))
+
+
+def addresses(block: ArgumentBlock, count: int) -> list[int]:
+    """The first `count` fields of the block: of arrays, their addresses.
+
+    >>> addresses(argument_block(7, 8), 2)
+    [7, 8]
+    """
+    return list((ctypes.c_int64 * count).from_address(block.address))
 
 
 def offsets(lengths: Sequence[int] | np.ndarray) -> np.ndarray:

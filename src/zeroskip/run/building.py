@@ -26,6 +26,8 @@ from zeroskip.run.convolution.tiles.kernels import (
     works_on_tiles,
 )
 from zeroskip.run.convolution.tiles.operations import Operation
+from zeroskip.run.convolution.tiles.segment import Segment
+from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.convolution.tiles.tiling import on_tiles
 from zeroskip.run.dense import pytorch
 from zeroskip.run.element import FP16, FP32, INT8
@@ -52,10 +54,14 @@ def built(
     return CompiledNetwork(runner(final, functions), origin, machine, final, functions)
 
 
-def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwork:
+def resized(
+    first: CompiledNetwork, graph: Graph, threads: int, others: Sequence[CompiledNetwork] = (), *,
+    streamed: bool = False,
+) -> CompiledNetwork:  # fmt: skip
     """The network `graph`, which is that of `first` for inputs of another size, by the same kernels; nothing is timed.
 
-    Weights are those of `first` where they are equal, and functions where they do not depend on the size.
+    Weights are those of `first` where they are equal, functions where they do not depend on the size, and what layers
+    on tiles have in memory is that of `first` or `others`. If `streamed`, all layers on tiles have that kernel.
     """
     origin, machine = first.origin, first.machine
     before = {node.name: node for node in origin.graph.nodes}
@@ -65,8 +71,9 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
         operations = with_bytes(graph, operations, origin.quantisation)
     if computes_in(origin.tiles, FP16) and not holds_constants(operations):
         operations = []
+    operations = with_known(operations, [first, *others])
     tiles = {
-        each.name: _on_tiles(each, layer_among(graph, each.names), origin, machine)
+        each.name: _on_tiles(each, layer_among(graph, each.names), origin, machine, streamed)
         for each in operations
         if each.layer is not None
     }
@@ -78,6 +85,17 @@ def resized(first: CompiledNetwork, graph: Graph, threads: int) -> CompiledNetwo
     }
     other = replace(origin, graph=graph, kernels=kernels, tiles=tiles)
     return built(other, operations, machine, threads, shared_functions(first, graph, kernels))
+
+
+def with_known(operations: Sequence[Operation], networks: Sequence[CompiledNetwork]) -> list[Operation]:
+    """The operations, each with what these networks have in memory of its weights."""
+    nodes = [node.function for network in networks for node in network.graph.nodes]
+    known: dict[str, list[SharedWeights]] = {}
+    for segment in (each for each in nodes if isinstance(each, Segment)):
+        for step in segment.code.chain.steps:
+            if step.weights is not None and step.weights not in known.setdefault(step.node, []):
+                known[step.node].append(step.weights)
+    return [replace(each, known=tuple(known.get(each.name, ()))) for each in operations]
 
 
 def rounded(origin: Origin) -> Runner:
@@ -153,10 +171,12 @@ def _kernel(node: Node, computed: Layer | Recurrent, origin: Origin, machine: Ma
     return kernel if kernel.accepts(computed, machine, origin.precision) is None else pytorch.KERNEL
 
 
-def _on_tiles(operation: Operation, layer: Layer, origin: Origin, machine: Machine) -> Kernel:
+def _on_tiles(operation: Operation, layer: Layer, origin: Origin, machine: Machine, streamed: bool) -> Kernel:
     element = element_of(operation, FP16 if computes_in(origin.tiles, FP16) else FP32)
     if operation.kind == "depthwise":
         return depthwise_in(element)
+    if streamed:
+        return streamed_in(element)
     kernel = origin.tiles.get(operation.name, streamed_in(element))
     fits = works_on_tiles(kernel, element) and kernel.method != DEPTHWISE.method
     accepted = kernel.accepts(layer, machine, origin.precision) is None

@@ -29,11 +29,13 @@ from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.network_checks import captured_graph, checked, run_on, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE
+from zeroskip.run.padding_search import found_padding
 from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
 from zeroskip.run.quantisation import Quantisation, demand_quantisation
-from zeroskip.run.select.layer_timing import LayerTiming, time_kernels
+from zeroskip.run.select.alike_layers import Likeness, likeness
+from zeroskip.run.select.layer_timing import LayerTiming, time_kernels, timing_of_alike
 from zeroskip.run.select.network_selection import Selection, Target, select_network
 from zeroskip.run.select.recurrent_timing import time_recurrent
 from zeroskip.run.timing import stop_watch, torch_threads
@@ -62,8 +64,8 @@ def compile(
 ) -> Program:
     """The network as a Program, tuned for batches like `example` on `threads` threads: a tensor, a tuple or a dict.
 
-    Every layer is timed with every kernel that accepts it, dense PyTorch always among them; then whole networks are
-    timed: the fastest layers, dense ones only, as many in one call as can be, images pixel by pixel, and on tiles.
+    Every layer is timed with every kernel that accepts it (one of several that are alike), dense PyTorch too; then
+    whole networks: the fastest layers, dense ones only, as many in one call as can be, images pixel by pixel, on tiles.
     Examples lie along the first axis; `batch_axis=None` if no axis is theirs, as in a graph. Inputs of other sizes than
     `example` are compiled for at once if in `examples`, else at their first call, by the same kernels: `sizes` in all.
     Fewer bits are used where asked for and faster: `precision` is that of inputs and products ("fp32", "bf16", "fp16";
@@ -100,9 +102,8 @@ def compile(
         explanation=_explained(facts, selection.lost),
     )
     make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
-    program = Program(
-        selection.compiled, measurement, watch(model), Further(make, repeats(model, graph), sizes)
-    )
+    further, padding = Further(make, repeats(model, graph), sizes), found_padding(model, graph, tensors)
+    program = Program(selection.compiled, measurement, watch(model), further, padding=padding)
     _add_(program, [of(other, batch_axis) for other in examples])
     return program
 
@@ -206,7 +207,8 @@ def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target
     of_layers = [kernel for kernel in candidates if kernel.layout != "steps"]
     of_steps = [pytorch.KERNEL, *(kernel for kernel in candidates if kernel.layout == "steps")]
     machine, precision = target.machine, target.precision
-    scales, timings = scales_of_layers(captured.graph, target.quantisation), {}
+    scales, timings = scales_of_layers(captured.graph, target.quantisation), dict[str, LayerTiming]()
+    known: dict[str, Likeness] = {}
     for node, computed in kernel_nodes(captured.graph):
         values = [captured.values[name] for name in node.inputs]
         if isinstance(computed, Recurrent):
@@ -215,7 +217,13 @@ def _layer_timings(captured: Captured, kernels: Sequence[Kernel], target: Target
             )
             continue
         own = with_scales(of_layers, scales.get(node.name))
-        timings[node.name] = time_kernels(
+        timing, like = None, likeness(computed, node.relu, values[0])
+        same = next((name for name, each in known.items() if like is not None and like.is_near(each)), None)
+        if same is not None:
+            timing = timing_of_alike(timings[same], computed, node.relu, values[0], (machine, precision), own)
+        timings[node.name] = timing or time_kernels(
             computed, node.relu, *values, machine=machine, precision=precision, kernels=own
         )
+        if like is not None and timing is None:
+            known[node.name] = like
     return timings

@@ -6,23 +6,38 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zeroskip.concepts import Kernel, Machine, Precision
 from zeroskip.errors import EngineError, ZeroskipError
-from zeroskip.graph import Graph, Inputs
-from zeroskip.graph.exporting import first_line
+from zeroskip.graph import Graph
 from zeroskip.graph.signature import of_tensor, places
-from zeroskip.run.call_checks import PLAIN, Key, key_of, refusal, sentence, shown
+from zeroskip.run.call_checks import (
+    Key,
+    converted,
+    fails_on,
+    first_warning,
+    fit,
+    is_length,
+    key_of,
+    not_served,
+    plain,
+    refusal,
+    sentence,
+    unknown_size,
+    used_up,
+)
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.integer_network import saturated
 from zeroskip.run.measurement import Measurement, table
+from zeroskip.run.padding import TokenPadding, filled_up, lengths_of
 from zeroskip.run.quantisation import Quantisation
 from zeroskip.run.runner import Runner
 
+MOST_LENGTHS = 64  # of sentences, that a program keeps besides the first
 CHANGED = (
     "the network was changed after it was compiled: a parameter, buffer or module is another one or "
     "was written to, so the program's answers would be old. Compile again with run.compile."
@@ -112,8 +127,10 @@ class Program:
         changed: Callable[[], bool],
         further: Further | None = None,
         others: Sequence[CompiledNetwork] = (),
+        padding: TokenPadding | None = None,
     ) -> None:
         self.compiled, self.measurement, self.changed, self.further = compiled, measurement, changed, further
+        self.padding = padding
         self.origin, self.machine = compiled.origin, compiled.machine
         self.scratch = _scratch_bytes(compiled.graph, measurement.threads)
         self.through = _through(compiled.graph)
@@ -129,34 +146,37 @@ class Program:
         self._lock, self._warned = Lock(), False
         self._repeated: set[tuple[bool, ...]] = set()  # which inputs' one row was seen to serve all
         # The call with tensors of the known size, by position, takes the shortest way.
-        plain = graph.inputs if self.signature.plain else ()
-        self._known = [(each.dtype, torch.Size(each.shape), each.has_batch) for each in plain]
+        known = graph.inputs if self.signature.plain else ()
+        self._known = [(each.dtype, torch.Size(each.shape), each.has_batch) for each in known]
         self._run, self._rebuild = compiled.run, graph.rebuild
 
     def __call__(self, *args: object, **kwargs: object) -> Any:
         """What the network returns. EngineError for a call that is refused, or changed weights."""
-        if not kwargs and len(args) == len(self._known) and self._fit(args):
+        if not kwargs and len(args) == len(self._known) and fit(args, self._known):
             if self.changed():
                 self._refuse_changed()
             try:
-                return self._rebuild(self._run(*map(_plain, args)))
+                return self._rebuild(self._run(*map(plain, args)))
             except ZeroskipError:
                 raise
             except Exception as fact:  # of an operation of torch that refuses these numbers
-                raise EngineError(_fails_on(args, fact)) from fact
+                raise EngineError(fails_on(args, fact)) from fact
         given = self._given(args, kwargs)
         tensors = self._with_as_many_examples(given)
         if self.changed():
             self._refuse_changed()
         if tensors is not given:
             self._check_repeated(tensors, given)
-        network = self._network_for(tensors)
+        network, tensors, length = self._network_for(tensors)
         try:
-            return network.origin.graph.rebuild(network.run(*map(_plain, tensors)))
+            values = network.run(*map(plain, tensors))
+            if length is not None and self.padding is not None:
+                values = self.padding.cut(values, length)
+            return network.origin.graph.rebuild(values)
         except ZeroskipError:
             raise
         except Exception as fact:
-            raise EngineError(_fails_on(tensors, fact)) from fact
+            raise EngineError(fails_on(given, fact)) from fact
 
     def __str__(self) -> str:
         return table(self.measurement, self.machine, self.scratch, self.through)
@@ -205,10 +225,10 @@ class Program:
         """
         try:
             tensors = self._tensors(args, kwargs)
+            known = self._key(tensors) in self._networks or self._filled(tensors) is not None
         except EngineError as error:
             return str(error)
-        known = self._key(tensors) in self._networks
-        return None if known or self.further is not None else self._unknown_size(tensors)
+        return None if known or self.further is not None else self._unknown(tensors)
 
     def add(self, *args: object, **kwargs: object) -> None:
         """Compile for the size of such a call now, if it is a new one; EngineError as at the call.
@@ -219,22 +239,6 @@ class Program:
         2
         """
         self._compile_for(self._tensors(args, kwargs))
-
-    def _fit(self, tensors: Sequence[Any]) -> TypeGuard[Sequence[Tensor]]:
-        """Whether the program takes these tensors as they are, by the network of the first size."""
-        count = None
-        for x, (dtype, shape, has_batch) in zip(tensors, self._known, strict=True):
-            if type(x) not in PLAIN or x.dtype is not dtype or not x.is_cpu or x.layout is not torch.strided:
-                return False
-            size = x.shape
-            if not has_batch:
-                if size != shape:
-                    return False
-            elif not size or size[1:] != shape or (count is not None and size[0] != count):
-                return False
-            else:
-                count = size[0]
-        return True
 
     def _tensors(self, args: Sequence[object], kwargs: Mapping[str, object]) -> list[Tensor]:
         """The tensors of a call, examples in all of them alike; EngineError where they are not as in the example."""
@@ -250,6 +254,11 @@ class Program:
             tensors = cast("list[Tensor]", list(args))
         else:
             tensors = self.signature.tensors(args, kwargs)
+        masks = {} if self.padding is None else {self.padding.mask: self.padding.hidden}
+        tensors = [
+            cast("Tensor", converted(each, tensor, masks.get(number)))
+            for number, (each, tensor) in enumerate(zip(self.inputs, tensors, strict=True))
+        ]
         for each, name, tensor in zip(self.inputs, self.places, tensors, strict=True):
             if (why := refusal(each, tensor)) is not None:
                 raise EngineError(sentence(each, name if len(tensors) > 1 else "", tensor, why))
@@ -301,16 +310,52 @@ class Program:
         pairs = zip(self.inputs, tensors, strict=True)
         return tuple(tuple(tensor.shape[1:] if each.has_batch else tensor.shape) for each, tensor in pairs)
 
-    def _network_for(self, tensors: Sequence[Tensor]) -> CompiledNetwork:
-        """The network of the size of these tensors, compiled now, with one warning, if it is a new one."""
+    def _network_for(self, tensors: list[Tensor]) -> tuple[CompiledNetwork, list[Tensor], int | None]:
+        """The network of the size of these tensors, the tensors, and how many tokens they had if they were filled up.
+
+        A network of a new size is compiled now.
+        """
         if (network := self._networks.get(self._key(tensors))) is not None:
-            return network
+            return network, tensors, None
+        if (filled := self._filled(tensors)) is not None:
+            try:
+                return self._compile_for(filled[0]), *filled
+            except EngineError:  # beyond the largest length; or compiled for it, and different
+                if self.further is None:
+                    raise
         network = self._compile_for(tensors)
+        self._warn_once(self._key(tensors))
+        return network, tensors, None
+
+    def _warn_once(self, key: Key) -> None:
+        """Say that it was compiled for a size; not of lengths that others are filled up to, which are few."""
+        known = next(iter(self._networks))
+        length = is_length(known, key)
+        if self.further is None or (length and self.padding is not None):
+            return
         with self._lock:
             first, self._warned = not self._warned, True
-        if first and self.further is not None:
-            warnings.warn(self._first_warning(tensors, self.further.most), stacklevel=3)
-        return network
+        if first:
+            most = f"{MOST_LENGTHS} lengths" if length else f"{self.further.most} sizes"
+            warnings.warn(first_warning(self.inputs, known, key, most), stacklevel=4)
+
+    def _filled(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], int] | None:
+        """Sentences filled up to a length that there is or is to be, and their own; None where that is not possible."""
+        if self.padding is None:
+            return None
+        return filled_up(self.padding, tensors, self._lengths(), self.further is not None)
+
+    def _lengths(self) -> list[int]:
+        return [] if self.padding is None else lengths_of(self.padding, self.inputs, [*self._networks])
+
+    def _unknown(self, tensors: Sequence[Tensor]) -> str:
+        """Why a program from a file refuses inputs of this size."""
+        if (
+            self.padding is not None
+            and (length := self.padding.length([each.shape for each in tensors])) is not None
+        ):
+            return not_served(self._lengths(), length)
+        return unknown_size(self.inputs, [*self._networks], self._key(tensors))
 
     def _compile_for(self, tensors: Sequence[Tensor]) -> CompiledNetwork:
         key = self._key(tensors)
@@ -318,43 +363,22 @@ class Program:
             if key in self._networks:
                 return self._networks[key]
             if self.further is None:
-                raise EngineError(self._unknown_size(tensors))
-            if len(self._networks) >= self.further.most:
-                raise EngineError(self._used_up(tensors))
-            network = self._networks[key] = self.further.make(tensors)
+                raise EngineError(self._unknown(tensors))
+            if not self._is_length(key) and self._other_sizes() >= self.further.most:
+                raise EngineError(used_up(self.inputs, [*self._networks], key))
+            network = self.further.make(tensors)
+            lengths = [known for known in self._networks if self._is_length(known)]
+            if self._is_length(key) and len(lengths) >= MOST_LENGTHS:
+                del self._networks[lengths[0]]  # another thread that uses it has it
+            self._networks[key] = network
             return network
 
-    def _unknown_size(self, tensors: Sequence[Tensor]) -> str:
-        return (
-            f"the program was compiled for {self._sizes()}, and was given {self._size(tensors)}. A program from a "
-            "file has no network to compile for another size. Compile with examples=[...] of all sizes, then save."
-        )
+    def _is_length(self, key: Key) -> bool:
+        """Whether a size differs from the first in the length of sentences alone."""
+        return is_length(next(iter(self._networks)), key)
 
-    def _used_up(self, tensors: Sequence[Tensor]) -> str:
-        return (
-            f"the program is compiled for {len(self._networks)} sizes, which is its bound, and was given another, "
-            f"{self._size(tensors)}. It has {self._sizes()}. Pad to one of these, or compile with a larger sizes=..."
-        )
-
-    def _first_warning(self, tensors: Sequence[Tensor], most: int) -> str:
-        return (
-            f"the program was compiled for {shown(self.inputs, next(iter(self._networks)))}, and now also for "
-            f"{self._size(tensors)}: the first call with another size takes longer, and at most {most} sizes are kept. "
-            "To compile them beforehand: run.compile(model, example, examples=[...])."
-        )
-
-    def _size(self, tensors: Sequence[Tensor]) -> str:
-        return shown(self.inputs, self._key(tensors))
-
-    def _sizes(self) -> str:
-        return " and ".join(shown(self.inputs, key) for key in self._networks)
-
-
-def _fails_on(tensors: Sequence[Any], fact: Exception) -> str:
-    return (
-        f"the program fails on {Inputs(tuple(tensors), {}).title}: {first_line(fact)} See whether the network itself "
-        "takes these numbers, as an embedding takes ids below its number of rows."
-    )
+    def _other_sizes(self) -> int:
+        return sum(not self._is_length(key) for key in self._networks)
 
 
 def _scratch_bytes(graph: Graph, threads: int) -> int:
@@ -368,32 +392,3 @@ def _through(graph: Graph) -> tuple[str, ...]:
     others = [node.op for node in graph.nodes if not node.layers and not isinstance(node.function, Segment)]
     names = [op.removeprefix("aten.").split(".")[0] for op in others]
     return tuple(dict.fromkeys(name for name in names if name != "getitem"))
-
-
-def _plain(x: Tensor) -> Tensor:
-    """The same numbers as they lie in memory: without gradient, row by row, no sign left to be turned."""
-    x = x.detach() if x.requires_grad else x
-    x = x if x.is_contiguous() else x.contiguous()
-    return x.resolve_neg() if x.is_neg() else x
-
-
-def as_module(program: Program, model: nn.Module) -> nn.Module:
-    """A module that runs `program` where `model` would run, so that a task's `evaluate` can take it.
-
-    It has the model's parameters and answers to `eval()`; training it is of no use.
-
-    >>> module = as_module(run.compile(model, x), model)
-    >>> module(x).shape, len(list(module.parameters()))
-    (torch.Size([3, 4]), 4)
-    """
-    return _Running(program, model)
-
-
-class _Running(nn.Module):
-    def __init__(self, program: Program, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model  # for evaluate functions that ask for parameters() or their device
-        self._program = program
-
-    def forward(self, *args: object, **kwargs: object) -> object:
-        return self._program(*args, **kwargs)

@@ -24,9 +24,10 @@ from zeroskip.graph import Graph
 from zeroskip.graph.graph_json import from_json, to_json
 from zeroskip.graph.packing import pack_padded_sequence
 from zeroskip.run import measurement as measurements
+from zeroskip.run import padding as paddings
 from zeroskip.run import program_bytes
 from zeroskip.run import quantisation as quantisations
-from zeroskip.run.building import built, shared_functions
+from zeroskip.run.building import built, shared_functions, with_known
 from zeroskip.run.captured import kernel_nodes, layer_among, layer_nodes
 from zeroskip.run.convolution.tiles.graph_operations import operations_of, without_layers
 from zeroskip.run.convolution.tiles.kernels import (
@@ -83,6 +84,8 @@ def save(program: Program, path: str | Path) -> Path:
         tensors |= {_stored_name(number, name): tensor for name, tensor in its_tensors.items()}
     measured = measurements.to_json(program.measurement)
     content = {**sizes[0], "program": measured, "sizes": sizes[1:]}
+    if program.padding is not None:
+        content["padding"] = paddings.to_json(program.padding)
     if origin.quantisation is not None:
         content["quantisation"], scales = quantisations.to_json(origin.quantisation)
         tensors |= {f"{SCALES}{name}": each for name, each in scales.items()}
@@ -116,7 +119,9 @@ def load(path: str | Path, *, machine: Machine | None = None) -> Program:
             others.append(_network(size, own, (machine, threads), quantisation, first)[0])
         _demand_same_inputs(first, others)
         measurement = _measurement(content["program"], replacements)
-        return Program(first, measurement, lambda: False, others=others)
+        stored = content.get("padding")
+        padding = None if stored is None else paddings.from_json(stored, len(first.origin.graph.inputs))
+        return Program(first, measurement, lambda: False, others=others, padding=padding)
     except Exception as error:  # Python and torch raise all kinds of errors about what makes no sense to them
         reason = str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__
         raise EngineError(
@@ -176,6 +181,7 @@ def _network(
     kernels = origin.kernels | {name: each for name, each in others.items() if name in origin.kernels}
     tiles = origin.tiles | {name: each for name, each in others.items() if name in origin.tiles}
     known = {} if first is None else shared_functions(first, graph, kernels)
+    operations = operations if first is None else with_known(operations, [first])
     compiled = built(replace(origin, kernels=kernels, tiles=tiles), operations, machine, threads, known)
     _try(compiled)
     return compiled, list(replacements.values())

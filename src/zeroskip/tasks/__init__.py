@@ -20,14 +20,16 @@ from zeroskip.tasks.built_in import (
     mnist,
     mnist_conv,
     squeezenet,
+    sts,
     vgg16,
 )  # fmt: skip
 from zeroskip.tasks.classification import Classification
 from zeroskip.tasks.imagenet import ImageNet
 from zeroskip.tasks.load import load
+from zeroskip.tasks.sentences import SentenceSimilarity
 
 __all__ = [
-    "BUILT_IN", "MINERVA", "Classification", "ImageNet", "alexnet", "alexnet_caffe", "cifar10",
+    "BUILT_IN", "MINERVA", "Classification", "ImageNet", "SentenceSimilarity", "alexnet", "alexnet_caffe", "cifar10",
     "cifar10_resnet20", "digits", "digits_conv", "load", "minerva_20ng", "minerva_forest", "minerva_mnist",
-    "minerva_reuters", "minerva_webkb", "mnist", "mnist_conv", "squeezenet", "vgg16",
+    "minerva_reuters", "minerva_webkb", "mnist", "mnist_conv", "squeezenet", "sts", "vgg16",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from zeroskip.data import word_counts
 from zeroskip.data.imagenet import CAFFE, TORCHVISION
 from zeroskip.tasks.classification import Classification
 from zeroskip.tasks.imagenet import ImageNet, linear
+from zeroskip.tasks.sentences import SentenceSimilarity
 
 digits = Classification(
     "digits", lambda: models.LeNet300100(inputs=64), digits_data.load,
@@ -88,7 +89,10 @@ squeezenet = ImageNet(
     epochs=68, batch_size=128, learning_rate=0.01, weight_decay=2e-4, schedule=linear,
 )  # fmt: skip
 
+# A pruned network learns the vectors of the published one, on sentences without scores.
+sts = SentenceSimilarity("sts", epochs=4, sentences=1024, batch_size=32, learning_rate=1e-4)
+
 BUILT_IN = (
     *(digits, digits_conv, mnist, mnist_conv, cifar10, cifar10_resnet20, *MINERVA),
-    *(alexnet_caffe, alexnet, vgg16, squeezenet),
+    *(alexnet_caffe, alexnet, vgg16, squeezenet, sts),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -131,7 +131,7 @@ class TrainingData:
     """
 
     count: int
-    batches: Callable[[int, torch.device], Iterator[tuple[Tensor, Tensor]]]
+    batches: Callable[[int, torch.device], Iterator[tuple[Tensor | dict[str, Tensor], Tensor]]]
 
 
 def in_memory(data: Split, augment: Callable[[Tensor], Tensor] | None = None) -> TrainingData:
@@ -195,7 +195,7 @@ def fit(
 
 
 def fit_changed(
-    model: nn.Module, data: TrainingData, recipe: TrainingRecipe, changes: dict[str, Any]
+    model: nn.Module, data: TrainingData, recipe: TrainingRecipe, changes: Mapping[str, Any]
 ) -> None:
     """`fit` with the keywords of a task's `train`: hooks of `fit`, and what is different in the recipe."""
     hooks = {name: changes.get(name) for name in ("on_step", "resume", "on_epoch")}

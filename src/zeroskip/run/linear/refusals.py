@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zeroskip.concepts import Layer, Machine, Precision, weight_sparsity
+from zeroskip.concepts import Layer, Machine, Precision
 from zeroskip.run.dense.pytorch import not_float32
 
 # Column numbers are stored in 16 bits: half the memory traffic of 32, and wide enough for all but giants.
@@ -20,7 +20,7 @@ def without_zeros(layer: Layer) -> str | None:
     reason = not_float32(layer, "linear")
     if reason:
         return reason
-    sparsity = weight_sparsity(layer.weight)
+    sparsity = layer.sparsity
     if not sparsity:
         return "0 % zeros: nothing to skip"
     # Random numbers hold a few exact zeros, which are not worth building a large layer with every kernel.

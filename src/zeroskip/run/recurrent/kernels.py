@@ -35,7 +35,7 @@ def accepts(storage: str, recurrent: Layer | Recurrent, machine: Machine, precis
         return f"computes float32 weights, not {str(matrices[0].weight.dtype).removeprefix('torch.')}"
     if any(0 in layer.weight.shape for layer in matrices):
         return "a matrix has no weights at all"
-    if not any(weight_sparsity(layer.weight) for layer in matrices):
+    if not any(layer.sparsity for layer in matrices):
         return "0 % zeros: nothing to skip"
     widest = max(max(layer.weight.shape[1] for layer in cell.matrices) for cell in recurrent.cells)
     if widest > WIDEST:

@@ -8,7 +8,7 @@ from functools import cache, partial
 
 from torch import Tensor
 
-from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision, weight_sparsity
+from zeroskip.concepts import Choice, Kernel, Layer, Machine, Precision
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.kernels import works_on_tiles
 from zeroskip.run.dense import pytorch
@@ -64,45 +64,85 @@ def time_kernels(
     >>> time_kernels(layer, True, x, **asked).choice.reason
     'the only one possible'
     """
-    refusals = {
-        kernel.name: _no_images(kernel, layer, x)
-        or kernel.accepts(layer, machine, precision)
-        or kernel.suits(layer, x)
-        for kernel in kernels
-    }
+    refusals = _refusals(layer, x, machine, precision, kernels)
     possible = [kernel for kernel in kernels if refusals[kernel.name] is None]
     accepted = [kernel for kernel in possible if kernel.layout != "tiles"]
     built = {kernel.name: kernel.build(layer, machine, precision, relu) for kernel in accepted}
-    answers = {name: function(x, *more) for name, function in built.items()}
-    expected = cache(partial(_expected, layer, relu, x))  # most kernels have the same reference
-    for kernel in accepted:
-        if not _is_right(kernel, answers[kernel.name], expected):
-            raise EngineError(
-                f'kernel "{kernel.name}" computes layer "{layer.name}" {tuple(layer.weight.shape)} wrongly on '
-                "this machine. Leave it out with kernels=..., and please report it."
-            )
-    errors = _errors(possible, answers, layer, relu, x)
-    del answers, expected  # as much memory as dozens of outputs
-    calls = {name: partial(function, x, *more) for name, function in built.items()}
-    seconds = raced(calls, stop_watch())
+    errors = _proved(possible, built, layer, relu, (x, *more))
+    seconds = raced({name: partial(function, x, *more) for name, function in built.items()}, stop_watch())
     name = preferred(seconds)
-    fastest = next(kernel for kernel in accepted if kernel.name == name)
     choice = Choice(
         layer=layer.name,
         op=layer.op,
         weight_shape=tuple(layer.weight.shape),
-        sparsity=weight_sparsity(layer.weight),
+        sparsity=layer.sparsity,
         kernel=name,
         seconds=seconds,
         refused={name: why for name, why in refusals.items() if why is not None},
         reason=reason_for(seconds, name),
         error=errors[name],
-        skips=fastest.skips,
+        skips=next(kernel.skips for kernel in accepted if kernel.name == name),
     )
     joinable = _joinable(built, seconds)
     of_use = {name, joinable, "dense", "channels_last"}
     kept = {name: function for name, function in built.items() if name in of_use}
     return LayerTiming(tuple(kernels), choice, kept, joinable, errors)
+
+
+def timing_of_alike(
+    known: LayerTiming, layer: Layer, relu: bool, x: Tensor, target: tuple[Machine, Precision],
+    kernels: Sequence[Kernel],
+) -> LayerTiming | None:  # fmt: skip
+    """The timing of a layer that is alike, `known`, for this one: its kernels of use are built, proved and not timed.
+
+    None where other kernels accept this layer. Raises EngineError as `time_kernels`.
+    """
+    refusals = _refusals(layer, x, *target, kernels)
+    refused = {name: why for name, why in refusals.items() if why is not None}
+    if {*refused} != {*known.choice.refused}:
+        return None
+    possible = [kernel for kernel in kernels if kernel.name not in refused]
+    used = [kernel for kernel in possible if kernel.name in known.built]
+    built = {kernel.name: kernel.build(layer, *target, relu) for kernel in used}
+    asked = [kernel for kernel in possible if kernel.name in built or kernel.layout == "tiles"]
+    errors = known.errors | _proved(asked, built, layer, relu, (x,))
+    choice = replace(
+        known.choice,
+        layer=layer.name,
+        sparsity=layer.sparsity,
+        refused=refused,
+        error=errors[known.choice.kernel],
+        reason=f"as in {known.choice.layer}, which is alike",
+    )
+    return LayerTiming(tuple(kernels), choice, built, known.joinable, errors)
+
+
+def _refusals(
+    layer: Layer, x: Tensor, machine: Machine, precision: Precision, kernels: Sequence[Kernel]
+) -> dict[str, str | None]:
+    """Name of a kernel -> None, or why it does not run the layer on inputs like `x`."""
+    return {
+        kernel.name: _no_images(kernel, layer, x)
+        or kernel.accepts(layer, machine, precision)
+        or kernel.suits(layer, x)
+        for kernel in kernels
+    }
+
+
+def _proved(
+    possible: Sequence[Kernel], built: Mapping[str, Callable[..., Tensor]], layer: Layer, relu: bool,
+    given: tuple[Tensor, ...],
+) -> dict[str, float]:  # fmt: skip
+    """The errors of the kernels; EngineError where one that is built does not compute what its reference does."""
+    answers = {name: function(*given) for name, function in built.items()}
+    expected = cache(partial(_expected, layer, relu, given[0]))  # most kernels have the same reference
+    for kernel in (each for each in possible if each.name in built):
+        if not _is_right(kernel, answers[kernel.name], expected):
+            raise EngineError(
+                f'kernel "{kernel.name}" computes layer "{layer.name}" {tuple(layer.weight.shape)} wrongly on '
+                "this machine. Leave it out with kernels=..., and please report it."
+            )
+    return _errors(possible, answers, layer, relu, given[0])
 
 
 def _no_images(kernel: Kernel, layer: Layer, x: Tensor) -> str | None:

@@ -29,6 +29,7 @@ class AllKinds(nn.Module):
         self.first, self.second = nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, 4, 3, padding=1, groups=4)
         self.norm, self.groups, self.layer = nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4)
         self.slopes, self.back = nn.PReLU(4), nn.ConvTranspose2d(4, 4, 4, 2, 1)
+        self.scale, self.places = nn.RMSNorm(4), nn.Parameter(torch.randn(64, 4))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.first(x)
@@ -39,6 +40,9 @@ class AllKinds(nn.Module):
         z = self.norm(self.second(y) + y.relu()) + y
         z = self.slopes(self.groups(z) * z.mean((2, 3), keepdim=True))
         z = self.layer(z.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        tokens = self.scale(z.flatten(2).transpose(1, 2)) + self.places
+        tokens = functional.scaled_dot_product_attention(tokens, tokens.sigmoid(), tokens.tanh())
+        z = tokens.transpose(1, 2).reshape(-1, 4, 8, 8)
         z = functional.interpolate(functional.pad(z, (1, 2, 0, 1)), scale_factor=2, mode="bilinear")
         z = self.back(z)
         return torch.cat([torch.cat(pools, 1).mean((2, 3)), z.mean((2, 3), keepdim=True).flatten(1)], 1)

@@ -20,36 +20,33 @@ from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_R
 from zeroskip.run.convolution.tiles.convolution_job import table
 from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadJob
 from zeroskip.run.convolution.tiles.quad_numbers import ByteEnds, ends_of, quad_of, rounding_way
+from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, lanes_of
 
-BAND = 16  # vectors whose sums lie on the stack at a time, at most
+BAND = 8  # vectors whose sums lie on the stack at a time, at most
 ROOM = 1 << 16  # bytes of the stack for sums
+MOST_GROUPS = ROOM // (
+    BAND * SUMS * VECTOR
+)  # of sums in a chunk, whatever the size of maps, which share code
 
 
-def most_groups(vectors: int) -> int:
-    """Groups of sums of so many vectors for which there is room.
-
-    >>> most_groups(16)
-    2
-    """
-    return max(1, ROOM // (vectors * SUMS * VECTOR))
-
-
-def activated_quads(
-    job: QuadJob, chunks: np.ndarray, cut: tuple[int, int], alive: tuple[object, ...], machine: Machine
-) -> Step:
-    """The job as a step; `cut`: vectors of a band, and channels of a chunk. `alive` is what its code needs."""
+def activated_quads(job: QuadJob, placed: SharedWeights, cut: tuple[int, int], machine: Machine) -> Step:
+    """The job as a step by its code in memory; `cut`: vectors of a band, and channels of a chunk."""
     (band, channels), output, active = cut, job.epilogue.output, job.epilogue.activation
+    (chunks,) = placed.fields
     assert active is not None
+    assert isinstance(chunks, np.ndarray)
     rows, out = table(job), len(job.weights.words)
     places = job.y.first + rows[:, 1]
     rows[:, 1] = np.arange(len(rows)) % band * channels * VECTOR
     word = 0 if output is None else output.word & 0xFFFFFFFF
     numbers = len(rows), band, len(chunks), job.x.first, job.added.first, out, channels, word
-    block = argument_block(*numbers, rows, chunks, places, np.array(ends_of(output), np.float32), alive=alive)
+    block = argument_block(
+        *numbers, rows, chunks, places, np.array(ends_of(output), np.float32), alive=placed.alive
+    )
     v = job.y.layout.vector.of("float")
     form = _Form(active, output is not None, out % QUAD == 0, rounding_way(machine, v, output))
-    return Step("baked", job.node, _code(machine, v, form), block)
+    return Step("baked", job.node, _code(machine, v, form), block, placed)
 
 
 @dataclass(frozen=True)

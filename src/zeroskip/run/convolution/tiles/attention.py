@@ -77,6 +77,7 @@ def attention_arguments(
     if maps.mask is not None:
         added, kind = maps.mask, "row" if _is_pixel(maps.mask.layout) and not _is_pixel(layout) else "map"
         by_head = len(maps.mask.channels) > keys.height * keys.width
+        assert len(maps.mask.channels) == keys.height * keys.width * (given.heads if by_head else 1)
     where = places * (1, 0, 0) if kind == "row" else places
     offsets = [
         each.first + each.layout.offset(*at.T)
@@ -271,7 +272,9 @@ def _softmax(f: Function, wide: Vector, scores: str, keys: str, most: str) -> st
         powers = []
         for lane in range(wide.lanes):
             at = f.at(row, lane * wide.lanes)
-            powers.append(emitted.exp(f, wide, f.value(f"fsub {wide} {f.load(wide, at)}, {most}")))
+            powers.append(
+                emitted.exp_of_negative(f, wide, f.value(f"fsub {wide} {f.load(wide, at)}, {most}"))
+            )
             f.store(wide, powers[-1], at)
         f.store(wide, _sum(f, wide, [f.load(wide, whole), _sum(f, wide, powers)]), whole)
     total = f.load(wide, whole)

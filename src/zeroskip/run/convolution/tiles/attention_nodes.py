@@ -16,13 +16,13 @@ from zeroskip.run.convolution.tiles.node_operations import Operations, plain
 from zeroskip.run.convolution.tiles.operations import Attention
 from zeroskip.run.convolution.tiles.values import MapValue, Values
 
-QUERIES_KEYS_VALUES = 3
+ATTENTION, QUERIES_KEYS_VALUES = "scaled_dot_product_attention", 3
 
 
 def attention_of(node: Node, values: Values) -> Operations:
     """Scaled dot product attention whose heads lie among the channels; none where it is none, or other shapes."""
     arguments = node.arguments
-    if kind_of(node) != "scaled_dot_product_attention" or arguments.get("dropout_p") or node.shape is None:
+    if kind_of(node) != ATTENTION or arguments.get("dropout_p") or node.shape is None:
         return ()
     found = [values.heads(name) for name in node.inputs]
     whole = [each for each in found if each is not None]

@@ -18,19 +18,23 @@ from zeroskip.emit.executable_memory import executable
 from zeroskip.errors import EngineError
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles import baked_code, baked_frame, baked_quads, quad_job
-from zeroskip.run.convolution.tiles.activated_quads import BAND, activated_quads, most_groups
+from zeroskip.run.convolution.tiles.activated_quads import BAND, MOST_GROUPS, activated_quads
 from zeroskip.run.convolution.tiles.activation import Activation, activated
 from zeroskip.run.convolution.tiles.baked_code import bake
 from zeroskip.run.convolution.tiles.baked_frame import SUMS, TABLE_MASK, TABLE_ROW, TABLE_Y, Baked, Blocking
 from zeroskip.run.convolution.tiles.baked_quads import bake_quads, quad_sums
-from zeroskip.run.convolution.tiles.convolution_job import Job, band, table
+from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, band, table
 from zeroskip.run.convolution.tiles.quad_job import QuadEpilogue, QuadJob
+from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.convolution.tiles.steps import Step, compiled, function, kept, lanes_of
 from zeroskip.run.element import Scaling
 
-# Groups of up to 28 output channels whose code makes one chunk. On Zen 5, where code runs as fast from the
-# second-level cache, 2 to 20 groups take VGG-16 (90 % zeros) within 3 % of each other.
-GROUPS = 20
+# Groups of up to 28 output channels whose code makes a chunk: as many as come to so many bytes, which have to stay in
+# the first-level cache, and in that of decoded instructions. On Zen 5, 90 % zeros, with 20 groups for every layer
+# BERT-base took 1.4 times as long for 128 tokens, 2.5 times for 16, ResNet-50 and VGG-16 1.05 times. For few vectors
+# memory is what they wait for: one chunk should be done when the next one is there.
+GROUPS, CHUNK_CODE = 20, 24_000
+BRIEF, BRIEF_CODE = 3, 16_000  # up to so many vectors
 ROWS = 256
 # Sums of quads stay in registers over all rows, whose code is mostly long enough with one group. For few vectors, what
 # a chunk costs by itself counts as well: then it has as many groups as come to so many bytes of code (Zen 5).
@@ -52,18 +56,33 @@ def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
     """
     for job in jobs:
         _refuse(job, machine)
+    known = [None if job.sharing is None else job.sharing.found(job.weights, _how(job)) for job in jobs]
+    new = iter(_placed([job for job, shared in zip(jobs, known, strict=True) if shared is None], machine))
+    return [_step(job, shared or next(new), machine) for job, shared in zip(jobs, known, strict=True)]
+
+
+def _placed(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[SharedWeights]:
+    """Code and weights of the jobs in memory, each as a table of chunks with their addresses."""
+    if not jobs:
+        return []
     layers = [_baked(job, machine) for job in jobs]
     # The code fetches some lines beyond the end of its own weights.
     weights = [*[baked.weights.view(np.uint8) for baked in layers], np.zeros(4096, np.uint8)]
     code = executable(b"".join(baked.code for baked in layers))
     block = argument_block(np.concatenate(weights))
     first_weight = ctypes.c_int64.from_address(block.address).value
-    steps, at = [], np.array([code.address, first_weight])
+    placed, at = [], np.array([code.address, first_weight])
     for job, baked in zip(jobs, layers, strict=True):
         chunks = baked.chunks + np.append(at, [0, 0])
-        steps.append(_step(job, chunks, (code, block), machine))
+        source = None if job.sharing is None else job.sharing.source
+        placed.append(SharedWeights(source, job.weights, _how(job), (chunks,), (code, block)))
         at += len(baked.code), baked.weights.nbytes
-    return steps
+    return placed
+
+
+def _how(job: Job | QuadJob) -> tuple[object, ...]:
+    """What code depends on, besides weights and how many vectors a band has, over which fetching ahead is spread."""
+    return "baked", job.epilogue, job.x.layout.element.name, job.y.layout.element.name
 
 
 def is_baked(job: Job | QuadJob, machine: Machine) -> bool:
@@ -104,7 +123,12 @@ def _sources(job: Job | QuadJob, machine: Machine) -> list[np.ndarray]:
         arrays = [quads.words, quads.start, quads.factor, quads.bias, quads.offsets]
         return [np.array([*numbers, *scalings, *quads.words.shape], np.float64), *arrays]
     rows = job.weights
-    numbers += [job.y.layout.element.bytes, job.epilogue.residual, *rows.weight.shape]
+    numbers += [
+        _row_groups(rows, band(job, machine)),
+        job.y.layout.element.bytes,
+        job.epilogue.residual,
+        *rows.weight.shape,
+    ]
     return [np.array(numbers, np.float64), rows.offsets, rows.weight, rows.bias]
 
 
@@ -120,7 +144,17 @@ def _bake(job: Job | QuadJob, machine: Machine) -> Baked:
         after = QuadEpilogue(job.epilogue.residual) if apart else job.epilogue
         return bake_quads(job.weights, after, blocking)
     epilogue = replace(job.epilogue, activation=_in_code(job))
+    blocking = replace(blocking, groups=_row_groups(job.weights, blocking.band))
     return bake(job.weights, epilogue, blocking, job.y.layout.element)
+
+
+def _row_groups(weights: RowWeights, vectors: int) -> int:
+    """Groups of sums, of numbers that are no bytes, whose code makes a chunk for so many vectors."""
+    out, inputs = weights.weight.shape
+    code = PRODUCT_BYTES * int(np.count_nonzero(weights.weight)) + OUTPUT_BYTES * out
+    parts = -(-out // SUMS) * -(-inputs // ROWS)
+    most = BRIEF_CODE if vectors <= BRIEF else CHUNK_CODE
+    return max(1, min(GROUPS, most * parts // max(1, code)))
 
 
 def _quad_groups(job: Job | QuadJob, machine: Machine) -> int:
@@ -132,7 +166,7 @@ def _quad_groups(job: Job | QuadJob, machine: Machine) -> int:
     code = PRODUCT_BYTES * int(np.count_nonzero(words)) + OUTPUT_BYTES * len(words)
     count = -(-len(words) // SUMS)
     groups = max(QUAD_GROUPS, QUAD_CODE * count // max(1, code))
-    return min(groups, most_groups(vectors)) if _is_apart(job) else groups
+    return min(groups, MOST_GROUPS) if _is_apart(job) else groups
 
 
 def _is_apart(job: Job | QuadJob) -> bool:
@@ -166,18 +200,18 @@ def _unpacked(data: bytes, dtype: np.dtype) -> Baked:
     return Baked(data[at_code:], np.frombuffer(data, dtype, weights, HEADER.size), table)
 
 
-def _step(job: Job | QuadJob, chunks: np.ndarray, alive: tuple[object, ...], machine: Machine) -> Step:
+def _step(job: Job | QuadJob, placed: SharedWeights, machine: Machine) -> Step:
     if isinstance(job, QuadJob) and _is_apart(job):
-        cut = _band(job, machine), _channels(job, machine)
-        return activated_quads(job, chunks, cut, alive, machine)
-    rows = table(job)
+        return activated_quads(job, placed, (_band(job, machine), _channels(job, machine)), machine)
+    (chunks,), rows = placed.fields, table(job)
+    assert isinstance(chunks, np.ndarray)
     numbers = len(rows), band(job, machine), len(chunks), job.x.first, job.y.first, job.added.first
     activation = job.epilogue.activation
     if activation is None or activation.can_be_baked:
-        block = argument_block(*numbers, rows, chunks, alive=alive)
-        return Step("baked", job.node, _driver(machine, job.y.layout.vector, None), block)
-    block = argument_block(*numbers, rows, chunks, len(job.y.channels), alive=alive)
-    return Step("baked", job.node, _driver(machine, job.y.layout.vector, activation), block)
+        block = argument_block(*numbers, rows, chunks, alive=placed.alive)
+        return Step("baked", job.node, _driver(machine, job.y.layout.vector, None), block, placed)
+    block = argument_block(*numbers, rows, chunks, len(job.y.channels), alive=placed.alive)
+    return Step("baked", job.node, _driver(machine, job.y.layout.vector, activation), block, placed)
 
 
 def _channels(job: QuadJob, machine: Machine) -> int:

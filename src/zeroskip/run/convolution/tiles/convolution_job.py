@@ -12,7 +12,9 @@ from zeroskip.concepts import Layer, Machine
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
+from zeroskip.run.convolution.tiles.shared_weights import Sharing
 from zeroskip.run.convolution.tiles.steps import Epilogue
+from zeroskip.run.convolution.tiles.taps import Taps
 
 BAND = 1.5  # inputs and outputs of a band of vectors, in sizes of the second-level cache
 
@@ -37,7 +39,8 @@ class RowWeights:
 class Job:
     """y = epilogue(weights . rows of x) at every place of y, for the operation `node`.
 
-    stride  (rows, columns) of x from one place of y to the next
+    stride   (rows, columns) of x from one place of y to the next
+    sharing  its weights with other sizes of the network
     """
 
     node: str
@@ -47,6 +50,7 @@ class Job:
     y: Map
     residual: Map | None
     epilogue: Epilogue
+    sharing: Sharing | None = None
 
     @property
     def added(self) -> Map:
@@ -77,6 +81,15 @@ def bias_of(operation: Operation) -> np.ndarray:
     if layer is None or layer.bias is None:
         return np.zeros(operation.shape[0], np.float32)
     return np.asarray(layer.bias.detach().numpy())
+
+
+def row_weights(operation: Operation, taps: Taps, shared: Sharing, count: int) -> RowWeights:
+    """A layer as a matrix of `count` rows for each channel: that of another size of the network, or made anew."""
+    if isinstance(shared.numbers, RowWeights):
+        return shared.numbers
+    assert operation.layer is not None
+    weight = taps.of(whole_weight(operation.layer).numpy())
+    return RowWeights(weight, bias_of(operation), shared.source.rows, count)
 
 
 def whole_weight(layer: Layer) -> Tensor:

@@ -39,7 +39,8 @@ def made_directly(subgraph: Subgraph, machine: Machine) -> Subgraph:
 
 
 def _makes_bytes(operation: Operation, subgraph: Subgraph, machine: Machine) -> bool:
-    return operation.kind == "layer_norm" or is_of_bytes(operation, subgraph, machine)
+    norm = operation.kind in ("layer_norm", "rms_norm") and operation.groups == 1
+    return norm or is_of_bytes(operation, subgraph, machine)
 
 
 def is_of_bytes(operation: Operation, subgraph: Subgraph, machine: Machine) -> bool:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
-from itertools import accumulate, pairwise
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
 
 from zeroskip.graph import Graph, Node
-from zeroskip.graph.exporting import END
 from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument, may_share_memory, schema_of
 from zeroskip.run.captured import overwrites
-from zeroskip.run.convolution.tiles.attention_nodes import attention_of
+from zeroskip.run.convolution.tiles.attention_nodes import ATTENTION, attention_of
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first
+from zeroskip.run.convolution.tiles.mixtures import MIXING, Mixture, Mixtures, Plan, operations_of_plan
 from zeroskip.run.convolution.tiles.node_operations import (
     MEANS,
     Operations,
@@ -25,7 +24,15 @@ from zeroskip.run.convolution.tiles.node_operations import (
     operations_of_node,
 )
 from zeroskip.run.convolution.tiles.operations import Operation, reaches, zeros_before
-from zeroskip.run.convolution.tiles.rearranging_nodes import channels_in_order, rearrangement, slice_of
+from zeroskip.run.convolution.tiles.rearranging_nodes import rearrangement
+from zeroskip.run.convolution.tiles.slices import (
+    as_slice,
+    channels_in_order,
+    is_whole_batch,
+    parts_of,
+    place_of,
+    slice_of,
+)
 from zeroskip.run.convolution.tiles.values import SAME, VIEWS, MapValue, Values, viewed
 
 
@@ -61,27 +68,54 @@ def barrier(graph: Graph) -> str:
     return "" if writer is None else f"{writer.op.split('.')[1]} overwrites what others read"
 
 
+BEGUN = ("neg", "cat", "stack", "mul", "add", "sub")  # what may follow on a slice in a mixture
 PLACE = ("dim", "start", "end", "step")  # arguments of a slice
-CUTS = ("chunk", "split", "split_with_sizes")  # their values are lists
+CUTS = ("chunk", "split", "split_with_sizes", "unbind")  # their values are lists
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A value that is a mixture of the map `base`, which nobody has read as a map yet."""
+
+    node: Node | None
+    base: str
+    mixture: Mixture
+    plan: Plan | None
 
 
 class _Reading:
     """The nodes of a graph read one after the other; values that are lists of parts wait for who takes one."""
 
     def __init__(self, graph: Graph) -> None:
-        self.graph, self.values = graph, Values(graph.shapes)
-        self._parts: dict[str, tuple[MapValue, int, list[range]]] = {}
+        attends = any(kind_of(node) == ATTENTION for node in graph.nodes)
+        self.graph, self.values = graph, Values(graph.shapes, attends=attends)
+        self.values.wanted = self._make
+        self._mixtures, self._pending = Mixtures(), dict[str, _Pending]()
+        self._made: list[Operation] = []
+        self._sizes = {node.name for node in graph.nodes if kind_of(node) == "sym_size"}
+        self._readers: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for name in node.inputs:
+                self._readers.setdefault(name, []).append(node)
+        self._parts: dict[str, tuple[MapValue, int, list[range], Node]] = {}
         self._writes: dict[str, tuple[list[Argument], str]] = {}
 
     def read(self, node: Node) -> Operations:
-        """The operations of the node, whose value is known from here on."""
+        """The operations of the node, whose value is known from here on, after those of mixtures that it reads."""
+        made = self._read(node)
+        before, self._made = tuple(self._made), []
+        return (*before, *made)
+
+    def _read(self, node: Node) -> Operations:
         kind = kind_of(node)
         if node.dtype not in (None, torch.float32) or (node.shape is None and kind not in CUTS):
+            return ()
+        if self._is_mixed(node) and self._wait(node):
             return ()
         written = self._written(node, kind)
         if written is not None:
             return self._viewed(replace(node, inputs=(written,)), "alias")
-        if kind in SAME or kind in VIEWS or _is_whole_batch(node) or self._is_whole(node, kind):
+        if kind in SAME or kind in VIEWS or is_whole_batch(node) or self._is_whole(node, kind):
             return self._viewed(node, kind)
         if kind in CUTS:
             self._cut(node)
@@ -89,7 +123,51 @@ class _Reading:
         if kind == "getitem":
             return self._known(node, self._taken(node))
         made = operations_of_node(node, self.values) or rearrangement(node, self.values)
-        return self._known(node, made or attention_of(node, self.values))
+        known = self._known(node, made or attention_of(node, self.values))
+        if not known and kind in MIXING:
+            self._wait(node)
+        return known
+
+    def _is_mixed(self, node: Node) -> bool:
+        """Whether the node reads a mixture, or begins one: a slice that is then negated, say."""
+        if kind_of(node) == "expand":
+            return True
+        if any(name in self._pending and name not in self.values.maps for name in node.inputs):
+            return True
+        return kind_of(node) in ("slice", "narrow", "select") and self._begins(node)
+
+    def _begins(self, node: Node) -> bool:
+        return any(kind_of(each) in BEGUN for each in self._readers.get(node.name, ()))
+
+    def _wait(self, node: Node) -> bool:
+        """Keep the node's value as a mixture, until somebody wants it; False where it is none that tiles can make."""
+        if node.dtype not in (None, torch.float32) or node.shape is None or kind_of(node) not in MIXING:
+            return False
+        known = [self._mixture(name) for name in node.inputs]
+        sizes = [name in self._sizes for name in node.inputs]
+        bases = {each.base for each in known if each is not None and each.base}
+        if len(bases) > 1 or any(
+            each is None and not is_size for each, is_size in zip(known, sizes, strict=True)
+        ):
+            return False
+        found = self._mixtures.of_node(node, [None if each is None else each.mixture for each in known])
+        if found is not None:
+            self._pending[node.name] = _Pending(node, next(iter(bases), ""), *found)
+        return found is not None
+
+    def _mixture(self, name: str) -> _Pending | None:
+        known = self.values.maps.get(name)
+        if known is None:
+            return self._pending.get(name)
+        return _Pending(None, known.base, self._mixtures.of_map(known.shape, known.form), None)
+
+    def _make(self, name: str) -> None:
+        """Have the operations of a mixture done, since somebody reads it as a map."""
+        waiting = self._pending.get(name)
+        if waiting is not None and waiting.node is not None and waiting.plan is not None:
+            self._made += self._known(
+                waiting.node, operations_of_plan(waiting.node, waiting.base, waiting.plan)
+            )
 
     def _written(self, node: Node, kind: str) -> str | None:
         """The value of which the node is another name, as parts of a value are written and read again.
@@ -104,7 +182,7 @@ class _Reading:
             return source if whole else None
         if kind != "slice" or source not in self._writes:
             return None
-        if _is_whole_batch(node):
+        if is_whole_batch(node):
             self._writes[node.name] = self._writes[source]
             return None
         last, value = self._writes[source]
@@ -159,35 +237,19 @@ class _Reading:
         dim = int(cast(int, arguments.get("dim", 0))) % (len(value.form.axes) + 1) - 1
         if dim < 0:
             return
-        self._parts[node.name] = value, dim, _parts_of(node, value.form.shape[dim])
+        self._parts[node.name] = value, dim, parts_of(node, value.form.shape[dim]), node
 
     def _taken(self, node: Node) -> Operations:
         """One of the parts that another node cut."""
         number, known = node.arguments.get("1"), self._parts.get(node.inputs[0])
         if known is None or not isinstance(number, int):
             return ()
-        value, dim, parts = known
+        value, dim, parts, cut = known
+        if kind_of(cut) == "unbind":
+            return place_of(node, value, dim, parts[number][0])
+        if self._begins(node) and self._wait(as_slice(node, cut.inputs[0], dim + 1, parts[number])):
+            return ()
         return slice_of(node, value, dim, parts[number])
-
-
-def _parts_of(node: Node, length: int) -> list[range]:
-    """The places of an axis of that length that each part has which the node cuts."""
-    arguments = node.arguments
-    sizes = arguments.get("split_sizes", arguments.get("split_size", arguments.get("chunks")))
-    if kind_of(node) == "chunk":
-        sizes = -(-length // int(cast(int, sizes)))
-    if isinstance(sizes, int):
-        return [range(start, min(start + sizes, length)) for start in range(0, length, sizes)]
-    ends = [0, *accumulate(cast("list[int]", sizes))]
-    return [range(start, end) for start, end in pairwise(ends)]
-
-
-def _is_whole_batch(node: Node) -> bool:
-    """Whether the node is a slice of all examples, as `x[:, 1:]` begins with one."""
-    arguments = node.arguments
-    begins = kind_of(node) == "slice" and arguments.get("dim") == 0 and not arguments.get("start")
-    whole = arguments.get("step", 1) == 1 and arguments.get("end") in (None, END)
-    return bool(begins and whole)
 
 
 def entering(graph: Graph) -> dict[str, MapValue]:
@@ -278,7 +340,16 @@ def _padded(last: Operation, operation: Operation, source: MapShape | None) -> O
     return replace(operation, inputs=last.inputs, window=wider) if fits else None
 
 
-ACTIVE = ("conv", "depthwise", "scale", "add", "combine", "layer_norm", "group_norm")  # end in an activation
+ACTIVE = (
+    "conv",
+    "depthwise",
+    "scale",
+    "add",
+    "combine",
+    "layer_norm",
+    "rms_norm",
+    "group_norm",
+)  # end in an activation
 
 
 def _summand(

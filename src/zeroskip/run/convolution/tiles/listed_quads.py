@@ -15,7 +15,7 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
-from zeroskip.run.argument_block import argument_block, offsets
+from zeroskip.run.argument_block import addresses, argument_block, offsets
 from zeroskip.run.convolution.tiles.activation import Activation, activated_on
 from zeroskip.run.convolution.tiles.convolution_job import table
 from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadEpilogue, QuadJob
@@ -28,6 +28,7 @@ from zeroskip.run.convolution.tiles.quad_products import (
     product,
     way_of,
 )
+from zeroskip.run.convolution.tiles.shared_weights import in_memory
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept, mask_at
 
 FEW = 8  # vectors of a map up to which this is used
@@ -66,17 +67,19 @@ def is_few(job: QuadJob) -> bool:
 
 def listed_quads(job: QuadJob, machine: Machine) -> Step:
     """The job with its pattern as data."""
-    weights, v, epilogue = job.weights, job.x.layout.vector.of("i32"), job.epilogue
-    out, least = len(weights.words), int(weights.offsets.min(initial=0))
+    v, epilogue, out = job.x.layout.vector.of("i32"), job.epilogue, len(job.weights.words)
     vectors = min(MOST, job.y.layout.vectors, max(1, NEAR // job.x.layout.place_bytes))
     way = way_of(machine, v.lanes)
-    lists = _lists(job, way, NEAR // (vectors * job.y.layout.vector_bytes) // QUAD * QUAD)
+    chunk = NEAR // (vectors * job.y.layout.vector_bytes) // QUAD * QUAD
+    held = in_memory(job.sharing, job.weights, ("listed", way, chunk), lambda: _placed(job, way, chunk))
+    count, chunks, *lists = held.fields
+    assert isinstance(count, int)
     form = _Form(
-        v, way, lists.words.shape[-1], vectors, epilogue.residual is not None, epilogue.activation,
+        v, way, count, vectors, epilogue.residual is not None, epilogue.activation,
         epilogue.output is not None, out % QUAD == 0,
         rounding_way(machine, v, epilogue.output),
     )  # fmt: skip
-    rows = table(job)
+    rows, least = table(job), int(job.weights.offsets.min(initial=0))
     places = [
         rows[:, 0] + job.x.first + least,
         rows[:, 1] + job.y.first,
@@ -84,19 +87,19 @@ def listed_quads(job: QuadJob, machine: Machine) -> Step:
         rows[:, 3],
     ]
     word = 0 if epilogue.output is None else epilogue.output.word & 0xFFFFFFFF
-    arrays = [
-        *places,
-        lists.groups,
-        lists.begin,
-        lists.rows,
-        lists.words,
-        lists.starts,
-        lists.order,
-        lists.firsts,
-    ]
-    counts = len(rows), out, len(lists.groups) - 1, word
-    block = argument_block(*counts, *arrays, weights.factor, weights.bias, _floats(epilogue))
-    return Step("streamed", job.node, _code(machine, form), block)
+    made = argument_block(len(rows), out, chunks, word, *places, *lists, _floats(epilogue), alive=held.alive)
+    return Step("streamed", job.node, _code(machine, form), made, held)
+
+
+def _placed(job: QuadJob, way: str, chunk: int) -> tuple[tuple[int, ...], tuple[object, ...]]:
+    """Words of a quad, the number of chunks, and the lists of weights in memory, as fields of arguments."""
+    lists, weights = _lists(job, way, chunk), job.weights
+    parts = [
+        lists.groups, lists.begin, lists.rows, lists.words, lists.starts, lists.order, lists.firsts,
+        weights.factor, weights.bias,
+    ]  # fmt: skip
+    held = argument_block(*parts)
+    return (lists.words.shape[-1], len(lists.groups) - 1, *addresses(held, len(parts))), held.alive
 
 
 def _floats(epilogue: QuadEpilogue) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -18,11 +18,18 @@ from zeroskip.run.convolution.tiles.attention import AttentionMaps, attention
 from zeroskip.run.convolution.tiles.attention_quads import attention_of_bytes
 from zeroskip.run.convolution.tiles.baked_steps import bake_all, is_baked
 from zeroskip.run.convolution.tiles.channels_last import read_channels_last, write_channels_last
-from zeroskip.run.convolution.tiles.convolution_job import Job, RowWeights, bias_of, whole_weight
+from zeroskip.run.convolution.tiles.convolution_job import (
+    Job,
+    RowWeights,
+    bias_of,
+    row_weights,
+    whole_weight,
+)
 from zeroskip.run.convolution.tiles.direct_bytes import is_of_bytes, made_directly
 from zeroskip.run.convolution.tiles.elementwise import combine, pointwise, prelu
 from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, from_map, to_map
 from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.mixing import mix
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.pooling import WindowTaps, pool
 from zeroskip.run.convolution.tiles.quad_job import IntegerWeights, QuadJob, integer_weights
@@ -31,6 +38,7 @@ from zeroskip.run.convolution.tiles.quad_moves import moved_quads, side_by_side
 from zeroskip.run.convolution.tiles.rearrange import rearrange
 from zeroskip.run.convolution.tiles.reductions import group_norm, layer_norm, mean
 from zeroskip.run.convolution.tiles.relayout import Phase, Transfer, fill_ring, relayout
+from zeroskip.run.convolution.tiles.shared_weights import WeightSource, sharing
 from zeroskip.run.convolution.tiles.steps import Chain, Epilogue, Step, joined
 from zeroskip.run.convolution.tiles.streamed import block_height, depthwise, streamed
 from zeroskip.run.convolution.tiles.streamed_quads import streamed_quads
@@ -209,8 +217,10 @@ def _fill(name: str, fill: float, context: _Context) -> float:
 SINGLE: Mapping[str, Callable[[Operation, Map, Map, Machine], Step]] = {
     "mean": mean,
     "layer_norm": layer_norm,
+    "rms_norm": layer_norm,
     "group_norm": group_norm,
     "prelu": prelu,
+    "mix": mix,
 }
 
 
@@ -310,21 +320,23 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
     assert layer is not None
     assert reading.taps is not None
     taps = _taps(operation, context, x)
-    bias = bias_of(operation)
     if operation.kind == "depthwise":
         weight, offsets = reading.taps.of(layer.weight.detach().numpy()), taps.offsets
+        weights, shared = RowWeights(weight, bias_of(operation), offsets, max(1, len(offsets))), None
     else:
-        weight = reading.taps.of(whole_weight(layer).numpy())
         channels = np.arange(_channels(reading, x)) * x.layout.vector_bytes
         offsets = (channels[:, None] + taps.offsets).ravel()
+        shared = sharing(WeightSource((layer.weight, layer.bias), offsets), operation.known)
+        weights = row_weights(operation, reading.taps, shared, max(1, len(taps.offsets)))
     job = Job(
         operation.name,
-        RowWeights(weight, bias, offsets, max(1, len(taps.offsets))),
+        weights,
         taps.stride,
         x=x,
         y=y,
         residual=residual,
         epilogue=Epilogue(residual is not None, operation.activation),
+        sharing=shared,
     )
     if operation.kind == "depthwise":
         return [*copies, depthwise(job, context.machine)]
@@ -332,7 +344,7 @@ def _convolution(operation: Operation, context: _Context, y: Map, method: str) -
         return [*copies, *more, job]
     if method not in ("streamed", "blocks"):
         raise EngineError(f'no convolution on tiles is computed by the method "{method}".')
-    block = block_height(weight) if method == "blocks" else 1
+    block = block_height(weights.weight) if method == "blocks" else 1
     return [*copies, *more, streamed(job, context.machine, block=block)]
 
 
@@ -343,7 +355,7 @@ def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> l
     of_fp32 = not {*operation.inputs} & {*scalings}
     if operation.kind == "attention" and of_fp32:
         return [*copies, *_attention(operation, context, x, y)]
-    if operation.kind == "layer_norm" and of_fp32:
+    if operation.kind in ("layer_norm", "rms_norm") and of_fp32:
         return [*copies, layer_norm(operation, x, y, machine, scalings[name])]
     more, added = _second(operation, context)
     taps = (
@@ -358,8 +370,7 @@ def _in_quads(operation: Operation, context: _Context, y: Map, method: str) -> l
     )  # fmt: skip
     if operation.kind in ("rearrange", "join"):
         return [*copies, *_moved(operation, context, x, y)]
-    layer = operation.layer
-    numbers = None if layer is None else _integer_weights(operation, context)
+    numbers = None if operation.layer is None else partial(_integer_weights, operation, context)
     part = quad_part(given, numbers, context.machine)
     return [*copies, *more, _by(method, part, context)]
 

@@ -15,7 +15,7 @@ from zeroskip.graph.fold_norms import batch_norm
 from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.activation import RELU, activation_of
-from zeroskip.run.convolution.tiles.forms import Form, MapShape, channels_first, sequence
+from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first, sequence
 from zeroskip.run.convolution.tiles.operations import Operation, Window, is_too_large
 from zeroskip.run.convolution.tiles.values import MapValue, Values
 
@@ -185,12 +185,17 @@ def _norm(node: Node, values: Values) -> Operations:
 
 
 def _layer_norm(node: Node, values: Values) -> Operations:
-    x, arguments = values.rows(node.inputs[0]), node.arguments
-    shape = arguments["normalized_shape"]
-    if x is None or list(cast("Sequence[int]", shape)) != [x.shape[0]]:
+    """A norm over the last axis: all channels of a pixel, or those of each head."""
+    arguments = node.arguments
+    size = list(cast("Sequence[int]", arguments["normalized_shape"]))
+    x = values.maps.get(node.inputs[0]) or values.rows(node.inputs[0])
+    if x is None or len(size) != 1 or x.form.axes[-1] != (Atom("c", size[0], 1),):
         return ()
-    return (replace(plain(node, "layer_norm", x), factors=_factors(arguments, x.shape[0]),
-                    epsilon=float(cast(float, arguments["eps"]))),)  # fmt: skip
+    groups, epsilon = x.shape[0] // size[0], arguments["eps"]
+    factors = [each.repeat(groups) for each in _factors(arguments, size[0])]
+    epsilon = torch.finfo(torch.float32).eps if epsilon is None else float(cast(float, epsilon))
+    return (replace(plain(node, kind_of(node), x), factors=(factors[0], factors[1]), epsilon=epsilon,
+                    groups=groups),)  # fmt: skip
 
 
 def _group_norm(node: Node, values: Values) -> Operations:
@@ -327,7 +332,7 @@ MAKERS: Mapping[str, Callable[[Node, Values], Operations]] = {
     **dict.fromkeys(MEANS, _mean),
     **dict.fromkeys(FUNCTIONS, _combined),
     "batch_norm": _norm,
-    "layer_norm": _layer_norm,
+    **dict.fromkeys(("layer_norm", "rms_norm"), _layer_norm),
     **dict.fromkeys(("group_norm", "instance_norm"), _group_norm),
     "prelu": _prelu,
     **dict.fromkeys(CONCATS, _concat),

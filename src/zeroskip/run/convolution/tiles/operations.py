@@ -10,6 +10,7 @@ from torch import Tensor
 from zeroskip.concepts import Layer
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.forms import Form, MapShape
+from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 from zeroskip.run.element import Scaling
 
 MAX_NONZEROS = 1 << 23  # non-zeros of a layer whose code would fill 90 MB
@@ -78,12 +79,27 @@ class Attention:
 
 
 @dataclass(frozen=True)
+class Mixing:
+    """What the numbers of a pixel are: sums of numbers of other channels of the pixel times weights, plus a shift.
+
+    sources  for each term: the channel that each channel takes from
+    weights  for each term: (channels, height, width) float32
+    shift    (channels, height, width) float32
+    """
+
+    sources: tuple[tuple[int, ...], ...]
+    weights: tuple[Tensor, ...]
+    shift: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     """Something done to maps, named after the value it makes.
 
     kind      "conv", "depthwise", "max", "average", "mean" (over all pixels), "scale", "prelu", "add", "combine",
-              "concat", "layer_norm" (over the channels of a pixel), "group_norm", "rearrange", "attention", "convert"
-              (to 8 bits or back), "join" (a concatenation of bytes whose parts begin within a quad)
+              "concat", "layer_norm" and "rms_norm" (over groups of channels of a pixel), "group_norm", "rearrange",
+              "attention", "mix" (a pixel's numbers from those of its other channels), "convert" (to 8 bits or back),
+              "join" (a concatenation of bytes whose parts begin within a quad)
     inputs    the values it reads; a convolution's second one is added to its result
     shape     (channels, height, width) of its value
     names     the nodes it stands for
@@ -95,6 +111,7 @@ class Operation:
     movements, fill of a "rearrange", and what is where no movement puts anything
     form      of the tensor that PyTorch would make; None: (channels, height, width)
     in_bytes  of one that computes in eight bits
+    known     what the network has in memory of its weights, for maps of other sizes
     """
 
     name: str
@@ -115,7 +132,9 @@ class Operation:
     fill: float = 0.0
     form: Form | None = None
     attention: Attention | None = None
+    mixing: Mixing | None = None
     in_bytes: InBytes | None = None
+    known: tuple[SharedWeights, ...] = ()
 
 
 @dataclass(frozen=True)

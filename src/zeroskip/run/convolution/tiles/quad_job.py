@@ -19,6 +19,7 @@ import numpy as np
 from zeroskip.errors import EngineError
 from zeroskip.run.convolution.tiles.activation import Activation
 from zeroskip.run.convolution.tiles.layout import Map
+from zeroskip.run.convolution.tiles.shared_weights import Sharing
 from zeroskip.run.element import Scaling
 
 QUAD = 4  # channels in a lane
@@ -73,6 +74,7 @@ class QuadJob:
     y: Map
     residual: Map | None
     epilogue: QuadEpilogue
+    sharing: Sharing | None = None
 
     @property
     def added(self) -> Map:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from zeroskip.run.convolution.tiles.quad_job import (
 )
 from zeroskip.run.convolution.tiles.quad_ones import adding, averaging, rescaling, scaling
 from zeroskip.run.convolution.tiles.quad_steps import dequantised, largest_quads, mean_quads, quantised
+from zeroskip.run.convolution.tiles.shared_weights import WeightSource, sharing
 from zeroskip.run.convolution.tiles.steps import Step
 from zeroskip.run.element import Scaling
 
@@ -53,8 +55,10 @@ class QuadOperation:
         return self.operation.name
 
 
-def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Machine) -> Step | QuadJob:
-    """What computes the operation; `weights` of a convolution. EngineError where nothing does."""
+def quad_part(
+    given: QuadOperation, weights: Callable[[], IntegerWeights] | None, machine: Machine
+) -> Step | QuadJob:
+    """What computes the operation; `weights` makes those of a convolution. EngineError where nothing does."""
     kind, first = given.operation.kind, given.inputs[0]
     if kind == "convert" and first is None and given.output is not None:
         return quantised(given.name, given.x, given.y, given.output, machine)
@@ -66,8 +70,7 @@ def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Mac
             return dequantised(given.name, given.x, given.y, first, machine)
         return rescaled(given.name, (given.x, given.y), given.operation.shape[0], (first, given.output))
     if weights is not None:
-        other = given.inputs[1] if len(given.inputs) > 1 else None
-        return _job(given, quad_weights(weights, given.offsets.ravel(), first, other), other)
+        return _layer(given, weights, first)
     if kind == "max" and first == given.output and given.offsets.size:
         taps = given.offsets[0], given.stride
         return largest_quads(given.name, given.x, given.y, taps, first, machine)
@@ -82,6 +85,20 @@ def quad_part(given: QuadOperation, weights: IntegerWeights | None, machine: Mac
         maps, scalings = (given.x, given.added, given.y), (first, given.inputs[1], given.output)
         return multiplied_quads(given.name, maps, scalings, given.operation.activation, machine)
     return _of_ones(given, first)
+
+
+def _layer(given: QuadOperation, weights: Callable[[], IntegerWeights], first: Scaling) -> QuadJob:
+    """A convolution, with the weights that another size of the network has in memory, or its own."""
+    operation, layer = given.operation, given.operation.layer
+    assert layer is not None
+    other = given.inputs[1] if len(given.inputs) > 1 else None
+    scales = None if operation.in_bytes is None else operation.in_bytes.weights
+    source = WeightSource((layer.weight, layer.bias, scales), given.offsets.ravel(), given.inputs)
+    shared = sharing(source, operation.known)
+    numbers = shared.numbers
+    if not isinstance(numbers, QuadWeights):
+        numbers = quad_weights(weights(), source.rows, first, other)
+    return replace(_job(given, numbers, other), sharing=shared)
 
 
 def rescaled(node: str, maps: tuple[Map, Map], channels: int, scalings: tuple[Scaling, Scaling]) -> QuadJob:

@@ -36,7 +36,8 @@ def has_bytes(operation: Operation, shapes: Mapping[str, MapShape]) -> bool:
     if kind == "combine":
         return operation.function == "multiply"
     if kind == "rearrange":
-        return not operation.fill and all(each.weights is None for each in operation.movements)
+        known = operation.name in operation.names  # else it is no value of the graph, and has no scale
+        return known and not operation.fill and all(each.weights is None for each in operation.movements)
     if kind == "max" and operation.window is not None:
         taps = touching(operation.window, operation.shape[1:], inputs[0][1:])
         return len(taps.rows) * len(taps.columns) > 0

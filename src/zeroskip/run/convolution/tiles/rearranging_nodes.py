@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -13,13 +13,19 @@ from torch.nn import functional
 from zeroskip.graph import Node
 from zeroskip.graph.nodes import kind_of
 from zeroskip.run.convolution.tiles.activation import RELU
-from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first, sequence
-from zeroskip.run.convolution.tiles.node_operations import Operations, plain, sizes
+from zeroskip.run.convolution.tiles.forms import MapShape, channels_first, sequence
+from zeroskip.run.convolution.tiles.node_operations import Operations, sizes
 from zeroskip.run.convolution.tiles.operations import Movement, Operation, Window, is_too_large
+from zeroskip.run.convolution.tiles.slices import (
+    MadeMap,
+    Places,
+    axis_at,
+    moved,
+    movement,
+    place_of,
+    slice_of,
+)
 from zeroskip.run.convolution.tiles.values import MapValue, Values, integers
-
-Places = Sequence[int]
-"""For each place of a value's axis its place in the source; -1: it has none."""
 
 
 def rearrangement(node: Node, values: Values) -> Operations:
@@ -27,72 +33,6 @@ def rearrangement(node: Node, values: Values) -> Operations:
     maker = MAKERS.get(kind_of(node))
     # A second input would be a number that differs from call to call, such as that of the examples.
     return maker(node, values) if maker is not None and len(node.inputs) == 1 else ()
-
-
-def slice_of(node: Node, x: MapValue, dim: int, places: Places) -> Operations:
-    """The places of x along one axis of its tensor, as the value of the node."""
-    shape = node.shape
-    if shape is None or 0 in shape or not 0 <= dim < len(x.form.axes):
-        return ()
-    axis = _axis_at(x, dim)
-    if axis is None:
-        return ()
-    taken = {"c": range(x.shape[0]), "h": range(x.shape[1]), "w": range(x.shape[2])} | {axis: places}
-    made = tuple(len(taken[name]) for name in "chw")
-    form = x.form.with_axis(dim, axis, len(places))
-    return (
-        _moved(
-            node, x, _Target((made[0], made[1], made[2]), form), [_movement(*(taken[name] for name in "chw"))]
-        ),
-    )
-
-
-def channels_in_order(node: Node, x: MapValue) -> Operation | None:
-    """What puts the channels of x, whose tensor has them in another order, into that order; None if none is needed."""
-    form = x.form
-    dims = [dim for dim, axis in enumerate(form.axes) if any(atom.axis == "c" for atom in axis)]
-    if len(dims) != 1 or form.holds(dims[0], "c") or not form.only(dims[0], "c"):
-        return None
-    order = _places(form.axes[dims[0]])
-    made = _Target(x.shape, form.with_axis(dims[0], "c", x.shape[0]))
-    return _moved(node, x, made, [_movement(order, range(x.shape[1]), range(x.shape[2]))])
-
-
-def _axis_at(x: MapValue, dim: int) -> str | None:
-    """The axis of the map that the tensor's axis is, the whole of it; None where it is none alone, or the batch."""
-    if not 0 <= dim < len(x.form.axes):
-        return None
-    if x.form.axes[dim]:
-        return next((name for name in "chw" if x.form.holds(dim, name)), None)
-    # An axis of size 1 is known by its place only.
-    named = {channels_first(x.shape): "chw", sequence(x.shape[0], x.shape[2]): "cw"}.get(x.form)
-    return None if named is None else named[dim]
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The map that is made, and the form of its tensor."""
-
-    shape: MapShape
-    form: Form
-
-
-def _movement(channels: Places, rows: Places, columns: Places) -> Movement:
-    return Movement(tuple(range(len(channels))), tuple(channels), tuple(rows), tuple(columns))
-
-
-def _moved(
-    node: Node, x: MapValue, made: _Target, movements: Sequence[Movement], fill: float = 0.0
-) -> Operation:
-    return replace(plain(node, "rearrange", x, made.shape, made.form), movements=tuple(movements), fill=fill)
-
-
-def _places(axis: tuple[Atom, ...]) -> list[int]:
-    """The place in the map of each place of a tensor's axis."""
-    places = [0]
-    for atom in axis:
-        places = [place + atom.step * number for place in places for number in range(atom.size)]
-    return places
 
 
 def _dim(node: Node, x: MapValue) -> int:
@@ -119,6 +59,13 @@ def _narrow(node: Node, values: Values) -> Operations:
     return slice_of(node, x, dim, range(x.form.shape[dim])[start:][: max(0, length)])
 
 
+def _select(node: Node, values: Values) -> Operations:
+    x, index = values.any(node.inputs[0]), node.arguments.get("index")
+    if x is None or not isinstance(index, int) or (dim := _dim(node, x)) < 0:
+        return ()
+    return place_of(node, x, dim, range(x.form.shape[dim])[index])
+
+
 BORDERS = {"reflection_pad1d": "reflect", "reflection_pad2d": "reflect", "replication_pad1d": "replicate",
            "replication_pad2d": "replicate"}  # fmt: skip
 
@@ -143,7 +90,7 @@ def _padded(node: Node, values: Values) -> Operations:
     form = x.form
     for number, (before, after) in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
         dim = len(form.axes) - 1 - number
-        axis = _axis_at(x, dim)
+        axis = axis_at(x, dim)
         if (before, after) == (0, 0):
             continue
         if axis is None or (axis == "c" and mode != "constant"):
@@ -153,14 +100,14 @@ def _padded(node: Node, values: Values) -> Operations:
     made = tuple(len(taken[name]) for name in "chw")
     if 0 in made or form.shape != node.shape:
         return ()
-    target, rows, columns = _Target((made[0], made[1], made[2]), form), tuple(taken["h"]), tuple(taken["w"])
+    target, rows, columns = MadeMap((made[0], made[1], made[2]), form), tuple(taken["h"]), tuple(taken["w"])
     channels = list(enumerate(taken["c"]))
     full = [(to, source) for to, source in channels if source >= 0]
     movements = [Movement(tuple(to for to, _ in full), tuple(source for _, source in full), rows, columns)]
     empty = tuple(to for to, source in channels if source < 0)
     if empty:  # channels of nothing but the value
         movements.append(Movement(empty, (0,) * len(empty), (-1,) * made[1], (-1,) * made[2]))
-    return (_moved(node, x, target, movements, float(value)),)
+    return (moved(node, x, target, movements, float(value)),)
 
 
 def _with_border(length: int, before: int, after: int, mode: str) -> Places:
@@ -185,7 +132,7 @@ def _upsampled(node: Node, values: Values) -> Operations:
         return ()
     if kind_of(node).startswith("upsample_nearest"):
         places = _nearest(x.shape[1], up), _nearest(x.shape[2], across)
-        return (_moved(node, x, _Target(made, form), [_movement(range(made[0]), *places)]),)
+        return (moved(node, x, MadeMap(made, form), [movement(range(made[0]), *places)]),)
     if node.arguments.get("align_corners"):
         return ()
     channels = tuple(range(made[0]))
@@ -194,7 +141,7 @@ def _upsampled(node: Node, values: Values) -> Operations:
         for rows, row_weights in _neighbours(x.shape[1], up)
         for columns, column_weights in _neighbours(x.shape[2], across)
     ]
-    return (_moved(node, x, _Target(made, form), movements),)
+    return (moved(node, x, MadeMap(made, form), movements),)
 
 
 def _is_scaled_by(node: Node, up: int, across: int) -> bool:
@@ -230,12 +177,12 @@ def _rolled(node: Node, values: Values) -> Operations:
     taken: dict[str, Places] = {name: range(size) for name, size in zip("chw", x.shape, strict=True)}
     for shift, dim in zip(shifts, dims, strict=True):
         place = dim % (len(x.form.axes) + 1) - 1
-        axis = _axis_at(x, place)
+        axis = axis_at(x, place)
         if axis is None:
             return ()
         before = taken[axis]
         taken[axis] = [before[(number - shift) % len(before)] for number in range(len(before))]
-    return (_moved(node, x, _Target(x.shape, x.form), [_movement(*(taken[name] for name in "chw"))]),)
+    return (moved(node, x, MadeMap(x.shape, x.form), [movement(*(taken[name] for name in "chw"))]),)
 
 
 def _channel_shuffle(node: Node, values: Values) -> Operations:
@@ -251,7 +198,7 @@ def _channel_shuffle(node: Node, values: Values) -> Operations:
     each = x.shape[0] // groups
     order = [group * each + number for number in range(each) for group in range(groups)]
     return (
-        _moved(node, x, _Target(x.shape, x.form), [_movement(order, range(x.shape[1]), range(x.shape[2]))]),
+        moved(node, x, MadeMap(x.shape, x.form), [movement(order, range(x.shape[1]), range(x.shape[2]))]),
     )
 
 
@@ -263,7 +210,7 @@ def _pixel_shuffle(node: Node, values: Values) -> Operations:
     if made != node.shape or made[0] * factor**2 != x.shape[0]:
         return ()
     return (
-        _moved(node, x, _Target(made, channels_first(made)), _interleaved(made, (factor, factor), (0, 0))),
+        moved(node, x, MadeMap(made, channels_first(made)), _interleaved(made, (factor, factor), (0, 0))),
     )
 
 
@@ -280,7 +227,7 @@ def _pixel_unshuffle(node: Node, values: Values) -> Operations:
             targets = tuple(source * factor**2 + row * factor + column for source in sources)
             rows, columns = range(row, x.shape[1], factor), range(column, x.shape[2], factor)
             movements.append(Movement(targets, sources, tuple(rows), tuple(columns)))
-    return (_moved(node, x, _Target(made, channels_first(made)), movements),)
+    return (moved(node, x, MadeMap(made, channels_first(made)), movements),)
 
 
 def _interleaved(made: MapShape, steps: tuple[int, int], cut: tuple[int, int]) -> list[Movement]:
@@ -330,7 +277,7 @@ def _transposed(node: Node, values: Values) -> Operations:
     value = MapValue(name, inner, channels_first(inner))
     form = sequence(made[0], made[2]) if flat else channels_first(made)
     cut = cut[0] + more[0] * steps[0], cut[1] + more[1] * steps[1]
-    return first, _moved(node, value, _Target(made, form), _interleaved(made, steps, cut))
+    return first, moved(node, value, MadeMap(made, form), _interleaved(made, steps, cut))
 
 
 def phase_weights(weight: torch.Tensor, steps: tuple[int, int], groups: int) -> torch.Tensor:
@@ -352,6 +299,7 @@ def phase_weights(weight: torch.Tensor, steps: tuple[int, int], groups: int) -> 
 MAKERS: Mapping[str, Callable[[Node, Values], Operations]] = {
     "slice": _slice,
     "narrow": _narrow,
+    "select": _select,
     **dict.fromkeys(
         (
             "pad",

@@ -39,17 +39,20 @@ def mean(operation: Operation, x: Map, y: Map, machine: Machine) -> Step:
 def layer_norm(operation: Operation, x: Map, y: Map, machine: Machine, output: Scaling | None = None) -> Step:
     """Each pixel: less the mean of its channels, over their standard deviation; then factor and shift by channel.
 
-    Into bytes of the scaling `output`, if there is one.
+    Of groups of channels each by itself. An RMSNorm takes no mean off (Zhang and Sennrich 2019). Into bytes of the
+    scaling `output`, if there is one; of these there is one group.
     """
     places, layout = y.layout.inside(), y.layout
     offsets = [x.first + x.layout.offset(*places.T), y.first + layout.offset(*places.T)]
     factors = [factor.numpy().astype(np.float32) for factor in operation.factors or ()]
-    numbers = np.array([1 / len(x.channels), operation.epsilon], np.float32)
+    counts = len(places), operation.groups, len(x.channels) // operation.groups
+    numbers = np.array([1 / counts[2], operation.epsilon], np.float32)
     word, ends = 0 if output is None else output.word & 0xFFFFFFFF, np.array(ends_of(output), np.float32)
     way = None if output is None else rounding_way(machine, x.layout.vector, output)
-    code = _layer_norm_code(machine, x.layout.vector, operation.activation, way)
+    form = _NormForm(operation.kind == "layer_norm", operation.activation, way)
+    code = _layer_norm_code(machine, x.layout.vector, form)
     arrays = [*offsets, layout.masks(places), *factors, numbers]
-    block = argument_block(len(places), len(x.channels), *arrays, word, ends)
+    block = argument_block(*counts, *arrays, word, ends)
     return Step("norm", operation.name, code, block)
 
 
@@ -91,39 +94,52 @@ def _mean_code(machine: Machine, v: Vector) -> Callable[..., None]:
     return compiled(f, machine)
 
 
+@dataclass(frozen=True)
+class _NormForm:
+    """What the code depends on: whether the mean is taken off, what follows, how bytes are rounded (None: no bytes)."""
+
+    centered: bool
+    activation: Activation | None
+    way: str | None
+
+
 @cache
-def _layer_norm_code(
-    machine: Machine, v: Vector, activation: Activation | None, way: str | None
-) -> Callable[..., None]:
+def _layer_norm_code(machine: Machine, v: Vector, form: _NormForm) -> Callable[..., None]:
     wide = v.of("float")
-    kinds = [INTEGER] * 2 + [POINTER] * 6 + [INTEGER, POINTER]
-    f, (count, channels, *arrays, word, ends) = function("layer_norm", kinds)
-    rounding = None if way is None else ByteEnds.read(f, wide, ends, word, way)
+    kinds = [INTEGER] * 3 + [POINTER] * 6 + [INTEGER, POINTER]
+    f, (count, groups, channels, *arrays, word, ends) = function("layer_norm", kinds)
+    rounding = None if form.way is None else ByteEnds.read(f, wide, ends, word, form.way)
     share, epsilon = (f.splat(wide, f.load("float", f.at(arrays[5], place))) for place in (0, 1))
-    with f.loop(0, count) as number:
-        source, target = (at_offset(f, array, number) for array in arrays[:2])
+    with f.loop(0, count) as number, f.loop(0, groups) as group:
+        first = f.multiply(group, channels)
+        begin = f.multiply(first, v.lanes)
+        source, target = (f.at(at_offset(f, array, number), begin, v.element) for array in arrays[:2])
         mask = mask_at(f, v, arrays[2], number)
 
         def pixel(channel: str, source: str = source) -> str:
             return f.converted(v, f.load(v, f.at(source, f.multiply(channel, v.lanes), v.element)), "float")
 
         totals, squares = _chains(f, wide), _chains(f, wide)
-        for channel, part in _in_chains(f, wide, channels, totals):
-            _add(f, wide, pixel(channel), part)
-        middle = f.value(f"fmul {wide} {_whole(f, wide, totals)}, {share}")
+        middle = "zeroinitializer"
+        if form.centered:
+            for channel, part in _in_chains(f, wide, channels, totals):
+                _add(f, wide, pixel(channel), part)
+            middle = f.value(f"fmul {wide} {_whole(f, wide, totals)}, {share}")
         for channel, part in _in_chains(f, wide, channels, squares):
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
             f.store(wide, f.multiply_add(wide, away, away, f.load(wide, part)), part)
         scale = _one_over_deviation(f, wide, _whole(f, wide, squares), share, epsilon)
 
         def made(
-            channel: str, pixel: Callable[[str], str] = pixel, middle: str = middle, scale: str = scale
+            channel: str, pixel: Callable[[str], str] = pixel, each: tuple[str, ...] = (middle, scale, first)
         ) -> str:
+            middle, scale, first = each
             away = f.value(f"fsub {wide} {pixel(channel)}, {middle}")
-            factor, shift = (f.splat(wide, f.load("float", f.at(each, channel))) for each in arrays[3:5])
+            place = f.add(first, channel)
+            factor, shift = (f.splat(wide, f.load("float", f.at(each, place))) for each in arrays[3:5])
             value = f.multiply_add(wide, f.value(f"fmul {wide} {away}, {scale}"), factor, shift)
             value = f.converted(wide, value, v.element)
-            return value if activation is None else activated(f, v, activation, value)
+            return value if form.activation is None else activated(f, v, form.activation, value)
 
         if rounding is not None:
             write_quads(f, wide, rounding, made, (channels, mask, target))

@@ -188,6 +188,17 @@ def _is_attention(operation: Operation, inputs: Sequence[MapShape]) -> bool:
     return shared and sizes and operation.shape == made and masked and constant
 
 
+def _is_mixture(operation: Operation, inputs: Sequence[MapShape]) -> bool:
+    """Whether each channel takes from channels that there are, by a weight for each pixel."""
+    given = operation.mixing
+    if given is None or len(inputs) != 1 or inputs[0][1:] != operation.shape[1:]:
+        return False
+    tables = [*given.weights, *([] if given.shift is None else [given.shift])]
+    whole = all(tuple(each.shape) == operation.shape for each in tables)
+    inside = all(len(each) == operation.shape[0] and _within(each, 0, inputs[0][0]) for each in given.sources)
+    return whole and inside and len(given.sources) == len(given.weights)
+
+
 CHECKS: Mapping[str, Callable[[Operation, Sequence[MapShape]], bool]] = {
     "conv": _is_convolution,
     "depthwise": _is_depthwise,
@@ -200,9 +211,11 @@ CHECKS: Mapping[str, Callable[[Operation, Sequence[MapShape]], bool]] = {
     "combine": _is_combination,
     "concat": _is_concat,
     "layer_norm": _is_norm,
+    "rms_norm": _is_norm,
     "group_norm": _is_norm,
     "rearrange": _is_rearrangement,
     "attention": _is_attention,
+    "mix": _is_mixture,
 }
 
 

@@ -19,6 +19,7 @@ from zeroskip.emit import INTEGER, POINTER, Function, Vector, compile_function
 from zeroskip.emit.python_call import address
 from zeroskip.run.argument_block import ArgumentBlock, argument_block
 from zeroskip.run.convolution.tiles.activation import Activation, activated
+from zeroskip.run.convolution.tiles.shared_weights import SharedWeights
 
 ARGUMENTS = {"plan": POINTER, "base": POINTER}
 
@@ -29,12 +30,14 @@ class Step:
 
     name  of the kind of work, for people
     node  of the graph that it is done for
+    weights  what it has in memory that maps of other sizes can use
     """
 
     name: str
     node: str
     code: Callable[..., None]
     arguments: ArgumentBlock
+    weights: SharedWeights | None = None
 
 
 @dataclass(frozen=True)

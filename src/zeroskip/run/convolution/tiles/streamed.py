@@ -15,10 +15,11 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
-from zeroskip.run.argument_block import argument_block, offsets
+from zeroskip.run.argument_block import addresses, argument_block, offsets
 from zeroskip.run.convolution.tiles.convolution_job import Job
 from zeroskip.run.convolution.tiles.layout import Layout
 from zeroskip.run.convolution.tiles.quad_job import QuadJob
+from zeroskip.run.convolution.tiles.shared_weights import in_memory
 from zeroskip.run.convolution.tiles.steps import (
     Epilogue,
     Step,
@@ -58,14 +59,22 @@ def streamed(job: Job, machine: Machine, *, block: int = 1) -> Step:
 
     `block` divides their number. Zeros of a block that is not all zero are computed like any weight.
     """
-    layout, weights = job.y.layout, job.weights
     sums = sums_of(job, max(2, REGISTERS // block), block)
+    how = "streamed", block, job.x.layout.element.name, job.y.layout.element.name
+    held = in_memory(job.sharing, job.weights, how, lambda: _lists(job, block))
+    bits, *lists = held.fields
+    assert isinstance(bits, int)
+    code = _streamed_code(machine, sums, bits, job.epilogue)
+    places = corners(job, sums, least=int(job.weights.offsets.min(initial=0)))
+    return Step("streamed", job.node, code, argument_block(*places, *lists, alive=held.alive), held)
+
+
+def _lists(job: Job, block: int) -> tuple[tuple[int, ...], tuple[object, ...]]:
+    """Bits of a row's number, and pattern and biases in memory: fields of argument blocks, and what lives for them."""
     begin, order, rows, values = _pattern(job, block)
-    code = _streamed_code(machine, sums, 8 * rows.itemsize, job.epilogue)
-    places = corners(job, sums, least=int(weights.offsets.min(initial=0)))
-    bias = weights.bias.astype(layout.element.dtype)
-    made = argument_block(*places, len(order), begin, order, rows, values, bias)
-    return Step("streamed", job.node, code, made)
+    bias = job.weights.bias.astype(job.y.layout.element.dtype)
+    held = argument_block(begin, order, rows, values, bias)
+    return (8 * rows.itemsize, len(order), *addresses(held, 5)), held.alive
 
 
 def block_height(weight: np.ndarray) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from zeroskip.concepts import Machine
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
-from zeroskip.run.argument_block import argument_block, offsets
+from zeroskip.run.argument_block import addresses, argument_block, offsets
 from zeroskip.run.convolution.tiles.activation import Activation, activated_on
 from zeroskip.run.convolution.tiles.listed_quads import is_few, listed_quads
 from zeroskip.run.convolution.tiles.quad_job import QUAD, QuadEpilogue, QuadJob
@@ -27,6 +27,7 @@ from zeroskip.run.convolution.tiles.quad_products import (
     product,
     way_of,
 )
+from zeroskip.run.convolution.tiles.shared_weights import in_memory
 from zeroskip.run.convolution.tiles.steps import Step, at_offset, compiled, function, kept
 from zeroskip.run.convolution.tiles.streamed import RectangleSums, corners, flags, sums_of
 
@@ -55,29 +56,45 @@ def streamed_quads(job: QuadJob, machine: Machine) -> Step:
     """The job with its pattern as data."""
     if is_few(job):
         return listed_quads(job, machine)
-    weights, lanes = job.weights, job.x.layout.lanes
+    lanes, epilogue = job.x.layout.lanes, job.epilogue
     sums, way = sums_of(job, PLACES[lanes], 1), way_of(machine, lanes)
-    out, _ = weights.words.shape
-    more = -out % QUAD if job.epilogue.output is not None else 0  # channels that fill up the last quad
+    out = len(job.weights.words)
+    more = -out % QUAD if epilogue.output is not None else 0  # channels that fill up the last quad
+    held = in_memory(job.sharing, job.weights, ("streamed", way, more), lambda: _lists(job, way, more))
+    count, bits, *lists = held.fields
+    assert isinstance(count, int)
+    assert isinstance(bits, int)
+    form = _Form(
+        sums,
+        way,
+        count,
+        bits,
+        epilogue.residual is not None,
+        epilogue.activation,
+        epilogue.output is not None,
+    )
+    zero_point = 0 if epilogue.output is None else epilogue.output.zero_point
+    made = argument_block(
+        *corners(job, sums, least=int(job.weights.offsets.min(initial=0))),
+        *(out, out + more, zero_point, *lists, _floats(epilogue)),
+        alive=held.alive,
+    )
+    return Step("streamed", job.node, _code(machine, form), made, held)
+
+
+def _lists(job: QuadJob, way: str, more: int) -> tuple[tuple[int, ...], tuple[object, ...]]:
+    """Words of a quad, bits of a row's number, and the weights of `more` channels in memory, as fields of arguments."""
+    weights = job.weights
     outs, ks = np.nonzero(weights.words)
-    counts = np.bincount(outs, minlength=out + more)
+    counts = np.bincount(outs, minlength=len(weights.words) + more)
     places = (weights.offsets - weights.offsets.min(initial=0)) // job.x.layout.vector_bytes
     narrow = np.dtype(np.uint16 if places.max(initial=0) < 1 << 16 else np.uint32)
     words = arranged(way, weights.words[outs, ks])
     start = moved_start(way, weights.words, weights.start)
-    epilogue = job.epilogue
-    form = _Form(
-        sums, way, words.shape[-1], 8 * narrow.itemsize, epilogue.residual is not None, epilogue.activation,
-        epilogue.output is not None,
-    )  # fmt: skip
     numbers = [np.pad(each, (0, more)) for each in (start, weights.factor, weights.bias)]
-    zero_point = 0 if epilogue.output is None else epilogue.output.zero_point
-    made = argument_block(
-        *corners(job, sums, least=int(weights.offsets.min(initial=0))),
-        *(out, out + more, zero_point, offsets(counts), places[ks].astype(narrow), words, *numbers),
-        _floats(epilogue),
-    )
-    return Step("streamed", job.node, _code(machine, form), made)
+    parts = [offsets(counts), places[ks].astype(narrow), words, *numbers]
+    held = argument_block(*parts)
+    return (words.shape[-1], 8 * narrow.itemsize, *addresses(held, len(parts))), held.alive
 
 
 def _floats(epilogue: QuadEpilogue) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from zeroskip.graph import Node
@@ -47,12 +47,16 @@ class Values:
 
     shapes   of all values, as tensors of one example
     maps     by name of the value
+    wanted   is called with the name of a value before it is taken for a map from elsewhere, and may make it known
     entered  maps that are made elsewhere -> the form of their tensors
+    attends  whether the graph has attention
     """
 
     shapes: Shapes
     maps: dict[str, MapValue] = field(default_factory=dict)
+    wanted: Callable[[str], None] = lambda name: None
     entered: dict[str, Form] = field(default_factory=dict)
+    attends: bool = False
 
     def images(self, name: str) -> MapValue | None:
         """The value as (channels, height, width); a tensor of that many axes from elsewhere is taken for one."""
@@ -79,15 +83,23 @@ class Values:
         form = value.form
         *heads, places, features = form.axes
         whole = Form((tuple(atom for axis in (*heads, features) for atom in axis), places))
+        if whole.shape != (value.shape[0], value.shape[1] * value.shape[2]):
+            return None
         fits = whole.permuted([1, 0]).reshaped([value.shape[1] * value.shape[2], value.shape[0]])
         return value if fits is not None and fits.holds(0, "hw") and fits.holds(1, "c") else None
 
     def any(self, name: str) -> MapValue | None:
-        """The value in whatever form it has; a tensor from elsewhere is taken for (channels, height, width)."""
-        return self._claimed(name, "chw")
+        """The value in whatever form it has; a tensor from elsewhere is taken for (channels, height, width).
+
+        Where there is attention, one of (1, 1, keys) is what masks are made of, which have a channel for each key.
+        """
+        row = self.attends and (self.shapes.get(name) or ())[:-1] == (1, 1)
+        return self._claimed(name, "heads" if row else "chw")
 
     def _claimed(self, name: str, wanted: str) -> MapValue | None:
         shape = self.shapes.get(name)
+        if name not in self.maps:
+            self.wanted(name)
         if name in self.maps or shape is None or 0 in shape:
             return self.maps.get(name)
         value = _taken_for(name, shape, wanted)

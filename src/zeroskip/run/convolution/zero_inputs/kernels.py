@@ -78,7 +78,7 @@ def _unasked(storage: str, machine: Machine, precision: Precision) -> str | None
 def _refusal(layer: Layer) -> str | None:
     if reason := pytorch.not_float32(layer, "conv2d"):
         return reason
-    sparsity = weight_sparsity(layer.weight)
+    sparsity = layer.sparsity
     if sparsity > PRUNED:
         return f"{100 * sparsity:.0f} % of its weights are zero: kernels that skip those are faster"
     return None

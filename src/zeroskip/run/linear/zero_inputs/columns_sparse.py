@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zeroskip.concepts import Kernel, Layer, Machine, Precision, weight_sparsity
+from zeroskip.concepts import Kernel, Layer, Machine, Precision
 from zeroskip.emit import INTEGER, POINTER, Function, Vector
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.run.argument_block import ArgumentBlock, argument_block, offsets
@@ -46,7 +46,7 @@ def accepts(layer: Layer, machine: Machine, precision: Precision) -> str | None:
     reason = input_list.refusal(layer)
     if reason is None and machine.vector_bytes != 64:
         reason = "needs the expansion of AVX-512"
-    if reason is None and (sparsity := weight_sparsity(layer.weight)) < LEAST:
+    if reason is None and (sparsity := layer.sparsity) < LEAST:
         reason = f"{sparsity:.0%} zeros in the weight: masks are worth their bytes from {LEAST:.0%} on"
     return reason
 

@@ -1,0 +1,59 @@
+"""Sentences in, a line each, and vectors out: all-MiniLM-L6-v2 on the sparse engine, timed with ONNX Runtime."""
+
+import time
+import warnings
+from functools import cache
+from importlib import import_module, util
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+import typer
+
+from zeroskip import pack, run
+from zeroskip.data import tokens
+from zeroskip.tasks.sentences import published, tokenizer, vectors
+
+
+def in_onnx_runtime(model, folder):
+    @cache
+    def session(length):  # a file for each length
+        onnxruntime, example = import_module("onnxruntime"), tokens.padded([[1] * length])
+        (options := onnxruntime.SessionOptions()).intra_op_num_threads = 1
+        return onnxruntime.InferenceSession(run.save_onnx(model, example, f"{folder}/{length}.onnx"), options)
+
+    return lambda **given: torch.from_numpy(
+        session(given["input_ids"].shape[1]).run(None, {name: x.numpy() for name, x in given.items()})[0]
+    )
+
+
+def show_times(name, call, words, lines):
+    def took(part):
+        start = time.perf_counter()
+        vectors(call, words, part)
+        return time.perf_counter() - start
+
+    took(lines)  # compiled for all lengths
+    one = 1000 * np.median([took([line]) for line in lines[:100]])
+    print(f"{name}: {len(lines) / took(lines):.0f} sentences a second, {one:.2f} ms for one")
+
+
+def main(file: Path, out: Path, data: str = "", zs: str = "", precision: str = "fp32"):
+    warnings.filterwarnings("ignore", "the program was compiled for")  # further lengths, as they come
+    torch.set_num_threads(1)
+    model, words = published(data), tokenizer(data)
+    if zs:  # of `zeroskip pack sts`
+        model.load_state_dict(pack.decode(pack.load(zs)))
+    lines = file.read_text("utf8").splitlines()
+    ids = tokens.encode(words, lines)
+    scales = run.calibrate(model, tokens.alike(ids[:512])) if precision == "int8" else None
+    program = run.compile(model, tokens.padded(ids[:1]), precision=precision, quantisation=scales, sizes=16)
+    np.save(out, vectors(program, words, lines).numpy())
+    show_times(f"zeroskip {precision}", program, words, lines)
+    if util.find_spec("onnxruntime"):
+        with TemporaryDirectory() as folder:
+            show_times("ONNX Runtime fp32", in_onnx_runtime(model, folder), words, lines)
+
+
+typer.run(main)
