@@ -103,6 +103,23 @@ def test_what_sees_nothing_is_0_and_zeros_see_all_alike() -> None:
 
 
 @MULTIPLIES
+@pytest.mark.parametrize("least", [-1e9, float(torch.finfo(torch.float32).min)])
+def test_masks_of_large_numbers_that_leave_nothing_are_as_in_pytorch(least: float) -> None:
+    torch.manual_seed(0)
+    mask = torch.zeros(9, 9)
+    mask[3] = least
+    mask[5, 2:] = least
+    assert error(*Shape().drawn(), attn_mask=mask) < NEAR
+
+
+@MULTIPLIES
+def test_scores_of_millions() -> None:
+    torch.manual_seed(0)
+    queries, _, values = Shape(queries=20, keys=20, size=32).drawn()
+    assert error(1e3 * queries, 1e3 * queries, values) < NEAR
+
+
+@MULTIPLIES
 def test_scores_far_apart_and_large_numbers_of_single_tokens() -> None:
     torch.manual_seed(0)
     queries, keys, values = Shape(queries=20, keys=40, size=32).drawn()

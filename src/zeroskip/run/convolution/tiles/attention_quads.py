@@ -36,8 +36,11 @@ from zeroskip.run.convolution.tiles.quad_numbers import (
     MAGIC,
     ByteEnds,
     ends_of,
+    halves,
     interleaved,
+    mixed,
     rounding_way,
+    turned,
     write_quad,
 )
 from zeroskip.run.convolution.tiles.quad_products import product, way_of
@@ -47,7 +50,6 @@ from zeroskip.run.element import Scaling
 LARGEST = 127.0
 TINY = 2.0**-100  # the least scale of queries: minus infinity times it is that
 WEIGHT = 255 * 256.0  # what the largest e^score becomes
-KEY_ORDER = (0, 2, 1, 3)  # of the bytes of a lane
 SIGNS = -0x7F7F7F80  # turns signed bytes into unsigned ones, 128 higher, and back
 
 
@@ -217,9 +219,9 @@ def _write_keys_values(f: Function, k: _Kernel, at: QueryVector) -> str:
         f.store(v, scale, k.vector(f, scratch.value_scales, place))
         f.store(v, _larger(f, v, scale, f.load(v, largest)), largest)
         with f.loop(0, k.form.features // QUAD) as number:
-            turned = _turned(f, words, _quad(f, v, value, number, inverse))
+            four_keys = turned(f, words, _quad(f, v, value, number, inverse))
             to = f.add(f.multiply(place, k.form.features // QUAD), number)
-            f.store(words, turned, k.vector(f, scratch.values, to))
+            f.store(words, four_keys, k.vector(f, scratch.values, to))
     name = f"llvm.vector.reduce.fmax.{v.suffix}"
     most = f.splat(v, f.call("float", name, f"{v} {f.load(v, largest)}"))
     none = f.value(f"fcmp oeq {v} {most}, zeroinitializer")
@@ -230,26 +232,9 @@ def _write_keys_values(f: Function, k: _Kernel, at: QueryVector) -> str:
     return f.value(f"fmul {v} {most}, {f.constant(v, 1 / WEIGHT)}")
 
 
-def _turned(f: Function, words: Vector, quad: str) -> str:
-    """Bytes of four lanes, a lane for each of four features: in lane f of each quarter the feature f of its keys."""
-    bytes_ = Vector(QUAD * words.lanes, "i8")
-    order = [
-        quarter + QUAD * key + feature
-        for quarter in range(0, bytes_.lanes, QUAD * QUAD)
-        for feature in range(QUAD)
-        for key in KEY_ORDER
-    ]
-    numbers = ", ".join(f"i32 {each}" for each in order)
-    cast = f.value(f"bitcast {words} {quad} to {bytes_}")
-    moved = f.value(
-        f"shufflevector {bytes_} {cast}, {bytes_} poison, {Vector(bytes_.lanes, 'i32')} <{numbers}>"
-    )
-    return f.value(f"bitcast {bytes_} {moved} to {words}")
-
-
 @dataclass(frozen=True)
 class _Scores:
-    """Names of values, for each lane: the largest score, and by what scores are multiplied to be powers of 2."""
+    """Names of values, for each lane: the largest score, and by what differences are multiplied to be powers of 2."""
 
     most: str
     factor: str
@@ -283,9 +268,9 @@ def _write_scores(f: Function, k: _Kernel, at: QueryVector) -> _Scores:
         while len(scores) > 1:
             scores = [_larger(f, v, a, b) for a, b in zip(scores[::2], scores[1::2], strict=True)]
         f.store(v, _larger(f, v, scores[0], f.load(v, most)), most)
-    log = f.constant(v, emitted.LOG2_E)
-    factor = log if added is not None else f.value(f"fmul {v} {scale}, {log}")
-    return _Scores(or_nothing_seen(f, v, f.load(v, most)), factor)
+    largest = or_nothing_seen(f, v, f.load(v, most))
+    log = f.constant(v, emitted.LOG2_E)  # masks are added to what is already scaled
+    return _Scores(largest, f.value(f"fmul {v} {scale}, {log}") if added is None else log)
 
 
 def _sums(f: Function, k: _Kernel, place: str, quads: str) -> list[str]:
@@ -310,43 +295,26 @@ def _write_weights(f: Function, k: _Kernel, at: _Scores) -> str:
     """e^(score - most) times the scale of each value as bytes of its upper and lower half; 1 / the sum of e^."""
     v, words, scratch = k.v, k.words, k.scratch
     whole = f.slot(v, "zeroinitializer")
-    less = f.value(f"fneg {v} {f.value(f'fmul {v} {at.most}, {at.factor}')}")
     groups = f.multiply(k.plan.keys, v.lanes // QUAD)
     with f.loop(0, groups) as group:
         powers, bits = [], []
         for part in range(QUAD):
             number = f.add(f.multiply(group, QUAD), part)
             score = f.load(v, k.vector(f, scratch.scores, number))
-            powers.append(k.two_to(f, f.multiply_add(v, score, at.factor, less)))
+            below = f.value(f"fsub {v} {score}, {at.most}")
+            powers.append(k.two_to(f, f.value(f"fmul {v} {below}, {at.factor}")))
             scale = f.splat(v, f.load("float", f.at(scratch.value_scales, number)))
             weight = f.multiply_add(v, powers[-1], scale, f.constant(v, MAGIC))
             bits.append(f.value(f"bitcast {v} {weight} to {words}"))
-        pairs = [_halves(f, words, *bits[start : start + 2]) for start in (0, 2)]
+        pairs = [halves(f, words, *bits[start : start + 2]) for start in (0, 2)]
         for half, lower in ((scratch.high, False), (scratch.low, True)):
-            f.store(words, _mixed(f, words, *pairs, lower=lower), k.vector(f, half, group))
+            f.store(words, mixed(f, words, *pairs, lower=lower), k.vector(f, half, group))
         sums = [f.value(f"fadd {v} {a}, {b}") for a, b in (powers[:2], powers[2:])]
         total = f.value(f"fadd {v} {sums[0]}, {sums[1]}")
         f.store(v, f.value(f"fadd {v} {f.load(v, whole)}, {total}"), whole)
     total = f.load(v, whole)
     seen = f.value(f"fcmp ogt {v} {total}, {f.constant(v, 0.5)}")  # the largest is 1
     return kept(f, v, seen, f.value(f"fdiv {v} {f.constant(v, 1.0)}, {total}"))
-
-
-def _halves(f: Function, words: Vector, low: str, high: str) -> str:
-    """The lower 16 bits of each, side by side."""
-    low = f.value(f"and {words} {low}, {f.splat(words, str(0xFFFF))}")
-    return f.value(f"or {words} {low}, {f.value(f'shl {words} {high}, {f.splat(words, str(16))}')}")
-
-
-def _mixed(f: Function, words: Vector, first: str, second: str, *, lower: bool) -> str:
-    """The lower or upper bytes of the first's halves, and between them those of the second's."""
-    eight, even, odd = (f.splat(words, str(each)) for each in (8, 0x00FF00FF, -0x00FF0100))
-    if lower:
-        second = f.value(f"shl {words} {second}, {eight}")
-    else:
-        first = f.value(f"lshr {words} {first}, {eight}")
-    parts = f.value(f"and {words} {first}, {even}"), f.value(f"and {words} {second}, {odd}")
-    return f.value(f"or {words} {parts[0]}, {parts[1]}")
 
 
 def _write_result(f: Function, k: _Kernel, at: QueryVector, share: str) -> None:

@@ -14,6 +14,7 @@ from zeroskip.run.element import Scaling
 
 MAGIC = 1.5 * 2**23  # floats from here on are whole numbers, and their last bits count
 MAGIC_BITS = 0x4B400000
+MIXED_ORDER = (0, 2, 1, 3)  # of the four numbers whose bytes `mixed` puts into a lane
 PACKED_LANES = 16  # of vectors for whose packing there are instructions here
 
 
@@ -177,3 +178,37 @@ def write_quad(
     ]
     at = f.at(target, f.multiply(f.value(f"sdiv i64 {channel}, {QUAD}"), v.lanes))
     f.store(words, kept(f, words, mask, quad_of(f, v, ends, numbers), ends.fill), at)
+
+
+def turned(f: Function, words: Vector, quad: str) -> str:
+    """Bytes of four lanes, a lane for each of four features: in lane f of each quarter the feature f of its keys."""
+    bytes_ = Vector(QUAD * words.lanes, "i8")
+    order = [
+        quarter + QUAD * key + feature
+        for quarter in range(0, bytes_.lanes, QUAD * QUAD)
+        for feature in range(QUAD)
+        for key in MIXED_ORDER
+    ]
+    numbers = ", ".join(f"i32 {each}" for each in order)
+    cast = f.value(f"bitcast {words} {quad} to {bytes_}")
+    moved = f.value(
+        f"shufflevector {bytes_} {cast}, {bytes_} poison, {Vector(bytes_.lanes, 'i32')} <{numbers}>"
+    )
+    return f.value(f"bitcast {bytes_} {moved} to {words}")
+
+
+def halves(f: Function, words: Vector, low: str, high: str) -> str:
+    """The lower 16 bits of each, side by side."""
+    low = f.value(f"and {words} {low}, {f.splat(words, str(0xFFFF))}")
+    return f.value(f"or {words} {low}, {f.value(f'shl {words} {high}, {f.splat(words, str(16))}')}")
+
+
+def mixed(f: Function, words: Vector, first: str, second: str, *, lower: bool) -> str:
+    """The lower or upper bytes of the first's halves, and between them those of the second's."""
+    eight, even, odd = (f.splat(words, str(each)) for each in (8, 0x00FF00FF, -0x00FF0100))
+    if lower:
+        second = f.value(f"shl {words} {second}, {eight}")
+    else:
+        first = f.value(f"lshr {words} {first}, {eight}")
+    parts = f.value(f"and {words} {first}, {even}"), f.value(f"and {words} {second}, {odd}")
+    return f.value(f"or {words} {parts[0]}, {parts[1]}")
