@@ -250,3 +250,51 @@ def test_parts_that_others_read_are_still_computed() -> None:
         return x * gate + gate
 
     assert kinds(captured(Of(both), *drawn((5, 8)))) == ["sigmoid", "silu", "add"]
+
+
+class Windows(nn.Module):
+    """Attention within windows of a picture, as in Swin: the windows lie along the first axis with the examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.bias, self.mask = nn.Parameter(torch.randn(1, 2, 4, 4)), torch.randn(4, 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 8)
+        q, k, v = self.all(y).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-2, -1) * 0.5 + self.bias
+        scores = (scores.view(-1, 4, 2, 4, 4) + self.mask[:, None]).view(-1, 2, 4, 4)
+        y = self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, 4, 8))
+        return x + y.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 4, 8)
+
+
+class Attended(Windows):
+    """The same by torch's own attention, which keeps its four axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 8)
+        q, k, v = self.all(y).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        y = self.out(y.transpose(1, 2).reshape(-1, 4, 8))
+        return x + y.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 4, 8)
+
+
+@pytest.mark.parametrize("network", [Windows, Attended])
+def test_windows_of_a_picture_compute_with_the_examples_first(network: type[nn.Module]) -> None:
+    graph = captured(network(), *drawn((4, 4, 8)))
+    assert kinds(graph).count(SDPA) == 1
+    assert all(node.shape is not None for node in graph.nodes if node.layer is not None)
+
+
+def test_values_are_handed_as_they_were_to_what_is_not_known() -> None:
+    class Sorting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x.transpose(0, 1).unsqueeze(1))  # (5, 1, examples, 8)
+            return y.sort(0).values.squeeze(1).transpose(0, 1) + y[:, 0].transpose(0, 1)
+
+    captured(Sorting(), *drawn((5, 8)))

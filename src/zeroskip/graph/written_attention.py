@@ -81,7 +81,7 @@ class _Writing:
         ):
             return None
         axes = len(softmax.shape or ()) + 1
-        if cast(int, softmax.arguments["dim"]) not in (-1, axes - 1) or axes not in (3, 4):
+        if cast(int, softmax.arguments["dim"]) not in (-1, axes - 1) or axes not in (3, 4, 5):
             return None
         scores = self._scores(softmax.inputs[0])
         fits = scores is not None and all(

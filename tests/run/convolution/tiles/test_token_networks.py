@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from captured import whole
+from captured import answers, whole
 from run.drawn import HERE, MACHINES
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attend
@@ -189,3 +189,37 @@ def test_slices_of_images_that_are_put_side_by_side_are_no_mixture() -> None:
             return self.last(torch.cat(parts, 1))  # type: ignore[no-any-return]
 
     assert "mix" not in kinds(assert_same(Focus(), torch.randn(2, 3, 8, 8)))
+
+
+def test_two_maps_whose_pixels_lie_otherwise_are_added() -> None:
+    class Windowed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(WIDE, WIDE), nn.Linear(WIDE, WIDE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            y = x.view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 4, 6, WIDE)
+            y = self.second(y).view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 4, 6, WIDE)
+            return self.second((x.flatten(1, 2) + y.flatten(1, 2)).roll(3, 1))  # type: ignore[no-any-return]
+
+    assert_same(Windowed(), torch.randn(2, 4, 6, WIDE))
+
+
+def test_two_tensors_whose_pixels_lie_otherwise_are_added() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.windows = nn.LayerNorm(WIDE), nn.LayerNorm(WIDE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.rows(x.flatten(1, 2))
+            cut = x.view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 4, 6, WIDE)
+            cut = self.windows(cut.sort(1).values)
+            return rows + cut.view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 24, WIDE)
+
+    x = torch.randn(2, 4, 6, WIDE)
+    graph = capture(Both().eval(), x)
+    assert "rearrange" in kinds(graph)
+    (found, expected), *_ = answers(Both().eval(), x)
+    assert float((found - expected).abs().max()) < LIMIT
