@@ -16,6 +16,11 @@ from zeroskip.graph.nodes import kind_of
 SDPA = "scaled_dot_product_attention"
 
 
+def slow(given: object) -> object:
+    """One of several that are much alike, left to the long sweeps."""
+    return pytest.param(given, marks=pytest.mark.slow)
+
+
 class Of(nn.Module):
     """A function of tensors as a network."""
 
@@ -81,7 +86,7 @@ def chosen(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return torch.where(EARLIER, q @ k.mT, LEAST).softmax(-1) @ v
 
 
-@pytest.mark.parametrize("function", [scaled, before, causal, chosen])
+@pytest.mark.parametrize("function", [slow(scaled), before, causal, slow(chosen)])
 def test_products_around_a_softmax_are_attention(function: Callable[..., Tensor]) -> None:
     graph = captured(Of(function), *drawn((2, 5, 4), (2, 5, 4), (2, 5, 3)))
     assert kinds(graph)[-1] == SDPA
@@ -119,7 +124,7 @@ def interleaved(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return functional.scaled_dot_product_attention(q, *several)
 
 
-@pytest.mark.parametrize("function", [repeated, interleaved])
+@pytest.mark.parametrize("function", [repeated, slow(interleaved)])
 def test_keys_that_heads_share_are_read_once(function: Callable[..., Tensor]) -> None:
     graph = captured(Of(function), *drawn((6, 5, 4), (2, 5, 4), (2, 5, 4)))
     assert kinds(graph) == [SDPA]
@@ -160,7 +165,7 @@ def test_multi_head_attention_computes_with_the_examples_first() -> None:
     assert all(node.shape is not None for node in graph.nodes)
 
 
-@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("batch_first", [slow(True), False])
 def test_an_encoder_computes_with_the_examples_first(batch_first: bool) -> None:
     class Encoding(nn.Module):
         def __init__(self) -> None:
@@ -204,7 +209,7 @@ def squared(x: Tensor) -> Tensor:
     return torch.linspace(1, 2, 8) * (x * torch.rsqrt((x * x).mean(dim=-1, keepdim=True) + 1e-5))
 
 
-@pytest.mark.parametrize("function", [by_hand, squared])
+@pytest.mark.parametrize("function", [slow(by_hand), squared])
 def test_a_root_of_the_mean_of_squares_is_a_norm(function: Callable[..., Tensor]) -> None:
     assert kinds(captured(Of(function), *drawn((5, 8)))) == ["rms_norm"]
 
@@ -230,7 +235,7 @@ FUNCTIONS: dict[str, tuple[str, Callable[[Tensor], Tensor]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [*map(slow, FUNCTIONS), "GPT-2", "swish"])
 def test_functions_that_are_written_out_have_their_names(name: str) -> None:
     kind, function = FUNCTIONS[name]
     assert kinds(captured(Of(function), *drawn((5, 8)))) == [kind]
@@ -250,3 +255,51 @@ def test_parts_that_others_read_are_still_computed() -> None:
         return x * gate + gate
 
     assert kinds(captured(Of(both), *drawn((5, 8)))) == ["sigmoid", "silu", "add"]
+
+
+class Windows(nn.Module):
+    """Attention within windows of a picture, as in Swin: the windows lie along the first axis with the examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.bias, self.mask = nn.Parameter(torch.randn(1, 2, 4, 4)), torch.randn(4, 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 8)
+        q, k, v = self.all(y).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        scores = q @ k.transpose(-2, -1) * 0.5 + self.bias
+        scores = (scores.view(-1, 4, 2, 4, 4) + self.mask[:, None]).view(-1, 2, 4, 4)
+        y = self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(-1, 4, 8))
+        return x + y.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 4, 8)
+
+
+class Attended(Windows):
+    """The same by torch's own attention, which keeps its four axes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 8)
+        q, k, v = self.all(y).reshape(-1, 4, 3, 2, 4).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=self.bias)
+        y = self.out(y.transpose(1, 2).reshape(-1, 4, 8))
+        return x + y.view(-1, 2, 2, 2, 2, 8).transpose(2, 3).reshape(-1, 4, 4, 8)
+
+
+@pytest.mark.parametrize("network", [Windows, slow(Attended)])
+def test_windows_of_a_picture_compute_with_the_examples_first(network: type[nn.Module]) -> None:
+    graph = captured(network(), *drawn((4, 4, 8)))
+    assert kinds(graph).count(SDPA) == 1
+    assert all(node.shape is not None for node in graph.nodes if node.layer is not None)
+
+
+def test_values_are_handed_as_they_were_to_what_is_not_known() -> None:
+    class Sorting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.layer(x.transpose(0, 1).unsqueeze(1))  # (5, 1, examples, 8)
+            return y.sort(0).values.squeeze(1).transpose(0, 1) + y[:, 0].transpose(0, 1)
+
+    captured(Sorting(), *drawn((5, 8)))

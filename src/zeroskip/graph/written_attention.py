@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import cast
@@ -15,6 +16,7 @@ from zeroskip.graph.rebinding import free, given, made, needed, slot_of
 from zeroskip.graph.torch_operations import Argument, Bound, Slot
 
 ATEN = torch.ops.aten
+HEADS_PLACES_FEATURES = 3  # axes of one example
 PRODUCTS = ("matmul", "bmm")
 ALIKE = ("contiguous", "clone", "alias", "detach", "to", "type_as", "view", "reshape", "expand")
 
@@ -81,7 +83,7 @@ class _Writing:
         ):
             return None
         axes = len(softmax.shape or ()) + 1
-        if cast(int, softmax.arguments["dim"]) not in (-1, axes - 1) or axes not in (3, 4):
+        if cast(int, softmax.arguments["dim"]) not in (-1, axes - 1) or axes not in (3, 4, 5):
             return None
         scores = self._scores(softmax.inputs[0])
         fits = scores is not None and all(
@@ -158,19 +160,40 @@ class _Writing:
             return None
         return replace(found, masks=(*found.masks, _Mask(value, number, kind_of(node) == "masked_fill")))
 
-    def _written(self, node: Node, scores: _Scores) -> Node:
-        keys = self._transposed(scores.keys)
+    def _written(self, node: Node, scores: _Scores) -> Node | None:
+        shape = cast("tuple[int, ...]", node.shape)
+        names = [scores.queries, self._transposed(scores.keys), node.inputs[1]]
         mask = self._mask(scores.masks)
-        inputs = [scores.queries, keys, node.inputs[1], *([mask] if isinstance(mask, str) else [])]
-        given_mask: Argument = Slot(3) if isinstance(mask, str) else mask
-        distinct = list(dict.fromkeys(inputs))
-        slots: list[Argument] = [Slot(distinct.index(name)) for name in inputs[:3]]
+        if len(shape) <= HEADS_PLACES_FEATURES:
+            return self._attending(node.name, names, (mask, scores.scale), shape)
+        if isinstance(mask, str):
+            return None
+        # Windows and their heads are heads to torch, which takes four times as long for five axes.
+        names = [self._joined(name) for name in names]
+        if mask is not None and math.prod(mask.shape[:-2]) > 1:
+            count = shape[0] * shape[1]
+            mask = mask.expand(1, *shape[:2], *mask.shape[-2:]).reshape(1, count, *mask.shape[-2:])
+        inner = self._attending("windows", names, (mask, scores.scale), (shape[0] * shape[1], *shape[2:]))
+        name = self._once((node.name, "attention"), inner)
+        return made(node.name, Bound(ATEN.reshape.default, [Slot(0), [-1, *shape]], {}), [name], shape)
+
+    def _joined(self, name: str) -> str:
+        first, second, *rest = self._shapes[name]
+        shape = first * second, *rest
+        bound = Bound(ATEN.reshape.default, [Slot(0), [-1, *shape]], {})
+        return self._once(("joined", name), made(f"{name}_heads", bound, [name], shape))
+
+    def _attending(
+        self, name: str, read: list[str], added: tuple[str | Tensor | None, float], shape: tuple[int, ...]
+    ) -> Node:
+        mask, scale = added
+        distinct = list(dict.fromkeys([*read, *([mask] if isinstance(mask, str) else [])]))
+        slots: list[Argument] = [Slot(distinct.index(each)) for each in read]
+        given_mask: Argument = Slot(distinct.index(mask)) if isinstance(mask, str) else mask
         bound = Bound(
-            ATEN.scaled_dot_product_attention.default,
-            [*slots, given_mask, 0.0, False],
-            {"scale": scores.scale},
+            ATEN.scaled_dot_product_attention.default, [*slots, given_mask, 0.0, False], {"scale": scale}
         )
-        return made(node.name, bound, distinct, node.shape)
+        return made(name, bound, distinct, shape)
 
     def _transposed(self, name: str) -> str:
         """The value with its last two axes in the other order."""

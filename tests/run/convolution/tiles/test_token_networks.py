@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from captured import whole
+from captured import answers, whole
+from maps import HALF_MACHINES
 from run.drawn import HERE, MACHINES
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention as attend
@@ -15,14 +16,20 @@ from torch.nn.functional import scaled_dot_product_attention as attend
 from zeroskip.concepts import Machine
 from zeroskip.graph import Graph, capture
 from zeroskip.graph.nodes import kind_of
+from zeroskip.run import calibrate, compile
 from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.lowering import lower
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.convolution.tiles.shape_checks import check
 from zeroskip.run.convolution.tiles.tiling import left
+from zeroskip.run.element import FP16
 
 WIDE, HEADS, SIZE, TOKENS = 16, 2, 8, 9
 LIMIT = 1e-5
+# Each vector size has code of its own, and compiling it takes longer than all else.
+EACH_MACHINE = pytest.mark.parametrize(
+    "machine", [HERE, *(pytest.param(one, marks=pytest.mark.slow) for one in MACHINES[1:])]
+)
 ANGLES = torch.outer(
     torch.arange(TOKENS), 100.0 ** -torch.linspace(0, 1, SIZE // 2)
 )  # (tokens, half of a head)
@@ -105,7 +112,7 @@ def not_the_first(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("turned", [halves, pairs, partly, not_the_first])
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda one: str(one.vector_bytes))
+@EACH_MACHINE
 def test_rotary_embeddings_are_one_operation(turned: Callable[[Tensor], Tensor], machine: Machine) -> None:
     graph = assert_same(Attending(turned, key_heads=1), torch.randn(3, TOKENS, WIDE), machine)
     assert kinds(graph).count("mix") == 2
@@ -115,8 +122,32 @@ def test_rotary_embeddings_of_several_examples_at_a_time() -> None:
     assert_same(Attending(halves), torch.randn(4, TOKENS, WIDE), images=2)
 
 
+@pytest.mark.slow
 def test_rotary_embeddings_without_signs() -> None:
     assert_same(Attending(subtracted), torch.randn(2, TOKENS, WIDE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("machine", HALF_MACHINES, ids=lambda one: str(one.vector_bytes))
+def test_in_half_precision(machine: Machine) -> None:
+    model, x = Biased(halves).eval(), torch.randn(2, TOKENS, WIDE)
+    graph = capture(model, x)
+    operations = operations_of(graph)
+    code = lower(whole(graph, operations), machine, element=FP16)
+    with torch.no_grad():
+        expected = model(x)
+    assert float((Segment(code, 1)(x)[0] - expected).abs().max()) < 0.01 * float(expected.abs().max())
+
+
+@pytest.mark.slow
+def test_in_eight_bits() -> None:
+    """Between layers in bytes, rotary embeddings and norms of heads are fp32, as the reference has them."""
+    model, x = Seeing().eval(), torch.randn(4, 3, 12, 12)
+    quantisation = calibrate(model, [x])
+    program = compile(model, x, precision="int8", quantisation=quantisation)
+    with torch.no_grad():
+        expected = model(x)
+    assert float((program(x) - expected).abs().max()) < 0.1 * float(expected.abs().max())
 
 
 class Seeing(nn.Module):
@@ -141,7 +172,7 @@ class Seeing(nn.Module):
         return self.norm(x)[:, 0]  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("machine", MACHINES, ids=lambda one: str(one.vector_bytes))
+@EACH_MACHINE
 def test_a_vision_transformer(machine: Machine) -> None:
     assert_same(Seeing(), torch.randn(3, 3, 12, 12), machine)
 
@@ -149,8 +180,9 @@ def test_a_vision_transformer(machine: Machine) -> None:
 class Biased(nn.Module):
     """Attention written out, with a bias for each distance, as in T5; RMSNorm; a gate."""
 
-    def __init__(self) -> None:
+    def __init__(self, turned: Callable[[Tensor], Tensor] = lambda x: x) -> None:
         super().__init__()
+        self.turned = turned
         self.distances = nn.Embedding(2 * TOKENS, HEADS)
         self.weight, self.gate = nn.Parameter(torch.randn(WIDE)), nn.Linear(WIDE, 2 * WIDE)
         self.all, self.out = nn.Linear(WIDE, 3 * WIDE), nn.Linear(WIDE, WIDE)
@@ -160,6 +192,7 @@ class Biased(nn.Module):
         bias = self.distances(places[:, None] - places + TOKENS).permute(2, 0, 1)
         y = self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
         q, k, v = (each.view(-1, TOKENS, HEADS, SIZE).transpose(1, 2) for each in self.all(y).split(WIDE, -1))
+        q, k = self.turned(q), self.turned(k)
         y = torch.matmul((torch.matmul(q, k.transpose(3, 2)) / math.sqrt(SIZE) + bias).softmax(-1), v)
         x = x + self.out(y.transpose(1, 2).reshape(-1, TOKENS, WIDE))
         first, second = self.gate(x).chunk(2, -1)
@@ -171,7 +204,7 @@ def test_attention_that_is_written_out_with_a_bias() -> None:
     assert {"rms_norm", "attention"} <= {*kinds(graph)}
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_an_encoder_of_torch(first: bool) -> None:
     layer = nn.TransformerEncoderLayer(WIDE, HEADS, 24, batch_first=True, norm_first=first, activation="gelu")
     assert_same(nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), torch.randn(2, TOKENS, WIDE))
@@ -189,3 +222,37 @@ def test_slices_of_images_that_are_put_side_by_side_are_no_mixture() -> None:
             return self.last(torch.cat(parts, 1))  # type: ignore[no-any-return]
 
     assert "mix" not in kinds(assert_same(Focus(), torch.randn(2, 3, 8, 8)))
+
+
+def test_two_maps_whose_pixels_lie_otherwise_are_added() -> None:
+    class Windowed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(WIDE, WIDE), nn.Linear(WIDE, WIDE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            y = x.view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 4, 6, WIDE)
+            y = self.second(y).view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 4, 6, WIDE)
+            return self.second((x.flatten(1, 2) + y.flatten(1, 2)).roll(3, 1))  # type: ignore[no-any-return]
+
+    assert_same(Windowed(), torch.randn(2, 4, 6, WIDE))
+
+
+def test_two_tensors_whose_pixels_lie_otherwise_are_added() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rows, self.windows = nn.LayerNorm(WIDE), nn.LayerNorm(WIDE)
+
+        def forward(self, x: Tensor) -> Tensor:
+            rows = self.rows(x.flatten(1, 2))
+            cut = x.view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 4, 6, WIDE)
+            cut = self.windows(cut.sort(1).values)
+            return rows + cut.view(-1, 2, 2, 2, 3, WIDE).transpose(2, 3).reshape(-1, 24, WIDE)
+
+    x = torch.randn(2, 4, 6, WIDE)
+    graph = capture(Both().eval(), x)
+    assert "rearrange" in kinds(graph)
+    (found, expected), *_ = answers(Both().eval(), x)
+    assert float((found - expected).abs().max()) < LIMIT

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import cast
 
 import torch
@@ -27,7 +28,7 @@ LARGEST = 1 << 22  # numbers of a value of one example
 MOST = 3  # numbers of one pixel that are added up
 MOVING = (
     *VIEWS, *(name for name in SAME if not name.startswith("_")),
-    "slice", "narrow", "select", "cat", "concat", "concatenate", "stack", "flip", "type_as", "to", "expand",
+    "slice", "narrow", "select", "cat", "concat", "concatenate", "stack", "flip", "roll", "type_as", "to", "expand",
 )  # fmt: skip
 MIXING = (*MOVING, "neg", "mul", "multiply", "div", "add", "sub")
 
@@ -96,6 +97,26 @@ class Mixtures:
             self._alive.append(inputs)  # whose addresses are in the key
             self._found[key] = found
         return self._found[key]
+
+
+@cache
+def movements_between(
+    source: tuple[MapShape, Form], target: tuple[MapShape, Form]
+) -> tuple[Movement, ...] | None:
+    """What brings a tensor's numbers from a map of one shape and form to another; None where channels change places.
+
+    >>> rows = Form((((Atom("h", 2, 1), Atom("w", 2, 1))), (Atom("c", 3, 1),)))
+    >>> len(movements_between(((3, 2, 2), rows), ((3, 1, 4), Form(((Atom("w", 4, 1),), (Atom("c", 3, 1),))))))
+    2
+    """
+    numbers = torch.arange(math.prod(source[0])).reshape(1, *source[0])
+    moved = to_map(target[1], target[0], from_map(source[1], numbers))[0]
+    pixels = source[0][1] * source[0][2]
+    own = torch.arange(target[0][0])[:, None, None].expand(target[0])
+    places = moved % pixels
+    if not torch.equal(moved // pixels, own) or not torch.equal(places, places[:1].expand(target[0])):
+        return None
+    return _movements(tuple(range(target[0][0])), places[0], source[0][2])
 
 
 def operations_of_plan(node: Node, base: str, plan: Plan) -> tuple[Operation, ...]:

@@ -16,6 +16,7 @@ from zeroskip.graph.nodes import kind_of
 from zeroskip.graph.torch_operations import Argument
 from zeroskip.run.convolution.tiles.activation import RELU, activation_of
 from zeroskip.run.convolution.tiles.forms import Atom, Form, MapShape, channels_first, sequence
+from zeroskip.run.convolution.tiles.mixtures import movements_between
 from zeroskip.run.convolution.tiles.operations import Operation, Window, is_too_large
 from zeroskip.run.convolution.tiles.values import MapValue, Values
 
@@ -241,12 +242,26 @@ def _combined(node: Node, values: Values) -> Operations:
         return ()
     if x.is_pixel and not other.is_pixel and function != "subtract":
         x, other = other, x
+    before, other = _as_it_lies(node, x, other)
     same = x.shape == other.shape and x.form == other.form
     if not same and not (other.is_pixel and x.shape[0] == other.shape[0] and _aligned(other.form, x.form)):
         return ()
     kind = "add" if same and function == "add" else "combine"
     operation = replace(plain(node, kind, x), inputs=(x.base, other.base))
-    return (operation if kind == "add" else replace(operation, function=function),)
+    return (*before, operation if kind == "add" else replace(operation, function=function))
+
+
+def _as_it_lies(node: Node, x: MapValue, other: MapValue) -> tuple[Operations, MapValue]:
+    """The other value with its pixels where those of x are, and what moves them; itself where none move."""
+    fits = x.form.shape == other.form.shape and x.form != other.form and x.shape[0] == other.shape[0]
+    movements = movements_between((other.shape, other.form), (x.shape, x.form)) if fits else None
+    if movements is None:
+        return (), other
+    name = f"{node.name}.moved"
+    moved = Operation(
+        name, "rearrange", (other.base,), x.shape, (node.name,), form=x.form, movements=movements
+    )
+    return (moved,), MapValue(name, x.shape, x.form)
 
 
 def _is_reversed(node: Node) -> bool:
