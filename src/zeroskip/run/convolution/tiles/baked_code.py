@@ -5,7 +5,7 @@ Every row k (input channel and tap) that any of them needs is loaded once, and e
 instruction: multiply the row by the weight, which stands next in a stream, and add. Zeros cost nothing at all.
 
 Code has to stay in the first-level cache while it works, as data must: a *chunk* holds the groups' instructions
-for a block of some 256 rows, runs over a band of vectors, and meanwhile fetches the chunk that follows it.
+for a block of some hundred rows, runs over a band of vectors, and meanwhile fetches the chunk that follows it.
 """
 
 from __future__ import annotations

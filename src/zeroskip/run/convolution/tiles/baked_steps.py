@@ -33,9 +33,8 @@ from zeroskip.run.element import Scaling
 # the first-level cache, and in that of decoded instructions. On Zen 5, 90 % zeros, with 20 groups for every layer
 # BERT-base took 1.4 times as long for 128 tokens, 2.5 times for 16, ResNet-50 and VGG-16 1.05 times. For few vectors
 # memory is what they wait for: one chunk should be done when the next one is there.
-GROUPS, CHUNK_CODE = 20, 24_000
-BRIEF, BRIEF_CODE = 3, 16_000  # up to so many vectors
-ROWS = 256
+GROUPS, ROWS, CHUNK_CODE = 20, 512, 24_000
+BRIEF, BRIEF_ROWS, BRIEF_CODE = 3, 256, 16_000  # up to so many vectors
 # Sums of quads stay in registers over all rows, whose code is mostly long enough with one group. For few vectors, what
 # a chunk costs by itself counts as well: then it has as many groups as come to so many bytes of code (Zen 5).
 QUAD_GROUPS = 1
@@ -126,8 +125,10 @@ def _sources(job: Job | QuadJob, machine: Machine) -> list[np.ndarray]:
         arrays = [quads.words, quads.start, quads.factor, quads.bias, quads.offsets]
         return [np.array([*numbers, *scalings, *quads.words.shape], np.float64), *arrays]
     rows = job.weights
+    blocking = _row_blocking(rows, band(job, machine))
     numbers += [
-        _row_groups(rows, band(job, machine)),
+        blocking.groups,
+        blocking.rows,
         job.y.layout.element.bytes,
         job.epilogue.residual,
         *rows.weight.shape,
@@ -147,17 +148,17 @@ def _bake(job: Job | QuadJob, machine: Machine) -> Baked:
         after = QuadEpilogue(job.epilogue.residual) if apart else job.epilogue
         return bake_quads(job.weights, after, blocking)
     epilogue = replace(job.epilogue, activation=_in_code(job))
-    blocking = replace(blocking, groups=_row_groups(job.weights, blocking.band))
+    blocking = _row_blocking(job.weights, blocking.band)
     return bake(job.weights, epilogue, blocking, job.y.layout.element)
 
 
-def _row_groups(weights: RowWeights, vectors: int) -> int:
-    """Groups of sums, of numbers that are no bytes, whose code makes a chunk for so many vectors."""
+def _row_blocking(weights: RowWeights, vectors: int) -> Blocking:
+    """How the code of weights that are no bytes is cut for so many vectors."""
     out, inputs = weights.weight.shape
     code = PRODUCT_BYTES * int(np.count_nonzero(weights.weight)) + OUTPUT_BYTES * out
-    parts = -(-out // SUMS) * -(-inputs // ROWS)
-    most = BRIEF_CODE if vectors <= BRIEF else CHUNK_CODE
-    return max(1, min(GROUPS, most * parts // max(1, code)))
+    most, rows = (BRIEF_CODE, min(ROWS, BRIEF_ROWS)) if vectors <= BRIEF else (CHUNK_CODE, ROWS)
+    parts = -(-out // SUMS) * -(-inputs // rows)
+    return Blocking(vectors, max(1, min(GROUPS, most * parts // max(1, code))), rows)
 
 
 def _quad_groups(job: Job | QuadJob, machine: Machine) -> int:
