@@ -20,7 +20,7 @@ from zeroskip.run import kernels
 from zeroskip.run.element import FP16
 
 DATA_SETS: dict[str, Callable[[], Path]] = {
-    **{name: partial(data_folder, name) for name in ("mnist", "cifar10", "forest", "text", "weights")},
+    **{name: partial(data_folder, name) for name in ("mnist", "cifar10", "forest", "text", "sts", "weights")},
     "imagenet": imagenet.find,
 }
 
