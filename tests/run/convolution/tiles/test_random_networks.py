@@ -190,7 +190,10 @@ def drawn_node(draw: st.DrawFn, name: str, source: str, values: Mapping[str, Ten
         )
     if kind == "concat":
         return concat(
-            name, *draw(st.permutations([source, *draw(st.lists(st.sampled_from(beside or [source]), max_size=2))]))
+            name,
+            *draw(
+                st.permutations([source, *draw(st.lists(st.sampled_from(beside or [source]), max_size=2))])
+            ),
         )
     if kind == "max":
         stride = draw(st.sampled_from([1, 2]))
