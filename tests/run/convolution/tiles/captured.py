@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from zeroskip.concepts import Machine
 from zeroskip.graph import Graph, capture
 from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
-from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
+from zeroskip.run.convolution.tiles.lowering import lower
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.segment import Segment
+from zeroskip.run.convolution.tiles.segment_code import SegmentCode
 from zeroskip.run.convolution.tiles.tiling import left as others
 
 FASTEST = "baked" if RUNS_AVX512 else "streamed"

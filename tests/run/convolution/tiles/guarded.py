@@ -18,8 +18,9 @@ from torch import Tensor
 
 from zeroskip.concepts import Machine
 from zeroskip.run.convolution.tiles import arrangement
-from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
+from zeroskip.run.convolution.tiles.lowering import lower
 from zeroskip.run.convolution.tiles.operations import Subgraph
+from zeroskip.run.convolution.tiles.segment_code import SegmentCode
 
 
 class GuardedWorkspace:

@@ -12,7 +12,7 @@ from zeroskip.concepts import Kernel
 from zeroskip.run.argument_block import argument_block
 from zeroskip.run.convolution.tiles.forms import channels_first, rows_of
 from zeroskip.run.convolution.tiles.kernels import BAKED, DEPTHWISE, STREAMED
-from zeroskip.run.convolution.tiles.lowering import SegmentCode
+from zeroskip.run.convolution.tiles.segment_code import SegmentCode
 from zeroskip.run.convolution.tiles.steps import Chain, Step, seconds_by_node
 from zeroskip.run.convolution.tiles.tiling import _chosen, _prepared
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from zeroskip.concepts import Machine
 from zeroskip.emit.executable_memory import allocate
 from zeroskip.errors import EngineError
-from zeroskip.run.convolution.tiles.lowering import SegmentCode
 from zeroskip.run.convolution.tiles.quad_steps import TO_BYTES, TO_FP32
+from zeroskip.run.convolution.tiles.segment_code import SegmentCode
 from zeroskip.run.convolution.tiles.steps import joined, seconds_by_step
 from zeroskip.run.convolution.tiles.tensor_transfer import READ, WRITE
 

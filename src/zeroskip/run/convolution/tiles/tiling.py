@@ -18,10 +18,11 @@ from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import Captured, overwrites
 from zeroskip.run.convolution.tiles.forms import to_map
 from zeroskip.run.convolution.tiles.graph_operations import maps_of, operations_of
-from zeroskip.run.convolution.tiles.lowering import SegmentCode, lower
+from zeroskip.run.convolution.tiles.lowering import lower
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.convolution.tiles.quantising import converted, in_bytes
 from zeroskip.run.convolution.tiles.segment import Segment
+from zeroskip.run.convolution.tiles.segment_code import SegmentCode
 from zeroskip.run.convolution.tiles.steps import seconds_by_node
 from zeroskip.run.dense.pytorch import reference
 from zeroskip.run.element import FP16, FP32, Element, Scaling, weight_scales
