@@ -15,6 +15,7 @@ from zeroskip.graph.nodes import Graph, Node, kind_of
 from zeroskip.graph.rebinding import is_written, needed, with_constant
 from zeroskip.graph.torch_operations import Bound
 
+COUNTS = (1, 17)  # of examples: what is the same for so many knows nothing of their number
 LARGEST = 1 << 22  # numbers of a constant
 # Operations that give a value with one row to each example, as PyTorch does to axes of size 1.
 SPREADING = (
@@ -47,10 +48,9 @@ def with_constants(graph: Graph) -> Graph:
 
 
 def _count(node: Node, counted: dict[str, list[object]], batched: set[str]) -> None:
-    """Work out the value of a node that depends on the number of examples alone, for one and for three of them."""
-    counts: Sequence[int] = (1, 3)
+    """Work out the value of a node that depends on the number of examples alone, for each of COUNTS."""
     if kind_of(node) == "sym_size" and node.inputs[0] in batched and node.arguments.get("dim") == 0:
-        counted[node.name] = list(counts)
+        counted[node.name] = list(COUNTS)
         return
     known = [counted[name] for name in node.inputs if name in counted]
     if not known or len(known) < len(node.inputs) or not isinstance(node.function, Bound):

@@ -163,6 +163,8 @@ def _mixed(node: Node, inputs: Sequence[Mixture | None]) -> Mixture | None:
     if not known:
         given = node.function(*(1 for _ in inputs)) if kind == "expand" else None
         return None if given is None or given.shape[1:] != shape else Mixture(None, (), (), given[0].double())
+    if kind == "expand" and any(each.shift.shape != shape for each in known):
+        return None  # copies are not made on tiles
     base = next((each.base for each in known if each.base is not None), None)
     if kind in ("neg", "mul", "multiply", "div"):
         made = _scaled(node, kind, known)
