@@ -102,7 +102,7 @@ def compile(
         unreached=tuple(facts.unreached),
         explanation=_explained(facts, selection.lost),
     )
-    make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads)
+    make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads, error)
     further, padding = Further(make, repeats(model, graph), sizes), found_padding(model, graph, tensors)
     program = Program(selection.compiled, measurement, watch(model), further, padding=padding)
     _add_(program, [of(other, batch_axis) for other in examples])

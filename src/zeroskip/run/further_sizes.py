@@ -19,7 +19,7 @@ from zeroskip.run.call_checks import key_of, length_axes, shown
 from zeroskip.run.captured import kernel_nodes
 from zeroskip.run.dense import pytorch
 from zeroskip.run.network_checks import beside_rounded, captured_graph, network_on, why_different
-from zeroskip.run.output_difference import agree, difference, no_further
+from zeroskip.run.output_difference import agree, difference, no_further, relative_error
 from zeroskip.run.padding import Axes
 from zeroskip.run.program import CompiledNetwork, Origin
 from zeroskip.run.runner import runner
@@ -27,6 +27,7 @@ from zeroskip.run.timing import stop_watch, torch_threads
 
 SHORTER = 0.75  # share of the first length up to which kernels for few vectors may be faster
 TURNS = 5  # of timing them
+NEAR = 2  # times the largest error of the first size, in eight bits: of more numbers it is larger
 
 Captures: TypeAlias = Callable[[Inputs], Graph | None] | None
 
@@ -47,10 +48,12 @@ class _State:
 
 
 def further_sizes(
-    model: nn.Module, first: CompiledNetwork, batch_axis: int | None, tolerance: float, threads: int
-) -> Callable[[Sequence[Tensor]], CompiledNetwork]:
+    model: nn.Module, first: CompiledNetwork, batch_axis: int | None, tolerance: float, threads: int,
+    error: float = 0.0,
+) -> Callable[[Sequence[Tensor]], CompiledNetwork]:  # fmt: skip
     """A function: tensors of another size -> the network compiled for them, which has agreed with `model` on them.
 
+    With eight bits it agrees too where it is about as near to `model` as the first size is, whose `error` is known.
     It raises EngineError where the network does not run on them, or the compiled one does not compute the same.
     """
     graph, state = first.origin.graph, _State(first, threads)
@@ -68,6 +71,8 @@ def further_sizes(
                 answer = network.origin.graph.rebuild(network.run(*[tensor.clone() for tensor in given]))
                 pair = answer, expected
                 if network.origin.quantisation is not None:  # its own error was measured by calibration
+                    if relative_error(answer, expected) <= NEAR * error:
+                        return network
                     runs = network.run, rounded(network.origin)
                     pair = beside_rounded(network.origin.graph, runs, given, answer)
                     if no_further(*pair, expected):
