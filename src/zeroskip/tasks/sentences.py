@@ -29,12 +29,20 @@ FILE = "minilm_l6"
 def published(folder: str | Path | None = None) -> SentenceEncoder:
     """all-MiniLM-L6-v2 with its published weights: weights/minilm_l6.safetensors in `folder` or ZEROSKIP_DATA.
 
-    DataError where there is no such folder, FileError where the file is absent.
+    DataError where there is no such folder or it holds another network, FileError where the file is absent.
     """
     model = SentenceEncoder()
-    stored = run_folder.load_tensors(data_folder("weights", folder) / f"{FILE}.safetensors")
+    path = data_folder("weights", folder) / f"{FILE}.safetensors"
+    stored = run_folder.load_tensors(path)
     # The vector of a sentence does not pass through the pooler.
-    model.load_state_dict({name: x.float() for name, x in stored.items() if not name.startswith("pooler.")})
+    weights = {name: x.float() for name, x in stored.items() if not name.startswith("pooler.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as fact:
+        reason = " ".join(str(fact).split())[:200]
+        raise DataError(
+            f"{path} holds another network than all-MiniLM-L6-v2: {reason}. Fetch it again."
+        ) from None
     return model.eval()
 
 
