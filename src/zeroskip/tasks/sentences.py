@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from zeroskip import run_folder
@@ -99,6 +98,8 @@ def rank_correlation(x: Tensor, y: Tensor) -> float:
     >>> rank_correlation(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([0.1, 0.2, 0.3]))
     1.0
     """
+    from scipy.stats import rankdata  # a second to import
+
     if not bool(torch.isfinite(x).all() & torch.isfinite(y).all()):
         return float("nan")
     ranks = torch.stack([torch.from_numpy(rankdata(each.numpy())) for each in (x, y)])
