@@ -137,6 +137,18 @@ def test_the_published_network_stays_as_it_is_and_a_pruned_one_comes_back_to_its
     assert all(parameter.requires_grad for parameter in pruned.parameters())
 
 
+def test_a_folder_without_the_network_or_with_another_is_refused(
+    little: tasks.SentenceSimilarity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZEROSKIP_DATA", str(tmp_path))
+    with pytest.raises(DataError, match='no folder "weights"'):
+        little.model()
+    (tmp_path / "weights").mkdir()
+    save_file({"encoder.weight": torch.zeros(2)}, tmp_path / "weights" / "minilm_l6.safetensors")
+    with pytest.raises(DataError, match="holds another network than all-MiniLM-L6-v2: .*word_embeddings"):
+        little.model()
+
+
 def test_a_tokenizer_of_another_network_is_refused(little: tasks.SentenceSimilarity) -> None:
     tokenizer = sentences.tokenizer()
     with pytest.raises(DataError, match="the network has 3 words. It is that of another network"):
@@ -175,4 +187,4 @@ def test_minilm_orders_pairs_as_published_and_in_eight_bits_nearly_so(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # further lengths are compiled
-        assert 1 - sts.evaluate(run.as_module(program, model), "test") >= 0.819
+        assert 1 - sts.evaluate(run.as_module(program, model), "test") >= 0.817

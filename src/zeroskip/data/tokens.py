@@ -79,12 +79,15 @@ def encode(tokenizer: Tokenizer, sentences: Sequence[str]) -> list[list[int]]:
 def padded(ids: Sequence[Sequence[int]], filler: int = 0, *, step: int = STEP) -> dict[str, Tensor]:
     """Inputs of a network: input_ids and attention_mask, (sentences, tokens) int64 each; 1 in the mask is a token.
 
-    There are as many tokens as the longest sentence has, rounded up to a multiple of `step`.
+    There are as many tokens as the longest sentence has, rounded up to a multiple of `step`. DataError without a
+    sentence.
 
     >>> padded([[2, 7, 3], [2, 3]], step=4)["attention_mask"]
     tensor([[1, 1, 1, 0],
             [1, 1, 0, 0]])
     """
+    if not ids:
+        raise DataError("there is no sentence. Give one at least.")
     tokens = -(-max(map(len, ids)) // step) * step
     rows = torch.tensor([[*each, *[filler] * (tokens - len(each))] for each in ids])
     mask = torch.tensor([[1] * len(each) + [0] * (tokens - len(each)) for each in ids])

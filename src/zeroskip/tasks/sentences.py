@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from zeroskip import run_folder
@@ -29,12 +28,20 @@ FILE = "minilm_l6"
 def published(folder: str | Path | None = None) -> SentenceEncoder:
     """all-MiniLM-L6-v2 with its published weights: weights/minilm_l6.safetensors in `folder` or ZEROSKIP_DATA.
 
-    DataError where there is no such folder, FileError where the file is absent.
+    DataError where there is no such folder or it holds another network, FileError where the file is absent.
     """
     model = SentenceEncoder()
-    stored = run_folder.load_tensors(data_folder("weights", folder) / f"{FILE}.safetensors")
+    path = data_folder("weights", folder) / f"{FILE}.safetensors"
+    stored = run_folder.load_tensors(path)
     # The vector of a sentence does not pass through the pooler.
-    model.load_state_dict({name: x.float() for name, x in stored.items() if not name.startswith("pooler.")})
+    weights = {name: x.float() for name, x in stored.items() if not name.startswith("pooler.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as fact:
+        reason = " ".join(str(fact).split())[:200]
+        raise DataError(
+            f"{path} holds another network than all-MiniLM-L6-v2: {reason}. Fetch it again."
+        ) from None
     return model.eval()
 
 
@@ -91,6 +98,8 @@ def rank_correlation(x: Tensor, y: Tensor) -> float:
     >>> rank_correlation(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([0.1, 0.2, 0.3]))
     1.0
     """
+    from scipy.stats import rankdata  # a second to import
+
     if not bool(torch.isfinite(x).all() & torch.isfinite(y).all()):
         return float("nan")
     ranks = torch.stack([torch.from_numpy(rankdata(each.numpy())) for each in (x, y)])
