@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias, TypeGuard
+from typing import TypeAlias, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -90,7 +90,7 @@ def converted(wanted: Input, x: object, hidden: bool | int | float | None) -> ob
 
 
 def fit(
-    tensors: Sequence[Any], known: Sequence[tuple[torch.dtype, torch.Size, bool]]
+    tensors: Sequence[object], known: Sequence[tuple[torch.dtype, torch.Size, bool]]
 ) -> TypeGuard[Sequence[Tensor]]:
     """Whether these are tensors of the (dtype, shape, has_batch) known, as many examples in each.
 
@@ -99,7 +99,9 @@ def fit(
     """
     count = None
     for x, (dtype, shape, has_batch) in zip(tensors, known, strict=True):
-        if type(x) not in PLAIN or x.dtype is not dtype or not x.is_cpu or x.layout is not torch.strided:
+        if not isinstance(x, Tensor) or type(x) not in PLAIN:
+            return False
+        if x.dtype is not dtype or not x.is_cpu or x.layout is not torch.strided:
             return False
         size = x.shape
         if not has_batch:
