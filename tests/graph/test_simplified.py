@@ -94,6 +94,16 @@ def test_products_around_a_softmax_are_attention(function: Callable[..., Tensor]
     assert graph.nodes[-1].arguments["is_causal"] == (function in (causal, chosen))
 
 
+def test_sums_of_products_are_attention() -> None:
+    def summed(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = (torch.einsum("bqhd, bkhd -> bhqk", q, k) * 0.5).softmax(-1)
+        return torch.einsum("bhqk,bkhd->bqhd", weights, v)
+
+    graph = captured(Of(summed), *drawn((5, 2, 4), (6, 2, 4), (6, 2, 3)))
+    assert {*kinds(graph)} == {"permute", "transpose", SDPA}
+    captured(Of(lambda q, k: torch.einsum("bqd,ckd->bqk", q, k)), *drawn((5, 4), (6, 4)))
+
+
 def test_masks_that_change_are_added_once_for_all_layers() -> None:
     def two_layers(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:
         for _ in range(2):

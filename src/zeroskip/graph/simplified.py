@@ -11,6 +11,7 @@ from zeroskip.graph.same_for_all import with_constants
 from zeroskip.graph.written_attention import with_attention
 from zeroskip.graph.written_functions import with_functions
 from zeroskip.graph.written_norms import with_norms
+from zeroskip.graph.written_products import with_products
 
 
 def simplified(graph: Graph, exported: Exported) -> Graph:
@@ -28,4 +29,4 @@ def simplified(graph: Graph, exported: Exported) -> Graph:
         graph = batch_first(graph, displaced(exported, wanted))
         graph = with_constants(graph)
     graph = without_duplicates(with_norms(with_functions(graph)))
-    return with_numbers(with_causes(with_shared_heads(with_attention(graph))))
+    return with_numbers(with_causes(with_shared_heads(with_attention(with_products(graph)))))
