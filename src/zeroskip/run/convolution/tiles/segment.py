@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class Segment:
     """
 
     def __init__(self, code: SegmentCode, threads: int) -> None:
-        self.code, self._idle = code, list[np.ndarray]()
+        self.code, self._idle = code, list[_Workspace]()
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._thread_count = threads
         self._inputs = [(name, code.forms[name].shape) for name in code.inputs]
@@ -60,22 +60,29 @@ class Segment:
         """Work on some of the groups of images."""
         run, images = self.code.chain.run, self.code.images
         places = [(each.data_ptr(), images * each[0].numel() * 4) for each in tensors] if len(groups) else []
-        with self._workspace() as memory:
-            words, base = memory[: 8 * len(tensors)].view(np.int64), memory.ctypes.data
-            for group in groups:
-                words[:] = [address + group * step for address, step in places]
-                run(base)
-
-    @contextmanager
-    def _workspace(self) -> Iterator[np.ndarray]:
         try:
-            memory = self._idle.pop()
+            space = self._idle.pop()
         except IndexError:
-            memory = allocate(self.code.bytes)
+            space = _workspace(self.code.bytes, len(tensors))
         try:
-            yield memory
+            for group in groups:
+                space.words[:] = [address + group * step for address, step in places]
+                run(space.base)
         finally:
-            self._idle.append(memory)
+            self._idle.append(space)
+
+
+class _Workspace(NamedTuple):
+    """Memory at the address `base`; its first `words` are the addresses of tensors."""
+
+    memory: np.ndarray
+    words: np.ndarray
+    base: int
+
+
+def _workspace(size: int, tensors: int) -> _Workspace:
+    memory = allocate(size)
+    return _Workspace(memory, memory[: 8 * tensors].view(np.int64), memory.ctypes.data)
 
 
 @dataclass(frozen=True)
