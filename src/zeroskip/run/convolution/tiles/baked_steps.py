@@ -56,7 +56,7 @@ def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
     for job in jobs:
         _refuse(job, machine)
     known = [
-        None if job.sharing is None else job.sharing.found(job.weights, _how(job, machine)) for job in jobs
+        None if job.sharing is None else job.sharing.found(job.weights, _how(job)) for job in jobs
     ]
     new = iter(_placed([job for job, shared in zip(jobs, known, strict=True) if shared is None], machine))
     return [_step(job, shared or next(new), machine) for job, shared in zip(jobs, known, strict=True)]
@@ -76,15 +76,15 @@ def _placed(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[SharedWeigh
     for job, baked in zip(jobs, layers, strict=True):
         chunks = baked.chunks + np.append(at, [0, 0])
         source = None if job.sharing is None else job.sharing.source
-        placed.append(SharedWeights(source, job.weights, _how(job, machine), (chunks,), (code, block)))
+        placed.append(SharedWeights(source, job.weights, _how(job), (chunks,), (code, block)))
         at += len(baked.code), baked.weights.nbytes
     return placed
 
 
-def _how(job: Job | QuadJob, machine: Machine) -> tuple[object, ...]:
-    """What code depends on, besides weights and how many vectors a band has, over which fetching ahead is spread."""
-    elements = job.x.layout.element.name, job.y.layout.element.name
-    return "baked", job.epilogue, *elements, _quad_groups(job, machine)
+def _how(job: Job | QuadJob) -> tuple[object, ...]:
+    """What code depends on, besides weights and how many vectors a band has: that decides how much a chunk takes and when
+    it fetches ahead, so it matters to time alone; where sums lie apart, chunks are those of one band for all."""
+    return "baked", job.epilogue, job.x.layout.element.name, job.y.layout.element.name
 
 
 def is_baked(job: Job | QuadJob, machine: Machine) -> bool:
