@@ -55,9 +55,7 @@ def bake_all(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[Step]:
     """
     for job in jobs:
         _refuse(job, machine)
-    known = [
-        None if job.sharing is None else job.sharing.found(job.weights, _how(job)) for job in jobs
-    ]
+    known = [None if job.sharing is None else job.sharing.found(job.weights, _how(job)) for job in jobs]
     new = iter(_placed([job for job, shared in zip(jobs, known, strict=True) if shared is None], machine))
     return [_step(job, shared or next(new), machine) for job, shared in zip(jobs, known, strict=True)]
 
@@ -82,8 +80,11 @@ def _placed(jobs: Sequence[Job | QuadJob], machine: Machine) -> list[SharedWeigh
 
 
 def _how(job: Job | QuadJob) -> tuple[object, ...]:
-    """What code depends on, besides weights and how many vectors a band has: that decides how much a chunk takes and when
-    it fetches ahead, so it matters to time alone; where sums lie apart, chunks are those of one band for all."""
+    """What code depends on, besides weights and how many vectors a band has.
+
+    That decides about the size of a chunk and how far it fetches ahead, so about time alone; where sums lie apart, one
+    band decides for all.
+    """
     return "baked", job.epilogue, job.x.layout.element.name, job.y.layout.element.name
 
 
