@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from zeroskip.graph.inputs import of
 from zeroskip.graph.lengths import capture_lengths
 from zeroskip.run import program as programs
 from zeroskip.run.call_checks import converted
+from zeroskip.run.convolution.tiles.graph_operations import operations_of
 from zeroskip.run.convolution.tiles.kernels import STREAMED
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.linear.zero_weights import sell
@@ -465,3 +467,73 @@ def test_lengths_are_rounded_up_by_at_most_15_tokens_or_a_quarter(length: int) -
     assert length <= new <= max(length + 15, 1.25 * length)
     assert next_length(new) == new
     assert new % 16 == 0
+
+
+class Far(nn.Module):
+    """Each token reads one that follows so many tokens later, which few tokens do not show, or flags a word 0."""
+
+    def __init__(self, ahead: int | None) -> None:
+        super().__init__()
+        self.ahead, self.words, self.out = ahead, nn.Embedding(3000, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        x = self.out(self.words(ids))
+        if self.ahead is None:
+            return x + (ids == 0).any(1).float()[:, None, None]
+        return x + F.pad(x, (0, 0, 0, self.ahead))[:, self.ahead :]
+
+
+@pytest.mark.parametrize("ahead", [16, 20, 40, None])
+def test_a_network_that_looks_far_ahead_or_for_what_is_filled_in_is_not_filled_up(ahead: int | None) -> None:
+    model, batch = (
+        sparse(Far(ahead)),
+        {"ids": torch.randint(1, 3000, (2, 47)), "mask": torch.ones(2, 47).long()},
+    )
+    assert found_padding(model, capture(model, of(batch)), [*batch.values()]) is None
+
+
+def test_a_network_that_looks_further_than_its_example_is_long_is_filled_up_to_no_longer_one() -> None:
+    model = sparse(Far(40))
+    program = run.compile(
+        model, {"ids": torch.ones(2, 20).long(), "mask": torch.ones(2, 20).long()}, kernels=[]
+    )
+    for length in (17, 31, 33, 47):
+        batch = {"ids": torch.randint(1, 3000, (2, length)), "mask": torch.ones(2, length).long()}
+        with pytest.warns(UserWarning, match="now also for") if length == 33 else nullcontext():
+            answer = program(**batch)
+        torch.testing.assert_close(answer, model(**batch), rtol=0, atol=1e-5)
+    assert program.padding is None
+
+
+class Slicing(nn.Module):
+    """Adds the tenth token to all, if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Attending()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.body(x)
+        return y + y[:, 9:10].sum(1, keepdim=True)
+
+
+def test_a_slice_of_no_token_is_no_work_for_tiles() -> None:
+    model, x = sparse(Slicing()), torch.randn(2, 8, WIDTH)
+    graph = capture(model, x)
+    assert "attention" in [each.kind for each in operations_of(graph)]
+
+
+@pytest.mark.parametrize("value", [-1, 2])
+def test_a_mask_of_other_numbers_is_not_filled_up(model: nn.Module, program: Program, value: int) -> None:
+    batch = sentences(2, 11)
+    batch["mask"][:] = value
+    padding = program.padding
+    assert padding is not None
+    assert not padding.allows([*batch.values()])
+
+
+def test_floats_are_no_truth_values_as_attention_adds_them_to_scores() -> None:
+    floats = torch.tensor([[1.0, 0.0]])
+    wanted = Input("mask", (2,), torch.bool)
+    assert converted(wanted, floats, False) is floats
+    assert converted(wanted, floats, True) is floats

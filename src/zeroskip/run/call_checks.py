@@ -17,6 +17,11 @@ PLAIN = (Tensor, nn.Parameter)
 
 LEAST = torch.finfo(torch.float16).min  # what hides a token where it is added to scores is no larger
 
+CHANGED = (
+    "the network was changed after it was compiled: a parameter, buffer or module is another one or "
+    "was written to, so the program's answers would be old. Compile again with run.compile."
+)
+
 Key: TypeAlias = tuple[tuple[int, ...], ...]
 """The shapes of the tensors of a call, without the axis of examples."""
 
@@ -71,7 +76,8 @@ def converted(wanted: Input, x: object, hidden: bool | int | float | None) -> ob
     """The tensor in the type that a program takes, where each number stays the same; otherwise as it is.
 
     Whole numbers and truth values are converted into each other; a mask also from and to floats: `hidden` is what it
-    holds for a hidden token (None: it is no mask). One of 0 and -inf, which is added to scores, is True for -inf.
+    holds for a hidden token (None: it is no mask). One of 0 and -inf, which is added to scores, is True for -inf; other
+    floats are no truth values.
 
     >>> converted(Input("mask", (2,), torch.bool), torch.tensor([[1, 0]]), False)
     tensor([[ True, False]])
@@ -84,6 +90,8 @@ def converted(wanted: Input, x: object, hidden: bool | int | float | None) -> ob
         return x == -math.inf
     floats = x.dtype.is_floating_point or wanted.dtype.is_floating_point
     if floats and (hidden is None or hidden not in (0, 1)):
+        return x
+    if x.dtype.is_floating_point and wanted.dtype is torch.bool:  # attention would add them to its scores
         return x
     y = x.to(wanted.dtype)
     return y if bool((y.to(x.dtype) == x).all()) else x

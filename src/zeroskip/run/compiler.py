@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ from zeroskip.run.linear.stored_weights import STORAGES
 from zeroskip.run.measurement import Measurement
 from zeroskip.run.network_checks import captured_graph, checked, run_on, tensors_of, verify
 from zeroskip.run.output_difference import TOLERANCE
-from zeroskip.run.padding_search import found_padding
+from zeroskip.run.padding_search import fills, found_padding
 from zeroskip.run.part_timing import part_seconds
 from zeroskip.run.possible_gains import possible_gains
 from zeroskip.run.program import Further, Program
@@ -103,15 +104,16 @@ def compile(
         explanation=_explained(facts, selection.lost),
     )
     make = further_sizes(model, selection.compiled, batch_axis, TOLERANCES[precision], threads, error)
-    further, padding = Further(make, repeats(model, graph), sizes), found_padding(model, graph, tensors)
+    further = Further(make, repeats(model, graph), partial(fills, model, graph), sizes)
+    padding = found_padding(model, graph, tensors)
     program = Program(selection.compiled, measurement, watch(model), further, padding=padding)
-    _add_(program, [of(other, batch_axis) for other in examples])
-    return program
+    return _with(program, [of(other, batch_axis) for other in examples])
 
 
-def _add_(program: Program, examples: Sequence[Inputs]) -> None:
+def _with(program: Program, examples: Sequence[Inputs]) -> Program:
     for each in examples:
         program.add(*each.args, **each.kwargs)
+    return program
 
 
 def _check_options(

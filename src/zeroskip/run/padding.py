@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import TypeAlias
 
 from torch import Tensor
 from torch.nn.functional import pad
@@ -18,6 +19,8 @@ STEP, PARTS = 16, 8  # lengths are multiples of 16 tokens, and a part of the nex
 Axes = tuple[tuple[int, ...], ...]
 """Of each tensor, the axes along which tokens lie, that of the examples counted."""
 Number = bool | int | float
+Shortening: TypeAlias = Callable[[Sequence[Tensor]], list[Tensor]]
+"""What cuts the outputs of sentences that were filled up."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class TokenPadding:
         return found.pop() if len(found) == 1 else None
 
     def allows(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether these sentences may be filled up: each has a token that is seen.
+        """Whether these sentences may be filled up: each has a token that is seen, and the mask says nothing else.
 
         >>> TokenPadding(((1,),), (), mask=0).allows([torch.tensor([[1, 1], [0, 0]])])
         False
@@ -60,8 +63,19 @@ class TokenPadding:
         if self.mask is None:
             return True
         mask = tensors[self.mask]
-        seen = mask != self.hidden if self.leading else mask[:, :1] != self.hidden
-        return bool(seen.any(1).all())
+        hides, seen = mask == self.hidden, mask == self.seen
+        if not bool((hides | seen).all()):  # of other numbers the network was not asked
+            return False
+        return bool((seen if self.leading else seen[:, :1]).any(1).all())
+
+    @property
+    def seen(self) -> Number:
+        """What the mask holds for a token that is not hidden.
+
+        >>> [TokenPadding((), (), hidden=hidden).seen for hidden in (True, 0, 1, -1e4)]
+        [False, 1, 0, 0]
+        """
+        return not self.hidden if isinstance(self.hidden, bool) else int(self.hidden == 0)
 
     def filled(self, tensors: Sequence[Tensor], length: int) -> list[Tensor]:
         """The inputs with so many tokens: hidden ones of 0 are added at the end.
@@ -152,8 +166,21 @@ def next_length(length: int) -> int:
     >>> [next_length(each) for each in (1, 16, 17, 100, 129, 300, 512)]
     [16, 16, 32, 112, 160, 320, 512]
     """
-    step = max(STEP, (1 << max(length - 1, 1).bit_length()) // PARTS)
+    step = _step(length)
     return -(-length // step) * step
+
+
+def shortest(length: int) -> int:
+    """The least number of tokens that is filled up to `length`, or to the next one after it.
+
+    >>> [shortest(each) for each in (16, 48, 128, 160, 320)]
+    [2, 33, 113, 129, 257]
+    """
+    return max(2, length - _step(length) + 1)
+
+
+def _step(length: int) -> int:
+    return max(STEP, (1 << max(length - 1, 1).bit_length()) // PARTS)
 
 
 def _longer(tensor: Tensor, axes: Sequence[int], length: int, value: float) -> Tensor:

@@ -15,7 +15,7 @@ from zeroskip.graph.nodes import kind_of
 from zeroskip.run.captured import taken
 from zeroskip.run.network_checks import network_on
 from zeroskip.run.output_difference import agree, leaves
-from zeroskip.run.padding import Axes, Number, TokenPadding
+from zeroskip.run.padding import Axes, Number, TokenPadding, shortest
 
 SHORT, LONG = 6, 14  # tokens of what is tried
 SHARE = 1e-5  # of the largest output by which answers may differ
@@ -46,10 +46,26 @@ def found_padding(model: nn.Module, graph: Graph, tensors: Sequence[Tensor]) -> 
                 torch.full_like(each, seen) if number == mask else each for number, each in enumerate(few)
             ]
             outputs = _outputs(model, graph, TokenPadding(axes, (), mask, hidden), given, lengths)
-            if outputs is not None:
-                found = TokenPadding(axes, outputs, mask, hidden)
+            found = TokenPadding(axes, outputs or (), mask, hidden)
+            if outputs is not None and fills(model, graph, found, tensors):
                 return replace(found, leading=_leads(model, graph, found, given, lengths))
     return None
+
+
+def fills(model: nn.Module, graph: Graph, padding: TokenPadding, tensors: Sequence[Tensor]) -> bool:
+    """Whether sentences may be filled up to as many tokens as these have: a network may look that far, and not less."""
+    length = padding.length([each.shape for each in tensors])
+    if length is None or (short := shortest(length)) >= length:
+        return True
+    generator = torch.Generator().manual_seed(2)
+    few = [
+        _drawn(graph, number, each, _size_with(each, several, short), generator) if several else each
+        for number, (each, several) in enumerate(zip(taken(graph, tensors, 1), padding.inputs, strict=True))
+    ]
+    if padding.mask is not None:
+        few[padding.mask] = torch.full_like(few[padding.mask], padding.seen)
+    with torch.no_grad(), undisturbed(model):
+        return _outputs(model, graph, padding, few, (short, length)) == padding.outputs
 
 
 def _axes_of_tokens(graph: Graph, tensors: Sequence[Tensor]) -> Axes | None:
@@ -120,13 +136,17 @@ def _leads(
 def _answers(
     model: nn.Module, graph: Graph, padding: TokenPadding, few: Sequence[Tensor], lengths: tuple[int, int]
 ) -> tuple[list[Tensor], list[Tensor]] | None:
-    """The outputs for few tokens, and for those with others behind them; None where the network refuses either."""
+    """The outputs for few tokens, and for those with others behind them; None where the network refuses either.
+
+    Every second of the others is 0, as where sentences are filled up.
+    """
     more, generator = padding.filled(few, lengths[1]), torch.Generator().manual_seed(1)
     for number, (tensor, several) in enumerate(zip(more, padding.inputs, strict=True)):
         if several and number != padding.mask:
             behind = tensor[:, lengths[0] :]
             others = _drawn(graph, number, few[number], behind.shape, generator)
             behind.copy_(3 * others if others.is_floating_point() else others)
+            behind[:, 1::2] = 0
     try:
         short, long = (
             leaves(network_on(model, graph, [each.clone() for each in given])) for given in (few, more)
@@ -142,7 +162,9 @@ def _drawn(
 ) -> Tensor:
     """Random numbers of that shape which an input may hold: rows of the table it picks from, or those in `tensor`."""
     if tensor.is_floating_point():
-        return torch.randn(shape, generator=generator).to(tensor.dtype) * (1 + tensor.abs().max())
+        return torch.randn(shape, generator=generator).to(tensor.dtype) * (
+            1 + tensor.abs().nan_to_num(0, 0).max()
+        )
     readers = [node for node in graph.nodes if node.inputs == (graph.names[number],)]
     tables = [node.arguments.get("weight") for node in readers if kind_of(node) == "embedding"]
     rows = [len(table) for table in tables if isinstance(table, Tensor)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from zeroskip.errors import EngineError, ZeroskipError
 from zeroskip.graph import Graph
 from zeroskip.graph.signature import of_tensor, places
 from zeroskip.run.call_checks import (
+    CHANGED,
     Key,
     converted,
     fails_on,
@@ -33,15 +35,11 @@ from zeroskip.run.call_checks import (
 from zeroskip.run.convolution.tiles.segment import Segment
 from zeroskip.run.integer_network import saturated
 from zeroskip.run.measurement import Measurement, table
-from zeroskip.run.padding import TokenPadding, filled_up, lengths_of
+from zeroskip.run.padding import Shortening, TokenPadding, filled_up, lengths_of
 from zeroskip.run.quantisation import Quantisation
 from zeroskip.run.runner import Runner
 
 MOST_LENGTHS = 64  # of sentences, that a program keeps besides the first
-CHANGED = (
-    "the network was changed after it was compiled: a parameter, buffer or module is another one or "
-    "was written to, so the program's answers would be old. Compile again with run.compile."
-)
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,13 @@ class Further:
     make     the tensors of a call -> the network compiled for them, or EngineError
     repeats  the tensors of a call, and the same with one row in place of as many as there are examples -> whether the
              network computes the same of both; also True where it takes the former only
+    fills    a padding, the tensors of a call -> whether sentences may be filled up to their length
     most     sizes in all
     """
 
     make: Callable[[Sequence[Tensor]], CompiledNetwork]
     repeats: Callable[[Sequence[Tensor], Sequence[Tensor]], bool]
+    fills: Callable[[TokenPadding, Sequence[Tensor]], bool]
     most: int = 8
 
 
@@ -168,12 +168,10 @@ class Program:
             self._refuse_changed()
         if tensors is not given:
             self._check_repeated(tensors, given)
-        network, tensors, length = self._network_for(tensors)
+        network, tensors, cut = self._network_for(tensors)
         try:
             values = network.run(*map(plain, tensors))
-            if length is not None and self.padding is not None:
-                values = self.padding.cut(values, length)
-            return network.origin.graph.rebuild(values)
+            return network.origin.graph.rebuild(values if cut is None else cut(values))
         except ZeroskipError:
             raise
         except Exception as fact:
@@ -311,16 +309,19 @@ class Program:
         pairs = zip(self.inputs, tensors, strict=True)
         return tuple(tuple(tensor.shape[1:] if each.has_batch else tensor.shape) for each, tensor in pairs)
 
-    def _network_for(self, tensors: list[Tensor]) -> tuple[CompiledNetwork, list[Tensor], int | None]:
-        """The network of the size of these tensors, the tensors, and how many tokens they had if they were filled up.
+    def _network_for(self, tensors: list[Tensor]) -> tuple[CompiledNetwork, list[Tensor], Shortening | None]:
+        """The network of the size of these tensors, the tensors, and what cuts the outputs if they were filled up.
 
         A network of a new size is compiled now.
         """
         if (network := self._networks.get(self._key(tensors))) is not None:
             return network, tensors, None
-        if (filled := self._filled(tensors)) is not None:
+        padding, filled = self.padding, self._filled(tensors)
+        if padding is not None and filled is not None:
             try:
-                return self._compile_for(filled[0]), *filled
+                network = self._compile_for(filled[0])
+                if self.padding is not None:
+                    return network, filled[0], partial(padding.cut, length=filled[1])
             except EngineError:  # beyond the largest length; or compiled for it, and different
                 if self.further is None:
                     raise
@@ -342,12 +343,12 @@ class Program:
 
     def _filled(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], int] | None:
         """Sentences filled up to a length that there is or is to be, and their own; None where that is not possible."""
-        if self.padding is None:
+        if (padding := self.padding) is None:
             return None
-        return filled_up(self.padding, tensors, self._lengths(), self.further is not None)
+        return filled_up(padding, tensors, self._lengths(padding), self.further is not None)
 
-    def _lengths(self) -> list[int]:
-        return [] if self.padding is None else lengths_of(self.padding, self.inputs, [*self._networks])
+    def _lengths(self, padding: TokenPadding) -> list[int]:
+        return lengths_of(padding, self.inputs, [*self._networks])
 
     def _unknown(self, tensors: Sequence[Tensor]) -> str:
         """Why a program from a file refuses inputs of this size."""
@@ -355,7 +356,7 @@ class Program:
             self.padding is not None
             and (length := self.padding.length([each.shape for each in tensors])) is not None
         ):
-            return not_served(self._lengths(), length)
+            return not_served(self._lengths(self.padding), length)
         return unknown_size(self.inputs, [*self._networks], self._key(tensors))
 
     def _compile_for(self, tensors: Sequence[Tensor]) -> CompiledNetwork:
@@ -368,6 +369,8 @@ class Program:
             if not self._is_length(key) and self._other_sizes() >= self.further.most:
                 raise EngineError(used_up(self.inputs, [*self._networks], key))
             network = self.further.make(tensors)
+            if self.padding and self._is_length(key) and not self.further.fills(self.padding, tensors):
+                self.padding = None  # seen only at this length, and it may be so at others
             lengths = [known for known in self._networks if self._is_length(known)]
             if self._is_length(key) and len(lengths) >= MOST_LENGTHS:
                 del self._networks[lengths[0]]  # another thread that uses it has it

@@ -262,7 +262,7 @@ def _is_for_all(value: float | Tensor, shape: tuple[int, ...]) -> bool:
 def _plan(mixture: Mixture) -> Plan | None:
     """How the mixture is made on tiles; None where it cannot be."""
     base = mixture.base
-    if base is None or not mixture.places:
+    if base is None or not mixture.places or not mixture.places[0].numel():
         return None
     places = torch.stack(mixture.places).round().long()  # (terms, *shape)
     (count, height, width), number = base[0], (places - 1).clamp(min=0)
