@@ -90,7 +90,7 @@ squeezenet = ImageNet(
 )  # fmt: skip
 
 # A pruned network learns the vectors of the published one, on sentences without scores.
-sts = SentenceSimilarity("sts", epochs=4, sentences=1024, batch_size=32, learning_rate=1e-4)
+sts = SentenceSimilarity("sts", epochs=4, sentences=512, batch_size=32, learning_rate=1e-4)
 
 BUILT_IN = (
     *(digits, digits_conv, mnist, mnist_conv, cifar10, cifar10_resnet20, *MINERVA),

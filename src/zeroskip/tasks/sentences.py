@@ -123,7 +123,7 @@ class SentenceSimilarity:
 
     >>> from zeroskip.tasks import sts
     >>> sts.name, sts.epochs * sts.sentences
-    ('sts', 4096)
+    ('sts', 2048)
     """
 
     name: str
