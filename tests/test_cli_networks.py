@@ -113,6 +113,18 @@ def test_of_an_lstm_whose_head_alone_is_pruned_the_rest_is_named(
     assert "stay dense: lstm.weight_hh_l0, lstm.weight_ih_l0" in (run / "report.html").read_text()
 
 
+def test_a_table_that_holds_zeros_of_its_own_is_named_among_what_stays_dense(
+    call: Call, tmp_path: Path
+) -> None:
+    state = tasks.load(TWO).model().state_dict()
+    state["table.weight"][9] = 0.0  # never looked up, so training leaves it as it is
+    safetensors.torch.save_file(state, tmp_path / "dense.safetensors")
+    words = ("--weights", tmp_path / "dense.safetensors", "--out", tmp_path / "sparse.safetensors", "--json")
+    status, out, _ = call("prune", TWO, "--sparsity", 0.5, "--rounds", 1, *words)
+    assert status == 0
+    assert [(each["name"], each["weights"]) for each in json.loads(out)["dense"]] == [("table", 80)]
+
+
 @pytest.mark.parametrize("task", COUNTS, ids=NAMES)
 def test_prune_pack_run_and_simulate_go_from_one_file_to_the_next(
     call: Call, tmp_path: Path, task: str

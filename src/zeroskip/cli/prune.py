@@ -140,12 +140,12 @@ def prune(
 
 
 def _left_dense(sparse: Sparse, recipe: Recipe) -> list[_Dense]:
-    """The weights without a zero, largest first, and why."""
+    """The weights of which nothing was pruned, largest first, and why; a table may hold zeros of its own."""
     from zeroskip import graph
 
     total = sum(mask.numel() for mask in sparse.masks.values())
     weights = graph.weights(sparse.model)
-    whole = [name for name, mask in sparse.masks.items() if mask.all()]
+    whole = [name for name, mask in sparse.masks.items() if weights[name].kept_dense or mask.all()]
     found = []
     for name in sorted(whole, key=lambda each: -sparse.masks[each].numel()):
         planned = recipe.reasons.get(name, "")

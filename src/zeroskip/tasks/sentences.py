@@ -23,25 +23,28 @@ CALIBRATED_ON = 512  # sentences without scores, of at most so many tokens as fo
 TOKENS = 32
 TIMED = 16  # sentences of the batch, of at most 16 tokens
 FILE = "minilm_l6"
+UNUSED = ("pooler.", "embeddings.position_ids")  # of the file; the vector does not pass through them
 
 
 def published(folder: str | Path | None = None) -> SentenceEncoder:
     """all-MiniLM-L6-v2 with its published weights: weights/minilm_l6.safetensors in `folder` or ZEROSKIP_DATA.
 
+    The file is model.safetensors of sentence-transformers/all-MiniLM-L6-v2, in float32 or fp16.
     DataError where there is no such folder or it holds another network, FileError where the file is absent.
     """
     model = SentenceEncoder()
     path = data_folder("weights", folder) / f"{FILE}.safetensors"
     stored = run_folder.load_tensors(path)
-    # The vector of a sentence does not pass through the pooler.
-    weights = {name: x.float() for name, x in stored.items() if not name.startswith("pooler.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as fact:
-        reason = " ".join(str(fact).split())[:200]
-        raise DataError(
-            f"{path} holds another network than all-MiniLM-L6-v2: {reason}. Fetch it again."
-        ) from None
+    weights = {name: x.float() for name, x in stored.items() if not name.startswith(UNUSED)}
+    wanted = model.state_dict()
+    for name in [*wanted, *weights]:
+        mine, theirs = (tuple(of[name].shape) if name in of else "absent" for of in (wanted, weights))
+        if mine != theirs:
+            raise DataError(
+                f"{path} holds another network than all-MiniLM-L6-v2: {name} is {theirs}, and should be {mine}. Fetch "
+                "it again."
+            )
+    model.load_state_dict(weights)
     return model.eval()
 
 
