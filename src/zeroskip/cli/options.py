@@ -52,8 +52,8 @@ def _program(
 TASK = typer.Argument(
     metavar="TASK",
     help="digits, digits-conv, mnist, mnist-conv, cifar10, cifar10-resnet20, minerva-mnist, minerva-forest, "
-    "minerva-reuters, minerva-webkb, minerva-20ng, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet in --data), "
-    "sts (sentences), or your Python file with model(), train(model), evaluate(model) and batch().",
+    "minerva-reuters, minerva-webkb, minerva-20ng, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet: --data), "
+    "sts, or your Python file with model(), train(model), evaluate(model) and batch().",
 )
 WEIGHTS = typer.Option(metavar="FILE", help="Start from this safetensors state dict.")
 DATA = typer.Option(
