@@ -53,7 +53,7 @@ TASK = typer.Argument(
     metavar="TASK",
     help="digits, digits-conv, mnist, mnist-conv, cifar10, cifar10-resnet20, minerva-mnist, minerva-forest, "
     "minerva-reuters, minerva-webkb, minerva-20ng, alexnet, alexnet-caffe, vgg16, squeezenet (ImageNet: --data), "
-    "sts, or your Python file with model(), train(model), evaluate(model) and batch().",
+    "sts, or your file with model(), train(model), evaluate(model), batch().",
 )
 WEIGHTS = typer.Option(metavar="FILE", help="Start from this safetensors state dict.")
 DATA = typer.Option(

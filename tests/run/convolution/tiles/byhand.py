@@ -228,5 +228,5 @@ def both(
     )
     tensors = [part.tensor(name, values[name].float()) for name in part.inputs]
     made = guarded.call(part, guards, tensors)
-    ours = [part.returned(name, each) for name, each in zip(part.outputs, made, strict=True)]
-    return operations, [(each, values[name]) for each, name in zip(ours, names, strict=True)]
+    pairs = zip(part.outputs, made, strict=True)
+    return operations, [(part.returned(name, each), values[name]) for name, each in pairs]

@@ -41,13 +41,13 @@ def lowered(graph: Graph, *, images: int = 1, method: str = FASTEST, machine: Ma
 def whole(graph: Graph, operations: Sequence[Operation], leaving: Sequence[str] = ()) -> Subgraph:
     """The operations as one part, which what PyTorch computes does not cut: it hands its values in.
 
-    `leaving`: the values that leave; else those that the graph returns, or PyTorch reads.
+    `leaving`: the values that leave, if they are maps; else those that the graph returns, or PyTorch reads.
     """
     maps = maps_of(graph, operations)
     made, left = {one.name for one in operations}, others(graph, operations)
     read = {*graph.outputs, *leaving, *(name for node in left for name in node.inputs)}
     outside = dict.fromkeys(name for one in operations for name in one.inputs if name not in made)
-    names = leaving or [one.name for one in operations if one.name in read]
+    names = [name for name in leaving if name in maps] or [one.name for one in operations if one.name in read]
     forms = {name: maps[name][1] for name in (*outside, *names)}
     entering, given = ({name: maps[name][0] for name in several} for several in (outside, names))
     return Subgraph(tuple(operations), entering, given, forms)

@@ -220,7 +220,9 @@ def assert_exact(network: Network, behind: bool | None, *, element: Element = FP
     )
     for ours, exact in pairs:
         assert torch.equal(ours.double(), exact)
-    assert {name for one in operations for name in one.names} == {node.name for node in network.nodes}
+    made = {name for one in operations for name in one.names}
+    left = {node.op.split(".")[1] for node in network.nodes if node.name not in made}
+    assert left <= {"slice", "cat", "add"}  # of parts that no operation reads as a map
 
 
 def cells(place: Map) -> np.ndarray:
