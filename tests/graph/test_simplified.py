@@ -255,6 +255,7 @@ def test_functions_that_are_nearly_known_stay_what_they_are() -> None:
     for function in (
         lambda x: x * torch.sigmoid(1.702 * x),
         lambda x: 0.5 * x * (1 + torch.tanh(0.8 * (x + 0.0447 * x.pow(3)))),
+        lambda x: x.clamp(max=500) * torch.sigmoid(x),
     ):
         assert not {"gelu", "silu"} & {*kinds(captured(Of(function), *drawn((5, 8))))}
 

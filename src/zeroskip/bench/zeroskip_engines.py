@@ -48,10 +48,8 @@ def quantised(
 
     calibration  (count, batch, ...);  method: of `run.calibrate`
     """
-    scales, threads = (
-        _quantisation(model, calibration, folder / "quantisation", method),
-        torch.get_num_threads(),
-    )
+    scales = _quantisation(model, calibration, folder / "quantisation", method)
+    threads = torch.get_num_threads()
     program = run.compile(model, x, threads=threads, precision="int8", quantisation=scales)
     return run.save(program, folder / "program")
 

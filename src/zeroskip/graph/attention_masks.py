@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zeroskip.graph.nodes import Graph, Node, kind_of
-from zeroskip.graph.rebinding import given, needed, slot_of
+from zeroskip.graph.rebinding import free, given, made, needed, slot_of
 from zeroskip.graph.torch_operations import Argument, Bound, Slot, known_arguments
 
 UNSEEN = -1e30  # added to a score, as good as minus infinity
@@ -24,17 +24,17 @@ def with_numbers(graph: Graph) -> Graph:
     """
     known = {node.name: node for node in graph.nodes}
     taken = {*known, *graph.names}
-    made: dict[str, Node] = {}
+    numbers: dict[str, Node] = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         mask = known.get(node.inputs[MASK]) if _attends(node) and len(node.inputs) > MASK else None
         if mask is not None and mask.dtype is torch.bool and node.dtype is torch.float32:
-            if mask.name not in made:
-                made[mask.name] = _in_numbers(mask, taken)
-                nodes.append(made[mask.name])
-            node = replace(node, inputs=(*node.inputs[:MASK], made[mask.name].name))
+            if mask.name not in numbers:
+                numbers[mask.name] = _in_numbers(mask, taken)
+                nodes.append(numbers[mask.name])
+            node = replace(node, inputs=(*node.inputs[:MASK], numbers[mask.name].name))
         nodes.append(node)
-    return replace(graph, nodes=tuple(nodes)) if made else graph
+    return replace(graph, nodes=tuple(nodes)) if numbers else graph
 
 
 def with_causes(graph: Graph) -> Graph:
@@ -85,7 +85,7 @@ def _shared(node: Node, known: dict[str, Node]) -> Node:
     found = [_repeated(known.get(node.inputs[slot or 0]), known) for slot in slots]
     shape = node.shape or ()
     heads = {each[1] for each in found if each is not None}
-    if None in found or len(heads) != 1 or len(shape) != 3 or shape[0] % heads.copy().pop():
+    if None in found or len(heads) != 1 or len(shape) != 3 or shape[0] % min(heads):
         return node
     names = dict(zip(slots, (each[0] for each in found if each is not None), strict=True))
     inputs = tuple(names.get(number, name) for number, name in enumerate(node.inputs))
@@ -133,10 +133,5 @@ def _attends(node: Node) -> bool:
 
 
 def _in_numbers(mask: Node, taken: set[str]) -> Node:
-    name = f"{mask.name}_as_numbers"
-    while name in taken:
-        name += "_"
-    taken.add(name)
     bound = Bound(torch.ops.aten.where.Scalar, [Slot(0), 0.0, -math.inf], {})
-    numbers = replace(mask, name=name, op="aten.where.Scalar", inputs=(mask.name,), function=bound)
-    return replace(numbers, arguments=known_arguments(bound), dtype=torch.float32)
+    return made(free(f"{mask.name}_as_numbers", taken), bound, [mask.name], mask.shape)

@@ -28,8 +28,10 @@ FUNCTIONS: Mapping[str, tuple[Callable[..., Argument], Mapping[str, Argument]]] 
 }
 NUMBERWISE = ("mul", "multiply", "add", "sub", "rsub", "div", "pow", "square", "tanh", "erf", "sigmoid", "exp", "neg",
               "reciprocal", "softplus", "clamp", "hardtanh", "relu", "relu6", "hardsigmoid", "sqrt")  # fmt: skip
+CURVED = ("tanh", "erf", "sigmoid", "exp", "softplus", "hardsigmoid", "relu6", "clamp", "hardtanh")
+"""All of the functions have one of these, and end in one of those that follow."""
 LAST = ("mul", "multiply", "div")
-"""All of the functions end in a product."""
+FEW = 8  # readers of a value within a function
 SAME = 2e-6  # of the values, which constants with few digits keep apart: sqrt(2 / pi) is written 0.7978845608
 
 
@@ -58,21 +60,8 @@ def with_functions(graph: Graph) -> Graph:
     return replace(graph, nodes=needed(nodes, graph.outputs))
 
 
-FEW = 8  # readers of a value within a function
-
-
 def _is_candidate(node: Node) -> bool:
-    return kind_of(node) in (
-        "tanh",
-        "erf",
-        "sigmoid",
-        "exp",
-        "softplus",
-        "hardsigmoid",
-        "relu6",
-        "clamp",
-        "hardtanh",
-    )
+    return kind_of(node) in CURVED
 
 
 def _of_each(node: Node, values: Mapping[str, list[_Made]]) -> list[_Made]:
@@ -123,8 +112,9 @@ def _named(node: Node, known: list[_Made]) -> Node | None:
 
 @cache
 def _samples() -> Tensor:
-    """Numbers near 0, where functions bend, and far away, where they end; none of them round."""
-    return torch.cat([torch.linspace(-12.1, 12.3, 401), torch.tensor([-41.3, -0.013, 0.017, 37.9])]).double()
+    """Numbers near 0, where functions bend, and far away, where some are cut off; none of them round."""
+    far = torch.tensor([-70_001.3, -913.7, -41.3, -0.013, 0.017, 37.9, 871.3, 69_999.1])
+    return torch.cat([torch.linspace(-12.1, 12.3, 401), far]).double()
 
 
 @cache

@@ -41,7 +41,7 @@ from torch import Tensor
 from zeroskip.concepts import Layer
 from zeroskip.graph import Node
 from zeroskip.run.convolution.tiles.arrangement import HEADER, Arrangement, arrange
-from zeroskip.run.convolution.tiles.graph_operations import operations_of
+from zeroskip.run.convolution.tiles.graph_operations import BEGUN, operations_of
 from zeroskip.run.convolution.tiles.layout import Map
 from zeroskip.run.convolution.tiles.operations import Operation, Subgraph
 from zeroskip.run.element import FP16, FP32, Element
@@ -222,7 +222,7 @@ def assert_exact(network: Network, behind: bool | None, *, element: Element = FP
         assert torch.equal(ours.double(), exact)
     made = {name for one in operations for name in one.names}
     left = {node.op.split(".")[1] for node in network.nodes if node.name not in made}
-    assert left <= {"slice", "cat", "add"}  # of parts that no operation reads as a map
+    assert left <= {"slice", *BEGUN}  # of parts that no operation reads as a map
 
 
 def cells(place: Map) -> np.ndarray:
