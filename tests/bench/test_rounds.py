@@ -88,6 +88,7 @@ def test_a_network_that_cannot_be_made_leaves_every_engine_missing() -> None:
     assert "network itself cannot be made: ValueError: cannot compile" in result.missing["good fp32"]
 
 
+@pytest.mark.slow
 def test_torch_and_zeroskip_race_on_a_real_layer(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     effort, engines = Effort(runs=1, rounds=2, slot=0.0), (engine("torch-fp32"), engine("zeroskip-fp32"))

@@ -92,6 +92,7 @@ def test_published_resnets_classify_94_and_96_of_100_lossless_test_images(
     assert right(model, (pixels - mean) / std, torch.from_numpy(images["y"])) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_caffes_lenet_classifies_9907_of_10000_test_images(trained_folder: Path) -> None:
     model, test = LeNet5(rectified=False), mnist.load(trained_folder).test

@@ -132,9 +132,9 @@ def baked(examples: int) -> Callable[..., Any]:
     return settings(max_examples=count, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 
 
-@baked(100)
+@baked(50)
 @given(case=cases(), chunk=CHUNKS, behind=st.booleans())
-def test_100_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
+def test_50_baked_convolutions_are_exact(case: Case, chunk: tuple[int, int, int], behind: bool) -> None:
     assert_baked_is_exact(case, chunk, behind)
 
 
