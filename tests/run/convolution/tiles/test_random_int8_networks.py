@@ -76,7 +76,8 @@ def assert_equal(network: Network, seed: int, machine: Machine, behind: bool | N
     )
     made = guarded.call(part, guards, [x])
     for name, ours in zip(subgraph.outputs, made, strict=True):
-        assert torch.equal(ours, expected[name]), name
+        if name in expected:  # not what only an operation of PyTorch reads
+            assert torch.equal(ours, expected[name]), name
 
 
 def test_an_input_that_a_layer_reads_and_an_uneven_concatenation_rescales() -> None:
